@@ -1,0 +1,135 @@
+//! A message body that crosses: nothing, a piece of bytes, or a stream of frames that is polled.
+
+use std::{ffi::c_void, mem, ptr};
+
+use super::{Headers, OwnedBytes, Waker};
+
+/// A body, owned by the side that received it.
+///
+/// It is passed as `*mut Body`: the receiver takes it, leaving an empty one behind
+/// ([`Body::take`]), and the giver drops what is left. So a body is freed once whichever way a call
+/// ends.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Body {
+    /// One of the constants below.
+    pub kind: u32,
+    /// The whole body when `kind` is [`Self::FULL`].
+    pub data: OwnedBytes,
+    /// The stream when `kind` is [`Self::STREAM`], else null.
+    pub stream: *mut c_void,
+    /// What can be done with `stream`, else null.
+    pub vtable: *const BodyVtable,
+    /// At least this many bytes will come from a stream.
+    pub lower: u64,
+    /// At most this many bytes will come from a stream; `u64::MAX` when nobody knows.
+    pub upper: u64,
+}
+
+/// What can be done with a stream. One thread at a time calls these.
+#[repr(C)]
+#[derive(Debug)]
+pub struct BodyVtable {
+    /// The size of this table in bytes.
+    pub size: usize,
+    /// Asks for the next frame: [`poll::PENDING`](super::poll::PENDING), or
+    /// [`poll::READY`](super::poll::READY) with the frame written to `out`. Not asking is how a
+    /// receiver that is full holds the sender back.
+    pub poll:
+        unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frame) -> u32,
+    /// Ends the stream, at any point, and frees it.
+    pub drop: unsafe extern "C" fn(stream: *mut c_void),
+}
+
+/// One frame of a stream.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    /// One of the constants below.
+    pub kind: u32,
+    /// 1 when nothing follows this frame, so that the receiver need not ask.
+    pub last: u32,
+    /// The bytes of [`Self::DATA`]; the text of [`Self::ERROR`].
+    pub data: OwnedBytes,
+    /// The fields of [`Self::TRAILERS`], borrowed from the stream until it is polled again or
+    /// dropped.
+    pub trailers: Headers,
+}
+
+impl Body {
+    /// No bytes at all.
+    pub const EMPTY: u32 = 0;
+    /// All bytes are in `data`.
+    pub const FULL: u32 = 1;
+    /// The bytes come from `stream`.
+    pub const STREAM: u32 = 2;
+
+    /// A body of no bytes.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            kind: Self::EMPTY,
+            data: OwnedBytes::EMPTY,
+            stream: ptr::null_mut(),
+            vtable: ptr::null(),
+            lower: 0,
+            upper: 0,
+        }
+    }
+
+    /// A body that is all there.
+    #[must_use]
+    pub fn full(data: OwnedBytes) -> Self {
+        Self {
+            kind: Self::FULL,
+            data,
+            ..Self::empty()
+        }
+    }
+
+    /// Moves the body out, leaving an empty one.
+    #[must_use]
+    pub const fn take(&mut self) -> Self {
+        mem::replace(self, Self::empty())
+    }
+}
+
+// SAFETY: a stream may be polled and dropped by any thread, by the contract of `BodyVtable`.
+unsafe impl Send for Body {}
+// SAFETY: shared access reaches only scalars and `data`, which is `Sync`; polling takes `&mut`.
+unsafe impl Sync for Body {}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.stream.is_null() {
+            return;
+        }
+        // SAFETY: a body with a stream has that stream's table, which lives as long as its library:
+        // for ever.
+        let vtable = unsafe { &*self.vtable };
+        // SAFETY: `self` owns the stream, and this is its one drop.
+        unsafe { (vtable.drop)(self.stream) };
+    }
+}
+
+impl Frame {
+    /// The end: nothing more comes.
+    pub const END: u32 = 0;
+    /// Some bytes.
+    pub const DATA: u32 = 1;
+    /// The trailer fields; nothing follows.
+    pub const TRAILERS: u32 = 2;
+    /// The stream broke, with a text that says how; nothing follows.
+    pub const ERROR: u32 = 3;
+
+    /// The end of a stream.
+    #[must_use]
+    pub const fn end() -> Self {
+        Self {
+            kind: Self::END,
+            last: 1,
+            data: OwnedBytes::EMPTY,
+            trailers: Headers::NONE,
+        }
+    }
+}

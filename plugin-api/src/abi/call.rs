@@ -1,0 +1,233 @@
+//! A request on its way to the app, and the response on its way back.
+
+use std::{
+    ffi::c_void,
+    mem::MaybeUninit,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    ptr, slice,
+};
+
+use super::{Body, Slice, Waker};
+
+/// The head of a request, and its body. Borrowed by [`Plugin::call`](super::Plugin::call) until
+/// that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Request {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The method's token.
+    pub method: Slice,
+    /// The scheme of the target, or none.
+    pub scheme: Slice,
+    /// The authority of the target (HTTP/2's `:authority`, or of an absolute form), or none.
+    pub authority: Slice,
+    /// Path and query as the app sees them: below its mount. `*` for a request to the whole server;
+    /// empty for `CONNECT`.
+    pub path: Slice,
+    /// Path and query as the client sent them.
+    pub original_path: Slice,
+    /// Where the app is mounted: `/`, or `/shop`.
+    pub mount: Slice,
+    /// What identifies this request in the log, or none.
+    pub request_id: Slice,
+    /// Who sent it.
+    pub peer: SocketAddress,
+    /// The header fields.
+    pub headers: Headers,
+    /// The body, which the plugin takes.
+    pub body: *mut Body,
+    /// The HTTP version times ten: 9, 10, 11, 20, 30.
+    pub version: u32,
+    /// Bits for later versions; 0.
+    pub flags: u32,
+}
+
+/// The head of a response, and its body. Borrowed by [`CallContext::respond`] until that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Response {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The header fields.
+    pub headers: Headers,
+    /// The body, which the host takes.
+    pub body: *mut Body,
+    /// The status code, 100 to 999.
+    pub status: u16,
+    /// Bits for later versions; 0.
+    pub flags: u16,
+}
+
+/// One header or trailer field. Borrowed; what borrows it says for how long.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// The name, in lower case.
+    pub name: Slice,
+    /// The value: visible bytes, space, tab, and bytes of 128 and above, as RFC 9110, section 5.5,
+    /// has them.
+    pub value: Slice,
+    /// Reserved for a number that stands for a well-known name; 0.
+    pub id: u16,
+    /// [`Self::SENSITIVE`] or 0.
+    pub flags: u16,
+}
+
+/// Borrowed header fields, in order, repeated names included.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Headers {
+    ptr: *const Header,
+    len: usize,
+}
+
+/// An IP address and port. All 0 where there is none, as for a Unix socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketAddress {
+    /// 4, 6, or 0 for none.
+    pub family: u16,
+    /// The port, in the machine's byte order.
+    pub port: u16,
+    /// The scope of an IPv6 address.
+    pub scope: u32,
+    /// The address in network byte order; an IPv4 address in the first four bytes.
+    pub address: [u8; 16],
+}
+
+/// What the app answers to. Borrowed by a call or poll until that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct CallContext {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// Wakes the task that polls this call.
+    pub waker: *const Waker,
+    /// The host's, for `respond`.
+    pub sink: *mut c_void,
+    /// Gives the response, once, before the call or poll returns
+    /// [`poll::READY`](super::poll::READY).
+    pub respond: unsafe extern "C" fn(sink: *mut c_void, response: *const Response),
+}
+
+/// Room for a call's future, in the host's memory: most calls need no allocation of their own.
+///
+/// The plugin fills it in [`Plugin::call`](super::Plugin::call) when that returns `PENDING`, and
+/// empties it when a poll returns anything else, or in [`Plugin::cancel`](super::Plugin::cancel).
+/// The host does not move it meanwhile.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub struct CallSlot {
+    /// The plugin's.
+    pub bytes: [MaybeUninit<u8>; 512],
+}
+
+impl Header {
+    /// A flag: the value is a secret that must not be printed or indexed.
+    pub const SENSITIVE: u16 = 1;
+}
+
+impl Headers {
+    /// No fields.
+    pub const NONE: Self = Self {
+        ptr: ptr::null(),
+        len: 0,
+    };
+
+    /// Borrows `fields` without keeping the borrow.
+    #[must_use]
+    pub const fn new(fields: &[Header]) -> Self {
+        Self {
+            ptr: fields.as_ptr(),
+            len: fields.len(),
+        }
+    }
+
+    /// The fields.
+    ///
+    /// # Safety
+    ///
+    /// The fields outlive `'a`.
+    #[must_use]
+    pub const unsafe fn fields<'a>(self) -> &'a [Header] {
+        if self.ptr.is_null() {
+            return &[];
+        }
+        // SAFETY: the other side made this from a slice, which the caller says is still there.
+        unsafe { slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
+impl CallSlot {
+    /// An empty slot.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bytes: [MaybeUninit::uninit(); 512],
+        }
+    }
+}
+
+impl Default for CallSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<SocketAddr> for SocketAddress {
+    fn from(address: SocketAddr) -> Self {
+        let mut bytes = [0; 16];
+        let (family, scope) = match address {
+            SocketAddr::V4(v4) => {
+                bytes[..4].copy_from_slice(&v4.ip().octets());
+                (4, 0)
+            }
+            SocketAddr::V6(v6) => {
+                bytes = v6.ip().octets();
+                (6, v6.scope_id())
+            }
+        };
+        Self {
+            family,
+            port: address.port(),
+            scope,
+            address: bytes,
+        }
+    }
+}
+
+impl SocketAddress {
+    /// The address, where there is one.
+    #[must_use]
+    pub fn to_std(self) -> Option<SocketAddr> {
+        match self.family {
+            4 => {
+                let [a, b, c, d, ..] = self.address;
+                Some(SocketAddr::new(
+                    IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                    self.port,
+                ))
+            }
+            6 => {
+                let ip = Ipv6Addr::from(self.address);
+                Some(SocketAddrV6::new(ip, self.port, 0, self.scope).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_comes_back_as_it_was() {
+        for text in ["127.0.0.1:80", "[::1]:8000", "[fe80::1%3]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(SocketAddress::from(address).to_std(), Some(address));
+        }
+        assert_eq!(SocketAddress::default().to_std(), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! The two tables of functions: the plugin's, which the host calls, and the host's, which the
+//! plugin calls.
+
+use std::ffi::c_void;
+
+use super::{
+    CallContext, CallSlot, Callsite, Event, OwnedBytes, Panic, Registered, Request, Slice,
+};
+
+/// What a plugin can do. Static in the library, which is never unloaded.
+///
+/// The life of an app: `init` once; then `call`, `poll`, `cancel` and `set_level` from any threads;
+/// then `stop` once.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Plugin {
+    /// The size of this table in bytes.
+    pub size: usize,
+    /// Starts the app, on a thread that may block. 0: `out.app` is the app. Anything else:
+    /// `out.message` says why not.
+    pub init: unsafe extern "C" fn(init: *const Init, out: *mut Initialized) -> u32,
+    /// Starts a request and polls it once. [`READY`](super::poll::READY): the response was given to
+    /// `context`. [`PENDING`](super::poll::PENDING): `slot` now holds the call, and goes on with
+    /// `poll` or ends with `cancel`.
+    pub call: unsafe extern "C" fn(
+        app: *mut c_void,
+        request: *const Request,
+        slot: *mut CallSlot,
+        context: *const CallContext,
+    ) -> u32,
+    /// Polls a call that is pending. Anything but `PENDING` ends it and empties the slot.
+    pub poll: unsafe extern "C" fn(slot: *mut CallSlot, context: *const CallContext) -> u32,
+    /// Ends a call that is pending, as when the client went away.
+    pub cancel: unsafe extern "C" fn(slot: *mut CallSlot),
+    /// Tells the app the most verbose level in force (see [`Callsite::level`]); it asks anew about
+    /// each callsite.
+    pub set_level: unsafe extern "C" fn(app: *mut c_void, level: u32),
+    /// Ends the app: its shutdown hooks, its background tasks, its runtime. On a thread that may
+    /// block.
+    pub stop: unsafe extern "C" fn(app: *mut c_void, stop: *const Stop, out: *mut Stopped),
+}
+
+/// What a plugin can ask of the host. The host keeps table and context for ever: any thread of the
+/// plugin may call these at any time, even after the app was stopped. None of them blocks for long,
+/// and none unwinds.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Host {
+    /// The size of this table in bytes.
+    pub size: usize,
+    /// The host's, for this generation of this plugin; the first argument of the functions below.
+    pub context: *const c_void,
+    /// Tells of a place that logs, and asks whether it is wanted.
+    pub register:
+        unsafe extern "C" fn(context: *const c_void, callsite: *const Callsite) -> Registered,
+    /// Logs an event.
+    pub event: unsafe extern "C" fn(context: *const c_void, event: *const Event),
+    /// Tells of a panic, wherever in the plugin it happened.
+    pub panicked: unsafe extern "C" fn(context: *const c_void, panic: *const Panic),
+}
+
+/// What an app starts with. Borrowed by [`Plugin::init`] until that returns, but for `host`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Init {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The host's functions; valid for ever.
+    pub host: *const Host,
+    /// The app's name, as text.
+    pub name: Slice,
+    /// Where it is mounted, as text.
+    pub mount: Slice,
+    /// The operator's configuration for this app: a JSON object, or none.
+    pub config: Slice,
+    /// What the generation before handed over, or none.
+    pub previous_state: Slice,
+    /// Which load of this app this is, from 1.
+    pub generation: u64,
+    /// How long starting may take, in milliseconds; 0 for no limit.
+    pub timeout_ms: u64,
+    /// The most verbose level in force: see [`Callsite::level`].
+    pub level: u32,
+    /// How many threads the plugin's runtime has.
+    pub worker_threads: u32,
+}
+
+/// What came of [`Plugin::init`]. The host makes it, empty; the plugin fills it in; the host owns
+/// it then.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Initialized {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The app: the first argument of the other functions.
+    pub app: *mut c_void,
+    /// Why there is none, as text.
+    pub message: OwnedBytes,
+}
+
+/// How to end. Borrowed by [`Plugin::stop`] until that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Stop {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// 1 when no call of the app is left, so that it can be dropped; 0 when one is stuck, and its
+    /// state must stay.
+    pub idle: u32,
+}
+
+/// What came of [`Plugin::stop`]. The host makes it, empty; the plugin fills it in.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Stopped {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// How many tasks were still there and were ended.
+    pub tasks: u64,
+    /// 1 when a shutdown hook did not end in time.
+    pub timed_out: u32,
+}

@@ -1,0 +1,416 @@
+//! Log levels, and the directives that say which level is in force where: the value of
+//! `--log-level`.
+
+use std::{fmt, iter, str::FromStr};
+
+use tracing_core::Metadata;
+
+/// The name of an event that makes it critical when its level is error: see [`Level::of`].
+pub const CRITICAL: &str = "critical";
+
+/// How serious an event is; as a limit, the least serious event that passes. Ordered by verbosity:
+/// `Off` is least.
+///
+/// The numbers cross the boundary between host and plugins and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Level {
+    /// Nothing passes. No event has this level.
+    Off = 0,
+    /// The process or the app cannot go on as it is. `tracing` has no such level: see [`CRITICAL`].
+    Critical = 1,
+    /// Something failed.
+    Error = 2,
+    /// Something is wrong, or soon will be.
+    Warn = 3,
+    /// What an operator wants to know in daily use.
+    Info = 4,
+    /// What a developer wants to know.
+    Debug = 5,
+    /// Everything.
+    Trace = 6,
+}
+
+impl Level {
+    const ALL: [Self; 7] = [
+        Self::Off,
+        Self::Critical,
+        Self::Error,
+        Self::Warn,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
+
+    /// The level with this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&level| level as u32 == number)
+    }
+
+    /// The level of an event or span. Only an event can be critical.
+    #[must_use]
+    pub fn of(metadata: &Metadata<'_>) -> Self {
+        let critical = metadata.is_event() && metadata.name() == CRITICAL;
+        Self::from_tracing(metadata.level(), critical)
+    }
+
+    /// Whether an event of `level` passes this limit. `critical` raises an error to
+    /// [`Level::Critical`].
+    #[must_use]
+    pub fn enables(self, level: &tracing_core::Level, critical: bool) -> bool {
+        Self::from_tracing(level, critical) <= self
+    }
+
+    fn from_tracing(level: &tracing_core::Level, critical: bool) -> Self {
+        match *level {
+            tracing_core::Level::ERROR if critical => Self::Critical,
+            tracing_core::Level::ERROR => Self::Error,
+            tracing_core::Level::WARN => Self::Warn,
+            tracing_core::Level::INFO => Self::Info,
+            tracing_core::Level::DEBUG => Self::Debug,
+            tracing_core::Level::TRACE => Self::Trace,
+        }
+    }
+}
+
+/// The canonical spelling: `warn`, not `warning`.
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Off => "off",
+            Self::Critical => "critical",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// Takes every spelling, in upper or lower case.
+impl FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self::Off),
+            "critical" => Ok(Self::Critical),
+            "error" => Ok(Self::Error),
+            "warn" | "warning" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            _ => Err(LevelError::Level(text.to_owned())),
+        }
+    }
+}
+
+/// What `tracing` must let through; it cannot tell critical from error.
+impl From<Level> for tracing_core::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::OFF,
+            Level::Critical | Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// What `log` must let through; it cannot tell critical from error.
+impl From<Level> for log::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::Off,
+            Level::Critical | Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
+/// `log` has no critical level.
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Error => Self::Error,
+            log::Level::Warn => Self::Warn,
+            log::Level::Info => Self::Info,
+            log::Level::Debug => Self::Debug,
+            log::Level::Trace => Self::Trace,
+        }
+    }
+}
+
+/// Which level is in force where: `info`, or `info,shop=debug,hyper=warn`.
+///
+/// A name is a plugin, or a target with everything below it (`shop` is also `shop::db`, but not
+/// `shopping`). The level is that of the longest name that matches the target, else that of the
+/// plugin, else the default, which is `info` unless given. `-` and `_` are the same in a name, as
+/// the plugin `my-shop` logs with the target `my_shop`. Of two levels for the same name the last
+/// one counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directives {
+    default: Level,
+    named: Vec<(String, Level)>,
+}
+
+impl Directives {
+    /// The level in force for `target`, in `plugin` or, without one, in the host itself.
+    #[must_use]
+    pub fn level(&self, plugin: Option<&str>, target: &str) -> Level {
+        let outwards = iter::successors(Some(target), |inner| Some(inner.rsplit_once("::")?.0));
+        outwards
+            .chain(plugin)
+            .find_map(|name| self.named(name))
+            .unwrap_or(self.default)
+    }
+
+    /// The most verbose level in force anywhere.
+    #[must_use]
+    pub fn max_level(&self) -> Level {
+        self.named
+            .iter()
+            .map(|&(_, level)| level)
+            .fold(self.default, Level::max)
+    }
+
+    fn named(&self, wanted: &str) -> Option<Level> {
+        self.named
+            .iter()
+            .find(|(name, _)| same_name(name, wanted))
+            .map(|&(_, level)| level)
+    }
+}
+
+impl Default for Directives {
+    fn default() -> Self {
+        Self {
+            default: Level::Info,
+            named: Vec::new(),
+        }
+    }
+}
+
+/// The canonical text, which parses to the same directives.
+impl fmt::Display for Directives {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.default)?;
+        self.named
+            .iter()
+            .try_for_each(|(name, level)| write!(formatter, ",{name}={level}"))
+    }
+}
+
+impl FromStr for Directives {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut directives = Self::default();
+        for part in text.split(',') {
+            let Some((name, level)) = part.split_once('=') else {
+                directives.default = part.trim().parse()?;
+                continue;
+            };
+            let name = name.trim();
+            if !is_directive_name(name) {
+                return Err(LevelError::Name(name.to_owned()));
+            }
+            let level = level.trim().parse()?;
+            directives
+                .named
+                .retain(|(other, _)| !same_name(other, name));
+            directives.named.push((name.to_owned(), level));
+        }
+        Ok(directives)
+    }
+}
+
+/// Text that is no level, or no directives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LevelError {
+    /// There is no such level.
+    #[error("{0:?} is not a log level, expected {EXPECTED}")]
+    Level(String),
+    /// What stands before `=` cannot be the name of a target or plugin.
+    #[error("{0:?} does not name a target or plugin, expected {EXPECTED}")]
+    Name(String),
+}
+
+const EXPECTED: &str = "trace, debug, info, warn (or warning), error, critical or off, \
+                        and for single targets or plugins NAME=LEVEL, as in info,shop=debug";
+
+/// Targets are free text; this refuses what would be a mistake here, such as the span filters of
+/// other programs.
+fn is_directive_name(name: &str) -> bool {
+    let in_segment = |letter: char| letter.is_alphanumeric() || "_-./".contains(letter);
+    name.split("::")
+        .all(|segment| !segment.is_empty() && segment.chars().all(in_segment))
+}
+
+fn same_name(one: &str, other: &str) -> bool {
+    let canonical = |byte| if byte == b'-' { b'_' } else { byte };
+    one.bytes().map(canonical).eq(other.bytes().map(canonical))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_spellings_and_order_are_stable() {
+        let table = [
+            (0, Level::Off, "off"),
+            (1, Level::Critical, "critical"),
+            (2, Level::Error, "error"),
+            (3, Level::Warn, "warn"),
+            (4, Level::Info, "info"),
+            (5, Level::Debug, "debug"),
+            (6, Level::Trace, "trace"),
+        ];
+        for (number, level, text) in table {
+            assert_eq!(Level::from_number(number), Some(level));
+            assert_eq!(level as u32, number);
+            assert_eq!(level.to_string(), text);
+            assert_eq!(text.parse(), Ok(level));
+            assert_eq!(text.to_uppercase().parse(), Ok(level));
+        }
+        assert_eq!(Level::from_number(7), None);
+        assert_eq!("Warning".parse(), Ok(Level::Warn));
+        assert!(table.is_sorted_by_key(|(_, level, _)| level));
+    }
+
+    #[test]
+    fn a_limit_lets_through_its_own_level_and_worse() {
+        use tracing_core::Level as Event;
+        let table = [
+            (Event::TRACE, false, Level::Trace),
+            (Event::DEBUG, false, Level::Debug),
+            (Event::INFO, true, Level::Info),
+            (Event::WARN, false, Level::Warn),
+            (Event::ERROR, false, Level::Error),
+            (Event::ERROR, true, Level::Critical),
+        ];
+        for (event, critical, own) in table {
+            for limit in Level::ALL {
+                assert_eq!(
+                    limit.enables(&event, critical),
+                    limit >= own,
+                    "{event} {critical} {limit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn filters_let_critical_through_as_error() {
+        for level in Level::ALL {
+            let filter = tracing_core::LevelFilter::from(level).to_string();
+            assert_eq!(
+                filter,
+                log::LevelFilter::from(level).to_string().to_lowercase()
+            );
+            assert_eq!(
+                filter,
+                if level == Level::Critical {
+                    "error".into()
+                } else {
+                    level.to_string()
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn the_most_specific_directive_wins() {
+        let text = "warn, shop=debug ,shop::db=error,hyper=off,my-cart=trace";
+        let directives: Directives = text.parse().unwrap();
+        let table = [
+            (None, "host::server", Level::Warn),
+            (None, "shop", Level::Debug),
+            (None, "shop::cart", Level::Debug),
+            (None, "shopping", Level::Warn),
+            (None, "shop::db", Level::Error),
+            (None, "shop::db::pool", Level::Error),
+            (None, "shop::dba", Level::Debug),
+            (Some("shop"), "shop::cart", Level::Debug),
+            (Some("shop"), "sqlx::query", Level::Debug),
+            (Some("shop"), "shop::db", Level::Error),
+            (Some("shop"), "hyper::proto", Level::Off),
+            (Some("other"), "other", Level::Warn),
+            (Some("other"), "shop::cart", Level::Debug),
+            (Some("my-cart"), "my_cart::pay", Level::Trace),
+            (Some("my_cart"), "sqlx", Level::Trace),
+            (None, "", Level::Warn),
+        ];
+        for (plugin, target, level) in table {
+            assert_eq!(
+                directives.level(plugin, target),
+                level,
+                "{plugin:?} {target}"
+            );
+        }
+        assert_eq!(directives.max_level(), Level::Trace);
+    }
+
+    #[test]
+    fn display_is_canonical_and_parses_again() {
+        let table = [
+            ("WARNING", "warn"),
+            ("critical", "critical"),
+            ("shop=debug", "info,shop=debug"),
+            ("shop=debug,error", "error,shop=debug"),
+            ("info,off", "off"),
+            (
+                "my-shop=debug,a=warn,my_shop=Warning",
+                "info,a=warn,my_shop=warn",
+            ),
+        ];
+        for (text, canonical) in table {
+            let directives: Directives = text.parse().unwrap();
+            assert_eq!(directives.to_string(), canonical);
+            assert_eq!(canonical.parse(), Ok(directives));
+        }
+        assert_eq!(Directives::default().to_string(), "info");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_is_valid() {
+        let table = [
+            ("", "\"\" is not a log level"),
+            ("verbose", "\"verbose\" is not a log level"),
+            ("info,", "\"\" is not a log level"),
+            ("info,shop", "\"shop\" is not a log level"),
+            ("shop=loud", "\"loud\" is not a log level"),
+            ("shop=debug=info", "\"debug=info\" is not a log level"),
+            ("=debug", "\"\" does not name a target or plugin"),
+            (
+                "shop::=debug",
+                "\"shop::\" does not name a target or plugin",
+            ),
+            (
+                "shop[cart]=debug",
+                "\"shop[cart]\" does not name a target or plugin",
+            ),
+            ("a\nb", "\"a\\nb\" is not a log level"),
+        ];
+        for (text, start) in table {
+            let message = text.parse::<Directives>().unwrap_err().to_string();
+            assert!(message.starts_with(start), "{text}: {message}");
+            assert!(
+                message.ends_with(EXPECTED) && !message.contains('\n'),
+                "{text}: {message}"
+            );
+        }
+        for level in Level::ALL {
+            assert!(EXPECTED.contains(&level.to_string()));
+        }
+    }
+}
