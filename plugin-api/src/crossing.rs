@@ -1,0 +1,21 @@
+//! What both banks do in the same way: hand a body, a waker or header fields to the other side, and
+//! use the other's.
+
+mod body;
+mod headers;
+mod waker;
+
+#[cfg(feature = "host")]
+pub(crate) use self::body::export;
+pub(crate) use self::{
+    body::{Imported, export_polled},
+    headers::{HeaderFields, header_map},
+    waker::{PollWaker, with_waker},
+};
+
+/// How a side runs its own code when the other side calls in.
+///
+/// A panic ends in here: `None` then, and it has been reported.
+pub(crate) trait Guard: Send + 'static {
+    fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R>;
+}

@@ -1,0 +1,325 @@
+//! Bodies, both ways: one of ours handed across as frames to poll, and a foreign one used as an
+//! `http_body::Body`.
+
+use std::{
+    ffi::c_void,
+    mem,
+    pin::Pin,
+    ptr,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Guard, HeaderFields, PollWaker, header_map, with_waker};
+use crate::{
+    BodyError, BoxError,
+    abi::{self, OwnedBytes, poll},
+};
+
+#[cfg(feature = "host")]
+/// Hands `body` across. It is polled, and dropped, under `guard`.
+pub(crate) fn export<B, G>(body: B, guard: G) -> abi::Body
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    G: Guard,
+{
+    if body.is_end_stream() {
+        return abi::Body::empty();
+    }
+    Exported::new(Box::pin(body), guard).into_abi()
+}
+
+/// The same, asking for the first frame at once: a body that is all there crosses as bytes, and is
+/// not asked again.
+///
+/// `waker` is that of the task that will send the body, or one that leads to it.
+pub(crate) fn export_polled<B, G>(body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    G: Guard + Clone,
+{
+    if body.is_end_stream() {
+        return abi::Body::empty();
+    }
+    let mut body = Box::pin(body);
+    match body.as_mut().poll_frame(context) {
+        Poll::Ready(None) => abi::Body::empty(),
+        Poll::Ready(Some(Ok(frame))) if frame.is_data() && body.is_end_stream() => frame
+            .into_data()
+            .map_or_else(|_| abi::Body::empty(), |data| abi::Body::full(owned(data))),
+        Poll::Ready(Some(first)) => {
+            let mut exported = Exported::new(body, guard.clone());
+            exported.first = Some(first);
+            exported.into_abi()
+        }
+        Poll::Pending => Exported::new(body, guard.clone()).into_abi(),
+    }
+}
+
+fn owned(mut data: impl Buf) -> OwnedBytes {
+    data.copy_to_bytes(data.remaining()).into()
+}
+
+struct Exported<B: Body, G> {
+    /// None once it ended, broke or panicked.
+    body: Option<Pin<Box<B>>>,
+    /// A frame that was asked for before the other side did.
+    first: Option<Result<Frame<B::Data>, B::Error>>,
+    trailers: Trailers,
+    guard: G,
+}
+
+impl<B, G> Exported<B, G>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    G: Guard,
+{
+    const VTABLE: &'static abi::BodyVtable = &abi::BodyVtable {
+        size: size_of::<abi::BodyVtable>(),
+        poll: Self::poll,
+        drop: Self::drop,
+    };
+
+    fn new(body: Pin<Box<B>>, guard: G) -> Self {
+        Self {
+            body: Some(body),
+            first: None,
+            trailers: Default::default(),
+            guard,
+        }
+    }
+
+    fn into_abi(self) -> abi::Body {
+        let hint = self
+            .body
+            .as_ref()
+            .map(|body| body.size_hint())
+            .unwrap_or_default();
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.remaining() as u64),
+            _ => 0,
+        };
+        abi::Body {
+            kind: abi::Body::STREAM,
+            data: OwnedBytes::EMPTY,
+            stream: Box::into_raw(Box::new(self)).cast(),
+            vtable: Self::VTABLE,
+            lower: hint.lower().saturating_add(first),
+            upper: hint
+                .upper()
+                .map_or(u64::MAX, |upper| upper.saturating_add(first)),
+        }
+    }
+
+    unsafe extern "C" fn poll(
+        stream: *mut c_void,
+        waker: *const abi::Waker,
+        out: *mut abi::Frame,
+    ) -> u32 {
+        // SAFETY: this table goes with a boxed `Self`, which one thread polls at a time.
+        let this = unsafe { &mut *stream.cast::<Self>() };
+        // SAFETY: the caller lends the waker until this returns.
+        let polled =
+            unsafe { with_waker(waker, |waker| this.next(&mut Context::from_waker(waker))) };
+        let Poll::Ready(frame) = polled else {
+            return poll::PENDING;
+        };
+        // SAFETY: the caller gives room for a frame, holding one that may be dropped.
+        unsafe { *out = frame };
+        poll::READY
+    }
+
+    unsafe extern "C" fn drop(stream: *mut c_void) {
+        // SAFETY: this table goes with a boxed `Self`, and the caller gives it back once.
+        let this = unsafe { Box::from_raw(stream.cast::<Self>()) };
+        let Self {
+            body, first, guard, ..
+        } = *this;
+        // What a panic leaves undone has been reported; there is nobody to tell.
+        let _ = guard.run(move || drop((first, body)));
+    }
+
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<abi::Frame> {
+        let Self {
+            body,
+            first,
+            trailers,
+            guard,
+        } = self;
+        let Some(open) = body else {
+            return Poll::Ready(abi::Frame::end());
+        };
+        // Everything that is the app's, the bytes' own code included, runs under the guard.
+        let polled = guard.run(|| {
+            let frame = match first.take() {
+                Some(first) => Some(first),
+                None => ready!(open.as_mut().poll_frame(context)),
+            };
+            Poll::Ready((Next::from(frame), open.is_end_stream()))
+        });
+        let (next, ended) = match polled {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(ready)) => ready,
+            None => (Next::Broken("the app panicked".to_owned()), true),
+        };
+        let last = ended || !matches!(next, Next::Data(_));
+        if last {
+            let body = body.take();
+            let _ = guard.run(move || drop(body));
+        }
+        let (kind, data) = match next {
+            Next::Data(data) => (abi::Frame::DATA, data),
+            Next::Trailers(map) => {
+                *trailers = Trailers::new(map);
+                (abi::Frame::TRAILERS, OwnedBytes::EMPTY)
+            }
+            Next::Broken(text) => (abi::Frame::ERROR, text.into()),
+            Next::End => (abi::Frame::END, OwnedBytes::EMPTY),
+        };
+        Poll::Ready(abi::Frame {
+            kind,
+            last: last.into(),
+            data,
+            trailers: trailers.fields.as_abi(),
+        })
+    }
+}
+
+/// What a body gave.
+enum Next {
+    Data(OwnedBytes),
+    Trailers(HeaderMap),
+    Broken(String),
+    End,
+}
+
+impl<D: Buf, E: Into<BoxError>> From<Option<Result<Frame<D>, E>>> for Next {
+    fn from(frame: Option<Result<Frame<D>, E>>) -> Self {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => Self::Data(owned(data)),
+            Some(Ok(Err(frame))) => frame.into_trailers().map_or(Self::End, Self::Trailers),
+            Some(Err(error)) => Self::Broken(error.into().to_string()),
+            None => Self::End,
+        }
+    }
+}
+
+/// Trailers, and the fields that borrow from them.
+#[derive(Default)]
+struct Trailers {
+    fields: HeaderFields,
+    _map: HeaderMap,
+}
+
+impl Trailers {
+    fn new(map: HeaderMap) -> Self {
+        // A map's names and values lie behind pointers, and stay where they are when the map moves.
+        Self {
+            fields: HeaderFields::new(&map),
+            _map: map,
+        }
+    }
+}
+
+/// A body of the other side.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    body: abi::Body,
+    waker: PollWaker,
+}
+
+impl Imported {
+    pub(crate) fn new(body: abi::Body) -> Self {
+        Self {
+            body,
+            waker: PollWaker::default(),
+        }
+    }
+
+    /// How many bytes are still to come.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self.body.kind {
+            abi::Body::FULL => SizeHint::with_exact(self.body.data.remaining() as u64),
+            abi::Body::STREAM => {
+                let mut hint = SizeHint::new();
+                if self.body.upper != u64::MAX {
+                    hint.set_upper(self.body.upper.max(self.body.lower));
+                }
+                hint.set_lower(self.body.lower);
+                hint
+            }
+            _ => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.body.kind == abi::Body::EMPTY
+    }
+
+    /// The next frame, as [`Body::poll_frame`].
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
+        match self.body.kind {
+            abi::Body::FULL => {
+                let data = mem::take(&mut self.body.data);
+                self.body = abi::Body::empty();
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            abi::Body::STREAM => self.poll_stream(context),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn poll_stream(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
+        let mut frame = abi::Frame::end();
+        // SAFETY: a stream has its table, which is static in a library that is never unloaded.
+        let vtable = unsafe { &*self.body.vtable };
+        let stream = self.body.stream;
+        let polled = self.waker.lend(context.waker(), |waker| {
+            // SAFETY: `self` owns the stream, `&mut` makes this thread the only one, and the
+            // pointers are valid here.
+            unsafe { (vtable.poll)(stream, waker, ptr::from_mut(&mut frame)) }
+        });
+        if polled == poll::PENDING {
+            return Poll::Pending;
+        }
+        let last = frame.last != 0;
+        let item = match frame.kind {
+            abi::Frame::DATA => {
+                let len = frame.data.remaining() as u64;
+                self.body.lower = self.body.lower.saturating_sub(len);
+                if self.body.upper != u64::MAX {
+                    self.body.upper = self.body.upper.saturating_sub(len);
+                }
+                Some(Ok(Frame::data(frame.data)))
+            }
+            abi::Frame::TRAILERS => {
+                // SAFETY: the trailers are borrowed from the stream, which is neither polled nor
+                // dropped meanwhile.
+                let trailers = unsafe { header_map(frame.trailers) };
+                Some(
+                    trailers
+                        .map(Frame::trailers)
+                        .map_err(|error| BodyError(error.to_string())),
+                )
+            }
+            abi::Frame::ERROR => Some(Err(BodyError(
+                String::from_utf8_lossy(frame.data.as_ref()).into_owned(),
+            ))),
+            _ => None,
+        };
+        if last || item.is_none() {
+            self.body = abi::Body::empty();
+        }
+        Poll::Ready(item)
+    }
+}

@@ -1,0 +1,20 @@
+//! The plugin's bank: everything between the host's calls and the author's code.
+
+mod app;
+mod call;
+mod context;
+mod entry;
+mod export;
+mod factory;
+mod logger;
+mod panics;
+mod request;
+mod runtime;
+
+pub use self::{
+    app::Building,
+    context::{ConfigError, Context},
+    entry::{Entry, lib_header},
+    factory::build,
+    request::{Body, RequestInfo},
+};

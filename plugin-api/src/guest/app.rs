@@ -1,0 +1,68 @@
+//! What an author may hand in as an app.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{Body, call::Start};
+use crate::BoxError;
+
+/// An app, with its types forgotten.
+pub trait App: Send + Sync {
+    /// Starts a request, and polls it once.
+    #[doc(hidden)]
+    fn call(&self, request: Request<Body>, start: Start<'_>) -> u32;
+}
+
+/// The future of an app, which need not be `Send`: it is awaited on the thread that loads the
+/// plugin.
+pub type Building = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
+
+/// What can be made an app: a tower service that takes an [`http::Request`] with a [`Body`] and
+/// gives an [`http::Response`] with a body of any kind. An axum `Router` is one.
+///
+/// Each request gets a clone of the service, which waits until it is ready.
+pub trait IntoApp<Shape> {
+    /// The app.
+    fn into_app(self) -> Box<dyn App>;
+}
+
+/// The shape of a tower service.
+#[derive(Debug)]
+pub struct Tower;
+
+impl<S, B> IntoApp<(Tower, B)> for S
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    fn into_app(self) -> Box<dyn App> {
+        Box::new(TowerApp(self))
+    }
+}
+
+struct TowerApp<S>(S);
+
+impl<S, B> App for TowerApp<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    fn call(&self, request: Request<Body>, start: Start<'_>) -> u32 {
+        let mut service = self.0.clone();
+        start.run(async move {
+            poll_fn(|context| service.poll_ready(context))
+                .await
+                .map_err(Into::into)?;
+            service.call(request).await.map_err(Into::into)
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! What the host calls: the functions of the plugin's table.
+
+use std::{ffi::c_void, marker::PhantomData, time::Duration};
+
+use abi_stable::{
+    library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult},
+    prefix_type::PrefixTypeTrait,
+};
+use tokio::time;
+
+use super::{
+    Building, Context,
+    app::App,
+    call::{self, Start},
+    logger::{HostLog, Logger},
+    panics, request,
+    runtime::{Runtime, catch},
+};
+use crate::{
+    BoxError, Level,
+    abi::{
+        self, CallContext, CallSlot, Init, Initialized, Plugin, Request, Stop, Stopped, poll,
+        v1::{Root, RootRef},
+    },
+    crossing::Guard,
+};
+
+/// What [`export_app!`](crate::export_app) makes: the author's function, by a type.
+pub trait Entry: 'static {
+    /// The plugin's version.
+    const VERSION: &'static str;
+
+    /// Calls the author's function.
+    fn build(context: Context) -> Building;
+}
+
+/// The header by which abi_stable finds and checks the root module.
+///
+/// This is what abi_stable's own attribute for it writes out, which would need the crate among the
+/// author's dependencies.
+#[must_use]
+pub const fn lib_header<E: Entry>() -> LibHeader {
+    extern "C" fn root<E: Entry>() -> RootModuleResult {
+        __call_root_module_loader(|| {
+            Root {
+                plugin: plugin::<E>,
+            }
+            .leak_into_prefix()
+        })
+    }
+    extern "C" fn plugin<E: Entry>() -> *const () {
+        std::ptr::from_ref(Table::<E>::PLUGIN).cast()
+    }
+    // SAFETY: `root` gives a `RootRef`.
+    unsafe { LibHeader::from_constructor::<RootRef>(root::<E>, CheckTypeLayout::Yes) }
+}
+
+struct Table<E>(PhantomData<E>);
+
+impl<E: Entry> Table<E> {
+    const PLUGIN: &'static Plugin = &Plugin {
+        size: size_of::<Plugin>(),
+        init: init::<E>,
+        call,
+        poll: poll_call,
+        cancel,
+        set_level,
+        stop,
+    };
+}
+
+/// The app as the host holds it. It stays where it is for as long as a call may look at it.
+struct Guest {
+    app: Box<dyn App>,
+    context: Context,
+    runtime: Runtime,
+}
+
+unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) -> u32 {
+    // SAFETY: the host lends it for the call.
+    let init = unsafe { &*init };
+    // SAFETY: the host's table stays for ever.
+    let host = unsafe { HostLog::new(init.host) };
+    panics::install(host);
+    let level = Level::from_number(init.level).unwrap_or(Level::Trace);
+    let started = panics::catch(|| {
+        Logger::install(host, level);
+        // SAFETY: `init` is lent for the call.
+        unsafe { start::<E>(init) }
+    });
+    // SAFETY: the host gives room for the answer.
+    let out = unsafe { &mut *out };
+    match started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
+        Ok(guest) => {
+            out.app = Box::into_raw(Box::new(guest)).cast();
+            0
+        }
+        Err(error) => {
+            out.message = error.to_string().into();
+            1
+        }
+    }
+}
+
+/// # Safety
+///
+/// What `init` borrows is valid until this returns.
+unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
+    // SAFETY: the caller says so.
+    let text = |slice: abi::Slice| unsafe { slice.text() }.unwrap_or_default().to_owned();
+    // SAFETY: the caller says so.
+    let config = unsafe { init.config.bytes() };
+    let (name, config) = (
+        text(init.name),
+        (!config.is_empty()).then(|| config.to_vec()),
+    );
+    let runtime = Runtime::new(&name, init.worker_threads.max(1) as usize)?;
+    let context = Context::new(name, text(init.mount), E::VERSION, init.generation, config);
+
+    let built = panics::catch(|| {
+        let build = E::build(context.clone());
+        runtime.handle().block_on(async {
+            match init.timeout_ms {
+                0 => build.await,
+                limit => time::timeout(Duration::from_millis(limit), build)
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(format!("it did not start within {} s", limit as f64 / 1e3).into())
+                    }),
+            }
+        })
+    });
+    let built = built.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into()));
+    match built {
+        Ok(app) => Ok(Guest {
+            app,
+            context,
+            runtime,
+        }),
+        Err(error) => {
+            if let Some(tokio) = runtime.take() {
+                tokio.shutdown_timeout(Duration::from_secs(1));
+            }
+            Err(error)
+        }
+    }
+}
+
+unsafe extern "C" fn call(
+    app: *mut c_void,
+    request: *const Request,
+    slot: *mut CallSlot,
+    context: *const CallContext,
+) -> u32 {
+    // SAFETY: the app is what `init` gave, and not yet stopped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    // SAFETY: the host lends it for the call.
+    let request = unsafe { &*request };
+    // SAFETY: as above.
+    let slot = unsafe { &mut *slot };
+    // SAFETY: as above.
+    let context = unsafe { &*context };
+    let runtime = guest.runtime.entered();
+    let called = runtime.run(|| {
+        // SAFETY: the host lends what the request borrows.
+        match unsafe { request::request(request) } {
+            Ok(request) => guest.app.call(
+                request,
+                Start {
+                    slot,
+                    context,
+                    runtime,
+                },
+            ),
+            Err(error) => {
+                tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "The request is malformed"
+                );
+                poll::FAILED
+            }
+        }
+    });
+    called.unwrap_or(poll::PANICKED)
+}
+
+unsafe extern "C" fn poll_call(slot: *mut CallSlot, context: *const CallContext) -> u32 {
+    // SAFETY: the host lends the slot, which holds a pending call.
+    let slot = unsafe { &mut *slot };
+    // SAFETY: the host lends it for the call.
+    let context = unsafe { &*context };
+    // SAFETY: as above.
+    unsafe { call::poll_pending(slot, context) }
+}
+
+unsafe extern "C" fn cancel(slot: *mut CallSlot) {
+    // SAFETY: the host lends the slot, which holds a pending call.
+    let slot = unsafe { &mut *slot };
+    // SAFETY: as above.
+    unsafe { call::cancel(slot) };
+}
+
+unsafe extern "C" fn set_level(_: *mut c_void, level: u32) {
+    // A level of a later version is at least as verbose as all that this one knows.
+    let level = Level::from_number(level).unwrap_or(Level::Trace);
+    let _ = catch(|| Logger::installed().map(|logger| logger.set_level(level)));
+}
+
+unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {
+    // SAFETY: the host lends it for the call.
+    let stop = unsafe { &*stop };
+    // SAFETY: the host gives room for the answer.
+    let out = unsafe { &mut *out };
+    // SAFETY: the app is what `init` gave, and is stopped once.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let deadline = time::Instant::now() + Duration::from_millis(stop.timeout_ms);
+    let left = || deadline.saturating_duration_since(time::Instant::now());
+
+    for hook in guest.context.take_shutdown_hooks() {
+        // One that panics has been reported, and is no reason to leave out the others.
+        let run = || {
+            guest
+                .runtime
+                .handle()
+                .block_on(async { time::timeout(left(), hook).await })
+        };
+        if matches!(catch(run), Some(Err(_))) {
+            out.timed_out = 1;
+        }
+    }
+    let tokio = guest.runtime.take();
+    if stop.idle != 0 {
+        // SAFETY: no call is left, so nobody else looks at the app, and nobody will.
+        let guest = unsafe { Box::from_raw(app.cast::<Guest>()) };
+        let runtime = guest.runtime.entered().clone();
+        // While the runtime still runs: what the app drops may want it.
+        let _ = runtime.run(move || drop(guest));
+    }
+    if let Some(tokio) = tokio {
+        out.tasks = tokio.metrics().num_alive_tasks() as u64;
+        let _ = catch(|| tokio.shutdown_timeout(left()));
+    }
+}

@@ -1,0 +1,99 @@
+//! The author's `app` function, in every shape that it may have.
+
+use std::{error::Error, future::Future};
+
+use super::{
+    Context,
+    app::{App, Building, IntoApp},
+};
+use crate::BoxError;
+
+/// A function that makes an app: taking a [`Context`] or nothing, giving an [`Outcome`].
+///
+/// `Shape` tells the kinds of function apart; it is always inferred.
+pub trait Factory<Shape> {
+    /// Calls the function.
+    fn build(self, context: Context) -> impl Future<Output = Result<Box<dyn App>, BoxError>>;
+}
+
+impl<F, O, Shape> Factory<(fn() -> O, Shape)> for F
+where
+    F: FnOnce() -> O,
+    O: Outcome<Shape>,
+{
+    async fn build(self, _: Context) -> Result<Box<dyn App>, BoxError> {
+        self().outcome().await
+    }
+}
+
+impl<F, O, Shape> Factory<(fn(Context) -> O, Shape)> for F
+where
+    F: FnOnce(Context) -> O,
+    O: Outcome<Shape>,
+{
+    async fn build(self, context: Context) -> Result<Box<dyn App>, BoxError> {
+        self(context).outcome().await
+    }
+}
+
+/// What the function gives: an app, a `Result` of one, or a future of either, as an `async fn`
+/// does.
+pub trait Outcome<Shape> {
+    /// The app, or why there is none.
+    fn outcome(self) -> impl Future<Output = Result<Box<dyn App>, BoxError>>;
+}
+
+/// The shape of an app itself.
+#[derive(Debug)]
+pub struct Plain<Shape>(Shape);
+
+/// The shape of a `Result`.
+#[derive(Debug)]
+pub struct Fallible<Shape>(Shape);
+
+/// The shape of a future.
+#[derive(Debug)]
+pub struct Awaited<Shape>(Shape);
+
+impl<A: IntoApp<Shape>, Shape> Outcome<Plain<Shape>> for A {
+    async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
+        Ok(self.into_app())
+    }
+}
+
+/// Any error that `?` in a `main` takes will do: only its text crosses.
+impl<A: IntoApp<Shape>, E: Into<Box<dyn Error>>, Shape> Outcome<Fallible<Shape>> for Result<A, E> {
+    async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
+        self.map(IntoApp::into_app)
+            .map_err(|error| chain(&*error.into()).into())
+    }
+}
+
+impl<F: Future, Shape> Outcome<Awaited<Shape>> for F
+where
+    F::Output: Outcome<Shape>,
+{
+    async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
+        self.await.outcome().await
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// What [`export_app!`](crate::export_app) calls: the factory, with its types forgotten.
+pub fn build<F: Factory<Shape> + 'static, Shape: 'static>(
+    factory: F,
+    context: Context,
+) -> Building {
+    Box::pin(factory.build(context))
+}

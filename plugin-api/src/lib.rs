@@ -1,0 +1,76 @@
+//! Write an app as a plugin for `host`, the app server: one line makes a crate a plugin.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//!
+//! async fn app() -> Router {
+//!     Router::new().route("/", get(|| async { "hello world" }))
+//! }
+//!
+//! plugin_api::export_app!(app);
+//! # fn main() {}
+//! ```
+//!
+//! The crate is a `cdylib` (`[lib] crate-type = ["cdylib"]`), and the `.so` that Cargo makes of it
+//! is dropped into the server's plugins folder. Nothing sets up logging: whatever the app and its
+//! dependencies log through `tracing` or `log` goes to the server's log, at the server's level.
+//! [`critical!`] is for what needs somebody's attention at once.
+//!
+//! - [`export_app!`]: what may be exported, and under which name and mount.
+//! - [`Context`]: what the app is told when it starts.
+//! - [`Body`] and [`RequestInfo`]: what a request carries.
+//!
+//! # Trust
+//!
+//! A plugin is code in the server's process. A panic ends one request; a crash (a null pointer, a
+//! stack overflow, an `abort`) ends the server. A library is never unloaded, so each load of one
+//! costs memory until the server ends.
+//!
+//! # Both banks
+//!
+//! The crate holds the plugin's side of the boundary, and, with the feature `host`, the server's:
+//! [`abi`] says what crosses.
+
+#![deny(missing_docs)]
+
+#[allow(
+    unsafe_code,
+    reason = "the types of the boundary are pointers and functions"
+)]
+pub mod abi;
+mod critical;
+#[allow(unsafe_code, reason = "each side calls the other's functions here")]
+mod crossing;
+#[allow(unsafe_code, reason = "the plugin's side of the boundary")]
+mod guest;
+#[cfg(feature = "host")]
+#[allow(unsafe_code, reason = "the server's side of the boundary")]
+pub mod host;
+pub mod level;
+pub mod manifest;
+
+pub use self::{
+    guest::{Body, ConfigError, Context, RequestInfo},
+    level::Level,
+};
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of the other side that broke off: the client went away or sent what HTTP does not allow,
+/// a limit was passed, or the app failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BodyError(String);
+
+/// What the macros need. Not for authors.
+#[doc(hidden)]
+pub mod __private {
+    pub use abi_stable::library::LibHeader;
+    pub use tracing;
+
+    pub use crate::{
+        guest::{Building, Entry, build, lib_header},
+        manifest::{Facts, Note, facts, note_len},
+    };
+}
