@@ -1,0 +1,18 @@
+//! The server's bank: a loaded plugin as safe values.
+//!
+//! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
+//! [`App::enter`] lets a request in; [`Call`] is that request's future. What the plugin logs comes
+//! to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi):
+//! it is code in this process.
+
+mod app;
+mod call;
+mod log;
+mod plugin;
+
+pub use self::{
+    app::{App, InFlight, Stopped},
+    call::{Body, Call, CallError, Target},
+    log::{Callsite, Causes, Fields, Logger, Panic, Value},
+    plugin::{GateError, Init, InitError, Plugin},
+};

@@ -1,0 +1,153 @@
+//! A library that passed the gate, and the start of its app.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use abi_stable::library::{LibHeader, LibraryError};
+
+use super::{App, Logger, log};
+use crate::{
+    Level,
+    abi::{self, OwnedBytes, Slice, v1},
+};
+
+/// The functions of a library.
+#[derive(Clone, Copy, Debug)]
+pub struct Plugin(&'static abi::Plugin);
+
+// SAFETY: the table is static, and any thread may call its functions.
+unsafe impl Send for Plugin {}
+// SAFETY: as above.
+unsafe impl Sync for Plugin {}
+
+impl Plugin {
+    /// Checks the root module of a library, and finds the plugin's functions.
+    ///
+    /// Runs code of the library. The library must stay loaded for ever, as abi_stable's
+    /// `lib_header_from_path` sees to.
+    ///
+    /// # Errors
+    ///
+    /// When the library's root module has another layout than this crate's.
+    pub fn from_header(header: &'static LibHeader) -> Result<Self, GateError> {
+        let root: v1::RootRef = header
+            .init_root_module()
+            .map_err(|error| GateError::new(&error))?;
+        let plugin: *const abi::Plugin = (root.plugin())().cast();
+        // SAFETY: the root module's layout is right, and its function gives the library's static
+        // table.
+        let plugin = unsafe { &*plugin };
+        if plugin.size < size_of::<abi::Plugin>() {
+            return Err(GateError::Table {
+                found: plugin.size,
+                expected: size_of::<abi::Plugin>(),
+            });
+        }
+        Ok(Self(plugin))
+    }
+
+    /// Starts the app. Blocks until it has started, or failed to; a factory that never returns
+    /// blocks for ever.
+    ///
+    /// `logger` stays for the rest of the process, as threads of the plugin may log for as long.
+    ///
+    /// # Errors
+    ///
+    /// When the author's function fails, panics, or takes longer than `init.timeout` at something
+    /// that can be stopped.
+    pub fn init<L: Logger>(self, logger: L, init: &Init<'_>) -> Result<Arc<App>, InitError> {
+        let request = abi::Init {
+            size: size_of::<abi::Init>(),
+            host: Box::leak(Box::new(log::table(logger))),
+            name: Slice::new(init.name.as_bytes()),
+            mount: Slice::new(init.mount.as_bytes()),
+            config: Slice::from_option(init.config),
+            previous_state: init.previous_state.map_or(Slice::NONE, Slice::new),
+            generation: init.generation,
+            timeout_ms: init.timeout.as_millis().try_into().unwrap_or(u64::MAX),
+            level: init.level as u32,
+            worker_threads: init.worker_threads,
+        };
+        let mut answer = abi::Initialized {
+            size: size_of::<abi::Initialized>(),
+            app: std::ptr::null_mut(),
+            message: OwnedBytes::EMPTY,
+        };
+        // SAFETY: everything is borrowed for the call, but the host's table, which is leaked.
+        let failed = unsafe { (self.0.init)(&raw const request, &raw mut answer) };
+        if failed == 0 && !answer.app.is_null() {
+            // SAFETY: the plugin says that this is its app.
+            return Ok(Arc::new(unsafe { App::new(self.0, answer.app) }));
+        }
+        Err(InitError(
+            String::from_utf8_lossy(answer.message.as_ref()).into_owned(),
+        ))
+    }
+}
+
+/// What an app starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct Init<'a> {
+    /// The app's name.
+    pub name: &'a str,
+    /// Where it is mounted.
+    pub mount: &'a str,
+    /// The operator's configuration for it, as a JSON object.
+    pub config: Option<&'a str>,
+    /// What the generation before it handed over.
+    pub previous_state: Option<&'a [u8]>,
+    /// Which load of the app this is, from 1.
+    pub generation: u64,
+    /// How long its start may take; zero for no limit.
+    pub timeout: Duration,
+    /// The most verbose level in force.
+    pub level: Level,
+    /// How many threads its runtime has.
+    pub worker_threads: u32,
+}
+
+/// A library that is not for this host.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// The root module has another layout.
+    #[error(
+        "the root module has another layout: {0}; build the plugin with a plugin-api of this ABI"
+    )]
+    Layout(String),
+    /// The library's own checks failed.
+    #[error("the root module cannot be had: {0}")]
+    Root(String),
+    /// The table of functions is shorter than that of the first version.
+    #[error("the plugin's table has {found} bytes, expected {expected} or more")]
+    Table {
+        /// What the library says.
+        found: usize,
+        /// What the first version has.
+        expected: usize,
+    },
+}
+
+impl GateError {
+    fn new(error: &LibraryError) -> Self {
+        match error {
+            // The message is a dump of both layouts, several pages long; what differs comes last.
+            LibraryError::AbiInstability(report) => Self::Layout(last_lines(report)),
+            error => Self::Root(last_lines(error)),
+        }
+    }
+}
+
+fn last_lines(report: &impl fmt::Display) -> String {
+    let report = report.to_string();
+    let lines: Vec<_> = report
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(3)..].join(" ")
+}
+
+/// An app that did not start: what the author's function, or the plugin's runtime, said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InitError(String);
