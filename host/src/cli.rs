@@ -1,0 +1,420 @@
+//! The command line, the environment and the configuration file: from what a person wrote to a
+//! [`Config`].
+//!
+//! Every option has a variable (`--log-level`: `HOST_LOG_LEVEL`) and a key in the file
+//! (`log-level`). The order is default, file, environment, flag, the last one wins, and all three
+//! are parsed by the same code: the file's values become defaults of the command line.
+
+use std::{collections::BTreeMap, error, ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::ErrorKind, parser::ValueSource,
+};
+
+use self::file::Settings;
+use crate::config::Config;
+
+pub use self::file::FileError;
+
+mod file;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Serve, with these settings.
+    Serve(Box<Config>),
+    /// Say whether this host would load the library.
+    Check(PathBuf),
+    /// Print the settings and where they come from: this text, a configuration file.
+    PrintConfig(String),
+}
+
+/// Reads a command line, whose first argument is the program's name, and what it builds on: the
+/// environment of the process and the configuration file.
+///
+/// # Errors
+///
+/// When one of them is wrong, or asks for help. [`Error::report`] is all there is to do then.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = Args::command().mut_args(with_variable);
+    let matches = command.clone().try_get_matches_from(&args)?;
+    let Args { action, config, .. } = Args::from_arg_matches(&matches)?;
+    match (action, config) {
+        (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
+        (None, None) => finish(command, &matches, &Settings::new()),
+        (None, Some(path)) => {
+            let settings = file::read(path, &Args::command())?;
+            let command = command.mut_args(|arg| match settings.get(arg.get_id().as_str()) {
+                Some(values) => arg.default_values(values.clone()),
+                None => arg,
+            });
+            let matches = command.clone().try_get_matches_from(&args)?;
+            finish(command, &matches, &settings)
+        }
+    }
+}
+
+/// A command line, environment or configuration file that is wrong, or a call for help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line or the environment is wrong, or the call is for help or the version.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Error {
+    /// Prints the error and its causes to stderr, or the help asked for to stdout. The result is
+    /// for `main`: 2, or 0 after help.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        if let Self::Usage(error) = self {
+            // There is nowhere to report that the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+        let cause =
+            error::Error::source(self).map_or_else(String::new, |cause| format!(": {cause}"));
+        eprintln!("error: {self}{cause}");
+        ExitCode::from(2)
+    }
+}
+
+/// An app server for Rust: serves plugins, replaces them while it runs, and rules their logs
+#[derive(Debug, Parser)]
+#[command(
+    name = "host",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_value_name = "COMMAND"
+)]
+struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// Read settings from this TOML file: its keys are the long options, without dashes in front
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print each setting and where it comes from, as a configuration file, and exit
+    #[arg(long)]
+    print_config: bool,
+
+    #[command(flatten)]
+    settings: Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the manifest of a library and whether this host would load it; exits with 0 or 1
+    Check {
+        /// The library
+        #[arg(value_name = "FILE.so")]
+        file: PathBuf,
+    },
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    if !arg.get_action().takes_values() {
+        return arg;
+    }
+    let variable = format!("HOST_{}", arg.get_id().as_str().to_uppercase());
+    arg.env(variable).hide_env_values(true)
+}
+
+fn finish(
+    mut command: clap::Command,
+    matches: &ArgMatches,
+    file: &Settings,
+) -> Result<Command, Error> {
+    let args = Args::from_arg_matches(matches)?;
+    let mut plugins = BTreeMap::new();
+    for mount in &args.settings.mount {
+        if let Some(other) = plugins.insert(&mount.path, &mount.plugin) {
+            let message = format!(
+                "`{}` is mounted twice, for {other} and {}, expected one plugin",
+                mount.path, mount.plugin
+            );
+            return Err(command.error(ErrorKind::ValueValidation, message).into());
+        }
+    }
+    if args.print_config {
+        return Ok(Command::PrintConfig(print(&command, matches, file)));
+    }
+    Ok(Command::Serve(Box::new(args.settings)))
+}
+
+/// The settings as a configuration file, with the source of each as a comment.
+fn print(command: &clap::Command, matches: &ArgMatches, file: &Settings) -> String {
+    let line = |arg: &Arg| {
+        let (id, key) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
+        let Some(values) = matches.get_raw(id) else {
+            return format!("# {key} is not set\n");
+        };
+        let values: Vec<_> = values
+            .map(|value| to_toml(&value.to_string_lossy()))
+            .collect();
+        let value = match values.as_slice() {
+            [value] if !matches!(arg.get_action(), ArgAction::Append) => value.to_string(),
+            _ => toml::Value::Array(values).to_string(),
+        };
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "environment",
+            _ if file.contains_key(id) => "file",
+            _ => "default",
+        };
+        format!("{key} = {value}  # {source}\n")
+    };
+    file::keys(command).map(line).collect()
+}
+
+fn to_toml(text: &str) -> toml::Value {
+    text.parse().map_or_else(
+        |_| toml::Value::String(text.to_owned()),
+        toml::Value::Integer,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process, time::Duration};
+
+    use super::*;
+
+    /// Parses with a configuration file in force, if there is one.
+    fn parse_with(file: Option<&str>, flags: &[&str]) -> Result<Command, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.toml");
+        let mut args: Vec<OsString> = vec!["host".into()];
+        if let Some(text) = file {
+            fs::write(&path, text).unwrap();
+            args.extend(["--config".into(), path.into()]);
+        }
+        args.extend(flags.iter().map(Into::into));
+        parse(args)
+    }
+
+    fn config(file: Option<&str>, flags: &[&str]) -> Config {
+        match parse_with(file, flags) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn error(file: Option<&str>, flags: &[&str]) -> String {
+        parse_with(file, flags).unwrap_err().to_string()
+    }
+
+    fn printed(file: Option<&str>, flags: &[&str]) -> String {
+        match parse_with(file, &[flags, &["--print-config"]].concat()) {
+            Ok(Command::PrintConfig(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_options() {
+        Args::command().mut_args(with_variable).debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_sane() {
+        let config = config(None, &[]);
+        assert_eq!(config.plugins, PathBuf::from("./plugins"));
+        assert_eq!(config.state_dir(), PathBuf::from("./plugins/.host"));
+        assert_eq!(config.bind, ["127.0.0.1:8000".parse().unwrap()]);
+        assert_eq!(config.log_level.to_string(), "info");
+        assert_eq!(config.mount, []);
+        assert_eq!(config.limits.max_header_bytes, 16 << 10);
+        assert_eq!(config.limits.max_body_size, 64 << 20);
+        assert_eq!(config.limits.keep_alive, Duration::from_secs(75));
+    }
+
+    #[test]
+    fn every_option_can_be_a_flag_or_a_key() {
+        let table = [
+            ("plugins", "/srv/plugins", "\"/srv/plugins\""),
+            ("bind", "localhost:0", "[\"localhost:0\"]"),
+            ("log-level", "warning,shop=debug", "\"warning,shop=debug\""),
+            ("mount", "/=hello", "[\"/=hello\"]"),
+            ("state-dir", "/var/lib/host", "\"/var/lib/host\""),
+            ("threads", "3", "3"),
+            ("worker-threads", "2", "2"),
+            ("quiet-time", "0s", "\"0s\""),
+            ("rescan", "5s", "\"5s\""),
+            ("init-timeout", "1m", "\"1m\""),
+            ("graceful-timeout", "1m 30s", "\"1m 30s\""),
+            ("max-header-bytes", "32KiB", "\"32KiB\""),
+            ("max-headers", "50", "50"),
+            ("header-timeout", "5s", "\"5s\""),
+            ("max-body-size", "none", "\"none\""),
+            ("keep-alive", "500ms", "\"500ms\""),
+            ("max-connections", "100", "100"),
+        ];
+        let command = Args::command();
+        assert_eq!(
+            file::keys(&command)
+                .filter_map(Arg::get_long)
+                .collect::<Vec<_>>(),
+            table.map(|(key, ..)| key)
+        );
+        let lines = |source| {
+            table
+                .map(|(key, _, toml)| format!("{key} = {toml}  # {source}\n"))
+                .concat()
+        };
+        let flags = table.map(|(key, value, _)| format!("--{key}={value}"));
+        assert_eq!(
+            printed(None, &flags.each_ref().map(String::as_str)),
+            lines("flag")
+        );
+        // What is printed is a configuration file.
+        assert_eq!(printed(Some(&lines("flag")), &[]), lines("file"));
+    }
+
+    #[test]
+    fn the_file_is_above_defaults_and_below_flags() {
+        let file =
+            "bind = ['[::1]:1', '[::1]:2']\nlog-level = 'debug'\nthreads = 7\nmount = '/a=a'";
+        let text = printed(
+            Some(file),
+            &["--log-level", "warn", "--mount=/b=b,/c=c", "--mount=/d=d"],
+        );
+        for line in [
+            r#"bind = ["[::1]:1", "[::1]:2"]  # file"#,
+            r#"log-level = "warn"  # flag"#,
+            r#"mount = ["/b=b", "/c=c", "/d=d"]  # flag"#,
+            r"threads = 7  # file",
+            r#"keep-alive = "75s"  # default"#,
+            r"# state-dir is not set",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+        }
+    }
+
+    // The environment of the process is set by starting another: this test, for which it prints.
+    #[test]
+    fn the_environment_is_above_the_file_and_below_flags() {
+        let file = "log-level = 'debug'\nkeep-alive = '1s'\nrescan = '1s'";
+        let flags = ["--keep-alive=3s"];
+        if env::var_os("HOST_RESCAN").is_some() {
+            return eprint!("{}", printed(Some(file), &flags));
+        }
+        let child = process::Command::new(env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "cli::tests::the_environment_is_above_the_file_and_below_flags",
+            ])
+            .envs([
+                ("HOST_KEEP_ALIVE", "2s"),
+                ("HOST_RESCAN", "2s"),
+                ("HOST_BIND", "[::1]:1,[::1]:2"),
+            ])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(child.stderr).unwrap();
+        for line in [
+            r#"log-level = "debug"  # file"#,
+            r#"keep-alive = "3s"  # flag"#,
+            r#"rescan = "2s"  # environment"#,
+            r#"bind = ["[::1]:1", "[::1]:2"]  # environment"#,
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_names_the_value_and_what_is_valid() {
+        let table: [(&[&str], &[&str]); 7] = [
+            (
+                &["--log-level=loud"],
+                &[
+                    "'--log-level <LEVEL>'",
+                    "\"loud\" is not a log level, expected trace, debug",
+                ],
+            ),
+            (
+                &["--bind=8000"],
+                &["\"8000\" is not an address", "127.0.0.1:8000"],
+            ),
+            (
+                &["--keep-alive=0s"],
+                &["\"0s\" is out of range, expected more than 0s"],
+            ),
+            (&["--max-headers=0"], &["0 is not in 1..=10000"]),
+            (
+                &["--mount=/a=x", "--mount=/a=y"],
+                &["`/a` is mounted twice, for x and y"],
+            ),
+            (&["--log-lvel=info"], &["--log-lvel", "--log-level"]),
+            (&["--threads=1", "check", "x.so"], &["subcommand"]),
+        ];
+        for (flags, parts) in table {
+            let message = error(None, flags);
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_what_is_wrong() {
+        let table = [
+            ("a = 1\nb = ", "host.toml:2: "),
+            (
+                "log-lvel = 'info'",
+                "there is no setting `log-lvel`, expected one of plugins, bind, log-level,",
+            ),
+            ("config = 'x'", "there is no setting `config`"),
+            ("[app.shop]\nplugin = 'shop'", "there is no setting `app`"),
+            (
+                "log-level = 'loud'",
+                "\"loud\" is not a log level, expected",
+            ),
+            (
+                "log-level = ['info', 'warn']",
+                "cannot be used multiple times",
+            ),
+            (
+                "keep-alive = 75",
+                "\"75\" is not a time, expected numbers with units",
+            ),
+            ("bind = []", "the value of `bind` is of type array"),
+            (
+                "bind = 2026-11-23",
+                "the value of `bind` is of type datetime",
+            ),
+        ];
+        for (file, part) in table {
+            // Wrong also where a flag takes its place.
+            let message = error(Some(file), &["--log-level=info"]);
+            assert!(
+                message.contains("host.toml:") && message.contains(part),
+                "{message}"
+            );
+            assert!(
+                !message.contains('\n') && !message.contains("error:"),
+                "{message}"
+            );
+        }
+        assert_eq!(
+            error(None, &["--config=none.toml"]),
+            "could not read the configuration file none.toml"
+        );
+    }
+
+    #[test]
+    fn check_takes_a_library_and_no_settings() {
+        let command = parse(["host", "check", "libshop.so"].map(OsString::from)).unwrap();
+        assert!(matches!(command, Command::Check(file) if file.as_os_str() == "libshop.so"));
+    }
+}

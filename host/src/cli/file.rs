@@ -1,0 +1,146 @@
+//! The configuration file: TOML whose keys are the long options of the command line.
+
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
+
+use clap::Arg;
+
+/// What a configuration file sets: the ids of options, and their values as the command line has
+/// them.
+pub(super) type Settings = BTreeMap<String, Vec<String>>;
+
+/// Reads the file at `path`, which sets options of `command`.
+///
+/// The command must not know of variables, so that what it finds wrong is wrong in the file.
+///
+/// # Errors
+///
+/// When the file cannot be read or is no TOML, or when a key or value is not one of `command`.
+pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, FileError> {
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(FileError::Read { path, source }),
+    };
+    let table: toml::Table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            let before = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            return Err(FileError::Syntax {
+                path,
+                line,
+                message: error.message().replace('\n', ", "),
+            });
+        }
+    };
+    let mut settings = Settings::new();
+    let mut args = vec![command.get_name().to_owned()];
+    for (key, value) in table {
+        let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(&key)) else {
+            let valid = keys(command)
+                .filter_map(Arg::get_long)
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(FileError::Key { path, key, valid });
+        };
+        let Some(values) = texts(&value) else {
+            return Err(FileError::Kind {
+                path,
+                key,
+                found: value.type_str(),
+            });
+        };
+        args.extend(values.iter().map(|value| format!("--{key}={value}")));
+        settings.insert(arg.get_id().to_string(), values);
+    }
+    match command.clone().try_get_matches_from(args) {
+        Ok(_) => Ok(settings),
+        Err(error) => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Err(FileError::Value {
+                path,
+                message: line.trim_start_matches("error: ").to_owned(),
+            })
+        }
+    }
+}
+
+/// The options that a file may set.
+pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
+    command
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values() && arg.get_id() != "config")
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("could not read the configuration file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{path}:{line}: {message}, expected TOML")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// The file has a key that is no setting.
+    #[error("{path}: there is no setting `{key}`, expected one of {valid}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Every key that there is.
+        valid: String,
+    },
+    /// The file has a value of a kind that no setting takes.
+    #[error(
+        "{path}: the value of `{key}` is of type {found}, expected a string, a number, or a list of some of them"
+    )]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The type in TOML's words.
+        found: &'static str,
+    },
+    /// The file has a value that its setting does not take.
+    #[error("{path}: {message}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// A value in the spelling of the command line; `None` for one that has none.
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+            Some(value.to_string())
+        }
+        _ => None,
+    };
+    match value {
+        toml::Value::Array(values) if !values.is_empty() => values.iter().map(text).collect(),
+        _ => Some(vec![text(value)?]),
+    }
+}

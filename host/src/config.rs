@@ -1,0 +1,122 @@
+//! The settings of a running host, typed and checked. Each field is also an option of the command
+//! line, and its comment the text of `--help`.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use clap::value_parser;
+use plugin_api::level::Directives;
+
+use self::value::{body_size, duration, header_bytes, positive_duration};
+
+pub use self::value::{Address, Mount, ValueError};
+
+mod value;
+
+/// The settings of a host that serves.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Folder of plugins: libraries in it are loaded, and followed as they change
+    #[arg(long, value_name = "DIR", default_value = "./plugins")]
+    pub plugins: PathBuf,
+
+    /// Where to serve: an address or host name, and a port, of which 0 takes a free one
+    /// (repeatable, or separated by commas)
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8000",
+        value_delimiter = ','
+    )]
+    pub bind: Vec<Address>,
+
+    /// What is logged, by host and plugins alike: trace, debug, info, warn, error, critical or off,
+    /// and for single targets or plugins NAME=LEVEL, as in info,shop=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: Directives,
+
+    /// Serve a plugin below a path, such as /shop=shop (repeatable, or separated by commas), in
+    /// place of the path that it asks for
+    #[arg(long, value_name = "PATH=PLUGIN", value_delimiter = ',')]
+    pub mount: Vec<Mount>,
+
+    /// Folder for the private copies that plugins are loaded from; not on a file system mounted
+    /// noexec [default: .host in the folder of plugins]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Threads that serve connections
+    #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+
+    /// Threads of each plugin's own runtime, for what it spawns
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = value_parser!(u16).range(1..=1024))]
+    pub worker_threads: u16,
+
+    /// How long a file in the folder of plugins must be unchanged before it is loaded
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
+    pub quiet_time: Duration,
+
+    /// How often the folder of plugins is read for changes that the system did not report
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = positive_duration)]
+    pub rescan: Duration,
+
+    /// How long a plugin may take to start; after that it counts as failed
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
+    pub init_timeout: Duration,
+
+    /// How long requests in flight may go on when the host stops, or their plugin is replaced or
+    /// removed; 0s cuts them off at once
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub graceful_timeout: Duration,
+
+    /// What clients may ask of the host.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The folder for private copies of libraries.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir
+            .clone()
+            .unwrap_or_else(|| self.plugins.join(".host"))
+    }
+}
+
+/// Limits on clients. Each keeps one client from taking what the others need.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Bytes of a request's line and headers, from 8KiB to 16MiB; more is answered with 431
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = header_bytes)]
+    pub max_header_bytes: u32,
+
+    /// Headers of a request; more are answered with 431
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = value_parser!(u16).range(1..=10_000))]
+    pub max_headers: u16,
+
+    /// How long a client may take to send a request's line and headers
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    pub header_timeout: Duration,
+
+    /// Bytes of a request's body, or none for no limit; more is answered with 413. Bodies are
+    /// streamed: this bounds the memory of an app that collects one
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = body_size)]
+    pub max_body_size: u64,
+
+    /// How long a connection may stay open with no request on it
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = positive_duration)]
+    pub keep_alive: Duration,
+
+    /// Connections open at once; more wait to be accepted. Each needs a file descriptor (`ulimit
+    /// -n`)
+    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+}
+
+fn cores() -> u16 {
+    thread::available_parallelism().map_or(1, |cores| {
+        u16::try_from(cores.get()).unwrap_or(u16::MAX).min(1024)
+    })
+}

@@ -1,0 +1,312 @@
+//! The types of settings that are more than a word or a number, and how they are written.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs},
+    str::FromStr,
+    time::Duration,
+    vec,
+};
+
+use plugin_api::manifest::{is_mount, is_name};
+
+// === impl Address ===
+
+/// Where to listen: an IP address or a host name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(String);
+
+impl FromStr for Address {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_host = |host: &str| {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        };
+        let is_named = |(host, port): (&str, &str)| is_host(host) && port.parse::<u16>().is_ok();
+        if text.parse::<SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(is_named) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ValueError::Address(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Looks a host name up, which may block and give several addresses.
+impl ToSocketAddrs for Address {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        self.0.to_socket_addrs()
+    }
+}
+
+// === impl Mount ===
+
+/// A path prefix and the plugin that serves what is below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// `/`, or `/shop` without a slash at the end.
+    pub path: String,
+    /// The name of the plugin.
+    pub plugin: String,
+}
+
+impl FromStr for Mount {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // From the right: a path may contain `=`, a name may not.
+        match text.rsplit_once('=') {
+            Some((path, plugin)) if is_mount(path.as_bytes()) && is_name(plugin.as_bytes()) => {
+                Ok(Self {
+                    path: path.to_owned(),
+                    plugin: plugin.to_owned(),
+                })
+            }
+            _ => Err(ValueError::Mount(text.to_owned())),
+        }
+    }
+}
+
+/// Text that is not the value of a setting.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// Not an address with a port.
+    #[error(
+        "{0:?} is not an address, expected ADDRESS:PORT, as in 127.0.0.1:8000, [::1]:8000 or localhost:8000"
+    )]
+    Address(String),
+    /// Not a path and a plugin.
+    #[error(
+        "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
+    )]
+    Mount(String),
+    /// Not a size.
+    #[error(
+        "{0:?} is not a size, expected a number of bytes, KiB, MiB or GiB, as in 16384 or 16KiB"
+    )]
+    Size(String),
+    /// A size that the setting does not take.
+    #[error("{size:?} is out of range, expected {expected}")]
+    SizeRange {
+        /// The size as given.
+        size: String,
+        /// What the setting takes.
+        expected: &'static str,
+    },
+    /// Not a time.
+    #[error(
+        "{text:?} is not a time, expected numbers with units, as in 30s, 500ms or 1m 30s: {reason}"
+    )]
+    Time {
+        /// The time as given.
+        text: String,
+        /// What is wrong with it.
+        reason: humantime::DurationError,
+    },
+    /// A time that the setting does not take.
+    #[error("{time:?} is out of range, expected {expected}")]
+    TimeRange {
+        /// The time as given.
+        time: String,
+        /// What the setting takes.
+        expected: &'static str,
+    },
+}
+
+// === sizes and times ===
+
+fn size(text: &str) -> Result<u64, ValueError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or_else(|| ValueError::Size(text.to_owned()))
+}
+
+/// The least is that of hyper's read buffer for HTTP/1, whose builder panics below it.
+pub(super) fn header_bytes(text: &str) -> Result<u32, ValueError> {
+    let bytes = u32::try_from(size(text)?)
+        .ok()
+        .filter(|bytes| (8 << 10..=16 << 20).contains(bytes));
+    bytes.ok_or_else(|| ValueError::SizeRange {
+        size: text.to_owned(),
+        expected: "8KiB to 16MiB",
+    })
+}
+
+/// `none` is a limit that no body reaches. Zero is refused: other servers take it for no limit.
+pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
+    match text {
+        "none" => Ok(u64::MAX),
+        _ => match size(text)? {
+            0 => Err(ValueError::SizeRange {
+                size: text.to_owned(),
+                expected: "at least 1, or none for no limit",
+            }),
+            bytes => Ok(bytes),
+        },
+    }
+}
+
+/// At most a year: adding a longer time to a clock may overflow.
+pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
+    let time = humantime::parse_duration(text).map_err(|reason| ValueError::Time {
+        text: text.to_owned(),
+        reason,
+    })?;
+    if time > Duration::from_secs(365 * 24 * 60 * 60) {
+        return Err(ValueError::TimeRange {
+            time: text.to_owned(),
+            expected: "at most 365days",
+        });
+    }
+    Ok(time)
+}
+
+pub(super) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
+    match duration(text)? {
+        Duration::ZERO => Err(ValueError::TimeRange {
+            time: text.to_owned(),
+            expected: "more than 0s",
+        }),
+        time => Ok(time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in [
+            "127.0.0.1:8000",
+            "[::1]:0",
+            "[::]:443",
+            "localhost:8000",
+            "my-host.example:1",
+        ] {
+            assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "",
+            "8000",
+            ":8000",
+            "localhost",
+            "127.0.0.1",
+            "::1:8000",
+            "a b:1",
+            "localhost:65536",
+            "http://a:1",
+        ] {
+            assert_eq!(
+                bad.parse::<Address>(),
+                Err(ValueError::Address(bad.to_owned()))
+            );
+        }
+        let resolved: Vec<_> = "127.0.0.1:8000"
+            .parse::<Address>()
+            .unwrap()
+            .to_socket_addrs()
+            .unwrap()
+            .collect();
+        assert_eq!(resolved, [SocketAddr::from(([127, 0, 0, 1], 8000))]);
+    }
+
+    #[test]
+    fn mounts_have_a_path_and_a_plugin() {
+        for (text, path, plugin) in [
+            ("/=hello", "/", "hello"),
+            ("/a/b=my-shop", "/a/b", "my-shop"),
+            ("/a=b=c", "/a=b", "c"),
+        ] {
+            assert_eq!(
+                text.parse(),
+                Ok(Mount {
+                    path: path.to_owned(),
+                    plugin: plugin.to_owned()
+                })
+            );
+        }
+        for bad in [
+            "",
+            "/shop",
+            "shop=/shop",
+            "/shop/=shop",
+            "/shop=",
+            "=shop",
+            "/shop=a b",
+        ] {
+            assert_eq!(bad.parse::<Mount>(), Err(ValueError::Mount(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let table = [
+            ("1", 1),
+            ("16384B", 16384),
+            ("16KiB", 16384),
+            ("2 mib", 2 << 20),
+            ("1GiB", 1 << 30),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(body_size(text), Ok(bytes));
+        }
+        assert_eq!(body_size("none"), Ok(u64::MAX));
+        for bad in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999999GiB", "None"] {
+            assert_eq!(body_size(bad), Err(ValueError::Size(bad.to_owned())));
+        }
+        assert!(matches!(
+            body_size("0KiB"),
+            Err(ValueError::SizeRange { .. })
+        ));
+        assert_eq!(header_bytes("8KiB"), Ok(8192));
+        for bad in ["8191", "17MiB", "8GiB"] {
+            assert!(
+                matches!(header_bytes(bad), Err(ValueError::SizeRange { .. })),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "30", "-1s", "soon"] {
+            assert!(
+                matches!(positive_duration(bad), Err(ValueError::Time { .. })),
+                "{bad}"
+            );
+        }
+        for bad in ["0s", "2years"] {
+            assert!(
+                matches!(positive_duration(bad), Err(ValueError::TimeRange { .. })),
+                "{bad}"
+            );
+        }
+    }
+}
