@@ -1,0 +1,185 @@
+//! The live gate: which events and spans pass, by directives that can change at any time.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use plugin_api::level::{Directives, Level};
+use tracing::{
+    Metadata, Subscriber,
+    callsite::{self, Identifier},
+    level_filters::LevelFilter,
+    subscriber::Interest,
+};
+use tracing_subscriber::layer::{Context, Layer};
+
+/// Says which plugin a callsite belongs to: `None` for the host's own.
+///
+/// It runs while `tracing` registers the callsite, so it must not log.
+pub type PluginOf = fn(&Identifier) -> Option<&'static str>;
+
+/// The gate in front of every log output, and the handle to change it. A clone is the same gate.
+///
+/// As a [`Layer`] it rules the whole subscriber. It decides once a callsite and again after
+/// [`Filter::set`]; `tracing` keeps the answer with the callsite, so that a disabled event costs
+/// one load.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    directives: Arc<ArcSwap<Directives>>,
+    plugin_of: PluginOf,
+}
+
+impl Filter {
+    /// A gate with these directives, for callsites whose plugin `plugin_of` knows.
+    #[must_use]
+    pub fn new(directives: Directives, plugin_of: PluginOf) -> Self {
+        Self {
+            directives: Arc::new(ArcSwap::from_pointee(directives)),
+            plugin_of,
+        }
+    }
+
+    /// The directives in force.
+    #[must_use]
+    pub fn directives(&self) -> Arc<Directives> {
+        self.directives.load_full()
+    }
+
+    /// Puts other directives in force, on every thread, before it returns.
+    ///
+    /// It asks again for every callsite of the process, so it must not be called from a layer.
+    pub fn set(&self, directives: Directives) {
+        self.directives.store(Arc::new(directives));
+        callsite::rebuild_interest_cache();
+    }
+
+    /// Whether an event or span of `plugin`, or of the host, passes now.
+    #[must_use]
+    pub fn interest(&self, plugin: Option<&str>, metadata: &Metadata<'_>) -> bool {
+        Level::of(metadata) <= self.directives.load().level(plugin, metadata.target())
+    }
+
+    fn passes(&self, metadata: &Metadata<'_>) -> bool {
+        self.interest((self.plugin_of)(&metadata.callsite()), metadata)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Filter {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.passes(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    // Seldom asked, but must agree with the interest: while another thread registers the callsite,
+    // when two subscribers differ, and when another layer wants to be asked each time (its answer
+    // then stands above a `never` from here).
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.passes(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.directives.load().max_level().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use plugin_api::level::CRITICAL;
+    use tracing::{Event, debug, error, info, trace, warn};
+    use tracing_subscriber::{layer::SubscriberExt, registry};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(Level::of(event.metadata()));
+        }
+    }
+
+    /// A layer that asks to be asked: the interest of every callsite becomes `sometimes`.
+    struct Undecided;
+
+    impl<S: Subscriber> Layer<S> for Undecided {
+        fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+            Interest::sometimes()
+        }
+    }
+
+    fn log_at_every_level() {
+        error!(name: CRITICAL, target: "shop::db", "critical");
+        error!(target: "shop::db", "error");
+        warn!(target: "shop::db", "warn");
+        info!(target: "shop::db", "info");
+        debug!(target: "shop::db", "debug");
+        trace!(target: "shop::db", "trace");
+    }
+
+    const WORST_FIRST: [Level; 6] = [
+        Level::Critical,
+        Level::Error,
+        Level::Warn,
+        Level::Info,
+        Level::Debug,
+        Level::Trace,
+    ];
+
+    const TABLE: [(&str, usize); 6] = [
+        ("off", 0),
+        ("critical", 1),
+        ("trace,shop=error", 2),
+        ("off,shop::db=info", 4),
+        ("debug", 5),
+        ("trace", 6),
+    ];
+
+    #[test]
+    fn a_change_counts_from_the_next_event_on() {
+        let (seen, filter) = (
+            Seen::default(),
+            Filter::new(Directives::default(), |_| None),
+        );
+        let subscriber = tracing_subscriber::registry()
+            .with(seen.clone())
+            .with(filter.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for (text, passed) in TABLE.into_iter().chain(TABLE.into_iter().rev()) {
+                filter.set(text.parse().unwrap());
+                log_at_every_level();
+                assert_eq!(*seen.0.lock().unwrap(), WORST_FIRST[..passed], "{text}");
+                seen.0.lock().unwrap().clear();
+            }
+        });
+        assert_eq!(filter.directives().to_string(), "off");
+    }
+
+    #[test]
+    fn the_gate_holds_beside_a_layer_that_is_asked_each_time() {
+        let (seen, filter) = (
+            Seen::default(),
+            Filter::new("warn".parse().unwrap(), |_| None),
+        );
+        let subscriber = registry().with(filter).with(Undecided).with(seen.clone());
+        tracing::subscriber::with_default(subscriber, log_at_every_level);
+        assert_eq!(*seen.0.lock().unwrap(), WORST_FIRST[..3]);
+    }
+
+    #[test]
+    fn the_plugin_of_a_callsite_counts() {
+        let (seen, filter) = (
+            Seen::default(),
+            Filter::new("off,cart=warn".parse().unwrap(), |_| Some("cart")),
+        );
+        tracing::subscriber::with_default(
+            registry().with(seen.clone()).with(filter),
+            log_at_every_level,
+        );
+        assert_eq!(*seen.0.lock().unwrap(), WORST_FIRST[..3]);
+    }
+}
