@@ -1,0 +1,466 @@
+//! Reads a library's manifest from its file, without running any of its code, and says whether this
+//! host may load it.
+//!
+//! Loading a library maps it and jumps into it: one that is cut short kills the process with
+//! SIGBUS, one that aborts on a panic kills it later. So everything that the file itself can tell
+//! is checked here, before.
+
+use std::{env::consts::ARCH, fs, io, path::Path};
+
+use object::{
+    NativeEndian, elf,
+    read::elf::{FileHeader, ProgramHeader, SectionHeader},
+};
+use plugin_api::manifest::{self, AbiVersion, Manifest, NOTE_OWNER, NOTE_TYPE, SECTION};
+
+/// Reads the manifest of the library at `path`.
+///
+/// # Errors
+///
+/// When the file cannot be read, and as [`read_bytes`].
+pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
+    // Opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(ManifestError::Read)?.is_file() {
+        return Err(ManifestError::NotFile);
+    }
+    read_bytes(&fs::read(path).map_err(ManifestError::Read)?)
+}
+
+/// Reads the manifest of the library whose file has the content `bytes`.
+///
+/// # Errors
+///
+/// When it is no whole shared object of this machine, and when it has no manifest.
+pub fn read_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    let header = header(bytes)?;
+    let note = note(header, bytes)
+        .map_err(ManifestError::Malformed)?
+        .ok_or(ManifestError::NoManifest)?;
+    Ok(Manifest::parse(note)?)
+}
+
+/// Says whether this host can load a library with this manifest.
+///
+/// # Errors
+///
+/// When the library was built for another ABI, or aborts on a panic.
+pub fn accept(manifest: &Manifest) -> Result<(), ManifestError> {
+    if manifest.abi.major != AbiVersion::CURRENT.major {
+        return Err(ManifestError::Abi {
+            found: manifest.abi,
+            expected: AbiVersion::CURRENT,
+        });
+    }
+    if manifest.panic != "unwind" {
+        return Err(ManifestError::PanicAbort {
+            found: manifest.panic.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Why a library is not loaded, as far as its file tells. The messages leave out which file it was:
+/// they are meant to follow its path and a colon.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The boundary of the plugin is another.
+    #[error(
+        "it was built for ABI {found}, this host has {expected}; build it with a plugin-api of ABI {}",
+        expected.major
+    )]
+    Abi {
+        /// What the plugin was built for.
+        found: AbiVersion,
+        /// What this host has.
+        expected: AbiVersion,
+    },
+    /// The end of the file is missing. It may still be on its way.
+    #[error("it is cut short: it has {found} bytes, expected at least {expected}; copy it again")]
+    Incomplete {
+        /// How many bytes there are.
+        found: u64,
+        /// How many there must be, as far as the present ones tell.
+        expected: u64,
+    },
+    /// The ELF headers contradict themselves.
+    #[error("its ELF headers are damaged; build or copy it again")]
+    Malformed(#[source] object::read::Error),
+    /// The manifest is not of the form that this host reads.
+    #[error("its manifest cannot be read; build it with the plugin-api of this host")]
+    Manifest(#[from] manifest::ManifestError),
+    /// It is a shared object, but no plugin.
+    #[error(
+        "it is no plugin: it has no manifest; does the crate call plugin_api::export_app! and build as crate-type cdylib?"
+    )]
+    NoManifest,
+    /// It is something else altogether.
+    #[error("it is no ELF file, expected a shared object, as a crate of crate-type cdylib builds")]
+    NotElf,
+    /// The path names a folder or a device.
+    #[error("it is no regular file, expected a shared object")]
+    NotFile,
+    /// It is ELF, but nothing that can be loaded into a process.
+    #[error("it is {found}, expected a shared object; build the crate as crate-type cdylib")]
+    NotShared {
+        /// What it is.
+        found: &'static str,
+    },
+    /// It was built for another kind of machine.
+    #[error("it was built for {found}, expected {expected}; build it for the machine of the host")]
+    OtherMachine {
+        /// What it was built for.
+        found: String,
+        /// The architecture of this host.
+        expected: &'static str,
+    },
+    /// Its panics cannot be caught.
+    #[error(
+        "it was built with panic = {found:?}, expected \"unwind\": a panic in it would end the server; remove `panic` \
+         from the profile in Cargo.toml"
+    )]
+    PanicAbort {
+        /// What a panic does.
+        found: String,
+    },
+    /// The file could not be read.
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+}
+
+type Header = elf::FileHeader64<NativeEndian>;
+
+/// The header of a file that is a whole shared object of this machine.
+fn header(bytes: &[u8]) -> Result<&Header, ManifestError> {
+    // A file of one byte may be the beginning of a library that is being copied.
+    if !elf::ELFMAG.starts_with(&bytes[..bytes.len().min(elf::ELFMAG.len())]) {
+        return Err(ManifestError::NotElf);
+    }
+    check_len(bytes, size_of::<Header>() as u64)?;
+    check_machine(bytes)?;
+    let header = Header::parse(bytes).map_err(ManifestError::Malformed)?;
+    check_whole(header, bytes)?;
+    check_shared(header, bytes)?;
+    Ok(header)
+}
+
+fn check_len(bytes: &[u8], expected: u64) -> Result<(), ManifestError> {
+    let found = bytes.len() as u64;
+    if found < expected {
+        Err(ManifestError::Incomplete { found, expected })
+    } else {
+        Ok(())
+    }
+}
+
+/// Reads the bytes that mean the same for every class and byte order, so that a header of another
+/// is not misread.
+fn check_machine(bytes: &[u8]) -> Result<(), ManifestError> {
+    let byte_order = if cfg!(target_endian = "little") {
+        elf::ELFDATA2LSB
+    } else {
+        elf::ELFDATA2MSB
+    };
+    let machine = elf::Machine(u16::from_ne_bytes([bytes[18], bytes[19]]));
+    let found = if elf::FileClass(bytes[4]) != elf::ELFCLASS64 {
+        "a machine of 32 bits".to_owned()
+    } else if elf::DataEncoding(bytes[5]) != byte_order {
+        "a machine of the other byte order".to_owned()
+    } else {
+        match machine {
+            elf::EM_AARCH64 => "aarch64".to_owned(),
+            elf::EM_X86_64 => "x86_64".to_owned(),
+            other => format!("machine number {other}"),
+        }
+    };
+    if found == ARCH {
+        Ok(())
+    } else {
+        Err(ManifestError::OtherMachine {
+            found,
+            expected: ARCH,
+        })
+    }
+}
+
+/// Checks that the file has all bytes that its headers speak of: the loader does not, and reading a
+/// page behind the end kills the process. The table of sections is not loaded, but it comes last,
+/// so it tells half a copy.
+fn check_whole(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
+    let table = |offset, count: u16, size: u16| (offset, u64::from(count) * u64::from(size));
+    check_len(
+        bytes,
+        end([
+            table(
+                header.e_phoff(NativeEndian),
+                header.e_phnum(NativeEndian),
+                header.e_phentsize(NativeEndian),
+            ),
+            table(
+                header.e_shoff(NativeEndian),
+                header.e_shnum(NativeEndian),
+                header.e_shentsize(NativeEndian),
+            ),
+        ]),
+    )?;
+    let segments = header
+        .program_headers(NativeEndian, bytes)
+        .map_err(ManifestError::Malformed)?;
+    let sections = header
+        .section_headers(NativeEndian, bytes)
+        .map_err(ManifestError::Malformed)?;
+    check_len(
+        bytes,
+        end(segments
+            .iter()
+            .map(|segment| segment.file_range(NativeEndian))),
+    )?;
+    check_len(
+        bytes,
+        end(sections
+            .iter()
+            .filter_map(|section| section.file_range(NativeEndian))),
+    )
+}
+
+/// The end of the last of some ranges of (offset, length); empty ones may be anywhere.
+fn end(ranges: impl IntoIterator<Item = (u64, u64)>) -> u64 {
+    let full = ranges.into_iter().filter(|(_, len)| *len > 0);
+    full.map(|(offset, len)| offset.saturating_add(len))
+        .max()
+        .unwrap_or(0)
+}
+
+fn check_shared(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
+    let segments = header
+        .program_headers(NativeEndian, bytes)
+        .map_err(ManifestError::Malformed)?;
+    let has_interpreter = segments
+        .iter()
+        .any(|segment| segment.p_type(NativeEndian) == elf::PT_INTERP);
+    let found = match header.e_type(NativeEndian) {
+        // A position-independent executable is of the same type, but names its dynamic linker.
+        elf::ET_DYN if !has_interpreter => return Ok(()),
+        elf::ET_DYN | elf::ET_EXEC => "an executable",
+        elf::ET_REL => "an object file",
+        _ => "another kind of ELF file",
+    };
+    Err(ManifestError::NotShared { found })
+}
+
+/// The descriptor of the note that holds the manifest.
+fn note<'bytes>(
+    header: &Header,
+    bytes: &'bytes [u8],
+) -> Result<Option<&'bytes [u8]>, object::read::Error> {
+    let sections = header.sections(NativeEndian, bytes)?;
+    let Some((_, section)) = sections.section_by_name(NativeEndian, SECTION.as_bytes()) else {
+        return Ok(None);
+    };
+    let Some(mut notes) = section.notes(NativeEndian, bytes)? else {
+        return Ok(None);
+    };
+    while let Some(note) = notes.next()? {
+        if note.name() == NOTE_OWNER.as_bytes() && note.n_type(NativeEndian).0 == NOTE_TYPE {
+            return Ok(Some(note.desc()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::manifest::facts;
+
+    use super::*;
+
+    const HEADER: usize = 64;
+    const SEGMENT: usize = 56;
+    const SECTION_HEADER: usize = 64;
+
+    /// The smallest library that has a manifest: one segment, then the note, the names, and the
+    /// table of sections.
+    fn library(note: &[u8]) -> Vec<u8> {
+        let names = format!("\0{SECTION}\0.shstrtab\0");
+        let note_at = HEADER + SEGMENT;
+        let names_at = note_at + note.len();
+        let table_at = names_at + names.len();
+        let machine = if ARCH == "x86_64" {
+            elf::EM_X86_64
+        } else {
+            elf::EM_AARCH64
+        };
+        let mut file = vec![
+            0x7f,
+            b'E',
+            b'L',
+            b'F',
+            2,
+            if cfg!(target_endian = "little") { 1 } else { 2 },
+            1,
+        ];
+        file.resize(16, 0);
+        half_words(&mut file, &[elf::ET_DYN.0, machine.0, 1, 0]);
+        words(&mut file, &[0, HEADER, table_at]);
+        half_words(&mut file, &[0, 0, 64, 56, 1, 64, 3, 2]);
+        half_words(&mut file, &[1, 0, 4, 0]);
+        words(&mut file, &[0, 0, 0, table_at, table_at, 4096]);
+        file.extend_from_slice(note);
+        file.extend_from_slice(names.as_bytes());
+        file.resize(file.len() + SECTION_HEADER, 0);
+        for (name, kind, at, len) in [
+            (1, elf::SHT_NOTE, note_at, note.len()),
+            (SECTION.len() + 2, elf::SHT_STRTAB, names_at, names.len()),
+        ] {
+            words(
+                &mut file,
+                &[name | (kind.0 as usize) << 32, 0, 0, at, len, 0, 4, 0],
+            );
+        }
+        file
+    }
+
+    fn words(file: &mut Vec<u8>, words: &[usize]) {
+        file.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    }
+
+    fn half_words(file: &mut Vec<u8>, words: &[u16]) {
+        file.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    }
+
+    /// A manifest's note, with one fact replaced.
+    fn note(key: &str, value: &str) -> Vec<u8> {
+        let mut text = String::new();
+        for (fact, usual) in facts("shop", "1.2.3", "/shop") {
+            text += &format!("{fact}={}\n", if fact == key { value } else { usual });
+        }
+        let mut note = Vec::new();
+        note.extend(
+            [5, text.len() as u32, NOTE_TYPE]
+                .iter()
+                .flat_map(|word| word.to_ne_bytes()),
+        );
+        note.extend(b"host\0\0\0\0");
+        note.extend(text.as_bytes());
+        note
+    }
+
+    #[test]
+    fn a_manifest_is_read_from_a_whole_library() {
+        let manifest = read_bytes(&library(&note("", ""))).unwrap();
+        assert_eq!((&*manifest.name, &*manifest.mount), ("shop", "/shop"));
+        // A newer minor has more than this host knows, which it need not use.
+        assert!(
+            read_bytes(&library(&note(
+                "abi",
+                &format!("{}.999", AbiVersion::CURRENT.major)
+            )))
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_library_cut_anywhere_is_incomplete() {
+        let library = library(&note("", ""));
+        for len in 0..library.len() {
+            let error = read_bytes(&library[..len]).unwrap_err();
+            assert!(
+                matches!(error, ManifestError::Incomplete { .. }),
+                "{len} bytes: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_damage_makes_the_reader_panic() {
+        let library = library(&note("", ""));
+        for at in 0..library.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut damaged = library.clone();
+                damaged[at] = value;
+                let _ = read_bytes(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn what_this_host_cannot_load_is_refused() {
+        let refusal =
+            |key, value| accept(&read_bytes(&library(&note(key, value))).unwrap()).unwrap_err();
+        let abi = refusal("abi", "99.0");
+        assert!(
+            abi.to_string()
+                .starts_with("it was built for ABI 99.0, this host has "),
+            "{abi}"
+        );
+        let abort = refusal("panic", "abort");
+        assert!(
+            abort
+                .to_string()
+                .contains("remove `panic` from the profile"),
+            "{abort}"
+        );
+        let mount = read_bytes(&library(&note("mount", "shop"))).unwrap_err();
+        assert!(
+            matches!(
+                mount,
+                ManifestError::Manifest(manifest::ManifestError::Mount(_))
+            ),
+            "{mount}"
+        );
+        let none = read_bytes(&library(b"")).unwrap_err();
+        assert!(matches!(none, ManifestError::NoManifest), "{none}");
+    }
+
+    #[test]
+    fn what_is_no_library_is_told_apart() {
+        assert!(matches!(
+            read_bytes(b"#!/bin/sh\n"),
+            Err(ManifestError::NotElf)
+        ));
+        let library = library(&note("", ""));
+        let damaged = |at: usize, value: u8| {
+            let mut library = library.clone();
+            library[at] = value;
+            read_bytes(&library).unwrap_err().to_string()
+        };
+        assert!(damaged(4, 1).starts_with("it was built for a machine of 32 bits, expected "));
+        let other_order = if cfg!(target_endian = "little") { 2 } else { 1 };
+        assert!(
+            damaged(5, other_order)
+                .starts_with("it was built for a machine of the other byte order")
+        );
+        let type_at = if cfg!(target_endian = "little") {
+            16
+        } else {
+            17
+        };
+        assert!(
+            damaged(type_at + 2, 8).starts_with("it was built for machine number 8, expected ")
+        );
+        assert!(damaged(type_at, 1).starts_with("it is an object file, expected a shared object"));
+    }
+
+    #[test]
+    fn an_executable_is_no_library() {
+        let error = read(&std::env::current_exe().unwrap()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ManifestError::NotShared {
+                    found: "an executable"
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_no_library() {
+        assert!(matches!(read(Path::new("/")), Err(ManifestError::NotFile)));
+        assert!(matches!(
+            read(Path::new("/nowhere.so")),
+            Err(ManifestError::Read(_))
+        ));
+    }
+}

@@ -1,0 +1,430 @@
+//! Private copies of libraries: what is loaded is never the file that somebody may write to.
+//!
+//! A library is read once into a [`Snapshot`]. Its hash, its manifest and its copy all come from
+//! those bytes, so nothing can change between check and load. Each generation gets a copy of its
+//! own, even of the same bytes: the loader would take the same file for the same library, and hand
+//! out the old image with its old statics.
+//!
+//! Copies stay while the process lives, because libraries are never unloaded and a backtrace reads
+//! symbols from the file. What a killed host left behind is swept by the next one that opens the
+//! same folder.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tracing::{debug, warn};
+
+use super::scan::Stamp;
+
+/// This process's folder of copies.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    /// Held locked until the process ends, however it ends: it tells other hosts that the folder is
+    /// in use.
+    _lock: File,
+}
+
+impl Store {
+    /// Creates a folder for this process in `parent` (which is created too if it is missing),
+    /// readable by its user only, and removes those of hosts that have ended.
+    ///
+    /// Nobody else should be able to write to `parent`, and it should not be on a file system
+    /// mounted `noexec`: nothing could be loaded from there.
+    ///
+    /// # Errors
+    ///
+    /// When a folder or a lock file cannot be created, or the file system cannot lock.
+    pub fn open(parent: &Path) -> Result<Self, StoreError> {
+        let create = |path: &Path, recursive| {
+            DirBuilder::new()
+                .recursive(recursive)
+                .mode(0o700)
+                .create(path)
+                .map_err(|source| StoreError::Create {
+                    path: path.to_owned(),
+                    source,
+                })
+        };
+        create(parent, true)?;
+        // One host at a time: else one could sweep the folder that another has made but not yet
+        // locked.
+        let _turn = lock(&parent.join(LOCK))?;
+        sweep(parent);
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        // The process id alone is not unique: hosts in several containers may share `parent`.
+        let folder = parent.join(format!(
+            "{PREFIX}{}-{:x}",
+            process::id(),
+            started.as_nanos()
+        ));
+        create(&folder, false)?;
+        let lock = lock(&folder.join(LOCK))?;
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// Writes a copy of `snapshot` for a generation of the plugin `name`, a new file that no path
+    /// of this process ever named before, and returns where it is. The name is that of a manifest,
+    /// so it is safe in a file name.
+    ///
+    /// # Errors
+    ///
+    /// When the copy cannot be written, for want of space say, or the generation has one already.
+    /// Then nothing is left of it.
+    pub fn stage(
+        &self,
+        snapshot: &Snapshot,
+        name: &str,
+        generation: u64,
+    ) -> Result<PathBuf, StoreError> {
+        let path = self
+            .folder
+            .join(format!("{name}.g{generation}.{}.so", snapshot.hash.short()));
+        let failed = |source| StoreError::Write {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o500)
+            .open(&path)
+            .map_err(failed)?;
+        file.write_all(&snapshot.bytes).map_err(|source| {
+            // The error worth telling is the first one.
+            let _ = fs::remove_file(&path);
+            failed(source)
+        })?;
+        Ok(path)
+    }
+
+    /// Removes the folder with all copies. For the end of the process: libraries that are still
+    /// mapped go on working, but a backtrace through them has no names any more. That is why
+    /// dropping a store removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When something in the folder cannot be removed.
+    pub fn remove(self) -> Result<(), StoreError> {
+        fs::remove_dir_all(&self.folder).map_err(|source| StoreError::Remove {
+            path: self.folder,
+            source,
+        })
+    }
+}
+
+/// The bytes of a library as they were at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    bytes: Vec<u8>,
+    hash: Hash,
+}
+
+impl Snapshot {
+    /// Reads the whole file at `path`, through symlinks.
+    ///
+    /// # Errors
+    ///
+    /// When it is no regular file, cannot be read, or [changed](StoreError::Changed) meanwhile.
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let before = fs::metadata(path).map_err(failed)?;
+        // Opening a pipe would wait for a writer.
+        if !before.is_file() {
+            return Err(StoreError::NotFile {
+                path: path.to_owned(),
+            });
+        }
+        let bytes = fs::read(path).map_err(failed)?;
+        let after = fs::metadata(path).map_err(failed)?;
+        let is_whole = u64::try_from(bytes.len()).is_ok_and(|len| len == after.len());
+        if Stamp::of(&before) != Stamp::of(&after) || !is_whole {
+            return Err(StoreError::Changed {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self {
+            hash: Hash(blake3::hash(&bytes)),
+            bytes,
+        })
+    }
+
+    /// The library itself.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The hash of the bytes: equal for equal libraries, whatever their names and times.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+}
+
+/// The BLAKE3 hash of a library, shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hash(blake3::Hash);
+
+impl Hash {
+    /// The first 12 digits: enough for people to tell libraries apart, and for file names.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.0.to_hex()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+/// Why a library could not be read or copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file was written to or replaced while it was read. It is worth another try.
+    #[error("{} changed while it was read, expected a file that nobody writes to; it needs another try", path.display())]
+    Changed {
+        /// The library.
+        path: PathBuf,
+    },
+    /// A folder of copies could not be made.
+    #[error("cannot create the folder {} for copies of libraries; choose one that the host may write to", path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A folder of copies could not be marked as in use.
+    #[error("cannot lock {}; choose a folder on a local file system", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The path names a folder or a device.
+    #[error("{} is no regular file, expected a library", path.display())]
+    NotFile {
+        /// What is no file.
+        path: PathBuf,
+    },
+    /// The library could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The library.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The copies could not be removed.
+    #[error("cannot remove the copies of libraries in {}", path.display())]
+    Remove {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The copy could not be written.
+    #[error("cannot write the copy {}", path.display())]
+    Write {
+        /// The copy.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Creates the lock file at `path` if need be, and holds it locked for as long as the result lives.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|file| file.lock().map(|()| file))
+        .map_err(|source| StoreError::Lock {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Removes the folders of hosts that have ended. What cannot be removed costs space only, so it is
+/// no error.
+fn sweep(parent: &Path) {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let folder = entry.path();
+        match remove_if_abandoned(&folder) {
+            Ok(true) => {
+                debug!(folder = %folder.display(), "Removed the copies of a host that has ended")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                warn!(folder = %folder.display(), %error, "Cannot remove the copies of another host")
+            }
+        }
+    }
+}
+
+fn remove_if_abandoned(folder: &Path) -> io::Result<bool> {
+    match OpenOptions::new().write(true).open(folder.join(LOCK)) {
+        Ok(lock) => match lock.try_lock() {
+            Ok(()) => fs::remove_dir_all(folder)?,
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        },
+        // Its host was killed before it put anything there. A folder that is not empty is none of
+        // ours, and stays.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir(folder)?,
+        Err(error) => return Err(error),
+    }
+    Ok(true)
+}
+
+/// The name of a lock file, in the parent and in each host's folder.
+const LOCK: &str = "lock";
+
+/// How the name of a host's folder begins.
+const PREFIX: &str = "host-";
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::{MetadataExt, PermissionsExt},
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    fn snapshot(folder: &Path, bytes: &[u8]) -> Snapshot {
+        let path = folder.join("libshop.so");
+        fs::write(&path, bytes).unwrap();
+        Snapshot::read(&path).unwrap()
+    }
+
+    #[test]
+    fn the_same_bytes_are_a_new_file_for_each_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("copies")).unwrap();
+        let snapshot = snapshot(folder.path(), b"code");
+        let [first, second] =
+            [1, 2].map(|generation| store.stage(&snapshot, "shop", generation).unwrap());
+        let hash = snapshot.hash();
+        assert!(
+            first.ends_with(format!("shop.g1.{}.so", hash.short())),
+            "{}",
+            first.display()
+        );
+        assert!(hash.to_string().starts_with(&hash.short()) && hash.to_string().len() == 64);
+        assert_eq!(fs::read(&first).unwrap(), b"code");
+        let [first, second] = [first, second].map(|path| fs::metadata(path).unwrap());
+        assert_ne!(first.ino(), second.ino());
+        assert_eq!(first.permissions().mode() & 0o777, 0o500);
+    }
+
+    #[test]
+    fn a_staged_path_is_never_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let snapshot = snapshot(folder.path(), b"code");
+        let path = store.stage(&snapshot, "shop", 1).unwrap();
+        assert!(matches!(
+            store.stage(&snapshot, "shop", 1),
+            Err(StoreError::Write { .. })
+        ));
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn copies_are_private_and_go_when_told() {
+        let parent = tempfile::tempdir().unwrap();
+        let parent = parent.path().join("a/b");
+        let store = Store::open(&parent).unwrap();
+        let folder = store.folder.clone();
+        assert_eq!(
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        store.remove().unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn only_folders_without_an_owner_are_swept() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = Store::open(parent.path()).unwrap();
+        let ended = Store::open(parent.path()).unwrap();
+        ended
+            .stage(&snapshot(parent.path(), b"code"), "shop", 1)
+            .unwrap();
+        let ended_folder = ended.folder.clone();
+        drop(ended);
+        let killed_early = parent.path().join("host-1-2");
+        let strange = parent.path().join("host-notes");
+        fs::create_dir(&killed_early).unwrap();
+        fs::create_dir(&strange).unwrap();
+        fs::write(strange.join("todo"), "").unwrap();
+
+        let _next = Store::open(parent.path()).unwrap();
+        assert!(living.folder.exists() && strange.exists());
+        assert!(!ended_folder.exists() && !killed_early.exists());
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libshop.so");
+        let file = File::create(&path).unwrap();
+        let is_told = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut len = 0;
+                while !is_told.load(Ordering::Relaxed) {
+                    len = (len + 4096) % (1 << 20);
+                    file.set_len(len).unwrap();
+                }
+            });
+            while !matches!(Snapshot::read(&path), Err(StoreError::Changed { .. })) {}
+            is_told.store(true, Ordering::Relaxed);
+        });
+        assert!(Snapshot::read(&path).is_ok());
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Snapshot::read(folder.path()),
+            Err(StoreError::NotFile { .. })
+        ));
+        let link = folder.path().join("link.so");
+        std::os::unix::fs::symlink("libshop.so", &link).unwrap();
+        assert!(matches!(
+            Snapshot::read(&link),
+            Err(StoreError::Read { .. })
+        ));
+        snapshot(folder.path(), b"code");
+        assert_eq!(Snapshot::read(&link).unwrap().bytes(), b"code");
+    }
+}
