@@ -1,0 +1,11 @@
+//! HTTP: from a listening socket to an app, and back.
+//!
+//! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
+//! ([`activity`]), [`dispatch`] finds the app and answers where there is none, [`body`] is what is
+//! sent.
+
+pub mod activity;
+pub mod body;
+pub mod connection;
+pub mod dispatch;
+pub mod listener;

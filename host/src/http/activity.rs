@@ -1,0 +1,182 @@
+//! What a connection is doing, as far as its time limits need it.
+//!
+//! hyper has one timer for the head of a request, which also runs while a connection is idle
+//! between two. Here the two are apart, and cost a request a few stores and no timer of its own: a
+//! connection has one timer, which when it fires looks here and is set again.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// What one connection is doing. Shared by its socket, its requests and its timer.
+#[derive(Debug)]
+pub struct Activity {
+    opened: Instant,
+    /// How many requests are being answered.
+    requests: AtomicU32,
+    /// Since when it has been waiting for a request, or for the rest of one's head, in ms since
+    /// `opened`.
+    since: AtomicU64,
+    /// 1 while a part of a head is there.
+    reading: AtomicU32,
+}
+
+/// Which limit a connection has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// None: it may next be reached then.
+    Later(Instant),
+    /// No request came for too long.
+    Idle,
+    /// The head of a request took too long.
+    SlowHead,
+}
+
+impl Activity {
+    /// A connection that was opened now.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            opened: Instant::now(),
+            requests: AtomicU32::new(0),
+            since: AtomicU64::new(0),
+            reading: AtomicU32::new(0),
+        })
+    }
+
+    /// A request's head is complete. It counts as being answered until the result is dropped.
+    #[must_use]
+    pub fn request(self: &Arc<Self>) -> Answering {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.reading.store(0, Ordering::Relaxed);
+        Answering(Arc::clone(self))
+    }
+
+    /// Bytes came.
+    fn received(&self) {
+        if self.requests.load(Ordering::Relaxed) == 0
+            && self.reading.swap(1, Ordering::Relaxed) == 0
+        {
+            self.restart();
+        }
+    }
+
+    fn restart(&self) {
+        let now = self.opened.elapsed().as_millis();
+        self.since
+            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the head of a request that is partly there must be complete.
+    #[must_use]
+    pub fn head_limit(&self, head: Duration) -> Option<Instant> {
+        let partly = self.reading.load(Ordering::Relaxed) != 0;
+        (partly && self.requests.load(Ordering::Relaxed) == 0).then(|| self.since() + head)
+    }
+
+    /// Which limit is reached now.
+    #[must_use]
+    pub fn due(&self, idle: Duration, head: Duration) -> Due {
+        let now = Instant::now();
+        let (limit, due) = if self.requests.load(Ordering::Relaxed) > 0 {
+            return Due::Later(now + idle);
+        } else if let Some(limit) = self.head_limit(head) {
+            (limit, Due::SlowHead)
+        } else {
+            (self.since() + idle, Due::Idle)
+        };
+        if limit <= now { due } else { Due::Later(limit) }
+    }
+
+    fn since(&self) -> Instant {
+        self.opened + Duration::from_millis(self.since.load(Ordering::Relaxed))
+    }
+}
+
+/// A request that is being answered, up to the last byte of the response's body.
+#[derive(Debug)]
+pub struct Answering(Arc<Activity>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.restart();
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket that tells of the bytes that come.
+#[derive(Debug)]
+pub struct Watched<T> {
+    socket: T,
+    /// None where bytes are no sign of a request's head, as in HTTP/2.
+    activity: Option<Arc<Activity>>,
+}
+
+impl<T> Watched<T> {
+    /// Tells `activity` of what comes through `socket`.
+    pub fn new(socket: T, activity: Option<Arc<Activity>>) -> Self {
+        Self { socket, activity }
+    }
+
+    /// The socket.
+    pub fn into_inner(self) -> T {
+        self.socket
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.as_deref().map(Activity::received);
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}

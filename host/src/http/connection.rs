@@ -1,0 +1,269 @@
+//! One connection: which protocol it speaks, its time limits, and its end.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{
+    activity::{Activity, Due, Watched},
+    dispatch::Dispatch,
+};
+use crate::config::Limits;
+
+/// How connections are served: what all of them share.
+#[derive(Debug)]
+pub struct Protocol {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    limits: Limits,
+    dispatch: Arc<Dispatch>,
+    /// Cancelled when connections are to end as soon as what is in flight has been answered.
+    stop: CancellationToken,
+    /// Cancelled when they are to end at once.
+    cut: CancellationToken,
+}
+
+impl Protocol {
+    /// Serves requests by `dispatch`, within `limits`.
+    #[must_use]
+    pub fn new(
+        limits: Limits,
+        dispatch: Arc<Dispatch>,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
+        let mut http1 = http1::Builder::new();
+        // `Activity` keeps the time: hyper's timer for heads also runs between two requests.
+        http1
+            .header_read_timeout(None)
+            .max_header_size(limits.max_header_bytes as usize);
+        if limits.max_headers != HTTP1_HEADERS {
+            // It costs an allocation a request.
+            http1.max_headers(limits.max_headers.into());
+        }
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(limits.max_header_bytes);
+        Self {
+            http1,
+            http2,
+            limits,
+            dispatch,
+            stop,
+            cut,
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let cut = self.cut.clone();
+        let served = async {
+            let first = self.first_bytes(&stream).await?;
+            let activity = Activity::new();
+            if first == Speaks::Http2 {
+                self.serve_http2(stream, peer, &activity).await
+            } else {
+                self.serve_http1(stream, peer, &activity).await
+            }
+        };
+        tokio::select! {
+            served = served => {
+                if let Err(error) = served {
+                    debug!(%peer, error = &*error, "Connection failed");
+                }
+            }
+            () = cut.cancelled() => debug!(%peer, "Connection cut off"),
+        }
+    }
+
+    /// Looks at the first bytes without taking them: a client that knows that this is HTTP/2 starts
+    /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4).
+    async fn first_bytes(&self, stream: &TcpStream) -> Result<Speaks, Error> {
+        let look = async {
+            let mut bytes = [0; PREFACE.len()];
+            loop {
+                let count = stream.peek(&mut bytes).await?;
+                if count == PREFACE.len() && bytes == *PREFACE {
+                    return Ok(Speaks::Http2);
+                }
+                if count == 0 || !PREFACE.starts_with(&bytes[..count]) {
+                    return Ok(Speaks::Http1);
+                }
+                // The bytes that are there will be reported again at once.
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            speaks = time::timeout(self.limits.keep_alive, look) => speaks.unwrap_or(Ok(Speaks::Http1)),
+            () = self.stop.cancelled() => Ok(Speaks::Http1),
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+    ) -> Result<(), Error> {
+        let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(activity))));
+        let service =
+            service_fn(|request: Request<Incoming>| self.dispatch.answer(request, peer, activity));
+        let mut connection = self.http1.serve_connection(socket, service);
+        let ended = self
+            .keep_time(
+                Pin::new(&mut connection),
+                activity,
+                http1::Connection::graceful_shutdown,
+            )
+            .await;
+        let mut stream = connection.into_parts().io.into_inner().into_inner();
+        match ended {
+            Ended::Served(served) => {
+                linger(&mut stream).await;
+                Ok(served?)
+            }
+            Ended::SlowHead => {
+                stream.write_all(REQUEST_TIMEOUT).await?;
+                stream.shutdown().await?;
+                linger(&mut stream).await;
+                Err("the head of a request took too long".into())
+            }
+        }
+    }
+
+    async fn serve_http2(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+    ) -> Result<(), Error> {
+        let socket = TokioIo::new(Watched::new(stream, None));
+        let service = service_fn({
+            let (dispatch, activity) = (Arc::clone(&self.dispatch), Arc::clone(activity));
+            move |request: Request<Incoming>| {
+                let (dispatch, activity) = (Arc::clone(&dispatch), Arc::clone(&activity));
+                async move { dispatch.answer(request, peer, &activity).await }
+            }
+        });
+        let connection = pin!(self.http2.serve_connection(socket, service));
+        match self
+            .keep_time(connection, activity, http2::Connection::graceful_shutdown)
+            .await
+        {
+            Ended::Served(served) => Ok(served?),
+            Ended::SlowHead => Ok(()),
+        }
+    }
+
+    /// Polls a connection to its end, ending it in good order when it is idle for too long or the
+    /// server stops.
+    async fn keep_time<C>(
+        &self,
+        mut connection: Pin<&mut C>,
+        activity: &Activity,
+        shut_down: impl Fn(Pin<&mut C>),
+    ) -> Ended
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let (idle, head) = (self.limits.keep_alive, self.limits.header_timeout);
+        let mut timer = pin!(time::sleep(idle));
+        let mut stop = pin!(self.stop.cancelled());
+        let mut stopping = false;
+        let mut poll = move |context: &mut Context<'_>| {
+            if let Poll::Ready(served) = connection.as_mut().poll(context) {
+                return Poll::Ready(Ended::Served(served));
+            }
+            // Bytes that came but made no request are a part of one, which now has to come in time.
+            if let Some(limit) = activity
+                .head_limit(head)
+                .filter(|limit| *limit < timer.deadline())
+            {
+                timer.as_mut().reset(limit);
+            }
+            while timer.as_mut().poll(context).is_ready() {
+                match activity.due(idle, head) {
+                    Due::Later(limit) => timer.as_mut().reset(limit),
+                    Due::SlowHead => return Poll::Ready(Ended::SlowHead),
+                    Due::Idle => {
+                        timer.as_mut().reset(Instant::now() + idle);
+                        shut_down(connection.as_mut());
+                        context.waker().wake_by_ref();
+                    }
+                }
+            }
+            if !stopping && stop.as_mut().poll(context).is_ready() {
+                stopping = true;
+                shut_down(connection.as_mut());
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        };
+        poll_fn(&mut poll).await
+    }
+}
+
+/// Takes in what a client still sends, for a while: closing a socket with unread bytes resets the
+/// connection, and the client may lose the response that it has not read yet.
+async fn linger(stream: &mut TcpStream) {
+    let mut unread = [0; 4096];
+    match stream.try_read(&mut unread) {
+        Ok(0) => return,
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+        // Nothing is there, and nothing is on its way that anybody knows of.
+        Err(_) => return,
+        Ok(_) => {}
+    }
+    let drain = async { while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
+    let _ = time::timeout(LINGER, drain).await;
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// How a connection ended.
+enum Ended {
+    Served(hyper::Result<()>),
+    SlowHead,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What starts a connection in HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How many headers hyper takes in HTTP/1 without being told.
+const HTTP1_HEADERS: u16 = 100;
+
+/// hyper has no answer to a head that does not come.
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long to take in what a client sends after the last response.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,14 @@
+//! An app server for Rust: it loads apps as plugins, replaces them while it runs, and rules their
+//! logs.
+//!
+//! `main` reads the command line ([`cli`]) and calls [`server`], which binds the sockets, starts
+//! the [`plugin`] reloader, and hands each connection to [`http`]. What host and plugins log goes
+//! through [`log`].
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod log;
+pub mod plugin;
+pub mod server;

@@ -1,0 +1,17 @@
+//! The program `host`: reads what it is told, and serves.
+
+use std::{env, process::ExitCode};
+
+use host::{check, cli, server};
+
+fn main() -> ExitCode {
+    match cli::parse(env::args_os()) {
+        Ok(cli::Command::Serve(config)) => server::run(&config),
+        Ok(cli::Command::Check(file)) => check::run(&file),
+        Ok(cli::Command::PrintConfig(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}

@@ -1,0 +1,293 @@
+//! The life of the server: bind, load, serve, drain, stop.
+
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    process::{self, ExitCode},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Semaphore, mpsc, oneshot},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Address, Config},
+    http::{connection::Protocol, dispatch::Dispatch, listener},
+    log::{self, filter::Filter},
+    plugin::{
+        registry::Registry,
+        reloader::{Options, Reloader},
+        store::{Store, StoreError},
+        watcher::{WatchOptions, Watcher},
+    },
+};
+
+/// Serves until a signal says stop. The result is for `main`: 0, or 1 when the server could not
+/// start.
+#[must_use]
+pub fn run(config: &Config) -> ExitCode {
+    let filter = log::init(config.log_level.clone());
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(config.threads.into())
+        .thread_name("host")
+        .enable_all()
+        .build();
+    let served = match runtime {
+        Ok(runtime) => {
+            let served = runtime.block_on(serve(config, filter));
+            // A thread that hangs, in a plugin or on a file system, must not keep the process.
+            runtime.shutdown_background();
+            served
+        }
+        Err(error) => Err(StartError::Runtime(error)),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = &error as &dyn std::error::Error, "Cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config, filter: Filter) -> Result<(), StartError> {
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let listeners = bind(&config.bind)?;
+    raise_open_files(config.limits.max_connections);
+    let registry = Arc::new(Registry::default());
+    let plugins = Plugins::load(config, filter, Arc::clone(&registry)).await?;
+
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let limits = &config.limits;
+    let dispatch = Dispatch::new(registry, limits.max_headers.into(), limits.max_body_size);
+    let protocol = Protocol::new(
+        limits.clone(),
+        Arc::new(dispatch),
+        stop.clone(),
+        cut.clone(),
+    );
+    let protocol = Arc::new(protocol);
+    let permits = Arc::new(Semaphore::new(limits.max_connections as usize));
+    let connections = TaskTracker::new();
+    for listener in listeners {
+        let accept = listener::accept(
+            listener,
+            Arc::clone(&protocol),
+            Arc::clone(&permits),
+            connections.clone(),
+            stop.clone(),
+        );
+        connections.spawn(accept);
+    }
+    connections.close();
+
+    let signal = signals.next().await;
+    tokio::spawn(async move {
+        let signal = signals.next().await;
+        warn!(signal, "Stopping at once");
+        process::exit(1);
+    });
+    let began = Instant::now();
+    let open = connections.len().saturating_sub(config.bind.len());
+    info!(signal, connections = open, timeout = ?config.graceful_timeout, "Stopping");
+    stop.cancel();
+    if time::timeout(config.graceful_timeout, connections.wait())
+        .await
+        .is_err()
+    {
+        warn!(
+            connections = connections.len(),
+            "Cutting off connections that did not end in time"
+        );
+        cut.cancel();
+        let _ = time::timeout(CUT, connections.wait()).await;
+    }
+    plugins
+        .stop(config.graceful_timeout.saturating_sub(began.elapsed()))
+        .await;
+    info!(took = ?began.elapsed(), "Stopped");
+    Ok(())
+}
+
+/// Binds every address, and prints each address once, before anything else.
+fn bind(addresses: &[Address]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    let mut bound = String::new();
+    for address in addresses {
+        let failed = |source| StartError::Bind {
+            address: address.clone(),
+            source,
+        };
+        for socket in address.to_socket_addrs().map_err(failed)? {
+            let listener = listen(socket).map_err(failed)?;
+            let local = listener.local_addr().map_err(failed)?;
+            bound.push_str(&format!("Listening on http://{local}\n"));
+            listeners.push(listener);
+        }
+    }
+    // Whoever started the server may not want to know.
+    let _ = io::stdout().write_all(bound.as_bytes());
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // Else an address could not be used for a minute after a restart.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Raises the limit on open files as far as the system allows, if the connections need it.
+fn raise_open_files(connections: u32) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = u64::from(connections) + OTHER_FILES;
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = rustix::process::Rlimit {
+        current: Some(possible),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, wanted, "Cannot raise the limit on open files");
+    } else if possible < wanted {
+        warn!(
+            limit = possible,
+            wanted, "The limit on open files (ulimit -n) is lower than --max-connections needs"
+        );
+    }
+}
+
+/// The plugins of a server that runs.
+struct Plugins {
+    stop: oneshot::Sender<Duration>,
+    reloader: tokio::task::JoinHandle<()>,
+    store: Arc<Store>,
+}
+
+impl Plugins {
+    /// Starts to follow the plugins folder. Returns when what is there serves, or has had the time
+    /// to.
+    async fn load(
+        config: &Config,
+        filter: Filter,
+        registry: Arc<Registry>,
+    ) -> Result<Self, StartError> {
+        let store = Arc::new(Store::open(&config.state_dir())?);
+        let (changes, changed) = mpsc::channel(64);
+        let (retries, retried) = mpsc::unbounded_channel();
+        let options = WatchOptions {
+            quiet: config.quiet_time,
+            rescan: config.rescan,
+        };
+        tokio::spawn(Watcher::new(config.plugins.clone(), options, changes, retried).run());
+
+        let options = Options {
+            mounts: config.mount.clone(),
+            init_timeout: config.init_timeout,
+            graceful_timeout: config.graceful_timeout,
+            worker_threads: config.worker_threads.into(),
+        };
+        let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let reloader = tokio::spawn(reloader.run(changed, ready, stopped));
+        // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
+        // keep them there.
+        let _ = time::timeout(FIRST_LOADS, is_ready).await;
+        Ok(Self {
+            stop,
+            reloader,
+            store,
+        })
+    }
+
+    /// Ends all apps, giving the requests in them at most `patience`.
+    async fn stop(self, patience: Duration) {
+        let _ = self.stop.send(patience);
+        let _ = self.reloader.await;
+        // A loader that hangs may still hold it: then the next server sweeps it up.
+        if let Some(store) = Arc::into_inner(self.store)
+            && let Err(error) = store.remove()
+        {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "Cannot remove the copies of libraries"
+            );
+        }
+    }
+}
+
+/// The signals that stop a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A server that could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There are no threads.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// There is no place for private copies.
+    #[error("cannot keep copies of libraries: see --state-dir")]
+    Store(#[from] StoreError),
+}
+
+/// How many connections the kernel may keep for us: as many as it lets us have (listen(2)).
+const BACKLOG: u32 = 4096;
+
+/// How many files are open beside connections: libraries, logs, runtimes.
+const OTHER_FILES: u64 = 256;
+
+/// How long the first loads may keep clients waiting.
+const FIRST_LOADS: Duration = Duration::from_secs(2);
+
+/// How long connections have to notice that they are cut off.
+const CUT: Duration = Duration::from_secs(1);
