@@ -80,12 +80,11 @@ impl Protocol {
     pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let cut = self.cut.clone();
         let served = async {
-            let first = self.first_bytes(&stream).await?;
             let activity = Activity::new();
-            if first == Speaks::Http2 {
-                self.serve_http2(stream, peer, &activity).await
-            } else {
-                self.serve_http1(stream, peer, &activity).await
+            match self.first_bytes(&stream).await? {
+                Some(Speaks::Http1) => self.serve_http1(stream, peer, &activity).await,
+                Some(Speaks::Http2) => self.serve_http2(stream, peer, &activity).await,
+                None => Ok(()),
             }
         };
         tokio::select! {
@@ -99,25 +98,26 @@ impl Protocol {
     }
 
     /// Looks at the first bytes without taking them: a client that knows that this is HTTP/2 starts
-    /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4).
-    async fn first_bytes(&self, stream: &TcpStream) -> Result<Speaks, Error> {
+    /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4). None when no bytes
+    /// came in time, or the server stops.
+    async fn first_bytes(&self, stream: &TcpStream) -> Result<Option<Speaks>, Error> {
         let look = async {
             let mut bytes = [0; PREFACE.len()];
             loop {
                 let count = stream.peek(&mut bytes).await?;
                 if count == PREFACE.len() && bytes == *PREFACE {
-                    return Ok(Speaks::Http2);
+                    return Ok(Some(Speaks::Http2));
                 }
                 if count == 0 || !PREFACE.starts_with(&bytes[..count]) {
-                    return Ok(Speaks::Http1);
+                    return Ok(Some(Speaks::Http1));
                 }
                 // The bytes that are there will be reported again at once.
                 time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::select! {
-            speaks = time::timeout(self.limits.keep_alive, look) => speaks.unwrap_or(Ok(Speaks::Http1)),
-            () = self.stop.cancelled() => Ok(Speaks::Http1),
+            speaks = time::timeout(self.limits.keep_alive, look) => speaks.unwrap_or(Ok(None)),
+            () = self.stop.cancelled() => Ok(None),
         }
     }
 
