@@ -1,6 +1,9 @@
 //! The live gate: which events and spans pass, by directives that can change at any time.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use plugin_api::level::{Directives, Level};
@@ -21,12 +24,19 @@ pub type PluginOf = fn(&Identifier) -> Option<&'static str>;
 ///
 /// As a [`Layer`] it rules the whole subscriber. It decides once a callsite and again after
 /// [`Filter::set`]; `tracing` keeps the answer with the callsite, so that a disabled event costs
-/// one load.
+/// one load. What has callsites that this process's `tracing` does not know, as each plugin has,
+/// follows it.
 #[derive(Clone, Debug)]
 pub struct Filter {
     directives: Arc<ArcSwap<Directives>>,
     plugin_of: PluginOf,
+    followers: Arc<Followers>,
 }
+
+#[derive(Default)]
+struct Followers(Mutex<Vec<Follower>>);
+
+type Follower = Box<dyn Fn(Level) + Send>;
 
 impl Filter {
     /// A gate with these directives, for callsites whose plugin `plugin_of` knows.
@@ -35,6 +45,7 @@ impl Filter {
         Self {
             directives: Arc::new(ArcSwap::from_pointee(directives)),
             plugin_of,
+            followers: Arc::default(),
         }
     }
 
@@ -44,12 +55,29 @@ impl Filter {
         self.directives.load_full()
     }
 
-    /// Puts other directives in force, on every thread, before it returns.
+    /// Puts other directives in force, on every thread and with everybody who follows, before it
+    /// returns.
     ///
     /// It asks again for every callsite of the process, so it must not be called from a layer.
     pub fn set(&self, directives: Directives) {
+        // Held throughout: of two changes everybody sees the same one last.
+        let followers = self.followers.lock();
+        let max_level = directives.max_level();
         self.directives.store(Arc::new(directives));
         callsite::rebuild_interest_cache();
+        for follower in &*followers {
+            follower(max_level);
+        }
+    }
+
+    /// Tells `follower` the most verbose level in force, now and after each change, for ever: it
+    /// then has to ask anew about each of its callsites.
+    ///
+    /// It must not change the filter.
+    pub fn follow(&self, follower: impl Fn(Level) + Send + 'static) {
+        let mut followers = self.followers.lock();
+        follower(self.directives().max_level());
+        followers.push(Box::new(follower));
     }
 
     /// Whether an event or span of `plugin`, or of the host, passes now.
@@ -60,6 +88,18 @@ impl Filter {
 
     fn passes(&self, metadata: &Metadata<'_>) -> bool {
         self.interest((self.plugin_of)(&metadata.callsite()), metadata)
+    }
+}
+
+impl Followers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Follower>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Followers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Followers").finish_non_exhaustive()
     }
 }
 
@@ -86,8 +126,6 @@ impl<S: Subscriber> Layer<S> for Filter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use plugin_api::level::CRITICAL;
     use tracing::{Event, debug, error, info, trace, warn};
     use tracing_subscriber::{layer::SubscriberExt, registry};
@@ -157,6 +195,16 @@ mod tests {
             }
         });
         assert_eq!(filter.directives().to_string(), "off");
+    }
+
+    #[test]
+    fn followers_are_told_now_and_after_each_change() {
+        let filter = Filter::new("warn".parse().unwrap(), |_| None);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let follower = Arc::clone(&told);
+        filter.follow(move |level| follower.lock().unwrap().push(level));
+        filter.set("off,shop=trace".parse().unwrap());
+        assert_eq!(*told.lock().unwrap(), [Level::Warn, Level::Trace]);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::{
 };
 
 use plugin_api::{
-    Level,
     host::{App, Init, InitError},
     manifest::Manifest,
 };
@@ -22,7 +21,7 @@ use super::{
     manifest::{self, ManifestError},
     store::{Snapshot, Store, StoreError},
 };
-use crate::log::{bridge::Bridge, origin::Origin};
+use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
 
 /// A library that may be loaded: its bytes, and what they say of themselves.
 #[derive(Debug)]
@@ -69,8 +68,8 @@ pub struct Start {
     pub timeout: Duration,
     /// How many threads its runtime has.
     pub worker_threads: u32,
-    /// The most verbose level in force.
-    pub level: Level,
+    /// The level, which the library follows from before its start on.
+    pub filter: Filter,
 }
 
 /// Stages the candidate, opens the copy, and starts the app, on a thread of its own: the author's
@@ -128,6 +127,7 @@ fn start_blocking(
 
 fn open(copy: &Path, start: &Start) -> Result<Arc<App>, LoadError> {
     let plugin = library::open(copy)?;
+    start.filter.follow(move |level| plugin.set_level(level));
     let bridge = Bridge::new(Origin {
         plugin: start.name,
         generation: start.generation,
@@ -139,7 +139,6 @@ fn open(copy: &Path, start: &Start) -> Result<Arc<App>, LoadError> {
         previous_state: None,
         generation: start.generation,
         timeout: start.timeout,
-        level: start.level,
         worker_threads: start.worker_threads,
     };
     Ok(plugin.init(bridge, &init)?)

@@ -214,7 +214,7 @@ impl Reloader {
             generation: *load,
             timeout: self.options.init_timeout,
             worker_threads: self.options.worker_threads,
-            level: self.filter.directives().max_level(),
+            filter: self.filter.clone(),
         };
         let (path, hash) = (candidate.path.clone(), candidate.snapshot.hash());
         app.starting = Some(hash);
@@ -268,10 +268,6 @@ impl Reloader {
         let Some(app) = self.apps.get_mut(generation.name) else {
             return;
         };
-        // The level may have changed since the start began.
-        generation
-            .app
-            .set_level(self.filter.directives().max_level());
         app.serving = Some(Arc::clone(&generation));
         let before =
             self.registry

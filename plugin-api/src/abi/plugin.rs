@@ -9,8 +9,9 @@ use super::{
 
 /// What a plugin can do. Static in the library, which is never unloaded.
 ///
-/// The life of an app: `init` once; then `call`, `poll`, `cancel` and `set_level` from any threads;
-/// then `stop` once.
+/// The life of an app: `set_level`, and `init` once; then `call`, `poll` and `cancel` from any
+/// threads; then `stop` once. `set_level` may come at any time, for the rest of the process: what
+/// is left of an app, such as a thread that does not end, still logs.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Plugin {
@@ -32,9 +33,9 @@ pub struct Plugin {
     pub poll: unsafe extern "C" fn(slot: *mut CallSlot, context: *const CallContext) -> u32,
     /// Ends a call that is pending, as when the client went away.
     pub cancel: unsafe extern "C" fn(slot: *mut CallSlot),
-    /// Tells the app the most verbose level in force (see [`Callsite::level`]); it asks anew about
-    /// each callsite.
-    pub set_level: unsafe extern "C" fn(app: *mut c_void, level: u32),
+    /// Tells the library the most verbose level in force (see [`Callsite::level`]); it asks anew
+    /// about each callsite before this returns.
+    pub set_level: unsafe extern "C" fn(level: u32),
     /// Ends the app: its shutdown hooks, its background tasks, its runtime. On a thread that may
     /// block.
     pub stop: unsafe extern "C" fn(app: *mut c_void, stop: *const Stop, out: *mut Stopped),
@@ -79,8 +80,6 @@ pub struct Init {
     pub generation: u64,
     /// How long starting may take, in milliseconds; 0 for no limit.
     pub timeout_ms: u64,
-    /// The most verbose level in force: see [`Callsite::level`].
-    pub level: u32,
     /// How many threads the plugin's runtime has.
     pub worker_threads: u32,
 }

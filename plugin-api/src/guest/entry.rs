@@ -12,7 +12,7 @@ use super::{
     Building, Context,
     app::App,
     call::{self, Start},
-    logger::{HostLog, Logger},
+    logger::{self, HostLog, Logger},
     panics, request,
     runtime::{Runtime, catch},
 };
@@ -82,9 +82,8 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
     // SAFETY: the host's table stays for ever.
     let host = unsafe { HostLog::new(init.host) };
     panics::install(host);
-    let level = Level::from_number(init.level).unwrap_or(Level::Trace);
     let started = panics::catch(|| {
-        Logger::install(host, level);
+        Logger::install(host);
         // SAFETY: `init` is lent for the call.
         unsafe { start::<E>(init) }
     });
@@ -200,10 +199,10 @@ unsafe extern "C" fn cancel(slot: *mut CallSlot) {
     unsafe { call::cancel(slot) };
 }
 
-unsafe extern "C" fn set_level(_: *mut c_void, level: u32) {
+unsafe extern "C" fn set_level(level: u32) {
     // A level of a later version is at least as verbose as all that this one knows.
     let level = Level::from_number(level).unwrap_or(Level::Trace);
-    let _ = catch(|| Logger::installed().map(|logger| logger.set_level(level)));
+    let _ = catch(|| logger::set_level(level));
 }
 
 unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {

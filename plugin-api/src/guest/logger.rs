@@ -63,7 +63,6 @@ impl HostLog {
 #[derive(Debug)]
 pub(crate) struct Logger {
     host: HostLog,
-    level: AtomicU32,
     /// What the host said of each callsite of `tracing`, by the address of its metadata.
     callsites: RwLock<HashMap<usize, Answer>>,
     /// What the host said of each place that uses `log`.
@@ -71,6 +70,21 @@ pub(crate) struct Logger {
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// The most verbose level in force.
+static LEVEL: AtomicU32 = AtomicU32::new(Level::Info as u32);
+
+/// Takes a new level, from the next log call on.
+pub(crate) fn set_level(level: Level) {
+    LEVEL.store(level as u32, Ordering::SeqCst);
+    if let Some(logger) = LOGGER.get() {
+        logger.ask_anew();
+    }
+}
+
+fn level() -> Level {
+    Level::from_number(LEVEL.load(Ordering::SeqCst)).unwrap_or(Level::Trace)
+}
 
 /// [`Registered`], as a value that threads may share.
 #[derive(Clone, Copy, Debug)]
@@ -89,38 +103,27 @@ type Targeted = (Box<str>, Answer);
 impl Logger {
     /// Makes this the logger of the library: of `tracing` and of `log`. There is one a library,
     /// from the first call on.
-    pub(crate) fn install(host: HostLog, level: Level) -> &'static Self {
+    pub(crate) fn install(host: HostLog) {
         let logger = LOGGER.get_or_init(|| Self {
             host,
-            level: AtomicU32::new(level as u32),
             callsites: RwLock::default(),
             places: RwLock::default(),
         });
         // Nothing of the author's has run yet, so nobody else can have installed one.
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
         let _ = log::set_logger(logger);
-        logger.set_level(level);
-        logger
+        // It may have changed meanwhile, with nobody to follow it.
+        logger.ask_anew();
     }
 
-    /// The logger of the library, once there is one.
-    pub(crate) fn installed() -> Option<&'static Self> {
-        LOGGER.get()
-    }
-
-    /// Takes a new level, and asks the host anew about every place.
-    pub(crate) fn set_level(&self, level: Level) {
-        self.level.store(level as u32, Ordering::Relaxed);
-        log::set_max_level(level.into());
+    /// Asks the host anew about every place.
+    fn ask_anew(&self) {
+        log::set_max_level(level().into());
         self.places
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         callsite::rebuild_interest_cache();
-    }
-
-    fn level(&self) -> Level {
-        Level::from_number(self.level.load(Ordering::Relaxed)).unwrap_or(Level::Trace)
     }
 
     fn register(&self, callsite: &Callsite) -> Answer {
@@ -248,7 +251,7 @@ impl Subscriber for &'static Logger {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level().into())
+        Some(level().into())
     }
 
     fn event(&self, event: &Event<'_>) {

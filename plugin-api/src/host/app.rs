@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{Level, abi};
+use crate::abi;
 
 /// An app of a plugin.
 ///
@@ -78,14 +78,6 @@ impl App {
                 return;
             }
             left.await;
-        }
-    }
-
-    /// Tells the app the most verbose level in force. It asks its logger anew about each callsite.
-    pub fn set_level(&self, level: Level) {
-        if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the app is not stopped.
-            unsafe { (self.plugin.set_level)(self.app, level as u32) };
         }
     }
 

@@ -16,7 +16,7 @@ pub trait Logger: Send + Sync + 'static {
     type Callsite: Sync + 'static;
 
     /// Takes note of a callsite, and says whether the level in force lets it through. Asked again
-    /// after each [`App::set_level`](super::App::set_level).
+    /// by each [`Plugin::set_level`](super::Plugin::set_level).
     fn register(&self, callsite: &Callsite<'_>) -> (&'static Self::Callsite, bool);
 
     /// Logs an event.

@@ -45,6 +45,14 @@ impl Plugin {
         Ok(Self(plugin))
     }
 
+    /// Tells the library the most verbose level in force, before [`init`](Self::init) and whenever
+    /// it changes, for the rest of the process. It asks its logger anew about each callsite before
+    /// this returns.
+    pub fn set_level(self, level: Level) {
+        // SAFETY: the function may be called at any time.
+        unsafe { (self.0.set_level)(level as u32) };
+    }
+
     /// Starts the app. Blocks until it has started, or failed to; a factory that never returns
     /// blocks for ever.
     ///
@@ -64,7 +72,6 @@ impl Plugin {
             previous_state: init.previous_state.map_or(Slice::NONE, Slice::new),
             generation: init.generation,
             timeout_ms: init.timeout.as_millis().try_into().unwrap_or(u64::MAX),
-            level: init.level as u32,
             worker_threads: init.worker_threads,
         };
         let mut answer = abi::Initialized {
@@ -99,8 +106,6 @@ pub struct Init<'a> {
     pub generation: u64,
     /// How long its start may take; zero for no limit.
     pub timeout: Duration,
-    /// The most verbose level in force.
-    pub level: Level,
     /// How many threads its runtime has.
     pub worker_threads: u32,
 }
