@@ -13,7 +13,7 @@ use clap::{
 };
 
 use self::file::Settings;
-use crate::config::Config;
+use crate::{config::Config, ctl};
 
 pub use self::file::FileError;
 
@@ -26,6 +26,8 @@ pub enum Command {
     Serve(Box<Config>),
     /// Say whether this host would load the library.
     Check(PathBuf),
+    /// Control a host that runs.
+    Ctl(ctl::Args),
     /// Print the settings and where they come from: this text, a configuration file.
     PrintConfig(String),
 }
@@ -43,6 +45,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let Args { action, config, .. } = Args::from_arg_matches(&matches)?;
     match (action, config) {
         (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
+        (Some(Action::Ctl(args)), _) => Ok(Command::Ctl(args)),
         (None, None) => finish(command, &matches, &Settings::new()),
         (None, Some(path)) => {
             let settings = file::read(path, &Args::command())?;
@@ -121,6 +124,8 @@ enum Action {
         #[arg(value_name = "FILE.so")]
         file: PathBuf,
     },
+    /// Control a host that runs with --control
+    Ctl(ctl::Args),
 }
 
 fn with_variable(arg: Arg) -> Arg {
@@ -246,6 +251,7 @@ mod tests {
             ("plugins", "/srv/plugins", "\"/srv/plugins\""),
             ("bind", "localhost:0", "[\"localhost:0\"]"),
             ("log-level", "warning,shop=debug", "\"warning,shop=debug\""),
+            ("control", "unix:/run/host.sock", "\"unix:/run/host.sock\""),
             ("mount", "/=hello", "[\"/=hello\"]"),
             ("state-dir", "/var/lib/host", "\"/var/lib/host\""),
             ("threads", "3", "3"),

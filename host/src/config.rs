@@ -8,9 +8,9 @@ use plugin_api::level::Directives;
 
 use self::value::{body_size, duration, header_bytes, positive_duration};
 
-pub use self::value::{Address, Mount, ValueError};
+pub use self::value::{Address, ControlSocket, Mount, ValueError};
 
-mod value;
+pub(crate) mod value;
 
 /// The settings of a host that serves.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,11 @@ pub struct Config {
     /// and for single targets or plugins NAME=LEVEL, as in info,shop=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Directives,
+
+    /// Unix socket on which `host ctl` reaches this host, for its own user only, as in
+    /// unix:/run/host.sock [default: none]
+    #[arg(long, value_name = "unix:PATH")]
+    pub control: Option<ControlSocket>,
 
     /// Serve a plugin below a path, such as /shop=shop (repeatable, or separated by commas), in
     /// place of the path that it asks for

@@ -3,11 +3,13 @@
 //!
 //! `main` reads the command line ([`cli`]) and calls [`server`], which binds the sockets, starts
 //! the [`plugin`] reloader, and hands each connection to [`http`]. What host and plugins log goes
-//! through [`log`].
+//! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
 
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod ctl;
 pub mod http;
 pub mod log;
 pub mod plugin;

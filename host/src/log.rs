@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod escape;
 pub mod fields;
 pub mod filter;
+pub mod level;
 pub mod origin;
 pub mod text;
 

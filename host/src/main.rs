@@ -2,12 +2,13 @@
 
 use std::{env, process::ExitCode};
 
-use host::{check, cli, server};
+use host::{check, cli, ctl, server};
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os()) {
         Ok(cli::Command::Serve(config)) => server::run(&config),
         Ok(cli::Command::Check(file)) => check::run(&file),
+        Ok(cli::Command::Ctl(args)) => ctl::run(&args),
         Ok(cli::Command::PrintConfig(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

@@ -21,8 +21,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Address, Config},
+    control::{ControlError, ControlListener, verbs::Control},
     http::{connection::Protocol, dispatch::Dispatch, listener},
-    log::{self, filter::Filter},
+    log::{self, filter::Filter, level::Levels},
     plugin::{
         registry::Registry,
         reloader::{Options, Reloader},
@@ -62,6 +63,14 @@ pub fn run(config: &Config) -> ExitCode {
 async fn serve(config: &Config, filter: Filter) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let listeners = bind(&config.bind)?;
+    let levels = Levels::start(filter.clone());
+    let bound = config
+        .control
+        .as_ref()
+        .map(|socket| ControlListener::bind(socket.path()));
+    let _control = bound
+        .transpose()?
+        .map(|control| control.start(Control { levels }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
     let plugins = Plugins::load(config, filter, Arc::clone(&registry)).await?;
@@ -269,6 +278,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The control socket cannot be had.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// There are no threads.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
     vec,
@@ -50,6 +51,37 @@ impl ToSocketAddrs for Address {
     }
 }
 
+// === impl ControlSocket ===
+
+/// Where the host is controlled: a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket(PathBuf);
+
+impl ControlSocket {
+    /// The path of the socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for ControlSocket {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self(path.into())),
+            _ => Err(ValueError::ControlSocket(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ControlSocket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "unix:{}", self.0.display())
+    }
+}
+
 // === impl Mount ===
 
 /// A path prefix and the plugin that serves what is below it.
@@ -87,6 +119,9 @@ pub enum ValueError {
         "{0:?} is not an address, expected ADDRESS:PORT, as in 127.0.0.1:8000, [::1]:8000 or localhost:8000"
     )]
     Address(String),
+    /// Not a Unix socket.
+    #[error("{0:?} is not a control socket, expected unix:PATH, as in unix:/run/host.sock")]
+    ControlSocket(String),
     /// Not a path and a plugin.
     #[error(
         "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
@@ -171,7 +206,7 @@ pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
 }
 
 /// At most a year: adding a longer time to a clock may overflow.
-pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     let time = humantime::parse_duration(text).map_err(|reason| ValueError::Time {
         text: text.to_owned(),
         reason,
@@ -185,7 +220,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     Ok(time)
 }
 
-pub(super) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     match duration(text)? {
         Duration::ZERO => Err(ValueError::TimeRange {
             time: text.to_owned(),
@@ -233,6 +268,19 @@ mod tests {
             .unwrap()
             .collect();
         assert_eq!(resolved, [SocketAddr::from(([127, 0, 0, 1], 8000))]);
+    }
+
+    #[test]
+    fn control_sockets_are_unix_sockets() {
+        let socket: ControlSocket = "unix:run/host.sock".parse().unwrap();
+        assert_eq!(socket.path(), Path::new("run/host.sock"));
+        assert_eq!(socket.to_string(), "unix:run/host.sock");
+        for bad in ["", "unix:", "/run/host.sock", "127.0.0.1:9000"] {
+            assert_eq!(
+                bad.parse::<ControlSocket>(),
+                Err(ValueError::ControlSocket(bad.to_owned()))
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,161 @@
+//! What can be asked on the control socket: one function each, and the table that finds it.
+//!
+//! A verb takes and gives JSON. It sends a message to whoever owns what it is about, and answers
+//! with what came of it.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use plugin_api::level::{Directives, LevelError};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time;
+
+use crate::{
+    config::{ValueError, value::positive_duration},
+    log::level::{Levels, SetLevel, State},
+};
+
+/// Those who can do what is asked.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// The log level.
+    pub levels: Levels,
+}
+
+/// Finds the verb for a request.
+async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Refusal> {
+    let (head, body) = request.into_parts();
+    let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
+    match (&head.method, path.as_slice()) {
+        (&Method::GET, ["log-level"]) => log_level(control).await,
+        (&Method::PUT, ["log-level"]) => set_log_level(control, read(body).await?).await,
+        (_, ["log-level"]) => Err(Refusal::Method("GET, PUT")),
+        _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
+    }
+}
+
+/// `GET /log-level`: what is in force, and until when.
+async fn log_level(control: &Control) -> Result<Value, Refusal> {
+    let state = control.levels.state().await.ok_or(Refusal::Stopping)?;
+    Ok(describe(&state))
+}
+
+/// `PUT /log-level`: changes what is in force, in the host and every generation, before it answers
+/// with what was, and is.
+async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, Refusal> {
+    let directives: Directives = wanted.level.parse()?;
+    let lasts = wanted.lasts.as_deref().map(positive_duration).transpose()?;
+    let by = "ctl";
+    let was = control
+        .levels
+        .set(SetLevel {
+            directives,
+            lasts,
+            by,
+        })
+        .await
+        .ok_or(Refusal::Stopping)?;
+    let mut answer = log_level(control).await?;
+    answer["was"] = was.to_string().into();
+    Ok(answer)
+}
+
+/// The body of `PUT /log-level`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedLevel {
+    level: String,
+    #[serde(rename = "for")]
+    lasts: Option<String>,
+}
+
+fn describe(state: &State) -> Value {
+    let mut answer = json!({ "level": state.directives.to_string() });
+    if let Some((until, then)) = &state.until {
+        answer["until"] = humantime::format_rfc3339_seconds(*until).to_string().into();
+        answer["then"] = then.to_string().into();
+    }
+    answer
+}
+
+/// Answers a request.
+///
+/// # Errors
+///
+/// Never: what goes wrong is answered.
+pub async fn answer(
+    control: &Control,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, allow, answer) = match verb(control, request).await {
+        Ok(answer) => (StatusCode::OK, None, answer),
+        Err(refusal) => {
+            let allow = match refusal {
+                Refusal::Method(allow) => Some(HeaderValue::from_static(allow)),
+                _ => None,
+            };
+            let answer = json!({ "error": refusal.to_string() });
+            (refusal.status(), allow, answer)
+        }
+    };
+    let mut response = Response::new(Full::from(format!("{answer}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(allow.map(|allow| (ALLOW, allow)));
+    Ok(response)
+}
+
+/// The body of a request, as JSON of the verb's form.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
+    let collected = time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    let Ok(Ok(body)) = collected else {
+        return Err(Refusal::Incomplete);
+    };
+    Ok(serde_json::from_slice(&body.to_bytes())?)
+}
+
+/// A request that is not done.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the request's body is not what was expected: {0}")]
+    Body(#[from] serde_json::Error),
+    #[error("the request's body did not come, or is larger than {MAX_BODY} bytes")]
+    Incomplete,
+    #[error(transparent)]
+    Level(#[from] LevelError),
+    #[error("the method is not one of this path's, expected one of {0}")]
+    Method(&'static str),
+    #[error("there is no {0:?} here, expected /log-level")]
+    NotFound(String),
+    #[error("the host is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The largest body that a verb takes, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// How long a body may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,158 @@
+//! `host ctl`: what a person at a terminal asks of a running host, by its control socket.
+
+use std::{io, process::ExitCode, time::Duration};
+
+use bytes::Bytes;
+use clap::Subcommand;
+use http::{Method, Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use plugin_api::level::Directives;
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, runtime::Builder};
+
+use crate::config::{ControlSocket, value::positive_duration};
+
+/// What to ask, and whom.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The control socket of the host
+    #[arg(
+        long,
+        value_name = "unix:PATH",
+        env = "HOST_CONTROL",
+        hide_env_values = true
+    )]
+    control: ControlSocket,
+
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What can be asked. Each has its request and its way to be printed.
+#[derive(Clone, Debug, Subcommand)]
+enum Verb {
+    /// Show the log level in force, or change it for the host and every plugin, at once
+    LogLevel {
+        /// What is to be in force: as the host's --log-level
+        level: Option<Directives>,
+        /// Go back after this time, as in 5m
+        #[arg(long = "for", value_name = "TIME", requires = "level", value_parser = positive_duration)]
+        lasts: Option<Duration>,
+    },
+}
+
+impl Verb {
+    fn request(&self) -> Result<Request<Full<Bytes>>, CtlError> {
+        let (method, path, body) = match self {
+            Self::LogLevel { level: None, .. } => (Method::GET, "/log-level", None),
+            Self::LogLevel {
+                level: Some(level),
+                lasts,
+            } => {
+                let lasts = lasts.map(|lasts| humantime::format_duration(lasts).to_string());
+                let body = json!({ "level": level.to_string(), "for": lasts });
+                (Method::PUT, "/log-level", Some(body))
+            }
+        };
+        let body = body.map_or_else(Full::default, |body| Full::from(body.to_string()));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "host");
+        request.body(body).map_err(CtlError::Request)
+    }
+
+    /// The answer for people.
+    fn print(&self, answer: &Value) -> String {
+        let text = |key: &str| answer[key].as_str();
+        match self {
+            Self::LogLevel { .. } => {
+                let level = text("level").unwrap_or_default();
+                let was = text("was").map_or_else(String::new, |was| format!(" (was {was})"));
+                let until = text("until").zip(text("then"));
+                let until = until.map_or_else(String::new, |(until, then)| {
+                    format!(" until {until}, then {then}")
+                });
+                format!("{level}{until}{was}")
+            }
+        }
+    }
+}
+
+/// Asks, and prints the answer. The result is for `main`: 0, or 1 when it was not done.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match ask(args) {
+        Ok(answer) if args.json => println!("{answer}"),
+        Ok(answer) => println!("{}", args.verb.print(&answer)),
+        Err(error) => {
+            let cause = std::error::Error::source(&error);
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            eprintln!("error: {error}{cause}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn ask(args: &Args) -> Result<Value, CtlError> {
+    let request = args.verb.request()?;
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let exchanged = runtime.map_err(CtlError::Runtime)?.block_on(async {
+        let stream = UnixStream::connect(args.control.path())
+            .await
+            .map_err(|source| CtlError::Connect {
+                socket: args.control.clone(),
+                source,
+            })?;
+        exchange(stream, request).await.map_err(CtlError::Exchange)
+    });
+    let (status, body) = exchanged?;
+    let answer: Value = serde_json::from_slice(&body).map_err(CtlError::Answer)?;
+    match answer["error"].as_str() {
+        Some(error) if !status.is_success() => Err(CtlError::Refused(error.to_owned())),
+        _ => Ok(answer),
+    }
+}
+
+async fn exchange(
+    stream: UnixStream,
+    request: Request<Full<Bytes>>,
+) -> hyper::Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
+    };
+    tokio::select! {
+        exchanged = exchange => exchanged,
+        Err(error) = connection => Err(error),
+    }
+}
+
+/// A request that was not done.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    #[error("the host's answer is not JSON; is --control the socket of a host?")]
+    Answer(#[source] serde_json::Error),
+    #[error("cannot reach a host on {socket}: is it running with --control {socket}?")]
+    Connect {
+        socket: ControlSocket,
+        source: io::Error,
+    },
+    #[error("the connection to the host failed")]
+    Exchange(#[source] hyper::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("this cannot be asked")]
+    Request(#[source] http::Error),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+}
