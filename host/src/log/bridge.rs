@@ -11,7 +11,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        LazyLock, OnceLock, PoisonError, RwLock,
+        LazyLock, Once, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -97,6 +97,7 @@ pub fn intern(text: &str) -> &'static str {
 /// A callsite of a plugin, as the host's `tracing` knows it.
 #[derive(Debug)]
 pub struct Site {
+    registered: Once,
     enabled: AtomicBool,
     metadata: OnceLock<Metadata<'static>>,
 }
@@ -105,18 +106,14 @@ impl Site {
     fn of(plugin: &'static str, callsite: &Callsite<'_>) -> &'static Self {
         let key = (plugin, Description::of(callsite));
         let known = |sites: &Sites| sites.sites.get(&key).copied();
-        if let Some(site) = known(&SITES.read().unwrap_or_else(PoisonError::into_inner)) {
-            return site;
-        }
-        let site = {
+        let site = known(&SITES.read().unwrap_or_else(PoisonError::into_inner));
+        let site = site.unwrap_or_else(|| {
             let mut sites = SITES.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(site) = known(&sites) {
-                return site;
-            }
-            sites.add(plugin, callsite)
-        };
-        // Not under the lock: the filter asks whose callsite it is.
-        callsite::register(site);
+            known(&sites).unwrap_or_else(|| sites.add(plugin, callsite))
+        });
+        // Not under the lock: the filter asks whose callsite it is. Whoever finds the site waits
+        // until it is known whether it is wanted, so that no first line is lost.
+        site.registered.call_once(|| callsite::register(site));
         site
     }
 
@@ -220,6 +217,7 @@ impl Sites {
             fields: fields.clone(),
         };
         let site: &'static Site = Box::leak(Box::new(Site {
+            registered: Once::new(),
             enabled: AtomicBool::new(false),
             metadata: OnceLock::new(),
         }));

@@ -135,12 +135,22 @@ impl Logger {
     }
 
     fn register_metadata(&self, metadata: &'static Metadata<'static>) -> Answer {
+        let answer = self.ask(metadata);
+        let mut callsites = self
+            .callsites
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        callsites.insert(address(metadata), answer);
+        answer
+    }
+
+    fn ask(&self, metadata: &Metadata<'_>) -> Answer {
         let fields: Vec<_> = metadata
             .fields()
             .iter()
             .map(|field| Slice::new(field.name().as_bytes()))
             .collect();
-        let answer = self.register(&Callsite {
+        self.register(&Callsite {
             size: size_of::<Callsite>(),
             level: Level::of(metadata) as u32,
             kind: if metadata.is_span() {
@@ -155,13 +165,7 @@ impl Logger {
             fields: fields.as_ptr(),
             fields_len: fields.len(),
             line: metadata.line().unwrap_or(0),
-        });
-        let mut callsites = self
-            .callsites
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        callsites.insert(address(metadata), answer);
-        answer
+        })
     }
 
     fn known(&self, metadata: &Metadata<'_>) -> Option<Answer> {
@@ -246,8 +250,13 @@ impl Subscriber for &'static Logger {
         }
     }
 
+    // Asked while another thread registers the callsite, and by `enabled!`.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.known(metadata).is_some_and(|answer| answer.wanted)
+        metadata.is_event()
+            && self
+                .known(metadata)
+                .unwrap_or_else(|| self.ask(metadata))
+                .wanted
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -255,9 +264,9 @@ impl Subscriber for &'static Logger {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let Some(answer) = self.known(event.metadata()) else {
-            return;
-        };
+        let metadata = event.metadata();
+        let answer = self.known(metadata);
+        let answer = answer.unwrap_or_else(|| self.register_metadata(metadata));
         Values::collect(|values| {
             event.record(values);
             self.send(answer, values);
