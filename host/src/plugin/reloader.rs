@@ -162,6 +162,13 @@ impl Reloader {
     /// Starts what is new, where its name and mounts are free.
     fn admit(&mut self, candidate: Candidate) {
         let name = bridge::intern(&candidate.manifest.name);
+        if let Some(other) = self
+            .served_from(&candidate.path)
+            .filter(|&other| other != name)
+        {
+            info!(plugin = other, file = %candidate.path.display(), by = name, "Removed, the library is another plugin now");
+            self.forget(other);
+        }
         let hash = candidate.snapshot.hash();
         let mounts = self.mounts(name, &candidate.manifest.mount);
         if let Err(error) = self.free(name, &mounts, &candidate.path) {
@@ -289,12 +296,7 @@ impl Reloader {
 
     async fn removed(&mut self, path: &Path) {
         self.waiting.remove(path);
-        let Some(name) = self
-            .apps
-            .iter()
-            .find(|(_, app)| app.library == path)
-            .map(|(&name, _)| name)
-        else {
+        let Some(name) = self.served_from(path) else {
             return;
         };
         // Under another name the library may be there already: then it takes over without a gap.
@@ -310,13 +312,25 @@ impl Reloader {
             }
         }
         info!(plugin = name, file = %path.display(), "Removed");
-        self.apps.remove(name);
-        if let Some(generation) = self.registry.remove(name) {
-            self.retire(generation);
-        }
+        self.forget(name);
         // What wanted the name or the mount may have it now.
         for path in std::mem::take(&mut self.waiting) {
             self.present(path, 0).await;
+        }
+    }
+
+    /// The app whose library is at `path`.
+    fn served_from(&self, path: &Path) -> Option<&'static str> {
+        let mut apps = self.apps.iter();
+        apps.find(|(_, app)| app.library == path)
+            .map(|(&name, _)| name)
+    }
+
+    /// Ends an app whose library is gone.
+    fn forget(&mut self, name: &'static str) {
+        self.apps.remove(name);
+        if let Some(generation) = self.registry.remove(name) {
+            self.retire(generation);
         }
     }
 
