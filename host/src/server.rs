@@ -230,10 +230,7 @@ impl Plugins {
     async fn stop(self, patience: Duration) {
         let _ = self.stop.send(patience);
         let _ = self.reloader.await;
-        // A loader that hangs may still hold it: then the next server sweeps it up.
-        if let Some(store) = Arc::into_inner(self.store)
-            && let Err(error) = store.remove()
-        {
+        if let Err(error) = self.store.remove() {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "Cannot remove the copies of libraries"

@@ -117,9 +117,9 @@ impl Store {
     /// # Errors
     ///
     /// When something in the folder cannot be removed.
-    pub fn remove(self) -> Result<(), StoreError> {
+    pub fn remove(&self) -> Result<(), StoreError> {
         fs::remove_dir_all(&self.folder).map_err(|source| StoreError::Remove {
-            path: self.folder,
+            path: self.folder.clone(),
             source,
         })
     }
