@@ -1,0 +1,210 @@
+//! Notes over JSON: an app with state, a background task, timers and a connection of its own.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /notes/` | lists the notes |
+//! | `POST /notes/` | adds one: `{"text": "...", "expires_in_ms": 60000}`, the second optional |
+//! | `GET`, `PUT`, `DELETE /notes/1` | reads, replaces, removes one |
+//! | `GET /notes/after?ms=100` | lists the notes after a while |
+//! | `GET /notes/self` | asks this server for the notes, over TCP |
+//!
+//! The notes are gone when the server stops, or when a new version of this plugin takes over.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::{StatusCode, header::LOCATION, request::Parts},
+    response::IntoResponse,
+    routing::get,
+};
+use plugin_api::Context;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{self, Instant},
+};
+use tracing::{debug, info, warn};
+
+plugin_api::export_app!(app);
+
+/// Runs once, in the plugin's own runtime. What it spawns ends with the plugin.
+fn app(context: Context) -> Router {
+    let notes = Notes {
+        mount: context.mount().into(),
+        state: Arc::default(),
+    };
+    let sweeper = tokio::spawn(sweep(notes.clone()));
+    context.on_shutdown(async move {
+        sweeper.abort();
+        info!("The sweeper has ended");
+    });
+    Router::new()
+        .route("/", get(list).post(add))
+        .route("/{id}", get(read).put(replace).delete(remove))
+        .route("/after", get(after))
+        .route("/self", get(ask_self))
+        .with_state(notes)
+}
+
+#[derive(Clone)]
+struct Notes {
+    mount: Arc<str>,
+    state: Arc<Mutex<Store>>,
+}
+
+#[derive(Default)]
+struct Store {
+    last_id: u64,
+    notes: BTreeMap<u64, Note>,
+}
+
+#[derive(Clone, Serialize)]
+struct Note {
+    id: u64,
+    text: String,
+    #[serde(skip)]
+    expires: Option<Instant>,
+}
+
+/// What a client sends.
+#[derive(Deserialize)]
+struct Draft {
+    text: String,
+    expires_in_ms: Option<u32>,
+}
+
+impl Notes {
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Draft {
+    fn into_note(self, id: u64) -> Note {
+        let left = |ms: u32| Instant::now() + Duration::from_millis(ms.into());
+        Note {
+            id,
+            text: self.text,
+            expires: self.expires_in_ms.map(left),
+        }
+    }
+}
+
+async fn list(State(notes): State<Notes>) -> Json<Vec<Note>> {
+    Json(notes.lock().notes.values().cloned().collect())
+}
+
+async fn add(State(notes): State<Notes>, Json(draft): Json<Draft>) -> impl IntoResponse {
+    let note = {
+        let mut store = notes.lock();
+        store.last_id += 1;
+        let note = draft.into_note(store.last_id);
+        store.notes.insert(note.id, note.clone());
+        note
+    };
+    info!(note.id, "Note added");
+    // The app sees paths below its mount; its links need the whole.
+    let location = format!("{}/{}", notes.mount.trim_end_matches('/'), note.id);
+    (StatusCode::CREATED, [(LOCATION, location)], Json(note))
+}
+
+async fn read(State(notes): State<Notes>, Path(id): Path<u64>) -> Result<Json<Note>, StatusCode> {
+    let note = notes.lock().notes.get(&id).cloned();
+    note.map(Json).ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn replace(
+    State(notes): State<Notes>,
+    Path(id): Path<u64>,
+    Json(draft): Json<Draft>,
+) -> Result<Json<Note>, StatusCode> {
+    let mut store = notes.lock();
+    let note = store.notes.get_mut(&id).ok_or(StatusCode::NOT_FOUND)?;
+    *note = draft.into_note(id);
+    Ok(Json(note.clone()))
+}
+
+async fn remove(State(notes): State<Notes>, Path(id): Path<u64>) -> StatusCode {
+    match notes.lock().notes.remove(&id) {
+        Some(_) => StatusCode::NO_CONTENT,
+        None => StatusCode::NOT_FOUND,
+    }
+}
+
+#[derive(Deserialize)]
+struct After {
+    ms: u32,
+}
+
+/// Timers work, as in any tokio program.
+async fn after(notes: State<Notes>, Query(After { ms }): Query<After>) -> Json<Vec<Note>> {
+    time::sleep(Duration::from_millis(ms.into())).await;
+    list(notes).await
+}
+
+/// Connections work too: this asks the server that the request came in on. Only on this machine: a
+/// server that connects to wherever a client says can be turned against others.
+async fn ask_self(
+    State(notes): State<Notes>,
+    request: Parts,
+) -> Result<String, (StatusCode, String)> {
+    let authority = authority(&request)
+        .filter(|authority| {
+            authority.starts_with("127.0.0.1:") || authority.starts_with("localhost:")
+        })
+        .ok_or((
+            StatusCode::BAD_REQUEST,
+            "the host is not 127.0.0.1 or localhost, with a port".to_owned(),
+        ))?;
+    let path = format!("{}/", notes.mount.trim_end_matches('/'));
+    fetch(authority, &path).await.map_err(|error| {
+        warn!(%error, authority, "Asking this server failed");
+        (StatusCode::BAD_GATEWAY, error.to_string())
+    })
+}
+
+/// The host that the client asked for: of the target in HTTP/2, a header in HTTP/1.1.
+fn authority(request: &Parts) -> Option<&str> {
+    let header = || request.headers.get("host")?.to_str().ok();
+    request
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or_else(header)
+}
+
+/// The whole response, as it comes over the wire.
+async fn fetch(authority: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(authority).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    Ok(response)
+}
+
+/// Removes expired notes, until the plugin ends.
+async fn sweep(notes: Notes) {
+    let mut ticks = time::interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        notes.lock().notes.retain(|id, note| {
+            let is_left = note.expires.is_none_or(|expires| expires > now);
+            if !is_left {
+                debug!(id, "Note expired");
+            }
+            is_left
+        });
+    }
+}
