@@ -1,0 +1,40 @@
+//! The test harness: starts the real `host` with real plugins, and talks to it over real sockets.
+//!
+//! ```no_run
+//! use host_tests::{Library, Setup};
+//!
+//! # async fn test() {
+//! let host = Setup::new().plugin("versioned").arg("--log-level=debug").start().await;
+//! host.folder().put("libversioned.so", &Library::version("v2"));
+//! host.serves("/versioned", "v2").await;
+//! host.log().eventually("generation=2").await;
+//! # }
+//! ```
+//!
+//! - [`Library`]: a plugin's `.so`, built by Cargo when it is missing or old, and the bad ones.
+//! - [`Folder`]: a plugins folder, and how files get into it.
+//! - [`Setup`]: how to start a host. Each test starts its own.
+//! - [`Host`]: a running one. It is killed when the test ends; after a panic its log is shown.
+//! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
+//! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
+
+mod artifacts;
+mod connection;
+mod folder;
+mod host;
+mod library;
+mod lines;
+mod patience;
+mod setup;
+mod wire;
+
+pub use self::{
+    connection::{Connection, Reply, RequestBody, empty, full},
+    folder::Folder,
+    host::Host,
+    library::Library,
+    lines::{Line, Lines},
+    patience::{eventually, patience, within},
+    setup::{Exit, Setup},
+    wire::Wire,
+};

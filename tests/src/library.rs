@@ -1,0 +1,157 @@
+//! The libraries that tests put into plugins folders: plugins, copies of them that differ in some bytes, and bad ones.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use memchr::memmem;
+
+use crate::artifacts;
+
+/// The bytes of a library.
+#[derive(Clone, Debug)]
+pub struct Library(Arc<[u8]>);
+
+impl Library {
+    /// An example plugin (a folder of `plugins`) or a fixture (one of `tests/fixtures`).
+    #[must_use]
+    pub fn plugin(name: &str) -> Self {
+        static READ: Mutex<BTreeMap<String, Library>> = Mutex::new(BTreeMap::new());
+        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = read.entry(name.to_owned()).or_insert_with(|| {
+            Self::new(fs::read(artifacts::plugin(name)).expect("cargo built it"))
+        });
+        library.clone()
+    }
+
+    /// The fixture that answers `version`.
+    #[must_use]
+    pub fn version(version: &str) -> Self {
+        Self::plugin("versioned").marked(version)
+    }
+
+    /// A plugin that is built with `panic = "abort"`.
+    #[must_use]
+    pub fn aborting() -> Self {
+        Self::new(fs::read(artifacts::aborting_plugin()).expect("cargo built it"))
+    }
+
+    /// A program: the host itself.
+    #[must_use]
+    pub fn executable() -> Self {
+        Self::new(fs::read(artifacts::host()).expect("cargo built it"))
+    }
+
+    /// A shared object that is no plugin, in C.
+    #[must_use]
+    pub fn foreign() -> Self {
+        static FOREIGN: LazyLock<Library> = LazyLock::new(|| {
+            let folder = tempfile::tempdir_in(artifacts::temporary())
+                .expect("the target folder is writable");
+            let path = folder.path().join("libforeign.so");
+            let mut command = Command::new("cc");
+            command
+                .args(["-shared", "-fPIC", "-x", "c", "-", "-o"])
+                .arg(&path)
+                .stdin(Stdio::piped());
+            let mut compiler = command
+                .spawn()
+                .expect("Rust needs a C compiler to link, so there is one");
+            let source = b"int answer(void) { return 42; }";
+            compiler
+                .stdin
+                .take()
+                .expect("it is piped")
+                .write_all(source)
+                .expect("the compiler reads");
+            assert!(compiler.wait().expect("the compiler was started").success());
+            Library::new(fs::read(path).expect("the compiler wrote it"))
+        });
+        FOREIGN.clone()
+    }
+
+    /// A file of these bytes.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into().into())
+    }
+
+    /// The bytes of the file.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The fixture with another mark: the 27 bytes behind `MARK=`, which it reads when it runs.
+    ///
+    /// # Panics
+    ///
+    /// When it has none, or `mark` is longer.
+    #[must_use]
+    pub fn marked(&self, mark: &str) -> Self {
+        assert!(mark.len() <= 27, "{mark:?} is too long");
+        self.replaced(
+            "MARK=unmarked                   ",
+            &format!("MARK={mark:27}"),
+        )
+    }
+
+    /// The plugin with another fact in its manifest, such as its name. The manifest stays as long as it is: the name of
+    /// the compiler gives or takes the difference.
+    ///
+    /// # Panics
+    ///
+    /// When it has no manifest, not this fact in it, or the difference is too large.
+    #[must_use]
+    pub fn with_fact(&self, key: &str, value: &str) -> Self {
+        // An ELF note: the sizes of owner and content, the type, the owner, the content.
+        const START: &[u8] = b"\x01\0\0\0host\0\0\0\0abi=";
+        let mut bytes = self.0.to_vec();
+        let note = memmem::find(&bytes, START).expect("the library has a manifest");
+        let (len, start) = (&bytes[note - 4..note], note + START.len() - b"abi=".len());
+        let len = u32::from_ne_bytes(len.try_into().expect("it is 4 bytes")) as usize;
+        let manifest = String::from_utf8(bytes[start..][..len].to_vec()).expect("it is text");
+        assert!(manifest.contains(&format!("{key}=")), "{manifest}");
+
+        let is_other =
+            |line: &&str| !line.starts_with(&format!("{key}=")) && !line.starts_with("rustc=");
+        let mut changed: String = manifest
+            .lines()
+            .filter(is_other)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        changed += &format!("{key}={value}\nrustc=");
+        let compiler = len
+            .checked_sub(changed.len() + 1)
+            .expect("the value is short");
+        changed += &format!("{}\n", "x".repeat(compiler));
+        bytes[start..][..len].copy_from_slice(changed.as_bytes());
+        Self::new(bytes)
+    }
+
+    /// The library with other bytes of the same length wherever `from` is.
+    ///
+    /// # Panics
+    ///
+    /// When it is nowhere, or the lengths differ.
+    #[must_use]
+    pub fn replaced(&self, from: &str, to: &str) -> Self {
+        let mut bytes = self.0.to_vec();
+        let places: Vec<_> = memmem::find_iter(&self.0[..], from).collect();
+        assert!(!places.is_empty(), "{from:?} is not in the library");
+        for place in places {
+            bytes[place..][..from.len()].copy_from_slice(to.as_bytes());
+        }
+        Self::new(bytes)
+    }
+
+    /// The first bytes of it.
+    #[must_use]
+    pub fn truncated(&self, len: usize) -> Self {
+        Self::new(&self.0[..len])
+    }
+}

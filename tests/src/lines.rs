@@ -1,0 +1,132 @@
+//! What a host prints, line by line as it comes.
+
+use std::{
+    fmt::Display,
+    io::{BufRead, BufReader, Read},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use crate::eventually;
+
+/// The lines of a stream so far. A thread reads them, so that the host never waits.
+#[derive(Clone, Debug)]
+pub struct Lines(Arc<Mutex<Output>>);
+
+#[derive(Debug, Default)]
+struct Output {
+    lines: Vec<String>,
+    is_closed: bool,
+}
+
+impl Lines {
+    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
+        let lines = Self(Arc::default());
+        let writer = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                writer
+                    .lock()
+                    .lines
+                    .push(String::from_utf8_lossy(&line).into_owned());
+            }
+            writer.lock().is_closed = true;
+        });
+        lines
+    }
+
+    /// The lines so far.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        self.lock().lines.clone()
+    }
+
+    /// The lines so far that contain every one of `parts`.
+    #[must_use]
+    pub fn with(&self, parts: &[&str]) -> Vec<String> {
+        let has_parts = |line: &&String| parts.iter().all(|part| line.contains(part));
+        self.lock()
+            .lines
+            .iter()
+            .filter(has_parts)
+            .cloned()
+            .collect()
+    }
+
+    /// The first line that contains every one of `parts`, once there is one.
+    pub async fn eventually(&self, parts: &[&str]) -> String {
+        let what = format!("a line with {parts:?}");
+        eventually(&what, async || self.with(parts).into_iter().next()).await
+    }
+
+    /// The line with the number `index`, from 0, once there is one.
+    pub async fn nth(&self, index: usize) -> String {
+        let what = format!("line {index}");
+        eventually(&what, async || self.lock().lines.get(index).cloned()).await
+    }
+
+    /// Returns when the stream is at its end.
+    pub async fn closed(&self) {
+        eventually("the end of the output", async || {
+            self.lock().is_closed.then_some(())
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line of the log, in its parts: `TIME LEVEL SOURCE: TARGET: TEXT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `INFO`, for instance.
+    pub level: String,
+    /// The plugin's name, or `host`.
+    pub source: String,
+    /// The target.
+    pub target: String,
+    /// The message, the fields and the spans.
+    pub text: String,
+}
+
+impl Line {
+    /// The parts of a line.
+    ///
+    /// # Panics
+    ///
+    /// When it is no line of a log.
+    #[must_use]
+    pub fn parse(line: &str) -> Self {
+        Self::try_parse(line).unwrap_or_else(|| panic!("no line of a log: {line:?}"))
+    }
+
+    fn try_parse(line: &str) -> Option<Self> {
+        let (time, rest) = line.split_once(' ')?;
+        let (level, rest) = rest.split_once(' ')?;
+        let (source, rest) = rest.trim_start().split_once(": ")?;
+        let (target, text) = rest.split_once(": ")?;
+        let is_time = time.len() == 27 && time.ends_with('Z');
+        is_time.then(|| Self {
+            level: level.into(),
+            source: source.into(),
+            target: target.into(),
+            text: text.into(),
+        })
+    }
+
+    /// Whether it comes from the host itself.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.source == "host"
+    }
+}
+
+impl Display for Lines {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.all()
+            .iter()
+            .try_for_each(|line| writeln!(formatter, "{line}"))
+    }
+}

@@ -1,0 +1,44 @@
+//! Waiting for a condition: as short as can be, and long enough for a slow machine.
+
+use std::{env, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long to wait for what must happen: `HOST_TEST_PATIENCE` seconds, or 20.
+#[must_use]
+pub fn patience() -> Duration {
+    let seconds = env::var("HOST_TEST_PATIENCE").ok();
+    Duration::from_secs(
+        seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(20),
+    )
+}
+
+/// What the future gives.
+///
+/// # Panics
+///
+/// When patience ends first; `what` says what did not happen.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(patience(), future).await {
+        Ok(done) => done,
+        Err(_) => panic!("in vain: {what}"),
+    }
+}
+
+/// What `probe` gives, once it gives something.
+///
+/// # Panics
+///
+/// As [`within`].
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "in vain: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

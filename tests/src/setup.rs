@@ -1,0 +1,147 @@
+//! How a test starts a host, and how one ended.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fmt,
+    process::{Command, Stdio},
+};
+
+use crate::{Folder, Host, Library, Line, Lines, artifacts};
+
+/// A host that is not started yet: on a free port, on a plugins folder of its own, and in the environment of nobody.
+#[derive(Debug)]
+pub struct Setup {
+    folder: Folder,
+    command: Command,
+}
+
+impl Setup {
+    /// A host with an empty plugins folder.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = Folder::new();
+        let mut command = Command::new(artifacts::host());
+        for (name, _) in env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("HOST_") || name.starts_with("RUST_") {
+                command.env_remove(&*name);
+            }
+        }
+        // Variables, which flags of the tests go before.
+        command
+            .env("HOST_PLUGINS", folder.path())
+            .env("HOST_BIND", "127.0.0.1:0")
+            .env("HOST_QUIET_TIME", "50ms");
+        Self { folder, command }
+    }
+
+    /// With the example plugin or fixture of this name in `libNAME.so`.
+    #[must_use]
+    pub fn plugin(self, name: &str) -> Self {
+        self.library(&format!("lib{name}.so"), &Library::plugin(name))
+    }
+
+    /// With a library in a file of this name.
+    #[must_use]
+    pub fn library(self, file: &str, library: &Library) -> Self {
+        self.folder.put(file, library);
+        self
+    }
+
+    /// With an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// With an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// The plugins folder.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Starts the host, which serves when this returns.
+    pub async fn start(self) -> Host {
+        let mut host = self.spawn();
+        host.listening(1).await;
+        host
+    }
+
+    /// Runs the host to its end: for what does not serve.
+    pub async fn run(self) -> Exit {
+        self.spawn().exit().await
+    }
+
+    fn spawn(mut self) -> Host {
+        let command = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cargo built the host");
+        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
+        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        Host::new(child, self.folder, stdout, stderr)
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a host ended, and all that it printed.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    /// The exit code; none after a signal.
+    pub code: Option<i32>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// What it printed to stdout.
+    pub stdout: Vec<String>,
+    /// What it printed to stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Exit {
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> Vec<Line> {
+        self.stderr.iter().map(|line| Line::parse(line)).collect()
+    }
+
+    /// The log of a plugin, or of `host`.
+    #[must_use]
+    pub fn log_of(&self, source: &str) -> Vec<Line> {
+        self.log()
+            .into_iter()
+            .filter(|line| line.source == source)
+            .collect()
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            code,
+            signal,
+            stdout,
+            stderr,
+        } = self;
+        writeln!(formatter, "code {code:?}, signal {signal:?}")?;
+        stdout
+            .iter()
+            .chain(stderr)
+            .try_for_each(|line| writeln!(formatter, "{line}"))
+    }
+}

@@ -1,0 +1,20 @@
+//! The test suite: what the host does, as its users see it. One module for each theme, one test for each statement.
+//!
+//! Every test starts a host of its own, on a free port and a plugins folder of its own, so that they run side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod bad_libraries;
+mod check;
+mod command_line;
+mod http;
+mod lifecycle;
+mod limits;
+mod logging;
+mod mounts;
+mod notes;
+mod panics;
+mod reload;
+mod serving;
+mod streams;
+mod writers;

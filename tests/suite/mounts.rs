@@ -1,0 +1,115 @@
+//! Which plugin gets which path, and what it sees of it.
+
+use host_tests::{Host, Library, Setup};
+
+#[tokio::test]
+async fn the_longest_mount_wins() {
+    let host = shop().await;
+    for (path, mount) in [
+        ("/shop", "/shop"),
+        ("/shop/", "/shop"),
+        ("/shop/carts", "/shop"),
+        ("/shop/cart", "/shop/cart"),
+        ("/shop/cart/7", "/shop/cart"),
+        ("/elsewhere", "/"),
+        ("/", "/"),
+    ] {
+        assert_eq!(host.get(path).await.json()["mount"], mount, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_ends_where_a_segment_ends() {
+    let host = shop().await;
+    for path in ["/shopping", "/shop.html", "/shop%2Fcart", "/sho", "/SHOP"] {
+        assert_eq!(host.get(path).await.json()["mount"], "/", "{path}");
+    }
+    let host = Setup::new().plugin("echo").start().await;
+    assert_eq!(host.get("/echoes").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_app_sees_the_path_below_its_mount_and_the_original() {
+    let host = shop().await;
+    for (path, uri) in [
+        ("/shop/cart", "/"),
+        ("/shop/cart/", "/"),
+        ("/shop/cart/7/items", "/7/items"),
+        ("/shop/cart?q=1", "/?q=1"),
+        ("/shop/cart/a%2Fb?q=/shop/cart", "/a%2Fb?q=/shop/cart"),
+        ("/shop/cart//7", "//7"),
+    ] {
+        let seen = host.get(path).await.json();
+        assert_eq!(
+            (&seen["uri"], &seen["original_path"]),
+            (&uri.into(), &path.into())
+        );
+    }
+    let seen = host.get("/elsewhere?q=1").await.json();
+    assert_eq!(
+        (&seen["uri"], &seen["original_path"]),
+        (&"/elsewhere?q=1".into(), &"/elsewhere?q=1".into())
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_can_be_mounted_in_several_places() {
+    let host = Setup::new()
+        .plugin("echo")
+        .arg("--mount=/a=echo,/b=echo")
+        .start()
+        .await;
+    for mount in ["/a", "/b"] {
+        assert_eq!(host.get(&format!("{mount}/x")).await.json()["mount"], mount);
+    }
+    // In place of where it asks to be.
+    assert_eq!(host.get("/echo/x").await.status, 404);
+}
+
+#[tokio::test]
+async fn two_plugins_with_one_mount_are_an_error_and_the_first_serves() {
+    let host = Setup::new().plugin("echo").start().await;
+    host.folder().put(
+        "libversioned.so",
+        &Library::version("v1").with_fact("mount", "/echo"),
+    );
+    let line = host.log().eventually(&["ERROR", "libversioned.so"]).await;
+    assert!(line.contains("/echo") && line.contains("--mount"), "{line}");
+    assert_eq!(host.get("/echo/x").await.status, 200);
+    // Its turn comes when the first is gone.
+    host.folder().remove("libecho.so");
+    host.serves("/echo", "v1").await;
+}
+
+#[tokio::test]
+async fn a_target_without_a_path_reaches_what_is_mounted_at_the_root() {
+    let host = Setup::new()
+        .plugin("echo")
+        .arg("--mount=/=echo")
+        .start()
+        .await;
+    let mut wire = host.wire().await;
+    wire.send("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let (head, body) = wire.response().await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(body.contains(r#""uri":"*""#), "{body}");
+    wire.send("GET http://example.org/a?b HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        .await;
+    let (_, body) = wire.response().await;
+    assert!(body.contains(r#""uri":"http://example.org/a?b""#), "{body}");
+}
+
+/// The same fixture under three names, so that the answers tell which one it was.
+async fn shop() -> Host {
+    let named = |name: &str, mount: &str| {
+        Library::plugin("echo")
+            .with_fact("name", name)
+            .with_fact("mount", mount)
+    };
+    let setup = Setup::new().library("libroot.so", &named("root", "/"));
+    let setup = setup.library("libshop.so", &named("shop", "/shop"));
+    setup
+        .library("libcart.so", &named("cart", "/shop/cart"))
+        .start()
+        .await
+}

@@ -1,0 +1,129 @@
+//! A panic ends one request, and nothing else.
+
+use host_tests::{Exit, Host, Library, Setup, empty, within};
+use http_body_util::BodyExt;
+use hyper::Request;
+
+#[tokio::test]
+async fn a_panic_in_a_handler_is_500_and_one_line_with_message_and_place() {
+    let host = panics().await;
+    let mut connection = host.http1().await;
+    let reply = connection.get("/panics/handler").await;
+    assert_eq!(reply.status, 500);
+    assert!(
+        !reply.text().contains("panic"),
+        "the client is not told: {}",
+        reply.text()
+    );
+    assert_eq!(connection.get("/panics").await.text(), "fine");
+    has_one_line(&lives_on(host).await, "panic in handler");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_later_poll_is_500() {
+    let host = panics().await;
+    for mut connection in [host.http1().await, host.http2().await] {
+        assert_eq!(connection.get("/panics/later").await.status, 500);
+        assert_eq!(connection.get("/panics").await.text(), "fine");
+    }
+    assert_eq!(count(&lives_on(host).await, "panic in later poll"), 2);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_body_cuts_the_response_off() {
+    let host = panics().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /panics/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    let response = wire.rest().await;
+    assert!(
+        response.contains("first") && !response.ends_with("0\r\n\r\n"),
+        "{response}"
+    );
+
+    let mut http2 = host.http2().await;
+    let request = Request::get("/panics/stream").body(empty()).unwrap();
+    let response = http2.send(request).await.unwrap();
+    assert!(
+        within("the end", response.into_body().collect())
+            .await
+            .is_err()
+    );
+    assert_eq!(http2.get("/panics").await.text(), "fine");
+    assert_eq!(count(&lives_on(host).await, "panic in body stream"), 2);
+}
+
+#[tokio::test]
+async fn a_panic_in_the_drop_of_a_future_harms_nobody() {
+    let host = panics().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /panics/future-drop HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    host.log().eventually(&["future waits"]).await;
+    drop(wire);
+    host.log().eventually(&["panic in drop of future"]).await;
+    has_one_line(&lives_on(host).await, "panic in drop of future");
+}
+
+#[tokio::test]
+async fn a_panic_in_the_drop_of_a_body_harms_nobody() {
+    let host = panics().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /panics/body-drop HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    wire.until("first").await;
+    drop(wire);
+    host.log().eventually(&["panic in drop of body"]).await;
+    has_one_line(&lives_on(host).await, "panic in drop of body");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_task_ends_that_task() {
+    let host = panics().await;
+    assert_eq!(host.get("/panics/task").await.text(), "the task panicked");
+    has_one_line(&lives_on(host).await, "panic in task");
+}
+
+#[tokio::test]
+async fn a_panic_at_the_end_does_not_keep_the_host() {
+    let host = Setup::new()
+        .library(
+            "libpanics.so",
+            &Library::plugin("panics").marked("shutdown"),
+        )
+        .start()
+        .await;
+    has_one_line(&lives_on(host).await, "panic in shutdown");
+}
+
+async fn panics() -> Host {
+    Setup::new().plugin("panics").start().await
+}
+
+/// The host serves, and stops as it should.
+async fn lives_on(host: Host) -> Exit {
+    host.serves("/panics", "fine").await;
+    let exit = host.stop().await;
+    assert_eq!(exit.code, Some(0), "{exit}");
+    exit
+}
+
+fn has_one_line(exit: &Exit, message: &str) {
+    assert_eq!(count(exit, message), 1, "{exit}");
+}
+
+/// How many lines tell of a panic: at level error, from the plugin, with the place.
+fn count(exit: &Exit, message: &str) -> usize {
+    let lines = exit
+        .log_of("panics")
+        .into_iter()
+        .filter(|line| line.text.contains(message));
+    lines
+        .inspect(|line| {
+            assert!(
+                line.level == "ERROR" && line.text.contains("src/lib.rs:"),
+                "{line:?}"
+            )
+        })
+        .count()
+}

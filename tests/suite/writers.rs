@@ -1,0 +1,86 @@
+//! Every way a library gets into the folder.
+
+use std::{fs, os::unix::fs::symlink, process::Command};
+
+use host_tests::{Library, Setup};
+
+#[tokio::test]
+async fn every_way_of_writing_a_file_is_seen() {
+    let host = Setup::new()
+        .library(FILE, &Library::version("v1"))
+        .start()
+        .await;
+    let (folder, other) = (
+        host.folder(),
+        tempfile::tempdir_in(host.folder().path()).unwrap(),
+    );
+    let outside = other.path().join("lib.so");
+    let put = |version: &str| fs::write(&outside, Library::version(version).bytes()).unwrap();
+    let run = |program: &str, args: &[&str]| {
+        let command = Command::new(program)
+            .args(args)
+            .arg(&outside)
+            .arg(folder.join(FILE))
+            .status();
+        assert!(command.unwrap().success(), "{program}");
+    };
+
+    folder.copy(FILE, &Library::version("written over"));
+    host.serves("/versioned", "written over").await;
+
+    for (version, program, args) in [
+        ("cp", "cp", &[][..]),
+        (
+            "cp -f --remove-destination",
+            "cp",
+            &["-f", "--remove-destination"],
+        ),
+        ("install", "install", &[]),
+        ("mv", "mv", &[]),
+    ] {
+        put(version);
+        run(program, args);
+        host.serves("/versioned", version).await;
+    }
+
+    // As Cargo does.
+    put("unlink, link");
+    folder.remove(FILE);
+    fs::hard_link(&outside, folder.join(FILE)).unwrap();
+    host.serves("/versioned", "unlink, link").await;
+}
+
+#[tokio::test]
+async fn a_write_through_another_hard_link_is_seen_though_there_is_no_event() {
+    let setup = Setup::new().arg("--rescan=100ms");
+    let other = tempfile::tempdir_in(setup.folder().path()).unwrap();
+    let outside = other.path().join("lib.so");
+    fs::write(&outside, Library::version("v1").bytes()).unwrap();
+    fs::hard_link(&outside, setup.folder().join(FILE)).unwrap();
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+    fs::write(&outside, Library::version("v2").bytes()).unwrap();
+    host.serves("/versioned", "v2").await;
+}
+
+#[tokio::test]
+async fn a_symlink_is_followed_to_another_target_and_to_new_content() {
+    let setup = Setup::new().arg("--rescan=100ms");
+    let other = tempfile::tempdir_in(setup.folder().path()).unwrap();
+    let target = |name: &str| other.path().join(name);
+    fs::write(target("one"), Library::version("v1").bytes()).unwrap();
+    fs::write(target("two"), Library::version("v2").bytes()).unwrap();
+    symlink(target("one"), setup.folder().join(FILE)).unwrap();
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+
+    symlink(target("two"), target("link")).unwrap();
+    fs::rename(target("link"), host.folder().join(FILE)).unwrap();
+    host.serves("/versioned", "v2").await;
+
+    fs::write(target("three"), Library::version("v3").bytes()).unwrap();
+    fs::rename(target("three"), target("two")).unwrap();
+    host.serves("/versioned", "v3").await;
+}
+
+const FILE: &str = "libversioned.so";
