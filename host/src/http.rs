@@ -2,10 +2,11 @@
 //!
 //! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
 //! ([`activity`]), [`dispatch`] finds the app and answers where there is none, [`body`] is what is
-//! sent.
+//! sent, [`upgrade`] a connection that an app takes over.
 
 pub mod activity;
 pub mod body;
 pub mod connection;
 pub mod dispatch;
 pub mod listener;
+pub mod upgrade;

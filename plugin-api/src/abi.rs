@@ -22,6 +22,7 @@ mod bytes;
 mod call;
 mod log;
 mod plugin;
+mod stream;
 pub mod v1;
 mod waker;
 
@@ -31,6 +32,7 @@ pub use self::{
     call::{CallContext, CallSlot, Header, Headers, Request, Response, SocketAddress},
     log::{Callsite, Event, Field, Panic, Registered, Value},
     plugin::{Host, Init, Initialized, Plugin, Stop, Stopped},
+    stream::{Stream, StreamVtable, Transfer},
     waker::{Waker, WakerVtable},
 };
 
@@ -47,7 +49,7 @@ pub mod poll {
     pub const PENDING: u32 = 0;
     /// Ready: the result was given in the way that the function says.
     pub const READY: u32 = 1;
-    /// The app returned an error; it was logged.
+    /// The app returned an error, which was logged; or a stream failed, with the system's number.
     pub const FAILED: u32 = 2;
     /// The app panicked; it was reported to [`Host::panicked`](super::Host::panicked).
     pub const PANICKED: u32 = 3;

@@ -10,6 +10,8 @@ mod logger;
 mod panics;
 mod request;
 mod runtime;
+#[cfg(feature = "upgrade")]
+mod upgrade;
 
 pub use self::{
     app::Building,

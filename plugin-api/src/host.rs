@@ -12,7 +12,7 @@ mod plugin;
 
 pub use self::{
     app::{App, InFlight, Stopped},
-    call::{Body, Call, CallError, Target},
+    call::{Body, Call, CallError, Target, Upgrade},
     log::{Callsite, Causes, Fields, Logger, Panic, Value},
     plugin::{GateError, Init, InitError, Plugin},
 };

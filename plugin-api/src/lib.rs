@@ -20,6 +20,16 @@
 //! - [`Context`]: what the app is told when it starts.
 //! - [`Body`] and [`RequestInfo`]: what a request carries.
 //!
+//! An app may do with a request what it may do under `axum::serve`: stream both ways, send and
+//! receive trailers, and take the connection over with `hyper::upgrade::on` or what builds on it,
+//! such as axum's `WebSocketUpgrade`, also over HTTP/2.
+//!
+//! # Features
+//!
+//! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
+//! - `axum`: the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
+//!   `OriginalUri` take.
+//!
 //! # Trust
 //!
 //! A plugin is code in the server's process. A panic ends one request; a crash (a null pointer, a

@@ -17,6 +17,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::Instant,
 };
 
@@ -31,6 +32,8 @@ pub struct Activity {
     since: AtomicU64,
     /// 1 while a part of a head is there.
     reading: AtomicU32,
+    /// Told when an app gives back a connection that it had taken over.
+    given_back: Notify,
 }
 
 /// Which limit a connection has reached.
@@ -53,6 +56,7 @@ impl Activity {
             requests: AtomicU32::new(0),
             since: AtomicU64::new(0),
             reading: AtomicU32::new(0),
+            given_back: Notify::new(),
         })
     }
 
@@ -62,6 +66,26 @@ impl Activity {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.reading.store(0, Ordering::Relaxed);
         Answering(Arc::clone(self))
+    }
+
+    /// An app may take the connection over. That counts as a request, until the result is dropped.
+    #[must_use]
+    pub fn taken_over(self: &Arc<Self>) -> TakenOver {
+        TakenOver {
+            answering: Some(self.request()),
+            activity: Arc::clone(self),
+        }
+    }
+
+    /// Waits until no app has the connection any more, and no request is being answered.
+    pub async fn ended(&self) {
+        loop {
+            let given_back = self.given_back.notified();
+            if self.requests.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            given_back.await;
+        }
     }
 
     /// Bytes came.
@@ -113,6 +137,21 @@ impl Drop for Answering {
     fn drop(&mut self) {
         self.0.restart();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that an app has taken over, or may take over.
+#[derive(Debug)]
+pub struct TakenOver {
+    /// Some until it is dropped.
+    answering: Option<Answering>,
+    activity: Arc<Activity>,
+}
+
+impl Drop for TakenOver {
+    fn drop(&mut self) {
+        self.answering = None;
+        self.activity.given_back.notify_waiters();
     }
 }
 

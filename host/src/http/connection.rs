@@ -65,6 +65,7 @@ impl Protocol {
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
+            .enable_connect_protocol()
             .max_header_list_size(limits.max_header_bytes);
         Self {
             http1,
@@ -130,15 +131,20 @@ impl Protocol {
         let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(activity))));
         let service =
             service_fn(|request: Request<Incoming>| self.dispatch.answer(request, peer, activity));
-        let mut connection = self.http1.serve_connection(socket, service);
+        let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
         let ended = self
             .keep_time(
                 Pin::new(&mut connection),
                 activity,
-                http1::Connection::graceful_shutdown,
+                http1::UpgradeableConnection::graceful_shutdown,
             )
             .await;
-        let mut stream = connection.into_parts().io.into_inner().into_inner();
+        let Some(parts) = connection.into_parts() else {
+            // An app has it now. It is still one of the connections that are open.
+            activity.ended().await;
+            return Ok(());
+        };
+        let mut stream = parts.io.into_inner().into_inner();
         match ended {
             Ended::Served(served) => {
                 linger(&mut stream).await;

@@ -22,6 +22,7 @@ use tracing::error;
 use super::{
     activity::Activity,
     body::{RequestBody, ResponseBody},
+    upgrade,
 };
 use crate::plugin::registry::{Registry, Route};
 
@@ -58,7 +59,7 @@ impl Dispatch {
         let answering = activity.request();
         let bodiless = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
         let response = self
-            .respond(request, peer)
+            .respond(request, peer, activity)
             .await
             .unwrap_or_else(|refusal| refusal.response());
         let response = if bodiless {
@@ -71,8 +72,9 @@ impl Dispatch {
 
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: SocketAddr,
+        activity: &Arc<Activity>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         if request.headers().len() > self.max_headers {
             return Err(Refusal::TooManyHeaders);
@@ -85,6 +87,7 @@ impl Dispatch {
             mount,
             peer: Some(peer),
             request_id: None,
+            upgrade: upgrade::take(&mut request, &in_flight, &cut, activity),
         };
         let (head, body) = request.into_parts();
         let (body, exceeded) = RequestBody::new(body, self.max_body_size);

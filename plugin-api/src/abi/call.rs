@@ -7,7 +7,7 @@ use std::{
     ptr, slice,
 };
 
-use super::{Body, Slice, Waker};
+use super::{Body, Slice, Stream, Waker};
 
 /// The head of a request, and its body. Borrowed by [`Plugin::call`](super::Plugin::call) until
 /// that returns.
@@ -37,6 +37,12 @@ pub struct Request {
     pub headers: Headers,
     /// The body, which the plugin takes.
     pub body: *mut Body,
+    /// The client's connection, which the plugin takes when the request asks for an upgrade; null
+    /// or none when it does not. It opens once a response that agrees has been sent: 101, or 2xx to
+    /// a `CONNECT`.
+    pub upgrade: *mut Stream,
+    /// What an extended `CONNECT` asks for (`:protocol`, RFC 8441), or none.
+    pub protocol: Slice,
     /// The HTTP version times ten: 9, 10, 11, 20, 30.
     pub version: u32,
     /// Bits for later versions; 0.

@@ -11,6 +11,8 @@ use std::{
 use http::Response;
 
 use super::runtime::{Entered, catch};
+#[cfg(feature = "upgrade")]
+use super::upgrade::Offer;
 use crate::{
     BoxError,
     abi::{self, CallContext, CallSlot, poll},
@@ -18,8 +20,9 @@ use crate::{
 };
 
 /// A call that is about to start.
-#[derive(Debug)]
 pub struct Start<'a> {
+    #[cfg(feature = "upgrade")]
+    pub(crate) offer: Option<Offer>,
     pub(crate) slot: &'a mut CallSlot,
     pub(crate) context: &'a CallContext,
     pub(crate) runtime: &'a Entered,
@@ -30,7 +33,23 @@ impl Start<'_> {
     /// [`abi::Plugin::call`] says.
     ///
     /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
-    pub(crate) fn run<F, B>(self, future: F) -> u32
+    #[cfg_attr(
+        not(feature = "upgrade"),
+        expect(unused_mut, reason = "no offer is taken")
+    )]
+    pub(crate) fn run<F, B>(mut self, future: F) -> u32
+    where
+        F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        #[cfg(feature = "upgrade")]
+        if let Some(offer) = self.offer.take() {
+            return self.start(Box::pin(offer.answered(future)));
+        }
+        self.start(future)
+    }
+
+    fn start<F, B>(self, future: F) -> u32
     where
         F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -39,6 +58,7 @@ impl Start<'_> {
             slot,
             context,
             runtime,
+            ..
         } = self;
         if fits::<F>() {
             Filled::put(slot, runtime, future);

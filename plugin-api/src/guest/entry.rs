@@ -8,6 +8,8 @@ use abi_stable::{
 };
 use tokio::time;
 
+#[cfg(feature = "upgrade")]
+use super::upgrade::Offer;
 use super::{
     Building, Context,
     app::App,
@@ -163,14 +165,19 @@ unsafe extern "C" fn call(
     let called = runtime.run(|| {
         // SAFETY: the host lends what the request borrows.
         match unsafe { request::request(request) } {
-            Ok(request) => guest.app.call(
-                request,
-                Start {
+            Ok(head) => {
+                #[cfg(feature = "upgrade")]
+                let mut head = head;
+                let start = Start {
+                    // SAFETY: as above.
+                    #[cfg(feature = "upgrade")]
+                    offer: unsafe { Offer::new(request, &mut head) },
                     slot,
                     context,
                     runtime,
-                },
-            ),
+                };
+                guest.app.call(head, start)
+            }
             Err(error) => {
                 tracing::error!(
                     error = &*error as &dyn std::error::Error,

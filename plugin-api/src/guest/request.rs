@@ -49,6 +49,9 @@ impl http_body::Body for Body {
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
+/// With the feature `axum` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and its
+/// `OriginalUri` the mount, as an app that is nested has it.
+///
 /// ```
 /// use axum::{Extension, Router, routing::get};
 /// use plugin_api::RequestInfo;
@@ -119,13 +122,34 @@ pub(crate) unsafe fn request(request: &abi::Request) -> Result<Request<Body>, Bo
     )?;
     // SAFETY: as above.
     *head.headers_mut() = unsafe { header_map(request.headers) }?;
-    head.extensions_mut().insert(RequestInfo {
+    let info = RequestInfo {
         peer: request.peer.to_std(),
         original_path: path_and_query(bytes(request.original_path))?,
         mount: Bytes::copy_from_slice(bytes(request.mount)),
         request_id: Bytes::copy_from_slice(bytes(request.request_id)),
-    });
+    };
+    #[cfg(feature = "axum")]
+    insert_axum(&mut head, &info);
+    head.extensions_mut().insert(info);
     Ok(head)
+}
+
+/// What axum's extractors of these names take.
+#[cfg(feature = "axum")]
+fn insert_axum(request: &mut Request<Body>, info: &RequestInfo) {
+    use axum::extract::{ConnectInfo, OriginalUri};
+
+    let mut parts = request.uri().clone().into_parts();
+    if parts.path_and_query.is_some() {
+        parts.path_and_query = Some(info.original_path.clone());
+    }
+    let extensions = request.extensions_mut();
+    if let Ok(original) = Uri::from_parts(parts) {
+        extensions.insert(OriginalUri(original));
+    }
+    if let Some(peer) = info.peer {
+        extensions.insert(ConnectInfo(peer));
+    }
 }
 
 fn version(number: u32) -> Version {

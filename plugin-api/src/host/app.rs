@@ -122,6 +122,14 @@ impl InFlight {
     }
 }
 
+impl InFlight {
+    /// The same request, counted once more: for what outlives its response.
+    pub(super) fn again(&self) -> Self {
+        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1

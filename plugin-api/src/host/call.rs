@@ -13,16 +13,17 @@ use std::{
 
 use http::{Request, Response, StatusCode, Version, request};
 use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{App, InFlight};
 use crate::{
     BodyError, BoxError,
     abi::{self, CallContext, CallSlot, OwnedBytes, Slice, poll},
-    crossing::{Guard, HeaderFields, Imported, PollWaker, export, header_map},
+    crossing::{Guard, HeaderFields, Imported, PollWaker, export, export_stream, header_map},
 };
 
 /// What the app is told of a request beside the request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Target {
     /// Where the app is mounted: a prefix of the request's path, on a segment's boundary.
     pub mount: Arc<str>,
@@ -30,6 +31,48 @@ pub struct Target {
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
     pub request_id: Option<Arc<str>>,
+    /// The client's connection, when the request asks for an upgrade.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// The connection of a client that asks for another protocol on it.
+#[derive(Debug)]
+pub struct Upgrade {
+    stream: abi::Stream,
+    protocol: Option<Box<str>>,
+}
+
+impl Upgrade {
+    /// `stream` opens when a response that agrees has been sent: 101, or 2xx to a `CONNECT`.
+    /// `protocol` is what an extended `CONNECT` asks for (RFC 8441).
+    ///
+    /// The request is in the app until the app has dropped the stream, which it does at once when
+    /// it does not agree.
+    pub fn new(
+        in_flight: &InFlight,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        protocol: Option<&str>,
+    ) -> Self {
+        Self {
+            stream: export_stream(stream, Counted(in_flight.again())),
+            protocol: protocol.map(Into::into),
+        }
+    }
+}
+
+/// [`Caught`], for as long as the app has what it guards.
+struct Counted(
+    #[expect(
+        dead_code,
+        reason = "the request is in the app for as long as this is there"
+    )]
+    InFlight,
+);
+
+impl Guard for Counted {
+    fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        Caught.run(work)
+    }
 }
 
 /// The future of a response.
@@ -94,7 +137,7 @@ where
             match mem::replace(state, State::Done) {
                 State::New(in_flight, request, target) => {
                     let App { plugin, app, .. } = in_flight.app();
-                    let polled = lend(request, &target, |request| {
+                    let polled = lend(request, target, |request| {
                         // SAFETY: an app is not dropped with a request in it; the rest is borrowed
                         // for the call.
                         unsafe { (plugin.call)(*app, request, slot, &raw const context) }
@@ -137,7 +180,7 @@ impl<B> Drop for Call<B> {
 /// Lends the request as it crosses.
 fn lend<B>(
     request: Request<B>,
-    target: &Target,
+    target: Target,
     call: impl FnOnce(*const abi::Request) -> u32,
 ) -> u32
 where
@@ -145,6 +188,9 @@ where
 {
     let (head, body) = request.into_parts();
     let mut body = export(body, Caught);
+    let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
+        (upgrade.stream, upgrade.protocol)
+    });
     let fields = HeaderFields::new(&head.headers);
     let original_path = head.uri.path_and_query().map_or("", |path| path.as_str());
     let rooted;
@@ -171,6 +217,8 @@ where
         peer: target.peer.map(Into::into).unwrap_or_default(),
         headers: fields.as_abi(),
         body: &raw mut body,
+        upgrade: &raw mut upgrade,
+        protocol: Slice::from_option(protocol.as_deref()),
         version: version(head.version),
         flags: 0,
     })

@@ -1,0 +1,181 @@
+//! A client's connection on its way to an app that takes it over: opened when hyper lets go of it,
+//! closed when the app drops it or its time to drain is over.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker, ready},
+};
+
+use http::Request;
+use hyper::{
+    ext::Protocol,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use plugin_api::host::{InFlight, Upgrade};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::activity::{Activity, TakenOver};
+
+/// The connection of a request that asks for an upgrade, for the app to take. The connection counts
+/// as busy while the app has it, and is cut off when `cut` is cancelled.
+pub fn take<B>(
+    request: &mut Request<B>,
+    in_flight: &InFlight,
+    cut: &CancellationToken,
+    activity: &Arc<Activity>,
+) -> Option<Upgrade> {
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    let protocol = request.extensions_mut().remove::<Protocol>();
+    let stream = Stream {
+        state: State::Waiting(on_upgrade, Arc::default()),
+        cut: cut.clone(),
+        cut_reader: None,
+        cut_writer: None,
+        _taken_over: activity.taken_over(),
+    };
+    Some(Upgrade::new(
+        in_flight,
+        stream,
+        protocol.as_ref().map(Protocol::as_str),
+    ))
+}
+
+/// A client's connection.
+#[derive(Debug)]
+struct Stream {
+    state: State,
+    cut: CancellationToken,
+    // Made when the connection is first not ready to be read, or to be written to.
+    cut_reader: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    cut_writer: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _taken_over: TakenOver,
+}
+
+#[derive(Debug)]
+enum State {
+    /// hyper still has the connection: the response is on its way.
+    Waiting(OnUpgrade, Arc<Both>),
+    Open(TokioIo<Upgraded>),
+}
+
+impl Stream {
+    /// The connection, once it is open.
+    fn poll_open(
+        &mut self,
+        context: &mut Context<'_>,
+        side: Side,
+    ) -> Poll<io::Result<Pin<&mut TokioIo<Upgraded>>>> {
+        if let State::Waiting(on_upgrade, both) = &mut self.state {
+            both.keep(side, context.waker());
+            let waker = Waker::from(Arc::clone(both));
+            let opened = Pin::new(on_upgrade).poll(&mut Context::from_waker(&waker));
+            let upgraded = ready!(opened).map_err(io::Error::other)?;
+            // The other side has asked an upgrade that is over, and asks the connection now.
+            both.wake_by_ref();
+            self.state = State::Open(TokioIo::new(upgraded));
+        }
+        match &mut self.state {
+            State::Open(stream) => Poll::Ready(Ok(Pin::new(stream))),
+            State::Waiting(..) => Poll::Pending,
+        }
+    }
+
+    /// What `operation` gives, or an error once the connection is cut off.
+    fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        side: Side,
+        operation: impl FnOnce(Pin<&mut TokioIo<Upgraded>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let polled = match self.poll_open(context, side) {
+            Poll::Ready(Ok(stream)) => operation(stream, context),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        if !polled.is_pending() && !self.cut.is_cancelled() {
+            return polled;
+        }
+        let cut = match side {
+            Side::Reader => &mut self.cut_reader,
+            Side::Writer => &mut self.cut_writer,
+        };
+        let cut = cut.get_or_insert_with(|| Box::pin(self.cut.clone().cancelled_owned()));
+        cut.as_mut().poll(context).map(|()| {
+            Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the app's time to drain is over",
+            ))
+        })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll(context, Side::Reader, |stream, context| {
+            stream.poll_read(context, buffer)
+        })
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(context, Side::Writer, |stream, context| {
+            stream.poll_write(context, bytes)
+        })
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(context, Side::Writer, |stream, context| {
+            stream.poll_flush(context)
+        })
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(context, Side::Writer, |stream, context| {
+            stream.poll_shutdown(context)
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Reader,
+    Writer,
+}
+
+/// Wakes the task that reads and the one that writes: an upgrade knows only one waker.
+#[derive(Debug, Default)]
+struct Both(Mutex<[Option<Waker>; 2]>);
+
+impl Both {
+    fn keep(&self, side: Side, waker: &Waker) {
+        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers[side as usize] = Some(waker.clone());
+    }
+}
+
+impl Wake for Both {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakers = {
+            let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *wakers)
+        };
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,204 @@
+//! Upgrades: `hyper::upgrade::on`, and all that builds on it, in an app whose connections are the
+//! host's.
+//!
+//! hyper makes an `OnUpgrade` nowhere but in a connection of its own. So a request that asks for an
+//! upgrade gets a small connection of the plugin's hyper, which reads a request that is always the
+//! same and whose `OnUpgrade` the app gets. Request and response themselves cross like any others.
+//! When the app agrees, the small connection writes a response that nobody reads and lets go of its
+//! socket, which from then on is the client's connection.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::{
+    body::Incoming,
+    ext::Protocol,
+    rt::{self, ReadBufCursor},
+    server::conn::http1,
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
+use tokio::sync::Notify;
+
+use super::Body;
+use crate::{BoxError, abi, crossing::ImportedStream};
+
+/// The connection of a request that asks for an upgrade, until the app has answered.
+pub(crate) struct Offer {
+    is_connect: bool,
+    agreed: Arc<Notify>,
+    /// The small connection, at its request.
+    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
+impl Offer {
+    /// Puts what upgrades need into the extensions of `request`; none when it asks for none.
+    ///
+    /// # Safety
+    ///
+    /// What `crossed` borrows is valid until this returns.
+    pub(crate) unsafe fn new(crossed: &abi::Request, request: &mut Request<Body>) -> Option<Self> {
+        // SAFETY: the host gives a stream of its own, for the plugin to take.
+        let stream = unsafe { crossed.upgrade.as_mut() }?;
+        if stream.is_none() {
+            return None;
+        }
+        // SAFETY: the caller says so.
+        if let Some(protocol) = unsafe { crossed.protocol.text() } {
+            request.extensions_mut().insert(Protocol::from(protocol));
+        }
+        let agreed = Arc::new(Notify::new());
+        let (offer, offered) = mpsc::channel();
+        let mut connection = Box::pin(connection(stream.take(), Arc::clone(&agreed), offer));
+        // It reads its request, which is all there, and waits for the app's answer to the other.
+        let mut context = Context::from_waker(Waker::noop());
+        if connection.as_mut().poll(&mut context).is_ready() {
+            return None;
+        }
+        request.extensions_mut().insert(offered.try_recv().ok()?);
+        Some(Self {
+            is_connect: *request.method() == Method::CONNECT,
+            agreed,
+            connection,
+        })
+    }
+
+    /// Awaits the app's response, and hands the connection over when it agrees. Else it is dropped,
+    /// and who waits for the upgrade is told.
+    pub(crate) async fn answered<B>(
+        self,
+        response: impl Future<Output = Result<Response<B>, BoxError>>,
+    ) -> Result<Response<B>, BoxError> {
+        let response = response.await?;
+        let agrees = if self.is_connect {
+            response.status().is_success()
+        } else {
+            response.status() == StatusCode::SWITCHING_PROTOCOLS
+        };
+        if agrees {
+            self.agreed.notify_one();
+            tokio::spawn(self.connection);
+        }
+        Ok(response)
+    }
+}
+
+async fn connection(
+    stream: abi::Stream,
+    agreed: Arc<Notify>,
+    offer: Sender<OnUpgrade>,
+) -> hyper::Result<()> {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        // It is received as long as the connection has not been polled a second time.
+        let _ = on_upgrade.map(|on_upgrade| offer.send(on_upgrade));
+        let agreed = Arc::clone(&agreed);
+        async move {
+            agreed.notified().await;
+            let mut response = Response::new(String::new());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    http1::Builder::new()
+        .header_read_timeout(None)
+        .serve_connection(Socket::new(stream), service)
+        .with_upgrades()
+        .await
+}
+
+/// What the small connection takes for its socket: first a request, then a place for the response
+/// to go, then the client's connection.
+struct Socket {
+    stream: ImportedStream,
+    /// What is left of the request.
+    request: &'static [u8],
+    /// Whether the response has been written.
+    is_open: bool,
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: any\r\n\r\n";
+
+impl Socket {
+    fn new(stream: abi::Stream) -> Self {
+        Self {
+            stream: ImportedStream::new(stream),
+            request: REQUEST,
+            is_open: false,
+        }
+    }
+}
+
+impl rt::Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.request.is_empty() {
+            let len = self.request.len().min(buffer.remaining());
+            let (now, later) = self.request.split_at(len);
+            buffer.put_slice(now);
+            self.request = later;
+            return Poll::Ready(Ok(()));
+        }
+        if !self.is_open {
+            // Nothing more comes before the response is written, which is not for this to notice.
+            return Poll::Pending;
+        }
+        // SAFETY: nothing is taken out of the buffer, nor made uninitialized.
+        let room = unsafe { buffer.as_mut() };
+        let (place, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: there is room for `len` bytes.
+        match unsafe { self.stream.poll_read(context, place, len) } {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(count)) => {
+                // SAFETY: so many bytes were read, and no more than there was room for.
+                unsafe { buffer.advance(count) };
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl rt::Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_open {
+            return self.stream.poll_write(context, bytes);
+        }
+        // hyper writes a head whole, and a 101 has no body.
+        self.is_open = bytes.ends_with(b"\r\n\r\n");
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_open {
+            self.stream.poll_flush(context)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_open {
+            self.stream.poll_shutdown(context)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
