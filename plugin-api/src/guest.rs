@@ -11,6 +11,8 @@ mod panics;
 mod request;
 mod runtime;
 #[cfg(feature = "upgrade")]
+mod stream;
+#[cfg(feature = "upgrade")]
 mod upgrade;
 
 pub use self::{

@@ -9,6 +9,7 @@ mod app;
 mod call;
 mod log;
 mod plugin;
+mod stream;
 
 pub use self::{
     app::{App, InFlight, Stopped},

@@ -30,8 +30,8 @@ use hyper::{
 };
 use tokio::sync::Notify;
 
-use super::Body;
-use crate::{BoxError, abi, crossing::ImportedStream};
+use super::{Body, stream::Stream};
+use crate::{BoxError, abi};
 
 /// The connection of a request that asks for an upgrade, until the app has answered.
 pub(crate) struct Offer {
@@ -120,7 +120,7 @@ async fn connection(
 /// What the small connection takes for its socket: first a request, then a place for the response
 /// to go, then the client's connection.
 struct Socket {
-    stream: ImportedStream,
+    stream: Stream,
     /// What is left of the request.
     request: &'static [u8],
     /// Whether the response has been written.
@@ -132,7 +132,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: any\r
 impl Socket {
     fn new(stream: abi::Stream) -> Self {
         Self {
-            stream: ImportedStream::new(stream),
+            stream: Stream::new(stream),
             request: REQUEST,
             is_open: false,
         }

@@ -15,11 +15,11 @@ use http::{Request, Response, StatusCode, Version, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{App, InFlight};
+use super::{App, InFlight, stream::export_stream};
 use crate::{
     BodyError, BoxError,
     abi::{self, CallContext, CallSlot, OwnedBytes, Slice, poll},
-    crossing::{Guard, HeaderFields, Imported, PollWaker, export, export_stream, header_map},
+    crossing::{Guard, HeaderFields, Imported, PollWaker, export, header_map},
 };
 
 /// What the app is told of a request beside the request.
