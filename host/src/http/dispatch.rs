@@ -162,7 +162,8 @@ async fn until_cut<F: Future>(call: F, cut: &CancellationToken) -> Option<F::Out
 
 /// The response to a `HEAD`, which hyper leaves to its user in HTTP/2.
 fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
-    if let Some(len) = response.body().size_hint().exact() {
+    // No bytes may as well mean that the app has left them out.
+    if let Some(len @ 1..) = response.body().size_hint().exact() {
         response
             .headers_mut()
             .entry(CONTENT_LENGTH)
