@@ -259,6 +259,8 @@ mod tests {
             ("quiet-time", "0s", "\"0s\""),
             ("rescan", "5s", "\"5s\""),
             ("init-timeout", "1m", "\"1m\""),
+            ("panic-limit", "5", "5"),
+            ("panic-window", "10s", "\"10s\""),
             ("graceful-timeout", "1m 30s", "\"1m 30s\""),
             ("max-header-bytes", "32KiB", "\"32KiB\""),
             ("max-headers", "50", "50"),

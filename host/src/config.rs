@@ -69,6 +69,15 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     pub init_timeout: Duration,
 
+    /// How many panics within --panic-window are too many: the plugin gets no more requests, which
+    /// are answered with 503, until it is replaced; 0 for no limit
+    #[arg(long, value_name = "NUMBER", default_value = "100")]
+    pub panic_limit: u16,
+
+    /// The time within which panics are counted for --panic-limit
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_duration)]
+    pub panic_window: Duration,
+
     /// How long requests in flight may go on when the host stops, or their plugin is replaced or
     /// removed; 0s cuts them off at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]

@@ -25,6 +25,7 @@ use crate::{
     http::{connection::Protocol, dispatch::Dispatch, listener},
     log::{self, filter::Filter, level::Levels},
     plugin::{
+        quarantine::PanicLimit,
         registry::Registry,
         reloader::{Options, Reloader},
         store::{Store, StoreError},
@@ -211,6 +212,10 @@ impl Plugins {
             init_timeout: config.init_timeout,
             graceful_timeout: config.graceful_timeout,
             worker_threads: config.worker_threads.into(),
+            panic_limit: PanicLimit {
+                panics: config.panic_limit,
+                window: config.panic_window,
+            },
         };
         let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
         let (ready, is_ready) = oneshot::channel();

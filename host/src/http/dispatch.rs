@@ -131,6 +131,9 @@ impl Dispatch {
             else {
                 return Err(Refusal::Unavailable);
             };
+            if generation.quarantine.is_on() {
+                return Err(Refusal::Unavailable);
+            }
             // A generation is closed after its routes were replaced: then there are others to look
             // at.
             if let Some(in_flight) = generation.app.enter() {

@@ -11,9 +11,10 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        LazyLock, Once, OnceLock, PoisonError, RwLock,
+        Arc, LazyLock, Once, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use plugin_api::{
@@ -30,18 +31,20 @@ use tracing::{
 };
 
 use super::origin::{self, Origin};
+use crate::plugin::quarantine::{PanicLimit, Quarantine};
 
 /// Takes what one generation of a plugin logs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bridge {
     origin: Origin,
+    quarantine: Arc<Quarantine>,
 }
 
 impl Bridge {
-    /// A bridge for the generation that `origin` names.
+    /// A bridge for the generation that `origin` names, and that `quarantine` is for.
     #[must_use]
-    pub fn new(origin: Origin) -> Self {
-        Self { origin }
+    pub fn new(origin: Origin, quarantine: Arc<Quarantine>) -> Self {
+        Self { origin, quarantine }
     }
 }
 
@@ -71,6 +74,16 @@ impl Logger for Bridge {
                 "panicked: {}", panic.message
             );
         });
+        if let Some(PanicLimit { panics, window }) = self.quarantine.panicked(Instant::now()) {
+            let Origin { plugin, generation } = self.origin;
+            error!(
+                plugin,
+                generation,
+                panics,
+                ?window,
+                "Too many panics: requests are answered with 503 until the plugin is replaced"
+            );
+        }
     }
 }
 

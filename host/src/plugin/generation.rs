@@ -7,7 +7,7 @@ use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::store::Hash;
+use super::{quarantine::Quarantine, store::Hash};
 
 /// A loaded app.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Generation {
     pub hash: Hash,
     /// The app itself.
     pub app: Arc<App>,
+    /// Whether it panicked too often.
+    pub quarantine: Arc<Quarantine>,
     /// Cancelled when the requests that are still in it are to be cut off.
     pub cut: CancellationToken,
 }

@@ -19,6 +19,7 @@ use super::{
     generation::Generation,
     library::{self, OpenError},
     manifest::{self, ManifestError},
+    quarantine::{PanicLimit, Quarantine},
     store::{Snapshot, Store, StoreError},
 };
 use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
@@ -68,6 +69,8 @@ pub struct Start {
     pub timeout: Duration,
     /// How many threads its runtime has.
     pub worker_threads: u32,
+    /// How often it may panic.
+    pub panic_limit: PanicLimit,
     /// The level, which the library follows from before its start on.
     pub filter: Filter,
 }
@@ -114,24 +117,27 @@ fn start_blocking(
         manifest, snapshot, ..
     } = candidate;
     let copy = store.stage(&snapshot, start.name, start.generation)?;
-    let app = open(&copy, start)?;
+    let quarantine = Arc::new(Quarantine::new(start.panic_limit));
+    let app = open(&copy, start, Arc::clone(&quarantine))?;
     Ok(Generation {
         name: start.name,
         number: start.generation,
         version: manifest.version,
         hash: snapshot.hash(),
         app,
+        quarantine,
         cut: CancellationToken::new(),
     })
 }
 
-fn open(copy: &Path, start: &Start) -> Result<Arc<App>, LoadError> {
+fn open(copy: &Path, start: &Start, quarantine: Arc<Quarantine>) -> Result<Arc<App>, LoadError> {
     let plugin = library::open(copy)?;
     start.filter.follow(move |level| plugin.set_level(level));
-    let bridge = Bridge::new(Origin {
+    let origin = Origin {
         plugin: start.name,
         generation: start.generation,
-    });
+    };
+    let bridge = Bridge::new(origin, quarantine);
     let init = Init {
         name: start.name,
         mount: &start.mount,

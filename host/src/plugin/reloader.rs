@@ -26,6 +26,7 @@ use tracing::{debug, error, info};
 use super::{
     generation::Generation,
     load::{self, Candidate, LoadError, Start},
+    quarantine::PanicLimit,
     registry::Registry,
     scan::Change,
     store::{Hash, Store},
@@ -46,6 +47,8 @@ pub struct Options {
     pub graceful_timeout: Duration,
     /// How many threads a plugin's runtime has.
     pub worker_threads: u32,
+    /// How often a generation may panic.
+    pub panic_limit: PanicLimit,
 }
 
 /// Loads, replaces and removes plugins as their libraries come, change and go.
@@ -221,6 +224,7 @@ impl Reloader {
             generation: *load,
             timeout: self.options.init_timeout,
             worker_threads: self.options.worker_threads,
+            panic_limit: self.options.panic_limit,
             filter: self.filter.clone(),
         };
         let (path, hash) = (candidate.path.clone(), candidate.snapshot.hash());
