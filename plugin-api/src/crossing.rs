@@ -3,13 +3,14 @@
 
 mod body;
 mod headers;
+mod names;
 mod waker;
 
 #[cfg(feature = "host")]
 pub(crate) use self::body::export;
 pub(crate) use self::{
     body::{Imported, export_polled},
-    headers::{HeaderFields, header_map},
+    headers::{HeaderFields, add_fields},
     waker::{PollWaker, with_waker},
 };
 

@@ -10,7 +10,7 @@ use std::{
 use super::{Body, Slice, Stream, Waker};
 
 /// The head of a request, and its body. Borrowed by [`Plugin::call`](super::Plugin::call) until
-/// that returns.
+/// that returns or the response is given, whichever comes first.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Request {
@@ -74,7 +74,7 @@ pub struct Header {
     /// The value: visible bytes, space, tab, and bytes of 128 and above, as RFC 9110, section 5.5,
     /// has them.
     pub value: Slice,
-    /// Reserved for a number that stands for a well-known name; 0.
+    /// The number of a well-known name, as a shortcut for who knows it; 0 for none.
     pub id: u16,
     /// [`Self::SENSITIVE`] or 0.
     pub flags: u16,

@@ -13,7 +13,7 @@ use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Guard, HeaderFields, PollWaker, header_map, with_waker};
+use super::{Guard, HeaderFields, PollWaker, add_fields, with_waker};
 use crate::{
     BodyError, BoxError,
     abi::{self, OwnedBytes, poll},
@@ -303,14 +303,14 @@ impl Imported {
                 Some(Ok(Frame::data(frame.data)))
             }
             abi::Frame::TRAILERS => {
+                let mut trailers = HeaderMap::new();
                 // SAFETY: the trailers are borrowed from the stream, which is neither polled nor
                 // dropped meanwhile.
-                let trailers = unsafe { header_map(frame.trailers) };
-                Some(
-                    trailers
-                        .map(Frame::trailers)
-                        .map_err(|error| BodyError(error.to_string())),
-                )
+                let added = unsafe { add_fields(&mut trailers, frame.trailers) };
+                Some(match added {
+                    Ok(()) => Ok(Frame::trailers(trailers)),
+                    Err(error) => Err(BodyError(error.to_string())),
+                })
             }
             abi::Frame::ERROR => Some(Err(BodyError(
                 String::from_utf8_lossy(frame.data.as_ref()).into_owned(),

@@ -2,12 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
+use super::names;
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
 #[derive(Debug, Default)]
-pub(crate) struct HeaderFields(Vec<Header>);
+pub(crate) struct HeaderFields(SmallVec<[Header; 16]>);
 
 // SAFETY: the pointers are only followed by the other side, while the map that they borrow from is
 // kept.
@@ -15,12 +17,12 @@ unsafe impl Send for HeaderFields {}
 
 impl HeaderFields {
     /// Borrows the fields of `map`; the caller keeps it unchanged for as long as the result is
-    /// used.
+    /// used. The map may be moved: names and values lie behind pointers.
     pub(crate) fn new(map: &HeaderMap) -> Self {
         let fields = map.iter().map(|(name, value)| Header {
             name: Slice::new(name.as_str().as_bytes()),
             value: Slice::new(value.as_bytes()),
-            id: 0,
+            id: names::id(name),
             flags: if value.is_sensitive() {
                 Header::SENSITIVE
             } else {
@@ -30,13 +32,13 @@ impl HeaderFields {
         Self(fields.collect())
     }
 
-    /// Where the fields are; valid as long as `self`.
+    /// Where the fields are; valid as long as `self` stays where it is.
     pub(crate) fn as_abi(&self) -> Headers {
         Headers::new(&self.0)
     }
 }
 
-/// A map of the fields that the other side lent. Their values share one allocation.
+/// Adds the fields that the other side lent to `map`. Their values share one allocation.
 ///
 /// # Errors
 ///
@@ -45,7 +47,10 @@ impl HeaderFields {
 /// # Safety
 ///
 /// `headers` and what it borrows are valid until this returns.
-pub(crate) unsafe fn header_map(headers: Headers) -> Result<HeaderMap, InvalidHeader> {
+pub(crate) unsafe fn add_fields(
+    map: &mut HeaderMap,
+    headers: Headers,
+) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
     let fields = unsafe { headers.fields() };
     // SAFETY: the caller says so.
@@ -55,7 +60,7 @@ pub(crate) unsafe fn header_map(headers: Headers) -> Result<HeaderMap, InvalidHe
         arena.extend_from_slice(value_of(field));
     }
     let mut arena = arena.freeze();
-    let mut map = HeaderMap::with_capacity(fields.len());
+    map.reserve(fields.len());
     for field in fields {
         // SAFETY: the caller says so.
         let name = unsafe { field.name.bytes() };
@@ -63,9 +68,12 @@ pub(crate) unsafe fn header_map(headers: Headers) -> Result<HeaderMap, InvalidHe
         let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
         let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| invalid())?;
         value.set_sensitive(field.flags & Header::SENSITIVE != 0);
-        map.append(HeaderName::from_bytes(name).map_err(|_| invalid())?, value);
+        match names::name(field.id) {
+            Some(name) => map.append(name, value),
+            None => map.append(HeaderName::from_bytes(name).map_err(|_| invalid())?, value),
+        };
     }
-    Ok(map)
+    Ok(())
 }
 
 /// A field that HTTP does not allow.
@@ -83,13 +91,15 @@ mod tests {
         map.append("x-many", HeaderValue::from_static("one"));
         map.append("x-many", HeaderValue::from_static(""));
         map.append("x-bytes", HeaderValue::from_bytes(b"caf\xe9\x80").unwrap());
+        map.append("content-type", HeaderValue::from_static("text/plain"));
         let mut secret = HeaderValue::from_static("hush");
         secret.set_sensitive(true);
         map.append("authorization", secret);
 
         let fields = HeaderFields::new(&map);
+        let mut crossed = HeaderMap::new();
         // SAFETY: `map` is still there.
-        let crossed = unsafe { header_map(fields.as_abi()) }.unwrap();
+        unsafe { add_fields(&mut crossed, fields.as_abi()) }.unwrap();
         assert_eq!(crossed, map);
         assert!(crossed["authorization"].is_sensitive());
     }
@@ -103,6 +113,7 @@ mod tests {
             flags: 0,
         };
         // SAFETY: the field borrows static bytes.
-        assert!(unsafe { header_map(Headers::new(&[field])) }.is_err());
+        let added = unsafe { add_fields(&mut HeaderMap::new(), Headers::new(&[field])) };
+        assert!(added.is_err());
     }
 }

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::{
     BodyError, BoxError, abi,
-    crossing::{Imported, header_map},
+    crossing::{Imported, add_fields},
 };
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
@@ -121,10 +121,15 @@ pub(crate) unsafe fn request(request: &abi::Request) -> Result<Request<Body>, Bo
         bytes(request.path),
     )?;
     // SAFETY: as above.
-    *head.headers_mut() = unsafe { header_map(request.headers) }?;
+    unsafe { add_fields(head.headers_mut(), request.headers) }?;
+    let (path, original_path) = (bytes(request.path), bytes(request.original_path));
     let info = RequestInfo {
         peer: request.peer.to_std(),
-        original_path: path_and_query(bytes(request.original_path))?,
+        original_path: match head.uri().path_and_query() {
+            // Below the root the two are one, and so are their bytes.
+            Some(below) if std::ptr::eq(path, original_path) => below.clone(),
+            _ => path_and_query(original_path)?,
+        },
         mount: Bytes::copy_from_slice(bytes(request.mount)),
         request_id: Bytes::copy_from_slice(bytes(request.request_id)),
     };

@@ -1,17 +1,19 @@
 //! A request in an app: the future that makes its response.
 
 use std::{
+    cell::Cell,
     ffi::c_void,
     marker::PhantomPinned,
     mem,
     net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
+    ptr,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use http::{Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -19,7 +21,7 @@ use super::{App, InFlight, stream::export_stream};
 use crate::{
     BodyError, BoxError,
     abi::{self, CallContext, CallSlot, OwnedBytes, Slice, poll},
-    crossing::{Guard, HeaderFields, Imported, PollWaker, export, header_map},
+    crossing::{Guard, HeaderFields, Imported, PollWaker, add_fields, export},
 };
 
 /// What the app is told of a request beside the request.
@@ -126,18 +128,19 @@ where
             state, waker, slot, ..
         } = unsafe { self.get_unchecked_mut() };
         let slot = &raw mut *slot;
-        let mut sink = Sink(None);
+        let sink = Sink::default();
         let (in_flight, polled) = waker.lend(context.waker(), |waker| {
             let context = CallContext {
                 size: size_of::<CallContext>(),
                 waker,
-                sink: (&raw mut sink).cast(),
+                sink: ptr::from_ref(&sink).cast_mut().cast(),
                 respond,
             };
             match mem::replace(state, State::Done) {
                 State::New(in_flight, request, target) => {
                     let App { plugin, app, .. } = in_flight.app();
-                    let polled = lend(request, target, |request| {
+                    let polled = lend(request, target, |request, headers| {
+                        sink.headers.set(headers);
                         // SAFETY: an app is not dropped with a request in it; the rest is borrowed
                         // for the call.
                         unsafe { (plugin.call)(*app, request, slot, &raw const context) }
@@ -158,7 +161,7 @@ where
                 *state = State::Pending(in_flight);
                 return Poll::Pending;
             }
-            poll::READY => match sink.0 {
+            poll::READY => match sink.response.into_inner() {
                 Some(Ok(response)) => Ok(response.map(|body| Body(body, in_flight))),
                 _ => Err(CallError::Invalid),
             },
@@ -177,16 +180,16 @@ impl<B> Drop for Call<B> {
     }
 }
 
-/// Lends the request as it crosses.
+/// Lends the request as it crosses. Its headers go along: they must stay until the response comes.
 fn lend<B>(
     request: Request<B>,
     target: Target,
-    call: impl FnOnce(*const abi::Request) -> u32,
+    call: impl FnOnce(*const abi::Request, HeaderMap) -> u32,
 ) -> u32
 where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut body = export(body, Caught);
     let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
         (upgrade.stream, upgrade.protocol)
@@ -201,7 +204,8 @@ where
             &rooted
         }
     };
-    call(&abi::Request {
+    let headers = mem::take(&mut head.headers);
+    let request = abi::Request {
         size: size_of::<abi::Request>(),
         method: Slice::new(head.method.as_str().as_bytes()),
         scheme: Slice::from_option(head.uri.scheme_str()),
@@ -221,7 +225,8 @@ where
         protocol: Slice::from_option(protocol.as_deref()),
         version: version(head.version),
         flags: 0,
-    })
+    };
+    call(&raw const request, headers)
 }
 
 /// `path` without its prefix `mount`.
@@ -249,29 +254,42 @@ fn version(version: Version) -> u32 {
 }
 
 /// Where the plugin's response comes to.
-struct Sink(Option<Result<Response<Imported>, CallError>>);
+#[derive(Default)]
+struct Sink {
+    response: Cell<Option<Result<Response<Imported>, CallError>>>,
+    /// The request's headers, which are borrowed until the response comes: then their room is that
+    /// of the response's.
+    headers: Cell<HeaderMap>,
+}
 
 unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
     // SAFETY: the plugin gives back the sink of this poll.
-    let sink = unsafe { &mut *sink.cast::<Sink>() };
+    let sink = unsafe { &*sink.cast::<Sink>() };
     // SAFETY: the plugin lends the response for the call.
     let response = unsafe { &*response };
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
     let body = Imported::new(body.take());
+    let headers = sink.headers.take();
     // SAFETY: as above.
-    sink.0 = Caught.run(|| unsafe { head(response) }.map(|head| head.map(|()| body)));
+    let head = Caught.run(|| unsafe { head(response, headers) });
+    sink.response
+        .set(head.map(|head| head.map(|head| head.map(|()| body))));
 }
 
 /// # Safety
 ///
 /// What `response` borrows is valid until this returns.
-unsafe fn head(response: &abi::Response) -> Result<Response<()>, CallError> {
+unsafe fn head(
+    response: &abi::Response,
+    mut headers: HeaderMap,
+) -> Result<Response<()>, CallError> {
+    headers.clear();
+    // SAFETY: the caller says so.
+    unsafe { add_fields(&mut headers, response.headers) }.map_err(|_| CallError::Invalid)?;
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)?;
-    // SAFETY: the caller says so.
-    *head.headers_mut() =
-        unsafe { header_map(response.headers) }.map_err(|_| CallError::Invalid)?;
+    *head.headers_mut() = headers;
     Ok(head)
 }
 

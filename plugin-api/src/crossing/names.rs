@@ -1,0 +1,164 @@
+//! Well-known header names, which cross as numbers beside their text: making a name of a text costs
+//! more than all else that a header needs.
+
+use std::sync::LazyLock;
+
+use http::header::{self, HeaderName};
+
+/// The names, by number from 1. Part of the ABI: names are appended, and never moved.
+static NAMES: [HeaderName; 81] = {
+    use header::*;
+    [
+        ACCEPT,
+        ACCEPT_CHARSET,
+        ACCEPT_ENCODING,
+        ACCEPT_LANGUAGE,
+        ACCEPT_RANGES,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS,
+        ACCESS_CONTROL_REQUEST_METHOD,
+        AGE,
+        ALLOW,
+        ALT_SVC,
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CACHE_STATUS,
+        CDN_CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_DISPOSITION,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_LENGTH,
+        CONTENT_LOCATION,
+        CONTENT_RANGE,
+        CONTENT_SECURITY_POLICY,
+        CONTENT_SECURITY_POLICY_REPORT_ONLY,
+        CONTENT_TYPE,
+        COOKIE,
+        DNT,
+        DATE,
+        ETAG,
+        EXPECT,
+        EXPIRES,
+        FORWARDED,
+        FROM,
+        HOST,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_RANGE,
+        IF_UNMODIFIED_SINCE,
+        LAST_MODIFIED,
+        LINK,
+        LOCATION,
+        MAX_FORWARDS,
+        ORIGIN,
+        PRAGMA,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PUBLIC_KEY_PINS,
+        PUBLIC_KEY_PINS_REPORT_ONLY,
+        RANGE,
+        REFERER,
+        REFERRER_POLICY,
+        REFRESH,
+        RETRY_AFTER,
+        SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION,
+        SERVER,
+        SET_COOKIE,
+        STRICT_TRANSPORT_SECURITY,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        USER_AGENT,
+        UPGRADE,
+        UPGRADE_INSECURE_REQUESTS,
+        VARY,
+        VIA,
+        WARNING,
+        WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
+        X_DNS_PREFETCH_CONTROL,
+        X_FRAME_OPTIONS,
+        X_XSS_PROTECTION,
+    ]
+};
+
+/// The name with this number. None for 0, and for a number of a later version.
+pub(super) fn name(id: u16) -> Option<&'static HeaderName> {
+    NAMES.get(usize::from(id).wrapping_sub(1))
+}
+
+/// The number of a name; 0 for one that has none.
+pub(super) fn id(name: &HeaderName) -> u16 {
+    let text = name.as_str();
+    let mut at = place(text);
+    loop {
+        match TABLE[at] {
+            (known, id) if std::ptr::eq(known, text) => return id,
+            (_, 0) => return 0,
+            _ => at = (at + 1) % SIZE,
+        }
+    }
+}
+
+/// The numbers by the address of the text. A well-known name has its text in one place, and a name
+/// with the same text elsewhere only goes without a number.
+static TABLE: LazyLock<[(&'static str, u16); SIZE]> = LazyLock::new(|| {
+    let mut table = [("", 0); SIZE];
+    for (name, id) in NAMES.iter().zip(1..) {
+        let mut at = place(name.as_str());
+        while table[at].1 != 0 {
+            at = (at + 1) % SIZE;
+        }
+        table[at] = (name.as_str(), id);
+    }
+    table
+});
+
+/// At most a third of the table is used, so that a name that is not there is soon known not to be.
+const SIZE: usize = 256;
+
+/// Where in the table to look first (Fibonacci hashing).
+fn place(text: &str) -> usize {
+    let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> 56) as usize % SIZE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn well_known_names_have_numbers_and_others_have_none() {
+        for name in &NAMES {
+            let parsed: HeaderName = name.as_str().parse().unwrap();
+            assert_eq!(super::name(id(&parsed)), Some(name), "{name}");
+        }
+        assert_eq!(id(&HeaderName::from_static("x-request-id")), 0);
+        assert_eq!(name(0), None);
+        assert_eq!(name(82), None);
+    }
+
+    /// Numbers are part of the ABI.
+    #[test]
+    fn numbers_stay() {
+        for (id, expected) in [
+            (1, "accept"),
+            (30, "content-type"),
+            (39, "host"),
+            (81, "x-xss-protection"),
+        ] {
+            assert_eq!(name(id).unwrap().as_str(), expected);
+        }
+    }
+}
