@@ -25,6 +25,9 @@ use serde::de::DeserializeOwned;
 ///     context.on_shutdown(async { tracing::info!("Goodbye") });
 ///     Ok(axum::Router::new().route("/", axum::routing::get(move || async move { settings.greeting })))
 /// }
+///
+/// plugin_api::export_app!(app);
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Inner>);

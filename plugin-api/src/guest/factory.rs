@@ -51,6 +51,10 @@ pub struct Plain<Shape>(Shape);
 #[derive(Debug)]
 pub struct Fallible<Shape>(Shape);
 
+/// The shape of a `Result` whose error stays on its thread.
+#[derive(Debug)]
+pub struct FallibleLocally<Shape>(Shape);
+
 /// The shape of a future.
 #[derive(Debug)]
 pub struct Awaited<Shape>(Shape);
@@ -61,11 +65,19 @@ impl<A: IntoApp<Shape>, Shape> Outcome<Plain<Shape>> for A {
     }
 }
 
-/// Any error that `?` in a `main` takes will do: only its text crosses.
-impl<A: IntoApp<Shape>, E: Into<Box<dyn Error>>, Shape> Outcome<Fallible<Shape>> for Result<A, E> {
+/// Any error that may be shared between threads will do, and text: only the text crosses.
+impl<A: IntoApp<Shape>, E: Into<BoxError>, Shape> Outcome<Fallible<Shape>> for Result<A, E> {
     async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
         self.map(IntoApp::into_app)
             .map_err(|error| chain(&*error.into()).into())
+    }
+}
+
+/// So will any error at all, as `?` makes one in a `main`.
+impl<A: IntoApp<Shape>, Shape> Outcome<FallibleLocally<Shape>> for Result<A, Box<dyn Error>> {
+    async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
+        self.map(IntoApp::into_app)
+            .map_err(|error| chain(&*error).into())
     }
 }
 
@@ -96,4 +108,29 @@ pub fn build<F: Factory<Shape> + 'static, Shape: 'static>(
     context: Context,
 ) -> Building {
     Box::pin(factory.build(context))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, io};
+
+    use axum::Router;
+
+    use super::*;
+
+    /// It is enough that these compile: the shape is inferred, for every kind of function.
+    #[test]
+    fn an_app_may_be_any_function_that_makes_a_service() {
+        fn takes<F: Factory<Shape>, Shape>(_: F) {}
+
+        takes(Router::new);
+        takes(|_: Context| Router::new());
+        takes(async || Router::new());
+        takes(async |_: Context| Router::new());
+        takes(|| Ok::<_, Infallible>(Router::new()));
+        takes(async |_: Context| Ok::<_, BoxError>(Router::new()));
+        takes(async || Ok::<_, Box<dyn Error>>(Router::new()));
+        takes(async || Ok::<_, io::Error>(Router::new()));
+        takes(|| Ok::<_, String>(Router::new()));
+    }
 }
