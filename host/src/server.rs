@@ -198,6 +198,9 @@ impl Plugins {
         filter: Filter,
         registry: Arc<Registry>,
     ) -> Result<Self, StartError> {
+        if !config.plugins.exists() {
+            warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
+        }
         let store = Arc::new(Store::open(&config.state_dir())?);
         let (changes, changed) = mpsc::channel(64);
         let (retries, retried) = mpsc::unbounded_channel();
