@@ -62,8 +62,9 @@ async fn head_is_get_without_the_body() {
     let (_, body) = wire.response().await;
     assert_eq!(body, "unmarked");
 
-    let request = Request::head("/versioned").body(empty()).unwrap();
-    let reply = host.http2().await.exchange(request).await.unwrap();
+    let mut http2 = host.http2().await;
+    let head = |path| Request::head(path).body(empty()).unwrap();
+    let reply = http2.exchange(head("/versioned")).await.unwrap();
     assert_eq!(
         (
             reply.status.as_u16(),
@@ -72,6 +73,8 @@ async fn head_is_get_without_the_body() {
         ),
         (200, "8", "")
     );
+    let reply = http2.exchange(head("/nowhere")).await.unwrap();
+    assert_eq!((reply.status.as_u16(), &*reply.text()), (404, ""));
 }
 
 #[tokio::test]

@@ -129,6 +129,12 @@ async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
         .eventually(&["WARN", "versioned", "generation=1"])
         .await;
     host.log().eventually(&["v1 stopped"]).await;
+    // They end before their runtime does, so nothing panics for want of it.
+    let exit = host.stop().await;
+    assert!(
+        exit.log().iter().all(|line| line.level != "ERROR"),
+        "{exit}"
+    );
 }
 
 #[tokio::test]
@@ -171,21 +177,17 @@ async fn a_thousand_requests_during_twenty_replacements_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_burst_of_writes_ends_with_the_last_version() {
-    let host = versioned().await;
+async fn a_burst_of_writes_is_few_loads_and_the_last_version() {
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let host = setup.arg("--quiet-time=500ms").start().await;
     for version in 2..=30 {
-        host.folder()
-            .put(FILE, &Library::version(&format!("v{version}")));
+        let library = Library::version(&format!("v{version}"));
+        host.folder().put(FILE, &library);
     }
     host.serves("/versioned", "v30").await;
-    let loads = host
-        .stop()
-        .await
-        .log_of("host")
-        .iter()
-        .filter(|line| line.text.starts_with("Loaded"))
-        .count();
-    assert!(loads < 15, "{loads} loads of 30 versions");
+    let log = host.stop().await.log_of("host");
+    let loads = log.iter().filter(|line| line.text.starts_with("Loaded"));
+    assert!(loads.count() < 10, "{log:?}");
 }
 
 #[tokio::test]
