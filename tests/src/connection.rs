@@ -80,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request whose target is a path; the host is filled in.
+    /// Sends a request whose target is a path; the host is filled in, unless it has one over HTTP/2.
     ///
     /// # Errors
     ///
@@ -110,9 +110,11 @@ impl Connection {
                 .await
             }
             Sender::Http2(sender) => {
-                head.uri = format!("http://{}{}", self.address, head.uri)
-                    .parse()
-                    .expect("the target is a path");
+                if head.uri.authority().is_none() {
+                    head.uri = format!("http://{}{}", self.address, head.uri)
+                        .parse()
+                        .expect("the target is a path");
+                }
                 within(&what, async {
                     sender.ready().await?;
                     sender.send_request(Request::from_parts(head, body)).await

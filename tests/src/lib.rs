@@ -16,6 +16,7 @@
 //! - [`Setup`]: how to start a host. Each test starts its own.
 //! - [`Host`]: a running one. It is killed when the test ends; after a panic its log is shown.
 //! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
+//! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
 //! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
 
 mod artifacts;
@@ -26,6 +27,7 @@ mod library;
 mod lines;
 mod patience;
 mod setup;
+mod upgrade;
 mod wire;
 
 pub use self::{
@@ -36,5 +38,6 @@ pub use self::{
     lines::{Line, Lines},
     patience::{eventually, patience, within},
     setup::{Exit, Setup},
+    upgrade::{WebSocket, upgrade, upgrade_http2},
     wire::Wire,
 };

@@ -100,8 +100,13 @@ impl Wire {
 
     /// Everything up to the peer's end of the connection. A reset counts as one: bytes may have crossed it.
     pub async fn rest(&mut self) -> String {
+        text(self.rest_bytes().await)
+    }
+
+    /// The same, as bytes.
+    pub async fn rest_bytes(&mut self) -> Vec<u8> {
         while self.more().await {}
-        text(std::mem::take(&mut self.read))
+        std::mem::take(&mut self.read)
     }
 
     /// The stream, for what the other functions do not do.

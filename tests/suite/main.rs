@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod bad_libraries;
+mod chat;
 mod check;
 mod command_line;
+mod differential;
+mod greeter;
 mod http;
 mod lifecycle;
 mod limits;
@@ -14,7 +17,9 @@ mod logging;
 mod mounts;
 mod notes;
 mod panics;
+mod quarantine;
 mod reload;
 mod serving;
 mod streams;
+mod upgrades;
 mod writers;

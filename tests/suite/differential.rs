@@ -1,0 +1,242 @@
+//! The same requests to the same app, under `axum::serve` and under the host: the same answers, byte for byte.
+//!
+//! Not compared are the values of `date`, and `x-request-id`, which the host adds.
+
+use std::{net::SocketAddr, ops::Range};
+
+use bytes::Bytes;
+use host_tests::{Connection, Setup, Wire, empty, full, within};
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Request};
+use tokio::net::TcpListener;
+
+/// A request: the method, the target, headers, and the body.
+type Asked = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static [u8])],
+    &'static [u8],
+);
+
+const JSON: (&str, &[u8]) = ("content-type", b"application/json");
+const FORM: (&str, &[u8]) = ("content-type", b"application/x-www-form-urlencoded");
+const PARTS: (&str, &[u8]) = ("content-type", b"multipart/form-data; boundary=XX");
+const LARGE: &[u8] = &[b'l'; 300_000];
+
+/// In order: some answers depend on what came before.
+const ASKED: &[Asked] = &[
+    ("GET", "/", &[], b""),
+    ("GET", "/nothing/here?at=all", &[], b""),
+    ("GET", "/%7Ea/%C3%A9/%2F", &[], b""),
+    ("GET", "//double//slashes/", &[], b""),
+    ("GET", "/a/../b/./c", &[], b""),
+    ("GET", "/?", &[], b""),
+    ("GET", "/q?a=1&a=2&b=%20+c&d", &[], b""),
+    ("DELETE", "/anything", &[], b""),
+    ("PATCH", "/anything", &[], b"patch"),
+    ("PURGE", "/anything", &[], b""),
+    ("M-SEARCH", "/anything", &[], b""),
+    ("OPTIONS", "/anything", &[], b""),
+    ("HEAD", "/anything", &[], b""),
+    ("GET", "/h", &[("x-many", b"one"), ("x-many", b""), ("x-many", b"two")], b""),
+    ("GET", "/h", &[("x-latin", b"caf\xe9 \x80\xff")], b""),
+    ("GET", "/h", &[("x-spaces", b"a \t b"), ("cookie", b"a=1; b=2")], b""),
+    ("GET", "/h", &[("accept", b"*/*"), ("accept-language", b"de, en;q=0.5"), ("user-agent", b"test")], b""),
+    ("POST", "/body", &[], b"some text"),
+    ("POST", "/body", &[], b""),
+    ("POST", "/body", &[], LARGE),
+    ("PUT", "/bytes", &[], b"\0\x01\xff"),
+    ("POST", "/bytes", &[], LARGE),
+    ("GET", "/query?a=1&b=2", &[], b""),
+    ("GET", "/query?%FF", &[], b""),
+    ("GET", "/status/200", &[], b""),
+    ("GET", "/status/204", &[], b""),
+    ("GET", "/status/205", &[], b""),
+    ("GET", "/status/304", &[], b""),
+    ("GET", "/status/404", &[], b""),
+    ("GET", "/status/418", &[], b""),
+    ("GET", "/status/503", &[], b""),
+    ("GET", "/status/599", &[], b""),
+    ("GET", "/status/999", &[], b""),
+    ("GET", "/status/1000", &[], b""),
+    ("GET", "/status/x", &[], b""),
+    ("HEAD", "/status/200", &[], b""),
+    ("GET", "/headers", &[], b""),
+    ("HEAD", "/headers", &[], b""),
+    ("POST", "/headers", &[], b""),
+    ("GET", "/redirect", &[], b""),
+    ("GET", "/chunks", &[], b""),
+    ("HEAD", "/chunks", &[], b""),
+    ("GET", "/length", &[], b""),
+    ("HEAD", "/length", &[], b""),
+    ("GET", "/trailers", &[], b""),
+    ("GET", "/trailers", &[("te", b"trailers")], b""),
+    ("GET", "/compressed/text", &[], b""),
+    ("GET", "/compressed/text", &[("accept-encoding", b"gzip")], b""),
+    ("GET", "/compressed/text", &[("accept-encoding", b"br;q=1.0, gzip;q=0.5")], b""),
+    ("HEAD", "/compressed/text", &[("accept-encoding", b"gzip")], b""),
+    ("GET", "/compressed/small", &[("accept-encoding", b"gzip")], b""),
+    ("GET", "/files/none", &[], b""),
+    ("PUT", "/files/large", &[], LARGE),
+    ("GET", "/files/large", &[], b""),
+    ("PUT", "/files/..", &[], b"out"),
+    ("POST", "/files/large", &[], b""),
+    ("GET", "/kv/a", &[], b""),
+    ("PUT", "/kv/a", &[], b"value"),
+    ("PUT", "/kv/a", &[], b"other"),
+    ("PUT", "/kv/b%20c", &[], b""),
+    ("GET", "/kv/a", &[], b""),
+    ("PUT", "/kv/large", &[], LARGE),
+    ("GET", "/kv", &[], b""),
+    ("DELETE", "/kv/a", &[], b""),
+    ("DELETE", "/kv/a", &[], b""),
+    ("POST", "/forms/fields", &[FORM], b"a=1&b=%C3%A9"),
+    ("POST", "/forms/fields", &[JSON], b"a=1"),
+    ("POST", "/forms/parts", &[PARTS], b"--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--XX--\r\n"),
+    ("POST", "/forms/parts", &[PARTS], b"--XX\r\nbroken"),
+    ("POST", "/forms/parts", &[], b""),
+    ("GET", "/ids", &[], b""),
+    ("GET", "/ids", &[("x-app-request-id", b"mine")], b""),
+    ("GET", "/ids", &[], b""),
+    ("GET", "/slow", &[], b""),
+    ("GET", "/slow/limited", &[], b""),
+    ("GET", "/sse/three", &[("accept", b"text/event-stream")], b""),
+    ("GET", "/todos", &[], b""),
+    ("POST", "/todos", &[JSON], b"{\"text\":\"write\"}"),
+    ("POST", "/todos", &[JSON], b"{\"text\":\"test\"}"),
+    ("POST", "/todos", &[JSON], b"{\"text\":"),
+    ("POST", "/todos", &[JSON], b"{}"),
+    ("POST", "/todos", &[], b"{\"text\":\"x\"}"),
+    ("PATCH", "/todos/0", &[JSON], b"{\"done\":true}"),
+    ("PATCH", "/todos/9", &[JSON], b"{}"),
+    ("GET", "/todos?offset=1&limit=5", &[], b""),
+    ("GET", "/todos?limit=x", &[], b""),
+    ("DELETE", "/todos/0", &[], b""),
+    ("GET", "/ws/echo", &[], b""),
+    ("GET", "/shout", &[], b""),
+];
+
+/// Requests that only the bytes of HTTP/1 can make.
+const WIRE: &[&str] = &[
+    "GET http://example.org/absolute?x HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "GET / HTTP/1.0\r\n\r\n",
+    "GET /chunks HTTP/1.0\r\n\r\n",
+    "GET /sse/three HTTP/1.0\r\n\r\n",
+    "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /a HTTP/1.0\r\n\r\n",
+    "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "POST /bytes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n",
+    "POST /trailers HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n",
+    "POST /bytes HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+    "POST /status/200 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+    "POST /bytes HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+    "POST /bytes HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+    "GET /h HTTP/1.1\r\nHost: x\r\nX-Folded: a\r\n b\r\n\r\n",
+    "GET /h HTTP/1.1\r\nHost: x\r\nBad Header: a\r\n\r\n",
+    "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET / HTTP/3.7\r\nHost: x\r\n\r\n",
+    "GET /ws/echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n",
+    "GET /h HTTP/1.1\r\nX-No-Host: a\r\nConnection: close\r\n\r\n",
+];
+
+#[tokio::test]
+async fn answers_are_those_of_axum_over_http_1() {
+    let (axum, host) = servers().await;
+    let asked: Vec<_> = ASKED.iter().map(bytes).collect();
+    let wire = WIRE.iter().map(|text| text.as_bytes().to_vec());
+    for request in asked.into_iter().chain(wire) {
+        let mut answers = Vec::new();
+        for address in [axum, host.address()] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(&request).await;
+            answers.push(comparable(&wire.rest_bytes().await));
+        }
+        let [from_axum, from_host] = &answers[..] else {
+            unreachable!()
+        };
+        let request = String::from_utf8_lossy(&request[..request.len().min(300)]).into_owned();
+        assert_eq!(from_host, from_axum, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_those_of_axum_over_http_2() {
+    let (axum, host) = servers().await;
+    let mut connections = [Connection::http2(axum).await, host.http2().await];
+    for asked @ (method, target, headers, body) in ASKED {
+        let mut answers = Vec::new();
+        for connection in &mut connections {
+            let uri = format!("http://example.org{target}");
+            let mut request = Request::builder().method(*method).uri(uri);
+            for (name, value) in *headers {
+                request = request.header(*name, *value);
+            }
+            let body = if body.is_empty() {
+                empty()
+            } else {
+                full(*body)
+            };
+            let response = connection.send(request.body(body).unwrap()).await;
+            let (head, body) = response
+                .unwrap_or_else(|error| panic!("{asked:?}: {error:?}"))
+                .into_parts();
+            let body = within("the body", body.collect()).await.unwrap();
+            let trailers = body.trailers().cloned();
+            answers.push((head.status, fields(head.headers), trailers, body.to_bytes()));
+        }
+        let [from_axum, from_host] = &answers[..] else {
+            unreachable!()
+        };
+        assert_eq!(from_host, from_axum, "{method} {target}");
+    }
+}
+
+/// The app under `axum::serve`, and under a host.
+async fn servers() -> (SocketAddr, host_tests::Host) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async { axum::serve(listener, gallery::app()).await });
+    (address, Setup::new().plugin("gallery").start().await)
+}
+
+/// A request as HTTP/1.1 has it.
+fn bytes((method, target, headers, body): &Asked) -> Vec<u8> {
+    let mut request =
+        format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").into_bytes();
+    for (name, value) in *headers {
+        request.extend(format!("{name}: ").as_bytes());
+        request.extend(*value);
+        request.extend(b"\r\n");
+    }
+    if !body.is_empty() {
+        request.extend(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    }
+    request.extend(b"\r\n");
+    request.extend(*body);
+    request
+}
+
+/// What is compared of the bytes of an answer.
+fn comparable(answer: &[u8]) -> String {
+    let mut text = answer.escape_ascii().to_string();
+    while let Some(found) = field(&text, "date: ").or_else(|| field(&text, "x-request-id: ")) {
+        text.replace_range(found, "");
+    }
+    text
+}
+
+/// Where a header of this name is, with its line's end, in escaped text.
+fn field(text: &str, name: &str) -> Option<Range<usize>> {
+    let start = text.find(&format!("\\r\\n{name}"))?;
+    let len = text[start + 4..].find("\\r\\n")? + 4;
+    Some(start..start + len)
+}
+
+/// What is compared of headers, in their order.
+fn fields(headers: HeaderMap) -> Vec<(String, Bytes)> {
+    headers
+        .iter()
+        .filter(|(name, _)| *name != "date" && *name != "x-request-id")
+        .map(|(name, value)| (name.to_string(), Bytes::copy_from_slice(value.as_bytes())))
+        .collect()
+}
