@@ -6,7 +6,7 @@ mod headers;
 mod names;
 mod waker;
 
-#[cfg(feature = "host")]
+#[cfg(any(feature = "host", feature = "local"))]
 pub(crate) use self::body::export;
 pub(crate) use self::{
     body::{Imported, export_polled},

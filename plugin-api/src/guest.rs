@@ -6,6 +6,8 @@ mod context;
 mod entry;
 mod export;
 mod factory;
+#[cfg(feature = "local")]
+mod local;
 mod logger;
 mod panics;
 mod request;
@@ -15,6 +17,10 @@ mod stream;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::factory::Factory;
+#[cfg(feature = "local")]
+pub(crate) use self::local::Local;
 pub use self::{
     app::Building,
     context::{ConfigError, Context},

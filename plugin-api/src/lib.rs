@@ -29,6 +29,8 @@
 //! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
 //! - `axum`: the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
 //!   `OriginalUri` take.
+//! - `testing`: the app in a test, without a server and with its log at hand.
+//! - `standalone`: the app as a program of its own, by `plugin_api::main!`.
 //!
 //! # Trust
 //!
@@ -58,6 +60,10 @@ mod guest;
 pub mod host;
 pub mod level;
 pub mod manifest;
+#[cfg(feature = "standalone")]
+mod standalone;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::{
     guest::{Body, ConfigError, Context, RequestInfo},
@@ -76,6 +82,8 @@ pub struct BodyError(String);
 /// What the macros need. Not for authors.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "standalone")]
+    pub use crate::standalone::run as standalone;
     pub use abi_stable::library::LibHeader;
     pub use tracing;
 

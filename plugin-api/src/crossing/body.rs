@@ -19,7 +19,7 @@ use crate::{
     abi::{self, OwnedBytes, poll},
 };
 
-#[cfg(feature = "host")]
+#[cfg(any(feature = "host", feature = "local"))]
 /// Hands `body` across. It is polled, and dropped, under `guard`.
 pub(crate) fn export<B, G>(body: B, guard: G) -> abi::Body
 where

@@ -8,6 +8,8 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
+#[cfg(feature = "local")]
+use super::local::{Answer, boxed};
 use super::{Body, call::Start};
 use crate::BoxError;
 
@@ -16,6 +18,11 @@ pub trait App: Send + Sync {
     /// Starts a request, and polls it once.
     #[doc(hidden)]
     fn call(&self, request: Request<Body>, start: Start<'_>) -> u32;
+
+    /// Answers a request in this process.
+    #[cfg(feature = "local")]
+    #[doc(hidden)]
+    fn answer(&self, request: Request<Body>) -> Answer;
 }
 
 /// The future of an app, which need not be `Send`: it is awaited on the thread that loads the
@@ -57,12 +64,22 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     fn call(&self, request: Request<Body>, start: Start<'_>) -> u32 {
-        let mut service = self.0.clone();
-        start.run(async move {
-            poll_fn(|context| service.poll_ready(context))
-                .await
-                .map_err(Into::into)?;
-            service.call(request).await.map_err(Into::into)
-        })
+        start.run(respond(self.0.clone(), request))
     }
+
+    #[cfg(feature = "local")]
+    fn answer(&self, request: Request<Body>) -> Answer {
+        let response = respond(self.0.clone(), request);
+        Box::pin(async { response.await.map(boxed) })
+    }
+}
+
+async fn respond<S, B>(mut service: S, request: Request<Body>) -> Result<Response<B>, BoxError>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    poll_fn(|context| service.poll_ready(context))
+        .await
+        .map_err(Into::into)?;
+    service.call(request).await.map_err(Into::into)
 }

@@ -14,6 +14,8 @@ use http::{
 };
 use http_body::{Frame, SizeHint};
 
+#[cfg(feature = "local")]
+use crate::crossing::{Guard, export};
 use crate::{
     BodyError, BoxError, abi,
     crossing::{Imported, add_fields},
@@ -24,6 +26,17 @@ use crate::{
 /// It is read as it arrives; not reading holds the client back. Dropping it unread is fine.
 #[derive(Debug)]
 pub struct Body(Imported);
+
+#[cfg(feature = "local")]
+impl Body {
+    /// A body of this process, which is polled, and dropped, under `guard`.
+    pub(crate) fn of<B>(body: B, guard: impl Guard) -> Self
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        Self(Imported::new(export(body, guard)))
+    }
+}
 
 impl http_body::Body for Body {
     type Data = Bytes;
@@ -95,6 +108,42 @@ impl RequestInfo {
     pub fn request_id(&self) -> &str {
         str::from_utf8(&self.request_id).unwrap_or_default()
     }
+
+    /// What is known of a request that no server sent.
+    #[cfg(feature = "local")]
+    pub(crate) fn local(
+        peer: Option<SocketAddr>,
+        original_path: PathAndQuery,
+        mount: &str,
+    ) -> Self {
+        Self {
+            peer,
+            original_path,
+            mount: Bytes::copy_from_slice(mount.as_bytes()),
+            request_id: Bytes::new(),
+        }
+    }
+
+    /// Puts this into the extensions of `request`, and what axum's extractors take.
+    pub(crate) fn insert_into(self, request: &mut Request<Body>) {
+        #[cfg(feature = "axum")]
+        {
+            use axum::extract::{ConnectInfo, OriginalUri};
+
+            let mut parts = request.uri().clone().into_parts();
+            if parts.path_and_query.is_some() {
+                parts.path_and_query = Some(self.original_path.clone());
+            }
+            let extensions = request.extensions_mut();
+            if let Ok(original) = Uri::from_parts(parts) {
+                extensions.insert(OriginalUri(original));
+            }
+            if let Some(peer) = self.peer {
+                extensions.insert(ConnectInfo(peer));
+            }
+        }
+        request.extensions_mut().insert(self);
+    }
 }
 
 /// The request that the host lent.
@@ -133,28 +182,8 @@ pub(crate) unsafe fn request(request: &abi::Request) -> Result<Request<Body>, Bo
         mount: Bytes::copy_from_slice(bytes(request.mount)),
         request_id: Bytes::copy_from_slice(bytes(request.request_id)),
     };
-    #[cfg(feature = "axum")]
-    insert_axum(&mut head, &info);
-    head.extensions_mut().insert(info);
+    info.insert_into(&mut head);
     Ok(head)
-}
-
-/// What axum's extractors of these names take.
-#[cfg(feature = "axum")]
-fn insert_axum(request: &mut Request<Body>, info: &RequestInfo) {
-    use axum::extract::{ConnectInfo, OriginalUri};
-
-    let mut parts = request.uri().clone().into_parts();
-    if parts.path_and_query.is_some() {
-        parts.path_and_query = Some(info.original_path.clone());
-    }
-    let extensions = request.extensions_mut();
-    if let Ok(original) = Uri::from_parts(parts) {
-        extensions.insert(OriginalUri(original));
-    }
-    if let Some(peer) = info.peer {
-        extensions.insert(ConnectInfo(peer));
-    }
 }
 
 fn version(number: u32) -> Version {

@@ -1,0 +1,129 @@
+//! An app in this process, with no library and no boundary around it: what `standalone` and
+//! `testing` share.
+
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
+};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response, StatusCode, uri::PathAndQuery};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+
+use super::{
+    Context,
+    app::{App, Building},
+    request::{Body, RequestInfo},
+    runtime::catch,
+};
+use crate::{BoxError, crossing::Guard};
+
+/// The body of a response.
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The future of a response.
+pub(crate) type Answer =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>;
+
+/// A started app.
+pub(crate) struct Local {
+    app: Box<dyn App>,
+    context: Context,
+}
+
+impl Local {
+    /// Starts an app named `name`, below `mount`.
+    pub(crate) async fn start(
+        context: Context,
+        build: impl FnOnce(Context) -> Building,
+    ) -> Result<Self, BoxError> {
+        let app = build(context.clone()).await?;
+        Ok(Self { app, context })
+    }
+
+    /// Answers a request, as the server does: what fails, or panics, is a 500.
+    pub(crate) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<SocketAddr>,
+    ) -> Response<ResponseBody>
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let mut request = Request::from_parts(head, Body::of(body, Here));
+        let path = request.uri().path_and_query().cloned();
+        let original = original_path(self.context.mount(), path);
+        RequestInfo::local(peer, original, self.context.mount()).insert_into(&mut request);
+        let answered = match catch(|| self.app.answer(request)) {
+            Some(answer) => {
+                let mut answer = pin!(answer);
+                poll_fn(|context| match catch(|| answer.as_mut().poll(context)) {
+                    Some(polled) => polled.map(Some),
+                    None => Poll::Ready(None),
+                })
+                .await
+            }
+            None => None,
+        };
+        match answered {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => {
+                tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "The app returned an error"
+                );
+                failed()
+            }
+            // The panic hook has told.
+            None => failed(),
+        }
+    }
+
+    /// Ends the app: its hooks run, one after the other.
+    pub(crate) async fn stop(&self) {
+        for hook in self.context.take_shutdown_hooks() {
+            hook.await;
+        }
+    }
+}
+
+/// The response of an app, its body's type forgotten.
+pub(crate) fn boxed<B>(response: Response<B>) -> Response<ResponseBody>
+where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| {
+        body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+            .map_err(Into::into)
+            .boxed_unsync()
+    })
+}
+
+fn failed() -> Response<ResponseBody> {
+    let text = Full::from("500 Internal Server Error\n");
+    let mut response = Response::new(text.map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+/// What a client below `mount` would have asked for.
+fn original_path(mount: &str, path: Option<PathAndQuery>) -> PathAndQuery {
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if mount == "/" {
+        return path;
+    }
+    format!("{mount}{path}").parse().unwrap_or(path)
+}
+
+/// Runs work on the thread that asks, in the runtime that it is in.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl Guard for Here {
+    fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        catch(work)
+    }
+}

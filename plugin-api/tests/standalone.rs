@@ -1,0 +1,106 @@
+//! An app as a program of its own: `plugin_api::main!`, in the example `standalone`.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+};
+
+struct Program(Child);
+
+impl Program {
+    fn start(args: &[&str]) -> Self {
+        // Whether Cargo built the example for this test depends on how it was asked.
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--package=plugin-api",
+                "--features=standalone",
+            ])
+            .arg("--example=standalone")
+            .status();
+        assert!(built.unwrap().success());
+        // target/debug/deps/standalone-HASH, and target/debug/examples/standalone.
+        let test = env::current_exe().unwrap();
+        let program = test
+            .ancestors()
+            .nth(3)
+            .unwrap()
+            .join("debug/examples/standalone");
+        let child = Command::new(program)
+            .args(args)
+            .env_remove("HOST_BIND")
+            .env_remove("HOST_LOG_LEVEL")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    /// Where it listens, once it does.
+    fn address(&mut self) -> String {
+        let mut line = String::new();
+        let mut stdout = BufReader::new(self.0.stdout.as_mut().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("Listening on http://");
+        address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
+    }
+
+    /// What it printed to stderr, and its exit code.
+    fn end(mut self) -> (String, Option<i32>) {
+        let mut text = String::new();
+        self.0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        (text, self.0.wait().unwrap().code())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended; then there is nothing to kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn it_serves_logs_at_the_level_and_stops_gracefully() {
+    let mut program = Program::start(&["--bind=127.0.0.1:0", "--log-level", "warning"]);
+    let mut stream = TcpStream::connect(program.address()).unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nhello world"), "{response}");
+
+    let pid = program.0.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    let (log, code) = program.end();
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<_> = log.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("a WARNING message"),
+        "{log}"
+    );
+    assert!(lines[1].contains("goodbye"), "{log}");
+}
+
+#[test]
+fn it_does_not_start_with_a_level_that_is_none() {
+    let (log, code) = Program::start(&["--log-level=loud"]).end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(
+        log.contains("\"loud\" is not a log level, expected trace"),
+        "{log}"
+    );
+}

@@ -1,0 +1,105 @@
+//! An app in a test, with `plugin_api::testing`.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    http::{Request, StatusCode},
+    routing::{get, post},
+};
+use http_body_util::BodyExt;
+use plugin_api::{BoxError, Context, Level, RequestInfo, testing};
+use tokio::time::sleep;
+
+#[derive(serde::Deserialize)]
+struct Settings {
+    greeting: String,
+}
+
+fn app(context: Context) -> Result<Router, BoxError> {
+    let Settings { greeting } = context.config()?;
+    context.on_shutdown(async { tracing::info!("goodbye") });
+    Ok(Router::new()
+        .route("/", get(async || greeting))
+        .route("/echo", post(async |body: Body| body))
+        .route("/panic", get(async || -> () { panic!("as asked") }))
+        .route("/task", get(task))
+        .route("/where", get(place)))
+}
+
+async fn task() {
+    let task = tokio::spawn(async {
+        sleep(Duration::from_millis(1)).await;
+        log::warn!(target: "elsewhere", "by log");
+        plugin_api::critical!(code = 7, "by tracing");
+    });
+    task.await.unwrap();
+}
+
+async fn place(Extension(info): Extension<RequestInfo>) -> String {
+    format!("{} {}", info.mount(), info.original_path())
+}
+
+async fn started() -> testing::App {
+    let config = serde_json::json!({ "greeting": "hello" });
+    let setup = testing::Setup::new()
+        .name("shop")
+        .mount("/shop")
+        .config(&config);
+    setup.start(app).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_app_answers_without_a_server() {
+    let app = started().await;
+    assert_eq!(app.get("/").await.unwrap().body(), "hello");
+    assert_eq!(
+        app.get("/where?a").await.unwrap().body(),
+        "/shop /shop/where?a"
+    );
+    let request = Request::post("/echo").body(Body::from("sent")).unwrap();
+    let echo = app.send(request).await.into_body().collect().await.unwrap();
+    assert_eq!(echo.to_bytes(), "sent");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500() {
+    let app = started().await;
+    assert_eq!(
+        app.get("/panic").await.unwrap().status(),
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
+    assert_eq!(app.get("/").await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_the_app_logs_is_at_hand() {
+    let app = started().await;
+    app.get("/task").await.unwrap();
+    let events = app.stop().await;
+    let logged: Vec<_> = events
+        .iter()
+        .map(|event| (event.level, &*event.target, &*event.message))
+        .collect();
+    assert_eq!(
+        logged,
+        [
+            (Level::Warn, "elsewhere", "by log"),
+            (Level::Critical, "testing", "by tracing"),
+            (Level::Info, "testing", "goodbye"),
+        ]
+    );
+    assert_eq!(events[1].field("code"), Some("7"));
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_start_says_why() {
+    let error = testing::App::start(app).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the configuration of \"app\" is not what the app expects: missing field `greeting` at line 1 column 2"
+    );
+}
