@@ -15,11 +15,14 @@
 //!   one thread at a time. Nothing may unwind across.
 //! - **Bytes**: text is UTF-8 where it is said to be text. Nothing is NUL-terminated.
 //!
-//! `abi/layout.txt` records the size of each type and the offset of each field; a test compares.
+//! `abi/layout.txt` records the size of each type, and the offset and type of each field; a test
+//! compares.
 
 mod body;
 mod bytes;
 mod call;
+#[cfg(test)]
+mod layout;
 mod log;
 mod plugin;
 mod stream;

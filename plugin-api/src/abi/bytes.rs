@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
-    ptr: *const u8,
-    len: usize,
+    pub(super) ptr: *const u8,
+    pub(super) len: usize,
 }
 
 impl Slice {
@@ -75,10 +75,10 @@ impl Slice {
 #[repr(C)]
 #[derive(Debug)]
 pub struct OwnedBytes {
-    ptr: *const u8,
-    len: usize,
-    owner: Owner,
-    free: Option<unsafe extern "C" fn(owner: *mut Owner)>,
+    pub(super) ptr: *const u8,
+    pub(super) len: usize,
+    pub(super) owner: Owner,
+    pub(super) free: Option<unsafe extern "C" fn(owner: *mut Owner)>,
 }
 
 type Owner = [MaybeUninit<usize>; 4];

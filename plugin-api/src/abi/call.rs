@@ -84,8 +84,8 @@ pub struct Header {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
-    ptr: *const Header,
-    len: usize,
+    pub(super) ptr: *const Header,
+    pub(super) len: usize,
 }
 
 /// An IP address and port. All 0 where there is none, as for a Unix socket.

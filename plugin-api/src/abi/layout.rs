@@ -1,0 +1,114 @@
+//! Compares the types that cross with their record, `layout.txt`, so that no change goes unseen.
+//!
+//! `RECORD_LAYOUT=1 cargo test -p plugin-api layout` writes the record anew. After a version is
+//! released, the only changes that keep its major are lines added at the end of a type with a
+//! size.
+
+use std::{
+    any::type_name,
+    env,
+    fmt::Write,
+    fs,
+    mem::{align_of, offset_of, size_of},
+    path::Path,
+};
+
+use super::*;
+
+/// Describes types by all of their fields: one that is left out does not compile.
+macro_rules! layout {
+    ($($name:ident { $($field:ident),+ $(,)? })+) => {
+        [$({
+            // All fields have to be named here.
+            let _ = |value: &$name| {
+                let $name { $($field),+ } = value;
+                $(let _ = $field;)+
+            };
+            let fields = [$((
+                stringify!($field),
+                offset_of!($name, $field),
+                type_of(|value: &$name| &value.$field),
+            )),+];
+            describe(stringify!($name), size_of::<$name>(), align_of::<$name>(), &fields)
+        }),+]
+        .concat()
+    };
+}
+
+#[test]
+fn the_layout_is_as_recorded() {
+    let layout = layout! {
+        Body { kind, data, stream, vtable, lower, upper }
+        BodyVtable { size, poll, drop }
+        CallContext { size, waker, sink, respond }
+        CallSlot { bytes }
+        Callsite { size, level, kind, name, target, module, file, fields, fields_len, line }
+        Event { size, callsite, fields, fields_len }
+        Field { index, value }
+        Frame { kind, last, data, trailers }
+        Header { name, value, id, flags }
+        Headers { ptr, len }
+        Host { size, context, register, event, panicked }
+        Init {
+            size, host, name, mount, config, previous_state, generation, timeout_ms,
+            worker_threads,
+        }
+        Initialized { size, app, message }
+        OwnedBytes { ptr, len, owner, free }
+        Panic { size, message, file, thread, backtrace, line, column }
+        Plugin { size, init, call, poll, cancel, set_level, stop }
+        Registered { callsite, interest }
+        Request {
+            size, method, scheme, authority, path, original_path, mount, request_id, peer, headers,
+            body, upgrade, protocol, version, flags,
+        }
+        Response { size, headers, body, status, flags }
+        Slice { ptr, len }
+        SocketAddress { family, port, scope, address }
+        Stop { size, timeout_ms, idle }
+        Stopped { size, tasks, timed_out }
+        Stream { stream, vtable }
+        StreamVtable { size, read, write, flush, shutdown, drop }
+        Transfer { count, errno }
+        Value { kind, bits, text, causes, causes_len }
+        Waker { vtable }
+        WakerVtable { size, clone, wake, wake_by_ref, drop }
+    };
+    let layout = format!("ABI {VERSION}, 64 bits\n{layout}");
+    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/abi/layout.txt");
+    if env::var_os("RECORD_LAYOUT").is_some() {
+        fs::write(&record, &layout).unwrap();
+    }
+    let recorded = fs::read_to_string(&record).unwrap_or_default();
+    assert!(
+        recorded == layout,
+        "the boundary has changed: see docs/ABI.md, and record it with RECORD_LAYOUT=1\n\
+         --- recorded\n{recorded}\n--- now\n{layout}"
+    );
+}
+
+fn describe(name: &str, size: usize, align: usize, fields: &[(&str, usize, String)]) -> String {
+    let mut text = format!("\n{name}: {size} bytes, aligned to {align}\n");
+    for (field, offset, kind) in fields {
+        writeln!(text, "{offset:>6} {field}: {kind}").unwrap();
+    }
+    text
+}
+
+/// The name of a field's type, without the modules that it is in.
+fn type_of<T, F>(_: impl Fn(&T) -> &F) -> String {
+    let mut short = String::new();
+    let mut word = String::new();
+    let mut rest = type_name::<F>().chars().peekable();
+    while let Some(char) = rest.next() {
+        if char.is_alphanumeric() || char == '_' {
+            word.push(char);
+        } else if char == ':' && rest.next_if_eq(&':').is_some() {
+            word.clear();
+        } else {
+            short += &std::mem::take(&mut word);
+            short.push(char);
+        }
+    }
+    short + &word
+}
