@@ -19,6 +19,7 @@ mod notes;
 mod panics;
 mod quarantine;
 mod reload;
+mod runtime;
 mod serving;
 mod streams;
 mod upgrades;
