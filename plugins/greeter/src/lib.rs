@@ -18,7 +18,11 @@ use self::proto::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-#[expect(unreachable_pub, reason = "generated")]
+#[allow(
+    unreachable_pub,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 mod proto {
     tonic::include_proto!("greeter");
 }
