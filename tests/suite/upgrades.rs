@@ -180,6 +180,25 @@ async fn a_connection_that_was_taken_over_is_not_idle() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_taken_over_is_one_of_those_that_may_be_open() {
+    let host = Setup::new()
+        .plugin("gallery")
+        .arg("--max-connections=1")
+        .start()
+        .await;
+    let mut socket = WebSocket::http1(host.address(), "/ws/echo").await;
+    let mut other = host.wire().await;
+    other.send("GET /body HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let early = tokio::time::timeout(Duration::from_millis(300), other.head()).await;
+    assert!(early.is_err(), "{early:?}");
+    socket.send("still there").await;
+    assert_eq!(socket.text().await, "still there");
+    socket.close().await;
+    let (head, _) = other.response().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
+#[tokio::test]
 async fn a_socket_stays_with_the_generation_that_it_began_on_until_that_is_drained() {
     let host = Setup::new()
         .plugin("gallery")

@@ -74,8 +74,6 @@ impl Stream {
             let waker = Waker::from(Arc::clone(both));
             let opened = Pin::new(on_upgrade).poll(&mut Context::from_waker(&waker));
             let upgraded = ready!(opened).map_err(io::Error::other)?;
-            // The other side has asked an upgrade that is over, and asks the connection now.
-            both.wake_by_ref();
             self.state = State::Open(TokioIo::new(upgraded));
         }
         match &mut self.state {
@@ -168,10 +166,6 @@ impl Both {
 
 impl Wake for Both {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
         let wakers = {
             let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *wakers)
