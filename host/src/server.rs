@@ -37,7 +37,9 @@ use crate::{
 /// start.
 #[must_use]
 pub fn run(config: &Config) -> ExitCode {
-    let filter = log::init(config.log_level.clone());
+    let Ok(filter) = log::init(config.log_level.clone()) else {
+        return ExitCode::FAILURE;
+    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(config.threads.into())
         .thread_name("host")

@@ -33,7 +33,7 @@ pub use self::{
     body::{Body, BodyVtable, Frame},
     bytes::{OwnedBytes, Slice},
     call::{CallContext, CallSlot, Header, Headers, Request, Response, SocketAddress},
-    log::{Callsite, Event, Field, Panic, Registered, Value},
+    log::{Callsite, Entry, Field, Panic, Registered, Value},
     plugin::{Host, Init, Initialized, Plugin, Stop, Stopped},
     stream::{Stream, StreamVtable, Transfer},
     waker::{Waker, WakerVtable},

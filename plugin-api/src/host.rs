@@ -14,6 +14,6 @@ mod stream;
 pub use self::{
     app::{App, InFlight, Stopped},
     call::{Body, Call, CallError, Target, Upgrade},
-    log::{Callsite, Causes, Fields, Logger, Panic, Value},
+    log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
 };

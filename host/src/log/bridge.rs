@@ -12,25 +12,30 @@ use std::{
     fmt,
     sync::{
         Arc, LazyLock, Once, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Instant,
 };
 
 use plugin_api::{
     Level,
-    host::{Callsite, Fields, Logger, Panic, Value},
+    host::{self, Callsite, Entry, Fields, Logger, Panic, Parent, Value},
 };
+use smallvec::SmallVec;
 use tracing::{
     Event, Metadata,
     callsite::{self, Identifier},
-    error,
-    field::{self, DebugValue, FieldSet},
+    dispatcher, error,
+    field::{self, DebugValue, FieldSet, ValueSet},
     metadata::Kind,
+    span::{Attributes, Id, Record},
     subscriber::Interest,
 };
 
-use super::origin::{self, Origin};
+use super::{
+    origin::{self, Origin},
+    request,
+};
 use crate::plugin::quarantine::{PanicLimit, Quarantine};
 
 /// Takes what one generation of a plugin logs.
@@ -46,20 +51,102 @@ impl Bridge {
     pub fn new(origin: Origin, quarantine: Arc<Quarantine>) -> Self {
         Self { origin, quarantine }
     }
+
+    /// Runs `emit` as this generation, with the span of the host's that is the parent, if the entry
+    /// is still wanted.
+    fn emit<T>(
+        &self,
+        site: &'static Site,
+        entry: &Entry<'_>,
+        emit: impl FnOnce(Option<Id>) -> T,
+    ) -> Option<T> {
+        if !self.enabled(site, entry.parent) {
+            return None;
+        }
+        if let Some(thread) = entry.thread {
+            origin::name_thread(thread);
+        }
+        Some(origin::scope(self.origin, || emit(span_of(entry.parent))))
+    }
 }
 
 impl Logger for Bridge {
     type Callsite = Site;
 
-    fn register(&self, callsite: &Callsite<'_>) -> (&'static Site, bool) {
+    fn register(&self, callsite: &Callsite<'_>) -> (&'static Site, host::Interest) {
         let site = Site::of(self.origin.plugin, callsite);
-        (site, site.enabled())
+        (site, site.interest())
     }
 
-    fn event(&self, site: &'static Site, fields: Fields<'_>) {
-        if site.enabled() {
-            origin::scope(self.origin, || site.emit(fields));
+    fn enabled(&self, site: &'static Site, parent: Parent) -> bool {
+        match site.interest() {
+            host::Interest::Always => true,
+            host::Interest::Never => false,
+            host::Interest::Sometimes => match parent {
+                Parent::Span(span) => request::is_loud(Some(&Id::from_u64(span))),
+                Parent::Current | Parent::Root => request::is_loud(None),
+            },
         }
+    }
+
+    fn event(&self, site: &'static Site, entry: Entry<'_>) {
+        self.emit(site, &entry, |parent| {
+            with_values(site.metadata(), entry.fields.clone(), |values| {
+                Event::child_of(parent, site.metadata(), values);
+            });
+        });
+    }
+
+    fn new_span(&self, site: &'static Site, entry: Entry<'_>) -> u64 {
+        let span = self.emit(site, &entry, |parent| {
+            with_values(site.metadata(), entry.fields.clone(), |values| {
+                let attributes = match parent {
+                    Some(parent) => Attributes::child_of(parent, site.metadata(), values),
+                    None => Attributes::new_root(site.metadata(), values),
+                };
+                dispatcher::get_default(|dispatch| dispatch.new_span(&attributes))
+            })
+        });
+        // A span that the level just ruled out is none.
+        span.map_or(0, |span| span.into_u64())
+    }
+
+    fn record(&self, span: u64, fields: Fields<'_>) {
+        let span = Id::from_u64(span);
+        if let Some(metadata) = request::with_span(&span, |span| span.metadata()) {
+            origin::scope(self.origin, || {
+                with_values(metadata, fields, |values| {
+                    dispatcher::get_default(|dispatch| {
+                        dispatch.record(&span, &Record::new(values));
+                    });
+                });
+            });
+        }
+    }
+
+    fn follows_from(&self, span: u64, cause: u64) {
+        let (span, cause) = (Id::from_u64(span), Id::from_u64(cause));
+        dispatcher::get_default(|dispatch| dispatch.record_follows_from(&span, &cause));
+    }
+
+    fn clone_span(&self, span: u64) {
+        dispatcher::get_default(|dispatch| dispatch.clone_span(&Id::from_u64(span)));
+    }
+
+    fn close_span(&self, span: u64) -> bool {
+        dispatcher::get_default(|dispatch| dispatch.try_close(Id::from_u64(span)))
+    }
+
+    fn request_span(&self) -> Option<u64> {
+        request::current_span().map(|span| span.into_u64())
+    }
+
+    fn span_callsite(&self, span: u64) -> Option<&'static Site> {
+        let callsite =
+            |span: tracing_subscriber::registry::SpanRef<'_, _>| span.metadata().callsite();
+        let callsite = request::with_span(&Id::from_u64(span), callsite)?;
+        let sites = SITES.read().unwrap_or_else(PoisonError::into_inner);
+        sites.plugins.get(&callsite).map(|&(_, site)| site)
     }
 
     fn panicked(&self, panic: &Panic<'_>) {
@@ -68,6 +155,7 @@ impl Logger for Bridge {
             let location = file.map(|file| format!("{file}:{line}:{column}"));
             error!(
                 target: "panic",
+                parent: span_of(panic.parent),
                 location,
                 thread = panic.thread,
                 backtrace = panic.backtrace,
@@ -87,6 +175,38 @@ impl Logger for Bridge {
     }
 }
 
+/// The span of the host's that stands for where an entry is.
+fn span_of(parent: Parent) -> Option<Id> {
+    match parent {
+        Parent::Current => request::current_span(),
+        Parent::Root => None,
+        Parent::Span(span) => Some(Id::from_u64(span)),
+    }
+}
+
+/// Lends the values as those of a callsite.
+fn with_values<T>(
+    metadata: &'static Metadata<'static>,
+    fields: Fields<'_>,
+    work: impl FnOnce(&ValueSet<'_>) -> T,
+) -> T {
+    let mut typed: SmallVec<[Option<Typed<'_>>; USUAL_FIELDS]> = SmallVec::new();
+    typed.resize_with(metadata.fields().len(), || None);
+    for (index, value) in fields {
+        if let Some(place) = typed.get_mut(index) {
+            *place = Some(Typed::from(value));
+        }
+    }
+    let values: SmallVec<[_; USUAL_FIELDS]> = typed
+        .iter()
+        .map(|typed| typed.as_ref().map(Typed::value))
+        .collect();
+    work(&metadata.fields().value_set_all(&values))
+}
+
+/// Up to how many fields an event takes no allocation.
+const USUAL_FIELDS: usize = 16;
+
 /// The plugin that a callsite belongs to; none for the host's own.
 #[must_use]
 pub fn plugin_of(callsite: &Identifier) -> Option<&'static str> {
@@ -95,7 +215,7 @@ pub fn plugin_of(callsite: &Identifier) -> Option<&'static str> {
         .unwrap_or_else(PoisonError::into_inner)
         .plugins
         .get(callsite)
-        .copied()
+        .map(|&(plugin, _)| plugin)
 }
 
 /// A text that stays for ever, the same for the same text.
@@ -111,7 +231,7 @@ pub fn intern(text: &str) -> &'static str {
 #[derive(Debug)]
 pub struct Site {
     registered: Once,
-    enabled: AtomicBool,
+    interest: AtomicU8,
     metadata: OnceLock<Metadata<'static>>,
 }
 
@@ -131,30 +251,33 @@ impl Site {
     }
 
     /// Whether the directives in force let it through, as far as the callsite tells.
-    fn enabled(&self) -> bool {
-        self.enabled.load(Ordering::Relaxed)
+    fn interest(&self) -> host::Interest {
+        match self.interest.load(Ordering::Relaxed) {
+            NEVER => host::Interest::Never,
+            SOMETIMES => host::Interest::Sometimes,
+            _ => host::Interest::Always,
+        }
     }
 
-    fn emit(&'static self, fields: Fields<'_>) {
-        let metadata = tracing::Callsite::metadata(self);
-        let mut values: Vec<Option<Typed<'_>>> = Vec::new();
-        values.resize_with(metadata.fields().len(), || None);
-        for (index, value) in fields {
-            if let Some(place) = values.get_mut(index) {
-                *place = Some(Typed::from(value));
-            }
-        }
-        let values: Vec<_> = values
-            .iter()
-            .map(|value| value.as_ref().map(Typed::value))
-            .collect();
-        Event::dispatch(metadata, &metadata.fields().value_set_all(&values));
+    fn metadata(&'static self) -> &'static Metadata<'static> {
+        self.metadata
+            .get()
+            .expect("it is set before anybody else sees the site")
     }
 }
 
+const NEVER: u8 = 0;
+const SOMETIMES: u8 = 1;
+const ALWAYS: u8 = 2;
+
 impl tracing::Callsite for Site {
     fn set_interest(&self, interest: Interest) {
-        self.enabled.store(!interest.is_never(), Ordering::Relaxed);
+        let interest = match interest {
+            interest if interest.is_never() => NEVER,
+            interest if interest.is_always() => ALWAYS,
+            _ => SOMETIMES,
+        };
+        self.interest.store(interest, Ordering::Relaxed);
     }
 
     fn metadata(&self) -> &Metadata<'_> {
@@ -206,7 +329,7 @@ impl<'a> Description<'a> {
 #[derive(Default)]
 struct Sites {
     sites: HashMap<(&'static str, Description<'static>), &'static Site>,
-    plugins: HashMap<Identifier, &'static str>,
+    plugins: HashMap<Identifier, (&'static str, &'static Site)>,
     texts: HashMap<&'static str, ()>,
 }
 
@@ -231,7 +354,7 @@ impl Sites {
         };
         let site: &'static Site = Box::leak(Box::new(Site {
             registered: Once::new(),
-            enabled: AtomicBool::new(false),
+            interest: AtomicU8::new(NEVER),
             metadata: OnceLock::new(),
         }));
         let identifier = Identifier(site);
@@ -250,7 +373,7 @@ impl Sites {
             },
         );
         site.metadata.get_or_init(|| metadata);
-        self.plugins.insert(identifier, plugin);
+        self.plugins.insert(identifier, (plugin, site));
         self.sites.insert((plugin, description), site);
         site
     }

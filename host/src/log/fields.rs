@@ -1,4 +1,4 @@
-//! How the message and the fields of events and spans read in the text format: `message key=value`.
+//! The values of events and spans, with their types: what formats write, and what a span keeps.
 
 use std::{
     error::Error,
@@ -6,132 +6,142 @@ use std::{
     iter,
 };
 
-use tracing::{
-    Event,
-    field::{Field, Visit},
-};
-use tracing_subscriber::{
-    field::RecordFields,
-    fmt::{FormatFields, format::Writer},
-};
+use tracing::field::{Field, Visit};
 
-use crate::log::escape::{self, Escape};
+/// A value. Errors are text, with their sources; so is what `Debug` and `Display` write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Value<'a> {
+    Bool(bool),
+    U64(u64),
+    I64(i64),
+    U128(u128),
+    I128(i128),
+    F64(f64),
+    Str(&'a str),
+}
 
-/// Formats the fields of spans.
-#[derive(Clone, Copy, Debug)]
-pub struct Fields;
+/// Gives `sink` each field of an event or span but the message: `record` is its `record`.
+///
+/// `scratch` is where texts are put together.
+pub fn visit(
+    scratch: &mut String,
+    record: impl FnOnce(&mut dyn Visit),
+    sink: impl FnMut(&Field, Value<'_>),
+) {
+    record(&mut Each { scratch, sink });
+}
 
-impl<'writer> FormatFields<'writer> for Fields {
-    fn format_fields<R: RecordFields>(
-        &self,
-        mut writer: Writer<'writer>,
-        fields: R,
-    ) -> fmt::Result {
-        let mut values = Values {
-            writer: &mut writer,
-            separator: "",
-            skip: None,
-            result: Ok(()),
-        };
-        fields.record(&mut values);
-        values.result
+/// Writes the message of an event to `writer`: `record` is the event's `record`. Whether it has one.
+///
+/// # Errors
+///
+/// When `writer` fails. A message that fails to format does not fail the line.
+pub fn write_message(
+    writer: &mut impl Write,
+    record: impl FnOnce(&mut dyn Visit),
+) -> Result<bool, fmt::Error> {
+    let mut message = Message {
+        writer,
+        written: Ok(false),
+    };
+    record(&mut message);
+    message.written
+}
+
+/// The name of a field, as authors know it.
+#[must_use]
+pub fn name(field: &Field) -> &'static str {
+    let name = field.name();
+    name.strip_prefix("r#").unwrap_or(name)
+}
+
+struct Each<'a, F> {
+    scratch: &'a mut String,
+    sink: F,
+}
+
+impl<F: FnMut(&Field, Value<'_>)> Each<'_, F> {
+    fn give(&mut self, field: &Field, value: Value<'_>) {
+        if field.name() != MESSAGE {
+            (self.sink)(field, value);
+        }
+    }
+
+    fn give_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
+        if field.name() != MESSAGE {
+            self.scratch.clear();
+            write(self.scratch);
+            (self.sink)(field, Value::Str(self.scratch));
+        }
     }
 }
 
-/// Writes the message of `event` after a space, or nothing when it has none.
-///
-/// # Errors
-///
-/// When `writer` fails. A value that fails to format does not fail the line.
-pub fn write_message(writer: &mut impl Write, event: &Event<'_>) -> fmt::Result {
-    let mut message = Message {
-        writer,
-        result: Ok(()),
-    };
-    event.record(&mut message);
-    message.result
+impl<F: FnMut(&Field, Value<'_>)> Visit for Each<'_, F> {
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.give(field, Value::Bool(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.give(field, Value::U64(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.give(field, Value::I64(value));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.give(field, Value::U128(value));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.give(field, Value::I128(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.give(field, Value::F64(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.give(field, Value::Str(value));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.give_text(field, |text| {
+            for (depth, error) in iter::successors(Some(value), |&error| error.source()).enumerate()
+            {
+                push(
+                    text,
+                    format_args!("{}{error}", if depth == 0 { "" } else { ": " }),
+                );
+            }
+        });
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.give_text(field, |text| push(text, format_args!("{value:?}")));
+    }
 }
 
-/// Writes the fields of `event` but its message, each after a space.
-///
-/// # Errors
-///
-/// As [`write_message`].
-pub fn write_fields(writer: &mut impl Write, event: &Event<'_>) -> fmt::Result {
-    let mut values = Values {
-        writer,
-        separator: " ",
-        skip: Some(MESSAGE),
-        result: Ok(()),
-    };
-    event.record(&mut values);
-    values.result
-}
-
-/// Writes the message of an event, and nothing else, after a space.
 struct Message<'a, W> {
     writer: &'a mut W,
-    result: fmt::Result,
+    written: Result<bool, fmt::Error>,
 }
 
 impl<W: Write> Visit for Message<'_, W> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
+        if field.name() == MESSAGE {
+            self.written = self.writer.write_str(value).map(|()| true);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == MESSAGE {
-            self.result = write!(Escape(&mut *self.writer), " {value:?}")
-                .or_else(|_| self.writer.write_str(UNPRINTABLE));
+            let written = write!(self.writer, "{value:?}");
+            self.written = written
+                .or_else(|_| self.writer.write_str(UNPRINTABLE))
+                .map(|()| true);
         }
-    }
-}
-
-/// Writes fields as `key=value`.
-struct Values<'a, W> {
-    writer: &'a mut W,
-    /// Stands before the next field.
-    separator: &'static str,
-    skip: Option<&'static str>,
-    result: fmt::Result,
-}
-
-impl<W: Write> Values<'_, W> {
-    fn write(&mut self, name: &str, value: &str) -> fmt::Result {
-        self.writer.write_str(self.separator)?;
-        self.separator = " ";
-        escape::write_value(self.writer, name.strip_prefix("r#").unwrap_or(name))?;
-        self.writer.write_char('=')?;
-        escape::write_value(self.writer, value)
-    }
-}
-
-impl<W: Write> Visit for Values<'_, W> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if self.result.is_ok() && self.skip != Some(field.name()) {
-            self.result = self.write(field.name(), value);
-        }
-    }
-
-    /// The error with its causes.
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = String::new();
-        for (depth, error) in iter::successors(Some(value), |&error| error.source()).enumerate() {
-            push(
-                &mut text,
-                format_args!("{}{error}", if depth == 0 { "" } else { ": " }),
-            );
-        }
-        self.record_str(field, &text);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.skip == Some(field.name()) {
-            return;
-        }
-        let mut text = String::new();
-        push(&mut text, format_args!("{value:?}"));
-        self.record_str(field, &text);
     }
 }
 
@@ -139,6 +149,69 @@ impl<W: Write> Visit for Values<'_, W> {
 fn push(text: &mut String, value: fmt::Arguments<'_>) {
     if text.write_fmt(value).is_err() {
         text.push_str(UNPRINTABLE);
+    }
+}
+
+/// The fields of a span, kept for the lines in it. Of two values of a field the later one counts.
+#[derive(Debug, Default)]
+pub struct SpanFields(Vec<(&'static str, Kept)>);
+
+#[derive(Debug)]
+enum Kept {
+    Scalar(Value<'static>),
+    Text(Box<str>),
+}
+
+impl SpanFields {
+    /// Keeps the fields that `record` gives.
+    pub fn add(&mut self, scratch: &mut String, record: impl FnOnce(&mut dyn Visit)) {
+        record(&mut Each {
+            scratch,
+            sink: |field: &Field, value: Value<'_>| {
+                let kept = match value {
+                    Value::Bool(value) => Kept::Scalar(Value::Bool(value)),
+                    Value::U64(value) => Kept::Scalar(Value::U64(value)),
+                    Value::I64(value) => Kept::Scalar(Value::I64(value)),
+                    Value::U128(value) => Kept::Scalar(Value::U128(value)),
+                    Value::I128(value) => Kept::Scalar(Value::I128(value)),
+                    Value::F64(value) => Kept::Scalar(Value::F64(value)),
+                    Value::Str(text) => Kept::Text(text.into()),
+                };
+                self.set(name(field), kept);
+            },
+        });
+    }
+
+    /// Takes over fields that came later.
+    pub fn extend(&mut self, later: Self) {
+        later
+            .0
+            .into_iter()
+            .for_each(|(name, kept)| self.set(name, kept));
+    }
+
+    fn set(&mut self, name: &'static str, kept: Kept) {
+        match self.0.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, place)) => *place = kept,
+            None => self.0.push((name, kept)),
+        }
+    }
+
+    /// The fields.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+        self.0.iter().map(|(name, kept)| {
+            let value = match kept {
+                Kept::Scalar(value) => *value,
+                Kept::Text(text) => Value::Str(text),
+            };
+            (*name, value)
+        })
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

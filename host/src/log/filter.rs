@@ -15,6 +15,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::request;
+
 /// Says which plugin a callsite belongs to: `None` for the host's own.
 ///
 /// It runs while `tracing` registers the callsite, so it must not log.
@@ -30,6 +32,8 @@ pub type PluginOf = fn(&Identifier) -> Option<&'static str>;
 pub struct Filter {
     directives: Arc<ArcSwap<Directives>>,
     plugin_of: PluginOf,
+    /// Whether there are requests that are logged at debug whatever the directives say.
+    has_loud_requests: bool,
     followers: Arc<Followers>,
 }
 
@@ -45,7 +49,18 @@ impl Filter {
         Self {
             directives: Arc::new(ArcSwap::from_pointee(directives)),
             plugin_of,
+            has_loud_requests: false,
             followers: Arc::default(),
+        }
+    }
+
+    /// The same gate, which also lets through what loud requests log, down to debug. It then has to
+    /// be asked each time where it else would decide once a callsite.
+    #[must_use]
+    pub fn with_loud_requests(self) -> Self {
+        Self {
+            has_loud_requests: true,
+            ..self
         }
     }
 
@@ -62,11 +77,10 @@ impl Filter {
     pub fn set(&self, directives: Directives) {
         // Held throughout: of two changes everybody sees the same one last.
         let followers = self.followers.lock();
-        let max_level = directives.max_level();
         self.directives.store(Arc::new(directives));
         callsite::rebuild_interest_cache();
         for follower in &*followers {
-            follower(max_level);
+            follower(self.max_level());
         }
     }
 
@@ -76,18 +90,32 @@ impl Filter {
     /// It must not change the filter.
     pub fn follow(&self, follower: impl Fn(Level) + Send + 'static) {
         let mut followers = self.followers.lock();
-        follower(self.directives().max_level());
+        follower(self.max_level());
         followers.push(Box::new(follower));
     }
 
-    /// Whether an event or span of `plugin`, or of the host, passes now.
-    #[must_use]
-    pub fn interest(&self, plugin: Option<&str>, metadata: &Metadata<'_>) -> bool {
+    /// The most verbose level of what may pass.
+    fn max_level(&self) -> Level {
+        let level = self.directives.load().max_level();
+        if self.has_loud_requests {
+            level.max(Level::Debug)
+        } else {
+            level
+        }
+    }
+
+    /// Whether it passes by the directives.
+    fn passes(&self, metadata: &Metadata<'_>) -> bool {
+        if request::is_span(metadata) {
+            return self.max_level() != Level::Off;
+        }
+        let plugin = (self.plugin_of)(&metadata.callsite());
         Level::of(metadata) <= self.directives.load().level(plugin, metadata.target())
     }
 
-    fn passes(&self, metadata: &Metadata<'_>) -> bool {
-        self.interest((self.plugin_of)(&metadata.callsite()), metadata)
+    /// Whether it passes in a loud request.
+    fn passes_if_loud(&self, metadata: &Metadata<'_>) -> bool {
+        self.has_loud_requests && Level::of(metadata) <= Level::Debug
     }
 }
 
@@ -107,20 +135,22 @@ impl<S: Subscriber> Layer<S> for Filter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.passes(metadata) {
             Interest::always()
+        } else if self.passes_if_loud(metadata) {
+            Interest::sometimes()
         } else {
             Interest::never()
         }
     }
 
-    // Seldom asked, but must agree with the interest: while another thread registers the callsite,
-    // when two subscribers differ, and when another layer wants to be asked each time (its answer
-    // then stands above a `never` from here).
+    // Seldom asked without loud requests, but must agree with the interest: while another thread
+    // registers the callsite, when two subscribers differ, and when another layer wants to be asked
+    // each time (its answer then stands above a `never` from here).
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.passes(metadata)
+        self.passes(metadata) || (self.passes_if_loud(metadata) && request::is_loud(None))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.directives.load().max_level().into())
+        Some(self.max_level().into())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Which plugin the current log event comes from: set by the bridge while it re-emits a plugin's
-//! event.
+//! Where the log event that a thread emits comes from: set by the bridge while it re-emits a
+//! plugin's.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// The source of a plugin's log event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +33,37 @@ impl Drop for Restore {
     }
 }
 
+/// Takes note of what a plugin calls this thread. Threads that a plugin made are known by name to
+/// its copy of std only.
+pub fn name_thread(name: &str) {
+    let _ = THREAD.try_with(|known| {
+        if known.borrow().as_deref() != Some(name)
+            && let Ok(mut known) = known.try_borrow_mut()
+        {
+            *known = Some(name.into());
+        }
+    });
+}
+
+/// Lends the name of this thread, where it has one.
+pub fn with_thread_name<T>(work: impl FnOnce(Option<&str>) -> T) -> T {
+    // While a thread ends its locals are gone.
+    if THREAD.try_with(|_| ()).is_err() {
+        return work(None);
+    }
+    THREAD.with(|known| {
+        if known.borrow().is_none() {
+            known.replace(std::thread::current().name().map(Into::into));
+        }
+        work(known.borrow().as_deref())
+    })
+}
+
 thread_local! {
     // Has no destructor, so it can be read while a thread ends: plugins log in the drop code of
     // their thread-locals.
     static CURRENT: Cell<Option<Origin>> = const { Cell::new(None) };
+    static THREAD: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]

@@ -1,29 +1,26 @@
 //! The text format: one line for people.
 //!
 //! ```text
-//! 2026-11-23T08:17:21.123456Z WARN     shop: shop::cart: item is gone sku=12 name="a b" in request{id=7f}:cart{user=1}
+//! 2026-11-23T08:17:21.123456Z WARN     shop#3: shop::cart: item is gone sku=12 name="a b" in request{id=7f}:cart{user=1}
 //! ```
 //!
-//! Time (UTC), level, plugin or `host`, target, message, fields, then the spans from the outermost
-//! inwards.
+//! Time (UTC), level, plugin and generation or `host`, target, message, fields, then the request and
+//! the spans from the outermost inwards.
 
 use std::{
     ffi::OsStr,
     fmt::{self, Write},
-    time::SystemTime,
 };
 
 use plugin_api::level::Level;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::{
-    fmt::{FmtContext, FormatEvent, FormattedFields, Layer, MakeWriter, format::Writer},
-    registry::LookupSpan,
-};
+use tracing::Event;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use crate::log::{
-    escape::Escape,
-    fields::{self, Fields},
-    origin,
+use super::{
+    escape::{self, Escape},
+    fields::{self, Value},
+    lines::{Buffers, Head, Line, each_span},
+    request::Facts,
 };
 
 /// Formats events as text.
@@ -33,23 +30,6 @@ pub struct Text {
     pub ansi: bool,
 }
 
-impl Text {
-    /// A layer that writes each event to `writer` in this format, in one write.
-    pub fn layer<S, W>(self, writer: W) -> Layer<S, Fields, Self, W>
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-        W: for<'line> MakeWriter<'line> + 'static,
-    {
-        Layer::default()
-            .fmt_fields(Fields)
-            .event_format(self)
-            .with_writer(writer)
-            // They would go to stderr, and panic when it is closed: losing a line is better than
-            // losing the server.
-            .log_internal_errors(false)
-    }
-}
-
 /// Whether to colour what goes to a stream: to a terminal, unless `NO_COLOR` is set and not empty
 /// (no-color.org).
 #[must_use]
@@ -57,50 +37,110 @@ pub fn colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-impl<S> FormatEvent<S, Fields> for Text
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, Fields>,
-        mut writer: Writer<'_>,
+impl Text {
+    /// Writes `event` to the buffer for a line.
+    ///
+    /// # Errors
+    ///
+    /// None: the result is that of writing to a string.
+    pub fn write<S>(
+        self,
+        buffers: &mut Buffers,
         event: &Event<'_>,
-    ) -> fmt::Result {
-        let time = humantime::format_rfc3339_micros(SystemTime::now());
+        head: &Head<'_>,
+        spans: Option<Scope<'_, S>>,
+    ) -> fmt::Result
+    where
+        S: for<'span> LookupSpan<'span>,
+    {
+        let Buffers { line, scratch } = buffers;
+        let time = humantime::format_rfc3339_micros(head.time);
         let (label, colour) = label(Level::of(event.metadata()));
         if self.ansi {
-            write!(writer, "{DIM}{time}{RESET} {colour}{label:<8}{RESET}")?;
+            write!(line, "{DIM}{time}{RESET} {colour}{label:<8}{RESET}")?;
         } else {
-            write!(writer, "{time} {label:<8}")?;
+            write!(line, "{time} {label:<8}")?;
         }
-
-        let plugin = origin::current().map_or("host", |origin| origin.plugin);
-        write!(
-            Escape(&mut writer),
-            " {plugin}: {}:",
-            event.metadata().target()
-        )?;
-        fields::write_message(&mut writer, event)?;
-        fields::write_fields(&mut writer, event)?;
-
-        for (depth, span) in context
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-            .enumerate()
-        {
-            writer.write_str(if depth == 0 { " in " } else { ":" })?;
-            Escape(&mut writer).write_str(span.name())?;
-            if let Some(fields) = span
-                .extensions()
-                .get::<FormattedFields<Fields>>()
-                .filter(|fields| !fields.is_empty())
-            {
-                write!(writer, "{{{fields}}}")?;
-            }
+        match head.origin {
+            Some(origin) => write!(
+                Escape(&mut *line),
+                " {}#{}",
+                origin.plugin,
+                origin.generation
+            )?,
+            None => line.write_str(" host")?,
         }
-        writeln!(writer)
+        write!(Escape(&mut *line), ": {}: ", event.metadata().target())?;
+        let has_message =
+            fields::write_message(&mut Escape(&mut *line), |visit| event.record(visit))?;
+        let mut separator = if has_message { " " } else { "" };
+        let mut written = Ok(());
+        fields::visit(
+            scratch,
+            |visit| event.record(visit),
+            |field, value| {
+                let before = std::mem::replace(&mut separator, " ");
+                written = written
+                    .and_then(|()| line.write_str(before))
+                    .and_then(|()| write_field(line, fields::name(field), &value));
+            },
+        );
+        written?;
+        write_place(line, head.request, spans)
+    }
+}
+
+/// Writes the request and the spans that an event is in: ` in request{id=7f}:cart{user=1}`.
+fn write_place<S>(
+    line: &mut Line,
+    request: Option<&Facts>,
+    spans: Option<Scope<'_, S>>,
+) -> fmt::Result
+where
+    S: for<'span> LookupSpan<'span>,
+{
+    let mut separator = " in ";
+    if let Some(request) = request {
+        write!(Escape(&mut *line), " in request{{id={}", request.id())?;
+        if let Some(trace) = &request.trace {
+            write!(
+                line,
+                " trace_id={} span_id={}",
+                trace.trace_id(),
+                trace.span_id()
+            )?;
+        }
+        line.write_char('}')?;
+        separator = ":";
+    }
+    each_span(spans, |name, fields| {
+        line.write_str(std::mem::replace(&mut separator, ":"))?;
+        Escape(&mut *line).write_str(name)?;
+        let mut before = '{';
+        for (name, value) in fields.iter() {
+            line.write_char(std::mem::replace(&mut before, ' '))?;
+            write_field(line, name, &value)?;
+        }
+        if fields.is_empty() {
+            Ok(())
+        } else {
+            line.write_char('}')
+        }
+    })
+}
+
+fn write_field(line: &mut Line, name: &str, value: &Value<'_>) -> fmt::Result {
+    escape::write_value(line, name)?;
+    line.write_char('=')?;
+    match value {
+        Value::Bool(value) => write!(line, "{value}"),
+        Value::U64(value) => write!(line, "{value}"),
+        Value::I64(value) => write!(line, "{value}"),
+        Value::U128(value) => write!(line, "{value}"),
+        Value::I128(value) => write!(line, "{value}"),
+        // As `Debug` has it, so that a float is told from an integer.
+        Value::F64(value) => write!(line, "{value:?}"),
+        Value::Str(text) => escape::write_value(line, text),
     }
 }
 
@@ -121,53 +161,30 @@ const RESET: &str = "\x1b[0m";
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        error::Error,
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{error::Error, io};
 
     use plugin_api::level::CRITICAL;
-    use tracing::{debug, error, info, info_span, subscriber, trace, warn};
-    use tracing_subscriber::layer::SubscriberExt;
+    use tracing::{debug, error, info, info_span, trace, warn};
 
     use super::*;
-    use crate::log::origin::Origin;
+    use crate::log::{
+        lines::{Format, tests},
+        origin::{self, Origin},
+    };
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<String>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap()
-                .push(String::from_utf8(line.to_vec()).unwrap());
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// What each write wrote, without the time and the line break.
+    /// Without the time.
     fn lines(emit: impl FnOnce()) -> Vec<String> {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let layer = Text { ansi: false }.layer(move || writer.clone());
-        subscriber::with_default(tracing_subscriber::registry().with(layer), emit);
-        let lines = sink.0.lock().unwrap();
-        let without_time = |line: &String| {
+        let without_time = |line: String| {
             let (time, rest) = line.split_once(' ').unwrap();
             assert_eq!(
                 (time.len(), humantime::parse_rfc3339(time).is_ok()),
                 (27, true),
                 "{time}"
             );
-            rest.strip_suffix('\n').unwrap().to_owned()
+            rest.to_owned()
         };
-        lines.iter().map(without_time).collect()
+        let lines = tests::lines(Format::Text(Text { ansi: false }), emit);
+        lines.into_iter().map(without_time).collect()
     }
 
     #[test]
@@ -207,7 +224,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "INFO     my-shop: shop::cart: item 1 sku=12 price=1.5 gone=true name=\"a b\" \
+                "INFO     my-shop#3: shop::cart: item 1 sku=12 price=1.5 gone=true name=\"a b\" \
                  in request{id=7f method=GET}:cart",
                 "INFO     host: t: big=340282366920938463463374607431768211455 type=\"Some(\\\"x\\\")\" path=\"a b\" \
                  name=\"a b\" in request{id=7f method=GET}:cart",
@@ -263,7 +280,7 @@ mod tests {
             );
         }
         assert!(lines[0].starts_with(
-            r"INFO     my\nshop: t\nt: \n2026 ERROR\r\x00\x1b[2J\u{9b}1m\u{2028}\u{202e}"
+            r"INFO     my\nshop#1: t\nt: \n2026 ERROR\r\x00\x1b[2J\u{9b}1m\u{2028}\u{202e}"
         ));
         assert!(
             lines[1].contains(r#" "k\n y"=1 in request\n{path="\n2026 ERROR\r"#),
@@ -278,17 +295,14 @@ mod tests {
 
     #[test]
     fn colour_marks_time_and_level_only() {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let layer = Text { ansi: true }.layer(move || writer.clone());
-        subscriber::with_default(
-            tracing_subscriber::registry().with(layer),
+        let lines = tests::lines(
+            Format::Text(Text { ansi: true }),
             || warn!(target: "t", "x"),
         );
-        let line = sink.0.lock().unwrap().concat();
+        let line = &lines[0];
         assert!(line.starts_with("\x1b[2m20"));
         assert!(
-            line.ends_with("Z\x1b[0m \x1b[33mWARN    \x1b[0m host: t: x\n"),
+            line.ends_with("Z\x1b[0m \x1b[33mWARN    \x1b[0m host: t: x"),
             "{line:?}"
         );
     }

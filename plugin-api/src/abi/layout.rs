@@ -43,19 +43,22 @@ fn the_layout_is_as_recorded() {
         CallContext { size, waker, sink, respond }
         CallSlot { bytes }
         Callsite { size, level, kind, name, target, module, file, fields, fields_len, line }
-        Event { size, callsite, fields, fields_len }
+        Entry { size, callsite, span, fields, fields_len, thread }
         Field { index, value }
         Frame { kind, last, data, trailers }
         Header { name, value, id, flags }
         Headers { ptr, len }
-        Host { size, context, register, event, panicked }
+        Host {
+            size, context, register, enabled, event, new_span, record, follows_from, clone_span,
+            close_span, request_span, span_callsite, panicked,
+        }
         Init {
             size, host, name, mount, config, previous_state, generation, timeout_ms,
             worker_threads,
         }
         Initialized { size, app, message }
         OwnedBytes { ptr, len, owner, free }
-        Panic { size, message, file, thread, backtrace, line, column }
+        Panic { size, message, file, thread, backtrace, line, column, span }
         Plugin { size, init, call, poll, cancel, set_level, stop }
         Registered { callsite, interest }
         Request {

@@ -1,4 +1,8 @@
-//! What a plugin tells the host's log: callsites once, then events; and panics.
+//! What a plugin tells the host's log: callsites once, then events and spans; and panics.
+//!
+//! A span is the host's, and named by a number other than 0. The plugin keeps for itself which
+//! spans its threads are in, and tells the host with each entry: entering and leaving a span does
+//! not cross.
 
 use std::ffi::c_void;
 
@@ -35,30 +39,36 @@ pub struct Callsite {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Registered {
-    /// Names the callsite in [`Event`]. The host's, valid for ever, the same for the same place.
+    /// Names the callsite in [`Entry`]. The host's, valid for ever, the same for the same place.
     pub callsite: *const c_void,
-    /// [`Self::NEVER`], [`Self::ALWAYS`]: what the level in force says, until [`Plugin::set_level`]
-    /// is called.
+    /// [`Self::NEVER`], [`Self::SOMETIMES`], [`Self::ALWAYS`]: what the level in force says, until
+    /// [`Plugin::set_level`] is called.
     ///
     /// [`Plugin::set_level`]: super::Plugin::set_level
     pub interest: u32,
 }
 
-/// Something that happened. Borrowed by [`Host::event`](super::Host::event) until that returns.
+/// A callsite and values: an event, a span that begins, or values that a span gets later. Borrowed
+/// by the function that takes it until that returns.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Event {
+pub struct Entry {
     /// The size of this struct in bytes.
     pub size: usize,
     /// As [`Host::register`](super::Host::register) gave it.
     pub callsite: *const c_void,
+    /// The span that it is in: a span of the host's, [`Self::CURRENT`] or [`Self::ROOT`]. For
+    /// values that come later, the span that gets them.
+    pub span: u64,
     /// The values of the fields that have one.
     pub fields: *const Field,
     /// How many there are.
     pub fields_len: usize,
+    /// The thread's name, or none.
+    pub thread: Slice,
 }
 
-/// A field of an event.
+/// A field of an entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -102,6 +112,8 @@ pub struct Panic {
     pub line: u32,
     /// The column in `line`.
     pub column: u32,
+    /// The span that it happened in: as [`Entry::span`].
+    pub span: u64,
 }
 
 impl Callsite {
@@ -116,6 +128,15 @@ impl Registered {
     pub const NEVER: u32 = 0;
     /// It is wanted.
     pub const ALWAYS: u32 = 1;
+    /// It is wanted of some requests: [`Host::enabled`](super::Host::enabled) tells each time.
+    pub const SOMETIMES: u32 = 2;
+}
+
+impl Entry {
+    /// No span of the plugin's: it is in the request that the thread works on, if there is one.
+    pub const CURRENT: u64 = 0;
+    /// In nothing, as the author says.
+    pub const ROOT: u64 = u64::MAX;
 }
 
 impl Value {

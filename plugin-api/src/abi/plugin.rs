@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 
 use super::{
-    CallContext, CallSlot, Callsite, Event, OwnedBytes, Panic, Registered, Request, Slice,
+    CallContext, CallSlot, Callsite, Entry, OwnedBytes, Panic, Registered, Request, Slice,
 };
 
 /// What a plugin can do. Static in the library, which is never unloaded.
@@ -54,8 +54,27 @@ pub struct Host {
     /// Tells of a place that logs, and asks whether it is wanted.
     pub register:
         unsafe extern "C" fn(context: *const c_void, callsite: *const Callsite) -> Registered,
+    /// Whether an entry of a callsite that is wanted sometimes is wanted now; not 0 for yes. `span`
+    /// is as in [`Entry`].
+    pub enabled:
+        unsafe extern "C" fn(context: *const c_void, callsite: *const c_void, span: u64) -> u32,
     /// Logs an event.
-    pub event: unsafe extern "C" fn(context: *const c_void, event: *const Event),
+    pub event: unsafe extern "C" fn(context: *const c_void, event: *const Entry),
+    /// Begins a span, which lasts until it is closed as often as it was begun and cloned. 0 when
+    /// there is none.
+    pub new_span: unsafe extern "C" fn(context: *const c_void, span: *const Entry) -> u64,
+    /// Gives a span values that came later.
+    pub record: unsafe extern "C" fn(context: *const c_void, values: *const Entry),
+    /// Says that a span was caused by another, which need not be its parent.
+    pub follows_from: unsafe extern "C" fn(context: *const c_void, span: u64, cause: u64),
+    /// One more handle to a span.
+    pub clone_span: unsafe extern "C" fn(context: *const c_void, span: u64),
+    /// One handle less. Not 0 when it was the last.
+    pub close_span: unsafe extern "C" fn(context: *const c_void, span: u64) -> u32,
+    /// The span of the request that this thread works on, which is the host's to close, or 0.
+    pub request_span: unsafe extern "C" fn(context: *const c_void) -> u64,
+    /// The callsite of a span of the plugin's, as `register` gave it; null for others.
+    pub span_callsite: unsafe extern "C" fn(context: *const c_void, span: u64) -> *const c_void,
     /// Tells of a panic, wherever in the plugin it happened.
     pub panicked: unsafe extern "C" fn(context: *const c_void, panic: *const Panic),
 }

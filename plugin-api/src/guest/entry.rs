@@ -91,13 +91,19 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
     });
     // SAFETY: the host gives room for the answer.
     let out = unsafe { &mut *out };
+    logger::check_for_rivals();
     match started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
         Ok(guest) => {
             out.app = Box::into_raw(Box::new(guest)).cast();
             0
         }
         Err(error) => {
-            out.message = error.to_string().into();
+            let error = error.to_string();
+            out.message = match logger::advice(&error) {
+                Some(advice) => format!("{error}: {advice}"),
+                None => error,
+            }
+            .into();
             1
         }
     }

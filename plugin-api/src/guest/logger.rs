@@ -2,71 +2,54 @@
 //!
 //! A library has its own copies of both, with no subscriber and no logger: without this it would be
 //! silent. What is not wanted is found out at the callsite: `tracing` caches the host's answer
-//! there, so that a disabled event is one load, and nothing crosses.
+//! there, so that a disabled event is one load, and nothing crosses. What is wanted takes no lock
+//! and no allocation on this side: its callsite is found in a [`Table`], and its values are written
+//! into buffers of the thread.
 
+mod host;
+mod records;
+mod rivals;
+mod spans;
+mod table;
 mod values;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
 };
 
 use tracing_core::{
-    Dispatch, Event, Interest, LevelFilter, Metadata, Subscriber, callsite, dispatcher, span,
+    Dispatch, Event, Interest, LevelFilter, Metadata, Subscriber, callsite, dispatcher,
+    span::{Attributes, Current, Id, Record},
 };
 
-use self::values::Values;
+use self::{host::HostSite, records::Records, table::Table, values::Values};
 use crate::{
     Level,
-    abi::{self, Callsite, Registered, Slice},
+    abi::{Callsite, Entry, Registered, Slice},
 };
 
-/// The host's functions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HostLog(&'static abi::Host);
-
-// SAFETY: the host lets any thread call its functions at any time, with its context.
-unsafe impl Send for HostLog {}
-// SAFETY: as above.
-unsafe impl Sync for HostLog {}
-
-impl HostLog {
-    /// # Safety
-    ///
-    /// `host` points to a table that stays for ever.
-    pub(crate) unsafe fn new(host: *const abi::Host) -> Self {
-        // SAFETY: the caller says so.
-        Self(unsafe { &*host })
-    }
-
-    fn register(self, callsite: &Callsite) -> Registered {
-        // SAFETY: the table is the host's, its context goes with it, and the callsite is borrowed
-        // for the call.
-        unsafe { (self.0.register)(self.0.context, callsite) }
-    }
-
-    fn event(self, event: &abi::Event) {
-        // SAFETY: as above.
-        unsafe { (self.0.event)(self.0.context, event) }
-    }
-
-    pub(crate) fn panicked(self, panic: &abi::Panic) {
-        // SAFETY: as above.
-        unsafe { (self.0.panicked)(self.0.context, panic) }
-    }
-}
+pub(crate) use self::{
+    host::HostLog,
+    rivals::{advice, check as check_for_rivals},
+    spans::current as current_span,
+};
 
 /// Sends what this library logs to the host.
 #[derive(Debug)]
 pub(crate) struct Logger {
     host: HostLog,
-    /// What the host said of each callsite of `tracing`, by the address of its metadata.
-    callsites: RwLock<HashMap<usize, Answer>>,
-    /// What the host said of each place that uses `log`.
-    places: RwLock<HashMap<Place, Vec<Targeted>>>,
+    /// The callsites of `tracing`, by the address of their metadata.
+    callsites: Table<Known>,
+    /// The places that use `log`.
+    records: Records,
+}
+
+/// A callsite that the host knows.
+#[derive(Debug)]
+struct Known {
+    metadata: &'static Metadata<'static>,
+    site: HostSite,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -86,71 +69,38 @@ fn level() -> Level {
     Level::from_number(LEVEL.load(Ordering::SeqCst)).unwrap_or(Level::Trace)
 }
 
-/// [`Registered`], as a value that threads may share.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    callsite: usize,
-    wanted: bool,
-}
-
-/// Where a record of `log` comes from, but for its target: the address of its file's name, the
-/// line, the level.
-type Place = (usize, u32, log::Level);
-
-/// What the host said of a place that uses `log` with one target.
-type Targeted = (Box<str>, Answer);
-
 impl Logger {
     /// Makes this the logger of the library: of `tracing` and of `log`. There is one a library,
     /// from the first call on.
     pub(crate) fn install(host: HostLog) {
         let logger = LOGGER.get_or_init(|| Self {
             host,
-            callsites: RwLock::default(),
-            places: RwLock::default(),
+            callsites: Table::new(),
+            records: Records::new(host),
         });
         // Nothing of the author's has run yet, so nobody else can have installed one.
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
-        let _ = log::set_logger(logger);
+        let _ = log::set_logger(&logger.records);
         // It may have changed meanwhile, with nobody to follow it.
         logger.ask_anew();
+        rivals::watch();
     }
 
     /// Asks the host anew about every place.
     fn ask_anew(&self) {
         log::set_max_level(level().into());
-        self.places
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        callsite::rebuild_interest_cache();
+        self.records.ask_anew();
+        rivals::expect(callsite::rebuild_interest_cache);
     }
 
-    fn register(&self, callsite: &Callsite) -> Answer {
-        let Registered { callsite, interest } = self.host.register(callsite);
-        Answer {
-            callsite: callsite as usize,
-            wanted: interest != Registered::NEVER,
-        }
-    }
-
-    fn register_metadata(&self, metadata: &'static Metadata<'static>) -> Answer {
-        let answer = self.ask(metadata);
-        let mut callsites = self
-            .callsites
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        callsites.insert(address(metadata), answer);
-        answer
-    }
-
-    fn ask(&self, metadata: &Metadata<'_>) -> Answer {
+    /// Asks the host about a callsite.
+    fn ask(&self, metadata: &Metadata<'_>) -> (HostSite, u32) {
         let fields: Vec<_> = metadata
             .fields()
             .iter()
             .map(|field| Slice::new(field.name().as_bytes()))
             .collect();
-        self.register(&Callsite {
+        self.host.register(&Callsite {
             size: size_of::<Callsite>(),
             level: Level::of(metadata) as u32,
             kind: if metadata.is_span() {
@@ -168,95 +118,70 @@ impl Logger {
         })
     }
 
-    fn known(&self, metadata: &Metadata<'_>) -> Option<Answer> {
-        let callsites = self
+    fn known(&self, metadata: &Metadata<'_>) -> Option<HostSite> {
+        let known = self
             .callsites
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        callsites.get(&address(metadata)).copied()
+            .find(hash(metadata), |known| same(known.metadata, metadata))?;
+        Some(known.site)
     }
 
-    fn place(
+    /// The host's name for a callsite. It is known since the callsite was registered, as all are
+    /// that the macros of `tracing` make.
+    fn site(&self, metadata: &'static Metadata<'static>) -> HostSite {
+        self.known(metadata)
+            .unwrap_or_else(|| self.register(metadata, self.ask(metadata).0))
+    }
+
+    fn register(&self, metadata: &'static Metadata<'static>, site: HostSite) -> HostSite {
+        let make = || Known { metadata, site };
+        self.callsites
+            .find_or_insert(hash(metadata), |known| same(known.metadata, metadata), make)
+            .site
+    }
+
+    /// Collects values by `record`, and sends them.
+    fn with_entry<R>(
         &self,
-        record: &log::Metadata<'_>,
-        file: Option<&'static str>,
-        line: u32,
-    ) -> Option<Answer> {
-        let place = (
-            file.map_or(0, |file| file.as_ptr() as usize),
-            line,
-            record.level(),
-        );
-        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        let answers = places.get(&place)?;
-        answers
-            .iter()
-            .find(|(target, _)| **target == *record.target())
-            .map(|&(_, answer)| answer)
-    }
-
-    fn register_record(&self, record: &log::Record<'_>) -> Answer {
-        let file = record.file_static();
-        let line = record.line().unwrap_or(0);
-        let fields = [Slice::new(b"message")];
-        let answer = self.register(&Callsite {
-            size: size_of::<Callsite>(),
-            level: Level::from(record.level()) as u32,
-            kind: Callsite::EVENT,
-            name: Slice::new(b"log record"),
-            target: Slice::new(record.target().as_bytes()),
-            module: Slice::from_option(record.module_path()),
-            file: Slice::from_option(record.file()),
-            fields: fields.as_ptr(),
-            fields_len: fields.len(),
-            line,
-        });
-        let place = (
-            file.map_or(0, |file| file.as_ptr() as usize),
-            line,
-            record.level(),
-        );
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        let answers = places.entry(place).or_default();
-        // A target made up anew for every record must not fill the memory.
-        if answers.len() < 16 {
-            answers.push((record.target().into(), answer));
-        }
-        answer
-    }
-
-    fn send(&self, answer: Answer, values: &mut Values) {
-        values.with_fields(|fields| {
-            self.host.event(&abi::Event {
-                size: size_of::<abi::Event>(),
-                callsite: answer.callsite as *const _,
-                fields: fields.as_ptr(),
-                fields_len: fields.len(),
-            });
-        });
+        site: HostSite,
+        span: u64,
+        record: impl FnOnce(&mut Values),
+        send: impl FnOnce(&Entry) -> R,
+    ) -> R {
+        Values::collect(|values| {
+            record(values);
+            values.with_entry(site, span, send)
+        })
     }
 }
 
-fn address(metadata: &Metadata<'_>) -> usize {
-    std::ptr::from_ref(metadata).addr()
+fn hash(metadata: &Metadata<'_>) -> usize {
+    // Addresses are multiples of 8; a product's upper half depends on all of their bits.
+    let product = (std::ptr::from_ref(metadata).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (product >> 32) as usize
+}
+
+/// Whether both are of one callsite: metadata lies where its callsite is.
+fn same(known: &'static Metadata<'static>, metadata: &Metadata<'_>) -> bool {
+    std::ptr::addr_eq(known, metadata)
 }
 
 impl Subscriber for &'static Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_event() && self.register_metadata(metadata).wanted {
-            Interest::always()
-        } else {
-            Interest::never()
+        rivals::registering(metadata);
+        let (site, interest) = self.ask(metadata);
+        self.register(metadata, site);
+        match interest {
+            Registered::NEVER => Interest::never(),
+            Registered::SOMETIMES => Interest::sometimes(),
+            _ => Interest::always(),
         }
     }
 
-    // Asked while another thread registers the callsite, and by `enabled!`.
+    // Asked where the answer depends on the request, while another thread registers the callsite,
+    // by `enabled!`, and where a rival is not of one mind with us.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event()
-            && self
-                .known(metadata)
-                .unwrap_or_else(|| self.ask(metadata))
-                .wanted
+        let site = self.known(metadata).unwrap_or_else(|| self.ask(metadata).0);
+        self.host.enabled(site, spans::current())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -264,47 +189,78 @@ impl Subscriber for &'static Logger {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let metadata = event.metadata();
-        let answer = self.known(metadata);
-        let answer = answer.unwrap_or_else(|| self.register_metadata(metadata));
-        Values::collect(|values| {
-            event.record(values);
-            self.send(answer, values);
-        });
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-impl log::Log for Logger {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let known = self.place(
-            record.metadata(),
-            record.file_static(),
-            record.line().unwrap_or(0),
+        let site = self.site(event.metadata());
+        let span = spans::span_of(event.is_root(), event.parent());
+        self.with_entry(
+            site,
+            span,
+            |values| event.record(values),
+            |entry| self.host.event(entry),
         );
-        let answer = known.unwrap_or_else(|| self.register_record(record));
-        if answer.wanted {
-            Values::collect(|values| {
-                values.push_debug(0, record.args());
-                self.send(answer, values);
-            });
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let site = self.site(span.metadata());
+        let parent = spans::span_of(span.is_root(), span.parent());
+        let id = self.with_entry(
+            site,
+            parent,
+            |values| span.record(values),
+            |entry| self.host.new_span(entry),
+        );
+        // Without one, what is in it is in nothing.
+        Id::from_u64(if id == 0 { Entry::ROOT } else { id })
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        self.with_entry(
+            HostSite(0),
+            span.into_u64(),
+            |collected| values.record(collected),
+            |entry| self.host.record(entry),
+        );
+    }
+
+    fn record_follows_from(&self, span: &Id, cause: &Id) {
+        self.host.follows_from(span.into_u64(), cause.into_u64());
+    }
+
+    fn enter(&self, span: &Id) {
+        spans::enter(span);
+    }
+
+    fn exit(&self, span: &Id) {
+        spans::exit(span);
+    }
+
+    fn clone_span(&self, span: &Id) -> Id {
+        self.host.clone_span(span.into_u64());
+        span.clone()
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        self.host.close_span(span.into_u64())
+    }
+
+    /// What `Span::current` gives: so a task that is spawned in it stays in its request.
+    fn current_span(&self) -> Current {
+        let (span, metadata) = match spans::current() {
+            Entry::CURRENT => (self.host.request_span(), Some(rivals::REQUEST)),
+            Entry::ROOT => (0, None),
+            span => {
+                let site = self.host.span_callsite(span);
+                let mut metadata = None;
+                self.callsites.for_each(|known| {
+                    if known.site == site {
+                        metadata = Some(known.metadata);
+                    }
+                });
+                (span, metadata)
+            }
+        };
+        match metadata {
+            Some(metadata) if span != 0 => Current::new(Id::from_u64(span), metadata),
+            _ => Current::none(),
         }
     }
-
-    fn flush(&self) {}
 }

@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use super::{logger::HostLog, runtime};
+use super::{
+    logger::{self, HostLog},
+    runtime,
+};
 use crate::abi::{self, Slice};
 
 /// Makes every panic in this library a report to `host`, in place of std's lines on stderr.
@@ -53,6 +56,7 @@ fn report(host: HostLog, info: &PanicHookInfo<'_>) {
         backtrace: Slice::from_option(backtrace.as_deref()),
         line: info.location().map_or(0, |location| location.line()),
         column: info.location().map_or(0, |location| location.column()),
+        span: logger::current_span(),
     });
 }
 

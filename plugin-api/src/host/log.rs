@@ -17,13 +17,80 @@ pub trait Logger: Send + Sync + 'static {
 
     /// Takes note of a callsite, and says whether the level in force lets it through. Asked again
     /// by each [`Plugin::set_level`](super::Plugin::set_level).
-    fn register(&self, callsite: &Callsite<'_>) -> (&'static Self::Callsite, bool);
+    fn register(&self, callsite: &Callsite<'_>) -> (&'static Self::Callsite, Interest);
+
+    /// Whether an entry of a callsite whose interest is [`Interest::Sometimes`] is wanted now.
+    fn enabled(&self, callsite: &'static Self::Callsite, parent: Parent) -> bool;
 
     /// Logs an event.
-    fn event(&self, callsite: &'static Self::Callsite, fields: Fields<'_>);
+    fn event(&self, callsite: &'static Self::Callsite, entry: Entry<'_>);
+
+    /// Begins a span, and gives it a number: any but 0 and [`u64::MAX`].
+    fn new_span(&self, callsite: &'static Self::Callsite, entry: Entry<'_>) -> u64;
+
+    /// Gives a span values that came later.
+    fn record(&self, span: u64, fields: Fields<'_>);
+
+    /// Says that a span was caused by another.
+    fn follows_from(&self, span: u64, cause: u64);
+
+    /// One more handle to a span.
+    fn clone_span(&self, span: u64);
+
+    /// One handle less. Whether it was the last.
+    fn close_span(&self, span: u64) -> bool;
+
+    /// The span of the request that this thread works on.
+    fn request_span(&self) -> Option<u64>;
+
+    /// The callsite of a span of the plugin's.
+    fn span_callsite(&self, span: u64) -> Option<&'static Self::Callsite>;
 
     /// Logs a panic.
     fn panicked(&self, panic: &Panic<'_>);
+}
+
+/// Whether a callsite is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+    /// Of some requests.
+    Sometimes,
+}
+
+/// The span that an entry is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// None of the plugin's: that of the request that the thread works on, if there is one.
+    Current,
+    /// None, as the author says.
+    Root,
+    /// One of the plugin's, or that of a request.
+    Span(u64),
+}
+
+impl Parent {
+    fn of(span: u64) -> Self {
+        match span {
+            abi::Entry::CURRENT => Self::Current,
+            abi::Entry::ROOT => Self::Root,
+            span => Self::Span(span),
+        }
+    }
+}
+
+/// What an event or a new span has beside its callsite.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// The span that it is in.
+    pub parent: Parent,
+    /// The values.
+    pub fields: Fields<'a>,
+    /// The name that the plugin knows the thread by.
+    pub thread: Option<&'a str>,
 }
 
 /// A place in a plugin that logs.
@@ -47,7 +114,7 @@ pub struct Callsite<'a> {
     pub fields: Vec<&'a str>,
 }
 
-/// The fields of an event that have a value: the index among the callsite's, and the value.
+/// The fields of an entry that have a value: the index among the callsite's, and the value.
 #[derive(Clone, Debug)]
 pub struct Fields<'a>(slice::Iter<'a, abi::Field>);
 
@@ -56,7 +123,7 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let field = self.0.next()?;
-        // SAFETY: the plugin lends the event, and `'a` with it, until the host's function returns.
+        // SAFETY: the plugin lends the entry, and `'a` with it, until the host's function returns.
         Some((field.index, unsafe { value(&field.value) }))
     }
 }
@@ -86,7 +153,7 @@ pub struct Causes<'a>(&'a [abi::Slice]);
 impl<'a> Causes<'a> {
     /// The texts.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        // SAFETY: the plugin lends the event, and `'a` with it, until the host's function returns.
+        // SAFETY: the plugin lends the entry, and `'a` with it, until the host's function returns.
         self.0
             .iter()
             .map(|cause| unsafe { cause.text() }.unwrap_or_default())
@@ -110,6 +177,8 @@ pub struct Panic<'a> {
     pub thread: Option<&'a str>,
     /// Where it came from, when `RUST_BACKTRACE` asks for it.
     pub backtrace: Option<&'a str>,
+    /// The span that it happened in.
+    pub parent: Parent,
 }
 
 /// The functions that the host gives to a generation, and the logger behind them, which stays for
@@ -119,7 +188,15 @@ pub(super) fn table<L: Logger>(logger: L) -> abi::Host {
         size: size_of::<abi::Host>(),
         context: std::ptr::from_ref::<L>(Box::leak(Box::new(logger))).cast(),
         register: register::<L>,
+        enabled: enabled::<L>,
         event: event::<L>,
+        new_span: new_span::<L>,
+        record: record::<L>,
+        follows_from: follows_from::<L>,
+        clone_span: clone_span::<L>,
+        close_span: close_span::<L>,
+        request_span: request_span::<L>,
+        span_callsite: span_callsite::<L>,
         panicked: panicked::<L>,
     }
 }
@@ -138,12 +215,12 @@ unsafe extern "C" fn register<L: Logger>(
         logger.register(&callsite)
     });
     match answer {
-        Some((callsite, wanted)) => Registered {
+        Some((callsite, interest)) => Registered {
             callsite: std::ptr::from_ref(callsite).cast(),
-            interest: if wanted {
-                Registered::ALWAYS
-            } else {
-                Registered::NEVER
+            interest: match interest {
+                Interest::Always => Registered::ALWAYS,
+                Interest::Never => Registered::NEVER,
+                Interest::Sometimes => Registered::SOMETIMES,
             },
         },
         None => Registered {
@@ -153,20 +230,130 @@ unsafe extern "C" fn register<L: Logger>(
     }
 }
 
-unsafe extern "C" fn event<L: Logger>(context: *const c_void, event: *const abi::Event) {
-    // SAFETY: the plugin gives back the context of its table, which is a leaked `L`.
+/// Runs `work` with the logger behind `context`. A panic of the host's own log has nowhere to go
+/// but std's hook.
+///
+/// # Safety
+///
+/// `context` is that of a table that [`table`] made for an `L`.
+unsafe fn with_logger<L: Logger, R>(
+    context: *const c_void,
+    work: impl FnOnce(&L) -> R,
+) -> Option<R> {
+    // SAFETY: the caller says that this is a leaked `L`.
     let logger = unsafe { &*context.cast::<L>() };
+    Caught.run(|| work(logger))
+}
+
+/// # Safety
+///
+/// `callsite` is null, or what `register` gave.
+unsafe fn site<L: Logger>(callsite: *const c_void) -> Option<&'static L::Callsite> {
+    // SAFETY: `register` gives a `&'static L::Callsite`.
+    unsafe { callsite.cast::<L::Callsite>().as_ref() }
+}
+
+/// An entry, and what `register` gave for its callsite.
+///
+/// # Safety
+///
+/// `entry` and what it borrows outlive `'a`.
+unsafe fn entry_view<'a>(entry: *const abi::Entry) -> (*const c_void, Entry<'a>) {
+    // SAFETY: the caller says so.
+    let entry = unsafe { &*entry };
+    // SAFETY: as above.
+    let fields = unsafe { array(entry.fields, entry.fields_len) };
+    let view = Entry {
+        parent: Parent::of(entry.span),
+        fields: Fields(fields.iter()),
+        // SAFETY: as above.
+        thread: unsafe { entry.thread.text() },
+    };
+    (entry.callsite, view)
+}
+
+unsafe extern "C" fn enabled<L: Logger>(
+    context: *const c_void,
+    callsite: *const c_void,
+    span: u64,
+) -> u32 {
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
+        return 0;
+    };
+    let ask = |logger: &L| logger.enabled(callsite, Parent::of(span));
+    // SAFETY: the plugin gives back the context of its table.
+    u32::from(unsafe { with_logger(context, ask) } == Some(true))
+}
+
+unsafe extern "C" fn event<L: Logger>(context: *const c_void, event: *const abi::Entry) {
     // SAFETY: the plugin lends it for the call.
-    let event = unsafe { &*event };
-    if event.callsite.is_null() {
+    let (callsite, entry) = unsafe { entry_view(event) };
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
         return;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    let _ = unsafe { with_logger(context, |logger: &L| logger.event(callsite, entry)) };
+}
+
+unsafe extern "C" fn new_span<L: Logger>(context: *const c_void, span: *const abi::Entry) -> u64 {
+    // SAFETY: the plugin lends it for the call.
+    let (callsite, entry) = unsafe { entry_view(span) };
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
+        return 0;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    unsafe { with_logger(context, |logger: &L| logger.new_span(callsite, entry)) }.unwrap_or(0)
+}
+
+unsafe extern "C" fn record<L: Logger>(context: *const c_void, values: *const abi::Entry) {
+    // SAFETY: the plugin lends it for the call.
+    let (_, entry) = unsafe { entry_view(values) };
+    if let Parent::Span(span) = entry.parent {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.record(span, entry.fields)) };
     }
-    // SAFETY: the plugin gives back what `register` gave, which is a `&'static L::Callsite`.
-    let callsite = unsafe { &*event.callsite.cast::<L::Callsite>() };
-    // SAFETY: the plugin lends the fields for the call.
-    let fields = unsafe { array(event.fields, event.fields_len) };
-    // A panic of the host's own log has nowhere to go but std's hook.
-    let _ = Caught.run(|| logger.event(callsite, Fields(fields.iter())));
+}
+
+unsafe extern "C" fn follows_from<L: Logger>(context: *const c_void, span: u64, cause: u64) {
+    if let (Parent::Span(span), Parent::Span(cause)) = (Parent::of(span), Parent::of(cause)) {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.follows_from(span, cause)) };
+    }
+}
+
+unsafe extern "C" fn clone_span<L: Logger>(context: *const c_void, span: u64) {
+    if let Parent::Span(span) = Parent::of(span) {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.clone_span(span)) };
+    }
+}
+
+unsafe extern "C" fn close_span<L: Logger>(context: *const c_void, span: u64) -> u32 {
+    let Parent::Span(span) = Parent::of(span) else {
+        return 0;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    u32::from(unsafe { with_logger(context, |logger: &L| logger.close_span(span)) } == Some(true))
+}
+
+unsafe extern "C" fn request_span<L: Logger>(context: *const c_void) -> u64 {
+    // SAFETY: the plugin gives back the context of its table.
+    let span = unsafe { with_logger(context, |logger: &L| logger.request_span()) };
+    span.flatten().unwrap_or(0)
+}
+
+unsafe extern "C" fn span_callsite<L: Logger>(context: *const c_void, span: u64) -> *const c_void {
+    let Parent::Span(span) = Parent::of(span) else {
+        return std::ptr::null();
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    let callsite = unsafe { with_logger(context, |logger: &L| logger.span_callsite(span)) };
+    callsite.flatten().map_or(std::ptr::null(), |callsite| {
+        std::ptr::from_ref(callsite).cast()
+    })
 }
 
 unsafe extern "C" fn panicked<L: Logger>(context: *const c_void, panic: *const abi::Panic) {
@@ -182,6 +369,7 @@ unsafe extern "C" fn panicked<L: Logger>(context: *const c_void, panic: *const a
             location: (text(panic.file), panic.line, panic.column),
             thread: text(panic.thread),
             backtrace: text(panic.backtrace),
+            parent: Parent::of(panic.span),
         });
     });
 }

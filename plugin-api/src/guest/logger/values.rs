@@ -1,23 +1,29 @@
-//! The values of one event, as they cross.
+//! The values of one entry, as they cross.
 
 use std::{
     cell::Cell,
     error::Error,
     fmt::{self, Write},
     ops::Range,
+    thread::{self, Thread},
 };
 
 use tracing_core::{Field, field::Visit};
 
+use super::host::HostSite;
 use crate::abi::{self, Slice};
 
-/// Collects values. Texts are written one after the other into one buffer, which the next event
-/// uses again.
-#[derive(Debug, Default)]
+/// Collects values. Texts are written one after the other into one buffer, which the next entry
+/// uses again, as it does all that is needed here.
+#[derive(Debug)]
 pub(crate) struct Values {
     text: String,
     values: Vec<Collected>,
     causes: Vec<Range<usize>>,
+    /// The values and causes as they cross: empty but while an entry is lent.
+    fields: Vec<abi::Field>,
+    slices: Vec<Slice>,
+    thread: Thread,
 }
 
 #[derive(Debug)]
@@ -30,52 +36,115 @@ struct Collected {
 }
 
 impl Values {
+    fn new() -> Self {
+        Self {
+            text: String::new(),
+            values: Vec::new(),
+            causes: Vec::new(),
+            fields: Vec::new(),
+            slices: Vec::new(),
+            thread: thread::current(),
+        }
+    }
+
     /// Lends the thread's buffer to `work`; a second one when a value logs while it is being
     /// written.
-    pub(crate) fn collect(work: impl FnOnce(&mut Self)) {
+    pub(super) fn collect<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         thread_local! {
-            static BUFFER: Cell<Option<Values>> = const { Cell::new(None) };
+            static BUFFER: Cell<Option<Box<Values>>> = const { Cell::new(None) };
         }
         // While a thread ends its locals are gone, and it may still log.
-        let mut values = BUFFER
-            .try_with(Cell::take)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        work(&mut values);
+        let kept = BUFFER.try_with(Cell::take).ok().flatten();
+        let mut values = kept.unwrap_or_else(|| Box::new(Self::new()));
+        let done = work(&mut values);
         values.clear();
         let _ = BUFFER.try_with(|buffer| buffer.set(Some(values)));
+        done
     }
 
     /// Lends the values as they cross.
-    pub(crate) fn with_fields(&self, send: impl FnOnce(&[abi::Field])) {
+    pub(super) fn with_entry<R>(
+        &mut self,
+        site: HostSite,
+        span: u64,
+        send: impl FnOnce(&abi::Entry) -> R,
+    ) -> R {
         let text = |range: &Range<usize>| Slice::new(self.text[range.clone()].as_bytes());
-        let causes: Vec<_> = self.causes.iter().map(text).collect();
-        let fields: Vec<_> = self
-            .values
-            .iter()
-            .map(|value| abi::Field {
+        self.slices.extend(self.causes.iter().map(text));
+        self.fields
+            .extend(self.values.iter().map(|value| abi::Field {
                 index: value.index,
                 value: abi::Value {
                     kind: value.kind,
                     bits: value.bits,
                     text: text(&value.text),
-                    causes: causes[value.causes.clone()].as_ptr(),
+                    causes: self.slices[value.causes.clone()].as_ptr(),
                     causes_len: value.causes.len(),
                 },
-            })
-            .collect();
-        send(&fields);
+            }));
+        send(&abi::Entry {
+            size: size_of::<abi::Entry>(),
+            callsite: site.0 as *const _,
+            span,
+            fields: self.fields.as_ptr(),
+            fields_len: self.fields.len(),
+            thread: Slice::from_option(self.thread.name()),
+        })
     }
 
     /// Adds what `value` writes for people.
-    pub(crate) fn push_debug(&mut self, index: usize, value: impl fmt::Debug) {
+    pub(super) fn push_debug(&mut self, index: usize, value: impl fmt::Debug) {
         let text = self.write(format_args!("{value:?}"));
         self.push(index, abi::Value::DEBUG, [0; 2], text, 0..0);
     }
 
-    fn push_scalar(&mut self, field: &Field, kind: u32, bits: [u64; 2]) {
-        self.push(field.index(), kind, bits, 0..0, 0..0);
+    pub(super) fn push_str(&mut self, index: usize, value: &str) {
+        let start = self.text.len();
+        self.text.push_str(value);
+        let text = start..self.text.len();
+        self.push(index, abi::Value::STR, [0; 2], text, 0..0);
+    }
+
+    /// Adds an error and its sources.
+    pub(super) fn push_error(&mut self, index: usize, value: &(dyn Error + 'static)) {
+        let text = self.write(format_args!("{value}"));
+        let first = self.causes.len();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            let text = self.write(format_args!("{error}"));
+            self.causes.push(text);
+            cause = error.source();
+        }
+        let causes = first..self.causes.len();
+        self.push(index, abi::Value::ERROR, [0; 2], text, causes);
+    }
+
+    pub(super) fn push_bool(&mut self, index: usize, value: bool) {
+        self.push_scalar(index, abi::Value::BOOL, [value.into(), 0]);
+    }
+
+    pub(super) fn push_u64(&mut self, index: usize, value: u64) {
+        self.push_scalar(index, abi::Value::U64, [value, 0]);
+    }
+
+    pub(super) fn push_i64(&mut self, index: usize, value: i64) {
+        self.push_scalar(index, abi::Value::I64, [value as u64, 0]);
+    }
+
+    pub(super) fn push_u128(&mut self, index: usize, value: u128) {
+        self.push_scalar(index, abi::Value::U128, halves(value));
+    }
+
+    pub(super) fn push_i128(&mut self, index: usize, value: i128) {
+        self.push_scalar(index, abi::Value::I128, halves(value as u128));
+    }
+
+    pub(super) fn push_f64(&mut self, index: usize, value: f64) {
+        self.push_scalar(index, abi::Value::F64, [value.to_bits(), 0]);
+    }
+
+    fn push_scalar(&mut self, index: usize, kind: u32, bits: [u64; 2]) {
+        self.push(index, kind, bits, 0..0, 0..0);
     }
 
     fn push(
@@ -107,6 +176,8 @@ impl Values {
         self.text.shrink_to(KEPT);
         self.values.clear();
         self.causes.clear();
+        self.fields.clear();
+        self.slices.clear();
     }
 }
 
@@ -120,50 +191,35 @@ const fn halves(value: u128) -> [u64; 2] {
 
 impl Visit for Values {
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push_scalar(field, abi::Value::BOOL, [value.into(), 0]);
+        self.push_bool(field.index(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push_scalar(field, abi::Value::U64, [value, 0]);
+        self.push_u64(field.index(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push_scalar(field, abi::Value::I64, [value as u64, 0]);
+        self.push_i64(field.index(), value);
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.push_scalar(field, abi::Value::U128, halves(value));
+        self.push_u128(field.index(), value);
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.push_scalar(field, abi::Value::I128, halves(value as u128));
+        self.push_i128(field.index(), value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push_scalar(field, abi::Value::F64, [value.to_bits(), 0]);
+        self.push_f64(field.index(), value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let text = self.write(format_args!("{value}"));
-        self.push(field.index(), abi::Value::STR, [0; 2], text, 0..0);
+        self.push_str(field.index(), value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let text = self.write(format_args!("{value}"));
-        let first = self.causes.len();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            let text = self.write(format_args!("{error}"));
-            self.causes.push(text);
-            cause = error.source();
-        }
-        self.push(
-            field.index(),
-            abi::Value::ERROR,
-            [0; 2],
-            text,
-            first..self.causes.len(),
-        );
+        self.push_error(field.index(), value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -1,0 +1,232 @@
+//! The JSON format: one object a line, for programs. `docs/LOGGING.md` has its schema.
+//!
+//! Values keep their types. What JSON has no number for is text: integers beyond 64 bits, infinite
+//! numbers and what is no number.
+
+use std::{cell::RefCell, fmt};
+
+use plugin_api::level::Level;
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
+};
+use tracing::Event;
+use tracing_subscriber::registry::{LookupSpan, Scope};
+
+use super::{
+    fields::{self, SpanFields, Value},
+    lines::{Buffers, Head, each_span},
+};
+
+/// Formats events as JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+impl Json {
+    /// Writes `event` to the buffer for a line.
+    ///
+    /// # Errors
+    ///
+    /// None: the result is that of writing to a string.
+    pub fn write<S>(
+        self,
+        buffers: &mut Buffers,
+        event: &Event<'_>,
+        head: &Head<'_>,
+        spans: Option<Scope<'_, S>>,
+    ) -> fmt::Result
+    where
+        S: for<'span> LookupSpan<'span>,
+    {
+        let Buffers { line, scratch } = buffers;
+        let mut json = serde_json::Serializer::new(&mut line.0);
+        object(&mut json, scratch, event, head, spans).map_err(|_| fmt::Error)
+    }
+}
+
+fn object<S>(
+    json: &mut serde_json::Serializer<&mut Vec<u8>>,
+    scratch: &mut String,
+    event: &Event<'_>,
+    head: &Head<'_>,
+    spans: Option<Scope<'_, S>>,
+) -> serde_json::Result<()>
+where
+    S: for<'span> LookupSpan<'span>,
+{
+    let metadata = event.metadata();
+    let mut map = json.serialize_map(None)?;
+    map.serialize_entry(
+        "timestamp",
+        &Shown(humantime::format_rfc3339_micros(head.time)),
+    )?;
+    map.serialize_entry("level", &Shown(Level::of(metadata)))?;
+    map.serialize_entry("target", metadata.target())?;
+    scratch.clear();
+    // Writing to a string does not fail.
+    let _ = fields::write_message(scratch, |visit| event.record(visit));
+    map.serialize_entry("message", scratch)?;
+    map.serialize_entry("plugin", &head.origin.map(|origin| origin.plugin))?;
+    map.serialize_entry("generation", &head.origin.map(|origin| origin.generation))?;
+    map.serialize_entry("request_id", &head.request.map(|request| request.id()))?;
+    if let Some(trace) = head.request.and_then(|request| request.trace.as_ref()) {
+        map.serialize_entry("trace_id", trace.trace_id())?;
+        map.serialize_entry("span_id", trace.span_id())?;
+    }
+    map.serialize_entry("fields", &EventFields(event, RefCell::new(scratch)))?;
+    map.serialize_entry("spans", &Spans(RefCell::new(spans)))?;
+    map.serialize_entry("thread", &head.thread)?;
+    map.serialize_entry("module", &metadata.module_path())?;
+    map.serialize_entry("file", &metadata.file())?;
+    map.serialize_entry("line", &metadata.line())?;
+    SerializeMap::end(map)
+}
+
+/// What `Display` writes, as a string.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+struct EventFields<'a, 'e>(&'a Event<'e>, RefCell<&'a mut String>);
+
+impl Serialize for EventFields<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut failed = None;
+        fields::visit(
+            &mut self.1.borrow_mut(),
+            |visit| self.0.record(visit),
+            |field, value| {
+                if failed.is_none() {
+                    failed = map.serialize_entry(fields::name(field), &value).err();
+                }
+            },
+        );
+        failed.map_or_else(|| map.end(), Err)
+    }
+}
+
+struct Spans<'a, S>(RefCell<Option<Scope<'a, S>>>);
+
+impl<L> Serialize for Spans<'_, L>
+where
+    L: for<'span> LookupSpan<'span>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        let mut failed = None;
+        let _ = each_span(self.0.take(), |name, fields| {
+            failed = list.serialize_element(&Span { name, fields }).err();
+            failed.as_ref().map_or(Ok(()), |_| Err(fmt::Error))
+        });
+        failed.map_or_else(|| list.end(), Err)
+    }
+}
+
+#[derive(Serialize)]
+struct Span<'a> {
+    name: &'a str,
+    fields: &'a SpanFields,
+}
+
+impl Serialize for SpanFields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Bool(value) => serializer.serialize_bool(value),
+            Self::U64(value) => serializer.serialize_u64(value),
+            Self::I64(value) => serializer.serialize_i64(value),
+            Self::U128(value) => match u64::try_from(value) {
+                Ok(value) => serializer.serialize_u64(value),
+                Err(_) => serializer.collect_str(&value),
+            },
+            Self::I128(value) => match i64::try_from(value) {
+                Ok(value) => serializer.serialize_i64(value),
+                Err(_) => serializer.collect_str(&value),
+            },
+            Self::F64(value) if value.is_finite() => serializer.serialize_f64(value),
+            Self::F64(value) => serializer.collect_str(&value),
+            Self::Str(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{error, info, info_span};
+
+    use crate::log::{
+        lines::{Format, tests::lines},
+        origin::{self, Origin},
+    };
+
+    fn json(emit: impl FnOnce()) -> Vec<serde_json::Value> {
+        let parse = |line: String| serde_json::from_str(&line).unwrap();
+        lines(Format::Json, emit).into_iter().map(parse).collect()
+    }
+
+    #[test]
+    fn every_key_is_there() {
+        let origin = Origin {
+            plugin: "shop",
+            generation: 3,
+        };
+        let lines = json(|| {
+            let span = info_span!("cart", user = 7, total = tracing::field::Empty).entered();
+            span.record("total", 1.5);
+            span.record("user", 8);
+            origin::scope(
+                origin,
+                || info!(target: "shop::cart", sku = 12, "item {}", 1),
+            );
+        });
+        let line = &lines[0];
+        assert_eq!(line["level"], "info");
+        assert_eq!(line["target"], "shop::cart");
+        assert_eq!(line["message"], "item 1");
+        assert_eq!(
+            (&line["plugin"], &line["generation"]),
+            (&"shop".into(), &3.into())
+        );
+        assert_eq!(line["request_id"], serde_json::Value::Null);
+        assert_eq!(line["fields"], serde_json::json!({ "sku": 12 }));
+        assert_eq!(
+            line["spans"],
+            serde_json::json!([{ "name": "cart", "fields": { "user": 8, "total": 1.5 } }])
+        );
+        assert!(line["file"].as_str().unwrap().ends_with("json.rs"));
+        assert!(line["line"].is_u64() && line["thread"].is_string());
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(
+            time.len() == 27 && humantime::parse_rfc3339(time).is_ok(),
+            "{time}"
+        );
+    }
+
+    #[test]
+    fn values_keep_their_types() {
+        let lines = json(|| {
+            error!(
+                yes = true, less = -1, big = u64::MAX, huge = u128::MAX, small = 3_u128,
+                deep = i128::MIN, half = 0.5, nan = f64::NAN, text = "a\n\"b\"", shown = %'c', debugged = ?Some(1),
+                r#type = "raw"
+            );
+        });
+        let expected = serde_json::json!({
+            "yes": true, "less": -1, "big": u64::MAX, "huge": u128::MAX.to_string(), "small": 3,
+            "deep": i128::MIN.to_string(), "half": 0.5, "nan": "NaN", "text": "a\n\"b\"", "shown": "c",
+            "debugged": "Some(1)", "type": "raw"
+        });
+        assert_eq!(lines[0]["fields"], expected);
+        assert_eq!(lines[0]["message"], "");
+    }
+}

@@ -1,0 +1,249 @@
+//! What the log knows of a request: its id, its trace, and the span that what it logs is in.
+//!
+//! A request costs the log next to nothing until a line is written: its facts are set for the
+//! thread while its app runs ([`scope`]), and its span is made when something first wants to be in
+//! it. The span carries the facts on, to what the app spawns in it.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use http::HeaderValue;
+use pin_project_lite::pin_project;
+use tracing::{Metadata, Span, dispatcher, error_span, field, span::Id};
+use tracing_subscriber::{
+    Registry,
+    registry::{LookupSpan, SpanRef},
+};
+
+/// A request, as the log knows it.
+#[derive(Debug)]
+pub struct RequestLog {
+    facts: Facts,
+    span: OnceLock<Span>,
+}
+
+/// What every line of a request says.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What identifies it: visible ASCII.
+    pub id: HeaderValue,
+    /// Whose part it is.
+    pub trace: Option<Trace>,
+    /// Whether it is logged at debug whatever the level.
+    pub loud: bool,
+}
+
+impl Facts {
+    /// The id as text.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+impl RequestLog {
+    /// A request that begins.
+    #[must_use]
+    pub fn new(facts: Facts) -> Arc<Self> {
+        Arc::new(Self {
+            facts,
+            span: OnceLock::new(),
+        })
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The span of the request, made when it is first wanted.
+    fn span(&self) -> &Span {
+        self.span.get_or_init(|| {
+            let Facts { id, trace, .. } = &self.facts;
+            let span = error_span!(
+                target: TARGET,
+                parent: None,
+                "request",
+                id = id.to_str().unwrap_or_default(),
+                trace_id = trace.as_ref().map(|trace| field::display(trace.trace_id())),
+                span_id = trace.as_ref().map(|trace| field::display(trace.span_id())),
+            );
+            if let Some(id) = span.id() {
+                with_span(&id, |span| {
+                    span.extensions_mut().replace(self.facts.clone())
+                });
+            }
+            span
+        })
+    }
+}
+
+/// Runs `work` for a request: what it logs on this thread is the request's.
+///
+/// The request is lent to the thread, which costs no count of it.
+pub fn scope<T>(request: &mut Option<Arc<RequestLog>>, work: impl FnOnce() -> T) -> T {
+    let outer = replace(request.take());
+    let _restore = Restore { request, outer };
+    work()
+}
+
+struct Restore<'a> {
+    request: &'a mut Option<Arc<RequestLog>>,
+    outer: Option<Arc<RequestLog>>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        *self.request = replace(self.outer.take());
+    }
+}
+
+fn replace(request: Option<Arc<RequestLog>>) -> Option<Arc<RequestLog>> {
+    // Requests are handled by threads that run, not by ones that end.
+    CURRENT.try_with(|current| current.replace(request)).ok()?
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<RequestLog>>> = const { RefCell::new(None) };
+}
+
+/// Lends the request that this thread works on.
+pub fn with_current<T>(work: impl FnOnce(Option<&RequestLog>) -> T) -> T {
+    // While a thread ends its locals are gone, and plugins log in the drop code of theirs.
+    if CURRENT.try_with(|_| ()).is_err() {
+        return work(None);
+    }
+    CURRENT.with_borrow(|current| work(current.as_deref()))
+}
+
+/// The span of the request that this thread works on, for what is to be in it.
+#[must_use]
+pub fn current_span() -> Option<Id> {
+    with_current(|request| request?.span().id())
+}
+
+/// Whether the request that a span is in, or else the one that this thread works on, is logged at
+/// debug whatever the level.
+#[must_use]
+pub fn is_loud(span: Option<&Id>) -> bool {
+    match span {
+        Some(span) => {
+            with_span(span, |span| facts_of(&span, |facts| facts.loud)).flatten() == Some(true)
+        }
+        None => with_current(|request| request.is_some_and(|request| request.facts.loud)),
+    }
+}
+
+/// Lends what is known of the request that a span is in.
+pub fn facts_of<'a, R: LookupSpan<'a>, T>(
+    span: &SpanRef<'a, R>,
+    work: impl Fn(&Facts) -> T,
+) -> Option<T> {
+    let root = span.scope().from_root().next()?;
+    let extensions = root.extensions();
+    extensions.get::<Facts>().map(work)
+}
+
+/// Whether a callsite is that of the requests' span, which passes where anything does.
+#[must_use]
+pub fn is_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target() == TARGET
+}
+
+/// Lends a span of the process's subscriber.
+pub fn with_span<T>(span: &Id, work: impl Fn(SpanRef<'_, Registry>) -> T) -> Option<T> {
+    dispatcher::get_default(|dispatch| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(span)?;
+        Some(work(span))
+    })
+}
+
+const TARGET: &str = "request";
+
+/// The W3C trace that a request is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    text: [u8; 55],
+}
+
+impl Trace {
+    /// Reads a `traceparent` (W3C Trace Context, section 3.2); none when it is not of that form.
+    #[must_use]
+    pub fn parse(traceparent: &[u8]) -> Option<Self> {
+        let text: [u8; 55] = traceparent.get(..55)?.try_into().ok()?;
+        let is_hex = |part: &[u8]| {
+            part.iter()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let is_set = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
+        let [version, trace, span, flags] = [0..2, 3..35, 36..52, 53..55].map(|at| &text[at]);
+        let dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
+        // A later version may have more behind a dash.
+        let ends = match traceparent.get(55) {
+            None => true,
+            Some(&next) => version != b"00" && next == b'-',
+        };
+        let is_one = dashes
+            && ends
+            && version != b"ff"
+            && [version, trace, span, flags].into_iter().all(is_hex)
+            && is_set(trace)
+            && is_set(span);
+        is_one.then_some(Self { text })
+    }
+
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        std::str::from_utf8(&self.text[3..35]).unwrap_or_default()
+    }
+
+    /// The caller's span: 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id(&self) -> &str {
+        std::str::from_utf8(&self.text[36..52]).unwrap_or_default()
+    }
+}
+
+pin_project! {
+    /// A future whose polls, and whose drop, are a request's.
+    #[derive(Debug)]
+    pub struct Scoped<F> {
+        #[pin]
+        future: Option<F>,
+        request: Option<Arc<RequestLog>>,
+    }
+
+    impl<F> PinnedDrop for Scoped<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            scope(this.request, || this.future.set(None));
+        }
+    }
+}
+
+/// Makes all that `future` does the doing of `request`.
+pub fn scoped<F: Future>(request: Arc<RequestLog>, future: F) -> Scoped<F> {
+    Scoped {
+        future: Some(future),
+        request: Some(request),
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let Some(future) = this.future.as_pin_mut() else {
+            unreachable!("it is there until it is dropped");
+        };
+        scope(this.request, || future.poll(context))
+    }
+}

@@ -1,0 +1,331 @@
+//! The records of `log`, key-values included, as the host takes them.
+//!
+//! `log` has no callsites; here a place is one: file, line, level, target and keys. A program has
+//! as many as it has macros, unless it makes up targets or keys as it runs. So their number is
+//! bounded, and what is beyond goes by a place that all share.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
+
+use log::{
+    Record,
+    kv::{self, Key, VisitSource, VisitValue},
+};
+
+use super::{
+    host::{HostLog, HostSite},
+    spans,
+    table::Table,
+    values::Values,
+};
+use crate::{
+    Level,
+    abi::{Callsite, Registered, Slice},
+};
+
+/// The logger of `log`.
+#[derive(Debug)]
+pub(super) struct Records {
+    host: HostLog,
+    places: Table<Place>,
+    /// By level, for the records of all places that there is no room for.
+    shared: [OnceLock<Place>; 6],
+}
+
+/// A place that logs, and what the host says of it.
+#[derive(Debug)]
+struct Place {
+    file: Option<Box<str>>,
+    line: Option<u32>,
+    level: log::Level,
+    target: Box<str>,
+    module: Option<Box<str>>,
+    /// The fields behind the message.
+    keys: Vec<Box<str>>,
+    /// Whether it is for records of any target and keys.
+    is_shared: bool,
+    site: HostSite,
+    interest: AtomicU32,
+}
+
+impl Records {
+    pub(super) fn new(host: HostLog) -> Self {
+        Self {
+            host,
+            places: Table::new(),
+            shared: Default::default(),
+        }
+    }
+
+    /// Asks the host anew about every place.
+    pub(super) fn ask_anew(&self) {
+        let ask = |place: &Place| {
+            place
+                .interest
+                .store(place.ask(self.host).1, Ordering::Relaxed)
+        };
+        self.places.for_each(ask);
+        self.shared.iter().filter_map(OnceLock::get).for_each(ask);
+    }
+
+    fn place(&self, record: &Record<'_>) -> &Place {
+        let hash = hash(record);
+        let is_it = |place: &Place| place.is_of(record);
+        match self.places.find(hash, is_it) {
+            Some(place) => place,
+            None if self.places.len() < MAX_PLACES => {
+                let make = || Place::of(record, self.host);
+                self.places.find_or_insert(hash, is_it, make)
+            }
+            None => self.shared[record.level() as usize]
+                .get_or_init(|| Place::shared(record.level(), self.host)),
+        }
+    }
+}
+
+impl log::Log for Records {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let place = self.place(record);
+        let span = spans::current();
+        let wanted = match place.interest.load(Ordering::Relaxed) {
+            Registered::NEVER => false,
+            Registered::SOMETIMES => self.host.enabled(place.site, span),
+            _ => true,
+        };
+        if wanted {
+            Values::collect(|values| {
+                place.collect(record, values);
+                values.with_entry(place.site, span, |entry| self.host.event(entry));
+            });
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Place {
+    fn of(record: &Record<'_>, host: HostLog) -> Self {
+        let mut keys = Keys(Vec::new());
+        // Collecting does not fail; a source that does has the keys so far.
+        let _ = record.key_values().visit(&mut keys);
+        Self {
+            file: record.file().map(Into::into),
+            line: record.line(),
+            level: record.level(),
+            target: record.target().into(),
+            module: record.module_path().map(Into::into),
+            keys: keys.0,
+            is_shared: false,
+            site: HostSite(0),
+            interest: AtomicU32::new(Registered::NEVER),
+        }
+        .asked(host)
+    }
+
+    fn shared(level: log::Level, host: HostLog) -> Self {
+        Self {
+            file: None,
+            line: None,
+            level,
+            target: "log".into(),
+            module: None,
+            keys: ["log.target", "log.fields"].map(Into::into).into(),
+            is_shared: true,
+            site: HostSite(0),
+            interest: AtomicU32::new(Registered::NEVER),
+        }
+        .asked(host)
+    }
+
+    fn asked(mut self, host: HostLog) -> Self {
+        let (site, interest) = self.ask(host);
+        self.site = site;
+        self.interest = AtomicU32::new(interest);
+        self
+    }
+
+    fn ask(&self, host: HostLog) -> (HostSite, u32) {
+        let names = ["message"]
+            .into_iter()
+            .chain(self.keys.iter().map(|key| &**key));
+        let fields: Vec<_> = names.map(|name| Slice::new(name.as_bytes())).collect();
+        host.register(&Callsite {
+            size: size_of::<Callsite>(),
+            level: Level::from(self.level) as u32,
+            kind: Callsite::EVENT,
+            name: Slice::new(b"log record"),
+            target: Slice::new(self.target.as_bytes()),
+            module: Slice::from_option(self.module.as_deref()),
+            file: Slice::from_option(self.file.as_deref()),
+            fields: fields.as_ptr(),
+            fields_len: fields.len(),
+            line: self.line.unwrap_or(0),
+        })
+    }
+
+    fn is_of(&self, record: &Record<'_>) -> bool {
+        self.line == record.line()
+            && self.level == record.level()
+            && *self.target == *record.target()
+            && self.file.as_deref() == record.file()
+            && self.has_keys_of(record)
+    }
+
+    fn has_keys_of(&self, record: &Record<'_>) -> bool {
+        let mut same = SameKeys {
+            keys: &self.keys,
+            seen: 0,
+        };
+        record.key_values().visit(&mut same).is_ok() && same.seen == self.keys.len()
+    }
+
+    fn collect(&self, record: &Record<'_>, values: &mut Values) {
+        values.push_debug(0, record.args());
+        if self.is_shared {
+            values.push_str(1, record.target());
+            values.push_debug(2, Pairs(record.key_values()));
+        } else {
+            // Collecting does not fail; a source that does has the values so far.
+            let _ = record.key_values().visit(&mut Pairing { values, index: 1 });
+        }
+    }
+}
+
+fn hash(record: &Record<'_>) -> usize {
+    let line = record.line().unwrap_or(0) as usize;
+    let lengths = record.target().len() + 31 * record.file().map_or(0, str::len);
+    line.wrapping_mul(0x9e37_79b1) ^ lengths.wrapping_mul(0x85eb_ca6b) ^ record.level() as usize
+}
+
+/// How many places a library may have.
+const MAX_PLACES: usize = 4096;
+
+struct Keys(Vec<Box<str>>);
+
+impl<'a> VisitSource<'a> for Keys {
+    fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
+        self.0.push(key.as_str().into());
+        Ok(())
+    }
+}
+
+struct SameKeys<'k> {
+    keys: &'k [Box<str>],
+    seen: usize,
+}
+
+impl<'a> VisitSource<'a> for SameKeys<'_> {
+    fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
+        let same = self
+            .keys
+            .get(self.seen)
+            .is_some_and(|other| **other == *key.as_str());
+        self.seen += 1;
+        if same {
+            Ok(())
+        } else {
+            Err(kv::Error::msg("other keys"))
+        }
+    }
+}
+
+/// Collects the values of pairs, in order.
+struct Pairing<'v> {
+    values: &'v mut Values,
+    index: usize,
+}
+
+impl<'a> VisitSource<'a> for Pairing<'_> {
+    fn visit_pair(&mut self, _: Key<'a>, value: kv::Value<'a>) -> Result<(), kv::Error> {
+        let index = self.index;
+        self.index += 1;
+        value.visit(Pair {
+            values: self.values,
+            index,
+        })
+    }
+}
+
+/// Collects one value, with its type.
+struct Pair<'v> {
+    values: &'v mut Values,
+    index: usize,
+}
+
+impl<'a> VisitValue<'a> for Pair<'_> {
+    fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
+        self.values.push_debug(self.index, format_args!("{value}"));
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.values.push_bool(self.index, value);
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.values.push_u64(self.index, value);
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.values.push_i64(self.index, value);
+        Ok(())
+    }
+
+    fn visit_u128(&mut self, value: u128) -> Result<(), kv::Error> {
+        self.values.push_u128(self.index, value);
+        Ok(())
+    }
+
+    fn visit_i128(&mut self, value: i128) -> Result<(), kv::Error> {
+        self.values.push_i128(self.index, value);
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.values.push_f64(self.index, value);
+        Ok(())
+    }
+
+    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
+        self.values.push_str(self.index, value);
+        Ok(())
+    }
+
+    fn visit_error(&mut self, error: &(dyn std::error::Error + 'static)) -> Result<(), kv::Error> {
+        self.values.push_error(self.index, error);
+        Ok(())
+    }
+}
+
+/// Pairs as `a=1 b=2`.
+struct Pairs<'a>(&'a dyn kv::Source);
+
+impl std::fmt::Debug for Pairs<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        struct Each<'a, 'f>(&'a mut std::fmt::Formatter<'f>, &'static str);
+
+        impl<'kvs> VisitSource<'kvs> for Each<'_, '_> {
+            fn visit_pair(
+                &mut self,
+                key: Key<'kvs>,
+                value: kv::Value<'kvs>,
+            ) -> Result<(), kv::Error> {
+                write!(self.0, "{}{key}={value}", self.1)?;
+                self.1 = " ";
+                Ok(())
+            }
+        }
+
+        self.0
+            .visit(&mut Each(formatter, ""))
+            .map_err(|_| std::fmt::Error)
+    }
+}

@@ -1,0 +1,82 @@
+//! Finds out an app that installs a subscriber or a logger of its own, as it does without a server.
+//!
+//! The server's is there before any of the app's code runs, and both `tracing` and `log` take one
+//! for good, so it stays in force. But whoever makes a subscriber makes `tracing` ask every other
+//! one again about all callsites: asked without having caused it, we know of a rival.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tracing_core::{
+    Kind, Level, Metadata,
+    callsite::{self, DefaultCallsite},
+    field::FieldSet,
+    identify_callsite,
+};
+
+/// The callsite that we are asked about. It also stands for the spans of requests, which are made
+/// on the host's side.
+pub(super) static REQUEST: &Metadata<'static> = &Metadata::new(
+    "request",
+    "request",
+    Level::ERROR,
+    None,
+    None,
+    None,
+    FieldSet::new(&[], identify_callsite!(&CALLSITE)),
+    Kind::SPAN,
+);
+
+static CALLSITE: DefaultCallsite = DefaultCallsite::new(REQUEST);
+
+/// How many reasons there are to be asked: one until we watch.
+static EXPECTED: AtomicUsize = AtomicUsize::new(1);
+
+static FOUND: AtomicBool = AtomicBool::new(false);
+
+/// Watches from now on.
+pub(super) fn watch() {
+    callsite::register(&CALLSITE);
+    EXPECTED.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Runs `ask`, which makes us be asked.
+pub(super) fn expect(ask: impl FnOnce()) {
+    EXPECTED.fetch_add(1, Ordering::SeqCst);
+    ask();
+    EXPECTED.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// We are asked about a callsite. Nothing may be logged meanwhile: `tracing` holds its locks.
+pub(super) fn registering(metadata: &Metadata<'_>) {
+    if std::ptr::addr_eq(metadata, REQUEST) && EXPECTED.load(Ordering::SeqCst) == 0 {
+        FOUND.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Warns of a rival that was found since the last time, and undoes what it did to the level.
+pub(crate) fn check() {
+    let level_changed = log::max_level() != log::LevelFilter::from(super::level());
+    if FOUND.swap(false, Ordering::SeqCst) | level_changed {
+        // Its answers are still with the callsites.
+        super::set_level(super::level());
+        log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect: {REMOVE}");
+    }
+}
+
+/// What to do about an app that did not start, where that is known from why.
+pub(crate) fn advice(why: &str) -> Option<String> {
+    // What `log` and `tracing` say to whoever comes second, for people and by `Debug`.
+    let second = [
+        "SetLoggerError",
+        "SetGlobalDefaultError",
+        "logging system was already initialized",
+        "global default trace dispatcher has already been set",
+    ];
+    second.iter().any(|said| why.contains(said)).then(|| {
+        format!("the app sets up logging of its own, but the server's is there before it: {REMOVE}")
+    })
+}
+
+const REMOVE: &str = "remove the line that installs a subscriber or logger, such as \
+                      `tracing_subscriber::fmt::init()` or `env_logger::init()`; the server's \
+                      --log-level rules what is logged";
