@@ -69,6 +69,9 @@ pub enum Error {
     /// The configuration file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The command line is not that of a server, which was expected.
+    #[error("the command line is not that of a server")]
+    NotServing,
 }
 
 impl Error {
@@ -268,6 +271,13 @@ mod tests {
             ("max-body-size", "none", "\"none\""),
             ("keep-alive", "500ms", "\"500ms\""),
             ("max-connections", "100", "100"),
+            ("log-format", "json", "\"json\""),
+            ("log-file", "/var/log/host", "\"/var/log/host\""),
+            ("debug-header", "x-debug=12345678", "\"x-debug=12345678\""),
+            ("capture-output", "true", "\"true\""),
+            ("access-log", "-", "\"-\""),
+            ("access-log-format", "%(h)s %%", "\"%(h)s %%\""),
+            ("access-log-skip", "/healthz", "[\"/healthz\"]"),
         ];
         let command = Args::command();
         assert_eq!(

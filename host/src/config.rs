@@ -8,7 +8,10 @@ use plugin_api::level::Directives;
 
 use self::value::{body_size, duration, header_bytes, positive_duration};
 
-pub use self::value::{Address, ControlSocket, Mount, ValueError};
+pub use self::value::{
+    Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError,
+};
+use crate::log::access::AccessFormat;
 
 pub(crate) mod value;
 
@@ -86,6 +89,10 @@ pub struct Config {
     /// What clients may ask of the host.
     #[command(flatten)]
     pub limits: Limits,
+
+    /// What is logged beside the level, and where.
+    #[command(flatten)]
+    pub log: LogConfig,
 }
 
 impl Config {
@@ -127,6 +134,49 @@ pub struct Limits {
     /// -n`)
     #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = value_parser!(u32).range(1..))]
     pub max_connections: u32,
+}
+
+/// The log and the access log.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Log")]
+pub struct LogConfig {
+    /// How lines of the log look: text for people, or json, one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Append the log to this file, not to stderr; SIGUSR1 opens it anew, as after a rotation
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Log a request that carries this header at debug, from end to end, whatever the level; best
+    /// given as HOST_DEBUG_HEADER, which other users do not see
+    #[arg(long, value_name = "NAME=SECRET")]
+    pub debug_header: Option<DebugHeader>,
+
+    /// Whether to log, line by line, what plugins print to stdout and stderr
+    #[arg(
+        long,
+        value_name = "true|false",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub capture_output: bool,
+
+    /// Append a line for each request to this file, or - for stdout; SIGUSR1 opens it anew
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<LineSink>,
+
+    /// How lines of the access log look: common, combined, json, or a format of Gunicorn's atoms,
+    /// as in '%(h)s "%(r)s" %(s)s %(M)s'
+    #[arg(long, value_name = "FORMAT", default_value = "combined")]
+    pub access_log_format: AccessFormat,
+
+    /// Leave out requests for these paths from the access log when they succeed, as in /healthz
+    /// (repeatable, or separated by commas)
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    pub access_log_skip: Vec<String>,
 }
 
 fn cores() -> u16 {

@@ -2,11 +2,12 @@
 //!
 //! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
 //! ([`activity`]), [`dispatch`] finds the app and answers where there is none, [`body`] is what is
-//! sent, [`upgrade`] a connection that an app takes over.
+//! sent, [`upgrade`] a connection that an app takes over, and [`trail`] what the log gets to know.
 
 pub mod activity;
 pub mod body;
 pub mod connection;
 pub mod dispatch;
 pub mod listener;
+pub mod trail;
 pub mod upgrade;

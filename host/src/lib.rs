@@ -14,3 +14,4 @@ pub mod http;
 pub mod log;
 pub mod plugin;
 pub mod server;
+pub mod signal;

@@ -1,6 +1,9 @@
-//! The log: one stream of lines, from host and plugins alike, under one level.
+//! The log: one stream of lines, from host and plugins alike, under one level; and the access log
+//! beside it.
 
+pub mod access;
 pub mod bridge;
+pub mod capture;
 pub mod escape;
 pub mod fields;
 pub mod filter;
@@ -15,6 +18,7 @@ pub mod text;
 use std::{
     env,
     io::{self, IsTerminal},
+    path::PathBuf,
 };
 
 use plugin_api::level::Directives;
@@ -26,22 +30,77 @@ use self::{
     output::Output,
     text::Text,
 };
+use crate::config::{LineSink, LogConfig, LogFormat};
 
-/// Sends what is logged from now on to stderr, by `directives`. The result changes them.
+/// What can be changed of the log while it is written.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The level.
+    pub filter: Filter,
+    /// Where it goes.
+    pub output: Output,
+}
+
+/// Logs what happens from now on, by `directives`.
 ///
 /// The first call in a process counts; there is one in a program.
 ///
 /// # Errors
 ///
-/// When there is no stderr.
-pub fn init(directives: Directives) -> io::Result<Filter> {
-    let filter = Filter::new(directives, bridge::plugin_of);
-    let ansi = text::colour(
-        io::stderr().is_terminal(),
-        env::var_os("NO_COLOR").as_deref(),
-    );
-    let lines = Lines::new(Format::Text(Text { ansi }), Output::stderr()?);
+/// When the file for it cannot be opened.
+pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError> {
+    let mut filter = Filter::new(directives, bridge::plugin_of);
+    if config.debug_header.is_some() {
+        filter = filter.with_loud_requests();
+    }
+    let output = match &config.log_file {
+        Some(path) => open(path)?,
+        None => Output::stderr().map_err(OpenError::Stream)?,
+    };
+    let is_terminal = config.log_file.is_none() && io::stderr().is_terminal();
+    let ansi = text::colour(is_terminal, env::var_os("NO_COLOR").as_deref());
+    let format = match config.log_format {
+        LogFormat::Text => Format::Text(Text { ansi }),
+        LogFormat::Json => Format::Json,
+    };
+    let lines = Lines::new(format, output.clone());
     // It fails when there was one before, which then is this one.
     let _ = tracing::subscriber::set_global_default(registry().with(lines).with(filter.clone()));
-    Ok(filter)
+    Ok(Log { filter, output })
+}
+
+/// Opens the place for the access log.
+///
+/// # Errors
+///
+/// When its file cannot be opened.
+pub fn open_access(sink: &LineSink) -> Result<Output, OpenError> {
+    match sink {
+        LineSink::Stdout => Output::stdout().map_err(OpenError::Stream),
+        LineSink::File(path) => open(path),
+    }
+}
+
+fn open(path: &std::path::Path) -> Result<Output, OpenError> {
+    Output::file(path).map_err(|source| OpenError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A place for lines that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A file.
+    #[error("cannot open {} to append to it", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A stream of the process.
+    #[error("there is no stream to write to")]
+    Stream(#[source] io::Error),
 }

@@ -1,6 +1,7 @@
 //! The life of the server: bind, load, serve, drain, stop.
 
 use std::{
+    error,
     io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},
     process::{self, ExitCode},
@@ -12,18 +13,18 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket},
     runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{self, Signal, SignalKind},
     sync::{Semaphore, mpsc, oneshot},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
-    http::{connection::Protocol, dispatch::Dispatch, listener},
-    log::{self, filter::Filter, level::Levels},
+    http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
+    log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels},
     plugin::{
         quarantine::PanicLimit,
         registry::Registry,
@@ -31,14 +32,21 @@ use crate::{
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
+    signal,
 };
 
 /// Serves until a signal says stop. The result is for `main`: 0, or 1 when the server could not
 /// start.
 #[must_use]
 pub fn run(config: &Config) -> ExitCode {
-    let Ok(filter) = log::init(config.log_level.clone()) else {
-        return ExitCode::FAILURE;
+    let log = match log::init(&config.log, config.log_level.clone()) {
+        Ok(log) => log,
+        Err(error) => {
+            let cause = error::Error::source(&error);
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            eprintln!("error: cannot start: {error}{cause}");
+            return ExitCode::FAILURE;
+        }
     };
     let runtime = Builder::new_multi_thread()
         .worker_threads(config.threads.into())
@@ -47,7 +55,7 @@ pub fn run(config: &Config) -> ExitCode {
         .build();
     let served = match runtime {
         Ok(runtime) => {
-            let served = runtime.block_on(serve(config, filter));
+            let served = runtime.block_on(serve(config, log));
             // A thread that hangs, in a plugin or on a file system, must not keep the process.
             runtime.shutdown_background();
             served
@@ -57,16 +65,23 @@ pub fn run(config: &Config) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(error = &error as &dyn std::error::Error, "Cannot start");
+            tracing::error!(error = &error as &dyn std::error::Error, "Cannot start");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(config: &Config, filter: Filter) -> Result<(), StartError> {
+async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let listeners = bind(&config.bind)?;
+    let access = config.log.access_log.as_ref().map(log::open_access);
+    let access = access.transpose()?;
+    let captured = config.log.capture_output.then(log::capture::start);
+    let _captured = captured.transpose().map_err(StartError::Capture)?;
+    let Log { filter, output } = log;
     let levels = Levels::start(filter.clone());
+    let outputs = access.iter().cloned().chain([output]).collect();
+    signal::follow(levels.clone(), outputs).map_err(StartError::Signals)?;
     let bound = config
         .control
         .as_ref()
@@ -80,7 +95,16 @@ async fn serve(config: &Config, filter: Filter) -> Result<(), StartError> {
 
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let limits = &config.limits;
-    let dispatch = Dispatch::new(registry, limits.max_headers.into(), limits.max_body_size);
+    let trails = Trails {
+        debug_header: config.log.debug_header.clone(),
+        access: access.map(|output| {
+            let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
+            let log = AccessLog::new(format.clone(), output, skip.clone(), cut.clone());
+            Arc::new(log)
+        }),
+    };
+    let max_headers = limits.max_headers.into();
+    let dispatch = Dispatch::new(registry, max_headers, limits.max_body_size, trails);
     let protocol = Protocol::new(
         limits.clone(),
         Arc::new(dispatch),
@@ -257,8 +281,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = unix::signal(SignalKind::terminate())?;
+        let interrupt = unix::signal(SignalKind::interrupt())?;
         Ok(Self {
             terminate,
             interrupt,
@@ -285,9 +309,15 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// What plugins print cannot be captured.
+    #[error("cannot capture what plugins print: see --capture-output")]
+    Capture(#[source] io::Error),
     /// The control socket cannot be had.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The access log cannot be written.
+    #[error(transparent)]
+    Log(#[from] OpenError),
     /// There are no threads.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),

@@ -79,6 +79,17 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[error("{0}")]
 pub struct BodyError(String);
 
+impl BodyError {
+    /// Whether the app panicked, which is in the log.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.0 == PANICKED
+    }
+}
+
+/// What stands for a panic on the way across.
+const PANICKED: &str = "the app panicked";
+
 /// What the macros need. Not for authors.
 #[doc(hidden)]
 pub mod __private {

@@ -9,6 +9,7 @@ use std::{
     vec,
 };
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use plugin_api::manifest::{is_mount, is_name};
 
 // === impl Address ===
@@ -82,6 +83,93 @@ impl fmt::Display for ControlSocket {
     }
 }
 
+// === impl LogFormat ===
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+// === impl LineSink ===
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineSink {
+    /// To the process's stdout.
+    Stdout,
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+impl FromStr for LineSink {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Err(ValueError::LineSink),
+            "-" => Ok(Self::Stdout),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
+// === impl DebugHeader ===
+
+/// A header by which a request asks to be logged in full, and its secret value.
+#[derive(Clone)]
+pub struct DebugHeader {
+    name: HeaderName,
+    secret: Box<[u8]>,
+}
+
+impl DebugHeader {
+    /// Whether a request with these headers carries it.
+    #[must_use]
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let is_secret = |value: &HeaderValue| {
+            let value = value.as_bytes();
+            // Looks at all bytes, so that the time it takes does not tell how many are right.
+            let differ = value
+                .iter()
+                .zip(&self.secret)
+                .fold(0, |bits, (a, b)| bits | (a ^ b));
+            value.len() == self.secret.len() && differ == 0
+        };
+        headers.get(&self.name).is_some_and(is_secret)
+    }
+}
+
+impl FromStr for DebugHeader {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let header = text.split_once('=').and_then(|(name, secret)| {
+            HeaderValue::from_str(secret).ok()?;
+            Some(Self {
+                name: name.parse().ok()?,
+                secret: secret.as_bytes().into(),
+            })
+        });
+        match header {
+            Some(header) if header.secret.len() >= 8 => Ok(header),
+            _ => Err(ValueError::DebugHeader),
+        }
+    }
+}
+
+impl fmt::Debug for DebugHeader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DebugHeader")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 // === impl Mount ===
 
 /// A path prefix and the plugin that serves what is below it.
@@ -122,6 +210,14 @@ pub enum ValueError {
     /// Not a Unix socket.
     #[error("{0:?} is not a control socket, expected unix:PATH, as in unix:/run/host.sock")]
     ControlSocket(String),
+    /// Not a header and a secret; neither is shown.
+    #[error(
+        "it is not a header and a secret, expected NAME=SECRET with 8 or more visible characters in SECRET, as in X-Debug-Log=correct-horse"
+    )]
+    DebugHeader,
+    /// Not a place for lines.
+    #[error("there is no file without a name, expected a path, or - for stdout")]
+    LineSink,
     /// Not a path and a plugin.
     #[error(
         "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
@@ -280,6 +376,32 @@ mod tests {
                 bad.parse::<ControlSocket>(),
                 Err(ValueError::ControlSocket(bad.to_owned()))
             );
+        }
+    }
+
+    #[test]
+    fn a_debug_header_needs_the_whole_secret() {
+        let header: DebugHeader = "X-Debug=long=secret".parse().unwrap();
+        let carries = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-debug"),
+                HeaderValue::from_static(value),
+            )]);
+            header.is_in(&headers)
+        };
+        assert!(carries("long=secret"));
+        assert!(!carries("long=secre") && !carries("long=secret2") && !carries(""));
+        assert!(!header.is_in(&HeaderMap::new()));
+        assert!(!format!("{header:?}").contains("secret"));
+        for bad in [
+            "",
+            "X-Debug",
+            "X-Debug=",
+            "X-Debug=short",
+            "X Debug=longsecret",
+            "X-Debug=long\nsecret",
+        ] {
+            assert!(bad.parse::<DebugHeader>().is_err(), "{bad}");
         }
     }
 

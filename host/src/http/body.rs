@@ -14,10 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use plugin_api::{BoxError, abi::OwnedBytes, host::Body as AppBody};
+use plugin_api::{BodyError, BoxError, abi::OwnedBytes, host::Body as AppBody};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::activity::Answering;
+use super::{activity::Answering, trail::Trail};
+use crate::log::access::Outcome;
 
 /// The body of a request, which breaks off when it is larger than it may be.
 #[derive(Debug)]
@@ -87,7 +88,18 @@ pin_project! {
         // Made when the body is first not ready: most never are.
         #[pin]
         cancelled: Option<WaitForCancellationFutureOwned>,
-        answering: Option<Answering>,
+        // Until when the request counts as being answered, and what the log gets to know.
+        sending: Option<(Answering, Trail)>,
+    }
+
+    impl PinnedDrop for ResponseBody {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // What an app does at the end of its body is its request's.
+            if let Some((_, trail)) = this.sending {
+                trail.scope(|| *this.content = Content::Own(Full::default()));
+            }
+        }
     }
 }
 
@@ -105,7 +117,7 @@ impl ResponseBody {
             content,
             cut: None,
             cancelled: None,
-            answering: None,
+            sending: None,
         }
     }
 
@@ -116,17 +128,16 @@ impl ResponseBody {
             content: Content::App(body),
             cut: Some(cut),
             cancelled: None,
-            answering: None,
+            sending: None,
         }
     }
 
-    /// The same body. The request counts as being answered for as long as it is there.
+    /// The same body. The request counts as being answered for as long as it is there, and ends
+    /// with it.
     #[must_use]
-    pub fn until_sent(self, answering: Answering) -> Self {
-        Self {
-            answering: Some(answering),
-            ..self
-        }
+    pub fn until_sent(mut self, answering: Answering, trail: Trail) -> Self {
+        self.sending = Some((answering, trail));
+        self
     }
 }
 
@@ -139,39 +150,30 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
         let mut this = self.project();
-        let polled = match this.content {
-            Content::Own(body) => {
-                let own = |frame: Frame<Bytes>| frame.map_data(Data::Own);
-                Pin::new(body)
-                    .poll_frame(context)
-                    .map_ok(own)
-                    .map_err(Into::into)
-            }
-            Content::App(body) => {
-                let app = |frame: Frame<OwnedBytes>| frame.map_data(Data::App);
-                Pin::new(body)
-                    .poll_frame(context)
-                    .map_ok(app)
-                    .map_err(Into::into)
-            }
+        let content = this.content;
+        let polled = match this.sending {
+            Some((_, trail)) => trail.scope(|| content.poll(context)),
+            None => content.poll(context),
         };
         if polled.is_pending() && this.cancelled.is_none() {
             this.cancelled
                 .set(this.cut.take().map(CancellationToken::cancelled_owned));
         }
-        match this.cancelled.as_pin_mut() {
-            Some(cancelled) if polled.is_pending() => cancelled
-                .poll(context)
-                .map(|()| Some(Err("the app's time to drain is over".into()))),
-            _ => polled,
+        let cut = match this.cancelled.as_pin_mut() {
+            Some(cancelled) if polled.is_pending() => cancelled.poll(context).is_ready(),
+            _ => false,
+        };
+        if let Some((_, trail)) = this.sending {
+            tell(trail, &polled, cut, content.is_end_stream());
         }
+        if cut {
+            return Poll::Ready(Some(Err("the app's time to drain is over".into())));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Own(body) => body.is_end_stream(),
-            Content::App(body) => body.is_end_stream(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -179,6 +181,58 @@ impl Body for ResponseBody {
             Content::Own(body) => body.size_hint(),
             Content::App(body) => body.size_hint(),
         }
+    }
+}
+
+impl Content {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
+        match self {
+            Self::Own(body) => {
+                let own = |frame: Frame<Bytes>| frame.map_data(Data::Own);
+                Pin::new(body)
+                    .poll_frame(context)
+                    .map_ok(own)
+                    .map_err(Into::into)
+            }
+            Self::App(body) => {
+                let app = |frame: Frame<OwnedBytes>| frame.map_data(Data::App);
+                Pin::new(body)
+                    .poll_frame(context)
+                    .map_ok(app)
+                    .map_err(Into::into)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(body) => body.is_end_stream(),
+            Self::App(body) => body.is_end_stream(),
+        }
+    }
+}
+
+/// Tells a request's trail what came of polling its body.
+fn tell(
+    trail: &mut Trail,
+    polled: &Poll<Option<Result<Frame<Data>, BoxError>>>,
+    cut: bool,
+    ended: bool,
+) {
+    match polled {
+        Poll::Pending if cut => trail.end(Outcome::CutOff),
+        Poll::Pending => {}
+        Poll::Ready(None) => trail.end(Outcome::Answered),
+        Poll::Ready(Some(Ok(frame))) => {
+            trail.send(frame.data_ref().map_or(0, Buf::remaining));
+            if ended {
+                trail.end(Outcome::Answered);
+            }
+        }
+        Poll::Ready(Some(Err(error))) => trail.end(match error.downcast_ref::<BodyError>() {
+            Some(error) if error.is_panic() => Outcome::Panicked,
+            _ => Outcome::Failed,
+        }),
     }
 }
 

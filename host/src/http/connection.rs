@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -29,7 +29,7 @@ use super::{
     activity::{Activity, Due, Watched},
     dispatch::Dispatch,
 };
-use crate::config::Limits;
+use crate::{config::Limits, log::access::Outcome};
 
 /// How connections are served: what all of them share.
 #[derive(Debug)]
@@ -147,16 +147,38 @@ impl Protocol {
         let mut stream = parts.io.into_inner().into_inner();
         match ended {
             Ended::Served(served) => {
+                if let Err(error) = &served {
+                    self.refused_head(peer, error);
+                }
                 linger(&mut stream).await;
                 Ok(served?)
             }
             Ended::SlowHead => {
+                let status = StatusCode::REQUEST_TIMEOUT;
+                let trails = &self.dispatch.trails;
+                trails.no_request(peer, status, Outcome::TimedOut);
                 stream.write_all(REQUEST_TIMEOUT).await?;
                 stream.shutdown().await?;
                 linger(&mut stream).await;
                 Err("the head of a request took too long".into())
             }
         }
+    }
+
+    /// Tells the access log of a head that hyper refused with a status that it does not tell.
+    fn refused_head(&self, peer: SocketAddr, error: &hyper::Error) {
+        let (status, outcome) = match error {
+            error if error.is_parse_too_large() && error.to_string().contains("URI") => {
+                (StatusCode::URI_TOO_LONG, Outcome::Refused)
+            }
+            error if error.is_parse_too_large() => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Outcome::Refused,
+            ),
+            error if error.is_parse() => (StatusCode::BAD_REQUEST, Outcome::Malformed),
+            _ => return,
+        };
+        self.dispatch.trails.no_request(peer, status, outcome);
     }
 
     async fn serve_http2(

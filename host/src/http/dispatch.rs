@@ -22,9 +22,13 @@ use tracing::error;
 use super::{
     activity::Activity,
     body::{RequestBody, ResponseBody},
+    trail::{Trail, Trails},
     upgrade,
 };
-use crate::plugin::registry::{Registry, Route};
+use crate::{
+    log::{access::Outcome, request},
+    plugin::registry::{Registry, Route},
+};
 
 /// Answers requests.
 #[derive(Debug)]
@@ -32,16 +36,24 @@ pub struct Dispatch {
     registry: Arc<Registry>,
     max_headers: usize,
     max_body_size: u64,
+    /// What requests leave in the log.
+    pub trails: Trails,
 }
 
 impl Dispatch {
     /// Answers by the apps of `registry`.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, max_headers: usize, max_body_size: u64) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        max_headers: usize,
+        max_body_size: u64,
+        trails: Trails,
+    ) -> Self {
         Self {
             registry,
             max_headers,
             max_body_size,
+            trails,
         }
     }
 
@@ -58,16 +70,21 @@ impl Dispatch {
     ) -> Result<Response<ResponseBody>, Infallible> {
         let answering = activity.request();
         let bodiless = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
-        let response = self
-            .respond(request, peer, activity)
-            .await
-            .unwrap_or_else(|refusal| refusal.response());
+        let mut trail = self.trails.begin(&request, peer);
+        let log = trail.log();
+        let response =
+            request::scoped(log, self.respond(request, peer, activity, &mut trail)).await;
+        let mut response = response.unwrap_or_else(|refusal| {
+            trail.end(Outcome::Refused);
+            refusal.response()
+        });
+        trail.respond(&mut response);
         let response = if bodiless {
             without_body(response)
         } else {
             response
         };
-        Ok(response.map(|body| body.until_sent(answering)))
+        Ok(response.map(|body| body.until_sent(answering, trail)))
     }
 
     async fn respond(
@@ -75,6 +92,7 @@ impl Dispatch {
         mut request: Request<Incoming>,
         peer: SocketAddr,
         activity: &Arc<Activity>,
+        trail: &mut Trail,
     ) -> Result<Response<ResponseBody>, Refusal> {
         if request.headers().len() > self.max_headers {
             return Err(Refusal::TooManyHeaders);
@@ -82,11 +100,12 @@ impl Dispatch {
         if request.body().size_hint().lower() > self.max_body_size {
             return Err(Refusal::BodyTooLarge);
         }
-        let (in_flight, mount, cut, name) = self.enter(request.uri().path())?;
+        let (in_flight, mount, cut, name, generation) = self.enter(request.uri().path())?;
+        trail.enter(name, generation);
         let target = Target {
             mount,
             peer: Some(peer),
-            request_id: None,
+            request_id: trail.id(),
             upgrade: upgrade::take(&mut request, &in_flight, &cut, activity),
         };
         let (head, body) = request.into_parts();
@@ -100,9 +119,13 @@ impl Dispatch {
             return Err(Refusal::BodyTooLarge);
         }
         match called {
-            None => Err(Refusal::Unavailable),
+            None => {
+                trail.end(Outcome::CutOff);
+                Err(Refusal::Unavailable)
+            }
             Some(Ok(response)) => Ok(response.map(|body| ResponseBody::app(body, cut))),
             Some(Err(error)) => {
+                trail.end(error.into());
                 if error == CallError::Invalid {
                     error!(
                         plugin = name,
@@ -119,7 +142,7 @@ impl Dispatch {
     fn enter(
         &self,
         path: &str,
-    ) -> Result<(InFlight, Arc<str>, CancellationToken, &'static str), Refusal> {
+    ) -> Result<(InFlight, Arc<str>, CancellationToken, &'static str, u64), Refusal> {
         loop {
             let routes = self.registry.routes();
             let route = routes.find(path).ok_or(Refusal::NotFound)?;
@@ -137,7 +160,8 @@ impl Dispatch {
             // A generation is closed after its routes were replaced: then there are others to look
             // at.
             if let Some(in_flight) = generation.app.enter() {
-                return Ok((in_flight, Arc::clone(mount), generation.cut.clone(), name));
+                let cut = generation.cut.clone();
+                return Ok((in_flight, Arc::clone(mount), cut, name, generation.number));
             }
         }
     }

@@ -229,10 +229,10 @@ pin_project! {
 }
 
 /// Makes all that `future` does the doing of `request`.
-pub fn scoped<F: Future>(request: Arc<RequestLog>, future: F) -> Scoped<F> {
+pub fn scoped<F: Future>(request: Option<Arc<RequestLog>>, future: F) -> Scoped<F> {
     Scoped {
         future: Some(future),
-        request: Some(request),
+        request,
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Generation {
     pub number: u64,
     /// The plugin's version.
     pub version: String,
+    /// The most verbose levels compiled into it, where some are left out.
+    pub max_level: Option<String>,
     /// The library's content.
     pub hash: Hash,
     /// The app itself.

@@ -122,12 +122,26 @@ fn start_blocking(
     Ok(Generation {
         name: start.name,
         number: start.generation,
+        max_level: max_level(&manifest),
         version: manifest.version,
         hash: snapshot.hash(),
         app,
         quarantine,
         cut: CancellationToken::new(),
     })
+}
+
+/// What `max_level_*` features left out of a plugin no level brings back.
+fn max_level(manifest: &Manifest) -> Option<String> {
+    let levels = [
+        ("tracing", &manifest.tracing_max_level),
+        ("log", &manifest.log_max_level),
+    ];
+    let lower = levels.into_iter().filter(|(_, level)| *level != "trace");
+    let lower: Vec<_> = lower
+        .map(|(name, level)| format!("{name}={level}"))
+        .collect();
+    (!lower.is_empty()).then(|| lower.join(","))
 }
 
 fn open(copy: &Path, start: &Start, quarantine: Arc<Quarantine>) -> Result<Arc<App>, LoadError> {

@@ -290,6 +290,7 @@ impl Reloader {
             replaces = before.as_ref().map(|before| before.number),
             hash = generation.hash.short(),
             mount = app.mounts.join(","),
+            max_level = generation.max_level,
             file = %path.display(),
             "Loaded"
         );

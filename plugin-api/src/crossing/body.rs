@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{Guard, HeaderFields, PollWaker, add_fields, with_waker};
 use crate::{
-    BodyError, BoxError,
+    BodyError, BoxError, PANICKED,
     abi::{self, OwnedBytes, poll},
 };
 
@@ -163,7 +163,7 @@ where
         let (next, ended) = match polled {
             Some(Poll::Pending) => return Poll::Pending,
             Some(Poll::Ready(ready)) => ready,
-            None => (Next::Broken("the app panicked".to_owned()), true),
+            None => (Next::Broken(PANICKED.to_owned()), true),
         };
         let last = ended || !matches!(next, Next::Data(_));
         if last {

@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -32,7 +32,7 @@ pub struct Target {
     /// Who sent the request.
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
-    pub request_id: Option<Arc<str>>,
+    pub request_id: Option<HeaderValue>,
     /// The client's connection, when the request asks for an upgrade.
     pub upgrade: Option<Upgrade>,
 }
@@ -217,7 +217,10 @@ where
         }),
         original_path: Slice::new(original_path.as_bytes()),
         mount: Slice::new(target.mount.as_bytes()),
-        request_id: Slice::from_option(target.request_id.as_deref()),
+        request_id: target
+            .request_id
+            .as_ref()
+            .map_or(Slice::NONE, |id| Slice::new(id.as_bytes())),
         peer: target.peer.map(Into::into).unwrap_or_default(),
         headers: fields.as_abi(),
         body: &raw mut body,
