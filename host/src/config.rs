@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use clap::value_parser;
+use clap::{ArgAction, value_parser};
 use plugin_api::level::Directives;
 
 use self::value::{body_size, duration, header_bytes, positive_duration};
@@ -157,6 +157,7 @@ pub struct LogConfig {
     #[arg(
         long,
         value_name = "true|false",
+        action = ArgAction::Set,
         default_value = "false",
         default_missing_value = "true",
         num_args = 0..=1,

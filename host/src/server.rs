@@ -73,6 +73,10 @@ pub fn run(config: &Config) -> ExitCode {
 
 async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
+    // First, so that whoever reads the addresses can control it.
+    let control = config.control.as_ref();
+    let control = control.map(|socket| ControlListener::bind(socket.path()));
+    let control = control.transpose()?;
     let listeners = bind(&config.bind)?;
     let access = config.log.access_log.as_ref().map(log::open_access);
     let access = access.transpose()?;
@@ -82,13 +86,7 @@ async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let levels = Levels::start(filter.clone());
     let outputs = access.iter().cloned().chain([output]).collect();
     signal::follow(levels.clone(), outputs).map_err(StartError::Signals)?;
-    let bound = config
-        .control
-        .as_ref()
-        .map(|socket| ControlListener::bind(socket.path()));
-    let _control = bound
-        .transpose()?
-        .map(|control| control.start(Control { levels }));
+    let _control = control.map(|control| control.start(Control { levels }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
     let plugins = Plugins::load(config, filter, Arc::clone(&registry)).await?;

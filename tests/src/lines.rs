@@ -78,17 +78,25 @@ impl Lines {
     }
 }
 
-/// A line of the log, in its parts: `TIME LEVEL SOURCE: TARGET: TEXT`.
+/// A line of the log, in its parts: `TIME LEVEL SOURCE: TARGET: TEXT in request{id=ID}:SPANS`,
+/// where the source is a plugin and its generation, or `host`, and what follows the text may be
+/// missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// `INFO`, for instance.
     pub level: String,
     /// The plugin's name, or `host`.
     pub source: String,
+    /// Which load of the plugin it is; 0 for the host.
+    pub generation: u64,
     /// The target.
     pub target: String,
-    /// The message, the fields and the spans.
+    /// The message and the fields, and the spans of a line that is not a request's.
     pub text: String,
+    /// The request's id, or nothing.
+    pub request_id: String,
+    /// The spans in the request.
+    pub spans: String,
 }
 
 impl Line {
@@ -107,12 +115,21 @@ impl Line {
         let (level, rest) = rest.split_once(' ')?;
         let (source, rest) = rest.trim_start().split_once(": ")?;
         let (target, text) = rest.split_once(": ")?;
+        let (source, generation) = match source.split_once('#') {
+            Some((plugin, generation)) => (plugin, generation.parse().ok()?),
+            None => (source, 0),
+        };
+        let (text, request) = text.rsplit_once(" in request{id=").unwrap_or((text, ""));
+        let (request, spans) = request.split_once('}').unwrap_or_default();
         let is_time = time.len() == 27 && time.ends_with('Z');
         is_time.then(|| Self {
             level: level.into(),
             source: source.into(),
+            generation,
             target: target.into(),
             text: text.into(),
+            request_id: request.split(' ').next().unwrap_or_default().into(),
+            spans: spans.trim_start_matches(':').into(),
         })
     }
 

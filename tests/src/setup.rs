@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Folder, Host, Library, Line, Lines, artifacts};
+use crate::{Folder, Host, Library, Line, Lines, artifacts, host::CONTROL};
 
 /// A host that is not started yet: on a free port, on a plugins folder of its own, and in the environment of nobody.
 #[derive(Debug)]
@@ -54,6 +54,20 @@ impl Setup {
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
+    }
+
+    /// With arguments.
+    #[must_use]
+    pub fn args(mut self, args: &[impl AsRef<OsStr>]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// With a control socket, for [`Host::ctl`].
+    #[must_use]
+    pub fn controlled(self) -> Self {
+        let socket = self.folder.join(CONTROL);
+        self.arg(format!("--control=unix:{}", socket.display()))
     }
 
     /// With an environment variable.

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod access_log;
 mod bad_libraries;
 mod chat;
 mod check;
@@ -13,9 +14,13 @@ mod greeter;
 mod http;
 mod lifecycle;
 mod limits;
+mod log_fidelity;
+mod log_files;
+mod log_live;
 mod logging;
 mod mounts;
 mod notes;
+mod own_logging;
 mod panics;
 mod quarantine;
 mod reload;

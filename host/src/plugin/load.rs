@@ -175,7 +175,7 @@ pub enum LoadError {
     #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
     Hangs(Duration),
     /// Its start failed.
-    #[error("its start failed: {0}")]
+    #[error("its start failed")]
     Init(#[from] InitError),
     /// Its file is not that of a plugin for this host.
     #[error(transparent)]

@@ -299,6 +299,13 @@ impl<'a> VisitValue<'a> for Pair<'_> {
         Ok(())
     }
 
+    fn visit_borrowed_error(
+        &mut self,
+        error: &'a (dyn std::error::Error + 'static),
+    ) -> Result<(), kv::Error> {
+        self.visit_error(error)
+    }
+
     fn visit_error(&mut self, error: &(dyn std::error::Error + 'static)) -> Result<(), kv::Error> {
         self.values.push_error(self.index, error);
         Ok(())

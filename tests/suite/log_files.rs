@@ -1,0 +1,105 @@
+//! The log in a file: whole lines, none lost, while it is rotated.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use host_tests::{Setup, eventually};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const THREADS: usize = 8;
+const ROTATIONS: usize = 10;
+const LINES: usize = 100_000 / ROTATIONS;
+
+#[tokio::test]
+async fn eight_threads_write_whole_lines_through_rotations_and_lose_none() {
+    let setup = Setup::new().plugin("log_depth").arg("--log-format=json");
+    let logs = tempfile::tempdir().unwrap();
+    let folder = logs.path();
+    let file = folder.join("log");
+    let host = setup.arg("--log-file").arg(&file).start().await;
+    host.answers("/log_depth/debug", 200).await;
+    let path = format!("/log_depth/flood/{THREADS}/{LINES}");
+    for rotation in 0..ROTATIONS {
+        let mut connection = host.http1().await;
+        let path = path.clone();
+        let flood = tokio::spawn(async move { connection.get(&path).await.status });
+        // In the midst of it, as the file grows.
+        let before = len(&file);
+        eventually("the flood has begun", async || {
+            (len(&file) > before + 100_000).then_some(())
+        })
+        .await;
+        fs::rename(&file, folder.join(format!("log.{rotation}"))).unwrap();
+        host.signal(Signal::USR1);
+        eventually("the file is there anew", async || {
+            file.exists().then_some(())
+        })
+        .await;
+        assert_eq!(flood.await.unwrap(), 200);
+    }
+    assert_eq!(host.stop().await.code, Some(0));
+
+    let mut seen = HashSet::new();
+    let old = (0..ROTATIONS).map(|rotation| folder.join(format!("log.{rotation}")));
+    for file in old.chain([file]) {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.ends_with('\n'), "{}", file.display());
+        for line in text.lines() {
+            assert!(
+                line.starts_with("{\"timestamp\":\"") && line.ends_with('}'),
+                "{line}"
+            );
+            if line.contains("\"message\":\"flood ") {
+                seen.insert(flood_line(line));
+            }
+        }
+    }
+    assert_eq!(seen.len(), THREADS * LINES * ROTATIONS);
+}
+
+/// Which request, thread and line it is: no two are the same.
+fn flood_line(line: &str) -> (String, u64, u64) {
+    let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let number = |name: &str| line["fields"][name].as_u64().unwrap();
+    (
+        line["timestamp"].to_string(),
+        number("thread"),
+        number("line"),
+    )
+}
+
+fn len(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |metadata| metadata.len())
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_ends_the_start() {
+    for flag in ["--log-file", "--access-log"] {
+        let exit = Setup::new().arg(flag).arg("/nowhere/log").run().await;
+        assert_eq!(exit.code, Some(1), "{exit}");
+        assert!(
+            exit.to_string().contains("cannot open /nowhere/log"),
+            "{exit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_anew_is_written_on() {
+    let setup = Setup::new();
+    let logs = tempfile::tempdir().unwrap();
+    let folder = logs.path().join("logs");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("log");
+    let host = setup.arg("--log-file").arg(&file).start().await;
+    let moved = logs.path().join("moved");
+    fs::rename(&folder, &moved).unwrap();
+    host.signal(Signal::USR1);
+    let text = || fs::read_to_string(moved.join("log")).unwrap();
+    eventually("the failure is told", async || {
+        text().contains("Log file not opened anew").then_some(())
+    })
+    .await;
+    assert_eq!(host.stop().await.stderr, [""; 0]);
+    assert!(text().contains("Stopped"), "{}", text());
+}

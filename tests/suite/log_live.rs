@@ -1,0 +1,259 @@
+//! The level changes while the host runs: for itself and for every generation, at once.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    time::{Duration, SystemTime},
+};
+
+use host_tests::{Host, Library, Setup, eventually};
+use rustix::process::Signal;
+use serde_json::Value;
+
+#[tokio::test]
+async fn ctl_shows_and_changes_the_level() {
+    let host = Setup::new().plugin("hello").controlled().start().await;
+    assert_eq!(host.ctl(&["log-level"]), (0, "info".to_owned()));
+    assert_eq!(
+        host.ctl(&["log-level", "warn,hello=debug"]),
+        (0, "warn,hello=debug (was info)".to_owned())
+    );
+    let (_, json) = host.ctl(&["log-level", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap()["level"],
+        "warn,hello=debug"
+    );
+    assert_eq!(host.get("/").await.status, 200);
+    assert_eq!(host.ctl(&["log-level", "off"]).0, 0);
+    assert_eq!(host.get("/").await.status, 200);
+    assert_eq!(host.ctl(&["log-level", "error"]).0, 0);
+    let exit = host.stop().await;
+    assert_eq!(exit.log_of("hello").len(), 5, "{exit}");
+    // Each change is told at a level that passed before, or else at one that passes now.
+    let changes: Vec<_> = exit
+        .log_of("host")
+        .into_iter()
+        .filter(|line| line.text.contains("changed"))
+        .collect();
+    let levels: Vec<_> = changes.iter().map(|line| &*line.level).collect();
+    assert_eq!(levels, ["INFO", "WARN", "ERROR"], "{exit}");
+    assert!(
+        changes[0]
+            .text
+            .contains(r#"was=info is="warn,hello=debug" by=ctl"#),
+        "{exit}"
+    );
+}
+
+#[tokio::test]
+async fn a_level_for_a_time_ends_with_it() {
+    let host = Setup::new().controlled().start().await;
+    let (code, printed) = host.ctl(&["log-level", "debug", "--for", "300ms"]);
+    assert_eq!(code, 0);
+    assert!(
+        printed.starts_with("debug until ") && printed.ends_with(", then info (was info)"),
+        "{printed}"
+    );
+    host.log()
+        .eventually(&["was=debug is=info", "the end of its time"])
+        .await;
+    assert_eq!(host.ctl(&["log-level"]), (0, "info".to_owned()));
+    // A change for good in between stays.
+    assert_eq!(host.ctl(&["log-level", "debug", "--for", "1s"]).0, 0);
+    assert_eq!(host.ctl(&["log-level", "warn"]).0, 0);
+    assert_eq!(host.ctl(&["log-level"]), (0, "warn".to_owned()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_says_why() {
+    let host = Setup::new().controlled().start().await;
+    let (code, printed) = host.ctl(&["log-level", "loud"]);
+    assert_eq!(code, 2);
+    assert!(printed.contains("expected trace, debug, info"), "{printed}");
+    let socket = host.folder().join("control.sock");
+    for (request, status, part) in [
+        ("GET /nothing", 404, "expected /log-level"),
+        ("DELETE /log-level", 405, "GET, PUT"),
+        ("PUT /log-level", 400, "body"),
+    ] {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let answer = std::io::read_to_string(stream).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(part),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_control_socket_is_private_and_needs_a_free_place() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let host = Setup::new().controlled().start().await;
+    let socket = host.folder().join("control.sock");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let control = format!("--control=unix:{}", socket.display());
+    let second = Setup::new().arg(&control).run().await;
+    assert_eq!(second.code, Some(1), "{second}");
+    assert!(
+        second.to_string().contains("another process does"),
+        "{second}"
+    );
+    assert_eq!(host.ctl(&["log-level"]).0, 0);
+
+    let stale = Setup::new();
+    let socket = stale.folder().join("control.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let host = stale.controlled().start().await;
+    assert_eq!(host.ctl(&["log-level"]).0, 0);
+    assert_eq!(host.stop().await.code, Some(0));
+
+    let taken = Setup::new();
+    std::fs::write(taken.folder().join("control.sock"), "mine").unwrap();
+    let exit = taken.controlled().run().await;
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.to_string().contains("is no socket"), "{exit}");
+}
+
+#[tokio::test]
+async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
+    let setup = Setup::new().controlled();
+    let file = setup.folder().join("host.toml");
+    std::fs::write(&file, "log-level = 'info'").unwrap();
+    let host = setup.arg("--config").arg(&file).start().await;
+    let level = async |wanted: &str| {
+        eventually(wanted, async || {
+            (host.ctl(&["log-level"]).1 == wanted).then_some(())
+        })
+        .await;
+    };
+    level("info").await;
+    std::fs::write(&file, "log-level = 'debug'\nthreads = 7").unwrap();
+    host.signal(Signal::HUP);
+    level("debug").await;
+    host.log()
+        .eventually(&["take effect at the next start", "settings=threads"])
+        .await;
+    host.log()
+        .eventually(&["was=info is=debug", "by=SIGHUP"])
+        .await;
+    std::fs::write(&file, "log-level = 'loud'").unwrap();
+    host.signal(Signal::HUP);
+    host.log()
+        .eventually(&["ERROR", "not read again", r#"\"loud\" is not a log level"#])
+        .await;
+    level("debug").await;
+}
+
+#[tokio::test]
+async fn each_of_1000_flips_counts_from_its_answer_on() {
+    let setup = Setup::new()
+        .plugin("log_depth")
+        .controlled()
+        .arg("--log-format=json");
+    let host = setup.arg("--log-level=error,host=info").start().await;
+    assert_eq!(host.get("/log_depth/chatter").await.status, 200);
+    // Its threads outlive it, as those of a generation that drains.
+    let next = Library::plugin("log_depth").with_fact("version", "9");
+    host.folder().put("liblog_depth.so", &next);
+    host.log().eventually(&["Loaded", "\"generation\":2"]).await;
+    assert_eq!(host.get("/log_depth/chatter").await.status, 200);
+
+    let levels = ["error", "debug", "warn", "info"];
+    let mut control =
+        BufReader::new(UnixStream::connect(host.folder().join("control.sock")).unwrap());
+    let mut windows = Vec::new();
+    for flip in 0..1000 {
+        let level = levels[flip % levels.len()];
+        set_level(&mut control, level);
+        let from = SystemTime::now();
+        std::thread::sleep(Duration::from_millis(2));
+        windows.push((level, from, SystemTime::now()));
+    }
+    let checked = check(&host, &windows);
+    assert!(checked > 1000, "only {checked} rounds could be checked");
+}
+
+/// Changes the level, and reads the answer to its end.
+fn set_level(control: &mut BufReader<UnixStream>, level: &str) {
+    let body = format!("{{\"level\":\"{level}\"}}");
+    let len = body.len();
+    let request =
+        format!("PUT /log-level HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n{body}");
+    control.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    while !line.starts_with('{') {
+        line.clear();
+        assert!(control.read_line(&mut line).unwrap() > 0);
+    }
+    assert!(line.contains(&format!("\"level\":\"{level}\"")), "{line}");
+}
+
+/// Of each round that was within a window from its first line to the next round's, exactly the
+/// lines of the window's level are there. How many rounds were checked.
+fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
+    let mut rounds: BTreeMap<(u64, u64, u64), (SystemTime, Vec<String>)> = BTreeMap::new();
+    for line in host.log().with(&["chatter\"", "\"worker\""]) {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let time = humantime::parse_rfc3339(line["timestamp"].as_str().unwrap()).unwrap();
+        let number = |value: &Value| value.as_u64().unwrap();
+        let fields = &line["fields"];
+        let key = (
+            number(&line["generation"]),
+            number(&fields["worker"]),
+            number(&fields["round"]),
+        );
+        let said = format!(
+            "{} {}",
+            line["message"].as_str().unwrap(),
+            line["level"].as_str().unwrap()
+        );
+        rounds
+            .entry(key)
+            .or_insert_with(|| (time, Vec::new()))
+            .1
+            .push(said);
+    }
+    let order = |level: &str| {
+        ["error", "warn", "info", "debug"]
+            .iter()
+            .position(|other| *other == level)
+            .unwrap()
+    };
+    let mut checked = 0;
+    for (&(generation, worker, round), (began, said)) in &rounds {
+        let Some((next, _)) = rounds.get(&(generation, worker, round + 1)) else {
+            continue;
+        };
+        let within =
+            |&&(_, from, to): &&(&str, SystemTime, SystemTime)| *began > from && *next < to;
+        let Some((level, ..)) = windows.iter().find(within) else {
+            continue;
+        };
+        let all = [
+            ("chatter", "error"),
+            ("chatter", "warn"),
+            ("chatter", "info"),
+            ("chatter", "debug"),
+            ("log chatter", "warn"),
+            ("log chatter", "debug"),
+        ];
+        let expected = all.iter().filter(|(_, of)| order(of) <= order(level));
+        let expected: Vec<_> = expected
+            .map(|(message, of)| format!("{message} {of}"))
+            .collect();
+        assert_eq!(
+            *said, expected,
+            "at {level}, generation {generation}, worker {worker}, round {round}"
+        );
+        checked += 1;
+    }
+    checked
+}

@@ -1,0 +1,49 @@
+//! A plugin that sets up logging of its own is found out, and the host's stays in force.
+
+use host_tests::Setup;
+
+#[tokio::test]
+async fn one_that_may_find_a_subscriber_in_place_is_warned_of() {
+    let host = Setup::new().plugin("own_logging").start().await;
+    let warning = host.log().eventually(&["WARN", "own_logging#1"]).await;
+    for part in [
+        "sets up logging of its own",
+        "remove the line",
+        "fmt::init()",
+    ] {
+        assert!(warning.contains(part), "{warning}");
+    }
+    assert_eq!(host.get("/own_logging").await.status, 200);
+    let lines = host.stop().await.log_of("own_logging");
+    assert_eq!(lines.last().map(|line| &*line.text), Some("still here"));
+}
+
+#[tokio::test]
+async fn one_that_must_be_the_first_is_told_what_to_remove() {
+    let host = Setup::new()
+        .plugin("own_logging")
+        .env("OWN_LOGGING", "init")
+        .start()
+        .await;
+    let error = host.log().eventually(&["ERROR", "Not loaded"]).await;
+    for part in [
+        "step=init",
+        "the server's is there before it",
+        "remove the line",
+        "fmt::init()",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_ne!(host.get("/own_logging").await.status, 200);
+}
+
+#[tokio::test]
+async fn one_that_does_not_is_not_warned_of() {
+    let host = Setup::new().plugin("log_depth").controlled().start().await;
+    for level in ["debug", "warn", "info"] {
+        assert_eq!(host.ctl(&["log-level", level]).0, 0);
+    }
+    assert_eq!(host.get("/log_depth/spans").await.status, 200);
+    let exit = host.stop().await;
+    assert!(!exit.to_string().contains("logging of its own"), "{exit}");
+}
