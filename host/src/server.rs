@@ -73,19 +73,19 @@ pub fn run(config: &Config) -> ExitCode {
 
 async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    // First, so that whoever reads the addresses can control it.
-    let control = config.control.as_ref();
-    let control = control.map(|socket| ControlListener::bind(socket.path()));
-    let control = control.transpose()?;
-    let listeners = bind(&config.bind)?;
+    // All that is done before the addresses are told is there for whoever reads them.
     let access = config.log.access_log.as_ref().map(log::open_access);
     let access = access.transpose()?;
-    let captured = config.log.capture_output.then(log::capture::start);
-    let _captured = captured.transpose().map_err(StartError::Capture)?;
     let Log { filter, output } = log;
     let levels = Levels::start(filter.clone());
     let outputs = access.iter().cloned().chain([output]).collect();
     signal::follow(levels.clone(), outputs).map_err(StartError::Signals)?;
+    let control = config.control.as_ref();
+    let control = control.map(|socket| ControlListener::bind(socket.path()));
+    let control = control.transpose()?;
+    let listeners = bind(&config.bind)?;
+    let captured = config.log.capture_output.then(log::capture::start);
+    let _captured = captured.transpose().map_err(StartError::Capture)?;
     let _control = control.map(|control| control.start(Control { levels }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
