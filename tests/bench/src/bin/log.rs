@@ -1,0 +1,117 @@
+//! `scripts/bench log`: what a line of a plugin costs, against the same line of the host's own, in
+//! one process and by the same output.
+//!
+//! Arguments: the library of `bench_log`, and the file to log to.
+
+use std::{env, error::Error, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use host::{
+    cli::{self, Command},
+    log::{
+        self,
+        bridge::{self, Bridge},
+        origin::Origin,
+    },
+    plugin::library,
+};
+use host_bench::{
+    Rounds,
+    log_cases::{CASES, Case},
+};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use plugin_api::host::{App, Call, Init, Target};
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args_os().skip(1);
+    let (Some(library), Some(file)) = (args.next(), args.next()) else {
+        return Err("expected the library of bench_log, and the file to log to".into());
+    };
+    let mut flags: Vec<_> = ["host", "--log-level=info", "--log-file"]
+        .map(Into::into)
+        .into();
+    flags.push(file);
+    let Command::Serve(config) = cli::parse(flags)? else {
+        return Err("these are the flags of a server".into());
+    };
+    let log = log::init(&config.log, config.log_level.clone())?;
+    let plugin = Plugin::load(library.into(), &log)?;
+
+    println!(
+        "{:<10} {:>10} {:>10} {:>7}   quarters",
+        "case", "plugin", "host", "ratio"
+    );
+    for case in &CASES {
+        let mut rounds = Rounds::default();
+        let count = count(case);
+        for _ in 0..ROUNDS {
+            let per = |time: Duration| time.as_nanos() as f64 / count as f64;
+            let ours = plugin.run(case, count)?;
+            rounds.add(per(ours), per((case.run)(count)));
+        }
+        let (ours, theirs) = rounds.medians();
+        let [low, ratio, high] = rounds.ratios();
+        let name = case.name;
+        println!("{name:<10} {ours:>7.1} ns {theirs:>7.1} ns {ratio:>7.2}   {low:.2} to {high:.2}");
+    }
+    Ok(())
+}
+
+/// A loaded plugin, and what it takes to call it.
+struct Plugin {
+    app: Arc<App>,
+    runtime: Runtime,
+}
+
+impl Plugin {
+    fn load(library: PathBuf, log: &log::Log) -> Result<Self, Box<dyn Error>> {
+        let plugin = library::open(&library)?;
+        log.filter.follow(move |level| plugin.set_level(level));
+        let bridge = Bridge::new(Origin {
+            plugin: bridge::intern("bench_log"),
+            generation: 1,
+        });
+        let init = Init {
+            name: "bench_log",
+            mount: "/",
+            config: None,
+            previous_state: None,
+            generation: 1,
+            timeout: Duration::ZERO,
+            worker_threads: 1,
+        };
+        Ok(Self {
+            app: plugin.init(bridge, &init)?,
+            runtime: Builder::new_current_thread().build()?,
+        })
+    }
+
+    fn run(&self, case: &Case, count: u64) -> Result<Duration, Box<dyn Error>> {
+        let path = format!("/{}/{count}", case.name);
+        let request = Request::get(path).body(Empty::<Bytes>::new())?;
+        let target = Target {
+            mount: "/".into(),
+            peer: None,
+            request_id: None,
+            upgrade: None,
+        };
+        let in_flight = self.app.enter().ok_or("the app is closed")?;
+        let body = self.runtime.block_on(async {
+            let response = Call::new(in_flight, request, target).await?;
+            Ok::<_, Box<dyn Error>>(response.into_body().collect().await?.to_bytes())
+        })?;
+        Ok(Duration::from_nanos(str::from_utf8(&body)?.parse()?))
+    }
+}
+
+/// How often a round does it: some milliseconds' worth.
+fn count(case: &Case) -> u64 {
+    match case.name {
+        "empty" | "disabled" => 5_000_000,
+        _ => 20_000,
+    }
+}
+
+const ROUNDS: usize = 31;
