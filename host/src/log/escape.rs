@@ -12,6 +12,13 @@ impl<W: Write> Write for Escape<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_escaped(&mut self.0, text, is_unfit)
     }
+
+    fn write_char(&mut self, letter: char) -> fmt::Result {
+        if is_unfit(letter) {
+            return self.write_str(letter.encode_utf8(&mut [0; 4]));
+        }
+        self.0.write_char(letter)
+    }
 }
 
 /// Writes `text` as the value of a field: as it is when it reads as one word, else in quotes with
@@ -34,6 +41,10 @@ pub fn write_value(writer: &mut impl Write, text: &str) -> fmt::Result {
 }
 
 fn write_escaped(writer: &mut impl Write, text: &str, unfit: impl Fn(char) -> bool) -> fmt::Result {
+    // Most text is plain, which a glance at its bytes tells.
+    if is_plain(text, |byte| unfit(char::from(byte))) {
+        return writer.write_str(text);
+    }
     let mut written = 0;
     for (start, letter) in text.char_indices().filter(|&(_, letter)| unfit(letter)) {
         writer.write_str(&text[written..start])?;
@@ -50,18 +61,33 @@ fn write_escaped(writer: &mut impl Write, text: &str, unfit: impl Fn(char) -> bo
     writer.write_str(&text[written..])
 }
 
+/// Whether `text` is visible ASCII, of which nothing is `unfit`.
+fn is_plain(text: &str, unfit: impl Fn(u8) -> bool) -> bool {
+    // Without a way out in the middle, so that many bytes are looked at together.
+    let is_other = |byte: u8| !(b' '..=b'~').contains(&byte) | unfit(byte);
+    !text
+        .bytes()
+        .fold(false, |other, byte| other | is_other(byte))
+}
+
 /// Control characters of ASCII and Latin-1, Unicode's line and paragraph separators, and its
 /// direction marks: those can show a line other than it is (CVE-2021-42574).
 fn is_unfit(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !matches!(letter, ' '..='~')
+        && (letter.is_control()
+            || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }
 
 fn is_word(text: &str) -> bool {
     let in_word = |letter: char| {
         !letter.is_whitespace() && !is_unfit(letter) && !matches!(letter, '"' | '=' | '{' | '}')
     };
-    !text.is_empty() && text.chars().all(in_word)
+    let is_plain_word = || {
+        is_plain(text, |byte| {
+            matches!(byte, b' ' | b'"' | b'=' | b'{' | b'}')
+        })
+    };
+    !text.is_empty() && (is_plain_word() || text.chars().all(in_word))
 }
 
 fn is_literal(text: &str) -> bool {

@@ -75,6 +75,14 @@ impl fmt::Write for Line {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
     }
+
+    fn write_char(&mut self, letter: char) -> fmt::Result {
+        match u8::try_from(letter) {
+            Ok(byte) if byte.is_ascii() => self.0.push(byte),
+            _ => return self.write_str(letter.encode_utf8(&mut [0; 4])),
+        }
+        Ok(())
+    }
 }
 
 impl Buffers {

@@ -61,16 +61,18 @@ impl Text {
         } else {
             write!(line, "{time} {label:<8}")?;
         }
+        // By pieces: formatting them together costs more than all of them.
+        line.write_char(' ')?;
         match head.origin {
-            Some(origin) => write!(
-                Escape(&mut *line),
-                " {}#{}",
-                origin.plugin,
-                origin.generation
-            )?,
-            None => line.write_str(" host")?,
+            Some(origin) => {
+                Escape(&mut *line).write_str(origin.plugin)?;
+                write!(line, "#{}", origin.generation)?;
+            }
+            None => line.write_str("host")?,
         }
-        write!(Escape(&mut *line), ": {}: ", event.metadata().target())?;
+        line.write_str(": ")?;
+        Escape(&mut *line).write_str(event.metadata().target())?;
+        line.write_str(": ")?;
         let has_message =
             fields::write_message(&mut Escape(&mut *line), |visit| event.record(visit))?;
         let mut separator = if has_message { " " } else { "" };
