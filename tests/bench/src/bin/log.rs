@@ -13,7 +13,10 @@ use host::{
         bridge::{self, Bridge},
         origin::Origin,
     },
-    plugin::library,
+    plugin::{
+        library,
+        quarantine::{PanicLimit, Quarantine},
+    },
 };
 use host_bench::{
     Rounds,
@@ -69,10 +72,15 @@ impl Plugin {
     fn load(library: PathBuf, log: &log::Log) -> Result<Self, Box<dyn Error>> {
         let plugin = library::open(&library)?;
         log.filter.follow(move |level| plugin.set_level(level));
-        let bridge = Bridge::new(Origin {
+        let origin = Origin {
             plugin: bridge::intern("bench_log"),
             generation: 1,
-        });
+        };
+        let limit = PanicLimit {
+            panics: 1,
+            window: Duration::MAX,
+        };
+        let bridge = Bridge::new(origin, Arc::new(Quarantine::new(limit)));
         let init = Init {
             name: "bench_log",
             mount: "/",
