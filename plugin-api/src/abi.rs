@@ -34,7 +34,7 @@ pub use self::{
     bytes::{OwnedBytes, Slice},
     call::{CallContext, CallSlot, Header, Headers, Request, Response, SocketAddress},
     log::{Callsite, Entry, Field, Panic, Registered, Value},
-    plugin::{Host, Init, Initialized, Plugin, Stop, Stopped},
+    plugin::{HandOver, HandedOver, Host, Init, Initialized, Plugin, Stop, Stopped},
     stream::{Stream, StreamVtable, Transfer},
     waker::{Waker, WakerVtable},
 };

@@ -6,6 +6,7 @@ mod context;
 mod entry;
 mod export;
 mod factory;
+mod handover;
 #[cfg(feature = "local")]
 mod local;
 mod logger;
@@ -26,5 +27,6 @@ pub use self::{
     context::{ConfigError, Context},
     entry::{Entry, lib_header},
     factory::build,
+    handover::IntoHandover,
     request::{Body, RequestInfo},
 };

@@ -7,13 +7,15 @@
 
 mod app;
 mod call;
+mod keys;
 mod log;
 mod plugin;
 mod stream;
 
 pub use self::{
-    app::{App, InFlight, Stopped},
+    app::{App, HandoverError, InFlight, Paused, Stopped},
     call::{Body, Call, CallError, Target, Upgrade},
+    keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
 };

@@ -66,7 +66,7 @@ mod standalone;
 pub mod testing;
 
 pub use self::{
-    guest::{Body, ConfigError, Context, RequestInfo},
+    guest::{Body, ConfigError, Context, IntoHandover, RequestInfo},
     level::Level,
 };
 

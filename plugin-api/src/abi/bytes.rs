@@ -52,6 +52,17 @@ impl Slice {
         unsafe { slice::from_raw_parts(self.ptr, self.len) }
     }
 
+    /// The bytes; `None` for "none".
+    ///
+    /// # Safety
+    ///
+    /// The bytes outlive `'a`.
+    #[must_use]
+    pub unsafe fn some_bytes<'a>(self) -> Option<&'a [u8]> {
+        // SAFETY: the same demand.
+        (!self.ptr.is_null()).then(|| unsafe { self.bytes() })
+    }
+
     /// The bytes as text; `None` for "none" and for what is not UTF-8.
     ///
     /// # Safety

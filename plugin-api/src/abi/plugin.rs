@@ -9,9 +9,9 @@ use super::{
 
 /// What a plugin can do. Static in the library, which is never unloaded.
 ///
-/// The life of an app: `set_level`, and `init` once; then `call`, `poll` and `cancel` from any
-/// threads; then `stop` once. `set_level` may come at any time, for the rest of the process: what
-/// is left of an app, such as a thread that does not end, still logs.
+/// The life of an app: `set_level`, and `init` once; then `call`, `poll`, `cancel` and `hand_over`
+/// from any threads; then `stop` once. `set_level` may come at any time, for the rest of the
+/// process: what is left of an app, such as a thread that does not end, still logs.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Plugin {
@@ -39,6 +39,12 @@ pub struct Plugin {
     /// Ends the app: its shutdown hooks, its background tasks, its runtime. On a thread that may
     /// block.
     pub stop: unsafe extern "C" fn(app: *mut c_void, stop: *const Stop, out: *mut Stopped),
+    /// Asks an app that [hands over](Initialized::hands_over) for the state that the next
+    /// generation is to start with, on a thread that may block, and while no call is in the app.
+    /// 0: `out.state` is the state. Anything else: `out.message` says why there is none. The app
+    /// keeps its own state: it goes on with it when the next generation does not start.
+    pub hand_over:
+        unsafe extern "C" fn(app: *mut c_void, ask: *const HandOver, out: *mut HandedOver) -> u32,
 }
 
 /// What a plugin can ask of the host. The host keeps table and context for ever: any thread of the
@@ -95,6 +101,9 @@ pub struct Init {
     pub config: Slice,
     /// What the generation before handed over, or none.
     pub previous_state: Slice,
+    /// What the threads of the plugin's runtime are to be named, as text of at most 15 bytes: the
+    /// host knows them by it.
+    pub thread_name: Slice,
     /// Which load of this app this is, from 1.
     pub generation: u64,
     /// How long starting may take, in milliseconds; 0 for no limit.
@@ -112,6 +121,31 @@ pub struct Initialized {
     pub size: usize,
     /// The app: the first argument of the other functions.
     pub app: *mut c_void,
+    /// Why there is none, as text.
+    pub message: OwnedBytes,
+    /// 1 when the app has state that the next generation is to start with.
+    pub hands_over: u32,
+}
+
+/// How to hand over. Borrowed by [`Plugin::hand_over`] until that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct HandOver {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What came of [`Plugin::hand_over`]. The host makes it, empty; the plugin fills it in; the host
+/// owns it then.
+#[repr(C)]
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The state, in a form that is between the generations of the app.
+    pub state: OwnedBytes,
     /// Why there is none, as text.
     pub message: OwnedBytes,
 }

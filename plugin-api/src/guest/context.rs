@@ -10,6 +10,8 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
+use super::handover::{self, IntoHandover};
+
 /// What an app knows of its place in the server. Cheap to clone.
 ///
 /// ```
@@ -38,7 +40,9 @@ struct Inner {
     version: &'static str,
     generation: u64,
     config: Option<Vec<u8>>,
+    previous_state: Option<Vec<u8>>,
     shutdown: Mutex<Vec<Hook>>,
+    handover: Mutex<Option<handover::Hook>>,
 }
 
 pub(crate) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -94,22 +98,79 @@ impl Context {
             .push(Box::pin(hook));
     }
 
-    pub(crate) fn new(
-        name: String,
-        mount: String,
-        version: &'static str,
-        generation: u64,
-        config: Option<Vec<u8>>,
-    ) -> Self {
-        let shutdown = Mutex::default();
+    /// Has `hook` give the state that the next generation is to start with, as
+    /// [`previous_state`](Self::previous_state). Of use while the app starts; the last hook counts.
+    ///
+    /// When a new version is about to take over, new requests wait, those in the app end, and then
+    /// the hook is called, so that no update is lost. It gives a copy of the state: when the new
+    /// version does not start, this one goes on with its own. The hook may be a function or an
+    /// async one, and give bytes or text or a `Result` of them; an error, a panic, or taking longer
+    /// than the server's `--handover-timeout` keeps this version serving.
+    ///
+    /// Both versions have to understand the bytes, so they should begin with the version of their
+    /// form.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}};
+    ///
+    /// use axum::{Router, routing::get};
+    /// use plugin_api::{BoxError, Context};
+    ///
+    /// fn app(context: Context) -> Result<Router, BoxError> {
+    ///     let before = match context.previous_state() {
+    ///         Some(state) => std::str::from_utf8(state)?.parse()?,
+    ///         None => 0,
+    ///     };
+    ///     let count = Arc::new(AtomicU64::new(before));
+    ///     let state = Arc::clone(&count);
+    ///     context.on_handover(move || state.load(Relaxed).to_string());
+    ///     let counted = async move || (count.fetch_add(1, Relaxed) + 1).to_string();
+    ///     Ok(Router::new().route("/", get(counted)))
+    /// }
+    /// ```
+    pub fn on_handover<Shape>(&self, hook: impl IntoHandover<Shape>) {
+        *self
+            .0
+            .handover
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
+    }
+
+    /// What the generation before this one handed over; none when it was the first, did not hand
+    /// over, or belongs to an app that was removed meanwhile.
+    #[must_use]
+    pub fn previous_state(&self) -> Option<&[u8]> {
+        self.0.previous_state.as_deref()
+    }
+
+    pub(crate) fn new(facts: Facts) -> Self {
+        let Facts {
+            name,
+            mount,
+            version,
+            generation,
+            config,
+            previous_state,
+        } = facts;
         Self(Arc::new(Inner {
             name,
             mount,
             version,
             generation,
             config,
-            shutdown,
+            previous_state,
+            shutdown: Mutex::default(),
+            handover: Mutex::default(),
         }))
+    }
+
+    /// The hook for the handover, if the app has one.
+    pub(crate) fn handover_hook(&self) -> Option<handover::Hook> {
+        self.0
+            .handover
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The hooks, in the order in which they were added.
@@ -134,6 +195,16 @@ impl fmt::Debug for Inner {
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
+}
+
+/// What the host says of an app's place.
+pub(crate) struct Facts {
+    pub(crate) name: String,
+    pub(crate) mount: String,
+    pub(crate) version: &'static str,
+    pub(crate) generation: u64,
+    pub(crate) config: Option<Vec<u8>>,
+    pub(crate) previous_state: Option<Vec<u8>>,
 }
 
 /// An app's configuration that is not of the form that the app expects.

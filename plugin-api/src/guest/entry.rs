@@ -14,6 +14,7 @@ use super::{
     Building, Context,
     app::App,
     call::{self, Start},
+    context::Facts,
     logger::{self, HostLog, Logger},
     panics, request,
     runtime::{Runtime, catch},
@@ -21,7 +22,8 @@ use super::{
 use crate::{
     BoxError, Level,
     abi::{
-        self, CallContext, CallSlot, Init, Initialized, Plugin, Request, Stop, Stopped, poll,
+        self, CallContext, CallSlot, HandOver, HandedOver, Init, Initialized, Plugin, Request, Stop,
+        Stopped, poll,
         v1::{Root, RootRef},
     },
     crossing::Guard,
@@ -68,6 +70,7 @@ impl<E: Entry> Table<E> {
         cancel,
         set_level,
         stop,
+        hand_over,
     };
 }
 
@@ -94,6 +97,7 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
     logger::check_for_rivals();
     match started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
         Ok(guest) => {
+            out.hands_over = u32::from(guest.context.handover_hook().is_some());
             out.app = Box::into_raw(Box::new(guest)).cast();
             0
         }
@@ -116,13 +120,19 @@ unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
     // SAFETY: the caller says so.
     let text = |slice: abi::Slice| unsafe { slice.text() }.unwrap_or_default().to_owned();
     // SAFETY: the caller says so.
-    let config = unsafe { init.config.bytes() };
-    let (name, config) = (
-        text(init.name),
-        (!config.is_empty()).then(|| config.to_vec()),
-    );
-    let runtime = Runtime::new(&name, init.worker_threads.max(1) as usize)?;
-    let context = Context::new(name, text(init.mount), E::VERSION, init.generation, config);
+    let bytes = |slice: abi::Slice| unsafe { slice.some_bytes() }.map(<[u8]>::to_vec);
+    let runtime = Runtime::new(
+        &text(init.thread_name),
+        init.worker_threads.max(1) as usize,
+    )?;
+    let context = Context::new(Facts {
+        name: text(init.name),
+        mount: text(init.mount),
+        version: E::VERSION,
+        generation: init.generation,
+        config: bytes(init.config),
+        previous_state: bytes(init.previous_state),
+    });
 
     let built = panics::catch(|| {
         let build = E::build(context.clone());
@@ -216,6 +226,41 @@ unsafe extern "C" fn set_level(level: u32) {
     // A level of a later version is at least as verbose as all that this one knows.
     let level = Level::from_number(level).unwrap_or(Level::Trace);
     let _ = catch(|| logger::set_level(level));
+}
+
+unsafe extern "C" fn hand_over(
+    app: *mut c_void,
+    ask: *const HandOver,
+    out: *mut HandedOver,
+) -> u32 {
+    // SAFETY: the host lends it for the call.
+    let ask = unsafe { &*ask };
+    // SAFETY: the host gives room for the answer.
+    let out = unsafe { &mut *out };
+    // SAFETY: the app is what `init` gave, and not yet dropped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let limit = Duration::from_millis(ask.timeout_ms);
+    let given = panics::catch(|| {
+        let hook = guest
+            .context
+            .handover_hook()
+            .ok_or("it has nothing to hand over")?;
+        guest
+            .runtime
+            .handle()
+            .block_on(async { time::timeout(limit, hook()).await })
+            .unwrap_or_else(|_| Err(format!("its hook took longer than {limit:?}").into()))
+    });
+    match given.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
+        Ok(state) => {
+            out.state = bytes::Bytes::from(state).into();
+            0
+        }
+        Err(error) => {
+            out.message = error.to_string().into();
+            1
+        }
+    }
 }
 
 unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {

@@ -19,11 +19,11 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime whose threads have the plugin's name.
-    pub(crate) fn new(name: &str, worker_threads: usize) -> io::Result<Self> {
+    /// A runtime whose threads have the name `thread_name`.
+    pub(crate) fn new(thread_name: &str, worker_threads: usize) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(worker_threads)
-            .thread_name(name)
+            .thread_name(thread_name)
             .enable_all()
             .build()?;
         Ok(Self {

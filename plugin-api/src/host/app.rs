@@ -4,14 +4,15 @@ use std::{
     ffi::c_void,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::abi;
+use crate::abi::{self, OwnedBytes};
 
 /// An app of a plugin.
 ///
@@ -21,11 +22,21 @@ use crate::abi;
 pub struct App {
     pub(super) plugin: &'static abi::Plugin,
     pub(super) app: *mut c_void,
-    in_flight: AtomicUsize,
-    closed: AtomicBool,
+    hands_over: bool,
+    gate: AtomicU8,
+    /// How many requests were let in.
+    entered: AtomicU64,
+    /// How many of them have left.
+    left: AtomicU64,
     stopped: AtomicBool,
-    left: Notify,
+    /// Notified when the last request has left, and when the gate opens again or closes for good.
+    changed: Notify,
 }
+
+/// The states of the gate.
+const OPEN: u8 = 0;
+const PAUSED: u8 = 1;
+const CLOSED: u8 = 2;
 
 // SAFETY: the contract of `abi::Plugin` lets any thread call the functions with the app.
 unsafe impl Send for App {}
@@ -36,49 +47,112 @@ impl App {
     /// # Safety
     ///
     /// `app` is what the `init` of `plugin` gave.
-    pub(super) unsafe fn new(plugin: &'static abi::Plugin, app: *mut c_void) -> Self {
+    pub(super) unsafe fn new(
+        plugin: &'static abi::Plugin,
+        app: *mut c_void,
+        hands_over: bool,
+    ) -> Self {
         Self {
             plugin,
             app,
-            in_flight: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
+            hands_over,
+            gate: AtomicU8::new(OPEN),
+            entered: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            left: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
-    /// Lets a request in, unless the app is closed.
+    /// Lets a request in, unless the app is paused or closed.
     ///
     /// The request counts until the result is dropped, which is when its response's body has been
     /// sent.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
         // Count first, then look: `close` closes first, then counts. One of the two sees the other.
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let entered = InFlight(Arc::clone(self));
-        (!self.closed.load(Ordering::SeqCst)).then_some(entered)
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        if self.gate.load(Ordering::SeqCst) == OPEN {
+            return Some(InFlight(Arc::clone(self)));
+        }
+        drop(Leave(self));
+        None
+    }
+
+    /// How many requests were let in, ever.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.entered.load(Ordering::SeqCst)
     }
 
     /// How many requests are in the app.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::SeqCst)
+    pub fn in_flight(&self) -> u64 {
+        // In this order: one that enters in between counts too much, and none too little.
+        let left = self.left.load(Ordering::SeqCst);
+        self.entered.load(Ordering::SeqCst) - left
     }
 
     /// Lets no more requests in.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.gate.store(CLOSED, Ordering::SeqCst);
+        self.changed.notify_waiters();
     }
 
-    /// Waits until the last request has left. Of use after [`close`](Self::close).
+    /// Lets no requests in until the result is dropped. None when it is paused already, or closed.
+    #[must_use]
+    pub fn pause(self: &Arc<Self>) -> Option<Paused> {
+        self.shift(OPEN, PAUSED).then(|| Paused(Arc::clone(self)))
+    }
+
+    /// Waits while the app is paused.
+    pub async fn resumed(&self) {
+        self.until(|| self.gate.load(Ordering::SeqCst) != PAUSED)
+            .await;
+    }
+
+    /// Waits until the last request has left. Of use after [`close`](Self::close) and while it is
+    /// [paused](Self::pause).
     pub async fn drained(&self) {
-        loop {
-            let left = self.left.notified();
-            if self.in_flight() == 0 {
-                return;
-            }
-            left.await;
+        self.until(|| self.in_flight() == 0).await;
+    }
+
+    /// Whether it has state that the next generation is to start with.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.hands_over
+    }
+
+    /// The state that the next generation is to start with, of an app that hands over and has no
+    /// request in it. Blocks for up to about `timeout`. The app can serve on afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When the author's hook fails, panics, or takes too long, or when the app is stopped.
+    pub fn hand_over(&self, timeout: Duration) -> Result<Bytes, HandoverError> {
+        // It is in flight like a request: whoever stops the app leaves it its memory.
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(self);
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(HandoverError("it is stopped".to_owned()));
         }
+        let ask = abi::HandOver {
+            size: size_of::<abi::HandOver>(),
+            timeout_ms: millis(timeout),
+        };
+        let mut answer = abi::HandedOver {
+            size: size_of::<abi::HandedOver>(),
+            state: OwnedBytes::EMPTY,
+            message: OwnedBytes::EMPTY,
+        };
+        // SAFETY: the app is not dropped while something is in it.
+        let failed =
+            unsafe { (self.plugin.hand_over)(self.app, &raw const ask, &raw mut answer) };
+        if failed == 0 {
+            return Ok(answer.state.into());
+        }
+        let message = String::from_utf8_lossy(answer.message.as_ref());
+        Err(HandoverError(message.into_owned()))
     }
 
     /// Closes the app and ends it: its shutdown hooks, its background tasks, its runtime's threads.
@@ -92,7 +166,7 @@ impl App {
         }
         let request = abi::Stop {
             size: size_of::<abi::Stop>(),
-            timeout_ms: timeout.as_millis().try_into().unwrap_or(u64::MAX),
+            timeout_ms: millis(timeout),
             idle: u32::from(self.in_flight() == 0),
         };
         let mut answer = abi::Stopped {
@@ -106,6 +180,29 @@ impl App {
         Stopped {
             tasks: answer.tasks,
             timed_out: answer.timed_out != 0,
+        }
+    }
+
+    fn shift(&self, from: u8, to: u8) -> bool {
+        self.gate
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    fn tell_if_drained(&self) {
+        if self.gate.load(Ordering::SeqCst) != OPEN && self.in_flight() == 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            // Before the look, so that nothing is missed in between.
+            let changed = self.changed.notified();
+            if is_so() {
+                return;
+            }
+            changed.await;
         }
     }
 }
@@ -132,10 +229,30 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1
-            && self.0.closed.load(Ordering::SeqCst)
-        {
-            self.0.left.notify_waiters();
+        self.0.left.fetch_add(1, Ordering::SeqCst);
+        self.0.tell_if_drained();
+    }
+}
+
+/// Something that was counted as entered, but is no request.
+struct Leave<'a>(&'a App);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.entered.fetch_sub(1, Ordering::SeqCst);
+        self.0.tell_if_drained();
+    }
+}
+
+/// An app that lets no request in for a while. Dropping this opens it again, unless it was closed
+/// meanwhile.
+#[derive(Debug)]
+pub struct Paused(Arc<App>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if self.0.shift(PAUSED, OPEN) {
+            self.0.changed.notify_waiters();
         }
     }
 }
@@ -147,4 +264,13 @@ pub struct Stopped {
     pub tasks: u64,
     /// Whether a shutdown hook did not end in time.
     pub timed_out: bool,
+}
+
+/// State that an app did not hand over: what the author's hook said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HandoverError(String);
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -70,6 +70,7 @@ impl Plugin {
             mount: Slice::new(init.mount.as_bytes()),
             config: Slice::from_option(init.config),
             previous_state: init.previous_state.map_or(Slice::NONE, Slice::new),
+            thread_name: Slice::new(init.thread_name.as_bytes()),
             generation: init.generation,
             timeout_ms: init.timeout.as_millis().try_into().unwrap_or(u64::MAX),
             worker_threads: init.worker_threads,
@@ -78,12 +79,14 @@ impl Plugin {
             size: size_of::<abi::Initialized>(),
             app: std::ptr::null_mut(),
             message: OwnedBytes::EMPTY,
+            hands_over: 0,
         };
         // SAFETY: everything is borrowed for the call, but the host's table, which is leaked.
         let failed = unsafe { (self.0.init)(&raw const request, &raw mut answer) };
         if failed == 0 && !answer.app.is_null() {
             // SAFETY: the plugin says that this is its app.
-            return Ok(Arc::new(unsafe { App::new(self.0, answer.app) }));
+            let app = unsafe { App::new(self.0, answer.app, answer.hands_over != 0) };
+            return Ok(Arc::new(app));
         }
         Err(InitError(
             String::from_utf8_lossy(answer.message.as_ref()).into_owned(),
@@ -102,6 +105,8 @@ pub struct Init<'a> {
     pub config: Option<&'a str>,
     /// What the generation before it handed over.
     pub previous_state: Option<&'a [u8]>,
+    /// The name of its runtime's threads, of at most 15 bytes.
+    pub thread_name: &'a str,
     /// Which load of the app this is, from 1.
     pub generation: u64,
     /// How long its start may take; zero for no limit.
