@@ -46,15 +46,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     match (action, config) {
         (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
         (Some(Action::Ctl(args)), _) => Ok(Command::Ctl(args)),
-        (None, None) => finish(command, &matches, &Settings::new()),
+        (None, None) => finish(command, &matches, Settings::default()),
         (None, Some(path)) => {
             let settings = file::read(path, &Args::command())?;
-            let command = command.mut_args(|arg| match settings.get(arg.get_id().as_str()) {
+            let command = command.mut_args(|arg| match settings.options.get(arg.get_id().as_str()) {
                 Some(values) => arg.default_values(values.clone()),
                 None => arg,
             });
             let matches = command.clone().try_get_matches_from(&args)?;
-            finish(command, &matches, &settings)
+            finish(command, &matches, settings)
         }
     }
 }
@@ -142,23 +142,33 @@ fn with_variable(arg: Arg) -> Arg {
 fn finish(
     mut command: clap::Command,
     matches: &ArgMatches,
-    file: &Settings,
+    file: Settings,
 ) -> Result<Command, Error> {
-    let args = Args::from_arg_matches(matches)?;
-    let mut plugins = BTreeMap::new();
-    for mount in &args.settings.mount {
-        if let Some(other) = plugins.insert(&mount.path, &mount.plugin) {
-            let message = format!(
-                "`{}` is mounted twice, for {other} and {}, expected one plugin",
-                mount.path, mount.plugin
-            );
-            return Err(command.error(ErrorKind::ValueValidation, message).into());
-        }
-    }
+    let mut args = Args::from_arg_matches(matches)?;
     if args.print_config {
-        return Ok(Command::PrintConfig(print(&command, matches, file)));
+        return Ok(Command::PrintConfig(print(&command, matches, &file)));
+    }
+    args.settings.apps = file.apps;
+    if let Some(message) = mounted_twice(&args.settings) {
+        return Err(command.error(ErrorKind::ValueValidation, message).into());
     }
     Ok(Command::Serve(Box::new(args.settings)))
+}
+
+/// What is wrong when two apps are mounted at the same path.
+fn mounted_twice(config: &Config) -> Option<String> {
+    let said = config.mount.iter().map(|said| (&said.path, &said.plugin));
+    // Flags are in the place of what the table says.
+    let is_said = |name: &String| config.mount.iter().any(|said| said.plugin == *name);
+    let tables = config.apps.iter().filter(|app| !is_said(&app.name));
+    let tables = tables.flat_map(|app| app.mounts.iter().map(|path| (path, &app.name)));
+    let mut apps = BTreeMap::new();
+    said.chain(tables).find_map(|(path, app)| {
+        let other = apps.insert(path, app)?;
+        Some(format!(
+            "`{path}` is mounted twice, for {other} and {app}, expected one app"
+        ))
+    })
 }
 
 /// The settings as a configuration file, with the source of each as a comment.
@@ -178,12 +188,15 @@ fn print(command: &clap::Command, matches: &ArgMatches, file: &Settings) -> Stri
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
-            _ if file.contains_key(id) => "file",
+            _ if file.options.contains_key(id) => "file",
             _ => "default",
         };
         format!("{key} = {value}  # {source}\n")
     };
-    file::keys(command).map(line).collect()
+    file::keys(command)
+        .map(line)
+        .chain([file.tables.clone()])
+        .collect()
 }
 
 fn to_toml(text: &str) -> toml::Value {
@@ -265,6 +278,12 @@ mod tests {
             ("panic-limit", "5", "5"),
             ("panic-window", "10s", "\"10s\""),
             ("graceful-timeout", "1m 30s", "\"1m 30s\""),
+            ("watch", "poll", "\"poll\""),
+            ("handover-timeout", "5s", "\"5s\""),
+            ("auto-rollback", "true", "\"true\""),
+            ("probation", "5s", "\"5s\""),
+            ("rollback-failures", "3", "3"),
+            ("rollback-percent", "20", "20"),
             ("max-header-bytes", "32KiB", "\"32KiB\""),
             ("max-headers", "50", "50"),
             ("header-timeout", "5s", "\"5s\""),
@@ -373,7 +392,7 @@ mod tests {
             (&["--max-headers=0"], &["0 is not in 1..=10000"]),
             (
                 &["--mount=/a=x", "--mount=/a=y"],
-                &["`/a` is mounted twice, for x and y"],
+                &["`/a` is mounted twice, for x and y, expected one app"],
             ),
             (&["--log-lvel=info"], &["--log-lvel", "--log-level"]),
             (&["--threads=1", "check", "x.so"], &["subcommand"]),
@@ -385,6 +404,20 @@ mod tests {
     }
 
     #[test]
+    fn tables_describe_apps_and_are_printed_again() {
+        let file = "[app.a]\nplugin = \"shop\"\nmount = \"/a\"\n\n\
+                    [app.a.config]\ntitle = \"A\"\n\n[app.b]\nplugin = \"shop\"\n";
+        let apps = config(Some(file), &[]).apps;
+        assert_eq!([&*apps[0].name, &*apps[1].name], ["a", "b"]);
+        assert_eq!(apps[0].config.as_deref(), Some(r#"{"title":"A"}"#));
+        assert!(printed(Some(file), &[]).contains(file));
+        assert_eq!(config(Some(&printed(Some(file), &[])), &[]).apps, apps);
+
+        let message = error(Some(&file.replace("\"/a\"", "[\"/x\", \"/x\"]")), &[]);
+        assert!(message.contains("`/x` is mounted twice"), "{message}");
+    }
+
+    #[test]
     fn a_wrong_file_is_named_with_what_is_wrong() {
         let table = [
             ("a = 1\nb = ", "host.toml:2: "),
@@ -393,7 +426,10 @@ mod tests {
                 "there is no setting `log-lvel`, expected one of plugins, bind, log-level,",
             ),
             ("config = 'x'", "there is no setting `config`"),
-            ("[app.shop]\nplugin = 'shop'", "there is no setting `app`"),
+            (
+                "[app.shop]\nplugins = 'shop'",
+                "there is no setting `app.shop.plugins`, expected plugin, mount or config",
+            ),
             (
                 "log-level = 'loud'",
                 "\"loud\" is not a log level, expected",

@@ -8,11 +8,15 @@ use plugin_api::level::Directives;
 
 use self::value::{body_size, duration, header_bytes, positive_duration};
 
-pub use self::value::{
-    Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError,
+pub use self::{
+    app::{App, AppError},
+    value::{
+        Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError,
+    },
 };
 use crate::log::access::AccessFormat;
 
+mod app;
 pub(crate) mod value;
 
 /// The settings of a host that serves.
@@ -86,6 +90,10 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub graceful_timeout: Duration,
 
+    /// How plugins are replaced.
+    #[command(flatten)]
+    pub reload: Reload,
+
     /// What clients may ask of the host.
     #[command(flatten)]
     pub limits: Limits,
@@ -93,6 +101,10 @@ pub struct Config {
     /// What is logged beside the level, and where.
     #[command(flatten)]
     pub log: LogConfig,
+
+    /// The tables `[app.NAME]` of the configuration file.
+    #[arg(skip)]
+    pub apps: Vec<App>,
 }
 
 impl Config {
@@ -103,6 +115,55 @@ impl Config {
             .clone()
             .unwrap_or_else(|| self.plugins.join(".host"))
     }
+}
+
+/// How new versions of plugins are found, and what becomes of those that turn out bad.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Reloading")]
+pub struct Reload {
+    /// How changes in the folder of plugins are noticed: by events of the system, or by reading it
+    /// twice a second, for file systems without events
+    #[arg(long, value_name = "HOW", default_value = "events")]
+    pub watch: Watch,
+
+    /// How long requests may wait while a plugin hands its state over to its new version; after
+    /// that the old one serves on
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    pub handover_timeout: Duration,
+
+    /// Put the version before back when a new one fails soon after it took over, as --probation and
+    /// --rollback-* say
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false"
+    )]
+    pub auto_rollback: bool,
+
+    /// How long a new version is watched for failures; the one before is kept running meanwhile
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
+    pub probation: Duration,
+
+    /// How many panics or responses of status 5xx are too many in that time
+    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = value_parser!(u64).range(1..))]
+    pub rollback_failures: u64,
+
+    /// What part of the requests these must be besides, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = value_parser!(u64).range(0..=100))]
+    pub rollback_percent: u64,
+}
+
+/// How changes in the folder of plugins are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Watch {
+    /// The system tells.
+    Events,
+    /// By looking.
+    Poll,
 }
 
 /// Limits on clients. Each keeps one client from taking what the others need.

@@ -4,9 +4,18 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use clap::Arg;
 
-/// What a configuration file sets: the ids of options, and their values as the command line has
-/// them.
-pub(super) type Settings = BTreeMap<String, Vec<String>>;
+use crate::config::{App, AppError};
+
+/// What a configuration file sets.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// The ids of options, and their values as the command line has them.
+    pub(super) options: BTreeMap<String, Vec<String>>,
+    /// The apps that it describes.
+    pub(super) apps: Vec<App>,
+    /// The tables of these, as TOML.
+    pub(super) tables: String,
+}
 
 /// Reads the file at `path`, which sets options of `command`.
 ///
@@ -35,9 +44,17 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             });
         }
     };
-    let mut settings = Settings::new();
+    let mut settings = Settings::default();
     let mut args = vec![command.get_name().to_owned()];
     for (key, value) in table {
+        if key == APP {
+            settings.apps = apps(&value).map_err(|source| FileError::App {
+                path: path.clone(),
+                source,
+            })?;
+            settings.tables = toml::Table::from_iter([(key, value)]).to_string();
+            continue;
+        }
         let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(&key)) else {
             let valid = keys(command)
                 .filter_map(Arg::get_long)
@@ -53,7 +70,7 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             });
         };
         args.extend(values.iter().map(|value| format!("--{key}={value}")));
-        settings.insert(arg.get_id().to_string(), values);
+        settings.options.insert(arg.get_id().to_string(), values);
     }
     match command.clone().try_get_matches_from(args) {
         Ok(_) => Ok(settings),
@@ -68,6 +85,21 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
     }
 }
 
+fn apps(value: &toml::Value) -> Result<Vec<App>, AppError> {
+    let tables = value.as_table().ok_or_else(|| AppError::Value {
+        key: APP.to_owned(),
+        found: value.to_string(),
+        expected: "tables [app.NAME]",
+    })?;
+    tables
+        .iter()
+        .map(|(name, value)| App::parse(name, value))
+        .collect()
+}
+
+/// The key of the tables that describe apps.
+const APP: &str = "app";
+
 /// The options that a file may set.
 pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command
@@ -79,6 +111,14 @@ pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
+    /// A table describes no app.
+    #[error("{path}: {source}")]
+    App {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: AppError,
+    },
     /// The file cannot be read.
     #[error("could not read the configuration file {path}")]
     Read {

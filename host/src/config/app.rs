@@ -1,0 +1,173 @@
+//! The tables `[app.NAME]` of the configuration file: which plugin an app is, where it is mounted,
+//! and what it is told.
+
+use plugin_api::manifest::{is_mount, is_name};
+use serde_json::Value as Json;
+
+/// An app as the operator describes it.
+///
+/// A plugin without a table is an app of its own name. One with tables is the apps that they name,
+/// and no other: so it can be there twice, with different configurations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// The app's name: in the log, in directives of the level, and for `host ctl`.
+    pub name: String,
+    /// The name of the plugin that it is.
+    pub plugin: String,
+    /// The paths below which it is served; without any, that of the plugin, or `/NAME` when the
+    /// app's name is another.
+    pub mounts: Vec<String>,
+    /// What the plugin's `Context::config` gives: a JSON object.
+    pub config: Option<String>,
+}
+
+impl App {
+    /// Reads one table.
+    ///
+    /// # Errors
+    ///
+    /// When the name, a key or a value is not one that a table has.
+    pub(crate) fn parse(name: &str, value: &toml::Value) -> Result<Self, AppError> {
+        let wrong = |key: &str, found: &toml::Value, expected| AppError::Value {
+            key: format!("app.{name}{key}"),
+            found: found.to_string(),
+            expected,
+        };
+        if !is_name(name.as_bytes()) {
+            return Err(AppError::Name(name.to_owned()));
+        }
+        let Some(table) = value.as_table() else {
+            return Err(wrong("", value, "a table"));
+        };
+        let mut app = Self {
+            name: name.to_owned(),
+            plugin: name.to_owned(),
+            mounts: Vec::new(),
+            config: None,
+        };
+        for (key, value) in table {
+            match key.as_str() {
+                "plugin" => {
+                    app.plugin = value
+                        .as_str()
+                        .filter(|plugin| is_name(plugin.as_bytes()))
+                        .ok_or_else(|| wrong(".plugin", value, "the name of a plugin"))?
+                        .to_owned();
+                }
+                "mount" => {
+                    app.mounts = mounts(value).ok_or_else(|| {
+                        wrong(".mount", value, "`/`, a path such as `/shop`, or a list of them")
+                    })?;
+                }
+                "config" if value.is_table() => {
+                    let config = json(value)
+                        .ok_or_else(|| wrong(".config", value, "only numbers that are finite"))?;
+                    app.config = Some(config.to_string());
+                }
+                "config" => return Err(wrong(".config", value, "a table")),
+                _ => {
+                    return Err(AppError::Key {
+                        app: name.to_owned(),
+                        key: key.clone(),
+                    });
+                }
+            }
+        }
+        Ok(app)
+    }
+}
+
+fn mounts(value: &toml::Value) -> Option<Vec<String>> {
+    let mount = |value: &toml::Value| {
+        let path = value.as_str().filter(|path| is_mount(path.as_bytes()))?;
+        Some(path.to_owned())
+    };
+    match value {
+        toml::Value::Array(values) if !values.is_empty() => values.iter().map(mount).collect(),
+        value => Some(vec![mount(value)?]),
+    }
+}
+
+/// The same value as JSON, where times are text; none for a number that JSON does not have.
+fn json(value: &toml::Value) -> Option<Json> {
+    Some(match value {
+        toml::Value::String(text) => Json::from(text.as_str()),
+        toml::Value::Integer(number) => Json::from(*number),
+        toml::Value::Float(number) => Json::Number(serde_json::Number::from_f64(*number)?),
+        toml::Value::Boolean(is) => Json::from(*is),
+        toml::Value::Datetime(time) => Json::from(time.to_string()),
+        toml::Value::Array(values) => Json::Array(values.iter().map(json).collect::<Option<_>>()?),
+        toml::Value::Table(table) => {
+            let entries = table.iter().map(|(key, value)| Some((key.clone(), json(value)?)));
+            Json::Object(entries.collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// A table that describes no app.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// A key is none.
+    #[error("there is no setting `app.{app}.{key}`, expected plugin, mount or config")]
+    Key {
+        /// The app's name.
+        app: String,
+        /// The key.
+        key: String,
+    },
+    /// The name cannot be one.
+    #[error("the app {0:?} cannot have this name, expected up to 64 ASCII letters, digits, `-` and `_`")]
+    Name(String),
+    /// A value is none.
+    #[error("the value of `{key}` is {found}, expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<App, AppError> {
+        let table: toml::Table = text.parse().unwrap();
+        let (name, value) = table.iter().next().unwrap();
+        App::parse(name, value)
+    }
+
+    #[test]
+    fn a_table_may_say_nothing_or_all() {
+        let app = parse("[shop]").unwrap();
+        assert_eq!((&*app.name, &*app.plugin), ("shop", "shop"));
+        assert_eq!((app.mounts, app.config), (vec![], None));
+
+        let text = "[a]\nplugin = 'shop'\nmount = ['/a', '/']\n\
+                    config = { title = 'A', n = 1.5, list = [1, true], at = 1979-05-27 }";
+        let app = parse(text).unwrap();
+        assert_eq!((&*app.plugin, app.mounts), ("shop", vec!["/a".to_owned(), "/".to_owned()]));
+        let config = r#"{"at":"1979-05-27","list":[1,true],"n":1.5,"title":"A"}"#;
+        assert_eq!(app.config.as_deref(), Some(config));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, part) in [
+            ("[shop]\nmounts = '/a'", "no setting `app.shop.mounts`"),
+            ("[shop]\nmount = 'a'", "`app.shop.mount` is \"a\", expected `/`"),
+            ("[shop]\nplugin = 'a b'", "`app.shop.plugin` is \"a b\", expected the name"),
+            ("[shop]\nconfig = 1", "`app.shop.config` is 1, expected a table"),
+            ("[shop]\nconfig = { n = nan }", "expected only numbers that are finite"),
+            ("['a b']", "the app \"a b\" cannot have this name"),
+            ("shop = 1", "`app.shop` is 1, expected a table"),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
