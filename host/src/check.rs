@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::ExitCode};
 
 use plugin_api::manifest::{AbiVersion, Manifest};
 
-use crate::plugin::{library, manifest};
+use crate::plugin::{library, load, manifest};
 
 /// Prints the manifest and the verdict. The result is for `main`: 0 when this host would load the
 /// library, else 1.
@@ -54,11 +54,5 @@ fn print(manifest: &Manifest) {
 
 /// An error and its sources in one line.
 fn describe(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
+    load::chain(&error)
 }

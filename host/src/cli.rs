@@ -49,10 +49,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         (None, None) => finish(command, &matches, Settings::default()),
         (None, Some(path)) => {
             let settings = file::read(path, &Args::command())?;
-            let command = command.mut_args(|arg| match settings.options.get(arg.get_id().as_str()) {
-                Some(values) => arg.default_values(values.clone()),
-                None => arg,
-            });
+            let command =
+                command.mut_args(|arg| match settings.options.get(arg.get_id().as_str()) {
+                    Some(values) => arg.default_values(values.clone()),
+                    None => arg,
+                });
             let matches = command.clone().try_get_matches_from(&args)?;
             finish(command, &matches, settings)
         }
@@ -405,7 +406,7 @@ mod tests {
 
     #[test]
     fn tables_describe_apps_and_are_printed_again() {
-        let file = "[app.a]\nplugin = \"shop\"\nmount = \"/a\"\n\n\
+        let file = "[app.a]\nmount = \"/a\"\nplugin = \"shop\"\n\n\
                     [app.a.config]\ntitle = \"A\"\n\n[app.b]\nplugin = \"shop\"\n";
         let apps = config(Some(file), &[]).apps;
         assert_eq!([&*apps[0].name, &*apps[1].name], ["a", "b"]);

@@ -1,5 +1,7 @@
 //! `host ctl`: what a person at a terminal asks of a running host, by its control socket.
 
+mod plugins;
+
 use std::{io, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use plugin_api::level::Directives;
+use plugin_api::{level::Directives, manifest::is_name};
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, runtime::Builder};
 
@@ -45,11 +47,29 @@ enum Verb {
         #[arg(long = "for", value_name = "TIME", requires = "level", value_parser = positive_duration)]
         lasts: Option<Duration>,
     },
+    /// Show the apps: what serves, what it did, what is on its way, and what loads have cost
+    Plugins,
+    /// Load an app from its library again, even if that did not change, and wait until the old
+    /// generation has finished what it had
+    Reload {
+        /// The app
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Load the library of an app that served before the one that does, and wait as reload does
+    Rollback {
+        /// The app
+        #[arg(value_parser = name)]
+        name: String,
+    },
 }
 
 impl Verb {
     fn request(&self) -> Result<Request<Full<Bytes>>, CtlError> {
         let (method, path, body) = match self {
+            Self::Plugins => (Method::GET, "/plugins", None),
+            Self::Reload { name } => (Method::POST, &*format!("/plugins/{name}/reload"), None),
+            Self::Rollback { name } => (Method::POST, &*format!("/plugins/{name}/rollback"), None),
             Self::LogLevel { level: None, .. } => (Method::GET, "/log-level", None),
             Self::LogLevel {
                 level: Some(level),
@@ -72,6 +92,8 @@ impl Verb {
     fn print(&self, answer: &Value) -> String {
         let text = |key: &str| answer[key].as_str();
         match self {
+            Self::Plugins => plugins::plugins(answer),
+            Self::Reload { .. } | Self::Rollback { .. } => plugins::proof(answer),
             Self::LogLevel { .. } => {
                 let level = text("level").unwrap_or_default();
                 let was = text("was").map_or_else(String::new, |was| format!(" (was {was})"));
@@ -82,6 +104,14 @@ impl Verb {
                 format!("{level}{until}{was}")
             }
         }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if is_name(text.as_bytes()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected up to 64 ASCII letters, digits, `-` and `_`".to_owned())
     }
 }
 

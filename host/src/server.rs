@@ -21,14 +21,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Address, Config},
+    config::{Address, Config, Watch},
     control::{ControlError, ControlListener, verbs::Control},
     http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
     log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels},
     plugin::{
+        probation::Terms,
         quarantine::PanicLimit,
         registry::Registry,
-        reloader::{Options, Reloader},
+        reloader::{self, Options, Reloader},
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
@@ -86,10 +87,11 @@ async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let listeners = bind(&config.bind)?;
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let _control = control.map(|control| control.start(Control { levels }));
+    let (reloader, commands) = reloader::Handle::new();
+    let _control = control.map(|control| control.start(Control { levels, reloader }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
-    let plugins = Plugins::load(config, filter, Arc::clone(&registry)).await?;
+    let plugins = Plugins::load(config, filter, Arc::clone(&registry), commands).await?;
 
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let limits = &config.limits;
@@ -221,6 +223,7 @@ impl Plugins {
         config: &Config,
         filter: Filter,
         registry: Arc<Registry>,
+        commands: mpsc::Receiver<reloader::Command>,
     ) -> Result<Self, StartError> {
         if !config.plugins.exists() {
             warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
@@ -231,23 +234,32 @@ impl Plugins {
         let options = WatchOptions {
             quiet: config.quiet_time,
             rescan: config.rescan,
+            events: config.reload.watch == Watch::Events,
         };
         tokio::spawn(Watcher::new(config.plugins.clone(), options, changes, retried).run());
 
+        let reload = &config.reload;
         let options = Options {
             mounts: config.mount.clone(),
+            apps: config.apps.clone(),
             init_timeout: config.init_timeout,
+            handover_timeout: reload.handover_timeout,
             graceful_timeout: config.graceful_timeout,
             worker_threads: config.worker_threads.into(),
             panic_limit: PanicLimit {
                 panics: config.panic_limit,
                 window: config.panic_window,
             },
+            probation: reload.auto_rollback.then_some(Terms {
+                time: reload.probation,
+                failures: reload.rollback_failures,
+                percent: reload.rollback_percent,
+            }),
         };
         let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let reloader = tokio::spawn(reloader.run(changed, ready, stopped));
+        let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
         // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
         // keep them there.
         let _ = time::timeout(FIRST_LOADS, is_ready).await;

@@ -56,7 +56,11 @@ impl App {
                 }
                 "mount" => {
                     app.mounts = mounts(value).ok_or_else(|| {
-                        wrong(".mount", value, "`/`, a path such as `/shop`, or a list of them")
+                        wrong(
+                            ".mount",
+                            value,
+                            "`/`, a path such as `/shop`, or a list of them",
+                        )
                     })?;
                 }
                 "config" if value.is_table() => {
@@ -98,7 +102,9 @@ fn json(value: &toml::Value) -> Option<Json> {
         toml::Value::Datetime(time) => Json::from(time.to_string()),
         toml::Value::Array(values) => Json::Array(values.iter().map(json).collect::<Option<_>>()?),
         toml::Value::Table(table) => {
-            let entries = table.iter().map(|(key, value)| Some((key.clone(), json(value)?)));
+            let entries = table
+                .iter()
+                .map(|(key, value)| Some((key.clone(), json(value)?)));
             Json::Object(entries.collect::<Option<_>>()?)
         }
     })
@@ -117,7 +123,9 @@ pub enum AppError {
         key: String,
     },
     /// The name cannot be one.
-    #[error("the app {0:?} cannot have this name, expected up to 64 ASCII letters, digits, `-` and `_`")]
+    #[error(
+        "the app {0:?} cannot have this name, expected up to 64 ASCII letters, digits, `-` and `_`"
+    )]
     Name(String),
     /// A value is none.
     #[error("the value of `{key}` is {found}, expected {expected}")]
@@ -150,7 +158,10 @@ mod tests {
         let text = "[a]\nplugin = 'shop'\nmount = ['/a', '/']\n\
                     config = { title = 'A', n = 1.5, list = [1, true], at = 1979-05-27 }";
         let app = parse(text).unwrap();
-        assert_eq!((&*app.plugin, app.mounts), ("shop", vec!["/a".to_owned(), "/".to_owned()]));
+        assert_eq!(
+            (&*app.plugin, app.mounts),
+            ("shop", vec!["/a".to_owned(), "/".to_owned()])
+        );
         let config = r#"{"at":"1979-05-27","list":[1,true],"n":1.5,"title":"A"}"#;
         assert_eq!(app.config.as_deref(), Some(config));
     }
@@ -159,10 +170,22 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (text, part) in [
             ("[shop]\nmounts = '/a'", "no setting `app.shop.mounts`"),
-            ("[shop]\nmount = 'a'", "`app.shop.mount` is \"a\", expected `/`"),
-            ("[shop]\nplugin = 'a b'", "`app.shop.plugin` is \"a b\", expected the name"),
-            ("[shop]\nconfig = 1", "`app.shop.config` is 1, expected a table"),
-            ("[shop]\nconfig = { n = nan }", "expected only numbers that are finite"),
+            (
+                "[shop]\nmount = 'a'",
+                "`app.shop.mount` is \"a\", expected `/`",
+            ),
+            (
+                "[shop]\nplugin = 'a b'",
+                "`app.shop.plugin` is \"a b\", expected the name",
+            ),
+            (
+                "[shop]\nconfig = 1",
+                "`app.shop.config` is 1, expected a table",
+            ),
+            (
+                "[shop]\nconfig = { n = nan }",
+                "expected only numbers that are finite",
+            ),
             ("['a b']", "the app \"a b\" cannot have this name"),
             ("shop = 1", "`app.shop` is 1, expected a table"),
         ] {

@@ -20,6 +20,10 @@ use tokio::time;
 use crate::{
     config::{ValueError, value::positive_duration},
     log::level::{Levels, SetLevel, State},
+    plugin::{
+        load::chain,
+        reloader::{AskError, Handle},
+    },
 };
 
 /// Those who can do what is asked.
@@ -27,6 +31,8 @@ use crate::{
 pub struct Control {
     /// The log level.
     pub levels: Levels,
+    /// The plugins.
+    pub reloader: Handle,
 }
 
 /// Finds the verb for a request.
@@ -37,6 +43,15 @@ async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Re
         (&Method::GET, ["log-level"]) => log_level(control).await,
         (&Method::PUT, ["log-level"]) => set_log_level(control, read(body).await?).await,
         (_, ["log-level"]) => Err(Refusal::Method("GET, PUT")),
+        (&Method::GET, ["plugins"]) => plugins(control).await,
+        (_, ["plugins"]) => Err(Refusal::Method("GET")),
+        (&Method::POST, ["plugins", name, "reload"]) => {
+            Ok(json!(control.reloader.reload((*name).to_owned()).await?))
+        }
+        (&Method::POST, ["plugins", name, "rollback"]) => {
+            Ok(json!(control.reloader.rollback((*name).to_owned()).await?))
+        }
+        (_, ["plugins", _, "reload" | "rollback"]) => Err(Refusal::Method("POST")),
         _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
     }
 }
@@ -65,6 +80,11 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
     let mut answer = log_level(control).await?;
     answer["was"] = was.to_string().into();
     Ok(answer)
+}
+
+/// `GET /plugins`: the apps, and what their loads cost.
+async fn plugins(control: &Control) -> Result<Value, Refusal> {
+    Ok(json!(control.reloader.report().await?))
 }
 
 /// The body of `PUT /log-level`.
@@ -125,6 +145,8 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
 /// A request that is not done.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("{}", chain(.0))]
+    Ask(#[from] AskError),
     #[error("the request's body is not what was expected: {0}")]
     Body(#[from] serde_json::Error),
     #[error("the request's body did not come, or is larger than {MAX_BODY} bytes")]
@@ -133,7 +155,9 @@ enum Refusal {
     Level(#[from] LevelError),
     #[error("the method is not one of this path's, expected one of {0}")]
     Method(&'static str),
-    #[error("there is no {0:?} here, expected /log-level")]
+    #[error(
+        "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload or /plugins/NAME/rollback"
+    )]
     NotFound(String),
     #[error("the host is stopping")]
     Stopping,
@@ -144,6 +168,9 @@ enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Ask(AskError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::Ask(AskError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ask(_) => StatusCode::CONFLICT,
             Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {
                 StatusCode::BAD_REQUEST
             }

@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     log::{access::Outcome, request},
-    plugin::registry::{Registry, Route},
+    plugin::{
+        generation::Generation,
+        registry::{Registry, Route},
+    },
 };
 
 /// Answers requests.
@@ -100,19 +103,19 @@ impl Dispatch {
         if request.body().size_hint().lower() > self.max_body_size {
             return Err(Refusal::BodyTooLarge);
         }
-        let (in_flight, mount, cut, name, generation) = self.enter(request.uri().path())?;
-        trail.enter(name, generation);
+        let (in_flight, mount, generation) = self.enter(request.uri().path()).await?;
+        trail.enter(generation.name, generation.number);
         let target = Target {
             mount,
             peer: Some(peer),
             request_id: trail.id(),
-            upgrade: upgrade::take(&mut request, &in_flight, &cut, activity),
+            upgrade: upgrade::take(&mut request, &in_flight, &generation.cut, activity),
         };
         let (head, body) = request.into_parts();
         let (body, exceeded) = RequestBody::new(body, self.max_body_size);
         let called = until_cut(
             Call::new(in_flight, Request::from_parts(head, body), target),
-            &cut,
+            &generation.cut,
         )
         .await;
         if exceeded.load(Ordering::Relaxed) {
@@ -123,12 +126,19 @@ impl Dispatch {
                 trail.end(Outcome::CutOff);
                 Err(Refusal::Unavailable)
             }
-            Some(Ok(response)) => Ok(response.map(|body| ResponseBody::app(body, cut))),
+            Some(Ok(response)) => {
+                if response.status().is_server_error() {
+                    generation.faults.failed();
+                }
+                let cut = generation.cut.clone();
+                Ok(response.map(|body| ResponseBody::app(body, cut)))
+            }
             Some(Err(error)) => {
+                generation.faults.failed();
                 trail.end(error.into());
                 if error == CallError::Invalid {
                     error!(
-                        plugin = name,
+                        plugin = generation.name,
                         error = &error as &dyn std::error::Error,
                         "No response"
                     );
@@ -138,31 +148,31 @@ impl Dispatch {
         }
     }
 
-    /// Finds the app for `path` and enters it.
-    fn enter(
-        &self,
-        path: &str,
-    ) -> Result<(InFlight, Arc<str>, CancellationToken, &'static str, u64), Refusal> {
+    /// Finds the app for `path` and enters it. Waits while the app hands its state over.
+    async fn enter(&self, path: &str) -> Result<(InFlight, Arc<str>, Arc<Generation>), Refusal> {
         loop {
-            let routes = self.registry.routes();
-            let route = routes.find(path).ok_or(Refusal::NotFound)?;
-            let Route {
-                serving: Some(generation),
-                mount,
-                name,
-            } = route
-            else {
-                return Err(Refusal::Unavailable);
+            let generation = {
+                let routes = self.registry.routes();
+                let route = routes.find(path).ok_or(Refusal::NotFound)?;
+                let Route {
+                    serving: Some(generation),
+                    mount,
+                    ..
+                } = route
+                else {
+                    return Err(Refusal::Unavailable);
+                };
+                if generation.faults.are_too_many() {
+                    return Err(Refusal::Unavailable);
+                }
+                if let Some(in_flight) = generation.app.enter() {
+                    return Ok((in_flight, Arc::clone(mount), Arc::clone(generation)));
+                }
+                Arc::clone(generation)
             };
-            if generation.quarantine.is_on() {
-                return Err(Refusal::Unavailable);
-            }
-            // A generation is closed after its routes were replaced: then there are others to look
-            // at.
-            if let Some(in_flight) = generation.app.enter() {
-                let cut = generation.cut.clone();
-                return Ok((in_flight, Arc::clone(mount), cut, name, generation.number));
-            }
+            // Either it hands over, or it is closed: but then its routes were replaced before, and
+            // there are others to look at.
+            generation.app.resumed().await;
         }
     }
 }

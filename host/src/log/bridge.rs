@@ -36,20 +36,20 @@ use super::{
     origin::{self, Origin},
     request,
 };
-use crate::plugin::quarantine::{PanicLimit, Quarantine};
+use crate::plugin::{faults::Faults, quarantine::PanicLimit};
 
 /// Takes what one generation of a plugin logs.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     origin: Origin,
-    quarantine: Arc<Quarantine>,
+    faults: Arc<Faults>,
 }
 
 impl Bridge {
-    /// A bridge for the generation that `origin` names, and that `quarantine` is for.
+    /// A bridge for the generation that `origin` names, whose panics are counted in `faults`.
     #[must_use]
-    pub fn new(origin: Origin, quarantine: Arc<Quarantine>) -> Self {
-        Self { origin, quarantine }
+    pub fn new(origin: Origin, faults: Arc<Faults>) -> Self {
+        Self { origin, faults }
     }
 
     /// Runs `emit` as this generation, with the span of the host's that is the parent, if the entry
@@ -162,7 +162,7 @@ impl Logger for Bridge {
                 "panicked: {}", panic.message
             );
         });
-        if let Some(PanicLimit { panics, window }) = self.quarantine.panicked(Instant::now()) {
+        if let Some(PanicLimit { panics, window }) = self.faults.panicked(Instant::now()) {
             let Origin { plugin, generation } = self.origin;
             error!(
                 plugin,

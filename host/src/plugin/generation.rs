@@ -1,13 +1,17 @@
 //! One load of one app.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use plugin_api::host::App;
-use tokio::{task, time};
+use tokio::{task, time, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{quarantine::Quarantine, store::Hash};
+use super::{faults::Faults, process, store::Hash};
 
 /// A loaded app.
 #[derive(Debug)]
@@ -22,47 +26,55 @@ pub struct Generation {
     pub max_level: Option<String>,
     /// The library's content.
     pub hash: Hash,
-    /// The app itself.
+    /// The private copy that it was loaded from.
+    pub copy: PathBuf,
+    /// The app itself, which also counts its requests.
     pub app: Arc<App>,
-    /// Whether it panicked too often.
-    pub quarantine: Arc<Quarantine>,
+    /// What went wrong in it.
+    pub faults: Arc<Faults>,
+    /// When it was started.
+    pub since: SystemTime,
     /// Cancelled when the requests that are still in it are to be cut off.
     pub cut: CancellationToken,
+}
+
+/// How a generation ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Retired {
+    /// How long its last requests took.
+    pub drained: Duration,
+    /// How many of them were cut off.
+    pub cut: u64,
 }
 
 impl Generation {
     /// Lets no more requests in, waits for those that are in it for at most `patience`, cuts off
     /// what is left then, and ends the app. The registry must not name this generation any more.
-    pub async fn retire(self: Arc<Self>, patience: Duration) {
+    pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
         self.app.close();
-        let in_flight = self.app.in_flight();
-        let (plugin, generation) = (self.name, self.number);
-        debug!(plugin, generation, in_flight, "Draining");
-        if time::timeout(patience, self.app.drained()).await.is_err() {
-            let in_flight = self.app.in_flight();
-            warn!(
-                plugin,
-                generation,
-                in_flight,
-                ?patience,
-                "Cutting off requests that did not end in time"
-            );
-            self.cut.cancel();
-            // A handler that blocks its thread hears nothing of this.
-            let _ = time::timeout(CUT, self.app.drained()).await;
-        }
+        let retired = self.drain(patience).await;
         let app = Arc::clone(&self.app);
-        let Ok(stopped) = task::spawn_blocking(move || app.stop(STOP)).await else {
-            return;
-        };
-        let stuck = self.app.in_flight();
+        // It ends the author's code under a guard, so there is no panic to hear of.
+        let stopped = task::spawn_blocking(move || app.stop(STOP))
+            .await
+            .unwrap_or_default();
+        let (plugin, generation) = (self.name, self.number);
         if stopped.timed_out {
             warn!(plugin, generation, timeout = ?STOP, "A shutdown hook did not end in time");
         }
+        let stuck = self.app.in_flight();
         if stuck > 0 {
             warn!(
                 plugin,
                 generation, stuck, "Requests are stuck, and keep their memory and threads"
+            );
+        }
+        let name = thread_name(plugin, generation);
+        let threads = gone(&name).await;
+        if threads > 0 {
+            warn!(
+                plugin,
+                generation, threads, name, "Threads of it are still there, and keep running"
             );
         }
         info!(
@@ -71,11 +83,79 @@ impl Generation {
             cancelled_tasks = stopped.tasks,
             "Stopped"
         );
+        retired
+    }
+
+    async fn drain(&self, patience: Duration) -> Retired {
+        let began = Instant::now();
+        let in_flight = self.app.in_flight();
+        let (plugin, generation) = (self.name, self.number);
+        debug!(plugin, generation, in_flight, "Draining");
+        let mut cut = 0;
+        if time::timeout(patience, self.app.drained()).await.is_err() {
+            cut = self.app.in_flight();
+            warn!(
+                plugin,
+                generation,
+                in_flight = cut,
+                ?patience,
+                "Cutting off requests that did not end in time"
+            );
+            self.cut.cancel();
+            // A handler that blocks its thread hears nothing of this.
+            let _ = time::timeout(CUT, self.app.drained()).await;
+        }
+        Retired {
+            drained: began.elapsed(),
+            cut,
+        }
     }
 }
+
+/// What the threads of a generation are named, as far as the plugin does not name them otherwise:
+/// those of its runtime, that of its start, and those that either of them starts. The system keeps
+/// 15 bytes.
+#[must_use]
+pub fn thread_name(plugin: &str, generation: u64) -> String {
+    let suffix = format!(".g{generation}");
+    let room = THREAD_NAME.saturating_sub(suffix.len());
+    // The name of a plugin is ASCII.
+    format!("{}{suffix}", plugin.get(..room).unwrap_or(plugin))
+}
+
+/// How many threads have this name, once those that are about to end had the time to.
+async fn gone(name: &str) -> usize {
+    for _ in 0..20 {
+        let of_it = name.to_owned();
+        let threads = task::spawn_blocking(move || process::threads_named(&of_it));
+        match threads.await {
+            Ok(0) | Err(_) => return 0,
+            Ok(_) => time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    process::threads_named(name)
+}
+
+/// How long the name of a thread may be, in bytes (prctl(2), `PR_SET_NAME`).
+const THREAD_NAME: usize = 15;
 
 /// How long requests have to notice that they are cut off.
 const CUT: Duration = Duration::from_secs(1);
 
 /// How long an app has for its shutdown hooks, and its runtime's threads to end.
 const STOP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_named_after_plugin_and_generation() {
+        assert_eq!(thread_name("shop", 7), "shop.g7");
+        assert_eq!(
+            thread_name("a-plugin-of-a-long-name", 1234),
+            "a-plugin-.g1234"
+        );
+        assert_eq!(thread_name("abcdefghijkl", 1), "abcdefghijkl.g1");
+    }
+}

@@ -1,26 +1,35 @@
-//! One load of a library, from its bytes to a started app: examine, stage, open, init.
+//! One load of a library, from its bytes to a started app: examine, stage, open, (drain, hand
+//! over,) init.
 
 use std::{
+    error::Error,
     io,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use plugin_api::{
-    host::{App, Init, InitError},
+    host::{App, HandoverError, Init, InitError, Paused, Plugin},
     manifest::Manifest,
 };
+use serde::{Serialize, Serializer};
 use tokio::{sync::oneshot, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    generation::Generation,
+    budget::{Budget, BudgetError},
+    faults::Faults,
+    generation::{Generation, thread_name},
     library::{self, OpenError},
     manifest::{self, ManifestError},
-    quarantine::{PanicLimit, Quarantine},
-    store::{Snapshot, Store, StoreError},
+    quarantine::PanicLimit,
+    store::{Hash, Snapshot, Store, StoreError},
 };
 use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
 
@@ -33,6 +42,16 @@ pub struct Candidate {
     pub manifest: Manifest,
     /// The bytes of the library, which are what is loaded: nobody can change them any more.
     pub snapshot: Snapshot,
+    /// How long reading and checking them took.
+    pub read: Duration,
+}
+
+impl Candidate {
+    /// The library's content.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.snapshot.hash()
+    }
 }
 
 /// Reads the library at `path` and checks what can be checked without running it.
@@ -42,6 +61,7 @@ pub struct Candidate {
 /// When it cannot be read, is no whole library, or is one that this host does not load.
 pub async fn examine(path: PathBuf) -> Result<Candidate, LoadError> {
     let examine = move || {
+        let began = Instant::now();
         let snapshot = Snapshot::read(&path)?;
         let manifest = manifest::read_bytes(snapshot.bytes())?;
         manifest::accept(&manifest)?;
@@ -49,6 +69,7 @@ pub async fn examine(path: PathBuf) -> Result<Candidate, LoadError> {
             path,
             manifest,
             snapshot,
+            read: began.elapsed(),
         })
     };
     task::spawn_blocking(examine)
@@ -56,17 +77,23 @@ pub async fn examine(path: PathBuf) -> Result<Candidate, LoadError> {
         .unwrap_or_else(|error| Err(LoadError::Thread(error.into())))
 }
 
-/// How to start an app.
-#[derive(Clone, Debug)]
-pub struct Start {
+/// What to start, and how.
+#[derive(Debug)]
+pub struct Order {
     /// The app's name.
     pub name: &'static str,
     /// Where it is mounted first of all.
     pub mount: Arc<str>,
+    /// What the operator tells it, as a JSON object.
+    pub config: Option<Arc<str>>,
     /// Which load of the app this will be.
     pub generation: u64,
-    /// How long its start may take.
-    pub timeout: Duration,
+    /// What serves now.
+    pub serving: Option<Arc<Generation>>,
+    /// How long the start may take.
+    pub init_timeout: Duration,
+    /// How long requests may wait for a handover.
+    pub handover_timeout: Duration,
     /// How many threads its runtime has.
     pub worker_threads: u32,
     /// How often it may panic.
@@ -75,59 +102,197 @@ pub struct Start {
     pub filter: Filter,
 }
 
-/// Stages the candidate, opens the copy, and starts the app, on a thread of its own: the author's
-/// code may block it.
-///
-/// # Errors
-///
-/// When one of these fails, or the start takes too long. A start that hangs is left behind with its
-/// thread.
-pub async fn start(
-    candidate: Candidate,
-    store: Arc<Store>,
-    start: Start,
-) -> Result<Generation, LoadError> {
-    let (sender, started) = oneshot::channel();
-    let timeout = start.timeout;
-    let run = move || {
-        // Nobody waits any more when the start took too long.
-        if let Err(Ok(late)) = sender.send(start_blocking(candidate, &store, &start)) {
-            late.app.stop(Duration::ZERO);
+/// A generation that has started, and is to be published.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The generation.
+    pub generation: Generation,
+    /// How long each step took.
+    pub took: Took,
+    /// Keeps requests out of the generation before, whose state this one has. To be dropped after
+    /// that one was closed.
+    pub paused: Option<Paused>,
+}
+
+/// Where a load is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Its private copy is written.
+    Stage,
+    /// The dynamic linker and the gate look at it.
+    Open,
+    /// The last requests in the generation before come to their end, new ones wait.
+    Drain,
+    /// The generation before gives its state.
+    HandOver,
+    /// The app starts.
+    Init,
+}
+
+impl Step {
+    const ALL: [Self; 5] = [
+        Self::Stage,
+        Self::Open,
+        Self::Drain,
+        Self::HandOver,
+        Self::Init,
+    ];
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Open => "open",
+            Self::Drain => "drain",
+            Self::HandOver => "hand over",
+            Self::Init => "init",
         }
-    };
-    thread::Builder::new()
-        .name("loader".to_owned())
-        .spawn(run)
-        .map_err(LoadError::Thread)?;
-    // A start that waits for something is ended by the plugin's runtime, so that nothing of it is
-    // left behind.
-    match time::timeout(timeout.saturating_add(GRACE), started).await {
-        Ok(Ok(started)) => started,
-        Ok(Err(_)) => Err(LoadError::Thread(io::Error::other("the loader panicked"))),
-        Err(_) => Err(LoadError::Hangs(timeout)),
     }
 }
 
-fn start_blocking(
-    candidate: Candidate,
-    store: &Store,
-    start: &Start,
-) -> Result<Generation, LoadError> {
-    let Candidate {
-        manifest, snapshot, ..
-    } = candidate;
-    let copy = store.stage(&snapshot, start.name, start.generation)?;
-    let quarantine = Arc::new(Quarantine::new(start.panic_limit));
-    let app = open(&copy, start, Arc::clone(&quarantine))?;
-    Ok(Generation {
-        name: start.name,
-        number: start.generation,
-        max_level: max_level(&manifest),
-        version: manifest.version,
-        hash: snapshot.hash(),
-        app,
-        quarantine,
-        cut: CancellationToken::new(),
+/// Where a load is, for whoever wants to know.
+#[derive(Debug)]
+pub struct Progress(AtomicU8);
+
+impl Progress {
+    /// At the first step.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(AtomicU8::new(Step::Stage as u8))
+    }
+
+    /// The step that it is at.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        Step::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+
+    fn at(&self, step: Step) {
+        self.0.store(step as u8, Ordering::Relaxed);
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How long each step of a load took, in milliseconds when written out.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Took {
+    /// To read the library and check its manifest.
+    #[serde(serialize_with = "as_ms")]
+    pub read: Duration,
+    /// To write the private copy.
+    #[serde(serialize_with = "as_ms")]
+    pub stage: Duration,
+    /// To open it.
+    #[serde(serialize_with = "as_ms")]
+    pub open: Duration,
+    /// Until the last request had left the generation before, while new ones waited.
+    #[serde(serialize_with = "as_ms")]
+    pub drain: Duration,
+    /// Until the generation before had given its state.
+    #[serde(serialize_with = "as_ms")]
+    pub hand_over: Duration,
+    /// Until the app had started.
+    #[serde(serialize_with = "as_ms")]
+    pub init: Duration,
+    /// To send requests to it.
+    #[serde(serialize_with = "as_ms")]
+    pub swap: Duration,
+}
+
+impl Took {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.read + self.stage + self.open + self.drain + self.hand_over + self.init + self.swap
+    }
+}
+
+/// Milliseconds, to the microsecond.
+///
+/// # Errors
+///
+/// When the serializer's are.
+pub(super) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_micros() as f64 / 1e3)
+}
+
+/// Loads the candidate: stages it, opens the copy, and starts the app, with the state of the
+/// generation that serves, if that hands it over.
+///
+/// What may block runs on threads of its own.
+///
+/// # Errors
+///
+/// When one of the steps fails, or takes too long. What serves goes on serving then, with its
+/// state. A start that hangs is left behind with its thread.
+pub async fn load(
+    candidate: Arc<Candidate>,
+    order: Arc<Order>,
+    store: Arc<Store>,
+    budget: Arc<Budget>,
+    progress: Arc<Progress>,
+) -> Result<Loaded, LoadError> {
+    let mut took = Took {
+        read: candidate.read,
+        ..Took::default()
+    };
+    let opened = on_thread(&order, order.init_timeout, {
+        let (candidate, order, progress) = (
+            Arc::clone(&candidate),
+            Arc::clone(&order),
+            Arc::clone(&progress),
+        );
+        move || open(&candidate, &order, &store, &budget, &progress)
+    });
+    let (plugin, copy);
+    (plugin, copy, (took.stage, took.open)) = opened.await??;
+
+    let mut limit = order.init_timeout;
+    let mut handed = None;
+    if let Some(serving) = order
+        .serving
+        .as_ref()
+        .filter(|serving| serving.app.hands_over())
+    {
+        let began = Instant::now();
+        handed = Some(take_state(serving, &order, &progress, &mut took).await?);
+        // Requests wait for the start, too.
+        let left = order.handover_timeout.saturating_sub(began.elapsed());
+        limit = limit.min(left.max(Duration::from_millis(1)));
+    }
+
+    progress.at(Step::Init);
+    let began = Instant::now();
+    let (paused, state) = handed.unzip();
+    let faults = Arc::new(Faults::new(order.panic_limit));
+    let started = on_thread(&order, limit, {
+        let (order, faults) = (Arc::clone(&order), Arc::clone(&faults));
+        move || init(plugin, &order, limit, state.as_deref(), faults)
+    });
+    let app = started.await??;
+    took.init = began.elapsed();
+    Ok(Loaded {
+        generation: Generation {
+            name: order.name,
+            number: order.generation,
+            version: candidate.manifest.version.clone(),
+            max_level: max_level(&candidate.manifest),
+            hash: candidate.hash(),
+            copy,
+            app,
+            faults,
+            since: SystemTime::now(),
+            cut: CancellationToken::new(),
+        },
+        took,
+        paused,
     })
 }
 
@@ -144,24 +309,121 @@ fn max_level(manifest: &Manifest) -> Option<String> {
     (!lower.is_empty()).then(|| lower.join(","))
 }
 
-fn open(copy: &Path, start: &Start, quarantine: Arc<Quarantine>) -> Result<Arc<App>, LoadError> {
-    let plugin = library::open(copy)?;
-    start.filter.follow(move |level| plugin.set_level(level));
+type Opened = (Plugin, PathBuf, (Duration, Duration));
+
+fn open(
+    candidate: &Candidate,
+    order: &Order,
+    store: &Store,
+    budget: &Budget,
+    progress: &Progress,
+) -> Result<Opened, LoadError> {
+    budget.take()?;
+    let began = Instant::now();
+    let copy = store.stage(&candidate.snapshot, order.name, order.generation)?;
+    let staged = began.elapsed();
+    progress.at(Step::Open);
+    let plugin = library::open(&copy)?;
+    order.filter.follow(move |level| plugin.set_level(level));
+    Ok((plugin, copy, (staged, began.elapsed() - staged)))
+}
+
+/// Empties the app that serves, while new requests for it wait, and takes its state.
+async fn take_state(
+    serving: &Arc<Generation>,
+    order: &Arc<Order>,
+    progress: &Progress,
+    took: &mut Took,
+) -> Result<(Paused, Bytes), LoadError> {
+    let began = Instant::now();
+    let timeout = order.handover_timeout;
+    // It is closed when its library was removed meanwhile.
+    let paused = serving.app.pause().ok_or(LoadError::Closed)?;
+    progress.at(Step::Drain);
+    time::timeout(timeout, serving.app.drained())
+        .await
+        .map_err(|_| LoadError::Busy {
+            in_flight: serving.app.in_flight(),
+            timeout,
+        })?;
+    took.drain = began.elapsed();
+
+    progress.at(Step::HandOver);
+    let app = Arc::clone(&serving.app);
+    let left = timeout.saturating_sub(took.drain);
+    let state = on_thread(order, left, move || app.hand_over(left)).await?;
+    took.hand_over = began.elapsed() - took.drain;
+    Ok((paused, state?))
+}
+
+fn init(
+    plugin: Plugin,
+    order: &Order,
+    timeout: Duration,
+    state: Option<&[u8]>,
+    faults: Arc<Faults>,
+) -> Result<Arc<App>, LoadError> {
     let origin = Origin {
-        plugin: start.name,
-        generation: start.generation,
+        plugin: order.name,
+        generation: order.generation,
     };
-    let bridge = Bridge::new(origin, quarantine);
     let init = Init {
-        name: start.name,
-        mount: &start.mount,
-        config: None,
-        previous_state: None,
-        generation: start.generation,
-        timeout: start.timeout,
-        worker_threads: start.worker_threads,
+        name: order.name,
+        mount: &order.mount,
+        config: order.config.as_deref(),
+        previous_state: state,
+        thread_name: &thread_name(order.name, order.generation),
+        generation: order.generation,
+        timeout,
+        worker_threads: order.worker_threads,
     };
-    Ok(plugin.init(bridge, &init)?)
+    Ok(plugin.init(Bridge::new(origin, faults), &init)?)
+}
+
+/// Runs what may block on a thread of the generation's own: the author's code, which may also start
+/// threads, and these get its name. A thread that is not done in time is left behind.
+async fn on_thread<T: Late + Send + 'static>(
+    order: &Order,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    let (sender, done) = oneshot::channel();
+    let run = move || {
+        // Nobody waits any more when it took too long.
+        if let Err(late) = sender.send(work()) {
+            late.discard();
+        }
+    };
+    thread::Builder::new()
+        .name(thread_name(order.name, order.generation))
+        .spawn(run)
+        .map_err(LoadError::Thread)?;
+    // What can be ended is ended by the plugin's runtime, so that nothing of it is left behind.
+    let done = time::timeout(limit.saturating_add(GRACE), done)
+        .await
+        .map_err(|_| LoadError::Hangs(limit))?;
+    done.map_err(|_| LoadError::Thread(io::Error::other("it panicked")))
+}
+
+/// A result that comes after nobody waits for it.
+trait Late {
+    fn discard(self);
+}
+
+impl Late for Result<Arc<App>, LoadError> {
+    fn discard(self) {
+        if let Ok(app) = self {
+            app.stop(Duration::ZERO);
+        }
+    }
+}
+
+impl Late for Result<Opened, LoadError> {
+    fn discard(self) {}
+}
+
+impl Late for Result<Bytes, HandoverError> {
+    fn discard(self) {}
 }
 
 /// How much longer than its time a start may take to notice that the time is over.
@@ -171,6 +433,27 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
+    /// This process cannot load any more.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The generation before, whose state it was to start with, did not get empty.
+    #[error(
+        "{in_flight} requests in the version before did not end within {}, expected it to be empty for the handover; \
+         see --handover-timeout",
+        humantime::format_duration(*timeout)
+    )]
+    Busy {
+        /// How many requests.
+        in_flight: u64,
+        /// How long they had.
+        timeout: Duration,
+    },
+    /// The generation before, whose state it was to start with, was stopped.
+    #[error("the version before was stopped before it handed over")]
+    Closed,
+    /// The generation before did not hand over.
+    #[error("the version before did not hand its state over: {0}")]
+    Handover(#[from] HandoverError),
     /// Its start did not return.
     #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
     Hangs(Duration),
@@ -182,7 +465,7 @@ pub enum LoadError {
     Manifest(#[from] ManifestError),
     /// Another app is mounted where it would be.
     #[error(
-        "its mount {mount} is taken by the plugin {by}; give one of them another by --mount /PATH={plugin}"
+        "its mount {mount} is taken by {by}; give one of them another by --mount /PATH={plugin}"
     )]
     Mount {
         /// The plugin.
@@ -207,7 +490,7 @@ pub enum LoadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There was no thread for it.
-    #[error("there is no thread to load it on")]
+    #[error("the thread that loads it failed")]
     Thread(#[source] io::Error),
 }
 
@@ -219,6 +502,8 @@ impl LoadError {
             Self::Store(
                 StoreError::Changed { .. } | StoreError::NotFile { .. } | StoreError::Read { .. },
             ) => "read",
+            Self::Budget(_) => "budget",
+            Self::Busy { .. } | Self::Closed | Self::Handover(_) => "handover",
             Self::Store(_) => "stage",
             Self::Manifest(_) => "manifest",
             Self::Mount { .. } | Self::Name { .. } => "mount",
@@ -243,4 +528,16 @@ impl LoadError {
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// An error and its sources in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
 }

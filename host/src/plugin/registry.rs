@@ -53,14 +53,6 @@ impl Registry {
         self.routes.store(Arc::new(Routes::of(&apps)));
         before?.serving
     }
-
-    /// The app that has `mount`.
-    pub fn mounted(&self, mount: &str) -> Option<&'static str> {
-        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        apps.iter()
-            .find(|(_, app)| app.mounts.iter().any(|other| **other == *mount))
-            .map(|(&name, _)| name)
-    }
 }
 
 /// From paths to apps.
@@ -161,6 +153,5 @@ mod tests {
         assert!(registry.routes().find("/shopping").is_none());
         registry.remove("/shop");
         assert!(registry.routes().find("/shop").is_none());
-        assert_eq!(registry.mounted("/shop"), None);
     }
 }

@@ -110,6 +110,12 @@ impl Store {
         Ok(path)
     }
 
+    /// Where the copies are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Removes the folder with all copies. For the end of the process: libraries that are still
     /// mapped go on working, but a backtrace through them has no names any more. That is why
     /// dropping a store removes nothing.

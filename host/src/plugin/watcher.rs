@@ -32,6 +32,8 @@ pub struct WatchOptions {
     pub quiet: Duration,
     /// How long at most until the folder is looked at again when no event says so.
     pub rescan: Duration,
+    /// Whether to ask the system for events: some file systems have none, and do not say so.
+    pub events: bool,
 }
 
 impl Default for WatchOptions {
@@ -39,6 +41,7 @@ impl Default for WatchOptions {
         Self {
             quiet: Duration::from_millis(75),
             rescan: Duration::from_secs(2),
+            events: true,
         }
     }
 }
@@ -70,7 +73,7 @@ impl Watcher {
         let scan = Scan::new(options.quiet);
         Self {
             options,
-            folder: Folder::new(folder),
+            folder: Folder::new(folder, options.events),
             scan,
             changes,
             retries,
@@ -130,6 +133,8 @@ impl Watcher {
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
+    /// Whether events are wanted.
+    events: bool,
     /// Notified when something may have happened in it.
     poked: Arc<Notify>,
     /// Which folder `watch` is for: another one may take its place under the same path.
@@ -144,9 +149,10 @@ struct Folder {
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl Folder {
-    fn new(path: PathBuf) -> Self {
+    fn new(path: PathBuf, events: bool) -> Self {
         Self {
             path,
+            events,
             poked: Arc::default(),
             identity: None,
             watch: None,
@@ -193,6 +199,7 @@ impl Folder {
             self.identity = found.as_ref().ok().copied();
             self.watch = self
                 .identity
+                .filter(|_| self.events)
                 .and_then(|_| watch(&self.path, Arc::clone(&self.poked)));
         }
         found?;
@@ -311,6 +318,7 @@ mod tests {
             let options = WatchOptions {
                 quiet: Duration::from_millis(30),
                 rescan,
+                events: true,
             };
             tokio::spawn(Watcher::new(folder, options, changes, retried).run());
             Self {
@@ -431,7 +439,7 @@ mod tests {
     fn a_new_folder_of_the_same_path_gets_a_watch_and_a_missing_one_none() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("plugins");
-        let mut folder = Folder::new(path.clone());
+        let mut folder = Folder::new(path.clone(), true);
         assert_eq!(folder.look(), Some(Listing::new()));
         assert!(folder.watch.is_none() && folder.trouble.is_some());
         for _ in 0..3 {
@@ -452,7 +460,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_read_keeps_its_plugins() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(Folder::new(file.path().to_owned()).look(), None);
+        assert_eq!(Folder::new(file.path().to_owned(), true).look(), None);
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Context {
     ///
     /// When a new version is about to take over, new requests wait, those in the app end, and then
     /// the hook is called, so that no update is lost. It gives a copy of the state: when the new
-    /// version does not start, this one goes on with its own. The hook may be a function or an
-    /// async one, and give bytes or text or a `Result` of them; an error, a panic, or taking longer
+    /// version does not start, this one goes on with its own. The hook gives bytes or text, a
+    /// `Result` of them, or a future of either; an error, a panic, or taking longer
     /// than the server's `--handover-timeout` keeps this version serving.
     ///
     /// Both versions have to understand the bytes, so they should begin with the version of their

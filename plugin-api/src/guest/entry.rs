@@ -22,8 +22,8 @@ use super::{
 use crate::{
     BoxError, Level,
     abi::{
-        self, CallContext, CallSlot, HandOver, HandedOver, Init, Initialized, Plugin, Request, Stop,
-        Stopped, poll,
+        self, CallContext, CallSlot, HandOver, HandedOver, Init, Initialized, Plugin, Request,
+        Stop, Stopped, poll,
         v1::{Root, RootRef},
     },
     crossing::Guard,
@@ -121,10 +121,7 @@ unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
     let text = |slice: abi::Slice| unsafe { slice.text() }.unwrap_or_default().to_owned();
     // SAFETY: the caller says so.
     let bytes = |slice: abi::Slice| unsafe { slice.some_bytes() }.map(<[u8]>::to_vec);
-    let runtime = Runtime::new(
-        &text(init.thread_name),
-        init.worker_threads.max(1) as usize,
-    )?;
+    let runtime = Runtime::new(&text(init.thread_name), init.worker_threads.max(1) as usize)?;
     let context = Context::new(Facts {
         name: text(init.name),
         mount: text(init.mount),

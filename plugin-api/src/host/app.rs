@@ -28,6 +28,8 @@ pub struct App {
     entered: AtomicU64,
     /// How many of them have left.
     left: AtomicU64,
+    /// How many of them were counted once more than they are requests.
+    again: AtomicU64,
     stopped: AtomicBool,
     /// Notified when the last request has left, and when the gate opens again or closes for good.
     changed: Notify,
@@ -59,6 +61,7 @@ impl App {
             gate: AtomicU8::new(OPEN),
             entered: AtomicU64::new(0),
             left: AtomicU64::new(0),
+            again: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -82,7 +85,8 @@ impl App {
     /// How many requests were let in, ever.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.entered.load(Ordering::SeqCst)
+        let again = self.again.load(Ordering::SeqCst);
+        self.entered.load(Ordering::SeqCst) - again
     }
 
     /// How many requests are in the app.
@@ -146,8 +150,7 @@ impl App {
             message: OwnedBytes::EMPTY,
         };
         // SAFETY: the app is not dropped while something is in it.
-        let failed =
-            unsafe { (self.plugin.hand_over)(self.app, &raw const ask, &raw mut answer) };
+        let failed = unsafe { (self.plugin.hand_over)(self.app, &raw const ask, &raw mut answer) };
         if failed == 0 {
             return Ok(answer.state.into());
         }
@@ -217,12 +220,11 @@ impl InFlight {
     pub fn app(&self) -> &App {
         &self.0
     }
-}
 
-impl InFlight {
     /// The same request, counted once more: for what outlives its response.
     pub(super) fn again(&self) -> Self {
-        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.0.again.fetch_add(1, Ordering::SeqCst);
+        self.0.entered.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(&self.0))
     }
 }

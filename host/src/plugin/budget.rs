@@ -1,0 +1,121 @@
+//! How many more libraries this process can load.
+//!
+//! Libraries are never unloaded, and each one that was loaded keeps some of what the process has
+//! only so much of. The first to run out is pthread keys: the load after the last one would abort
+//! the process, and nothing could catch that. So a load is refused while there are still some left.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use plugin_api::host::thread_keys_left;
+
+use super::process;
+
+/// Counts loads, and says when it is enough.
+#[derive(Debug)]
+pub struct Budget {
+    keys_at_start: usize,
+    loads: AtomicUsize,
+}
+
+impl Budget {
+    /// For a process that has loaded nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            keys_at_start: thread_keys_left(),
+            loads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes one load out of the budget.
+    ///
+    /// # Errors
+    ///
+    /// When it is used up.
+    pub fn take(&self) -> Result<(), BudgetError> {
+        let loads = self.loads();
+        if self.left() == 0 {
+            return Err(BudgetError {
+                loads,
+                keys: thread_keys_left(),
+                maps: process::maps(),
+            });
+        }
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many libraries were loaded, or tried to.
+    #[must_use]
+    pub fn loads(&self) -> usize {
+        self.loads.load(Ordering::Relaxed)
+    }
+
+    /// About how many more can be.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        let keys = thread_keys_left();
+        let by_keys = loads_left(self.keys_at_start, keys, self.loads());
+        let maps = process::max_maps().map(|limit| limit.saturating_sub(process::maps()));
+        let by_maps = maps.map_or(usize::MAX, |maps| maps.saturating_sub(MAPS_KEPT) / MAPS);
+        by_keys.min(by_maps)
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A load takes as many keys as loads took on average, and at least one.
+fn loads_left(keys_at_start: usize, keys: usize, loads: usize) -> usize {
+    let taken = keys_at_start.saturating_sub(keys);
+    let each = taken.div_ceil(loads.max(1)).max(1);
+    keys.saturating_sub(KEYS_KEPT) / each
+}
+
+/// The budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this process has loaded {loads} libraries, which are never unloaded, and has {keys} thread-local keys and {maps} maps; \
+     restart the host to load more"
+)]
+pub struct BudgetError {
+    loads: usize,
+    keys: usize,
+    maps: usize,
+}
+
+/// How many keys are not for loads: libraries that are loaded may still take some.
+const KEYS_KEPT: usize = 24;
+
+/// About how many maps a library takes.
+const MAPS: usize = 8;
+
+/// How many maps are not for loads: memory and threads need some.
+const MAPS_KEPT: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_loads_took_is_what_they_will_take() {
+        assert_eq!(loads_left(1000, 1000, 0), 976);
+        assert_eq!(loads_left(1000, 990, 10), 966);
+        assert_eq!(loads_left(1000, 980, 10), 478);
+        assert_eq!(loads_left(1000, 24, 976), 0);
+        // Keys may also be taken and given back by others.
+        assert_eq!(loads_left(1000, 1010, 10), 986);
+    }
+
+    #[test]
+    fn a_fresh_process_can_load_hundreds() {
+        let budget = Budget::new();
+        let left = budget.left();
+        assert!((500..1024).contains(&left), "{left}");
+        assert_eq!(budget.take(), Ok(()));
+        assert_eq!(budget.loads(), 1);
+    }
+}

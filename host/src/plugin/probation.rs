@@ -1,0 +1,99 @@
+//! Whether a new generation is worse than the one before it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{self, Instant};
+
+use super::generation::Generation;
+
+/// What a new generation must not do, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it is watched.
+    pub time: Duration,
+    /// How many failures are too many.
+    pub failures: u64,
+    /// What part of the requests these must be besides, in percent.
+    pub percent: u64,
+}
+
+/// What came of a probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is no worse.
+    Passed,
+    /// It failed too often.
+    Failed {
+        /// Responses of status 5xx, or panics: whichever were more.
+        failures: u64,
+        /// The requests that it got.
+        requests: u64,
+    },
+}
+
+/// Watches `new` until its time is over, or it turns out worse than `old` was.
+pub async fn watch(new: Arc<Generation>, old: Arc<Generation>, terms: Terms) -> Verdict {
+    let end = Instant::now() + terms.time;
+    while Instant::now() < end {
+        time::sleep(BETWEEN_LOOKS.min(terms.time)).await;
+        let (is, was) = (Record::of(&new), Record::of(&old));
+        if is.is_bad(terms) && !was.is_bad(terms) {
+            return Verdict::Failed {
+                failures: is.failures,
+                requests: is.requests,
+            };
+        }
+    }
+    Verdict::Passed
+}
+
+/// What a generation did so far.
+#[derive(Clone, Copy)]
+struct Record {
+    failures: u64,
+    requests: u64,
+}
+
+impl Record {
+    fn of(generation: &Generation) -> Self {
+        let faults = &generation.faults;
+        Self {
+            // A panic in a request is also a response of 500.
+            failures: faults.errors().max(faults.panics()),
+            requests: generation.app.requests(),
+        }
+    }
+
+    fn is_bad(self, terms: Terms) -> bool {
+        self.failures >= terms.failures
+            && self.failures.saturating_mul(100) >= terms.percent.saturating_mul(self.requests)
+    }
+}
+
+/// How often to look.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_failures_are_bad_unless_they_are_a_small_part() {
+        let terms = Terms {
+            time: Duration::ZERO,
+            failures: 5,
+            percent: 10,
+        };
+        for (failures, requests, expected) in [
+            (4, 4, false),
+            (5, 5, true),
+            (5, 50, true),
+            (5, 51, false),
+            (1_000, 9_000, true),
+            // Of a task in the background.
+            (5, 0, true),
+        ] {
+            assert_eq!(Record { failures, requests }.is_bad(terms), expected);
+        }
+    }
+}

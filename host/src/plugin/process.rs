@@ -1,0 +1,179 @@
+//! What this process has, as the system tells it: threads, files, maps, and the memory behind the
+//! copies of libraries.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+/// What the whole process has.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Process {
+    /// How many threads there are.
+    pub threads: usize,
+    /// How many files are open.
+    pub files: usize,
+    /// How many areas of memory are mapped.
+    pub maps: usize,
+    /// How much memory is anonymous, in bytes: what no file backs.
+    pub anonymous_bytes: u64,
+}
+
+impl Process {
+    /// As it is now. What the system does not tell is 0.
+    #[must_use]
+    pub fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self {
+            threads: count("/proc/self/task"),
+            files: count("/proc/self/fd"),
+            maps: maps(),
+            anonymous_bytes: status
+                .lines()
+                .find_map(|line| kib(line, "RssAnon:"))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// How many areas of memory are mapped.
+#[must_use]
+pub fn maps() -> usize {
+    fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count())
+}
+
+/// How many areas of memory may be mapped.
+#[must_use]
+pub fn max_maps() -> Option<usize> {
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
+    limit.trim().parse().ok()
+}
+
+/// How many threads have this name.
+#[must_use]
+pub fn threads_named(name: &str) -> usize {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let names =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|other| other.trim_end() == name).count()
+}
+
+/// What one mapped library takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Its own memory: what it wrote to its data. In bytes.
+    pub anonymous_bytes: u64,
+    /// Its areas of memory.
+    pub maps: usize,
+}
+
+/// What each of the libraries that are mapped from `folder` takes.
+#[must_use]
+pub fn footprints(folder: &Path) -> HashMap<PathBuf, Footprint> {
+    let text = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    parse(&text, folder)
+}
+
+fn parse(smaps: &str, folder: &Path) -> HashMap<PathBuf, Footprint> {
+    let mut footprints: HashMap<PathBuf, Footprint> = HashMap::new();
+    // The library that the current area belongs to, and where it ends.
+    let mut current: Option<(PathBuf, &str)> = None;
+    for line in smaps.lines() {
+        if let Some((start, end, path)) = area(line) {
+            let before = current.take();
+            current = if path.starts_with('/') {
+                let path = PathBuf::from(path.trim_end_matches(" (deleted)"));
+                path.starts_with(folder).then_some((path, end))
+            } else {
+                // What is zero at the start lies behind the rest, with no name.
+                let continues = |(_, last): &(PathBuf, &str)| path.is_empty() && *last == start;
+                before.filter(continues).map(|(path, _)| (path, end))
+            };
+            if let Some((path, _)) = &current {
+                footprints.entry(path.clone()).or_default().maps += 1;
+            }
+        } else if let (Some((path, _)), Some(bytes)) = (&current, kib(line, "Anonymous:"))
+            && let Some(footprint) = footprints.get_mut(path)
+        {
+            footprint.anonymous_bytes += bytes;
+        }
+    }
+    footprints
+}
+
+/// Start, end and path of the area that a line begins, as proc_pid_smaps(5) has it.
+fn area(line: &str) -> Option<(&str, &str, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    // Permissions, offset, device, inode; then spaces.
+    let path = rest.splitn(5, ' ').nth(4).unwrap_or_default().trim_start();
+    Some((start, end, path))
+}
+
+fn kib(line: &str, key: &str) -> Option<u64> {
+    let number = line.strip_prefix(key)?.trim().strip_suffix(" kB")?;
+    number.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+fn count(folder: &str) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_librarys_areas_and_what_follows_them_are_its_own() {
+        let smaps = "\
+7f00-7f10 r-xp 00000000 08:01 42                         /s/shop.g1.abc.so
+Rss:                 100 kB
+Anonymous:             0 kB
+7f10-7f20 rw-p 00010000 08:01 42                         /s/shop.g1.abc.so
+Anonymous:             8 kB
+7f20-7f30 rw-p 00000000 00:00 0 
+Anonymous:             4 kB
+7f40-7f50 rw-p 00000000 00:00 0 
+Anonymous:            64 kB
+7f50-7f60 r-xp 00000000 08:01 43                         /usr/lib/libc.so.6
+Anonymous:            16 kB
+7f60-7f70 r-xp 00000000 08:01 44                         /s/shop.g2.abc.so (deleted)
+Anonymous:            12 kB
+";
+        let footprints = parse(smaps, Path::new("/s"));
+        let of = |path: &str| footprints[Path::new(path)];
+        let footprint = |kib: u64, maps| Footprint {
+            anonymous_bytes: kib << 10,
+            maps,
+        };
+        assert_eq!(of("/s/shop.g1.abc.so"), footprint(12, 3));
+        assert_eq!(of("/s/shop.g2.abc.so"), footprint(12, 1));
+        assert_eq!(footprints.len(), 2);
+    }
+
+    #[test]
+    fn the_process_has_threads_files_and_memory() {
+        let Process {
+            threads,
+            files,
+            maps,
+            anonymous_bytes,
+        } = Process::now();
+        assert!(threads >= 1 && files >= 3 && maps > 10 && anonymous_bytes > 4096);
+        let name = "a-thread-here";
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || {
+            ready.send(()).unwrap();
+            let _ = stopped.recv();
+        });
+        is_ready.recv().unwrap();
+        assert_eq!(threads_named(name), 1);
+        drop(stop);
+        thread.unwrap().join().unwrap();
+    }
+}

@@ -1,0 +1,342 @@
+//! What becomes of a library that an app wants: load, swap, probation, and the end of the
+//! generation before.
+
+use std::{
+    error::Error,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, error, info};
+
+use super::{App, AskError, Done, Reloader, Reply, Retiring, State, Wanted, Why, control::tell};
+use crate::plugin::{
+    generation::{self, Generation},
+    load::{self, LoadError, Loaded, Order, Progress},
+    probation::{self, Verdict},
+    report::{Failure, Proof},
+    store::Hash,
+};
+
+impl Reloader {
+    /// Resting or Probation → Loading.
+    pub(super) fn start(&mut self, name: &'static str, wanted: Wanted) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        let number = self.loads.entry(name).or_default();
+        *number += 1;
+        let table = self.options.apps.iter().find(|app| app.name == name);
+        let order = Order {
+            name,
+            mount: wanted.mounts.first().cloned().unwrap_or_else(|| "/".into()),
+            config: table.and_then(|app| app.config.as_deref().map(Arc::from)),
+            generation: *number,
+            serving: app.serving.clone(),
+            init_timeout: self.options.init_timeout,
+            handover_timeout: self.options.handover_timeout,
+            worker_threads: self.options.worker_threads,
+            panic_limit: self.options.panic_limit,
+            filter: self.filter.clone(),
+        };
+        let hash = wanted.candidate.hash();
+        debug!(plugin = name, generation = *number, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
+
+        let (candidate, progress) = (Arc::clone(&wanted.candidate), Arc::new(Progress::new()));
+        let loading = State::Loading {
+            wanted,
+            progress: Arc::clone(&progress),
+            next: None,
+        };
+        // Something newer comes: there is no going back to what was before the one that serves.
+        if let State::Probation { kept: Some(kept) } = std::mem::replace(&mut app.state, loading) {
+            self.retire(kept, self.options.graceful_timeout, None);
+        }
+        let (store, budget) = (Arc::clone(&self.store), Arc::clone(&self.budget));
+        self.tasks.spawn(async move {
+            let loaded = load::load(candidate, Arc::new(order), store, budget, progress).await;
+            let loaded = Box::new(loaded);
+            Done::Loaded { name, hash, loaded }
+        });
+    }
+
+    /// Loading → Probation or Resting.
+    pub(super) fn loaded(
+        &mut self,
+        name: &'static str,
+        hash: Hash,
+        loaded: Result<Loaded, LoadError>,
+    ) {
+        let is_it = |app: &&mut App| matches!(&app.state, State::Loading { wanted, .. } if wanted.candidate.hash() == hash);
+        let Some(app) = self.apps.get_mut(name).filter(is_it) else {
+            // The library went away meanwhile.
+            if let Ok(loaded) = loaded {
+                self.retire(
+                    Arc::new(loaded.generation),
+                    self.options.graceful_timeout,
+                    None,
+                );
+            }
+            return;
+        };
+        let State::Loading { wanted, next, .. } = std::mem::replace(&mut app.state, State::Resting)
+        else {
+            return;
+        };
+        match loaded {
+            Ok(loaded) => self.swap(name, wanted, loaded),
+            Err(error) => {
+                self.failed(name, &wanted.candidate.path, Some(hash), &error);
+                tell(wanted.reply, Err(AskError::Failed(error)));
+            }
+        }
+        if let Some(next) = next {
+            self.want(name, next);
+        }
+    }
+
+    /// The new generation gets the requests from here on.
+    fn swap(&mut self, name: &'static str, wanted: Wanted, loaded: Loaded) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        let Loaded {
+            generation,
+            mut took,
+            paused,
+        } = loaded;
+        let generation = Arc::new(generation);
+        app.mounts.clone_from(&wanted.mounts);
+        let began = Instant::now();
+        app.serving = Some(Arc::clone(&generation));
+        let before =
+            self.registry
+                .publish(name, wanted.mounts.clone(), Some(Arc::clone(&generation)));
+        took.swap = began.elapsed();
+
+        app.last_error = None;
+        app.rejected = before
+            .as_ref()
+            .filter(|_| wanted.why == Why::Rollback)
+            .map(|before| before.hash);
+        if let Some(before) = before
+            .as_ref()
+            .filter(|before| before.hash != generation.hash)
+        {
+            app.previous = Some(before.copy.clone());
+        }
+        info!(
+            plugin = name,
+            version = generation.version,
+            generation = generation.number,
+            replaces = before.as_ref().map(|before| before.number),
+            hash = generation.hash.short(),
+            mount = app.mounts.join(","),
+            max_level = generation.max_level,
+            file = %wanted.candidate.path.display(),
+            took = ?took.total(),
+            "{}", if wanted.why == Why::Rollback { "Rolled back" } else { "Loaded" }
+        );
+
+        let proof = Proof {
+            name,
+            old_generation: before.as_ref().map(|before| before.number),
+            new_generation: generation.number,
+            version: generation.version.clone(),
+            hash: generation.hash.to_string(),
+            took,
+            in_flight_at_swap: before.as_ref().map_or(0, |before| before.app.in_flight()),
+            drained: None,
+            failed: 0,
+        };
+        let asked = wanted.reply.map(|reply| (reply, proof));
+        match before {
+            Some(before) if wanted.why != Why::Rollback && self.options.probation.is_some() => {
+                // After a handover its state is old.
+                let kept = paused.is_none().then(|| Arc::clone(&before));
+                self.watch(name, &generation, Arc::clone(&before), kept.clone());
+                match kept {
+                    None => self.retire(before, self.options.graceful_timeout, asked),
+                    Some(_) => tell_proof(asked),
+                }
+            }
+            Some(before) => self.retire(before, self.options.graceful_timeout, asked),
+            None => tell_proof(asked),
+        }
+        // After the one before was closed, so that no request gets into it any more.
+        drop(paused);
+    }
+
+    fn watch(
+        &mut self,
+        name: &'static str,
+        new: &Arc<Generation>,
+        old: Arc<Generation>,
+        kept: Option<Arc<Generation>>,
+    ) {
+        let (Some(terms), Some(app)) = (self.options.probation, self.apps.get_mut(name)) else {
+            return;
+        };
+        app.state = State::Probation { kept };
+        let generation = Arc::clone(new);
+        self.tasks.spawn(async move {
+            let verdict = probation::watch(Arc::clone(&generation), old, terms).await;
+            Done::Judged {
+                generation,
+                verdict,
+            }
+        });
+    }
+
+    /// Probation → Resting, or Loading when the one before was not kept.
+    pub(super) fn judged(&mut self, generation: &Arc<Generation>, verdict: Verdict) {
+        let name = generation.name;
+        let is_it = |app: &&mut App| {
+            matches!(app.state, State::Probation { .. })
+                && app
+                    .serving
+                    .as_ref()
+                    .is_some_and(|serving| Arc::ptr_eq(serving, generation))
+        };
+        let Some(app) = self.apps.get_mut(name).filter(is_it) else {
+            // It was replaced meanwhile.
+            return;
+        };
+        let State::Probation { kept } = std::mem::replace(&mut app.state, State::Resting) else {
+            return;
+        };
+        match (verdict, kept) {
+            (Verdict::Passed, kept) => {
+                info!(
+                    plugin = name,
+                    generation = generation.number,
+                    "Passed its probation"
+                );
+                if let Some(kept) = kept {
+                    self.retire(kept, self.options.graceful_timeout, None);
+                }
+            }
+            (Verdict::Failed { failures, requests }, kept) => {
+                self.roll_back(generation, kept, failures, requests);
+            }
+        }
+    }
+
+    fn roll_back(
+        &mut self,
+        bad: &Arc<Generation>,
+        kept: Option<Arc<Generation>>,
+        failures: u64,
+        requests: u64,
+    ) {
+        let name = bad.name;
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        let back = kept.as_ref().map(|kept| kept.number);
+        error!(
+            plugin = name,
+            generation = bad.number,
+            hash = bad.hash.short(),
+            failures,
+            requests,
+            back,
+            file = %app.library.display(),
+            "Fails too often, rolling back; this library is not loaded again until it changes"
+        );
+        app.last_error = Some(Failure {
+            file: app.library.display().to_string(),
+            hash: Some(bad.hash.short()),
+            step: "probation",
+            error: format!("{failures} failures in {requests} requests, rolled back"),
+            at: std::time::SystemTime::now(),
+        });
+        app.rejected = Some(bad.hash);
+        match kept {
+            Some(kept) => {
+                app.serving = Some(Arc::clone(&kept));
+                // It is what served before, and is not to be rolled back from to what is bad.
+                app.previous = None;
+                self.registry.publish(name, app.mounts.clone(), Some(kept));
+                self.retire(Arc::clone(bad), self.options.graceful_timeout, None);
+            }
+            None => self.roll_back_to_copy(name, None),
+        }
+    }
+
+    /// Ends a generation that the registry does not name any more.
+    pub(super) fn retire(
+        &mut self,
+        generation: Arc<Generation>,
+        patience: Duration,
+        asked: Option<(Reply, Proof)>,
+    ) {
+        generation.app.close();
+        self.retiring.push(Retiring {
+            generation: Arc::clone(&generation),
+            since: Instant::now(),
+        });
+        self.retirements.spawn(async move {
+            let retired = Arc::clone(&generation).retire(patience).await;
+            Done::Retired {
+                generation,
+                retired,
+                asked,
+            }
+        });
+    }
+
+    pub(super) fn retired(
+        &mut self,
+        generation: &Arc<Generation>,
+        retired: generation::Retired,
+        asked: Option<(Reply, Proof)>,
+    ) {
+        self.retiring
+            .retain(|retiring| !Arc::ptr_eq(&retiring.generation, generation));
+        let copies = self.ended.entry(generation.name).or_default();
+        copies.insert(generation.copy.clone());
+        if let Some((reply, mut proof)) = asked {
+            proof.drained = Some(retired.drained);
+            proof.failed = retired.cut;
+            tell(Some(reply), Ok(proof));
+        }
+    }
+
+    /// Says why an app was not loaded: what serves, serves on.
+    pub(super) fn failed(
+        &mut self,
+        name: &'static str,
+        path: &Path,
+        hash: Option<Hash>,
+        error: &LoadError,
+    ) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        let failure = Failure::new(path, hash, error);
+        let serving = app.serving.as_ref().map(|serving| serving.number);
+        error!(
+            plugin = name,
+            file = failure.file,
+            hash = failure.hash,
+            step = failure.step,
+            error = error as &dyn Error,
+            serving,
+            "{}",
+            if serving.is_some() {
+                "Not loaded, the generation before serves on"
+            } else {
+                "Not loaded"
+            }
+        );
+        app.last_error = Some(failure);
+    }
+}
+
+fn tell_proof(asked: Option<(Reply, Proof)>) {
+    if let Some((reply, proof)) = asked {
+        tell(Some(reply), Ok(proof));
+    }
+}

@@ -1,0 +1,154 @@
+//! What an operator is told of the plugins: what there is, and what came of a load.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    load::{Took, as_ms},
+    process::{Footprint, Process},
+};
+
+/// All apps, and what their loads cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The apps, by name.
+    pub apps: Vec<AppReport>,
+    /// The libraries that cannot be apps because another has their name or mount, or because they
+    /// are none.
+    pub refused: Vec<Failure>,
+    /// How many libraries were loaded since the start.
+    pub loads: usize,
+    /// About how many more this process can load.
+    pub loads_left: usize,
+    /// What the whole process has.
+    pub process: Process,
+    /// Where the copies of libraries are.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// An app.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppReport {
+    /// Its name.
+    pub name: &'static str,
+    /// The plugin that it is.
+    pub plugin: &'static str,
+    /// The library in the plugins folder.
+    pub file: String,
+    /// Where it is mounted.
+    pub mounts: Vec<String>,
+    /// `serving`; `probation`: serving, and the generation before is kept; `loading` and a step;
+    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve.
+    pub state: String,
+    /// The generation that serves.
+    pub serving: Option<GenerationReport>,
+    /// Generations that are replaced: they finish what they have, or are kept for the probation.
+    pub others: Vec<GenerationReport>,
+    /// Generations that have ended, of which only the mapped library is left.
+    pub retired: Retired,
+    /// The copies of these.
+    #[serde(skip)]
+    pub copies: BTreeSet<PathBuf>,
+    /// Why the last load failed; none when it did not.
+    pub last_error: Option<Failure>,
+}
+
+/// A generation.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerationReport {
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version.
+    pub version: String,
+    /// The first digits of the library's hash.
+    pub hash: String,
+    /// What it does: `serving`, `draining` or `kept`.
+    pub state: &'static str,
+    /// When it was started.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    /// How long ago it was replaced, in milliseconds.
+    #[serde(serialize_with = "option_ms", rename = "replaced_ms")]
+    pub replaced: Option<Duration>,
+    /// Requests that are in it.
+    pub in_flight: u64,
+    /// Requests that it got.
+    pub requests: u64,
+    /// Responses of status 5xx.
+    pub errors: u64,
+    /// Panics.
+    pub panics: u64,
+    /// What its library takes.
+    pub footprint: Footprint,
+    /// The copy that it was loaded from.
+    #[serde(skip)]
+    pub copy: PathBuf,
+}
+
+/// What generations that have ended still take.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Retired {
+    /// How many they are.
+    pub generations: usize,
+    /// What their libraries take.
+    pub footprint: Footprint,
+}
+
+/// A load that failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// The library.
+    pub file: String,
+    /// The first digits of its hash, if it could be read.
+    pub hash: Option<String>,
+    /// What was being done.
+    pub step: &'static str,
+    /// What was wrong.
+    pub error: String,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+}
+
+/// What came of a load that was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proof {
+    /// The app.
+    pub name: &'static str,
+    /// The generation that served before.
+    pub old_generation: Option<u64>,
+    /// The one that serves now.
+    pub new_generation: u64,
+    /// The plugin's version.
+    pub version: String,
+    /// The library's whole hash.
+    pub hash: String,
+    /// How long each step took.
+    #[serde(rename = "ms")]
+    pub took: Took,
+    /// How many requests were in the old generation when it was replaced.
+    pub in_flight_at_swap: u64,
+    /// How long these took, in milliseconds; none while the old generation is kept for the
+    /// probation.
+    #[serde(serialize_with = "option_ms", rename = "drained_ms")]
+    pub drained: Option<Duration>,
+    /// How many of them were cut off.
+    pub failed: u64,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+fn option_ms<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => as_ms(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
