@@ -1,0 +1,153 @@
+//! State that a plugin hands over to its next version: nothing of it is lost, whatever goes wrong.
+
+use std::time::Duration;
+
+use host_tests::{Connection, Ctl, Host, Library, Setup, eventually};
+use tokio::{sync::watch, task::JoinSet};
+
+#[tokio::test]
+async fn no_update_is_lost_through_forty_reloads() {
+    let (host, ctl) = counter(&[]).await;
+    let address = host.address();
+    let (done, is_done) = watch::channel(false);
+    let mut clients = JoinSet::new();
+    for _ in 0..64 {
+        let is_done = is_done.clone();
+        clients.spawn(async move {
+            let mut connection = Connection::http1(address).await;
+            let (mut answers, mut last) = (0, 0);
+            while !*is_done.borrow() {
+                let reply = connection.get("/counter").await;
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                let count: u64 = reply.text().parse().unwrap();
+                assert!(count > last, "{count} after {last}");
+                (answers, last) = (answers + 1, count);
+            }
+            answers
+        });
+    }
+    for version in 2..=41 {
+        host.folder().put(FILE, &of(&format!("v{version}")));
+        host.serves("/counter/version", &format!("v{version}"))
+            .await;
+    }
+    done.send(true).unwrap();
+    let answers: u64 = clients.join_all().await.into_iter().sum();
+    assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
+    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
+    assert_eq!(ctl.app("counter").await["serving"]["generation"], 41);
+}
+
+#[tokio::test]
+async fn requests_wait_until_the_last_one_has_left() {
+    let (host, ctl) = counter(&[]).await;
+    let path = format!("/counter/later?{}", host.folder().join("go").display());
+    let mut connection = host.http1().await;
+    let last = tokio::spawn(async move { connection.get(&path).await.text() });
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().put(FILE, &of("v2"));
+    let draining = |app: &serde_json::Value| app["state"] == "loading: drain";
+    ctl.eventually("a drain before the handover", "counter", draining)
+        .await;
+
+    let mut connection = host.http1().await;
+    let waiting = tokio::spawn(async move { connection.get("/counter").await.text() });
+    assert!(!waiting.is_finished());
+    host.folder().signal("go");
+    assert_eq!(last.await.unwrap(), "1");
+    assert_eq!(waiting.await.unwrap(), "2");
+    assert_eq!(host.get("/counter/version").await.text(), "v2");
+    host.log().eventually(&["v2 starts with 1"]).await;
+}
+
+#[tokio::test]
+async fn when_anything_fails_the_old_version_serves_on_with_its_state() {
+    let (host, _ctl) = counter(&["--handover-timeout=500ms"]).await;
+    assert_eq!(host.get("/counter").await.text(), "1");
+    for (count, version, reason) in [
+        (2, "v2 fails", "it is told to fail"),
+        (3, "v3 panics", "it is told to panic"),
+        (4, "v4 blocks", "did not start within"),
+    ] {
+        host.folder().put(FILE, &of(version));
+        host.log()
+            .eventually(&["ERROR", FILE, "serves on", reason])
+            .await;
+        assert_eq!(host.get("/counter").await.text(), count.to_string());
+        assert_eq!(host.get("/counter/version").await.text(), "v1");
+    }
+    host.folder().put(FILE, &of("v5"));
+    host.serves("/counter/version", "v5").await;
+    assert_eq!(host.get("/counter").await.text(), "5");
+}
+
+#[tokio::test]
+async fn a_handover_that_fails_keeps_the_old_version() {
+    for (mood, reason) in [
+        ("keeps", "it is told to keep its state"),
+        ("drops", "it is told to panic in the handover"),
+        ("stalls", "took longer than"),
+    ] {
+        let setup = Setup::new().library(FILE, &of(&format!("v1 {mood}")));
+        let host = setup.arg("--handover-timeout=300ms").start().await;
+        host.serves("/counter", "1").await;
+        host.folder().put(FILE, &of("v2"));
+        let line = host.log().eventually(&["ERROR", FILE, "handover"]).await;
+        assert!(line.contains(reason), "{line}");
+        assert_eq!(host.get("/counter").await.text(), "2");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_keeps_the_old_version() {
+    let (host, _ctl) = counter(&["--handover-timeout=300ms"]).await;
+    let path = format!("/counter/later?{}", host.folder().join("go").display());
+    let mut connection = host.http1().await;
+    let endless = tokio::spawn(async move { connection.get(&path).await.text() });
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().put(FILE, &of("v2"));
+    let line = host
+        .log()
+        .eventually(&["ERROR", FILE, "--handover-timeout"])
+        .await;
+    assert!(line.contains("1 requests"), "{line}");
+    assert_eq!(host.get("/counter").await.text(), "1");
+    host.folder().signal("go");
+    assert_eq!(endless.await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_library_that_is_removed_during_the_handover_is_gone() {
+    let (host, ctl) = counter(&["--graceful-timeout=100ms"]).await;
+    let mut connection = host.http1().await;
+    let endless = tokio::spawn(async move { connection.get("/counter/later?never").await.status });
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().put(FILE, &of("v2"));
+    let draining = |app: &serde_json::Value| app["state"] == "loading: drain";
+    ctl.eventually("a drain before the handover", "counter", draining)
+        .await;
+    let mut connection = host.http1().await;
+    let waiting = tokio::spawn(async move { connection.get("/counter").await.status });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    host.folder().remove(FILE);
+    assert_eq!(waiting.await.unwrap(), 404);
+    assert_eq!(endless.await.unwrap(), 503);
+    eventually("the app is gone", async || {
+        ctl.app("counter").await.is_null().then_some(())
+    })
+    .await;
+}
+
+const FILE: &str = "libcounter.so";
+
+fn of(version: &str) -> Library {
+    Library::plugin("counter").marked(version)
+}
+
+async fn counter(args: &[&str]) -> (Host, Ctl) {
+    let ctl = Ctl::new();
+    let setup = Setup::new().library(FILE, &of("v1")).arg(ctl.option());
+    let host = args.iter().fold(setup, Setup::arg).start().await;
+    host.serves("/counter/version", "v1").await;
+    (host, ctl)
+}
