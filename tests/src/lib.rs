@@ -21,6 +21,7 @@
 
 mod artifacts;
 mod connection;
+mod ctl;
 mod folder;
 mod host;
 mod library;
@@ -32,6 +33,7 @@ mod wire;
 
 pub use self::{
     connection::{Connection, Reply, RequestBody, empty, full},
+    ctl::Ctl,
     folder::Folder,
     host::Host,
     library::Library,

@@ -149,6 +149,22 @@ impl Library {
         Self::new(bytes)
     }
 
+    /// The plugin without symbols and debug information.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `strip`.
+    #[must_use]
+    pub fn stripped(&self) -> Self {
+        let folder =
+            tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable");
+        let path = folder.path().join("libstripped.so");
+        fs::write(&path, self.bytes()).expect("there is space");
+        let strip = Command::new("strip").arg(&path).status();
+        assert!(strip.expect("strip can be run").success());
+        Self::new(fs::read(path).expect("strip wrote it"))
+    }
+
     /// The first bytes of it.
     #[must_use]
     pub fn truncated(&self, len: usize) -> Self {

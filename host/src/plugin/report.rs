@@ -48,6 +48,9 @@ pub struct AppReport {
     pub state: String,
     /// The generation that serves.
     pub serving: Option<GenerationReport>,
+    /// How long the last load took.
+    #[serde(rename = "ms")]
+    pub took: Option<Took>,
     /// Generations that are replaced: they finish what they have, or are kept for the probation.
     pub others: Vec<GenerationReport>,
     /// Generations that have ended, of which only the mapped library is left.

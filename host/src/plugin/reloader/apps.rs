@@ -15,7 +15,7 @@ use crate::{
     log::bridge,
     plugin::{
         generation::Generation,
-        load::{self, Candidate, LoadError, Progress},
+        load::{self, Candidate, LoadError, Progress, Took},
         report::Failure,
         store::Hash,
     },
@@ -30,6 +30,8 @@ pub(super) struct App {
     pub(super) mounts: Vec<Arc<str>>,
     pub(super) serving: Option<Arc<Generation>>,
     pub(super) state: State,
+    /// How long the load of what serves took.
+    pub(super) took: Option<Took>,
     /// The copy of the library that served before, if that was another.
     pub(super) previous: Option<PathBuf>,
     /// What was rolled back from: it is not loaded again unless it is asked for.
@@ -87,6 +89,7 @@ impl App {
             mounts: Vec::new(),
             serving: None,
             state: State::Resting,
+            took: None,
             previous: None,
             rejected: None,
             last_error: None,

@@ -247,6 +247,7 @@ impl Reloader {
             mounts: app.mounts.iter().map(|mount| mount.to_string()).collect(),
             state,
             serving: serving.map(|serving| GenerationReport::new(serving, "serving")),
+            took: app.took,
             others,
             retired: Retired::default(),
             copies: self.ended.get(name).cloned().unwrap_or_default(),

@@ -114,6 +114,7 @@ impl Reloader {
             self.registry
                 .publish(name, wanted.mounts.clone(), Some(Arc::clone(&generation)));
         took.swap = began.elapsed();
+        app.took = Some(took);
 
         app.last_error = None;
         app.rejected = before

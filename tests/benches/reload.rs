@@ -1,0 +1,363 @@
+//! Replaces a plugin again and again under load, and reports what that did to the requests, how long each step took,
+//! and what it cost the process. `scripts/bench reload` runs it; it ends with 1 when a request failed.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use host_tests::{Connection, Ctl, Host, Library, Setup, empty};
+use hyper::Request;
+use serde_json::Value;
+use tokio::{task::JoinSet, time};
+
+/// What to do, by arguments `--key=value`.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Keep-alive connections, each with one request after the other.
+    clients: u64,
+    /// Connections with requests that last.
+    long: u64,
+    replacements: u64,
+    /// From one replacement to the next.
+    every: Duration,
+    quiet: Duration,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let number = |key: &str, default| {
+        let prefix = format!("--{key}=");
+        let argument =
+            env::args().find_map(|argument| Some(argument.strip_prefix(&prefix)?.to_owned()));
+        argument.map_or(default, |value| {
+            value.parse().expect("the value of an option is a number")
+        })
+    };
+    let plan = Plan {
+        clients: number("clients", 32),
+        long: number("long", 8),
+        replacements: number("replacements", 500),
+        every: Duration::from_millis(number("every", 60)),
+        quiet: Duration::from_millis(number("quiet", 20)),
+    };
+    let mut failed = replace("stripped", &Library::plugin("versioned").stripped(), plan).await;
+    let short = Plan {
+        replacements: plan.replacements / 5,
+        ..plan
+    };
+    failed += replace("as it is built", &Library::plugin("versioned"), short).await;
+    failed += hand_over(number("handovers", 200)).await;
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// What the requests did.
+#[derive(Debug, Default)]
+struct Tally {
+    done: AtomicBool,
+    answered: AtomicU64,
+    lasting: AtomicU64,
+    failed: AtomicU64,
+    reset: AtomicU64,
+    backwards: AtomicU64,
+    mixed: AtomicU64,
+    slowest_us: AtomicU64,
+}
+
+impl Tally {
+    fn failures(&self) -> u64 {
+        [&self.failed, &self.reset, &self.backwards, &self.mixed]
+            .map(|count| count.load(Relaxed))
+            .iter()
+            .sum()
+    }
+}
+
+async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
+    let (host, ctl) = start("libversioned.so", &library.marked("v1"), plan.quiet).await;
+    host.serves("/versioned", "v1").await;
+    let tally = Arc::new(Tally::default());
+    let mut clients = JoinSet::new();
+    for _ in 0..plan.clients {
+        clients.spawn(short_requests(host.address(), Arc::clone(&tally)));
+    }
+    for number in 0..plan.long {
+        let file = host.folder().join(&format!("go{number}"));
+        clients.spawn(long_requests(host.address(), file, Arc::clone(&tally)));
+    }
+
+    let before = settled(&ctl).await;
+    let began = Instant::now();
+    let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for version in 2..=plan.replacements + 1 {
+        let turn = time::Instant::now() + plan.every;
+        let mark = format!("v{version}");
+        let next = library.marked(&mark);
+        let folder = host.folder().join("libversioned.so");
+        // Apart, as another process would: the clients go on meanwhile.
+        let write = move || {
+            let temporary = folder.with_file_name(".next");
+            fs::write(&temporary, next.bytes()).and_then(|()| fs::rename(temporary, folder))
+        };
+        tokio::task::spawn_blocking(write)
+            .await
+            .expect("it does not panic")
+            .expect("the folder is writable");
+        let landed = Instant::now();
+        let mut probe = host.http1().await;
+        while probe.get("/versioned").await.text() != mark {
+            time::sleep(Duration::from_micros(200)).await;
+        }
+        let served = landed.elapsed().saturating_sub(plan.quiet);
+        steps
+            .entry("landed to served".into())
+            .or_default()
+            .push(served.as_secs_f64() * 1e3);
+        let app = ctl.app("versioned").await;
+        for (step, ms) in app["ms"].as_object().into_iter().flatten() {
+            steps
+                .entry(step.replace('_', " "))
+                .or_default()
+                .push(ms.as_f64().unwrap_or_default());
+        }
+        time::sleep_until(turn).await;
+    }
+    let took = began.elapsed();
+    tally.done.store(true, Relaxed);
+    clients.join_all().await;
+
+    println!(
+        "## {} replacements under load, {what}, {} KiB\n",
+        plan.replacements,
+        library.bytes().len() >> 10
+    );
+    report_requests(&tally, took);
+    report_steps(&steps);
+    report_process(&before, &settled(&ctl).await, plan.replacements);
+    tally.failures()
+}
+
+async fn short_requests(address: SocketAddr, tally: Arc<Tally>) {
+    let mut connection = Connection::http1(address).await;
+    let mut newest = 0;
+    while !tally.done.load(Relaxed) {
+        let began = Instant::now();
+        let request = Request::get("/versioned")
+            .body(empty())
+            .expect("the path is one");
+        match connection.exchange(request).await {
+            Ok(reply) => {
+                let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                tally.slowest_us.fetch_max(took, Relaxed);
+                match version(&reply.text()).filter(|_| reply.status == 200) {
+                    None => tally.failed.fetch_add(1, Relaxed),
+                    Some(version) if version < newest => tally.backwards.fetch_add(1, Relaxed),
+                    Some(version) => {
+                        newest = version;
+                        tally.answered.fetch_add(1, Relaxed)
+                    }
+                };
+            }
+            Err(_) => {
+                tally.reset.fetch_add(1, Relaxed);
+                connection = Connection::http1(address).await;
+            }
+        }
+    }
+}
+
+/// Requests whose response is half there when the plugin is replaced.
+async fn long_requests(address: SocketAddr, file: std::path::PathBuf, tally: Arc<Tally>) {
+    let path = format!("/versioned/stream?{}", file.display());
+    while !tally.done.load(Relaxed) {
+        let mut connection = Connection::http1(address).await;
+        let request = Request::get(&path).body(empty()).expect("the path is one");
+        let exchange = tokio::spawn(async move { connection.exchange(request).await });
+        time::sleep(Duration::from_millis(150)).await;
+        fs::write(&file, "").expect("the folder is writable");
+        match exchange.await.expect("it does not panic") {
+            Ok(reply) => {
+                let text = reply.text();
+                let halves = text.split_once('+').filter(|_| reply.status == 200);
+                match halves {
+                    Some((first, second)) if first == second => tally.lasting.fetch_add(1, Relaxed),
+                    Some(_) => tally.mixed.fetch_add(1, Relaxed),
+                    None => tally.failed.fetch_add(1, Relaxed),
+                };
+            }
+            Err(_) => {
+                tally.reset.fetch_add(1, Relaxed);
+            }
+        }
+        fs::remove_file(&file).expect("it was written above");
+    }
+}
+
+/// Counts in the memory of the plugin through handovers.
+async fn hand_over(reloads: u64) -> u64 {
+    let of = |version: u64| {
+        Library::plugin("counter")
+            .stripped()
+            .marked(&format!("v{version}"))
+    };
+    let (host, ctl) = start("libcounter.so", &of(1), Duration::from_millis(20)).await;
+    host.serves("/counter/version", "v1").await;
+    let tally = Arc::new(Tally::default());
+    let mut clients = JoinSet::new();
+    for _ in 0..64 {
+        let (address, tally) = (host.address(), Arc::clone(&tally));
+        clients.spawn(async move {
+            let mut connection = Connection::http1(address).await;
+            while !tally.done.load(Relaxed) {
+                let began = Instant::now();
+                let request = Request::get("/counter")
+                    .body(empty())
+                    .expect("the path is one");
+                let reply = connection.exchange(request).await;
+                let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                tally.slowest_us.fetch_max(took, Relaxed);
+                let is_good = reply.is_ok_and(|reply| reply.status == 200);
+                let count = if is_good {
+                    &tally.answered
+                } else {
+                    &tally.failed
+                };
+                count.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    let began = Instant::now();
+    let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..reloads {
+        let proof = ctl.json(&["reload", "counter"]).await;
+        for (step, ms) in proof["ms"].as_object().into_iter().flatten() {
+            steps
+                .entry(step.replace('_', " "))
+                .or_default()
+                .push(ms.as_f64().unwrap_or_default());
+        }
+    }
+    let took = began.elapsed();
+    tally.done.store(true, Relaxed);
+    clients.join_all().await;
+    let counted: u64 = host
+        .get("/counter")
+        .await
+        .text()
+        .parse()
+        .unwrap_or_default();
+    let lost = (tally.answered.load(Relaxed) + 1).abs_diff(counted);
+
+    println!("## {reloads} reloads with handover, 64 clients that count\n");
+    report_requests(&tally, took);
+    println!("| updates lost | {lost} |");
+    report_steps(&steps);
+    tally.failures() + lost
+}
+
+async fn start(file: &str, library: &Library, quiet: Duration) -> (Host, Ctl) {
+    let ctl = Ctl::new();
+    let setup = Setup::new()
+        .library(file, library)
+        .arg(ctl.option())
+        .arg("--threads=2");
+    let host = setup
+        .arg(format!("--quiet-time={}ms", quiet.as_millis()))
+        .start()
+        .await;
+    (host, ctl)
+}
+
+/// What `ctl plugins` says when no generation drains any more.
+async fn settled(ctl: &Ctl) -> Value {
+    loop {
+        let report = ctl.json(&["plugins"]).await;
+        if report["apps"][0]["others"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+        {
+            return report;
+        }
+        time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn version(text: &str) -> Option<u64> {
+    text.strip_prefix('v')?.parse().ok()
+}
+
+fn report_requests(tally: &Tally, took: Duration) {
+    let count = |count: &AtomicU64| count.load(Relaxed);
+    let answered = count(&tally.answered);
+    println!("| requests | |\n|---|---|");
+    println!(
+        "| answered | {answered}, {:.0} a second |",
+        answered as f64 / took.as_secs_f64()
+    );
+    println!("| that lasted over swaps | {} |", count(&tally.lasting));
+    println!("| failed | {} |", count(&tally.failed));
+    println!("| reset | {} |", count(&tally.reset));
+    println!(
+        "| of an older version than before | {} |",
+        count(&tally.backwards)
+    );
+    println!("| of two versions | {} |", count(&tally.mixed));
+    println!(
+        "| slowest | {:.1} ms |",
+        count(&tally.slowest_us) as f64 / 1e3
+    );
+}
+
+fn report_steps(steps: &BTreeMap<String, Vec<f64>>) {
+    println!("\n| step, ms | median | p95 | slowest |\n|---|---|---|---|");
+    for (step, times) in steps {
+        let mut times = times.clone();
+        times.sort_by(f64::total_cmp);
+        let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
+        println!(
+            "| {step} | {:.2} | {:.2} | {:.2} |",
+            at(50),
+            at(95),
+            at(100)
+        );
+    }
+    println!();
+}
+
+fn report_process(before: &Value, after: &Value, generations: u64) {
+    let app = &after["apps"][0];
+    let process = |report: &Value, key: &str| report["process"][key].as_u64().unwrap_or_default();
+    let kib = |bytes: u64| bytes as f64 / 1024.0 / generations as f64;
+    println!("| process | before | after |\n|---|---|---|");
+    for key in ["threads", "files", "maps"] {
+        println!(
+            "| {key} | {} | {} |",
+            process(before, key),
+            process(after, key)
+        );
+    }
+    println!(
+        "| loads left | {} | {} |",
+        before["loads_left"], after["loads_left"]
+    );
+    let grown =
+        process(after, "anonymous_bytes").saturating_sub(process(before, "anonymous_bytes"));
+    println!(
+        "| memory of its own, KiB a generation | | {:.0} |",
+        kib(grown)
+    );
+    let retired = app["retired"]["footprint"]["anonymous_bytes"]
+        .as_u64()
+        .unwrap_or_default();
+    println!(
+        "| of that in the library's data | | {:.0} |\n",
+        kib(retired)
+    );
+}
