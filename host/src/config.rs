@@ -10,9 +10,7 @@ use self::value::{body_size, duration, header_bytes, positive_duration};
 
 pub use self::{
     app::{App, AppError},
-    value::{
-        Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError,
-    },
+    value::{Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
 };
 use crate::log::access::AccessFormat;
 

@@ -25,6 +25,8 @@ struct Plan {
     clients: u64,
     /// Connections with requests that last.
     long: u64,
+    /// Requests a second, of all clients.
+    rate: u64,
     replacements: u64,
     /// From one replacement to the next.
     every: Duration,
@@ -44,6 +46,7 @@ async fn main() -> ExitCode {
     let plan = Plan {
         clients: number("clients", 32),
         long: number("long", 8),
+        rate: number("rate", 7000),
         replacements: number("replacements", 500),
         every: Duration::from_millis(number("every", 60)),
         quiet: Duration::from_millis(number("quiet", 20)),
@@ -85,18 +88,22 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
     host.serves("/versioned", "v1").await;
     let tally = Arc::new(Tally::default());
     let mut clients = JoinSet::new();
+    let pace = Duration::from_secs(plan.clients).div_f64(plan.rate as f64);
     for _ in 0..plan.clients {
-        clients.spawn(short_requests(host.address(), Arc::clone(&tally)));
+        clients.spawn(short_requests(host.address(), pace, Arc::clone(&tally)));
     }
     for number in 0..plan.long {
         let file = host.folder().join(&format!("go{number}"));
         clients.spawn(long_requests(host.address(), file, Arc::clone(&tally)));
     }
 
-    let before = settled(&ctl).await;
+    let mut before = Value::Null;
     let began = Instant::now();
     let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for version in 2..=plan.replacements + 1 {
+        if version == WARM {
+            before = settled(&ctl).await;
+        }
         let turn = time::Instant::now() + plan.every;
         let mark = format!("v{version}");
         let next = library.marked(&mark);
@@ -129,6 +136,7 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
         }
         time::sleep_until(turn).await;
     }
+    let after = settled(&ctl).await;
     let took = began.elapsed();
     tally.done.store(true, Relaxed);
     clients.join_all().await;
@@ -140,14 +148,19 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
     );
     report_requests(&tally, took);
     report_steps(&steps);
-    report_process(&before, &settled(&ctl).await, plan.replacements);
+    report_process(&before, &after, plan.replacements + 2 - WARM);
     tally.failures()
 }
 
-async fn short_requests(address: SocketAddr, tally: Arc<Tally>) {
+/// From which version on the process is compared: the first requests and loads also cost what comes only once.
+const WARM: u64 = 10;
+
+async fn short_requests(address: SocketAddr, pace: Duration, tally: Arc<Tally>) {
+    let mut turns = time::interval(pace);
     let mut connection = Connection::http1(address).await;
     let mut newest = 0;
     while !tally.done.load(Relaxed) {
+        turns.tick().await;
         let began = Instant::now();
         let request = Request::get("/versioned")
             .body(empty())
@@ -353,11 +366,13 @@ fn report_process(before: &Value, after: &Value, generations: u64) {
         "| memory of its own, KiB a generation | | {:.0} |",
         kib(grown)
     );
-    let retired = app["retired"]["footprint"]["anonymous_bytes"]
+    let retired = &app["retired"];
+    let bytes = retired["footprint"]["anonymous_bytes"]
         .as_u64()
         .unwrap_or_default();
+    let ended = retired["generations"].as_u64().unwrap_or(1).max(1);
     println!(
-        "| of that in the library's data | | {:.0} |\n",
-        kib(retired)
+        "| of that in the library's data | | {} |\n",
+        (bytes >> 10) / ended
     );
 }

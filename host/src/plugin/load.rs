@@ -1,35 +1,39 @@
 //! One load of a library, from its bytes to a started app: examine, stage, open, (drain, hand
 //! over,) init.
 
+mod error;
+mod steps;
+
 use std::{
-    error::Error,
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use plugin_api::{
-    host::{App, HandoverError, Init, InitError, Paused, Plugin},
+    host::{App, HandoverError, Init, Paused, Plugin},
     manifest::Manifest,
 };
-use serde::{Serialize, Serializer};
 use tokio::{sync::oneshot, task, time};
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    error::{LoadError, chain},
+    steps::{Progress, Step, Took},
+};
+
+pub(super) use self::steps::as_ms;
+
 use super::{
-    budget::{Budget, BudgetError},
+    budget::Budget,
     faults::Faults,
     generation::{Generation, thread_name},
-    library::{self, OpenError},
-    manifest::{self, ManifestError},
+    library, manifest,
     quarantine::PanicLimit,
-    store::{Hash, Snapshot, Store, StoreError},
+    store::{Hash, Snapshot, Store},
 };
 use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
 
@@ -112,115 +116,6 @@ pub struct Loaded {
     /// Keeps requests out of the generation before, whose state this one has. To be dropped after
     /// that one was closed.
     pub paused: Option<Paused>,
-}
-
-/// Where a load is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    /// Its private copy is written.
-    Stage,
-    /// The dynamic linker and the gate look at it.
-    Open,
-    /// The last requests in the generation before come to their end, new ones wait.
-    Drain,
-    /// The generation before gives its state.
-    HandOver,
-    /// The app starts.
-    Init,
-}
-
-impl Step {
-    const ALL: [Self; 5] = [
-        Self::Stage,
-        Self::Open,
-        Self::Drain,
-        Self::HandOver,
-        Self::Init,
-    ];
-
-    /// Its name, for people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stage => "stage",
-            Self::Open => "open",
-            Self::Drain => "drain",
-            Self::HandOver => "hand over",
-            Self::Init => "init",
-        }
-    }
-}
-
-/// Where a load is, for whoever wants to know.
-#[derive(Debug)]
-pub struct Progress(AtomicU8);
-
-impl Progress {
-    /// At the first step.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(AtomicU8::new(Step::Stage as u8))
-    }
-
-    /// The step that it is at.
-    #[must_use]
-    pub fn step(&self) -> Step {
-        Step::ALL[usize::from(self.0.load(Ordering::Relaxed))]
-    }
-
-    fn at(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Relaxed);
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How long each step of a load took, in milliseconds when written out.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Took {
-    /// To read the library and check its manifest.
-    #[serde(serialize_with = "as_ms")]
-    pub read: Duration,
-    /// To write the private copy.
-    #[serde(serialize_with = "as_ms")]
-    pub stage: Duration,
-    /// To open it.
-    #[serde(serialize_with = "as_ms")]
-    pub open: Duration,
-    /// Until the last request had left the generation before, while new ones waited.
-    #[serde(serialize_with = "as_ms")]
-    pub drain: Duration,
-    /// Until the generation before had given its state.
-    #[serde(serialize_with = "as_ms")]
-    pub hand_over: Duration,
-    /// Until the app had started.
-    #[serde(serialize_with = "as_ms")]
-    pub init: Duration,
-    /// To send requests to it.
-    #[serde(serialize_with = "as_ms")]
-    pub swap: Duration,
-}
-
-impl Took {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.read + self.stage + self.open + self.drain + self.hand_over + self.init + self.swap
-    }
-}
-
-/// Milliseconds, to the microsecond.
-///
-/// # Errors
-///
-/// When the serializer's are.
-pub(super) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_micros() as f64 / 1e3)
 }
 
 /// Loads the candidate: stages it, opens the copy, and starts the app, with the state of the
@@ -428,116 +323,3 @@ impl Late for Result<Bytes, HandoverError> {
 
 /// How much longer than its time a start may take to notice that the time is over.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// A library that was not loaded.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// This process cannot load any more.
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    /// The generation before, whose state it was to start with, did not get empty.
-    #[error(
-        "{in_flight} requests in the version before did not end within {}, expected it to be empty for the handover; \
-         see --handover-timeout",
-        humantime::format_duration(*timeout)
-    )]
-    Busy {
-        /// How many requests.
-        in_flight: u64,
-        /// How long they had.
-        timeout: Duration,
-    },
-    /// The generation before, whose state it was to start with, was stopped.
-    #[error("the version before was stopped before it handed over")]
-    Closed,
-    /// The generation before did not hand over.
-    #[error("the version before did not hand its state over: {0}")]
-    Handover(#[from] HandoverError),
-    /// Its start did not return.
-    #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
-    Hangs(Duration),
-    /// Its start failed.
-    #[error("its start failed")]
-    Init(#[from] InitError),
-    /// Its file is not that of a plugin for this host.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// Another app is mounted where it would be.
-    #[error(
-        "its mount {mount} is taken by {by}; give one of them another by --mount /PATH={plugin}"
-    )]
-    Mount {
-        /// The plugin.
-        plugin: String,
-        /// Where it would be mounted.
-        mount: Arc<str>,
-        /// What is mounted there.
-        by: &'static str,
-    },
-    /// Another library has a plugin of the same name.
-    #[error("its plugin {plugin} is served from {}; remove one of the two", by.display())]
-    Name {
-        /// The plugin's name.
-        plugin: &'static str,
-        /// The other library.
-        by: PathBuf,
-    },
-    /// The dynamic linker or the gate refuses it.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// It could not be read or copied.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There was no thread for it.
-    #[error("the thread that loads it failed")]
-    Thread(#[source] io::Error),
-}
-
-impl LoadError {
-    /// Which step of loading failed.
-    #[must_use]
-    pub fn step(&self) -> &'static str {
-        match self {
-            Self::Store(
-                StoreError::Changed { .. } | StoreError::NotFile { .. } | StoreError::Read { .. },
-            ) => "read",
-            Self::Budget(_) => "budget",
-            Self::Busy { .. } | Self::Closed | Self::Handover(_) => "handover",
-            Self::Store(_) => "stage",
-            Self::Manifest(_) => "manifest",
-            Self::Mount { .. } | Self::Name { .. } => "mount",
-            Self::Open(_) => "open",
-            Self::Hangs(_) | Self::Init(_) | Self::Thread(_) => "init",
-        }
-    }
-
-    /// Whether the library may still be on its way, so that it is worth another look although it
-    /// does not change.
-    #[must_use]
-    pub fn is_incomplete(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(StoreError::Changed { .. })
-                | Self::Manifest(ManifestError::Incomplete { .. })
-        )
-    }
-
-    /// Whether the library went away before it was read.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-/// An error and its sources in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}

@@ -64,7 +64,7 @@ pub fn threads_named(name: &str) -> usize {
 /// What one mapped library takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Footprint {
-    /// Its own memory: what it wrote to its data. In bytes.
+    /// Its own copy of pages of its file: relocated addresses, and data that it wrote to. In bytes.
     pub anonymous_bytes: u64,
     /// Its areas of memory.
     pub maps: usize,
@@ -79,23 +79,15 @@ pub fn footprints(folder: &Path) -> HashMap<PathBuf, Footprint> {
 
 fn parse(smaps: &str, folder: &Path) -> HashMap<PathBuf, Footprint> {
     let mut footprints: HashMap<PathBuf, Footprint> = HashMap::new();
-    // The library that the current area belongs to, and where it ends.
-    let mut current: Option<(PathBuf, &str)> = None;
+    let mut current = None;
     for line in smaps.lines() {
-        if let Some((start, end, path)) = area(line) {
-            let before = current.take();
-            current = if path.starts_with('/') {
-                let path = PathBuf::from(path.trim_end_matches(" (deleted)"));
-                path.starts_with(folder).then_some((path, end))
-            } else {
-                // What is zero at the start lies behind the rest, with no name.
-                let continues = |(_, last): &(PathBuf, &str)| path.is_empty() && *last == start;
-                before.filter(continues).map(|(path, _)| (path, end))
-            };
-            if let Some((path, _)) = &current {
+        if let Some(path) = area(line) {
+            let path = PathBuf::from(path.trim_end_matches(" (deleted)"));
+            current = path.starts_with(folder).then_some(path);
+            if let Some(path) = &current {
                 footprints.entry(path.clone()).or_default().maps += 1;
             }
-        } else if let (Some((path, _)), Some(bytes)) = (&current, kib(line, "Anonymous:"))
+        } else if let (Some(path), Some(bytes)) = (&current, kib(line, "Anonymous:"))
             && let Some(footprint) = footprints.get_mut(path)
         {
             footprint.anonymous_bytes += bytes;
@@ -104,13 +96,12 @@ fn parse(smaps: &str, folder: &Path) -> HashMap<PathBuf, Footprint> {
     footprints
 }
 
-/// Start, end and path of the area that a line begins, as proc_pid_smaps(5) has it.
-fn area(line: &str) -> Option<(&str, &str, &str)> {
+/// The path of the area that a line begins, as proc_pid_smaps(5) has it: range, permissions, offset,
+/// device, inode, path.
+fn area(line: &str) -> Option<&str> {
     let (range, rest) = line.split_once(' ')?;
-    let (start, end) = range.split_once('-')?;
-    // Permissions, offset, device, inode; then spaces.
-    let path = rest.splitn(5, ' ').nth(4).unwrap_or_default().trim_start();
-    Some((start, end, path))
+    range.split_once('-')?;
+    Some(rest.splitn(5, ' ').nth(4).unwrap_or_default().trim_start())
 }
 
 fn kib(line: &str, key: &str) -> Option<u64> {
@@ -127,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_librarys_areas_and_what_follows_them_are_its_own() {
+    fn a_librarys_areas_are_its_own() {
         let smaps = "\
 7f00-7f10 r-xp 00000000 08:01 42                         /s/shop.g1.abc.so
 Rss:                 100 kB
@@ -149,7 +140,7 @@ Anonymous:            12 kB
             anonymous_bytes: kib << 10,
             maps,
         };
-        assert_eq!(of("/s/shop.g1.abc.so"), footprint(12, 3));
+        assert_eq!(of("/s/shop.g1.abc.so"), footprint(8, 2));
         assert_eq!(of("/s/shop.g2.abc.so"), footprint(12, 1));
         assert_eq!(footprints.len(), 2);
     }

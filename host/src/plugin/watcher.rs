@@ -86,6 +86,7 @@ impl Watcher {
         let poked = Arc::clone(&self.folder.poked);
         let mut listed = false;
         loop {
+            let began = Instant::now();
             let mut folder = self.folder;
             // A file system may hang, which must not stall a serving thread.
             let looked = task::spawn_blocking(move || {
@@ -97,6 +98,7 @@ impl Watcher {
                 return;
             };
             self.folder = folder;
+            let took = began.elapsed();
             if let Some(listing) = listing {
                 for change in self.scan.look(&listing, Instant::now()) {
                     if self.changes.send(change).await.is_err() {
@@ -113,7 +115,7 @@ impl Watcher {
             }
 
             // A file that is being written pokes thousands of times a second.
-            time::sleep(BETWEEN_LOOKS).await;
+            time::sleep(BETWEEN_LOOKS.max(took * 4)).await;
             let rescan = Instant::now() + self.folder.rescan(self.options.rescan);
             let next_look = self
                 .scan
@@ -279,8 +281,8 @@ fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// The least time from one look to the next.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// The least time from one look to the next, unless the look takes long itself.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// How often to look where there are no events: a developer waits for it.
 const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);

@@ -1,0 +1,122 @@
+//! Why a library was not loaded.
+
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
+
+use plugin_api::host::{HandoverError, InitError};
+
+use crate::plugin::{
+    budget::BudgetError, library::OpenError, manifest::ManifestError, store::StoreError,
+};
+
+/// A library that was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// This process cannot load any more.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The generation before, whose state it was to start with, did not get empty.
+    #[error(
+        "{in_flight} requests in the version before did not end within {}, expected it to be empty for the handover; \
+         see --handover-timeout",
+        humantime::format_duration(*timeout)
+    )]
+    Busy {
+        /// How many requests.
+        in_flight: u64,
+        /// How long they had.
+        timeout: Duration,
+    },
+    /// The generation before, whose state it was to start with, was stopped.
+    #[error("the version before was stopped before it handed over")]
+    Closed,
+    /// The generation before did not hand over.
+    #[error("the version before did not hand its state over: {0}")]
+    Handover(#[from] HandoverError),
+    /// Its start did not return.
+    #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
+    Hangs(Duration),
+    /// Its start failed.
+    #[error("its start failed")]
+    Init(#[from] InitError),
+    /// Its file is not that of a plugin for this host.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Another app is mounted where it would be.
+    #[error(
+        "its mount {mount} is taken by {by}; give one of them another by --mount /PATH={plugin}"
+    )]
+    Mount {
+        /// The plugin.
+        plugin: String,
+        /// Where it would be mounted.
+        mount: Arc<str>,
+        /// What is mounted there.
+        by: &'static str,
+    },
+    /// Another library has a plugin of the same name.
+    #[error("its plugin {plugin} is served from {}; remove one of the two", by.display())]
+    Name {
+        /// The plugin's name.
+        plugin: &'static str,
+        /// The other library.
+        by: PathBuf,
+    },
+    /// The dynamic linker or the gate refuses it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It could not be read or copied.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There was no thread for it.
+    #[error("the thread that loads it failed")]
+    Thread(#[source] io::Error),
+}
+
+impl LoadError {
+    /// Which step of loading failed.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Store(
+                StoreError::Changed { .. } | StoreError::NotFile { .. } | StoreError::Read { .. },
+            ) => "read",
+            Self::Budget(_) => "budget",
+            Self::Busy { .. } | Self::Closed | Self::Handover(_) => "handover",
+            Self::Store(_) => "stage",
+            Self::Manifest(_) => "manifest",
+            Self::Mount { .. } | Self::Name { .. } => "mount",
+            Self::Open(_) => "open",
+            Self::Hangs(_) | Self::Init(_) | Self::Thread(_) => "init",
+        }
+    }
+
+    /// Whether the library may still be on its way, so that it is worth another look although it
+    /// does not change.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Changed { .. })
+                | Self::Manifest(ManifestError::Incomplete { .. })
+        )
+    }
+
+    /// Whether the library went away before it was read.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// An error and its sources in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
