@@ -31,4 +31,5 @@ mod runtime;
 mod serving;
 mod streams;
 mod upgrades;
+mod watching;
 mod writers;

@@ -144,6 +144,15 @@ async fn after_a_handover_the_version_before_starts_again_with_the_state_of_now(
     ctl.json(&["rollback", "counter"]).await;
     assert_eq!(host.get("/counter/version").await.text(), "v1");
     assert_eq!(host.get("/counter").await.text(), "3");
+
+    // By itself, too.
+    host.folder().put("libcounter.so", &counter("v3 errs"));
+    host.serves("/counter/version", "v3 errs").await;
+    eventually("the version before is back", async || {
+        (host.get("/counter").await.text() == "4").then_some(())
+    })
+    .await;
+    assert_eq!(host.get("/counter/version").await.text(), "v1");
 }
 
 const FILE: &str = "libmoody.so";

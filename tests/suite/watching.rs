@@ -1,0 +1,108 @@
+//! What the folder goes through, and what becomes of the plugins in it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::symlink,
+    time::{Duration, SystemTime},
+};
+
+use host_tests::{Library, Setup};
+use tokio::time::sleep;
+
+#[tokio::test]
+async fn a_file_that_comes_slowly_is_loaded_when_it_is_whole() {
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let host = setup.arg("--log-level=debug").start().await;
+    host.serves("/versioned", "v1").await;
+    let library = Library::version("v2");
+    let pieces = library.bytes().chunks(library.bytes().len() / 8);
+    fs::remove_file(host.folder().join(FILE)).unwrap();
+    let mut file = File::create(host.folder().join(FILE)).unwrap();
+    for piece in pieces {
+        file.write_all(piece).unwrap();
+        assert_eq!(host.get("/versioned").await.text(), "v1");
+        // Longer than the quiet time, so that it looks as if it were done.
+        sleep(Duration::from_millis(150)).await;
+    }
+    host.serves("/versioned", "v2").await;
+    host.log().eventually(&["DEBUG", "Not whole yet"]).await;
+    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_data_folder_is_swapped_as_kubernetes_does() {
+    let setup = Setup::new();
+    for version in ["v1", "v2"] {
+        fs::create_dir(setup.folder().join(&format!("..{version}"))).unwrap();
+        let file = setup.folder().join(&format!("..{version}/{FILE}"));
+        fs::write(file, Library::version(version).bytes()).unwrap();
+    }
+    symlink("..v1", setup.folder().join("..data")).unwrap();
+    symlink(format!("..data/{FILE}"), setup.folder().join(FILE)).unwrap();
+    let host = setup.arg("--rescan=1h").start().await;
+    host.serves("/versioned", "v1").await;
+    symlink("..v2", host.folder().join("..data_tmp")).unwrap();
+    fs::rename(
+        host.folder().join("..data_tmp"),
+        host.folder().join("..data"),
+    )
+    .unwrap();
+    host.serves("/versioned", "v2").await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_and_made_anew_is_followed() {
+    let setup = Setup::new();
+    let folder = setup.folder().join("plugins");
+    fs::create_dir(&folder).unwrap();
+    let state = setup.folder().join("state");
+    let setup = setup
+        .env("HOST_PLUGINS", &folder)
+        .env("HOST_STATE_DIR", &state);
+    let host = setup.arg("--rescan=100ms").start().await;
+    let put = |version: &str| {
+        host.folder()
+            .put("plugins/libversioned.so", &Library::version(version))
+    };
+    for version in ["v1", "v2", "v3"] {
+        put(version);
+        host.serves("/versioned", version).await;
+        fs::remove_dir_all(&folder).unwrap();
+        host.answers("/versioned", 404).await;
+        fs::create_dir(&folder).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_events_the_folder_is_looked_at() {
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let host = setup
+        .arg("--watch=poll")
+        .arg("--rescan=1h")
+        .arg("--log-level=debug")
+        .start()
+        .await;
+    host.serves("/versioned", "v1").await;
+    host.folder().put(FILE, &Library::version("v2"));
+    host.serves("/versioned", "v2").await;
+    assert_eq!(host.log().with(&["Watching the plugins folder"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_touch_loads_nothing() {
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+    let file = OpenOptions::new()
+        .append(true)
+        .open(host.folder().join(FILE))
+        .unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    host.log()
+        .eventually(&["INFO", "Unchanged, not loaded again", FILE])
+        .await;
+    assert_eq!(host.log().with(&["Loaded"]).len(), 1);
+}
+
+const FILE: &str = "libversioned.so";
