@@ -1,9 +1,9 @@
 //! The sequence: what the watcher reports and the operator asks, and what is done about it.
 //!
 //! One task owns the state of all apps and is driven by messages: a library settled or went
-//! ([`Change`]), an operator asks ([`Handle`]), something that was begun is [done](Done), the server
+//! ([`Change`]), an operator asks ([`Handle`]), something that was begun is done, the server
 //! stops. What takes time runs elsewhere and reports back, so that a slow start holds up nobody,
-//! and all that is known of an app is in its [`State`]:
+//! and all that is known of an app is in its `State`:
 //!
 //! ```text
 //!   library settled ─► examine ─► admit ─► Loading: stage, open, (drain, hand over,) init

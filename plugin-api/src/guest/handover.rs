@@ -9,7 +9,7 @@ pub(crate) type Hook = Arc<dyn Fn() -> Giving + Send + Sync>;
 
 type Giving = Pin<Box<dyn Future<Output = Result<Vec<u8>, BoxError>> + Send>>;
 
-/// A function or async function that gives a [`State`].
+/// A function or async function that gives bytes or text, or a `Result` of them.
 ///
 /// `Shape` tells the two apart; it is always inferred.
 pub trait IntoHandover<Shape>: Send + Sync + 'static {
