@@ -48,18 +48,20 @@ fn the_layout_is_as_recorded() {
         Frame { kind, last, data, trailers }
         Header { name, value, id, flags }
         Headers { ptr, len }
+        HandOver { size, timeout_ms }
+        HandedOver { size, state, message }
         Host {
             size, context, register, enabled, event, new_span, record, follows_from, clone_span,
             close_span, request_span, span_callsite, panicked,
         }
         Init {
-            size, host, name, mount, config, previous_state, generation, timeout_ms,
+            size, host, name, mount, config, previous_state, thread_name, generation, timeout_ms,
             worker_threads,
         }
-        Initialized { size, app, message }
+        Initialized { size, app, message, hands_over }
         OwnedBytes { ptr, len, owner, free }
         Panic { size, message, file, thread, backtrace, line, column, span }
-        Plugin { size, init, call, poll, cancel, set_level, stop }
+        Plugin { size, init, call, poll, cancel, set_level, stop, hand_over }
         Registered { callsite, interest }
         Request {
             size, method, scheme, authority, path, original_path, mount, request_id, peer, headers,
