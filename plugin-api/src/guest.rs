@@ -20,8 +20,6 @@ mod upgrade;
 
 #[cfg(feature = "testing")]
 pub(crate) use self::factory::Factory;
-#[cfg(feature = "local")]
-pub(crate) use self::local::Local;
 pub use self::{
     app::Building,
     context::{ConfigError, Context},
@@ -30,3 +28,5 @@ pub use self::{
     handover::IntoHandover,
     request::{Body, RequestInfo},
 };
+#[cfg(feature = "local")]
+pub(crate) use self::{context::Facts, local::Local};

@@ -22,7 +22,7 @@ use tracing_subscriber::{filter::filter_fn, fmt, layer::SubscriberExt};
 
 use crate::{
     BoxError, Context, Level,
-    guest::{Building, Local},
+    guest::{Building, Facts, Local},
     level::Directives,
 };
 
@@ -156,7 +156,14 @@ async fn serve(
     let listener = TcpListener::bind(&*options.bind)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.bind))?;
-    let context = Context::new(name.to_owned(), "/".to_owned(), version, 1, None);
+    let context = Context::new(Facts {
+        name: name.to_owned(),
+        mount: "/".to_owned(),
+        version,
+        generation: 1,
+        config: None,
+        previous_state: None,
+    });
     let app = Arc::new(Local::start(context, build).await?);
     println!("Listening on http://{}", listener.local_addr()?);
 

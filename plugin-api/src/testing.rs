@@ -43,7 +43,7 @@ use tracing_subscriber::{
 
 use crate::{
     BoxError, Context, Level,
-    guest::{Factory, Local, build},
+    guest::{Factory, Facts, Local, build},
 };
 
 /// How to start an app in a test.
@@ -52,6 +52,7 @@ pub struct Setup {
     name: Option<String>,
     mount: Option<String>,
     config: Option<Vec<u8>>,
+    previous_state: Option<Vec<u8>>,
 }
 
 impl Setup {
@@ -73,6 +74,16 @@ impl Setup {
     pub fn mount(self, mount: impl Into<String>) -> Self {
         let mount = Some(mount.into());
         Self { mount, ..self }
+    }
+
+    /// With what the version before handed over, for [`Context::previous_state`].
+    #[must_use]
+    pub fn previous_state(self, state: impl Into<Vec<u8>>) -> Self {
+        let previous_state = Some(state.into());
+        Self {
+            previous_state,
+            ..self
+        }
     }
 
     /// With a configuration, for [`Context::config`].
@@ -102,13 +113,14 @@ impl Setup {
         // comes first.
         let _ = tracing_log::LogTracer::init();
         let guard = tracing::subscriber::set_default(subscriber);
-        let context = Context::new(
-            self.name.unwrap_or_else(|| "app".to_owned()),
-            self.mount.unwrap_or_else(|| "/".to_owned()),
-            env!("CARGO_PKG_VERSION"),
-            1,
-            self.config,
-        );
+        let context = Context::new(Facts {
+            name: self.name.unwrap_or_else(|| "app".to_owned()),
+            mount: self.mount.unwrap_or_else(|| "/".to_owned()),
+            version: env!("CARGO_PKG_VERSION"),
+            generation: 1,
+            config: self.config,
+            previous_state: self.previous_state,
+        });
         let local = Local::start(context, |context| build(app, context)).await?;
         Ok(App {
             local,
