@@ -20,6 +20,7 @@
 mod apps;
 mod control;
 mod loads;
+mod places;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
