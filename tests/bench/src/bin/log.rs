@@ -13,10 +13,7 @@ use host::{
         bridge::{self, Bridge},
         origin::Origin,
     },
-    plugin::{
-        library,
-        quarantine::{PanicLimit, Quarantine},
-    },
+    plugin::{faults::Faults, library, quarantine::PanicLimit},
 };
 use host_bench::{
     Rounds,
@@ -80,12 +77,13 @@ impl Plugin {
             panics: 1,
             window: Duration::MAX,
         };
-        let bridge = Bridge::new(origin, Arc::new(Quarantine::new(limit)));
+        let bridge = Bridge::new(origin, Arc::new(Faults::new(limit)));
         let init = Init {
             name: "bench_log",
             mount: "/",
             config: None,
             previous_state: None,
+            thread_name: "bench_log",
             generation: 1,
             timeout: Duration::ZERO,
             worker_threads: 1,
