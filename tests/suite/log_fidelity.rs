@@ -139,7 +139,7 @@ async fn a_task_that_carries_a_span_stays_in_its_request() {
     );
     assert_eq!(line("task alone")["request_id"], Value::Null);
     // On the thread of the plugin's own runtime.
-    assert_eq!(line("task alone")["thread"], "log_depth");
+    assert_eq!(line("task alone")["thread"], "log_depth.g1");
 }
 
 #[tokio::test]

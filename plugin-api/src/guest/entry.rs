@@ -283,15 +283,30 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
         }
     }
     let tokio = guest.runtime.take();
+    let tasks = |tokio: &tokio::runtime::Runtime| tokio.metrics().num_alive_tasks();
     if stop.idle != 0 {
+        let before = tokio.as_ref().map_or(0, tasks);
         // SAFETY: no call is left, so nobody else looks at the app, and nobody will.
         let guest = unsafe { Box::from_raw(app.cast::<Guest>()) };
         let runtime = guest.runtime.entered().clone();
         // While the runtime still runs: what the app drops may want it.
         let _ = runtime.run(move || drop(guest));
+        if let Some(tokio) = &tokio {
+            // What the drops spawned, to say goodbye or to write something down, has a moment.
+            let ended = async {
+                while tasks(tokio) > before {
+                    time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let moment = left().min(MOMENT);
+            let _ = catch(|| tokio.block_on(async { time::timeout(moment, ended).await }));
+        }
     }
     if let Some(tokio) = tokio {
-        out.tasks = tokio.metrics().num_alive_tasks() as u64;
+        out.tasks = tasks(&tokio) as u64;
         let _ = catch(|| tokio.shutdown_timeout(left()));
     }
 }
+
+/// How long tasks that an app spawns while it is dropped have to end.
+const MOMENT: Duration = Duration::from_millis(100);
