@@ -10,6 +10,7 @@ mod chat;
 mod check;
 mod command_line;
 mod differential;
+mod evolution;
 mod generations;
 mod greeter;
 mod handover;

@@ -1,6 +1,6 @@
 //! A library that passed the gate, and the start of its app.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, mem::offset_of, sync::Arc, time::Duration};
 
 use abi_stable::library::{LibHeader, LibraryError};
 
@@ -36,10 +36,10 @@ impl Plugin {
         // SAFETY: the root module's layout is right, and its function gives the library's static
         // table.
         let plugin = unsafe { &*plugin };
-        if plugin.size < size_of::<abi::Plugin>() {
+        if plugin.size < FIRST_TABLE {
             return Err(GateError::Table {
                 found: plugin.size,
-                expected: size_of::<abi::Plugin>(),
+                expected: FIRST_TABLE,
             });
         }
         Ok(Self(plugin))
@@ -161,3 +161,6 @@ fn last_lines(report: &impl fmt::Display) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InitError(String);
+
+/// How long the table of ABI 1.0 is: up to its last function. What comes behind is optional.
+const FIRST_TABLE: usize = offset_of!(abi::Plugin, hand_over) + size_of::<usize>();
