@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -257,12 +256,9 @@ impl Protocol {
 /// connection, and the client may lose the response that it has not read yet.
 async fn linger(stream: &mut TcpStream) {
     let mut unread = [0; 4096];
-    match stream.try_read(&mut unread) {
-        Ok(0) => return,
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-        // Nothing is there, and nothing is on its way that anybody knows of.
-        Err(_) => return,
-        Ok(_) => {}
+    // None: the client is done, or nothing is on its way that anybody knows of.
+    if !matches!(stream.try_read(&mut unread), Ok(1..)) {
+        return;
     }
     let drain = async { while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
     let _ = time::timeout(LINGER, drain).await;
