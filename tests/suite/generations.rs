@@ -2,8 +2,10 @@
 
 use std::{fs, time::Instant};
 
-use host_tests::{Ctl, Host, Library, Setup};
+use host_tests::{Ctl, Library, Setup};
 use serde_json::Value;
+
+use crate::moody::{FILE, moody, of};
 
 #[tokio::test]
 async fn reload_answers_with_proof() {
@@ -273,18 +275,4 @@ async fn one_plugin_can_be_two_apps_with_their_own_configuration() {
     host.folder().remove(FILE);
     host.answers("/1", 404).await;
     host.answers("/two", 404).await;
-}
-
-const FILE: &str = "libmoody.so";
-
-fn of(version: &str) -> Library {
-    Library::plugin("moody").marked(version)
-}
-
-async fn moody(args: &[&str]) -> (Host, Ctl) {
-    let ctl = Ctl::new();
-    let setup = Setup::new().library(FILE, &of("v1")).arg(ctl.option());
-    let host = args.iter().fold(setup, Setup::arg).start().await;
-    host.serves("/moody", "v1").await;
-    (host, ctl)
 }

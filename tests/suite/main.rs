@@ -21,6 +21,7 @@ mod log_fidelity;
 mod log_files;
 mod log_live;
 mod logging;
+mod moody;
 mod mounts;
 mod notes;
 mod own_logging;

@@ -1,6 +1,8 @@
 //! The version before, back by hand or by itself.
 
-use host_tests::{Ctl, Host, Library, Setup, eventually};
+use host_tests::{Ctl, Library, Setup, eventually};
+
+use crate::moody::{FILE, moody, of};
 
 #[tokio::test]
 async fn an_operator_goes_back_to_the_library_before() {
@@ -153,18 +155,4 @@ async fn after_a_handover_the_version_before_starts_again_with_the_state_of_now(
     })
     .await;
     assert_eq!(host.get("/counter/version").await.text(), "v1");
-}
-
-const FILE: &str = "libmoody.so";
-
-fn of(version: &str) -> Library {
-    Library::plugin("moody").marked(version)
-}
-
-async fn moody(args: &[&str]) -> (Host, Ctl) {
-    let ctl = Ctl::new();
-    let setup = Setup::new().library(FILE, &of("v1")).arg(ctl.option());
-    let host = args.iter().fold(setup, Setup::arg).start().await;
-    host.serves("/moody", "v1").await;
-    (host, ctl)
 }
