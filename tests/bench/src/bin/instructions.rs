@@ -1,0 +1,165 @@
+//! `scripts/bench instructions`: user instructions a request, by callgrind, of a plugin in the host
+//! and of its twin that has the same handler compiled in.
+//!
+//! Each server is run twice, for more and for fewer requests: the difference is what the requests
+//! cost, without start and stop. What docs/BENCHMARKS.md says is compared: a ratio that is worse by
+//! more than 3 % fails.
+//!
+//! Arguments: the folder of the programs, that of the native plugin, that of the axum plugin, and
+//! the record.
+
+use std::{
+    error::Error,
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<_> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [programs, native, axum, record] = &args[..] else {
+        return Err("expected the programs, two plugins folders, and the record".into());
+    };
+    let record = fs::read_to_string(record)?;
+    let twin = |kind: &str| vec![path(programs, "twin"), kind.into(), "1".into()];
+    let host = |plugins: &Path| {
+        let flags = ["--bind=127.0.0.1:0", "--threads=1", "--worker-threads=1"];
+        let mut command = vec![path(programs, "host")];
+        command.extend(flags.map(Into::into));
+        command.push(format!("--plugins={}", plugins.display()));
+        command
+    };
+    let sides = [
+        ("native", host(native), "bare hyper", twin("bare")),
+        ("axum", host(axum), "axum::serve", twin("axum")),
+    ];
+
+    println!("| instructions a request | plugin in the host | compiled in | ratio |\n|---|---|---|---|");
+    let mut worse = Vec::new();
+    for (plugin, ours, server, theirs) in sides {
+        for (headers, request) in [("1 header", ONE), ("12 headers", TWELVE)] {
+            let (ours, theirs) = (count(&ours, request)?, count(&theirs, request)?);
+            let ratio = ours / theirs;
+            let name = format!("{plugin} beside {server}, {headers}");
+            println!("| {name} | {ours:.0} | {theirs:.0} | {ratio:.3} |");
+            match recorded(&record, &name) {
+                Some(before) if ratio > before * WORSE => {
+                    worse.push(format!("{name}: {before} is recorded"));
+                }
+                Some(_) => {}
+                None => worse.push(format!("{name}: nothing is recorded")),
+            }
+        }
+    }
+    if worse.is_empty() {
+        return Ok(());
+    }
+    Err(worse.join("; ").into())
+}
+
+/// The ratio that is recorded for a row: its last cell.
+fn recorded(record: &str, name: &str) -> Option<f64> {
+    let row = record.lines().find_map(|line| line.strip_prefix(&format!("| {name} |")))?;
+    row.trim_end_matches(['|', ' ']).rsplit('|').next()?.trim().parse().ok()
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// How many instructions a server takes for this request.
+fn count(command: &[String], request: &str) -> Result<f64, Box<dyn Error>> {
+    let few = run(command, request, FEW)?;
+    let many = run(command, request, MANY)?;
+    Ok((many - few) / f64::from((MANY - FEW) * CONNECTIONS as u32))
+}
+
+/// How many instructions a server takes in its life of this many rounds of requests.
+fn run(command: &[String], request: &str, rounds: u32) -> Result<f64, Box<dyn Error>> {
+    let out = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| "/dev/null".to_owned());
+    let mut server = Command::new("valgrind")
+        .args(["--tool=callgrind", &format!("--callgrind-out-file={out}")])
+        .args(command)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let requested = ask(&mut server, request, rounds);
+    kill_process(Pid::from_child(&server), Signal::TERM)?;
+    let printed = server.wait_with_output()?.stderr;
+    requested?;
+    let printed = String::from_utf8_lossy(&printed);
+    let collected = printed.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, collected) = collected.ok_or_else(|| format!("valgrind says: {printed}"))?;
+    Ok(collected.trim().parse()?)
+}
+
+fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
+    let stdout = server.stdout.take().ok_or("no stdout")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let address = line.trim().strip_prefix("Listening on http://").ok_or("no address")?;
+    let connect = |_| TcpStream::connect(address);
+    let mut connections = (0..CONNECTIONS).map(connect).collect::<io::Result<Vec<_>>>()?;
+    let mut length = None;
+    for _ in 0..rounds {
+        for connection in &mut connections {
+            connection.write_all(request.as_bytes())?;
+        }
+        for connection in &mut connections {
+            // Each response is as long as the first.
+            match length {
+                None => length = Some(response(connection)?),
+                Some(length) => connection.read_exact(&mut [0; 4096][..length])?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a response to the end of its body, and gives its length.
+fn response(connection: &mut TcpStream) -> io::Result<usize> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\nhello world") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte)?;
+        bytes.extend(byte);
+    }
+    if bytes.starts_with(b"HTTP/1.1 200 OK\r\n") {
+        Ok(bytes.len())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&bytes)))
+    }
+}
+
+const ONE: &str = "GET /quiet HTTP/1.1\r\nhost: localhost:8000\r\n\r\n";
+
+/// What a browser sends.
+const TWELVE: &str = "\
+GET /quiet HTTP/1.1\r\n\
+Host: localhost:8000\r\n\
+Connection: keep-alive\r\n\
+Cache-Control: max-age=0\r\n\
+sec-ch-ua: \"Chromium\";v=\"142\", \"Not_A Brand\";v=\"99\"\r\n\
+sec-ch-ua-mobile: ?0\r\n\
+sec-ch-ua-platform: \"Linux\"\r\n\
+Upgrade-Insecure-Requests: 1\r\n\
+User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\n\
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+Accept-Encoding: gzip, deflate, br, zstd\r\n\
+Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
+Cookie: session=0f3c2a9b7d5e4f16; theme=dark\r\n\
+\r\n";
+
+/// How many connections take turns: the server finds a request on each when it wakes.
+const CONNECTIONS: usize = 8;
+
+/// How many requests each connection makes in the two runs.
+const FEW: u32 = 100;
+const MANY: u32 = 600;
+
+/// How much worse a ratio may be than the record says.
+const WORSE: f64 = 1.03;
