@@ -13,6 +13,7 @@ pub mod lines;
 pub mod origin;
 pub mod output;
 pub mod request;
+pub mod request_id;
 pub mod text;
 
 use std::{

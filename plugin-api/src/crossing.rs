@@ -4,13 +4,19 @@
 mod body;
 mod headers;
 mod names;
+mod request;
 mod waker;
 
 #[cfg(any(feature = "host", feature = "local"))]
-pub(crate) use self::body::export;
+pub(crate) use self::{
+    body::export,
+    request::{Place, lend},
+};
 pub(crate) use self::{
     body::{Imported, export_polled},
-    headers::{HeaderFields, add_fields},
+    headers::{HeaderFields, Texts, add_fields},
+    names::id as name_id,
+    request::version,
     waker::{PollWaker, with_waker},
 };
 

@@ -10,6 +10,7 @@ mod handover;
 #[cfg(feature = "local")]
 mod local;
 mod logger;
+pub mod native;
 mod panics;
 mod request;
 mod runtime;

@@ -1,7 +1,8 @@
 //! The server's bank: a loaded plugin as safe values.
 //!
 //! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
-//! [`App::enter`] lets a request in; [`Call`] is that request's future. What the plugin logs comes
+//! [`App::enter`] lets a request in; [`Prepared::call`] answers it, and [`Call`] is the future of a
+//! response that has to wait. What the plugin logs comes
 //! to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi):
 //! it is code in this process.
 
@@ -14,7 +15,7 @@ mod stream;
 
 pub use self::{
     app::{App, HandoverError, InFlight, Paused, Stopped},
-    call::{Body, Call, CallError, Target, Upgrade},
+    call::{Body, Call, CallError, Called, Prepared, Target, Upgrade},
     keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},

@@ -19,6 +19,7 @@
 //! - [`export_app!`]: what may be exported, and under which name and mount.
 //! - [`Context`]: what the app is told when it starts.
 //! - [`Body`] and [`RequestInfo`]: what a request carries.
+//! - [`native`]: an app that is quicker than axum and tower can make it.
 //!
 //! An app may do with a request what it may do under `axum::serve`: stream both ways, send and
 //! receive trailers, and take the connection over with `hyper::upgrade::on` or what builds on it,
@@ -27,7 +28,9 @@
 //! # Features
 //!
 //! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
-//! - `axum`: the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
+//! - `axum` (default): an axum `Router` makes its routes when the app starts, and not for each
+//!   request, as under `axum::serve`.
+//! - `axum-info`: the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
 //!   `OriginalUri` take.
 //! - `testing`: the app in a test, without a server and with its log at hand.
 //! - `standalone`: the app as a program of its own, by `plugin_api::main!`.
@@ -66,7 +69,7 @@ mod standalone;
 pub mod testing;
 
 pub use self::{
-    guest::{Body, ConfigError, Context, IntoHandover, RequestInfo},
+    guest::{Body, ConfigError, Context, IntoHandover, RequestInfo, native},
     level::Level,
 };
 

@@ -2,18 +2,22 @@
 //!
 //! hyper has one timer for the head of a request, which also runs while a connection is idle
 //! between two. Here the two are apart, and cost a request a few stores and no timer of its own: a
-//! connection has one timer, which when it fires looks here and is set again.
+//! connection has one timer, which when it fires looks here and is set again. Timer and signals are
+//! polled only when one of them has woken the connection, which is what the [`Activity`] is a waker
+//! for.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -25,6 +29,8 @@ use tokio::{
 #[derive(Debug)]
 pub struct Activity {
     opened: Instant,
+    /// The same moment by [`coarse_ms`].
+    opened_ms: u64,
     /// How many requests are being answered.
     requests: AtomicU32,
     /// Since when it has been waiting for a request, or for the rest of one's head, in ms since
@@ -34,6 +40,10 @@ pub struct Activity {
     reading: AtomicU32,
     /// Told when an app gives back a connection that it had taken over.
     given_back: Notify,
+    /// Whether a timer or signal of the connection has woken it.
+    alarmed: AtomicBool,
+    /// The task of the connection.
+    task: Mutex<Option<Waker>>,
 }
 
 /// Which limit a connection has reached.
@@ -53,10 +63,13 @@ impl Activity {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
+            opened_ms: coarse_ms(),
             requests: AtomicU32::new(0),
             since: AtomicU64::new(0),
             reading: AtomicU32::new(0),
             given_back: Notify::new(),
+            alarmed: AtomicBool::new(true),
+            task: Mutex::default(),
         })
     }
 
@@ -98,9 +111,19 @@ impl Activity {
     }
 
     fn restart(&self) {
-        let now = self.opened.elapsed().as_millis();
-        self.since
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let now = coarse_ms().saturating_sub(self.opened_ms);
+        self.since.store(now, Ordering::Relaxed);
+    }
+
+    /// Has alarms wake this task.
+    pub fn alarm(&self, task: &Waker) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
+    }
+
+    /// Whether this was woken as a waker since this was last asked; true at first.
+    pub fn take_alarm(&self) -> bool {
+        // The look is cheap; who has it woken did so before.
+        self.alarmed.load(Ordering::Acquire) && self.alarmed.swap(false, Ordering::AcqRel)
     }
 
     /// When the head of a request that is partly there must be complete.
@@ -127,6 +150,26 @@ impl Activity {
     fn since(&self) -> Instant {
         self.opened + Duration::from_millis(self.since.load(Ordering::Relaxed))
     }
+}
+
+impl Wake for Activity {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.alarmed.store(true, Ordering::Release);
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.as_ref().map(Waker::wake_by_ref);
+    }
+}
+
+/// The time in ms, from any moment and to a few of them, but for a fraction of what it costs to have
+/// it exactly (clock_gettime(2)).
+fn coarse_ms() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1000 + nanos / 1_000_000
 }
 
 /// A request that is being answered, up to the last byte of the response's body.

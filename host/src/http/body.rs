@@ -1,6 +1,7 @@
 //! The bodies on their way through the host: requests' with a limit, responses' with an end.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -13,12 +14,11 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
 use plugin_api::{BodyError, BoxError, abi::OwnedBytes, host::Body as AppBody};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{activity::Answering, trail::Trail};
-use crate::log::access::Outcome;
+use crate::{log::access::Outcome, plugin::generation::Generation};
 
 /// The body of a request, which breaks off when it is larger than it may be.
 #[derive(Debug)]
@@ -26,22 +26,38 @@ pub struct RequestBody {
     incoming: Incoming,
     /// How many bytes may still come.
     left: u64,
-    exceeded: Arc<AtomicBool>,
+    /// None where there is nothing to come.
+    exceeded: Option<Exceeded>,
 }
 
+/// Tells when a body was larger than it may be.
+#[derive(Clone, Debug, Default)]
+pub struct Exceeded(Arc<AtomicBool>);
+
 impl RequestBody {
-    /// A body of at most `limit` bytes. The flag tells when there were more.
+    /// A body of at most `limit` bytes.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64) -> (Self, Arc<AtomicBool>) {
-        let exceeded = Arc::new(AtomicBool::new(false));
-        (
-            Self {
-                incoming,
-                left: limit,
-                exceeded: Arc::clone(&exceeded),
-            },
+    pub fn new(incoming: Incoming, limit: u64) -> Self {
+        let exceeded = (!incoming.is_end_stream()).then(Exceeded::default);
+        Self {
+            incoming,
+            left: limit,
             exceeded,
-        )
+        }
+    }
+
+    /// What will tell when there were more bytes than there may be; none where there are none.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded.clone()
+    }
+}
+
+impl Exceeded {
+    /// Whether there were more.
+    #[must_use]
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -61,7 +77,9 @@ impl Body for RequestBody {
         match self.left.checked_sub(len) {
             Some(left) => self.left = left,
             None => {
-                self.exceeded.store(true, Ordering::Relaxed);
+                if let Some(Exceeded(exceeded)) = &self.exceeded {
+                    exceeded.store(true, Ordering::Relaxed);
+                }
                 return Poll::Ready(Some(Err(
                     "the request's body is larger than this server takes".into(),
                 )));
@@ -79,55 +97,55 @@ impl Body for RequestBody {
     }
 }
 
-pin_project! {
-    /// The body of a response: the host's own, or an app's, which may be cut off.
-    #[derive(Debug)]
-    pub struct ResponseBody {
-        content: Content,
-        cut: Option<CancellationToken>,
-        // Made when the body is first not ready: most never are.
-        #[pin]
-        cancelled: Option<WaitForCancellationFutureOwned>,
-        // Until when the request counts as being answered, and what the log gets to know.
-        sending: Option<(Answering, Trail)>,
-    }
-
-    impl PinnedDrop for ResponseBody {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            // What an app does at the end of its body is its request's.
-            if let Some((_, trail)) = this.sending {
-                trail.scope(|| *this.content = Content::Own(Full::default()));
-            }
-        }
-    }
+/// The body of a response: the host's own, or an app's.
+#[derive(Debug)]
+pub struct ResponseBody {
+    content: Content,
+    /// Until when the request counts as being answered, and what the log gets to know.
+    sending: Option<(Answering, Trail)>,
 }
 
 #[derive(Debug)]
 enum Content {
     Own(Full<Bytes>),
+    /// All of it is there.
     App(AppBody),
+    /// Apart, so that the others, which are most, are small to move.
+    Stream(Box<Cuttable>),
+}
+
+/// An app's body that may have to wait, and then breaks off when its generation is cut off.
+#[derive(Debug)]
+struct Cuttable {
+    body: AppBody,
+    generation: Arc<Generation>,
+    /// Made when the body is first not ready: most never are.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl ResponseBody {
     /// A body of the host's.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        let content = Content::Own(Full::new(bytes.into()));
         Self {
-            content,
-            cut: None,
-            cancelled: None,
+            content: Content::Own(Full::new(bytes.into())),
             sending: None,
         }
     }
 
-    /// An app's body, which breaks off when `cut` is cancelled.
+    /// The body of an app, in this generation of it.
     #[must_use]
-    pub fn app(body: AppBody, cut: CancellationToken) -> Self {
+    pub fn app(body: AppBody, generation: &Arc<Generation>) -> Self {
+        let content = if body.is_stream() {
+            Content::Stream(Box::new(Cuttable {
+                body,
+                generation: Arc::clone(generation),
+                cut: None,
+            }))
+        } else {
+            Content::App(body)
+        };
         Self {
-            content: Content::App(body),
-            cut: Some(cut),
-            cancelled: None,
+            content,
             sending: None,
         }
     }
@@ -146,29 +164,19 @@ impl Body for ResponseBody {
     type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
-        let mut this = self.project();
-        let content = this.content;
-        let polled = match this.sending {
-            Some((_, trail)) => trail.scope(|| content.poll(context)),
-            None => content.poll(context),
+        let Self { content, sending } = &mut *self;
+        let Some((_, trail)) = sending else {
+            return content.poll(context);
         };
-        if polled.is_pending() && this.cancelled.is_none() {
-            this.cancelled
-                .set(this.cut.take().map(CancellationToken::cancelled_owned));
-        }
-        let cut = match this.cancelled.as_pin_mut() {
-            Some(cancelled) if polled.is_pending() => cancelled.poll(context).is_ready(),
-            _ => false,
+        let polled = match content {
+            // No code of the app's runs.
+            Content::Own(_) | Content::App(_) => content.poll(context),
+            Content::Stream(_) => trail.scope(|| content.poll(context)),
         };
-        if let Some((_, trail)) = this.sending {
-            tell(trail, &polled, cut, content.is_end_stream());
-        }
-        if cut {
-            return Poll::Ready(Some(Err("the app's time to drain is over".into())));
-        }
+        tell(trail, &polled, content.is_end_stream());
         polled
     }
 
@@ -180,6 +188,19 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own(body) => body.size_hint(),
             Content::App(body) => body.size_hint(),
+            Content::Stream(stream) => stream.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // What an app does at the end of its body is its request's.
+        if let Some((_, trail)) = &mut self.sending
+            && !matches!(self.content, Content::Own(_))
+        {
+            let content = &mut self.content;
+            trail.scope(|| *content = Content::Own(Full::default()));
         }
     }
 }
@@ -194,13 +215,8 @@ impl Content {
                     .map_ok(own)
                     .map_err(Into::into)
             }
-            Self::App(body) => {
-                let app = |frame: Frame<OwnedBytes>| frame.map_data(Data::App);
-                Pin::new(body)
-                    .poll_frame(context)
-                    .map_ok(app)
-                    .map_err(Into::into)
-            }
+            Self::App(body) => app_frame(body, context),
+            Self::Stream(stream) => stream.poll(context),
         }
     }
 
@@ -208,19 +224,47 @@ impl Content {
         match self {
             Self::Own(body) => body.is_end_stream(),
             Self::App(body) => body.is_end_stream(),
+            Self::Stream(stream) => stream.body.is_end_stream(),
         }
     }
 }
+
+impl Cuttable {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
+        let polled = app_frame(&mut self.body, context);
+        if polled.is_ready() {
+            return polled;
+        }
+        let cut = self
+            .cut
+            .get_or_insert_with(|| Box::pin(self.generation.cut.clone().cancelled_owned()));
+        ready!(cut.as_mut().poll(context));
+        Poll::Ready(Some(Err(Box::new(CutOff))))
+    }
+}
+
+fn app_frame(
+    body: &mut AppBody,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
+    Pin::new(body)
+        .poll_frame(context)
+        .map_ok(|frame| frame.map_data(Data::App))
+        .map_err(Into::into)
+}
+
+/// A body of a generation that was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the app's time to drain is over")]
+struct CutOff;
 
 /// Tells a request's trail what came of polling its body.
 fn tell(
     trail: &mut Trail,
     polled: &Poll<Option<Result<Frame<Data>, BoxError>>>,
-    cut: bool,
     ended: bool,
 ) {
     match polled {
-        Poll::Pending if cut => trail.end(Outcome::CutOff),
         Poll::Pending => {}
         Poll::Ready(None) => trail.end(Outcome::Answered),
         Poll::Ready(Some(Ok(frame))) => {
@@ -229,6 +273,7 @@ fn tell(
                 trail.end(Outcome::Answered);
             }
         }
+        Poll::Ready(Some(Err(error))) if error.is::<CutOff>() => trail.end(Outcome::CutOff),
         Poll::Ready(Some(Err(error))) => trail.end(match error.downcast_ref::<BodyError>() {
             Some(error) if error.is_panic() => Outcome::Panicked,
             _ => Outcome::Failed,

@@ -5,16 +5,12 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use http::{Request, StatusCode};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use http::StatusCode;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,7 +22,8 @@ use tracing::debug;
 
 use super::{
     activity::{Activity, Due, Watched},
-    dispatch::Dispatch,
+    dispatch::{Client, Dispatch},
+    service::Service,
 };
 use crate::{config::Limits, log::access::Outcome};
 
@@ -78,22 +75,18 @@ impl Protocol {
 
     /// Serves one connection to its end.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let cut = self.cut.clone();
-        let served = async {
-            let activity = Activity::new();
-            match self.first_bytes(&stream).await? {
-                Some(Speaks::Http1) => self.serve_http1(stream, peer, &activity).await,
-                Some(Speaks::Http2) => self.serve_http2(stream, peer, &activity).await,
-                None => Ok(()),
-            }
+        let client = Client {
+            peer,
+            activity: Activity::new(),
         };
-        tokio::select! {
-            served = served => {
-                if let Err(error) = served {
-                    debug!(%peer, error = &*error, "Connection failed");
-                }
-            }
-            () = cut.cancelled() => debug!(%peer, "Connection cut off"),
+        let served = match self.first_bytes(&stream).await {
+            Ok(Some(Speaks::Http1)) => self.serve_http1(stream, client).await,
+            Ok(Some(Speaks::Http2)) => self.serve_http2(stream, client).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            debug!(%peer, error = &*error, "Connection failed");
         }
     }
 
@@ -118,50 +111,54 @@ impl Protocol {
         tokio::select! {
             speaks = time::timeout(self.limits.keep_alive, look) => speaks.unwrap_or(Ok(None)),
             () = self.stop.cancelled() => Ok(None),
+            () = self.cut.cancelled() => Ok(None),
         }
     }
 
-    async fn serve_http1(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        activity: &Arc<Activity>,
-    ) -> Result<(), Error> {
-        let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(activity))));
-        let service =
-            service_fn(|request: Request<Incoming>| self.dispatch.answer(request, peer, activity));
+    async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
+        let (peer, activity) = (client.peer, Arc::clone(&client.activity));
+        let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(&activity))));
+        let service = Service::new(Arc::clone(&self.dispatch), client);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
         let ended = self
             .keep_time(
                 Pin::new(&mut connection),
-                activity,
+                &activity,
                 http1::UpgradeableConnection::graceful_shutdown,
             )
             .await;
-        let Some(parts) = connection.into_parts() else {
-            // An app has it now. It is still one of the connections that are open.
-            activity.ended().await;
-            return Ok(());
-        };
-        let mut stream = parts.io.into_inner().into_inner();
-        match ended {
-            Ended::Served(served) => {
-                if let Err(error) = &served {
-                    self.refused_head(peer, error);
-                }
-                linger(&mut stream).await;
-                Ok(served?)
-            }
-            Ended::SlowHead => {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                let trails = &self.dispatch.trails;
-                trails.no_request(peer, status, Outcome::TimedOut);
-                stream.write_all(REQUEST_TIMEOUT).await?;
-                stream.shutdown().await?;
-                linger(&mut stream).await;
-                Err("the head of a request took too long".into())
-            }
+        if matches!(ended, Ended::CutOff) {
+            return Err("it was cut off".into());
         }
+        let end = async {
+            let Some(parts) = connection.into_parts() else {
+                // An app has it now. It is still one of the connections that are open.
+                activity.ended().await;
+                return Ok(());
+            };
+            let mut stream = parts.io.into_inner().into_inner();
+            match ended {
+                Ended::Served(served) => {
+                    if let Err(error) = &served {
+                        self.refused_head(peer, error);
+                    }
+                    linger(&mut stream).await;
+                    Ok(served?)
+                }
+                Ended::SlowHead => {
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    let trails = &self.dispatch.trails;
+                    trails.no_request(peer, status, Outcome::TimedOut);
+                    stream.write_all(REQUEST_TIMEOUT).await?;
+                    stream.shutdown().await?;
+                    linger(&mut stream).await;
+                    Err("the head of a request took too long".into())
+                }
+                Ended::CutOff => Ok(()),
+            }
+        };
+        let ended = self.cut.run_until_cancelled(end).await;
+        ended.unwrap_or_else(|| Err("it was cut off".into()))
     }
 
     /// Tells the access log of a head that hyper refused with a status that it does not tell.
@@ -180,27 +177,18 @@ impl Protocol {
         self.dispatch.trails.no_request(peer, status, outcome);
     }
 
-    async fn serve_http2(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        activity: &Arc<Activity>,
-    ) -> Result<(), Error> {
+    async fn serve_http2(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
+        let activity = Arc::clone(&client.activity);
         let socket = TokioIo::new(Watched::new(stream, None));
-        let service = service_fn({
-            let (dispatch, activity) = (Arc::clone(&self.dispatch), Arc::clone(activity));
-            move |request: Request<Incoming>| {
-                let (dispatch, activity) = (Arc::clone(&dispatch), Arc::clone(&activity));
-                async move { dispatch.answer(request, peer, &activity).await }
-            }
-        });
+        let service = Service::new(Arc::clone(&self.dispatch), client);
         let connection = pin!(self.http2.serve_connection(socket, service));
         match self
-            .keep_time(connection, activity, http2::Connection::graceful_shutdown)
+            .keep_time(connection, &activity, http2::Connection::graceful_shutdown)
             .await
         {
             Ended::Served(served) => Ok(served?),
             Ended::SlowHead => Ok(()),
+            Ended::CutOff => Err("it was cut off".into()),
         }
     }
 
@@ -209,7 +197,7 @@ impl Protocol {
     async fn keep_time<C>(
         &self,
         mut connection: Pin<&mut C>,
-        activity: &Activity,
+        activity: &Arc<Activity>,
         shut_down: impl Fn(Pin<&mut C>),
     ) -> Ended
     where
@@ -218,18 +206,29 @@ impl Protocol {
         let (idle, head) = (self.limits.keep_alive, self.limits.header_timeout);
         let mut timer = pin!(time::sleep(idle));
         let mut stop = pin!(self.stop.cancelled());
+        let mut cut = pin!(self.cut.cancelled());
         let mut stopping = false;
+        // What is not the connection wakes it by way of an alarm, and is not looked at without one.
+        let alarm = Waker::from(Arc::clone(activity));
+        let mut task = Waker::noop().clone();
         let mut poll = move |context: &mut Context<'_>| {
             if let Poll::Ready(served) = connection.as_mut().poll(context) {
                 return Poll::Ready(Ended::Served(served));
             }
+            if !task.will_wake(context.waker()) {
+                task.clone_from(context.waker());
+                activity.alarm(&task);
+            }
             // Bytes that came but made no request are a part of one, which now has to come in time.
-            if let Some(limit) = activity
-                .head_limit(head)
-                .filter(|limit| *limit < timer.deadline())
-            {
+            let limit = activity.head_limit(head);
+            let limit = limit.filter(|limit| *limit < timer.deadline());
+            if let Some(limit) = limit {
                 timer.as_mut().reset(limit);
             }
+            if !activity.take_alarm() && limit.is_none() {
+                return Poll::Pending;
+            }
+            let context = &mut Context::from_waker(&alarm);
             while timer.as_mut().poll(context).is_ready() {
                 match activity.due(idle, head) {
                     Due::Later(limit) => timer.as_mut().reset(limit),
@@ -237,14 +236,17 @@ impl Protocol {
                     Due::Idle => {
                         timer.as_mut().reset(Instant::now() + idle);
                         shut_down(connection.as_mut());
-                        context.waker().wake_by_ref();
+                        task.wake_by_ref();
                     }
                 }
+            }
+            if cut.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ended::CutOff);
             }
             if !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 shut_down(connection.as_mut());
-                context.waker().wake_by_ref();
+                task.wake_by_ref();
             }
             Poll::Pending
         };
@@ -275,6 +277,7 @@ enum Speaks {
 enum Ended {
     Served(hyper::Result<()>),
     SlowHead,
+    CutOff,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -8,13 +8,12 @@ use std::{
     task::{Context, Poll, Wake, Waker, ready},
 };
 
-use http::Request;
 use hyper::{
     ext::Protocol,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use plugin_api::host::{InFlight, Upgrade};
+use plugin_api::host::{InFlight, Prepared, Upgrade};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -23,13 +22,14 @@ use super::activity::{Activity, TakenOver};
 /// The connection of a request that asks for an upgrade, for the app to take. The connection counts
 /// as busy while the app has it, and is cut off when `cut` is cancelled.
 pub fn take<B>(
-    request: &mut Request<B>,
+    request: &mut Prepared<B>,
     in_flight: &InFlight,
     cut: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = request.extensions_mut().remove::<Protocol>();
+    let protocol = request
+        .extensions_mut().remove::<Protocol>();
     let stream = Stream {
         state: State::Waiting(on_upgrade, Arc::default()),
         cut: cut.clone(),

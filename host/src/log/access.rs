@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, request,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,17 +53,17 @@ impl AccessLog {
 
     /// A request that begins. Its line is written when the result is dropped.
     #[must_use]
-    pub fn begin<B>(
+    pub fn begin(
         self: &Arc<Self>,
-        request: &Request<B>,
+        request: &request::Parts,
         peer: SocketAddr,
         log: &Arc<RequestLog>,
     ) -> Box<Exchange> {
         let head = Head {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: pick(request.headers(), self.format.request_headers()),
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            version: request.version,
+            headers: pick(&request.headers, self.format.request_headers()),
         };
         Box::new(Exchange::new(self, peer, Some(head), Some(Arc::clone(log))))
     }

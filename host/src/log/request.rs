@@ -12,13 +12,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::HeaderValue;
 use pin_project_lite::pin_project;
 use tracing::{Metadata, Span, dispatcher, error_span, field, span::Id};
 use tracing_subscriber::{
     Registry,
     registry::{LookupSpan, SpanRef},
 };
+
+use super::request_id::RequestId;
 
 /// A request, as the log knows it.
 #[derive(Debug)]
@@ -30,20 +31,12 @@ pub struct RequestLog {
 /// What every line of a request says.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What identifies it: visible ASCII.
-    pub id: HeaderValue,
+    /// What identifies it.
+    pub id: RequestId,
     /// Whose part it is.
     pub trace: Option<Trace>,
     /// Whether it is logged at debug whatever the level.
     pub loud: bool,
-}
-
-impl Facts {
-    /// The id as text.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        self.id.to_str().unwrap_or_default()
-    }
 }
 
 impl RequestLog {
@@ -70,7 +63,7 @@ impl RequestLog {
                 target: TARGET,
                 parent: None,
                 "request",
-                id = id.to_str().unwrap_or_default(),
+                id = id.as_str(),
                 trace_id = trace.as_ref().map(|trace| field::display(trace.trace_id())),
                 span_id = trace.as_ref().map(|trace| field::display(trace.span_id())),
             );

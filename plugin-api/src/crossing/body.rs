@@ -226,38 +226,44 @@ impl Trailers {
 
 /// A body of the other side.
 #[derive(Debug)]
-pub(crate) struct Imported {
+pub(crate) enum Imported {
+    Empty,
+    Full(OwnedBytes),
+    /// Apart, so that the others, which are most, are small to move.
+    Stream(Box<Foreign>),
+}
+
+/// A stream of the other side.
+#[derive(Debug)]
+pub(crate) struct Foreign {
     body: abi::Body,
     waker: PollWaker,
 }
 
 impl Imported {
-    pub(crate) fn new(body: abi::Body) -> Self {
-        Self {
-            body,
-            waker: PollWaker::default(),
+    pub(crate) fn new(mut body: abi::Body) -> Self {
+        match body.kind {
+            abi::Body::FULL => Self::Full(mem::take(&mut body.data)),
+            abi::Body::STREAM => Self::Stream(Box::new(Foreign {
+                body,
+                waker: PollWaker::default(),
+            })),
+            _ => Self::Empty,
         }
     }
 
     /// How many bytes are still to come.
     pub(crate) fn size_hint(&self) -> SizeHint {
-        match self.body.kind {
-            abi::Body::FULL => SizeHint::with_exact(self.body.data.remaining() as u64),
-            abi::Body::STREAM => {
-                let mut hint = SizeHint::new();
-                if self.body.upper != u64::MAX {
-                    hint.set_upper(self.body.upper.max(self.body.lower));
-                }
-                hint.set_lower(self.body.lower);
-                hint
-            }
-            _ => SizeHint::with_exact(0),
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.remaining() as u64),
+            Self::Stream(stream) => stream.size_hint(),
         }
     }
 
     /// Whether nothing more comes.
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.body.kind == abi::Body::EMPTY
+        matches!(self, Self::Empty)
     }
 
     /// The next frame, as [`Body::poll_frame`].
@@ -265,21 +271,39 @@ impl Imported {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
-        match self.body.kind {
-            abi::Body::FULL => {
-                let data = mem::take(&mut self.body.data);
-                self.body = abi::Body::empty();
-                Poll::Ready(Some(Ok(Frame::data(data))))
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            abi::Body::STREAM => self.poll_stream(context),
-            _ => Poll::Ready(None),
+            Self::Stream(stream) => {
+                let (item, last) = ready!(stream.poll_frame(context));
+                if last {
+                    *self = Self::Empty;
+                }
+                Poll::Ready(item)
+            }
         }
     }
+}
 
-    fn poll_stream(
+impl Foreign {
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        if self.body.upper != u64::MAX {
+            hint.set_upper(self.body.upper.max(self.body.lower));
+        }
+        hint.set_lower(self.body.lower);
+        hint
+    }
+
+    /// The next frame, and whether nothing follows it.
+    fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
+    ) -> Poll<(Option<Result<Frame<OwnedBytes>, BodyError>>, bool)> {
         let mut frame = abi::Frame::end();
         // SAFETY: a stream has its table, which is static in a library that is never unloaded.
         let vtable = unsafe { &*self.body.vtable };
@@ -317,9 +341,7 @@ impl Imported {
             ))),
             _ => None,
         };
-        if last || item.is_none() {
-            self.body = abi::Body::empty();
-        }
-        Poll::Ready(item)
+        let last = last || item.is_none();
+        Poll::Ready((item, last))
     }
 }

@@ -1,6 +1,6 @@
 //! Header fields, both ways.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -11,15 +11,29 @@ use crate::abi::{Header, Headers, Slice};
 #[derive(Debug, Default)]
 pub(crate) struct HeaderFields(SmallVec<[Header; 16]>);
 
-// SAFETY: the pointers are only followed by the other side, while the map that they borrow from is
-// kept.
+// SAFETY: the pointers are only followed while the map that they borrow from is kept, which whoever
+// made this sees to.
 unsafe impl Send for HeaderFields {}
 
 impl HeaderFields {
     /// Borrows the fields of `map`; the caller keeps it unchanged for as long as the result is
     /// used. The map may be moved: names and values lie behind pointers.
     pub(crate) fn new(map: &HeaderMap) -> Self {
-        let fields = map.iter().map(|(name, value)| Header {
+        let mut fields = Self::default();
+        fields.add(map);
+        fields
+    }
+
+    /// Borrows the fields of `map` too, as [`new`](Self::new) does.
+    pub(crate) fn add(&mut self, map: &HeaderMap) {
+        for (name, value) in map {
+            self.push(name, value);
+        }
+    }
+
+    /// Borrows one more field, as [`new`](Self::new) does.
+    pub(crate) fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.0.push(Header {
             name: Slice::new(name.as_str().as_bytes()),
             value: Slice::new(value.as_bytes()),
             id: names::id(name),
@@ -29,7 +43,22 @@ impl HeaderFields {
                 0
             },
         });
-        Self(fields.collect())
+    }
+
+    /// The first value of a field with this name, which is none of the well-known.
+    ///
+    /// # Safety
+    ///
+    /// The map that the fields borrow from is still there, and unchanged.
+    #[cfg(feature = "host")]
+    pub(crate) unsafe fn find_unnumbered(&self, name: &str) -> Option<&[u8]> {
+        let is_it = |field: &&Header| {
+            // SAFETY: the caller says so.
+            field.id == 0 && unsafe { field.name.bytes() } == name.as_bytes()
+        };
+        let field = self.0.iter().find(is_it)?;
+        // SAFETY: the caller says so.
+        Some(unsafe { field.value.bytes() })
     }
 
     /// Where the fields are; valid as long as `self` stays where it is.
@@ -52,28 +81,89 @@ pub(crate) unsafe fn add_fields(
     headers: Headers,
 ) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
-    let fields = unsafe { headers.fields() };
+    let mut values = unsafe { Texts::new(headers, &[]) };
     // SAFETY: the caller says so.
-    let value_of = |field: &Header| unsafe { field.value.bytes() };
-    let mut arena = BytesMut::with_capacity(fields.iter().map(|field| value_of(field).len()).sum());
-    for field in fields {
-        arena.extend_from_slice(value_of(field));
-    }
-    let mut arena = arena.freeze();
-    map.reserve(fields.len());
-    for field in fields {
+    unsafe { values.add_fields(map, headers) }
+}
+
+/// The values of some fields and other texts of the other side, copied, one behind the other.
+pub(crate) struct Texts {
+    bytes: Bytes,
+    /// Whether all bytes are visible ASCII, spaces or tabs: then no value needs a look of its own.
+    are_plain: bool,
+}
+
+impl Texts {
+    /// Copies the values of the fields, and then `others`.
+    ///
+    /// # Safety
+    ///
+    /// `headers` and what it borrows are valid until this returns.
+    pub(crate) unsafe fn new(headers: Headers, others: &[&[u8]]) -> Self {
         // SAFETY: the caller says so.
-        let name = unsafe { field.name.bytes() };
-        let value: Bytes = arena.split_to(value_of(field).len());
-        let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
-        let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| invalid())?;
-        value.set_sensitive(field.flags & Header::SENSITIVE != 0);
-        match names::name(field.id) {
-            Some(name) => map.append(name, value),
-            None => map.append(HeaderName::from_bytes(name).map_err(|_| invalid())?, value),
-        };
+        let fields = unsafe { headers.fields() };
+        // SAFETY: the caller says so.
+        let values = fields.iter().map(|field| unsafe { field.value.bytes() });
+        let texts = values.chain(others.iter().copied());
+        let mut bytes = Vec::with_capacity(texts.clone().map(<[u8]>::len).sum());
+        texts.for_each(|text| bytes.extend_from_slice(text));
+        // Without a way out of the loop the compiler looks at many bytes at once.
+        let are_plain = bytes.iter().fold(true, |plain, &byte| {
+            plain & (matches!(byte, b' '..=b'~') | (byte == b'\t'))
+        });
+        Self {
+            bytes: bytes.into(),
+            are_plain,
+        }
     }
-    Ok(())
+
+    /// The next text, which is `len` bytes long.
+    pub(crate) fn next(&mut self, len: usize) -> Bytes {
+        self.bytes.split_to(len)
+    }
+
+    /// Adds the fields, whose values are the next texts, to `map`.
+    ///
+    /// # Errors
+    ///
+    /// A name or value that HTTP does not allow is an error, by its name.
+    ///
+    /// # Safety
+    ///
+    /// `headers` and what it borrows are valid until this returns.
+    pub(crate) unsafe fn add_fields(
+        &mut self,
+        map: &mut HeaderMap,
+        headers: Headers,
+    ) -> Result<(), InvalidHeader> {
+        // SAFETY: the caller says so.
+        let fields = unsafe { headers.fields() };
+        map.reserve(fields.len());
+        for field in fields {
+            // SAFETY: the caller says so.
+            let name = unsafe { field.name.bytes() };
+            // SAFETY: the caller says so.
+            let len = unsafe { field.value.bytes() }.len();
+            let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
+            let mut value = self.next_value(len).ok_or_else(invalid)?;
+            value.set_sensitive(field.flags & Header::SENSITIVE != 0);
+            match names::name(field.id) {
+                Some(name) => map.append(name, value),
+                None => map.append(names::parse(name).ok_or_else(invalid)?, value),
+            };
+        }
+        Ok(())
+    }
+
+    fn next_value(&mut self, len: usize) -> Option<HeaderValue> {
+        let value = self.next(len);
+        if self.are_plain {
+            // SAFETY: what was looked at is UTF-8, and what HTTP allows (RFC 9110, section 5.5).
+            Some(unsafe { HeaderValue::from_maybe_shared_unchecked(value) })
+        } else {
+            HeaderValue::from_maybe_shared(value).ok()
+        }
+    }
 }
 
 /// A field that HTTP does not allow.

@@ -1,7 +1,7 @@
 //! Well-known header names, which cross as numbers beside their text: making a name of a text costs
 //! more than all else that a header needs.
 
-use std::sync::LazyLock;
+use std::{cell::RefCell, sync::LazyLock};
 
 use http::header::{self, HeaderName};
 
@@ -99,7 +99,7 @@ pub(super) fn name(id: u16) -> Option<&'static HeaderName> {
 }
 
 /// The number of a name; 0 for one that has none.
-pub(super) fn id(name: &HeaderName) -> u16 {
+pub(crate) fn id(name: &HeaderName) -> u16 {
     let text = name.as_str();
     let mut at = place(text);
     loop {
@@ -110,6 +110,41 @@ pub(super) fn id(name: &HeaderName) -> u16 {
         }
     }
 }
+
+/// The name with this text; none when it is not one.
+///
+/// Each thread remembers the last names without a number that it met, a few dozen.
+pub(super) fn parse(text: &[u8]) -> Option<HeaderName> {
+    let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
+        return None;
+    };
+    let middle = text[text.len() / 2];
+    let place = [first, middle, last].map(usize::from);
+    let place = (text.len() + place[0] + 5 * place[1] + 11 * place[2]) % REMEMBERED;
+    MET.with_borrow_mut(|met| {
+        let met = &mut met[place];
+        match met {
+            Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
+            _ => {
+                let name = HeaderName::from_bytes(text).ok()?;
+                if text.len() <= LONGEST {
+                    *met = Some(name.clone());
+                }
+                Some(name)
+            }
+        }
+    })
+}
+
+thread_local! {
+    static MET: RefCell<[Option<HeaderName>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+}
+
+/// How many names a thread remembers.
+const REMEMBERED: usize = 64;
+
+/// How long a name that is remembered may be: what a client sends must not stay for ever at its size.
+const LONGEST: usize = 64;
 
 /// The numbers by the address of the text. A well-known name has its text in one place, and a name
 /// with the same text elsewhere only goes without a number.

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    task::Poll,
 };
 
 use http::{Request, Response};
@@ -10,14 +11,20 @@ use tower_service::Service;
 
 #[cfg(feature = "local")]
 use super::local::{Answer, boxed};
-use super::{Body, call::Start};
+#[cfg(feature = "upgrade")]
+use super::upgrade::Offer;
+use super::{
+    Body,
+    call::{Start, failed},
+    native,
+};
 use crate::BoxError;
 
 /// An app, with its types forgotten.
 pub trait App: Send + Sync {
     /// Starts a request, and polls it once.
     #[doc(hidden)]
-    fn call(&self, request: Request<Body>, start: Start<'_>) -> u32;
+    fn call(&self, request: native::Request<'_>, start: Start<'_>) -> u32;
 
     /// Answers a request in this process.
     #[cfg(feature = "local")]
@@ -30,7 +37,8 @@ pub trait App: Send + Sync {
 pub type Building = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
 
 /// What can be made an app: a tower service that takes an [`http::Request`] with a [`Body`] and
-/// gives an [`http::Response`] with a body of any kind. An axum `Router` is one.
+/// gives an [`http::Response`] with a body of any kind, as an axum `Router` is, or a
+/// [native handler](native).
 ///
 /// Each request gets a clone of the service, which waits until it is ready.
 pub trait IntoApp<Shape> {
@@ -50,8 +58,26 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     fn into_app(self) -> Box<dyn App> {
-        Box::new(TowerApp(self))
+        Box::new(TowerApp(ready_made(self)))
     }
+}
+
+/// The same service; an axum `Router` makes what it would else make for each request.
+fn ready_made<S: 'static>(service: S) -> S {
+    #[cfg(feature = "axum")]
+    {
+        let mut service = Some(service);
+        let any: &mut dyn std::any::Any = &mut service;
+        if let Some(router) = any.downcast_mut::<Option<axum::Router>>() {
+            *router = router.take().map(|router| router.with_state(()));
+        }
+        if let Some(service) = service {
+            return service;
+        }
+        unreachable!("it was put back");
+    }
+    #[cfg(not(feature = "axum"))]
+    service
 }
 
 struct TowerApp<S>(S);
@@ -63,8 +89,26 @@ where
     S::Future: Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    fn call(&self, request: Request<Body>, start: Start<'_>) -> u32 {
-        start.run(respond(self.0.clone(), request))
+    fn call(&self, request: native::Request<'_>, start: Start<'_>) -> u32 {
+        #[cfg(feature = "upgrade")]
+        if let Some((stream, protocol)) = request.take_upgrade() {
+            return match request.into_http() {
+                Ok(mut request) => match Offer::new(stream, protocol, &mut request) {
+                    Some(offer) => start.run(offer.answered(respond(self.0.clone(), request))),
+                    None => start.run(respond(self.0.clone(), request)),
+                },
+                Err(error) => failed(error),
+            };
+        }
+        let mut service = self.0.clone();
+        let ready = start.with_context(|context| service.poll_ready(context));
+        match (ready, request.into_http()) {
+            // Most services are always ready: their own future is all that there is to keep.
+            (Poll::Ready(Ok(())), Ok(request)) => start.run(service.call(request)),
+            (Poll::Pending, Ok(request)) => start.run(respond(service, request)),
+            (Poll::Ready(Err(error)), _) => failed(error),
+            (_, Err(error)) => failed(error),
+        }
     }
 
     #[cfg(feature = "local")]

@@ -8,11 +8,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::Response;
+use http::{Response, StatusCode};
 
-use super::runtime::{Entered, catch};
-#[cfg(feature = "upgrade")]
-use super::upgrade::Offer;
+#[cfg(feature = "local")]
+use super::local;
+use super::{
+    request::spare,
+    runtime::{Entered, catch},
+};
 use crate::{
     BoxError,
     abi::{self, CallContext, CallSlot, poll},
@@ -21,11 +24,21 @@ use crate::{
 
 /// A call that is about to start.
 pub struct Start<'a> {
-    #[cfg(feature = "upgrade")]
-    pub(crate) offer: Option<Offer>,
     pub(crate) slot: &'a mut CallSlot,
     pub(crate) context: &'a CallContext,
     pub(crate) runtime: &'a Entered,
+}
+
+/// What a call may come to.
+pub trait Respond: Sized {
+    /// Gives it to the host. What it holds and returns is as [`abi::Plugin::call`] says.
+    #[doc(hidden)]
+    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32;
+
+    /// The same in this process.
+    #[cfg(feature = "local")]
+    #[doc(hidden)]
+    fn into_local(self) -> Result<local::Response, BoxError>;
 }
 
 impl Start<'_> {
@@ -33,32 +46,14 @@ impl Start<'_> {
     /// [`abi::Plugin::call`] says.
     ///
     /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
-    #[cfg_attr(
-        not(feature = "upgrade"),
-        expect(unused_mut, reason = "no offer is taken")
-    )]
-    pub(crate) fn run<F, B>(mut self, future: F) -> u32
+    pub(crate) fn run<F>(self, future: F) -> u32
     where
-        F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    {
-        #[cfg(feature = "upgrade")]
-        if let Some(offer) = self.offer.take() {
-            return self.start(Box::pin(offer.answered(future)));
-        }
-        self.start(future)
-    }
-
-    fn start<F, B>(self, future: F) -> u32
-    where
-        F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+        F: Future<Output: Respond> + Send + 'static,
     {
         let Self {
             slot,
             context,
             runtime,
-            ..
         } = self;
         if fits::<F>() {
             Filled::put(slot, runtime, future);
@@ -67,6 +62,18 @@ impl Start<'_> {
         }
         // SAFETY: filled just now, by this thread.
         unsafe { Filled::poll(slot, context) }
+    }
+
+    /// Gives a response that is there.
+    pub(crate) fn give(self, response: impl Respond) -> u32 {
+        self.with_context(|context| response.respond(context, self.context, self.runtime))
+    }
+
+    /// Lends the waker of the call, for what is polled before there is a future.
+    pub(crate) fn with_context<R>(&self, work: impl FnOnce(&mut Context<'_>) -> R) -> R {
+        let work = |waker: &Waker| work(&mut Context::from_waker(waker));
+        // SAFETY: the host lends the waker for the call, which lasts longer than `self`.
+        unsafe { with_waker(self.context.waker, work) }
     }
 }
 
@@ -92,10 +99,9 @@ struct Operations {
 }
 
 impl Filled {
-    fn put<F, B>(slot: &mut CallSlot, runtime: &Entered, future: F)
+    fn put<F>(slot: &mut CallSlot, runtime: &Entered, future: F)
     where
-        F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+        F: Future<Output: Respond> + Send + 'static,
     {
         const { assert!(size_of::<Self>() <= size_of::<CallSlot>()) };
         const { assert!(align_of::<Self>() <= align_of::<CallSlot>()) };
@@ -203,10 +209,9 @@ pub(crate) unsafe fn cancel(slot: &mut CallSlot) {
 
 struct Typed<F>(F);
 
-impl<F, B> Typed<F>
+impl<F> Typed<F>
 where
-    F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    F: Future<Output: Respond> + Send + 'static,
 {
     const OPERATIONS: &'static Operations = &Operations {
         poll: Self::poll,
@@ -225,17 +230,7 @@ where
         let future = unsafe { Pin::new_unchecked(future) };
         match future.poll(context) {
             Poll::Pending => poll::PENDING,
-            Poll::Ready(Ok(response)) => {
-                respond(response, context, call, runtime);
-                poll::READY
-            }
-            Poll::Ready(Err(error)) => {
-                tracing::error!(
-                    error = &*error as &dyn std::error::Error,
-                    "The app returned an error"
-                );
-                poll::FAILED
-            }
+            Poll::Ready(response) => response.respond(context, call, runtime),
         }
     }
 
@@ -245,24 +240,54 @@ where
     }
 }
 
-fn respond<B>(
-    response: Response<B>,
-    context: &mut Context<'_>,
-    call: &CallContext,
-    runtime: &Entered,
-) where
+impl<B, E> Respond for Result<Response<B>, E>
+where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    E: Into<BoxError>,
 {
-    let (head, body) = response.into_parts();
-    let mut body = export_polled(body, runtime, context);
-    let fields = HeaderFields::new(&head.headers);
+    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32 {
+        let response = match self {
+            Ok(response) => response,
+            Err(error) => return failed(error),
+        };
+        let (head, body) = response.into_parts();
+        let mut body = export_polled(body, runtime, context);
+        let mut fields = HeaderFields::default();
+        fields.add(&head.headers);
+        give(call, head.status, &fields, &mut body);
+        spare::keep(head.headers);
+        poll::READY
+    }
+
+    #[cfg(feature = "local")]
+    fn into_local(self) -> Result<local::Response, BoxError> {
+        self.map(local::boxed).map_err(Into::into)
+    }
+}
+
+/// Gives the host a response.
+pub(crate) fn give(
+    call: &CallContext,
+    status: StatusCode,
+    fields: &HeaderFields,
+    body: &mut abi::Body,
+) {
     let response = abi::Response {
         size: size_of::<abi::Response>(),
         headers: fields.as_abi(),
-        body: &raw mut body,
-        status: head.status.as_u16(),
+        body,
+        status: status.as_u16(),
         flags: 0,
     };
     // SAFETY: function and sink are the host's, and everything is borrowed for the call.
     unsafe { (call.respond)(call.sink, &raw const response) };
+}
+
+/// The app has no response, but an error.
+pub(crate) fn failed(error: impl Into<BoxError>) -> u32 {
+    tracing::error!(
+        error = &*error.into() as &dyn std::error::Error,
+        "The app returned an error"
+    );
+    poll::FAILED
 }

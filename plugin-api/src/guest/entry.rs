@@ -8,15 +8,13 @@ use abi_stable::{
 };
 use tokio::time;
 
-#[cfg(feature = "upgrade")]
-use super::upgrade::Offer;
 use super::{
     Building, Context,
     app::App,
     call::{self, Start},
     context::Facts,
     logger::{self, HostLog, Logger},
-    panics, request,
+    native, panics,
     runtime::{Runtime, catch},
 };
 use crate::{
@@ -176,29 +174,14 @@ unsafe extern "C" fn call(
     let context = unsafe { &*context };
     let runtime = guest.runtime.entered();
     let called = runtime.run(|| {
-        // SAFETY: the host lends what the request borrows.
-        match unsafe { request::request(request) } {
-            Ok(head) => {
-                #[cfg(feature = "upgrade")]
-                let mut head = head;
-                let start = Start {
-                    // SAFETY: as above.
-                    #[cfg(feature = "upgrade")]
-                    offer: unsafe { Offer::new(request, &mut head) },
-                    slot,
-                    context,
-                    runtime,
-                };
-                guest.app.call(head, start)
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &*error as &dyn std::error::Error,
-                    "The request is malformed"
-                );
-                poll::FAILED
-            }
-        }
+        // SAFETY: the host lends what the request borrows, and gives the body.
+        let request = unsafe { native::Request::new(request) };
+        let start = Start {
+            slot,
+            context,
+            runtime,
+        };
+        guest.app.call(request, start)
     });
     called.unwrap_or(poll::PANICKED)
 }

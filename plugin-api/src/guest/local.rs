@@ -9,23 +9,29 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{Request, Response, StatusCode, uri::PathAndQuery};
+use http::{Request, StatusCode, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use super::{
     Context,
     app::{App, Building},
+    native,
     request::{Body, RequestInfo},
     runtime::catch,
 };
-use crate::{BoxError, crossing::Guard};
+use crate::{
+    BoxError, abi,
+    crossing::{self, Guard, HeaderFields, Place, export},
+};
 
 /// The body of a response.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The future of a response.
-pub(crate) type Answer =
-    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>;
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
+
+/// A response.
+pub(crate) type Response = http::Response<ResponseBody>;
 
 /// A started app.
 pub(crate) struct Local {
@@ -48,7 +54,7 @@ impl Local {
         &self,
         request: Request<B>,
         peer: Option<SocketAddr>,
-    ) -> Response<ResponseBody>
+    ) -> Response
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
@@ -91,7 +97,7 @@ impl Local {
 }
 
 /// The response of an app, its body's type forgotten.
-pub(crate) fn boxed<B>(response: Response<B>) -> Response<ResponseBody>
+pub(crate) fn boxed<B>(response: http::Response<B>) -> Response
 where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
@@ -102,7 +108,32 @@ where
     })
 }
 
-fn failed() -> Response<ResponseBody> {
+/// Lends a request as one that crossed.
+pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<'_>) -> R) -> R {
+    let (mut head, body) = request.into_parts();
+    let info = head.extensions.remove::<RequestInfo>();
+    let mut body = export(body, Here);
+    let fields = HeaderFields::new(&head.headers);
+    let place = Place {
+        mount: "/",
+        peer: info.as_ref().and_then(RequestInfo::peer),
+        request_id: None,
+    };
+    crossing::lend(&head, fields.as_abi(), place, |request| {
+        let mut request = abi::Request {
+            body: &raw mut body,
+            ..request
+        };
+        if let Some(info) = &info {
+            request.mount = abi::Slice::new(info.mount().as_bytes());
+            request.original_path = abi::Slice::new(info.original_path().as_str().as_bytes());
+        }
+        // SAFETY: what it borrows is there, and the body is to be taken.
+        work(unsafe { native::Request::new(&request) })
+    })
+}
+
+fn failed() -> Response {
     let text = Full::from("500 Internal Server Error\n");
     let mut response = Response::new(text.map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -3,13 +3,13 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
-    str,
+    ptr, str,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::{
-    Method, Request, Uri, Version,
+    Method, Request, Uri,
     uri::{self, PathAndQuery},
 };
 use http_body::{Frame, SizeHint};
@@ -18,7 +18,7 @@ use http_body::{Frame, SizeHint};
 use crate::crossing::{Guard, export};
 use crate::{
     BodyError, BoxError, abi,
-    crossing::{Imported, add_fields},
+    crossing::{Imported, Texts, version},
 };
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
@@ -26,6 +26,21 @@ use crate::{
 /// It is read as it arrives; not reading holds the client back. Dropping it unread is fine.
 #[derive(Debug)]
 pub struct Body(Imported);
+
+impl Body {
+    /// The body that the host gave with a request; an empty one when that was taken before.
+    ///
+    /// # Safety
+    ///
+    /// `body` is null, or the host's, for the plugin to take.
+    pub(crate) unsafe fn take(body: *mut abi::Body) -> Self {
+        // SAFETY: the caller says so.
+        let body = unsafe { body.as_mut() };
+        Self(Imported::new(
+            body.map_or_else(abi::Body::empty, abi::Body::take),
+        ))
+    }
+}
 
 #[cfg(feature = "local")]
 impl Body {
@@ -62,7 +77,7 @@ impl http_body::Body for Body {
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
-/// With the feature `axum` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and its
+/// With the feature `axum-info` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and its
 /// `OriginalUri` the mount, as an app that is nested has it.
 ///
 /// ```
@@ -126,7 +141,7 @@ impl RequestInfo {
 
     /// Puts this into the extensions of `request`, and what axum's extractors take.
     pub(crate) fn insert_into(self, request: &mut Request<Body>) {
-        #[cfg(feature = "axum")]
+        #[cfg(feature = "axum-info")]
         {
             use axum::extract::{ConnectInfo, OriginalUri};
 
@@ -155,48 +170,47 @@ impl RequestInfo {
 /// # Safety
 ///
 /// `request` and what it borrows are valid until this returns.
-pub(crate) unsafe fn request(request: &abi::Request) -> Result<Request<Body>, BoxError> {
+pub(crate) unsafe fn request(
+    request: &abi::Request,
+    body: Body,
+) -> Result<Request<Body>, BoxError> {
     // SAFETY: the caller says so, as for all the slices below.
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
-    // SAFETY: the host gives a body of its own, for the plugin to take.
-    let body = unsafe { &mut *request.body };
-    let mut head = Request::new(Body(Imported::new(body.take())));
+    let (path, original) = (bytes(request.path), bytes(request.original_path));
+    let (mount, id) = (bytes(request.mount), bytes(request.request_id));
+    // Below the root the two are one.
+    let is_moved = !ptr::eq(path, original);
+    let moved = if is_moved { original } else { &[] };
+    // SAFETY: as above.
+    let mut texts = unsafe { Texts::new(request.headers, &[path, moved, mount, id]) };
 
+    let mut head = Request::new(body);
+    let headers = head.headers_mut();
+    *headers = spare::take();
+    // SAFETY: as above.
+    unsafe { texts.add_fields(headers, request.headers) }?;
     *head.method_mut() = Method::from_bytes(bytes(request.method))?;
     *head.version_mut() = version(request.version);
-    *head.uri_mut() = uri(
-        bytes(request.scheme),
-        bytes(request.authority),
-        bytes(request.path),
-    )?;
-    // SAFETY: as above.
-    unsafe { add_fields(head.headers_mut(), request.headers) }?;
-    let (path, original_path) = (bytes(request.path), bytes(request.original_path));
+    let path = texts.next(path.len());
+    *head.uri_mut() = uri(bytes(request.scheme), bytes(request.authority), path)?;
+    let original = texts.next(moved.len());
     let info = RequestInfo {
         peer: request.peer.to_std(),
         original_path: match head.uri().path_and_query() {
-            // Below the root the two are one, and so are their bytes.
-            Some(below) if std::ptr::eq(path, original_path) => below.clone(),
-            _ => path_and_query(original_path)?,
+            Some(below) if !is_moved => below.clone(),
+            _ => path_and_query(original)?,
         },
-        mount: Bytes::copy_from_slice(bytes(request.mount)),
-        request_id: Bytes::copy_from_slice(bytes(request.request_id)),
+        mount: texts.next(mount.len()),
+        request_id: texts.next(id.len()),
     };
     info.insert_into(&mut head);
     Ok(head)
 }
 
-fn version(number: u32) -> Version {
-    match number {
-        9 => Version::HTTP_09,
-        10 => Version::HTTP_10,
-        20 => Version::HTTP_2,
-        30 => Version::HTTP_3,
-        _ => Version::HTTP_11,
+fn uri(scheme: &[u8], authority: &[u8], path: Bytes) -> Result<Uri, BoxError> {
+    if scheme.is_empty() && authority.is_empty() && !path.is_empty() {
+        return Ok(path_and_query(path)?.into());
     }
-}
-
-fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
     let mut parts = uri::Parts::default();
     if !scheme.is_empty() {
         parts.scheme = Some(scheme.try_into()?);
@@ -210,11 +224,37 @@ fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
     Ok(Uri::from_parts(parts)?)
 }
 
-fn path_and_query(path: &[u8]) -> Result<PathAndQuery, BoxError> {
+fn path_and_query(path: Bytes) -> Result<PathAndQuery, BoxError> {
     if path.is_empty() {
         return Ok(PathAndQuery::from_static("/"));
     }
-    Ok(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(
-        path,
-    ))?)
+    Ok(PathAndQuery::from_maybe_shared(path)?)
+}
+
+/// Header maps that are not used any more: the next request needs one.
+pub(crate) mod spare {
+    use std::cell::Cell;
+
+    use http::HeaderMap;
+
+    thread_local! {
+        static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
+    }
+
+    /// An empty map, which may have room.
+    pub(crate) fn take() -> HeaderMap {
+        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    /// Leaves `map` to this thread's next request.
+    pub(crate) fn keep(mut map: HeaderMap) {
+        if (1..=LARGEST).contains(&map.capacity()) {
+            map.clear();
+            // While the thread ends there is nobody to leave it to.
+            let _ = SPARE.try_with(|spare| spare.set(Some(map)));
+        }
+    }
+
+    /// How many fields a map that is kept may have room for.
+    const LARGEST: usize = 100;
 }

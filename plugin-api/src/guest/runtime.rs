@@ -54,7 +54,7 @@ impl Runtime {
 /// Every entry needs it, drops too: without the runtime, a timer in a body's stream panics; without
 /// the catch, a panic in a destructor aborts the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Entered(Handle);
+pub struct Entered(Handle);
 
 impl Entered {
     pub(crate) fn enter(&self) -> EnterGuard<'_> {

@@ -42,24 +42,19 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// Puts what upgrades need into the extensions of `request`; none when it asks for none.
-    ///
-    /// # Safety
-    ///
-    /// What `crossed` borrows is valid until this returns.
-    pub(crate) unsafe fn new(crossed: &abi::Request, request: &mut Request<Body>) -> Option<Self> {
-        // SAFETY: the host gives a stream of its own, for the plugin to take.
-        let stream = unsafe { crossed.upgrade.as_mut() }?;
-        if stream.is_none() {
-            return None;
-        }
-        // SAFETY: the caller says so.
-        if let Some(protocol) = unsafe { crossed.protocol.text() } {
+    /// Puts what upgrades need into the extensions of `request`. `protocol` is what an extended
+    /// `CONNECT` asks for.
+    pub(crate) fn new(
+        stream: abi::Stream,
+        protocol: Option<&str>,
+        request: &mut Request<Body>,
+    ) -> Option<Self> {
+        if let Some(protocol) = protocol {
             request.extensions_mut().insert(Protocol::from(protocol));
         }
         let agreed = Arc::new(Notify::new());
         let (offer, offered) = mpsc::channel();
-        let mut connection = Box::pin(connection(stream.take(), Arc::clone(&agreed), offer));
+        let mut connection = Box::pin(connection(stream, Arc::clone(&agreed), offer));
         // It reads its request, which is all there, and waits for the app's answer to the other.
         let mut context = Context::from_waker(Waker::noop());
         if connection.as_mut().poll(&mut context).is_ready() {

@@ -1,19 +1,17 @@
-//! A request in an app: the future that makes its response.
+//! A request in an app: it crosses, and becomes the response or a call that has to wait for it.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     ffi::c_void,
-    marker::PhantomPinned,
     mem,
     net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     ptr,
-    sync::Arc,
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
+use http::{Extensions, HeaderMap, Response, StatusCode, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -21,18 +19,20 @@ use super::{App, InFlight, stream::export_stream};
 use crate::{
     BodyError, BoxError,
     abi::{self, CallContext, CallSlot, OwnedBytes, Slice, poll},
-    crossing::{Guard, HeaderFields, Imported, PollWaker, add_fields, export},
+    crossing::{
+        Guard, HeaderFields, Imported, Place, PollWaker, add_fields, export, lend,
+    },
 };
 
 /// What the app is told of a request beside the request.
 #[derive(Debug)]
-pub struct Target {
+pub struct Target<'a> {
     /// Where the app is mounted: a prefix of the request's path, on a segment's boundary.
-    pub mount: Arc<str>,
+    pub mount: &'a str,
     /// Who sent the request.
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
-    pub request_id: Option<HeaderValue>,
+    pub request_id: Option<&'a str>,
     /// The client's connection, when the request asks for an upgrade.
     pub upgrade: Option<Upgrade>,
 }
@@ -77,184 +77,215 @@ impl Guard for Counted {
     }
 }
 
-/// The future of a response.
+/// A request whose header fields have the form in which they cross.
+#[derive(Debug)]
+pub struct Prepared<B> {
+    head: request::Parts,
+    body: B,
+    /// Borrows from the headers of `head`, which stay as they are.
+    fields: HeaderFields,
+}
+
+/// What came of a request when the app was called.
+#[derive(Debug)]
+pub enum Called {
+    /// It was answered at once, as most are.
+    Answered(Result<Response<Body>, CallError>),
+    /// The app has to wait for something. It was polled, so its waker is known to it.
+    Pending(Call),
+}
+
+impl<B> Prepared<B> {
+    /// Looks at the header fields of a request.
+    pub fn new(head: request::Parts, body: B) -> Self {
+        let mut prepared = Self {
+            head,
+            body,
+            fields: HeaderFields::default(),
+        };
+        prepared.fields.add(&prepared.head.headers);
+        prepared
+    }
+
+    /// The head of the request.
+    #[must_use]
+    pub fn head(&self) -> &request::Parts {
+        &self.head
+    }
+
+    /// What else is known of the request.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.head.extensions
+    }
+
+    /// The body of the request.
+    #[must_use]
+    pub fn body(&self) -> &B {
+        &self.body
+    }
+
+    /// The first value of a header field whose name is not one of those that the `http` crate has a
+    /// constant for. In lower case; quicker than asking the headers.
+    #[must_use]
+    pub fn unusual_field(&self, name: &str) -> Option<&[u8]> {
+        // SAFETY: the fields borrow from the headers, which are there and unchanged.
+        unsafe { self.fields.find_unnumbered(name) }
+    }
+
+    /// Calls the app, which has the request until its response's body is dropped.
+    pub fn call(self, in_flight: InFlight, target: Target<'_>, context: &mut Context<'_>) -> Called
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let mut slot = Slot::take();
+        let mut waker = PollWaker::default();
+        let sink = Sink::default();
+        let App { plugin, app, .. } = in_flight.app();
+        let polled = waker.lend(context.waker(), |waker| {
+            let context = sink.context(waker);
+            self.lend(target, |request, headers| {
+                sink.headers.set(headers);
+                // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
+                // call.
+                unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
+            })
+        });
+        if polled != poll::PENDING {
+            return Called::Answered(sink.answer(polled, in_flight));
+        }
+        Called::Pending(Call {
+            in_flight: Some(in_flight),
+            waker,
+            slot,
+        })
+    }
+
+    /// Lends the request as it crosses. Its headers go along: they must stay until the response
+    /// comes.
+    fn lend(
+        self,
+        target: Target<'_>,
+        call: impl FnOnce(*const abi::Request, HeaderMap) -> u32,
+    ) -> u32
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let Self {
+            mut head,
+            body,
+            fields,
+        } = self;
+        let mut body = export(body, Caught);
+        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
+            (upgrade.stream, upgrade.protocol)
+        });
+        let headers = mem::take(&mut head.headers);
+        let place = Place {
+            mount: target.mount,
+            peer: target.peer,
+            request_id: target.request_id,
+        };
+        lend(&head, fields.as_abi(), place, |request| {
+            let request = abi::Request {
+                body: &raw mut body,
+                upgrade: &raw mut upgrade,
+                protocol: Slice::from_option(protocol.as_deref()),
+                ..request
+            };
+            call(&raw const request, headers)
+        })
+    }
+}
+
+/// The future of a response that the app has to wait for.
 ///
 /// Dropping it cancels the request: the app's future is dropped in the app's runtime. The request
 /// counts as being in the app until the response's body is dropped.
 #[must_use = "a call does nothing unless polled"]
 #[derive(Debug)]
-pub struct Call<B> {
-    state: State<B>,
+pub struct Call {
+    /// Some until it is ready.
+    in_flight: Option<InFlight>,
     waker: PollWaker,
-    slot: CallSlot,
-    _pinned: PhantomPinned,
+    slot: Slot,
 }
 
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives where it is polled: a box would be an allocation a request"
-)]
-enum State<B> {
-    New(InFlight, Request<B>, Target),
-    Pending(InFlight),
-    Done,
-}
-
-impl<B> Call<B> {
-    /// A call that starts when it is first polled.
-    pub fn new(in_flight: InFlight, request: Request<B>, target: Target) -> Self {
-        Self {
-            state: State::New(in_flight, request, target),
-            waker: PollWaker::default(),
-            slot: CallSlot::new(),
-            _pinned: PhantomPinned,
-        }
-    }
-}
-
-impl<B> Future for Call<B>
-where
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+impl Future for Call {
     type Output = Result<Response<Body>, CallError>;
 
     /// # Panics
     ///
     /// When it is polled after it was ready.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: nothing here moves the slot, which is what is pinned.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
-            state, waker, slot, ..
-        } = unsafe { self.get_unchecked_mut() };
-        let slot = &raw mut *slot;
+            in_flight,
+            waker,
+            slot,
+        } = &mut *self;
+        let Some(app) = in_flight else {
+            panic!("a call was polled after it was ready");
+        };
+        let plugin = app.app().plugin;
         let sink = Sink::default();
-        let (in_flight, polled) = waker.lend(context.waker(), |waker| {
-            let context = CallContext {
-                size: size_of::<CallContext>(),
-                waker,
-                sink: ptr::from_ref(&sink).cast_mut().cast(),
-                respond,
-            };
-            match mem::replace(state, State::Done) {
-                State::New(in_flight, request, target) => {
-                    let App { plugin, app, .. } = in_flight.app();
-                    let polled = lend(request, target, |request, headers| {
-                        sink.headers.set(headers);
-                        // SAFETY: an app is not dropped with a request in it; the rest is borrowed
-                        // for the call.
-                        unsafe { (plugin.call)(*app, request, slot, &raw const context) }
-                    });
-                    (in_flight, polled)
-                }
-                State::Pending(in_flight) => {
-                    let plugin = in_flight.app().plugin;
-                    // SAFETY: the slot holds a pending call, and has not moved since.
-                    let polled = unsafe { (plugin.poll)(slot, &raw const context) };
-                    (in_flight, polled)
-                }
-                State::Done => panic!("a call was polled after it was ready"),
+        let polled = waker.lend(context.waker(), |waker| {
+            let context = sink.context(waker);
+            // SAFETY: the slot holds a pending call, and has not moved since.
+            unsafe { (plugin.poll)(slot.as_mut(), &raw const context) }
+        });
+        if polled == poll::PENDING {
+            return Poll::Pending;
+        }
+        let Some(in_flight) = in_flight.take() else {
+            unreachable!("it was there");
+        };
+        Poll::Ready(sink.answer(polled, in_flight))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(in_flight) = &self.in_flight {
+            // SAFETY: the slot holds a pending call, and has not moved since.
+            unsafe { (in_flight.app().plugin.cancel)(self.slot.as_mut()) };
+        }
+    }
+}
+
+/// Room for a call's future, that stays where it is.
+#[derive(Debug)]
+struct Slot(Option<Box<CallSlot>>);
+
+impl Slot {
+    /// One that this thread has left over, or a new one.
+    fn take() -> Self {
+        let slot = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        Self(Some(slot.ok().flatten().unwrap_or_default()))
+    }
+
+    fn as_mut(&mut self) -> *mut CallSlot {
+        self.0.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // It is empty again. While the thread ends there is nobody to leave it to.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES {
+                spare.extend(self.0.take());
             }
         });
-        Poll::Ready(match polled {
-            poll::PENDING => {
-                *state = State::Pending(in_flight);
-                return Poll::Pending;
-            }
-            poll::READY => match sink.response.into_inner() {
-                Some(Ok(response)) => Ok(response.map(|body| Body(body, in_flight))),
-                _ => Err(CallError::Invalid),
-            },
-            poll::FAILED => Err(CallError::Failed),
-            _ => Err(CallError::Panicked),
-        })
     }
 }
 
-impl<B> Drop for Call<B> {
-    fn drop(&mut self) {
-        if let State::Pending(in_flight) = &self.state {
-            // SAFETY: the slot holds a pending call, and has not moved since.
-            unsafe { (in_flight.app().plugin.cancel)(&raw mut self.slot) };
-        }
-    }
+thread_local! {
+    #[expect(clippy::vec_box, reason = "a slot stays where it is")]
+    static SPARE: RefCell<Vec<Box<CallSlot>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the request as it crosses. Its headers go along: they must stay until the response comes.
-fn lend<B>(
-    request: Request<B>,
-    target: Target,
-    call: impl FnOnce(*const abi::Request, HeaderMap) -> u32,
-) -> u32
-where
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    let (mut head, body) = request.into_parts();
-    let mut body = export(body, Caught);
-    let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
-        (upgrade.stream, upgrade.protocol)
-    });
-    let fields = HeaderFields::new(&head.headers);
-    let original_path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let rooted;
-    let path = match below(&target.mount, original_path) {
-        path if path.is_empty() || path.starts_with(['/', '*']) => path,
-        query => {
-            rooted = format!("/{query}");
-            &rooted
-        }
-    };
-    let headers = mem::take(&mut head.headers);
-    let request = abi::Request {
-        size: size_of::<abi::Request>(),
-        method: Slice::new(head.method.as_str().as_bytes()),
-        scheme: Slice::from_option(head.uri.scheme_str()),
-        authority: Slice::from_option(head.uri.authority().map(|authority| authority.as_str())),
-        path: Slice::new(if path.is_empty() && has_path(&head) {
-            b"/"
-        } else {
-            path.as_bytes()
-        }),
-        original_path: Slice::new(original_path.as_bytes()),
-        mount: Slice::new(target.mount.as_bytes()),
-        request_id: target
-            .request_id
-            .as_ref()
-            .map_or(Slice::NONE, |id| Slice::new(id.as_bytes())),
-        peer: target.peer.map(Into::into).unwrap_or_default(),
-        headers: fields.as_abi(),
-        body: &raw mut body,
-        upgrade: &raw mut upgrade,
-        protocol: Slice::from_option(protocol.as_deref()),
-        version: version(head.version),
-        flags: 0,
-    };
-    call(&raw const request, headers)
-}
-
-/// `path` without its prefix `mount`.
-fn below<'a>(mount: &str, path: &'a str) -> &'a str {
-    if mount == "/" {
-        path
-    } else {
-        path.strip_prefix(mount).unwrap_or(path)
-    }
-}
-
-/// Whether a request has a path: all but those to an authority, as `CONNECT` is.
-fn has_path(head: &request::Parts) -> bool {
-    head.uri.path_and_query().is_some()
-}
-
-fn version(version: Version) -> u32 {
-    match version {
-        Version::HTTP_09 => 9,
-        Version::HTTP_10 => 10,
-        Version::HTTP_2 => 20,
-        Version::HTTP_3 => 30,
-        _ => 11,
-    }
-}
+/// How many slots a thread keeps for later.
+const SPARES: usize = 64;
 
 /// Where the plugin's response comes to.
 #[derive(Default)]
@@ -263,6 +294,29 @@ struct Sink {
     /// The request's headers, which are borrowed until the response comes: then their room is that
     /// of the response's.
     headers: Cell<HeaderMap>,
+}
+
+impl Sink {
+    fn context(&self, waker: *const abi::Waker) -> CallContext {
+        CallContext {
+            size: size_of::<CallContext>(),
+            waker,
+            sink: ptr::from_ref(self).cast_mut().cast(),
+            respond,
+        }
+    }
+
+    /// What a poll that was not pending came to.
+    fn answer(self, polled: u32, in_flight: InFlight) -> Result<Response<Body>, CallError> {
+        match polled {
+            poll::READY => match self.response.into_inner() {
+                Some(Ok(response)) => Ok(response.map(|body| Body(body, in_flight))),
+                _ => Err(CallError::Invalid),
+            },
+            poll::FAILED => Err(CallError::Failed),
+            _ => Err(CallError::Panicked),
+        }
+    }
 }
 
 unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
@@ -275,25 +329,26 @@ unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) 
     let body = Imported::new(body.take());
     let headers = sink.headers.take();
     // SAFETY: as above.
-    let head = Caught.run(|| unsafe { head(response, headers) });
-    sink.response
-        .set(head.map(|head| head.map(|head| head.map(|()| body))));
+    let response = Caught.run(|| unsafe { import(response, headers, body) });
+    sink.response.set(response);
 }
 
 /// # Safety
 ///
 /// What `response` borrows is valid until this returns.
-unsafe fn head(
+unsafe fn import(
     response: &abi::Response,
     mut headers: HeaderMap,
-) -> Result<Response<()>, CallError> {
+    body: Imported,
+) -> Result<Response<Imported>, CallError> {
     headers.clear();
     // SAFETY: the caller says so.
     unsafe { add_fields(&mut headers, response.headers) }.map_err(|_| CallError::Invalid)?;
-    let mut head = Response::new(());
-    *head.status_mut() = StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)?;
-    *head.headers_mut() = headers;
-    Ok(head)
+    let mut imported = Response::new(body);
+    *imported.status_mut() =
+        StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)?;
+    *imported.headers_mut() = headers;
+    Ok(imported)
 }
 
 /// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.
@@ -306,6 +361,14 @@ pub struct Body(
     )]
     InFlight,
 );
+
+impl Body {
+    /// Whether its bytes come one after the other, and may have to be waited for.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.0, Imported::Stream(_))
+    }
+}
 
 impl http_body::Body for Body {
     type Data = OwnedBytes;

@@ -1,25 +1,35 @@
 //! The smallest app: five log lines and a greeting. It says nothing of where the lines go: that is
 //! the server's.
+//!
+//! It needs no framework either: a native handler looks at the request that the server has. The
+//! other examples are axum's.
 
 #![forbid(unsafe_code)]
 
-use axum::{Json, Router, routing::get};
-use plugin_api::critical;
+use http::{HeaderValue, StatusCode};
+use plugin_api::{
+    critical,
+    native::{self, Request, Response},
+};
 use tracing::{debug, error, info, warn};
 
 plugin_api::export_app!(app, mount = "/");
 
-fn app() -> Router {
-    Router::new()
-        .route("/", get(hello))
-        .route("/quiet", get("hello world"))
+fn app() -> native::App<impl Fn(Request<'_>) -> Response> {
+    native::app(|request| match (request.method(), request.path()) {
+        ("GET" | "HEAD", "/") => hello(),
+        ("GET" | "HEAD", "/quiet") => Response::text("hello world"),
+        (_, "/" | "/quiet") => Response::new(StatusCode::METHOD_NOT_ALLOWED),
+        _ => Response::new(StatusCode::NOT_FOUND),
+    })
 }
 
-async fn hello() -> Json<&'static str> {
+fn hello() -> Response {
     debug!("this is a DEBUG message");
     info!("this is an INFO message");
     warn!("this is a WARNING message");
     error!("this is an ERROR message");
     critical!("this is a CRITICAL message");
-    Json("hello world")
+    let json = HeaderValue::from_static("application/json");
+    Response::bytes(json, "\"hello world\"")
 }

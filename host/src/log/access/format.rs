@@ -318,7 +318,7 @@ impl Exchange {
     }
 
     fn request_id(&self) -> Option<&str> {
-        self.log.as_ref().map(|log| log.facts().id())
+        self.log.as_ref().map(|log| log.facts().id.as_str())
     }
 
     fn trace(&self) -> Option<(&str, &str)> {

@@ -3,7 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::log::request::{Facts, Trace};
+use crate::log::{
+    request::{Facts, Trace},
+    request_id::RequestId,
+};
 
 /// The line for an exchange in this format.
 fn line(format: &str, exchange: impl FnOnce(&Arc<AccessLog>)) -> String {
@@ -20,8 +23,8 @@ fn line(format: &str, exchange: impl FnOnce(&Arc<AccessLog>)) -> String {
     fs::read_to_string(file.path()).unwrap()
 }
 
-fn request(uri: &str) -> Request<()> {
-    Request::get(uri)
+fn request(uri: &str) -> request::Parts {
+    let request = http::Request::get(uri)
         .header("authorization", "Basic dXNlcjpwYXNz")
         .header("referer", "https://a.example/\"x\"")
         .header(
@@ -29,13 +32,13 @@ fn request(uri: &str) -> Request<()> {
             HeaderValue::from_bytes(b"evil\xff\x80\\").unwrap(),
         )
         .header("x-one", "first")
-        .body(())
-        .unwrap()
+        .body(());
+    request.unwrap().into_parts().0
 }
 
 fn answered(access: &Arc<AccessLog>, uri: &str, status: u16) {
     let facts = Facts {
-        id: HeaderValue::from_static("7f"),
+        id: RequestId::new(Some(b"7f")),
         trace: Trace::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         loud: false,
     };

@@ -3,7 +3,9 @@
 //!
 //! Arguments: the library of `bench_log`, and the file to log to.
 
-use std::{env, error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env, error::Error, future::poll_fn, path::PathBuf, sync::Arc, task::Poll, time::Duration,
+};
 
 use bytes::Bytes;
 use host::{
@@ -21,7 +23,7 @@ use host_bench::{
 };
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use plugin_api::host::{App, Call, Init, Target};
+use plugin_api::host::{App, Called, Init, Prepared, Target};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -96,16 +98,26 @@ impl Plugin {
 
     fn run(&self, case: &Case, count: u64) -> Result<Duration, Box<dyn Error>> {
         let path = format!("/{}/{count}", case.name);
-        let request = Request::get(path).body(Empty::<Bytes>::new())?;
+        let (head, body) = Request::get(path)
+            .body(Empty::<Bytes>::new())?
+            .into_parts();
         let target = Target {
-            mount: "/".into(),
+            mount: "/",
             peer: None,
             request_id: None,
             upgrade: None,
         };
         let in_flight = self.app.enter().ok_or("the app is closed")?;
+        let mut request = Some((Prepared::new(head, body), in_flight, target));
         let body = self.runtime.block_on(async {
-            let response = Call::new(in_flight, request, target).await?;
+            let called = poll_fn(|context| {
+                let (request, in_flight, target) = request.take().expect("it is polled once");
+                Poll::Ready(request.call(in_flight, target, context))
+            });
+            let response = match called.await {
+                Called::Answered(response) => response?,
+                Called::Pending(call) => call.await?,
+            };
             Ok::<_, Box<dyn Error>>(response.into_body().collect().await?.to_bytes())
         })?;
         Ok(Duration::from_nanos(str::from_utf8(&body)?.parse()?))

@@ -1,0 +1,271 @@
+//! Handlers that see a request as it crosses, without the types of the `http` crate being built.
+//!
+//! A request of an axum or tower app is copied into an [`http::Request`] first, which takes longer
+//! than all else that the boundary needs. A native handler looks at what the server has, and takes
+//! what it wants.
+//!
+//! ```
+//! use plugin_api::native::{self, Request, Response};
+//!
+//! fn app() -> native::App<impl Fn(Request<'_>) -> Response> {
+//!     native::app(|request| match request.path() {
+//!         "/" => Response::text("hello world"),
+//!         _ => Response::new(http::StatusCode::NOT_FOUND),
+//!     })
+//! }
+//!
+//! plugin_api::export_app!(app);
+//! # fn main() {}
+//! ```
+//!
+//! What has to wait is a future, for which the handler takes along what it needs of the request:
+//!
+//! ```
+//! use std::future::Future;
+//!
+//! use http_body_util::BodyExt;
+//! use plugin_api::{BodyError, native::{self, Request, Response}};
+//!
+//! fn echo(mut request: Request<'_>) -> impl Future<Output = Result<Response, BodyError>> + use<> {
+//!     let body = request.take_body();
+//!     async { Ok(Response::text(body.collect().await?.to_bytes())) }
+//! }
+//!
+//! plugin_api::export_app!(|| native::app(echo), name = "echo");
+//! # fn main() {}
+//! ```
+
+mod response;
+
+use std::{fmt, future::Future, net::SocketAddr};
+
+use http::{HeaderName, Version};
+
+pub use self::response::Response;
+#[cfg(feature = "local")]
+use super::local;
+use super::{
+    Body,
+    app::{App as AnyApp, IntoApp},
+    call::{Respond, Start},
+    request,
+};
+use crate::{
+    BoxError, abi,
+    crossing::{name_id, version},
+};
+
+/// An app that is a native handler.
+pub struct App<H>(H);
+
+/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`].
+///
+/// The handler runs on a thread of the server, and in the app's runtime.
+pub fn app<H, A>(handler: H) -> App<H>
+where
+    H: Fn(Request<'_>) -> A + Send + Sync + 'static,
+    A: Answer,
+{
+    App(handler)
+}
+
+impl<H> fmt::Debug for App<H> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("App")
+    }
+}
+
+/// The shape of a native app.
+#[derive(Debug)]
+pub struct Native;
+
+impl<H, A> IntoApp<(Native, A)> for App<H>
+where
+    H: Fn(Request<'_>) -> A + Send + Sync + 'static,
+    A: Answer,
+{
+    fn into_app(self) -> Box<dyn AnyApp> {
+        Box::new(self)
+    }
+}
+
+impl<H, A> AnyApp for App<H>
+where
+    H: Fn(Request<'_>) -> A + Send + Sync + 'static,
+    A: Answer,
+{
+    fn call(&self, request: Request<'_>, start: Start<'_>) -> u32 {
+        (self.0)(request).start(start)
+    }
+
+    #[cfg(feature = "local")]
+    fn answer(&self, request: http::Request<Body>) -> local::Answer {
+        local::lend(request, |request| (self.0)(request).local())
+    }
+}
+
+/// What a native handler may give: a [`Response`], or a future of one or of a `Result` of one. An
+/// error is logged, and becomes a 500.
+pub trait Answer: Send + 'static {
+    /// Begins to answer.
+    #[doc(hidden)]
+    fn start(self, start: Start<'_>) -> u32;
+
+    /// Answers in this process.
+    #[cfg(feature = "local")]
+    #[doc(hidden)]
+    fn local(self) -> local::Answer;
+}
+
+impl Answer for Response {
+    fn start(self, start: Start<'_>) -> u32 {
+        start.give(self)
+    }
+
+    #[cfg(feature = "local")]
+    fn local(self) -> local::Answer {
+        Box::pin(std::future::ready(self.into_local()))
+    }
+}
+
+impl<F> Answer for F
+where
+    F: Future<Output: Respond> + Send + 'static,
+{
+    fn start(self, start: Start<'_>) -> u32 {
+        start.run(self)
+    }
+
+    #[cfg(feature = "local")]
+    fn local(self) -> local::Answer {
+        Box::pin(async { self.await.into_local() })
+    }
+}
+
+/// A request, borrowed from the server for as long as the handler runs.
+#[derive(Debug)]
+pub struct Request<'a>(&'a abi::Request);
+
+impl<'a> Request<'a> {
+    /// # Safety
+    ///
+    /// What `request` borrows is valid for `'a`, and its body is the plugin's to take.
+    pub(crate) unsafe fn new(request: &'a abi::Request) -> Self {
+        Self(request)
+    }
+
+    fn text(slice: abi::Slice) -> &'a str {
+        // SAFETY: who made this says that it is valid for `'a`.
+        unsafe { slice.text() }.unwrap_or_default()
+    }
+
+    /// The method, as `GET`.
+    #[must_use]
+    pub fn method(&self) -> &'a str {
+        Self::text(self.0.method)
+    }
+
+    /// The path below the app's mount, without the query.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        let path = self.path_and_query();
+        path.split_once('?').map_or(path, |(path, _)| path)
+    }
+
+    /// What is behind the `?`, if there is one.
+    #[must_use]
+    pub fn query(&self) -> Option<&'a str> {
+        Some(self.path_and_query().split_once('?')?.1)
+    }
+
+    /// Path and query below the app's mount.
+    #[must_use]
+    pub fn path_and_query(&self) -> &'a str {
+        Self::text(self.0.path)
+    }
+
+    /// Path and query as the client sent them.
+    #[must_use]
+    pub fn original_path(&self) -> &'a str {
+        Self::text(self.0.original_path)
+    }
+
+    /// Where the app is mounted: `/`, or `/shop`.
+    #[must_use]
+    pub fn mount(&self) -> &'a str {
+        Self::text(self.0.mount)
+    }
+
+    /// What identifies the request in the log.
+    #[must_use]
+    pub fn request_id(&self) -> &'a str {
+        Self::text(self.0.request_id)
+    }
+
+    /// The address of the client, or of the proxy before the server.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer.to_std()
+    }
+
+    /// The version of HTTP.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        version(self.0.version)
+    }
+
+    /// The first value of the header `name`.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
+        let id = name_id(name);
+        let is_it = |field: &&abi::Header| {
+            // SAFETY: as for `text`.
+            id == field.id && (id != 0 || unsafe { field.name.bytes() } == name.as_str().as_bytes())
+        };
+        let field = self.fields().iter().find(is_it)?;
+        // SAFETY: as for `text`.
+        Some(unsafe { field.value.bytes() })
+    }
+
+    /// The headers in their order, their names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields().iter().map(|field| {
+            // SAFETY: as for `text`.
+            (Self::text(field.name), unsafe { field.value.bytes() })
+        })
+    }
+
+    fn fields(&self) -> &'a [abi::Header] {
+        // SAFETY: as for `text`.
+        unsafe { self.0.headers.fields() }
+    }
+
+    /// The body, once; then it is empty.
+    #[must_use]
+    pub fn take_body(&mut self) -> Body {
+        // SAFETY: it is the plugin's to take.
+        unsafe { Body::take(self.0.body) }
+    }
+
+    /// The request as an [`http::Request`], as a tower service takes it; a body that was not taken
+    /// goes along. Connections cannot be taken over by it.
+    ///
+    /// # Errors
+    ///
+    /// When a part is not what HTTP allows, which the server checks before.
+    pub fn into_http(mut self) -> Result<http::Request<Body>, BoxError> {
+        let body = self.take_body();
+        // SAFETY: as for `text`.
+        unsafe { request::request(self.0, body) }
+    }
+
+    /// The connection of a request that asks for an upgrade, once, and what an extended `CONNECT`
+    /// asks for.
+    #[cfg(feature = "upgrade")]
+    pub(crate) fn take_upgrade(&self) -> Option<(abi::Stream, Option<&'a str>)> {
+        // SAFETY: it is null, or the plugin's to take.
+        let stream = unsafe { self.0.upgrade.as_mut() }?.take();
+        // SAFETY: as for `text`.
+        (!stream.is_none()).then(|| (stream, unsafe { self.0.protocol.text() }))
+    }
+}

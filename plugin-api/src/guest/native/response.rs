@@ -1,0 +1,147 @@
+//! The response of a native handler.
+
+use std::task;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use smallvec::SmallVec;
+
+#[cfg(feature = "local")]
+use crate::guest::local;
+use crate::{
+    BoxError,
+    abi::{self, CallContext, poll},
+    crossing::{HeaderFields, export_polled},
+    guest::{
+        call::{Respond, failed, give},
+        runtime::Entered,
+    },
+};
+
+/// The response of a native handler.
+///
+/// ```
+/// use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+/// use plugin_api::native::Response;
+///
+/// let busy = Response::text("come back later")
+///     .status(StatusCode::SERVICE_UNAVAILABLE)
+///     .header(RETRY_AFTER, HeaderValue::from_static("60"));
+/// ```
+#[derive(Debug)]
+pub struct Response {
+    status: StatusCode,
+    fields: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    body: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Bytes(Bytes),
+    Stream(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Response {
+    /// A response without a body.
+    #[must_use]
+    pub fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            fields: SmallVec::new(),
+            body: Content::Bytes(Bytes::new()),
+        }
+    }
+
+    /// 200, and a text.
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self::bytes(HeaderValue::from_static("text/plain; charset=utf-8"), text)
+    }
+
+    /// 200, and bytes of this type, as of `application/json`.
+    pub fn bytes(content_type: HeaderValue, bytes: impl Into<Bytes>) -> Self {
+        let mut response = Self::new(StatusCode::OK);
+        response.fields.push((CONTENT_TYPE, content_type));
+        response.body = Content::Bytes(bytes.into());
+        response
+    }
+
+    /// 200, and a body that comes piece by piece.
+    pub fn stream<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let mut response = Self::new(StatusCode::OK);
+        response.body = Content::Stream(body.map_err(Into::into).boxed_unsync());
+        response
+    }
+
+    /// The same response with another status.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same response with one more header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+}
+
+impl Respond for Response {
+    fn respond(
+        self,
+        context: &mut task::Context<'_>,
+        call: &CallContext,
+        runtime: &Entered,
+    ) -> u32 {
+        let mut body = match self.body {
+            Content::Bytes(bytes) if bytes.is_empty() => abi::Body::empty(),
+            Content::Bytes(bytes) => abi::Body::full(bytes.into()),
+            Content::Stream(stream) => export_polled(stream, runtime, context),
+        };
+        let mut fields = HeaderFields::default();
+        for (name, value) in &self.fields {
+            fields.push(name, value);
+        }
+        give(call, self.status, &fields, &mut body);
+        poll::READY
+    }
+
+    #[cfg(feature = "local")]
+    fn into_local(self) -> Result<local::Response, BoxError> {
+        let body = match self.body {
+            Content::Bytes(bytes) => http_body_util::Full::new(bytes)
+                .map_err(|never| match never {})
+                .boxed_unsync(),
+            Content::Stream(stream) => stream,
+        };
+        let mut response = http::Response::new(body);
+        *response.status_mut() = self.status;
+        response.headers_mut().extend(self.fields);
+        Ok(response)
+    }
+}
+
+/// An error is logged, and becomes a 500.
+impl<E: Into<BoxError>> Respond for Result<Response, E> {
+    fn respond(
+        self,
+        context: &mut task::Context<'_>,
+        call: &CallContext,
+        runtime: &Entered,
+    ) -> u32 {
+        match self {
+            Ok(response) => response.respond(context, call, runtime),
+            Err(error) => failed(error),
+        }
+    }
+
+    #[cfg(feature = "local")]
+    fn into_local(self) -> Result<local::Response, BoxError> {
+        self.map_err(Into::into)?.into_local()
+    }
+}
