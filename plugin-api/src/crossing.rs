@@ -8,10 +8,7 @@ mod request;
 mod waker;
 
 #[cfg(any(feature = "host", feature = "local"))]
-pub(crate) use self::{
-    body::export,
-    request::{Place, lend},
-};
+pub(crate) use self::{body::export, request::Lent};
 pub(crate) use self::{
     body::{Imported, export_polled},
     headers::{HeaderFields, Texts, add_fields},

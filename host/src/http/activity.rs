@@ -36,7 +36,7 @@ pub struct Activity {
     /// Since when it has been waiting for a request, or for the rest of one's head, in ms since
     /// `opened`.
     since: AtomicU64,
-    /// 1 while a part of a head is there.
+    /// Whether a part of a head is there: [`NOTHING`], [`BYTES`], or [`PART`].
     reading: AtomicU32,
     /// Told when an app gives back a connection that it had taken over.
     given_back: Notify,
@@ -45,6 +45,13 @@ pub struct Activity {
     /// The task of the connection.
     task: Mutex<Option<Waker>>,
 }
+
+/// No part of a head.
+const NOTHING: u32 = 0;
+/// Bytes came, which may be a whole head.
+const BYTES: u32 = 1;
+/// A part of a head came, and since when is known.
+const PART: u32 = 2;
 
 /// Which limit a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +84,7 @@ impl Activity {
     #[must_use]
     pub fn request(self: &Arc<Self>) -> Answering {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.reading.store(0, Ordering::Relaxed);
+        self.reading.store(NOTHING, Ordering::Relaxed);
         Answering(Arc::clone(self))
     }
 
@@ -101,12 +108,12 @@ impl Activity {
         }
     }
 
-    /// Bytes came.
+    /// Bytes came. Most often they are a whole head, and it is never asked since when.
     fn received(&self) {
         if self.requests.load(Ordering::Relaxed) == 0
-            && self.reading.swap(1, Ordering::Relaxed) == 0
+            && self.reading.load(Ordering::Relaxed) == NOTHING
         {
-            self.restart();
+            self.reading.store(BYTES, Ordering::Relaxed);
         }
     }
 
@@ -126,11 +133,19 @@ impl Activity {
         self.alarmed.load(Ordering::Acquire) && self.alarmed.swap(false, Ordering::AcqRel)
     }
 
-    /// When the head of a request that is partly there must be complete.
+    /// When the head of a request that is partly there must be complete: its time begins when this is
+    /// first called after its first bytes came.
     #[must_use]
     pub fn head_limit(&self, head: Duration) -> Option<Instant> {
-        let partly = self.reading.load(Ordering::Relaxed) != 0;
-        (partly && self.requests.load(Ordering::Relaxed) == 0).then(|| self.since() + head)
+        let reading = self.reading.load(Ordering::Relaxed);
+        if reading == NOTHING || self.requests.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if reading == BYTES {
+            self.reading.store(PART, Ordering::Relaxed);
+            self.restart();
+        }
+        Some(self.since() + head)
     }
 
     /// Which limit is reached now.

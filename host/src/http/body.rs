@@ -150,12 +150,9 @@ impl ResponseBody {
         }
     }
 
-    /// The same body. The request counts as being answered for as long as it is there, and ends
-    /// with it.
-    #[must_use]
-    pub fn until_sent(mut self, answering: Answering, trail: Trail) -> Self {
+    /// The request counts as being answered for as long as this is there, and ends with it.
+    pub fn until_sent(&mut self, answering: Answering, trail: Trail) {
         self.sending = Some((answering, trail));
-        self
     }
 }
 
@@ -259,11 +256,7 @@ fn app_frame(
 struct CutOff;
 
 /// Tells a request's trail what came of polling its body.
-fn tell(
-    trail: &mut Trail,
-    polled: &Poll<Option<Result<Frame<Data>, BoxError>>>,
-    ended: bool,
-) {
+fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<Data>, BoxError>>>, ended: bool) {
     match polled {
         Poll::Pending => {}
         Poll::Ready(None) => trail.end(Outcome::Answered),

@@ -15,7 +15,7 @@ use http::{
 };
 use http_body::Body;
 use hyper::body::Incoming;
-use plugin_api::host::{Body as AppBody, CallError, Called, InFlight, Prepared, Target};
+use plugin_api::host::{Body as AppBody, Call, CallError, Called, Prepared, Target};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -27,10 +27,7 @@ use super::{
 };
 use crate::{
     log::{access::Outcome, request, request_id::RequestId},
-    plugin::{
-        generation::Generation,
-        registry::{Registry, Route},
-    },
+    plugin::{generation::Generation, registry::Registry},
 };
 
 /// Answers requests.
@@ -69,93 +66,106 @@ impl Dispatch {
     ) -> Begun {
         let answering = client.activity.request();
         let (head, incoming) = request.into_parts();
-        let request = Prepared::new(head, RequestBody::new(incoming, self.max_body_size));
-        let exchange = Exchange {
+        let body = RequestBody::new(incoming, self.max_body_size);
+        let exceeded = body.exceeded();
+        let mut request = Prepared::new(head, body);
+        let mut exchange = Exchange {
             is_http2_head: is_http2_head(request.head()),
-            exceeded: request.body().exceeded(),
+            exceeded,
             trail: self.trails.begin(&request, client.peer),
             answering,
         };
-        self.enter(request, exchange, client, context)
-    }
-
-    /// Finds the app for a request, and calls it.
-    fn enter(
-        self: &Arc<Self>,
-        request: Prepared<RequestBody>,
-        mut exchange: Exchange,
-        client: &Client,
-        context: &mut Context<'_>,
-    ) -> Begun {
-        let head = request.head();
-        if head.headers.len() > self.max_headers {
-            return Begun::Answered(exchange.refused(Refusal::TooManyHeaders));
-        }
-        if request.body().size_hint().lower() > self.max_body_size {
-            return Begun::Answered(exchange.refused(Refusal::BodyTooLarge));
-        }
-        let routes = self.registry.routes();
-        let Some(route) = routes.find(head.uri.path()) else {
-            return Begun::Answered(exchange.refused(Refusal::NotFound));
-        };
-        let generation = match &route.serving {
-            Some(generation) if !generation.faults.are_too_many() => generation,
-            _ => return Begun::Answered(exchange.refused(Refusal::Unavailable)),
-        };
-        let Some(in_flight) = generation.app.enter() else {
-            // Either it hands over, or it is closed: but then its routes were replaced before, and
-            // there are others to look at.
-            let (generation, dispatch) = (Arc::clone(generation), Arc::clone(self));
-            let client = client.clone();
-            return Begun::Waiting(Box::pin(async move {
-                generation.app.resumed().await;
-                dispatch.again(request, exchange, client).await
-            }));
-        };
-        exchange.trail.enter(generation.name, generation.number);
-        match exchange.call(request, in_flight, route, generation, client, context) {
-            Called::Answered(called) => Begun::Answered(exchange.answered(called, generation)),
-            Called::Pending(call) => {
-                let generation = Arc::clone(generation);
-                let log = exchange.trail.log();
-                let wait = async move {
-                    let called = until_cut(call, &generation.cut).await;
-                    match called {
-                        Some(called) => exchange.answered(called, &generation),
-                        None => exchange.cut_off(),
-                    }
-                };
-                let mut wait = Box::pin(request::scoped(log, wait));
+        match self.enter(&mut request, &mut exchange, client, context) {
+            Entered::Answered(response) => Begun::Answered(exchange.respond(response)),
+            Entered::Pending(call, generation) => {
+                let mut wait: Wait = Box::pin(exchange.wait(call, generation));
                 match wait.as_mut().poll(context) {
                     Poll::Ready(response) => Begun::Answered(response),
                     Poll::Pending => Begun::Waiting(wait),
                 }
             }
+            Entered::Paused(generation) => {
+                let dispatch = Arc::clone(self);
+                let again = dispatch.again(request, exchange, generation, client.clone());
+                Begun::Waiting(Box::pin(again))
+            }
         }
     }
 
-    /// Finds the app for a request that has waited, and calls it.
+    /// Finds the app for a request, and calls it.
+    #[inline]
+    fn enter(
+        &self,
+        request: &mut Prepared<RequestBody>,
+        exchange: &mut Exchange,
+        client: &Client,
+        context: &mut Context<'_>,
+    ) -> Entered {
+        let head = request.head();
+        if head.headers.len() > self.max_headers {
+            return exchange.refused(Refusal::TooManyHeaders);
+        }
+        let len = request.body().map_or(0, |body| body.size_hint().lower());
+        if len > self.max_body_size {
+            return exchange.refused(Refusal::BodyTooLarge);
+        }
+        let routes = self.registry.routes();
+        let Some(route) = routes.find(head.uri.path()) else {
+            return exchange.refused(Refusal::NotFound);
+        };
+        let generation = match &route.serving {
+            Some(generation) if !generation.faults.are_too_many() => generation,
+            _ => return exchange.refused(Refusal::Unavailable),
+        };
+        let Some(in_flight) = generation.app.enter() else {
+            return Entered::Paused(Arc::clone(generation));
+        };
+        exchange.trail.enter(generation.name, generation.number);
+        let id = exchange.trail.id();
+        let target = Target {
+            mount: &route.mount,
+            peer: Some(client.peer),
+            request_id: id.as_ref().map(RequestId::as_bytes),
+            upgrade: upgrade::take(request, &in_flight, &generation.cut, &client.activity),
+        };
+        let call = || request.call(in_flight, target, context);
+        match exchange.trail.scope(call) {
+            Called::Answered(called) => Entered::Answered(exchange.answered(called, generation)),
+            Called::Pending(call) => Entered::Pending(call, Arc::clone(generation)),
+        }
+    }
+
+    /// Finds the app for a request that waits for this generation, and calls it.
     async fn again(
         self: Arc<Self>,
-        request: Prepared<RequestBody>,
-        exchange: Exchange,
+        mut request: Prepared<RequestBody>,
+        mut exchange: Exchange,
+        mut generation: Arc<Generation>,
         client: Client,
     ) -> Response<ResponseBody> {
-        let mut request = Some((request, exchange));
-        let mut waiting: Option<Wait> = None;
-        poll_fn(|context| {
-            if let Some((request, exchange)) = request.take() {
-                match self.enter(request, exchange, &client, context) {
-                    Begun::Answered(response) => return Poll::Ready(response),
-                    Begun::Waiting(wait) => waiting = Some(wait),
-                }
+        loop {
+            // Either it hands over, or it is closed: but then its routes were replaced before, and
+            // there are others to look at.
+            generation.app.resumed().await;
+            let entered = poll_fn(|context| {
+                Poll::Ready(self.enter(&mut request, &mut exchange, &client, context))
+            });
+            match entered.await {
+                Entered::Answered(response) => return exchange.respond(response),
+                Entered::Pending(call, generation) => return exchange.wait(call, generation).await,
+                Entered::Paused(other) => generation = other,
             }
-            waiting
-                .as_mut()
-                .map_or(Poll::Pending, |wait| wait.as_mut().poll(context))
-        })
-        .await
+        }
     }
+}
+
+/// What came of a request at its app's door.
+enum Entered {
+    Answered(Response<ResponseBody>),
+    /// It was polled, and waits.
+    Pending(Call, Arc<Generation>),
+    /// The app lets no request in.
+    Paused(Arc<Generation>),
 }
 
 /// The client at the other end of a connection. Cheap to clone.
@@ -188,41 +198,36 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn call(
-        &mut self,
-        mut request: Prepared<RequestBody>,
-        in_flight: InFlight,
-        route: &Route,
-        generation: &Generation,
-        client: &Client,
-        context: &mut Context<'_>,
-    ) -> Called {
-        let id = self.trail.id();
-        let target = Target {
-            mount: &route.mount,
-            peer: Some(client.peer),
-            request_id: id.as_ref().map(RequestId::as_str),
-            upgrade: upgrade::take(&mut request, &in_flight, &generation.cut, &client.activity),
-        };
-        self.trail
-            .scope(|| request.call(in_flight, target, context))
+    /// Waits for a call that was polled just now.
+    fn wait(
+        mut self,
+        call: Call,
+        generation: Arc<Generation>,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        request::scoped(self.trail.log(), async move {
+            let response = match until_cut(call, &generation.cut).await {
+                Some(called) => self.answered(called, &generation),
+                None => self.cut_off(),
+            };
+            self.respond(response)
+        })
     }
 
     /// The response that the app gave, or why there is none.
     fn answered(
-        mut self,
+        &mut self,
         called: Result<Response<AppBody>, CallError>,
         generation: &Arc<Generation>,
     ) -> Response<ResponseBody> {
         if self.exceeded.as_ref().is_some_and(Exceeded::is_so) {
-            return self.refused(Refusal::BodyTooLarge);
+            return self.refusal(Refusal::BodyTooLarge);
         }
         match called {
             Ok(response) => {
                 if response.status().is_server_error() {
                     generation.faults.failed();
                 }
-                self.respond(response.map(|body| ResponseBody::app(body, generation)))
+                response.map(|body| ResponseBody::app(body, generation))
             }
             Err(error) => {
                 generation.faults.failed();
@@ -236,21 +241,26 @@ impl Exchange {
                         );
                     });
                 }
-                self.refused(Refusal::Failed)
+                self.refusal(Refusal::Failed)
             }
         }
     }
 
-    fn cut_off(mut self) -> Response<ResponseBody> {
+    fn cut_off(&mut self) -> Response<ResponseBody> {
         self.trail.end(Outcome::CutOff);
-        self.refused(Refusal::Unavailable)
+        self.refusal(Refusal::Unavailable)
     }
 
-    fn refused(mut self, refusal: Refusal) -> Response<ResponseBody> {
+    fn refused(&mut self, refusal: Refusal) -> Entered {
+        Entered::Answered(self.refusal(refusal))
+    }
+
+    fn refusal(&mut self, refusal: Refusal) -> Response<ResponseBody> {
         self.trail.end(Outcome::Refused);
-        self.respond(refusal.response())
+        refusal.response()
     }
 
+    #[inline]
     fn respond(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         let Self {
             mut trail,
@@ -259,12 +269,11 @@ impl Exchange {
             ..
         } = self;
         trail.respond(&mut response);
-        let response = if is_http2_head {
-            without_body(response)
-        } else {
-            response
-        };
-        response.map(|body| body.until_sent(answering, trail))
+        if is_http2_head {
+            response = without_body(response);
+        }
+        response.body_mut().until_sent(answering, trail);
+        response
     }
 }
 

@@ -70,7 +70,10 @@ impl Future for Answer {
         let State::New(Service(connection), request) = mem::replace(state, State::Done) else {
             panic!("an answer was polled after it was ready");
         };
-        match connection.dispatch.begin(request, &connection.client, context) {
+        match connection
+            .dispatch
+            .begin(request, &connection.client, context)
+        {
             Begun::Answered(response) => Poll::Ready(Ok(response)),
             Begun::Waiting(wait) => {
                 *state = State::Waiting(wait);

@@ -28,8 +28,7 @@ pub fn take<B>(
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = request
-        .extensions_mut().remove::<Protocol>();
+    let protocol = request.extensions_mut().remove::<Protocol>();
     let stream = Stream {
         state: State::Waiting(on_upgrade, Arc::default()),
         cut: cut.clone(),

@@ -68,7 +68,10 @@ where
     map.serialize_entry("message", scratch)?;
     map.serialize_entry("plugin", &head.origin.map(|origin| origin.plugin))?;
     map.serialize_entry("generation", &head.origin.map(|origin| origin.generation))?;
-    map.serialize_entry("request_id", &head.request.map(|request| request.id.as_str()))?;
+    map.serialize_entry(
+        "request_id",
+        &head.request.map(|request| request.id.as_str()),
+    )?;
     if let Some(trace) = head.request.and_then(|request| request.trace.as_ref()) {
         map.serialize_entry("trace_id", trace.trace_id())?;
         map.serialize_entry("span_id", trace.span_id())?;

@@ -9,46 +9,41 @@ use std::{
     },
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
-use smallvec::SmallVec;
 
 /// An id of a request: 1 to 128 letters, digits and `-_.:/+=@~`.
 #[derive(Clone, Debug)]
-pub struct RequestId(SmallVec<[u8; MADE]>);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// What the client says, when that is sane, or a number of ours.
     #[must_use]
     pub fn new(given: Option<&[u8]>) -> Self {
-        match given {
-            Some(id) if is_sane(id) => Self(SmallVec::from_slice(id)),
-            _ => Self(SmallVec::from_buf(made())),
-        }
+        let id = match given {
+            Some(id) if is_sane(id) => HeaderValue::from_bytes(id),
+            _ => HeaderValue::from_maybe_shared(made()),
+        };
+        Self(id.unwrap_or_else(|_| HeaderValue::from_static("-")))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        self.0.to_str().unwrap_or_default()
     }
 
-    /// The id as the value of a header. Those of one thread share their memory, dozens at a time.
+    /// The id as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The id as the value of a header.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
-        let bytes = BLOCK.with_borrow_mut(|block| {
-            if block.capacity() < self.0.len() {
-                *block = BytesMut::with_capacity(BLOCK_SIZE);
-            }
-            block.extend_from_slice(&self.0);
-            block.split().freeze()
-        });
-        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        self.0.clone()
     }
-}
-
-thread_local! {
-    static BLOCK: RefCell<BytesMut> = RefCell::default();
 }
 
 /// It goes into lines and file names of others.
@@ -57,8 +52,25 @@ fn is_sane(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// 16 hexadecimal digits, which do not come again in this process, and hardly in another.
-fn made() -> [u8; MADE] {
+/// 16 hexadecimal digits, which do not come again in this process, and hardly in another. Each thread
+/// makes some dozens at a time, in one piece of memory.
+fn made() -> Bytes {
+    MADE.with_borrow_mut(|made| {
+        if made.is_empty() {
+            *made = (0..AT_A_TIME)
+                .flat_map(|_| digits())
+                .collect::<BytesMut>()
+                .freeze();
+        }
+        made.split_to(LENGTH)
+    })
+}
+
+thread_local! {
+    static MADE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+}
+
+fn digits() -> [u8; LENGTH] {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request ids"));
     static NEXT: AtomicU64 = AtomicU64::new(0);
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -72,10 +84,10 @@ fn made() -> [u8; MADE] {
 }
 
 /// How long an id of ours is, in bytes.
-const MADE: usize = 16;
+const LENGTH: usize = 16;
 
-/// How much memory is made for ids at a time.
-const BLOCK_SIZE: usize = 1024;
+/// How many ids are made at a time.
+const AT_A_TIME: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -103,7 +103,11 @@ where
 {
     let mut separator = " in ";
     if let Some(request) = request {
-        write!(Escape(&mut *line), " in request{{id={}", request.id.as_str())?;
+        write!(
+            Escape(&mut *line),
+            " in request{{id={}",
+            request.id.as_str()
+        )?;
         if let Some(trace) = &request.trace {
             write!(
                 line,

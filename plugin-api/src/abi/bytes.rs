@@ -63,6 +63,19 @@ impl Slice {
         (!self.ptr.is_null()).then(|| unsafe { self.bytes() })
     }
 
+    /// Bytes that are said to be text; empty for "none".
+    ///
+    /// # Safety
+    ///
+    /// The bytes outlive `'a`, and are UTF-8.
+    #[must_use]
+    pub const unsafe fn known_text<'a>(self) -> &'a str {
+        // SAFETY: the caller says that they are there.
+        let bytes = unsafe { self.bytes() };
+        // SAFETY: the caller says that they are UTF-8.
+        unsafe { str::from_utf8_unchecked(bytes) }
+    }
+
     /// The bytes as text; `None` for "none" and for what is not UTF-8.
     ///
     /// # Safety

@@ -10,7 +10,8 @@ use std::{
 use super::{Body, Slice, Stream, Waker};
 
 /// The head of a request, and its body. Borrowed by [`Plugin::call`](super::Plugin::call) until
-/// that returns or the response is given, whichever comes first.
+/// that returns or the response is given, whichever comes first. All but the headers' values is
+/// text.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Request {

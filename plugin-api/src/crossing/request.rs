@@ -11,56 +11,55 @@ use http::request::Parts;
 use crate::abi::{self, Headers, Slice};
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// What is known of a request beside the request.
+/// What a request lends beside its head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Lent<'a> {
     /// A prefix of its path, on a segment's boundary.
     pub(crate) mount: &'a str,
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) request_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a [u8]>,
+    /// Those of the head, which may have been taken out of it.
+    pub(crate) headers: Headers,
+    pub(crate) body: *mut abi::Body,
+    pub(crate) upgrade: *mut abi::Stream,
+    pub(crate) protocol: Option<&'a str>,
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// Runs `work` with the request that `head` is, as it crosses, without body and upgrade. It borrows
-/// from `head` and `place`; `headers` are those of `head`, and may have been taken out of it.
-pub(crate) fn lend<R>(
-    head: &Parts,
-    headers: Headers,
-    place: Place<'_>,
-    work: impl FnOnce(abi::Request) -> R,
-) -> R {
-    let original_path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let rooted;
-    let path = match below(place.mount, original_path) {
-        path if path.is_empty() || path.starts_with(['/', '*']) => path,
-        query => {
-            rooted = format!("/{query}");
-            &rooted
-        }
-    };
-    // All but requests to an authority, as `CONNECT` is, have a path.
-    let has_path = head.uri.path_and_query().is_some();
-    work(abi::Request {
-        size: size_of::<abi::Request>(),
-        method: Slice::new(head.method.as_str().as_bytes()),
-        scheme: Slice::from_option(head.uri.scheme_str()),
-        authority: Slice::from_option(head.uri.authority().map(|authority| authority.as_str())),
-        path: Slice::new(if path.is_empty() && has_path {
-            b"/"
-        } else {
-            path.as_bytes()
-        }),
-        original_path: Slice::new(original_path.as_bytes()),
-        mount: Slice::new(place.mount.as_bytes()),
-        request_id: Slice::from_option(place.request_id),
-        peer: place.peer.map(Into::into).unwrap_or_default(),
-        headers,
-        body: std::ptr::null_mut(),
-        upgrade: std::ptr::null_mut(),
-        protocol: Slice::NONE,
-        version: number(head.version),
-        flags: 0,
-    })
+impl Lent<'_> {
+    /// Runs `work` with the request that this and `head` are, as it crosses.
+    pub(crate) fn with<R>(self, head: &Parts, work: impl FnOnce(*const abi::Request) -> R) -> R {
+        let original_path = head.uri.path_and_query().map_or("", |path| path.as_str());
+        let rooted;
+        let path = match below(self.mount, original_path) {
+            path if path.starts_with(['/', '*']) => path,
+            // All but requests to an authority, as `CONNECT` is, have a path.
+            "" if head.uri.path_and_query().is_none() => "",
+            "" => "/",
+            query => {
+                rooted = format!("/{query}");
+                &rooted
+            }
+        };
+        let request = abi::Request {
+            size: size_of::<abi::Request>(),
+            method: Slice::new(head.method.as_str().as_bytes()),
+            scheme: Slice::from_option(head.uri.scheme_str()),
+            authority: Slice::from_option(head.uri.authority().map(|authority| authority.as_str())),
+            path: Slice::new(path.as_bytes()),
+            original_path: Slice::new(original_path.as_bytes()),
+            mount: Slice::new(self.mount.as_bytes()),
+            request_id: self.request_id.map_or(Slice::NONE, Slice::new),
+            peer: self.peer.map(Into::into).unwrap_or_default(),
+            headers: self.headers,
+            body: self.body,
+            upgrade: self.upgrade,
+            protocol: Slice::from_option(self.protocol),
+            version: number(head.version),
+            flags: 0,
+        };
+        work(&raw const request)
+    }
 }
 
 #[cfg(any(feature = "host", feature = "local"))]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     BoxError, abi,
-    crossing::{self, Guard, HeaderFields, Place, export},
+    crossing::{Guard, HeaderFields, Lent, export},
 };
 
 /// The body of a response.
@@ -50,11 +50,7 @@ impl Local {
     }
 
     /// Answers a request, as the server does: what fails, or panics, is a 500.
-    pub(crate) async fn answer<B>(
-        &self,
-        request: Request<B>,
-        peer: Option<SocketAddr>,
-    ) -> Response
+    pub(crate) async fn answer<B>(&self, request: Request<B>, peer: Option<SocketAddr>) -> Response
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
@@ -114,16 +110,18 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
     let info = head.extensions.remove::<RequestInfo>();
     let mut body = export(body, Here);
     let fields = HeaderFields::new(&head.headers);
-    let place = Place {
+    let lent = Lent {
         mount: "/",
         peer: info.as_ref().and_then(RequestInfo::peer),
         request_id: None,
+        headers: fields.as_abi(),
+        body: &raw mut body,
+        upgrade: std::ptr::null_mut(),
+        protocol: None,
     };
-    crossing::lend(&head, fields.as_abi(), place, |request| {
-        let mut request = abi::Request {
-            body: &raw mut body,
-            ..request
-        };
+    lent.with(&head, |request| {
+        // SAFETY: it was made just now.
+        let mut request = unsafe { request.read() };
         if let Some(info) = &info {
             request.mount = abi::Slice::new(info.mount().as_bytes());
             request.original_path = abi::Slice::new(info.original_path().as_str().as_bytes());

@@ -149,14 +149,15 @@ pub struct Request<'a>(&'a abi::Request);
 impl<'a> Request<'a> {
     /// # Safety
     ///
-    /// What `request` borrows is valid for `'a`, and its body is the plugin's to take.
+    /// What `request` borrows is valid for `'a`, and as the contract says; its body is the plugin's to
+    /// take.
     pub(crate) unsafe fn new(request: &'a abi::Request) -> Self {
         Self(request)
     }
 
     fn text(slice: abi::Slice) -> &'a str {
-        // SAFETY: who made this says that it is valid for `'a`.
-        unsafe { slice.text() }.unwrap_or_default()
+        // SAFETY: who made this says that it is valid for `'a`, and all of these are text.
+        unsafe { slice.known_text() }
     }
 
     /// The method, as `GET`.

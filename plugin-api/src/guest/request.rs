@@ -243,7 +243,11 @@ pub(crate) mod spare {
 
     /// An empty map, which may have room.
     pub(crate) fn take() -> HeaderMap {
-        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
+        SPARE
+            .try_with(Cell::take)
+            .ok()
+            .flatten()
+            .unwrap_or_default()
     }
 
     /// Leaves `map` to this thread's next request.

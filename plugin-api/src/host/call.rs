@@ -1,7 +1,7 @@
 //! A request in an app: it crosses, and becomes the response or a call that has to wait for it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     ffi::c_void,
     mem,
     net::SocketAddr,
@@ -18,10 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{App, InFlight, stream::export_stream};
 use crate::{
     BodyError, BoxError,
-    abi::{self, CallContext, CallSlot, OwnedBytes, Slice, poll},
-    crossing::{
-        Guard, HeaderFields, Imported, Place, PollWaker, add_fields, export, lend,
-    },
+    abi::{self, CallContext, CallSlot, OwnedBytes, poll},
+    crossing::{Guard, HeaderFields, Imported, Lent, PollWaker, add_fields, export},
 };
 
 /// What the app is told of a request beside the request.
@@ -32,7 +30,7 @@ pub struct Target<'a> {
     /// Who sent the request.
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
-    pub request_id: Option<&'a str>,
+    pub request_id: Option<&'a [u8]>,
     /// The client's connection, when the request asks for an upgrade.
     pub upgrade: Option<Upgrade>,
 }
@@ -81,8 +79,9 @@ impl Guard for Counted {
 #[derive(Debug)]
 pub struct Prepared<B> {
     head: request::Parts,
-    body: B,
-    /// Borrows from the headers of `head`, which stay as they are.
+    /// Some until the app is called.
+    body: Option<B>,
+    /// Borrows from the headers of `head`, which stay as they are until the app is called.
     fields: HeaderFields,
 }
 
@@ -100,7 +99,7 @@ impl<B> Prepared<B> {
     pub fn new(head: request::Parts, body: B) -> Self {
         let mut prepared = Self {
             head,
-            body,
+            body: Some(body),
             fields: HeaderFields::default(),
         };
         prepared.fields.add(&prepared.head.headers);
@@ -118,33 +117,55 @@ impl<B> Prepared<B> {
         &mut self.head.extensions
     }
 
-    /// The body of the request.
+    /// The body of the request, until the app is called.
     #[must_use]
-    pub fn body(&self) -> &B {
-        &self.body
+    pub fn body(&self) -> Option<&B> {
+        self.body.as_ref()
     }
 
     /// The first value of a header field whose name is not one of those that the `http` crate has a
     /// constant for. In lower case; quicker than asking the headers.
     #[must_use]
     pub fn unusual_field(&self, name: &str) -> Option<&[u8]> {
+        // After the call the headers are gone.
+        self.body.as_ref()?;
         // SAFETY: the fields borrow from the headers, which are there and unchanged.
         unsafe { self.fields.find_unnumbered(name) }
     }
 
-    /// Calls the app, which has the request until its response's body is dropped.
-    pub fn call(self, in_flight: InFlight, target: Target<'_>, context: &mut Context<'_>) -> Called
+    /// Calls the app, which has the request until its response's body is dropped. Head and body go
+    /// with it: what is left here is empty.
+    pub fn call(
+        &mut self,
+        in_flight: InFlight,
+        target: Target<'_>,
+        context: &mut Context<'_>,
+    ) -> Called
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
+        let body = self.body.take();
+        let mut body = body.map_or_else(abi::Body::empty, |body| export(body, Caught));
+        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
+            (upgrade.stream, upgrade.protocol)
+        });
+        let lent = Lent {
+            mount: target.mount,
+            peer: target.peer,
+            request_id: target.request_id,
+            headers: self.fields.as_abi(),
+            body: &raw mut body,
+            upgrade: &raw mut upgrade,
+            protocol: protocol.as_deref(),
+        };
         let mut slot = Slot::take();
         let mut waker = PollWaker::default();
-        let sink = Sink::default();
+        // The headers are borrowed until the response comes, and then are the room for its own.
+        let mut sink = Sink::new(mem::take(&mut self.head.headers));
         let App { plugin, app, .. } = in_flight.app();
-        let polled = waker.lend(context.waker(), |waker| {
-            let context = sink.context(waker);
-            self.lend(target, |request, headers| {
-                sink.headers.set(headers);
+        let polled = lent.with(&self.head, |request| {
+            waker.lend(context.waker(), |waker| {
+                let context = sink.context(waker);
                 // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
                 // call.
                 unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
@@ -157,42 +178,6 @@ impl<B> Prepared<B> {
             in_flight: Some(in_flight),
             waker,
             slot,
-        })
-    }
-
-    /// Lends the request as it crosses. Its headers go along: they must stay until the response
-    /// comes.
-    fn lend(
-        self,
-        target: Target<'_>,
-        call: impl FnOnce(*const abi::Request, HeaderMap) -> u32,
-    ) -> u32
-    where
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    {
-        let Self {
-            mut head,
-            body,
-            fields,
-        } = self;
-        let mut body = export(body, Caught);
-        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
-            (upgrade.stream, upgrade.protocol)
-        });
-        let headers = mem::take(&mut head.headers);
-        let place = Place {
-            mount: target.mount,
-            peer: target.peer,
-            request_id: target.request_id,
-        };
-        lend(&head, fields.as_abi(), place, |request| {
-            let request = abi::Request {
-                body: &raw mut body,
-                upgrade: &raw mut upgrade,
-                protocol: Slice::from_option(protocol.as_deref()),
-                ..request
-            };
-            call(&raw const request, headers)
         })
     }
 }
@@ -226,7 +211,7 @@ impl Future for Call {
             panic!("a call was polled after it was ready");
         };
         let plugin = app.app().plugin;
-        let sink = Sink::default();
+        let mut sink = Sink::new(HeaderMap::new());
         let polled = waker.lend(context.waker(), |waker| {
             let context = sink.context(waker);
             // SAFETY: the slot holds a pending call, and has not moved since.
@@ -288,67 +273,73 @@ thread_local! {
 const SPARES: usize = 64;
 
 /// Where the plugin's response comes to.
-#[derive(Default)]
 struct Sink {
-    response: Cell<Option<Result<Response<Imported>, CallError>>>,
-    /// The request's headers, which are borrowed until the response comes: then their room is that
-    /// of the response's.
-    headers: Cell<HeaderMap>,
+    /// Those of the request, or none; then those of the response.
+    headers: HeaderMap,
+    /// Some when the plugin has given a response.
+    response: Option<Result<(StatusCode, Imported), CallError>>,
 }
 
 impl Sink {
-    fn context(&self, waker: *const abi::Waker) -> CallContext {
+    fn new(headers: HeaderMap) -> Self {
+        Self {
+            headers,
+            response: None,
+        }
+    }
+
+    fn context(&mut self, waker: *const abi::Waker) -> CallContext {
         CallContext {
             size: size_of::<CallContext>(),
             waker,
-            sink: ptr::from_ref(self).cast_mut().cast(),
+            sink: ptr::from_mut(self).cast(),
             respond,
         }
     }
 
     /// What a poll that was not pending came to.
     fn answer(self, polled: u32, in_flight: InFlight) -> Result<Response<Body>, CallError> {
-        match polled {
-            poll::READY => match self.response.into_inner() {
-                Some(Ok(response)) => Ok(response.map(|body| Body(body, in_flight))),
-                _ => Err(CallError::Invalid),
-            },
-            poll::FAILED => Err(CallError::Failed),
+        match (polled, self.response) {
+            (poll::READY, Some(Ok((status, body)))) => {
+                let mut response = Response::new(Body(body, in_flight));
+                *response.status_mut() = status;
+                *response.headers_mut() = self.headers;
+                Ok(response)
+            }
+            (poll::READY, _) => Err(CallError::Invalid),
+            (poll::FAILED, _) => Err(CallError::Failed),
             _ => Err(CallError::Panicked),
         }
     }
 }
 
 unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
-    // SAFETY: the plugin gives back the sink of this poll.
-    let sink = unsafe { &*sink.cast::<Sink>() };
+    // SAFETY: the plugin gives back the sink of this poll, once.
+    let sink = unsafe { &mut *sink.cast::<Sink>() };
     // SAFETY: the plugin lends the response for the call.
     let response = unsafe { &*response };
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
     let body = Imported::new(body.take());
-    let headers = sink.headers.take();
+    let headers = &mut sink.headers;
     // SAFETY: as above.
-    let response = Caught.run(|| unsafe { import(response, headers, body) });
-    sink.response.set(response);
+    let status = Caught.run(|| unsafe { import(response, headers) });
+    sink.response = status.map(|status| status.map(|status| (status, body)));
 }
 
+/// Puts the fields of the response into `headers`, and gives its status.
+///
 /// # Safety
 ///
 /// What `response` borrows is valid until this returns.
 unsafe fn import(
     response: &abi::Response,
-    mut headers: HeaderMap,
-    body: Imported,
-) -> Result<Response<Imported>, CallError> {
+    headers: &mut HeaderMap,
+) -> Result<StatusCode, CallError> {
     headers.clear();
     // SAFETY: the caller says so.
-    unsafe { add_fields(&mut headers, response.headers) }.map_err(|_| CallError::Invalid)?;
-    let mut imported = Response::new(body);
-    *imported.status_mut() =
-        StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)?;
-    *imported.headers_mut() = headers;
-    Ok(imported)
+    unsafe { add_fields(headers, response.headers) }.map_err(|_| CallError::Invalid)?;
+    StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)
 }
 
 /// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.

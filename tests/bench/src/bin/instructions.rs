@@ -38,7 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("axum", host(axum), "axum::serve", twin("axum")),
     ];
 
-    println!("| instructions a request | plugin in the host | compiled in | ratio |\n|---|---|---|---|");
+    println!(
+        "| instructions a request | plugin in the host | compiled in | ratio |\n|---|---|---|---|"
+    );
     let mut worse = Vec::new();
     for (plugin, ours, server, theirs) in sides {
         for (headers, request) in [("1 header", ONE), ("12 headers", TWELVE)] {
@@ -63,8 +65,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The ratio that is recorded for a row: its last cell.
 fn recorded(record: &str, name: &str) -> Option<f64> {
-    let row = record.lines().find_map(|line| line.strip_prefix(&format!("| {name} |")))?;
-    row.trim_end_matches(['|', ' ']).rsplit('|').next()?.trim().parse().ok()
+    let row = record
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("| {name} |")))?;
+    row.trim_end_matches(['|', ' '])
+        .rsplit('|')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn path(folder: &Path, name: &str) -> String {
@@ -92,7 +101,9 @@ fn run(command: &[String], request: &str, rounds: u32) -> Result<f64, Box<dyn Er
     let printed = server.wait_with_output()?.stderr;
     requested?;
     let printed = String::from_utf8_lossy(&printed);
-    let collected = printed.lines().find_map(|line| line.split_once("Collected : "));
+    let collected = printed
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
     let (_, collected) = collected.ok_or_else(|| format!("valgrind says: {printed}"))?;
     Ok(collected.trim().parse()?)
 }
@@ -101,9 +112,14 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
     let stdout = server.stdout.take().ok_or("no stdout")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    let address = line.trim().strip_prefix("Listening on http://").ok_or("no address")?;
+    let address = line
+        .trim()
+        .strip_prefix("Listening on http://")
+        .ok_or("no address")?;
     let connect = |_| TcpStream::connect(address);
-    let mut connections = (0..CONNECTIONS).map(connect).collect::<io::Result<Vec<_>>>()?;
+    let mut connections = (0..CONNECTIONS)
+        .map(connect)
+        .collect::<io::Result<Vec<_>>>()?;
     let mut length = None;
     for _ in 0..rounds {
         for connection in &mut connections {

@@ -98,9 +98,7 @@ impl Plugin {
 
     fn run(&self, case: &Case, count: u64) -> Result<Duration, Box<dyn Error>> {
         let path = format!("/{}/{count}", case.name);
-        let (head, body) = Request::get(path)
-            .body(Empty::<Bytes>::new())?
-            .into_parts();
+        let (head, body) = Request::get(path).body(Empty::<Bytes>::new())?.into_parts();
         let target = Target {
             mount: "/",
             peer: None,

@@ -7,10 +7,7 @@
 use std::{convert::Infallible, env, error::Error, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -79,10 +76,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
             Ok(body) => reply("application/json", full(body.to_bytes())),
             Err(_) => status(StatusCode::BAD_REQUEST),
         },
-        (&Method::GET, "/large") => reply(
-            "application/octet-stream",
-            full(Bytes::from_static(&LARGE)),
-        ),
+        (&Method::GET, "/large") => {
+            reply("application/octet-stream", full(Bytes::from_static(&LARGE)))
+        }
         (&Method::POST, "/upload") => {
             let (mut body, mut len) = (request.into_body(), 0);
             while let Some(Ok(frame)) = body.frame().await {
