@@ -3,6 +3,7 @@
 
 mod body;
 mod headers;
+mod memo;
 mod names;
 mod request;
 mod waker;

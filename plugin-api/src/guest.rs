@@ -7,6 +7,8 @@ mod entry;
 mod export;
 mod factory;
 mod handover;
+#[cfg(feature = "info")]
+mod info;
 #[cfg(feature = "local")]
 mod local;
 mod logger;
@@ -21,13 +23,15 @@ mod upgrade;
 
 #[cfg(feature = "testing")]
 pub(crate) use self::factory::Factory;
+#[cfg(feature = "info")]
+pub use self::info::RequestInfo;
 pub use self::{
     app::Building,
     context::{ConfigError, Context},
     entry::{Entry, lib_header},
     factory::build,
     handover::IntoHandover,
-    request::{Body, RequestInfo},
+    request::Body,
 };
 #[cfg(feature = "local")]
 pub(crate) use self::{context::Facts, local::Local};

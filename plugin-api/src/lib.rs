@@ -18,7 +18,7 @@
 //!
 //! - [`export_app!`]: what may be exported, and under which name and mount.
 //! - [`Context`]: what the app is told when it starts.
-//! - [`Body`] and [`RequestInfo`]: what a request carries.
+//! - [`Body`] and, with the feature `info`, [`RequestInfo`]: what a request carries.
 //! - [`native`]: an app that is quicker than axum and tower can make it.
 //!
 //! An app may do with a request what it may do under `axum::serve`: stream both ways, send and
@@ -30,7 +30,8 @@
 //! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
 //! - `axum` (default): an axum `Router` makes its routes when the app starts, and not for each
 //!   request, as under `axum::serve`.
-//! - `axum-info`: the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
+//! - `info`: [`RequestInfo`] among a request's extensions.
+//! - `axum-info`: that, and the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
 //!   `OriginalUri` take.
 //! - `testing`: the app in a test, without a server and with its log at hand.
 //! - `standalone`: the app as a program of its own, by `plugin_api::main!`.
@@ -68,8 +69,10 @@ mod standalone;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "info")]
+pub use self::guest::RequestInfo;
 pub use self::{
-    guest::{Body, ConfigError, Context, IntoHandover, RequestInfo, native},
+    guest::{Body, ConfigError, Context, IntoHandover, native},
     level::Level,
 };
 

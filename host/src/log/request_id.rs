@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderValue;
 
 /// An id of a request: 1 to 128 letters, digits and `-_.:/+=@~`.
@@ -20,11 +20,9 @@ impl RequestId {
     /// What the client says, when that is sane, or a number of ours.
     #[must_use]
     pub fn new(given: Option<&[u8]>) -> Self {
-        let id = match given {
-            Some(id) if is_sane(id) => HeaderValue::from_bytes(id),
-            _ => HeaderValue::from_maybe_shared(made()),
-        };
-        Self(id.unwrap_or_else(|_| HeaderValue::from_static("-")))
+        let given = given.filter(|id| is_sane(id));
+        let given = given.and_then(|id| HeaderValue::from_bytes(id).ok());
+        Self(given.unwrap_or_else(made))
     }
 
     /// The id as text.
@@ -54,20 +52,23 @@ fn is_sane(id: &[u8]) -> bool {
 
 /// 16 hexadecimal digits, which do not come again in this process, and hardly in another. Each thread
 /// makes some dozens at a time, in one piece of memory.
-fn made() -> Bytes {
-    MADE.with_borrow_mut(|made| {
+fn made() -> HeaderValue {
+    let made = MADE.with_borrow_mut(|made| {
         if made.is_empty() {
-            *made = (0..AT_A_TIME)
+            let mut text: Bytes = (0..AT_A_TIME)
                 .flat_map(|_| digits())
-                .collect::<BytesMut>()
-                .freeze();
+                .collect::<Vec<_>>()
+                .into();
+            let ids = (0..AT_A_TIME).map(|_| text.split_to(LENGTH));
+            made.extend(ids.flat_map(HeaderValue::from_maybe_shared));
         }
-        made.split_to(LENGTH)
-    })
+        made.pop()
+    });
+    made.unwrap_or_else(|| HeaderValue::from_static("-"))
 }
 
 thread_local! {
-    static MADE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+    static MADE: RefCell<Vec<HeaderValue>> = const { RefCell::new(Vec::new()) };
 }
 
 fn digits() -> [u8; LENGTH] {

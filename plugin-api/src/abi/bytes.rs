@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     pub(super) ptr: *const u8,
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 impl Slice {

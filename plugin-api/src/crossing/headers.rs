@@ -1,19 +1,51 @@
 //! Header fields, both ways.
 
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
-use super::names;
+use super::{
+    memo::{self, Memo},
+    names,
+};
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
-#[derive(Debug, Default)]
-pub(crate) struct HeaderFields(SmallVec<[Header; 16]>);
+#[derive(Debug)]
+pub(crate) struct HeaderFields(Vec<Header>);
 
 // SAFETY: the pointers are only followed while the map that they borrow from is kept, which whoever
 // made this sees to.
 unsafe impl Send for HeaderFields {}
+
+impl Default for HeaderFields {
+    /// No fields, in room that this thread may have left over.
+    fn default() -> Self {
+        Self(SPARE.try_with(Cell::take).unwrap_or_default())
+    }
+}
+
+impl Drop for HeaderFields {
+    fn drop(&mut self) {
+        self.0.clear();
+        let room = mem::take(&mut self.0);
+        if room.capacity() <= MOST_SPARE {
+            // While the thread ends there is nobody to leave it to.
+            let _ = SPARE.try_with(|spare| spare.set(room));
+        }
+    }
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<Header>> = const { Cell::new(Vec::new()) };
+}
+
+/// For how many fields a thread keeps room.
+const MOST_SPARE: usize = 128;
 
 impl HeaderFields {
     /// Borrows the fields of `map`; the caller keeps it unchanged for as long as the result is
@@ -26,6 +58,7 @@ impl HeaderFields {
 
     /// Borrows the fields of `map` too, as [`new`](Self::new) does.
     pub(crate) fn add(&mut self, map: &HeaderMap) {
+        self.0.reserve(map.len());
         for (name, value) in map {
             self.push(name, value);
         }
@@ -67,7 +100,7 @@ impl HeaderFields {
     }
 }
 
-/// Adds the fields that the other side lent to `map`. Their values share one allocation.
+/// Adds the fields that the other side lent to `map`.
 ///
 /// # Errors
 ///
@@ -81,9 +114,54 @@ pub(crate) unsafe fn add_fields(
     headers: Headers,
 ) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
-    let mut values = unsafe { Texts::new(headers, &[]) };
+    for field in unsafe { headers.fields() } {
+        // SAFETY: the caller says so.
+        let value = parse(unsafe { field.value.bytes() });
+        // SAFETY: the caller says so.
+        unsafe { add_field(map, field, value) }?;
+    }
+    Ok(())
+}
+
+/// # Safety
+///
+/// What `field` borrows is valid until this returns.
+unsafe fn add_field(
+    map: &mut HeaderMap,
+    field: &Header,
+    value: Option<HeaderValue>,
+) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
-    unsafe { values.add_fields(map, headers) }
+    let name = unsafe { field.name.bytes() };
+    let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
+    let mut value = value.ok_or_else(invalid)?;
+    value.set_sensitive(field.flags & Header::SENSITIVE != 0);
+    match names::name(field.id) {
+        Some(name) => map.append(name, value),
+        None => map.append(names::parse(name).ok_or_else(invalid)?, value),
+    };
+    Ok(())
+}
+
+/// The value of these bytes, when HTTP allows it. An app says most of its values again and again.
+fn parse(bytes: &[u8]) -> Option<HeaderValue> {
+    let hash = memo::hash(bytes);
+    MET.with_borrow_mut(|met| {
+        if let Some(value) = met.get(hash)
+            && value.as_bytes() == bytes
+        {
+            return Some(value.clone());
+        }
+        let value = HeaderValue::from_bytes(bytes).ok()?;
+        if bytes.len() <= memo::LONGEST {
+            met.meet(hash, || value.clone());
+        }
+        Some(value)
+    })
+}
+
+thread_local! {
+    static MET: RefCell<Memo<HeaderValue, 64>> = const { RefCell::new(Memo::new()) };
 }
 
 /// The values of some fields and other texts of the other side, copied, one behind the other.
@@ -112,7 +190,8 @@ impl Texts {
             plain & (matches!(byte, b' '..=b'~') | (byte == b'\t'))
         });
         Self {
-            bytes: bytes.into(),
+            // Counted from the start: there will be several pieces.
+            bytes: Bytes::from_owner(bytes),
             are_plain,
         }
     }
@@ -122,7 +201,10 @@ impl Texts {
         self.bytes.split_to(len)
     }
 
-    /// Adds the fields, whose values are the next texts, to `map`.
+    /// The map of the fields, whose values are the next texts.
+    ///
+    /// Making a map costs more than all else that a field needs, and clients send the same fields
+    /// again and again: so a thread keeps some maps, by their names, to copy.
     ///
     /// # Errors
     ///
@@ -131,40 +213,98 @@ impl Texts {
     /// # Safety
     ///
     /// `headers` and what it borrows are valid until this returns.
-    pub(crate) unsafe fn add_fields(
-        &mut self,
-        map: &mut HeaderMap,
-        headers: Headers,
-    ) -> Result<(), InvalidHeader> {
+    pub(crate) unsafe fn fields(&mut self, headers: Headers) -> Result<HeaderMap, InvalidHeader> {
         // SAFETY: the caller says so.
         let fields = unsafe { headers.fields() };
-        map.reserve(fields.len());
-        for field in fields {
-            // SAFETY: the caller says so.
-            let name = unsafe { field.name.bytes() };
-            // SAFETY: the caller says so.
-            let len = unsafe { field.value.bytes() }.len();
-            let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
-            let mut value = self.next_value(len).ok_or_else(invalid)?;
-            value.set_sensitive(field.flags & Header::SENSITIVE != 0);
-            match names::name(field.id) {
-                Some(name) => map.append(name, value),
-                None => map.append(names::parse(name).ok_or_else(invalid)?, value),
-            };
-        }
-        Ok(())
+        let hash = fields.iter().fold(fields.len() as u64, |hash, field| {
+            memo::mix(hash, u64::from(field.id) ^ ((field.name.len as u64) << 16))
+        });
+        SHAPES.with_borrow_mut(|shapes| {
+            if let Some(shape) = shapes.get(hash)
+                // SAFETY: the caller says so.
+                && unsafe { shape.is_of(fields) }
+            {
+                let mut map = shape.map.clone();
+                for (value, field) in map.values_mut().zip(fields) {
+                    // SAFETY: the caller says so.
+                    *value = unsafe { self.value(field) }?;
+                }
+                return Ok(map);
+            }
+            let mut map = HeaderMap::with_capacity(fields.len());
+            for field in fields {
+                // SAFETY: the caller says so.
+                let value = unsafe { self.value(field) }?;
+                // SAFETY: the caller says so.
+                unsafe { add_field(&mut map, field, Some(value)) }?;
+            }
+            if map.keys_len() == fields.len() && fields.len() <= MOST_IN_SHAPE {
+                shapes.meet(hash, || Shape::new(&map, fields));
+            }
+            Ok(map)
+        })
     }
 
-    fn next_value(&mut self, len: usize) -> Option<HeaderValue> {
-        let value = self.next(len);
-        if self.are_plain {
+    /// # Safety
+    ///
+    /// What `field` borrows is valid until this returns.
+    unsafe fn value(&mut self, field: &Header) -> Result<HeaderValue, InvalidHeader> {
+        let value = self.next(field.value.len);
+        let mut value = if self.are_plain {
             // SAFETY: what was looked at is UTF-8, and what HTTP allows (RFC 9110, section 5.5).
-            Some(unsafe { HeaderValue::from_maybe_shared_unchecked(value) })
+            unsafe { HeaderValue::from_maybe_shared_unchecked(value) }
         } else {
-            HeaderValue::from_maybe_shared(value).ok()
-        }
+            HeaderValue::from_maybe_shared(value).map_err(|_| {
+                // SAFETY: the caller says so.
+                InvalidHeader(String::from_utf8_lossy(unsafe { field.name.bytes() }).into_owned())
+            })?
+        };
+        value.set_sensitive(field.flags & Header::SENSITIVE != 0);
+        Ok(value)
     }
 }
+
+/// A map to copy: names that differ from each other, in their order, without values.
+struct Shape {
+    map: HeaderMap,
+    ids: Box<[u16]>,
+}
+
+impl Shape {
+    fn new(map: &HeaderMap, fields: &[Header]) -> Self {
+        let mut map = map.clone();
+        map.values_mut()
+            .for_each(|value| *value = HeaderValue::from_static(""));
+        Self {
+            map,
+            ids: fields.iter().map(|field| field.id).collect(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// What the fields borrow is valid until this returns.
+    unsafe fn is_of(&self, fields: &[Header]) -> bool {
+        self.ids.len() == fields.len()
+            && self
+                .ids
+                .iter()
+                .zip(self.map.keys())
+                .zip(fields)
+                .all(|((&id, name), field)| {
+                    // SAFETY: the caller says so.
+                    let is_name = || unsafe { field.name.bytes() } == name.as_str().as_bytes();
+                    id == field.id && (id != 0 || is_name())
+                })
+    }
+}
+
+thread_local! {
+    static SHAPES: RefCell<Memo<Shape, 16>> = const { RefCell::new(Memo::new()) };
+}
+
+/// How many names a map that is kept may have.
+const MOST_IN_SHAPE: usize = 32;
 
 /// A field that HTTP does not allow.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@ use std::{cell::RefCell, sync::LazyLock};
 
 use http::header::{self, HeaderName};
 
+use super::memo::{self, Memo};
+
 /// The names, by number from 1. Part of the ABI: names are appended, and never moved.
 static NAMES: [HeaderName; 81] = {
     use header::*;
@@ -112,39 +114,25 @@ pub(crate) fn id(name: &HeaderName) -> u16 {
 }
 
 /// The name with this text; none when it is not one.
-///
-/// Each thread remembers the last names without a number that it met, a few dozen.
 pub(super) fn parse(text: &[u8]) -> Option<HeaderName> {
-    let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
-        return None;
-    };
-    let middle = text[text.len() / 2];
-    let place = [first, middle, last].map(usize::from);
-    let place = (text.len() + place[0] + 5 * place[1] + 11 * place[2]) % REMEMBERED;
+    let hash = memo::hash(text);
     MET.with_borrow_mut(|met| {
-        let met = &mut met[place];
-        match met {
-            Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
-            _ => {
-                let name = HeaderName::from_bytes(text).ok()?;
-                if text.len() <= LONGEST {
-                    *met = Some(name.clone());
-                }
-                Some(name)
-            }
+        if let Some(name) = met.get(hash)
+            && name.as_str().as_bytes() == text
+        {
+            return Some(name.clone());
         }
+        let name = HeaderName::from_bytes(text).ok()?;
+        if text.len() <= memo::LONGEST {
+            met.meet(hash, || name.clone());
+        }
+        Some(name)
     })
 }
 
 thread_local! {
-    static MET: RefCell<[Option<HeaderName>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+    static MET: RefCell<Memo<HeaderName, 64>> = const { RefCell::new(Memo::new()) };
 }
-
-/// How many names a thread remembers.
-const REMEMBERED: usize = 64;
-
-/// How long a name that is remembered may be: what a client sends must not stay for ever at its size.
-const LONGEST: usize = 64;
 
 /// The numbers by the address of the text. A well-known name has its text in one place, and a name
 /// with the same text elsewhere only goes without a number.

@@ -12,10 +12,7 @@ use http::{Response, StatusCode};
 
 #[cfg(feature = "local")]
 use super::local;
-use super::{
-    request::spare,
-    runtime::{Entered, catch},
-};
+use super::runtime::{Entered, catch};
 use crate::{
     BoxError,
     abi::{self, CallContext, CallSlot, poll},
@@ -255,7 +252,6 @@ where
         let mut fields = HeaderFields::default();
         fields.add(&head.headers);
         give(call, head.status, &fields, &mut body);
-        spare::keep(head.headers);
         poll::READY
     }
 

@@ -15,8 +15,9 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use super::{
     Context,
     app::{App, Building},
+    info::RequestInfo,
     native,
-    request::{Body, RequestInfo},
+    request::Body,
     runtime::catch,
 };
 use crate::{

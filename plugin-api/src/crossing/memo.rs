@@ -1,0 +1,82 @@
+//! What a thread met before, and what was made of it: clients and apps repeat themselves.
+
+/// A few dozen things by their hashes. What is met twice in a row at its place is kept, until
+/// something else is.
+#[derive(Debug)]
+pub(super) struct Memo<T, const PLACES: usize> {
+    places: [Place<T>; PLACES],
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    met: u64,
+    kept: Option<T>,
+}
+
+impl<T, const PLACES: usize> Memo<T, PLACES> {
+    /// Nothing yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            places: [const { Place { met: 0, kept: None } }; PLACES],
+        }
+    }
+
+    /// What may be kept for this hash: the caller compares.
+    pub(super) fn get(&self, hash: u64) -> Option<&T> {
+        self.places[Self::place(hash)].kept.as_ref()
+    }
+
+    /// What was not there is met: when that is not the first time, what `make` gives is kept.
+    pub(super) fn meet(&mut self, hash: u64, make: impl FnOnce() -> T) {
+        let place = &mut self.places[Self::place(hash)];
+        if place.met == hash {
+            place.kept = Some(make());
+        }
+        place.met = hash;
+    }
+
+    fn place(hash: u64) -> usize {
+        (hash >> 32) as usize % PLACES
+    }
+}
+
+/// A hash of a text, by its length, its beginning and its end.
+pub(super) fn hash(text: &[u8]) -> u64 {
+    let word = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |word: u64, &byte| (word << 8) | u64::from(byte))
+    };
+    let (first, last) = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (word(text), 0),
+    };
+    mix(mix(text.len() as u64, first), last)
+}
+
+/// A step of a hash (Fibonacci hashing).
+pub(super) fn mix(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// How long a text that is kept may be, in bytes: what a client sends must not stay at its size.
+pub(super) const LONGEST: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_met_twice_is_kept_and_what_comes_once_does_not_replace_it() {
+        let mut memo = Memo::<_, 1>::new();
+        let (one, other) = (hash(b"one"), hash(b"other"));
+        memo.meet(one, || "one");
+        assert_eq!(memo.get(one), None);
+        memo.meet(one, || "one");
+        assert_eq!(memo.get(one), Some(&"one"));
+        memo.meet(other, || "other");
+        assert_eq!(memo.get(other), Some(&"one"), "the caller compares");
+        memo.meet(other, || "other");
+        assert_eq!(memo.get(other), Some(&"other"));
+    }
+}

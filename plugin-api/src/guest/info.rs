@@ -1,0 +1,153 @@
+//! What the server knows of a request.
+
+use std::{net::SocketAddr, str};
+
+use bytes::Bytes;
+#[cfg(feature = "axum-info")]
+use http::Uri;
+use http::{Request, uri::PathAndQuery};
+
+use super::Body;
+#[cfg(feature = "info")]
+use super::request::path_and_query;
+#[cfg(feature = "info")]
+use crate::{BoxError, abi, crossing::Texts};
+
+/// What the server knows of a request beside the request itself. In the request's extensions.
+///
+/// With the feature `axum-info` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and its
+/// `OriginalUri` the mount, as an app that is nested has it.
+///
+/// ```
+/// use axum::{Extension, Router, routing::get};
+/// use plugin_api::RequestInfo;
+///
+/// async fn whoami(Extension(info): Extension<RequestInfo>) -> String {
+///     format!("{:?}", info.peer())
+/// }
+///
+/// let app: Router = Router::new().route("/whoami", get(whoami));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    peer: Option<SocketAddr>,
+    original_path: PathAndQuery,
+    mount: Bytes,
+    request_id: Bytes,
+}
+
+impl RequestInfo {
+    /// Takes the next texts: those of [`texts`].
+    ///
+    /// # Errors
+    ///
+    /// When the path is not one.
+    ///
+    /// # Safety
+    ///
+    /// What `request` borrows is valid until this returns.
+    #[cfg(feature = "info")]
+    pub(crate) unsafe fn new(
+        request: &abi::Request,
+        path: Option<&PathAndQuery>,
+        texts: &mut Texts,
+    ) -> Result<Self, BoxError> {
+        // SAFETY: the caller says so.
+        let lens = unsafe { self::texts(request) }.map(<[u8]>::len);
+        let [original, mount, request_id] = lens.map(|len| texts.next(len));
+        let original_path = match path {
+            Some(below) if original.is_empty() => below.clone(),
+            _ => path_and_query(original)?,
+        };
+        Ok(Self {
+            peer: request.peer.to_std(),
+            original_path,
+            mount,
+            request_id,
+        })
+    }
+
+    /// The address of the client, or of the proxy before the server. None for a connection without
+    /// one.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Path and query as the client sent them, with the mount.
+    #[must_use]
+    pub fn original_path(&self) -> &PathAndQuery {
+        &self.original_path
+    }
+
+    /// Where the app is mounted: `/`, or `/shop`.
+    #[must_use]
+    pub fn mount(&self) -> &str {
+        str::from_utf8(&self.mount).unwrap_or("/")
+    }
+
+    /// What identifies this request in the log. Empty when the server gave none.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        str::from_utf8(&self.request_id).unwrap_or_default()
+    }
+
+    /// What is known of a request that no server sent.
+    #[cfg(feature = "local")]
+    pub(crate) fn local(
+        peer: Option<SocketAddr>,
+        original_path: PathAndQuery,
+        mount: &str,
+    ) -> Self {
+        Self {
+            peer,
+            original_path,
+            mount: Bytes::copy_from_slice(mount.as_bytes()),
+            request_id: Bytes::new(),
+        }
+    }
+
+    /// Puts this into the extensions of `request`, and what axum's extractors take.
+    pub(crate) fn insert_into(self, request: &mut Request<Body>) {
+        #[cfg(feature = "axum-info")]
+        {
+            use axum::extract::{ConnectInfo, OriginalUri};
+
+            let mut parts = request.uri().clone().into_parts();
+            if parts.path_and_query.is_some() {
+                parts.path_and_query = Some(self.original_path.clone());
+            }
+            let extensions = request.extensions_mut();
+            if let Ok(original) = Uri::from_parts(parts) {
+                extensions.insert(OriginalUri(original));
+            }
+            if let Some(peer) = self.peer {
+                extensions.insert(ConnectInfo(peer));
+            }
+        }
+        request.extensions_mut().insert(self);
+    }
+}
+
+/// The texts that a [`RequestInfo`] keeps. The first is empty when the app sees the whole path.
+///
+/// # Safety
+///
+/// What `request` borrows is valid for `'a`.
+#[cfg(feature = "info")]
+pub(crate) unsafe fn texts<'a>(request: &abi::Request) -> [&'a [u8]; 3] {
+    let [path, original, mount, id] = [
+        request.path,
+        request.original_path,
+        request.mount,
+        request.request_id,
+    ]
+    // SAFETY: the caller says so.
+    .map(|slice| unsafe { slice.bytes() });
+    let original: &[u8] = if std::ptr::eq(path, original) {
+        &[]
+    } else {
+        original
+    };
+    [original, mount, id]
+}
