@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, Serializer};
 
 use super::{
+    budget::Budget,
     load::{Took, as_ms},
     process::{Footprint, Process},
 };
@@ -30,6 +32,9 @@ pub struct Report {
     /// Where the copies of libraries are.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// What is asked how many loads are left.
+    #[serde(skip)]
+    pub budget: Arc<Budget>,
 }
 
 /// An app.

@@ -208,9 +208,10 @@ impl Reloader {
                 .map(|refused| refused.failure.clone())
                 .collect(),
             loads: self.budget.loads(),
-            loads_left: self.budget.left(),
+            loads_left: 0,
             process: Process::default(),
             folder: self.store.folder().to_owned(),
+            budget: Arc::clone(&self.budget),
         }
     }
 
@@ -293,6 +294,7 @@ fn measured(mut report: Report) -> Report {
             app.retired.footprint.maps += maps;
         }
     }
+    report.loads_left = report.budget.left();
     report.process = Process::now();
     report
 }
