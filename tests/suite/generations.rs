@@ -119,6 +119,52 @@ async fn plugins_shows_what_serves_what_failed_and_what_it_costs() {
 }
 
 #[tokio::test]
+async fn a_removed_app_is_shown_until_its_generation_has_ended() {
+    let (host, ctl) = moody(&[]).await;
+    host.folder()
+        .put("libversioned.so", &Library::version("v1"));
+    host.serves("/versioned", "v1").await;
+    let mut connection = host.http1().await;
+    let path = format!("/versioned/wait?{}", host.folder().join("go").display());
+    let waiting = tokio::spawn(async move { connection.get(&path).await.text() });
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().remove("libversioned.so");
+    host.answers("/versioned", 404).await;
+
+    let app = ctl.app("versioned").await;
+    assert_eq!(
+        (&app["state"], &app["mounts"], &app["serving"]),
+        (&"removed".into(), &serde_json::json!([]), &Value::Null)
+    );
+    let draining = &app["others"][0];
+    assert_eq!(
+        (
+            &draining["state"],
+            &draining["generation"],
+            &draining["in_flight"]
+        ),
+        (&"draining".into(), &1.into(), &1.into())
+    );
+    assert!(draining["replaced_ms"].as_f64() > Some(0.0), "{app}");
+    let text = ctl.text(&["plugins"]).await;
+    for part in [
+        "versioned: removed",
+        "draining generation 1",
+        "1 in flight",
+        " s ago",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let refusal = ctl.refusal(&["reload", "versioned"]).await;
+    assert!(refusal.contains("no app"), "{refusal}");
+
+    host.folder().signal("go");
+    assert_eq!(waiting.await.unwrap(), "v1");
+    ctl.eventually("nothing is left of it", "versioned", Value::is_null)
+        .await;
+}
+
+#[tokio::test]
 async fn a_start_that_takes_long_holds_up_nobody() {
     let (host, ctl) = moody(&[]).await;
     host.folder().put(FILE, &of("v2 starts slowly"));

@@ -62,11 +62,14 @@ pub(super) fn proof(proof: &Value) -> String {
 
 fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
     let mounts: Vec<_> = list(&app["mounts"]).iter().map(string).collect();
-    write!(text, "{} ", string(&app["name"]))?;
+    text.push_str(string(&app["name"]));
     if app["plugin"] != app["name"] {
-        write!(text, "({}) ", string(&app["plugin"]))?;
+        write!(text, " ({})", string(&app["plugin"]))?;
     }
-    writeln!(text, "at {}: {}", mounts.join(" "), string(&app["state"]))?;
+    if !mounts.is_empty() {
+        write!(text, " at {}", mounts.join(" "))?;
+    }
+    writeln!(text, ": {}", string(&app["state"]))?;
     for generation in list(&app["others"]).iter().rev().chain([&app["serving"]]) {
         if !generation.is_null() {
             write_generation(text, generation)?;

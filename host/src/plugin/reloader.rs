@@ -86,6 +86,8 @@ pub struct Reloader {
     retries: mpsc::UnboundedSender<PathBuf>,
     /// The apps by name. They come with a library and go with it.
     apps: BTreeMap<&'static str, App>,
+    /// Those that went: something of them may still be at work.
+    removed: BTreeMap<&'static str, App>,
     /// How often each app was loaded: the numbers go on when a library comes back.
     loads: BTreeMap<&'static str, u64>,
     /// Libraries that are no app: their name or mount is taken, or they are bad.
@@ -173,6 +175,7 @@ impl Reloader {
             budget: Arc::default(),
             retries,
             apps: BTreeMap::new(),
+            removed: BTreeMap::new(),
             loads: BTreeMap::new(),
             refused: BTreeMap::new(),
             examining: BTreeMap::new(),
@@ -245,9 +248,9 @@ impl Reloader {
     async fn stop(mut self, patience: Duration) {
         // A start that is under way has nobody to serve.
         self.tasks.abort_all();
-        for (name, app) in std::mem::take(&mut self.apps) {
+        for (name, mut app) in std::mem::take(&mut self.apps) {
             self.registry.remove(name);
-            for generation in app.generations() {
+            for generation in app.leave() {
                 self.retire(generation, patience, None);
             }
         }

@@ -18,7 +18,7 @@ use super::{
 /// All apps, and what their loads cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The apps, by name.
+    /// The apps, by name, and those that were removed while their generations finish what they have.
     pub apps: Vec<AppReport>,
     /// The libraries that cannot be apps because another has their name or mount, or because they
     /// are none.
@@ -46,10 +46,11 @@ pub struct AppReport {
     pub plugin: &'static str,
     /// The library in the plugins folder.
     pub file: String,
-    /// Where it is mounted.
+    /// Where it is mounted: nowhere when it was removed.
     pub mounts: Vec<String>,
     /// `serving`; `probation`: serving, and the generation before is kept; `loading` and a step;
-    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve.
+    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve;
+    /// `removed`: its library went.
     pub state: String,
     /// The generation that serves.
     pub serving: Option<GenerationReport>,
@@ -81,7 +82,7 @@ pub struct GenerationReport {
     /// When it was started.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
-    /// How long ago it was replaced, in milliseconds.
+    /// How long ago it was replaced or removed, in milliseconds.
     #[serde(serialize_with = "option_ms", rename = "replaced_ms")]
     pub replaced: Option<Duration>,
     /// Requests that are in it.

@@ -3,6 +3,7 @@
 
 use std::{
     error::Error,
+    mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -96,13 +97,15 @@ impl App {
         }
     }
 
-    /// The generations that are not yet to end: the one that serves, and one that is kept.
-    pub(super) fn generations(self) -> impl Iterator<Item = Arc<Generation>> {
-        let kept = match self.state {
+    /// Has it serve no more, and nowhere. The result is the generations that are to end with it: the
+    /// one that served, and one that was kept.
+    pub(super) fn leave(&mut self) -> impl Iterator<Item = Arc<Generation>> + use<> {
+        self.mounts.clear();
+        let kept = match mem::replace(&mut self.state, State::Resting) {
             State::Probation { kept } => kept,
             State::Loading { .. } | State::Resting => None,
         };
-        self.serving.into_iter().chain(kept)
+        self.serving.take().into_iter().chain(kept)
     }
 
     /// Whether it is mounted at `mount`, or will be when its next generation serves.
@@ -213,6 +216,7 @@ impl Reloader {
                 self.refuse(path.clone(), Some(plugin), Some(candidate.hash()), &error);
                 continue;
             }
+            self.removed.remove(name);
             let new = || App::new(plugin, path.clone());
             let app = self.apps.entry(name).or_insert_with(new);
             app.library.clone_from(path);
@@ -289,10 +293,13 @@ impl Reloader {
 
     fn remove(&mut self, name: &'static str) {
         self.registry.remove(name);
-        let generations = self.apps.remove(name).map(App::generations);
-        for generation in generations.into_iter().flatten() {
+        let Some(mut app) = self.apps.remove(name) else {
+            return;
+        };
+        for generation in app.leave() {
             self.retire(generation, self.options.graceful_timeout, None);
         }
+        self.removed.insert(name, app);
     }
 
     /// A library that no app is loaded from.

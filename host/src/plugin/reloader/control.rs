@@ -196,12 +196,18 @@ impl Reloader {
     }
 
     fn report(&self) -> Report {
+        let apps = self.apps.iter();
+        let apps = apps.map(|(&name, app)| self.app_report(name, app));
+        let removed = self.removed.iter().map(|(&name, app)| AppReport {
+            state: "removed".to_owned(),
+            ..self.app_report(name, app)
+        });
+        let mut apps: Vec<_> = apps
+            .chain(removed.filter(|app| !app.others.is_empty()))
+            .collect();
+        apps.sort_by_key(|app| app.name);
         Report {
-            apps: self
-                .apps
-                .iter()
-                .map(|(&name, app)| self.app_report(name, app))
-                .collect(),
+            apps,
             refused: self
                 .refused
                 .values()
