@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod access_log;
+mod arrivals;
 mod bad_libraries;
 mod chat;
 mod check;
@@ -34,4 +35,3 @@ mod serving;
 mod streams;
 mod upgrades;
 mod watching;
-mod writers;

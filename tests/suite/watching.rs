@@ -2,35 +2,12 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
     os::unix::fs::symlink,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use host_tests::{Library, Setup};
 use rustix::process::Signal;
-use tokio::time::sleep;
-
-#[tokio::test]
-async fn a_file_that_comes_slowly_is_loaded_when_it_is_whole() {
-    let setup = Setup::new().library(FILE, &Library::version("v1"));
-    let host = setup.arg("--log-level=debug").start().await;
-    host.serves("/versioned", "v1").await;
-    let library = Library::version("v2");
-    let pieces = library.bytes().chunks(library.bytes().len() / 8);
-    fs::remove_file(host.folder().join(FILE)).unwrap();
-    let mut file = File::create(host.folder().join(FILE)).unwrap();
-    for piece in pieces {
-        file.write_all(piece).unwrap();
-        assert_eq!(host.get("/versioned").await.text(), "v1");
-        // Longer than the quiet time, so that it looks as if it were done.
-        sleep(Duration::from_millis(150)).await;
-    }
-    host.serves("/versioned", "v2").await;
-    host.log().eventually(&["DEBUG", "Not whole yet"]).await;
-    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
-    assert_eq!(host.log().with(&["Loaded"]).len(), 2);
-}
 
 #[tokio::test]
 async fn when_so_much_happens_that_events_are_lost_the_folder_is_looked_at() {
