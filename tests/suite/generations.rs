@@ -160,8 +160,15 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
 
     host.folder().signal("go");
     assert_eq!(waiting.await.unwrap(), "v1");
-    ctl.eventually("nothing is left of it", "versioned", Value::is_null)
+    ctl.eventually("nothing of it is at work", "versioned", Value::is_null)
         .await;
+    // Its library stays in memory.
+    let ended = &ctl.json(&["plugins"]).await["retired"];
+    assert_eq!(ended["generations"], 1);
+    assert!(
+        ended["footprint"]["anonymous_bytes"].as_u64() > Some(4096),
+        "{ended}"
+    );
 }
 
 #[tokio::test]

@@ -17,9 +17,10 @@ pub(super) fn plugins(report: &Value) -> String {
     let process = &report["process"];
     let _ = write!(
         text,
-        "{} loads, about {} more possible; {} threads, {} files, {} maps, {} of its own memory",
+        "{} loads, about {} more possible; {}; {} threads, {} files, {} maps, {} of its own memory",
         report["loads"],
         report["loads_left"],
+        ended(&report["retired"]),
         process["threads"],
         process["files"],
         process["maps"],
@@ -75,15 +76,8 @@ fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
             write_generation(text, generation)?;
         }
     }
-    let retired = &app["retired"];
-    if retired["generations"] != 0 {
-        writeln!(
-            text,
-            "  ended {}, which keep {} in {} maps",
-            retired["generations"],
-            bytes(&retired["footprint"]["anonymous_bytes"]),
-            retired["footprint"]["maps"],
-        )?;
+    if app["retired"]["generations"] != 0 {
+        writeln!(text, "  {}", ended(&app["retired"]))?;
     }
     if !app["last_error"].is_null() {
         writeln!(text, "  last error {}", failed(&app["last_error"]))?;
@@ -110,6 +104,15 @@ fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
         write!(text, ", replaced {:.1} s ago", ms / 1e3)?;
     }
     writeln!(text)
+}
+
+fn ended(retired: &Value) -> String {
+    format!(
+        "ended {}, which keep {} in {} maps",
+        retired["generations"],
+        bytes(&retired["footprint"]["anonymous_bytes"]),
+        retired["footprint"]["maps"],
+    )
 }
 
 fn failed(failure: &Value) -> String {

@@ -1,7 +1,7 @@
 //! What an operator is told of the plugins: what there is, and what came of a load.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -27,8 +27,13 @@ pub struct Report {
     pub loads: usize,
     /// About how many more this process can load.
     pub loads_left: usize,
+    /// What generations that have ended still take, those of apps that were removed too.
+    pub retired: Retired,
     /// What the whole process has.
     pub process: Process,
+    /// The copies of these generations, by the names of their apps.
+    #[serde(skip)]
+    pub ended: BTreeMap<&'static str, BTreeSet<PathBuf>>,
     /// Where the copies of libraries are.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -61,9 +66,6 @@ pub struct AppReport {
     pub others: Vec<GenerationReport>,
     /// Generations that have ended, of which only the mapped library is left.
     pub retired: Retired,
-    /// The copies of these.
-    #[serde(skip)]
-    pub copies: BTreeSet<PathBuf>,
     /// Why the last load failed; none when it did not.
     pub last_error: Option<Failure>,
 }
@@ -107,6 +109,18 @@ pub struct Retired {
     pub generations: usize,
     /// What their libraries take.
     pub footprint: Footprint,
+}
+
+impl FromIterator<Footprint> for Retired {
+    fn from_iter<I: IntoIterator<Item = Footprint>>(footprints: I) -> Self {
+        let mut all = Self::default();
+        for footprint in footprints {
+            all.generations += 1;
+            all.footprint.anonymous_bytes += footprint.anonymous_bytes;
+            all.footprint.maps += footprint.maps;
+        }
+        all
+    }
 }
 
 /// A load that failed.

@@ -215,7 +215,9 @@ impl Reloader {
                 .collect(),
             loads: self.budget.loads(),
             loads_left: 0,
+            retired: Retired::default(),
             process: Process::default(),
+            ended: self.ended.clone(),
             folder: self.store.folder().to_owned(),
             budget: Arc::clone(&self.budget),
         }
@@ -257,7 +259,6 @@ impl Reloader {
             took: app.took,
             others,
             retired: Retired::default(),
-            copies: self.ended.get(name).cloned().unwrap_or_default(),
             last_error: app.last_error.clone(),
         }
     }
@@ -290,16 +291,11 @@ fn measured(mut report: Report) -> Report {
         for generation in app.serving.iter_mut().chain(&mut app.others) {
             generation.footprint = of(&generation.copy);
         }
-        for copy in &app.copies {
-            let Footprint {
-                anonymous_bytes,
-                maps,
-            } = of(copy);
-            app.retired.generations += 1;
-            app.retired.footprint.anonymous_bytes += anonymous_bytes;
-            app.retired.footprint.maps += maps;
-        }
+        let ended = report.ended.get(app.name).into_iter().flatten();
+        app.retired = ended.map(|copy| of(copy)).collect();
     }
+    let ended = report.ended.values().flatten();
+    report.retired = ended.map(|copy| of(copy)).collect();
     report.loads_left = report.budget.left();
     report.process = Process::now();
     report
