@@ -1,6 +1,7 @@
 //! One load of a library, from its bytes to a started app: examine, stage, open, (drain, hand
 //! over,) init.
 
+mod candidate;
 mod error;
 mod steps;
 
@@ -17,69 +18,26 @@ use plugin_api::{
     host::{App, HandoverError, Init, Paused, Plugin},
     manifest::Manifest,
 };
-use tokio::{sync::oneshot, task, time};
+use tokio::{sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    candidate::{Candidate, Rejected, examine},
     error::{LoadError, chain},
     steps::{Progress, Step, Took},
 };
 
-pub(super) use self::steps::as_ms;
+pub(super) use self::{error::one_line, steps::as_ms};
 
 use super::{
     budget::Budget,
     faults::Faults,
     generation::{Generation, thread_name},
-    library, manifest,
+    library,
     quarantine::PanicLimit,
-    store::{Hash, Snapshot, Store},
+    store::Store,
 };
 use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
-
-/// A library that may be loaded: its bytes, and what they say of themselves.
-#[derive(Debug)]
-pub struct Candidate {
-    /// The file in the plugins folder.
-    pub path: PathBuf,
-    /// What the library says of itself.
-    pub manifest: Manifest,
-    /// The bytes of the library, which are what is loaded: nobody can change them any more.
-    pub snapshot: Snapshot,
-    /// How long reading and checking them took.
-    pub read: Duration,
-}
-
-impl Candidate {
-    /// The library's content.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.snapshot.hash()
-    }
-}
-
-/// Reads the library at `path` and checks what can be checked without running it.
-///
-/// # Errors
-///
-/// When it cannot be read, is no whole library, or is one that this host does not load.
-pub async fn examine(path: PathBuf) -> Result<Candidate, LoadError> {
-    let examine = move || {
-        let began = Instant::now();
-        let snapshot = Snapshot::read(&path)?;
-        let manifest = manifest::read_bytes(snapshot.bytes())?;
-        manifest::accept(&manifest)?;
-        Ok(Candidate {
-            path,
-            manifest,
-            snapshot,
-            read: began.elapsed(),
-        })
-    };
-    task::spawn_blocking(examine)
-        .await
-        .unwrap_or_else(|error| Err(LoadError::Thread(error.into())))
-}
 
 /// What to start, and how.
 #[derive(Debug)]

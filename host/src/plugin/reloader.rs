@@ -43,7 +43,7 @@ use self::{
 use super::{
     budget::Budget,
     generation::{self, Generation},
-    load::{Candidate, LoadError, Loaded},
+    load::{Candidate, LoadError, Loaded, Rejected},
     probation::{Terms, Verdict},
     quarantine::PanicLimit,
     registry::Registry,
@@ -106,8 +106,10 @@ pub struct Reloader {
 /// A library that is no app.
 #[derive(Debug)]
 struct Refused {
-    /// The plugin in it, which may yet become one; none when there is nothing to wait for.
+    /// The plugin in it, as far as it says so.
     plugin: Option<String>,
+    /// Whether it may yet become one, when another gives up its name or mount.
+    waits: bool,
     failure: Failure,
 }
 
@@ -122,7 +124,7 @@ struct Retiring {
 enum Done {
     Examined {
         purpose: Purpose,
-        examined: Result<Candidate, LoadError>,
+        examined: Result<Candidate, Rejected>,
     },
     Judged {
         generation: Arc<Generation>,

@@ -249,7 +249,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The library could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}, expected a file that the host may read", path.display())]
     Read {
         /// The library.
         path: PathBuf,
@@ -265,7 +265,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The copy could not be written.
-    #[error("cannot write the copy {}", path.display())]
+    #[error("cannot write the copy {}; see --state-dir", path.display())]
     Write {
         /// The copy.
         path: PathBuf,

@@ -31,13 +31,15 @@ pub enum LoadError {
     #[error("the version before was stopped before it handed over")]
     Closed,
     /// The generation before did not hand over.
-    #[error("the version before did not hand its state over: {0}")]
+    #[error(
+        "the version before did not hand its state over: {0}; to start without it, remove the file first"
+    )]
     Handover(#[from] HandoverError),
     /// Its start did not return.
-    #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
+    #[error("it did not start within {}, and still blocks a thread; see --init-timeout", humantime::format_duration(*.0))]
     Hangs(Duration),
     /// Its start failed.
-    #[error("its start failed")]
+    #[error("its start failed; put that right, then replace the file or use host ctl reload")]
     Init(#[from] InitError),
     /// Its file is not that of a plugin for this host.
     #[error(transparent)]
@@ -102,11 +104,23 @@ impl LoadError {
         )
     }
 
+    /// Whether another has what the library wants, and may give it up.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Mount { .. } | Self::Name { .. })
+    }
+
     /// Whether the library went away before it was read.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// What may have lines, as an author's error may, in one.
+#[must_use]
+pub(in crate::plugin) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// An error and its sources in one line.
@@ -118,5 +132,19 @@ pub fn chain(error: &dyn Error) -> String {
         text.push_str(&format!(": {error}"));
         source = error.source();
     }
-    text
+    one_line(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_an_author_says_is_one_line() {
+        let said = io::Error::other("no database:\n\tat db.example\n");
+        assert_eq!(
+            chain(&LoadError::Thread(said)),
+            "the thread that loads it failed: no database: at db.example"
+        );
+    }
 }

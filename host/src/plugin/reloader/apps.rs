@@ -16,7 +16,7 @@ use crate::{
     log::bridge,
     plugin::{
         generation::Generation,
-        load::{self, Candidate, LoadError, Progress, Took},
+        load::{self, Candidate, LoadError, Progress, Rejected, Took},
         report::Failure,
         store::Hash,
     },
@@ -160,7 +160,7 @@ impl Reloader {
     }
 
     /// A library was read.
-    pub(super) fn examined(&mut self, purpose: Purpose, examined: Result<Candidate, LoadError>) {
+    pub(super) fn examined(&mut self, purpose: Purpose, examined: Result<Candidate, Rejected>) {
         match purpose {
             Purpose::App { name, why, reply } => self.asked(name, why, reply, examined),
             Purpose::Change {
@@ -175,13 +175,18 @@ impl Reloader {
                 self.examining.remove(&path);
                 match examined {
                     Ok(candidate) => self.admit(Arc::new(candidate)),
-                    Err(error) => self.unreadable(path, attempt, &error),
+                    Err(rejected) => self.rejected(path, attempt, &rejected),
                 }
             }
         }
     }
 
-    fn unreadable(&mut self, path: PathBuf, attempt: u32, error: &LoadError) {
+    fn rejected(&mut self, path: PathBuf, attempt: u32, rejected: &Rejected) {
+        let Rejected {
+            error,
+            hash,
+            plugin,
+        } = rejected;
         if error.is_gone() {
             debug!(file = %path.display(), "Went away before it was read");
         } else if error.is_incomplete() && attempt < ATTEMPTS {
@@ -191,10 +196,10 @@ impl Reloader {
         } else {
             let names = self.apps_of(&path);
             for name in &names {
-                self.failed(name, &path, None, error);
+                self.failed(name, &path, *hash, error);
             }
             if names.is_empty() {
-                self.refuse(path, None, None, error);
+                self.refuse(path, plugin.as_deref(), *hash, error);
             }
         }
     }
@@ -268,7 +273,8 @@ impl Reloader {
         let Some(plugin) = names.first().map(|name| self.apps[name].plugin) else {
             return;
         };
-        let is_other = |refused: &Refused| refused.plugin.as_deref() == Some(plugin);
+        let is_other =
+            |refused: &Refused| refused.waits && refused.plugin.as_deref() == Some(plugin);
         let other = self.refused.iter().find(|(_, refused)| is_other(refused));
         if let Some(other) = other.map(|(path, _)| path.clone()) {
             info!(plugin, file = %path.display(), by = %other.display(), "Removed, another library takes over");
@@ -282,10 +288,7 @@ impl Reloader {
             self.remove(name);
         }
         // What wanted the name or the mount may have it now.
-        let waiting = self
-            .refused
-            .iter()
-            .filter(|(_, refused)| refused.plugin.is_some());
+        let waiting = self.refused.iter().filter(|(_, refused)| refused.waits);
         for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.present(path, 0);
         }
@@ -306,7 +309,7 @@ impl Reloader {
     fn refuse(
         &mut self,
         path: PathBuf,
-        plugin: Option<&'static str>,
+        plugin: Option<&str>,
         hash: Option<Hash>,
         error: &LoadError,
     ) {
@@ -319,8 +322,12 @@ impl Reloader {
             error = error as &dyn Error,
             "Not loaded"
         );
-        let plugin = plugin.map(str::to_owned);
-        self.refused.insert(path, Refused { plugin, failure });
+        let refused = Refused {
+            plugin: plugin.map(str::to_owned),
+            waits: error.is_conflict(),
+            failure,
+        };
+        self.refused.insert(path, refused);
     }
 
     fn apps_of(&self, library: &Path) -> Vec<&'static str> {

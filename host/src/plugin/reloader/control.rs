@@ -10,7 +10,7 @@ use tokio::{
 use super::{App, Purpose, Reloader, State, Wanted, Why};
 use crate::plugin::{
     generation::Generation,
-    load::{Candidate, LoadError},
+    load::{Candidate, LoadError, Rejected},
     process::{self, Footprint, Process},
     report::{AppReport, GenerationReport, Proof, Report, Retired},
 };
@@ -165,7 +165,7 @@ impl Reloader {
         name: &'static str,
         why: Why,
         reply: Option<Reply>,
-        examined: Result<Candidate, LoadError>,
+        examined: Result<Candidate, Rejected>,
     ) {
         let Some(app) = self.apps.get(name) else {
             return tell(reply, Err(AskError::Superseded));
@@ -173,8 +173,10 @@ impl Reloader {
         let (plugin, library) = (app.plugin, app.library.clone());
         let checked = examined.and_then(|candidate| {
             let mounts = self.mounts(name, plugin, &candidate.manifest.mount);
-            self.free(name, &mounts, &library)?;
-            Ok((candidate, mounts))
+            match self.free(name, &mounts, &library) {
+                Ok(()) => Ok((candidate, mounts)),
+                Err(error) => Err(candidate.rejected(error)),
+            }
         });
         match checked {
             Ok((candidate, mounts)) if candidate.manifest.name == plugin => self.want(
@@ -188,8 +190,8 @@ impl Reloader {
             ),
             // Another plugin took the library's place: the watcher is about to tell.
             Ok(_) => tell(reply, Err(AskError::Superseded)),
-            Err(error) => {
-                self.failed(name, &library, None, &error);
+            Err(Rejected { error, hash, .. }) => {
+                self.failed(name, &library, hash, &error);
                 tell(reply, Err(AskError::Failed(error)));
             }
         }
