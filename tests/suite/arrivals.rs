@@ -50,6 +50,17 @@ async fn every_way_of_writing_a_file_is_seen() {
         host.serves("/versioned", version).await;
     }
 
+    let other = Library::version("cp, new")
+        .with_fact("name", "other")
+        .with_fact("mount", "/other");
+    fs::write(&outside, other.bytes()).unwrap();
+    let copied = Command::new("cp")
+        .arg(&outside)
+        .arg(folder.join("libother.so"))
+        .status();
+    assert!(copied.unwrap().success());
+    host.serves("/other", "cp, new").await;
+
     // As Cargo does.
     put("unlink, link");
     folder.remove(FILE);
