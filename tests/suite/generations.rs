@@ -172,31 +172,6 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
 }
 
 #[tokio::test]
-async fn a_start_that_takes_long_holds_up_nobody() {
-    let (host, ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts in 5"));
-    host.log().eventually(&["v2 starts in 5"]).await;
-    assert_eq!(ctl.app("moody").await["state"], "loading: init");
-    host.folder()
-        .put("libversioned.so", &Library::version("v1"));
-    host.serves("/versioned", "v1").await;
-    assert_eq!(host.get("/moody").await.text(), "v1");
-    host.serves("/moody", "v2 starts in 5").await;
-}
-
-#[tokio::test]
-async fn what_changes_during_a_start_is_loaded_after_it() {
-    let (host, _ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts in 2"));
-    host.log().eventually(&["v2 starts in 2"]).await;
-    host.folder().put(FILE, &of("v3"));
-    host.serves("/moody", "v3").await;
-    host.log()
-        .eventually(&["Loaded", "generation=3", "replaces=2"])
-        .await;
-}
-
-#[tokio::test]
 async fn a_shutdown_hook_that_hangs_is_left_after_its_time() {
     let (host, _ctl) = moody(&[]).await;
     host.folder().put(FILE, &of("v2 hangs at the end"));

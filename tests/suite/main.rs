@@ -32,6 +32,7 @@ mod reload;
 mod rollback;
 mod runtime;
 mod serving;
+mod starts;
 mod streams;
 mod upgrades;
 mod watching;

@@ -49,7 +49,7 @@ use super::{
     registry::Registry,
     report::{Failure, Proof},
     scan::Change,
-    store::{Hash, Store},
+    store::Store,
 };
 use crate::{config, log::filter::Filter};
 
@@ -132,7 +132,7 @@ enum Done {
     },
     Loaded {
         name: &'static str,
-        hash: Hash,
+        generation: u64,
         loaded: Box<Result<Loaded, LoadError>>,
     },
     Retired {
@@ -238,7 +238,11 @@ impl Reloader {
                 generation,
                 verdict,
             } => self.judged(&generation, verdict),
-            Done::Loaded { name, hash, loaded } => self.loaded(name, hash, *loaded),
+            Done::Loaded {
+                name,
+                generation,
+                loaded,
+            } => self.loaded(name, generation, *loaded),
             Done::Retired {
                 generation,
                 retired,

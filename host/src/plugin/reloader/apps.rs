@@ -47,6 +47,8 @@ pub(super) enum State {
     Resting,
     /// A library is on its way to be a generation.
     Loading {
+        /// Which generation it is to be.
+        generation: u64,
         wanted: Wanted,
         progress: Arc<Progress>,
         /// What is to be loaded after that.

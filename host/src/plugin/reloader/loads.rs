@@ -13,7 +13,7 @@ use tracing::{debug, error, info};
 use super::{App, AskError, Done, Reloader, Reply, Retiring, State, Wanted, Why, control::tell};
 use crate::plugin::{
     generation::{self, Generation},
-    load::{self, LoadError, Loaded, Order, Progress},
+    load::{self, Candidate, LoadError, Loaded, Order, Progress},
     probation::{self, Verdict},
     report::{Failure, Proof},
     store::Hash,
@@ -27,12 +27,13 @@ impl Reloader {
         };
         let number = self.loads.entry(name).or_default();
         *number += 1;
+        let generation = *number;
         let table = self.options.apps.iter().find(|app| app.name == name);
         let order = Order {
             name,
             mount: wanted.mounts.first().cloned().unwrap_or_else(|| "/".into()),
             config: table.and_then(|app| app.config.as_deref().map(Arc::from)),
-            generation: *number,
+            generation,
             serving: app.serving.clone(),
             init_timeout: self.options.init_timeout,
             handover_timeout: self.options.handover_timeout,
@@ -41,10 +42,11 @@ impl Reloader {
             filter: self.filter.clone(),
         };
         let hash = wanted.candidate.hash();
-        debug!(plugin = name, generation = *number, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
+        debug!(plugin = name, generation, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
 
         let (candidate, progress) = (Arc::clone(&wanted.candidate), Arc::new(Progress::new()));
         let loading = State::Loading {
+            generation,
             wanted,
             progress: Arc::clone(&progress),
             next: None,
@@ -57,7 +59,11 @@ impl Reloader {
         self.tasks.spawn(async move {
             let loaded = load::load(candidate, Arc::new(order), store, budget, progress).await;
             let loaded = Box::new(loaded);
-            Done::Loaded { name, hash, loaded }
+            Done::Loaded {
+                name,
+                generation,
+                loaded,
+            }
         });
     }
 
@@ -65,10 +71,10 @@ impl Reloader {
     pub(super) fn loaded(
         &mut self,
         name: &'static str,
-        hash: Hash,
+        generation: u64,
         loaded: Result<Loaded, LoadError>,
     ) {
-        let is_it = |app: &&mut App| matches!(&app.state, State::Loading { wanted, .. } if wanted.candidate.hash() == hash);
+        let is_it = |app: &&mut App| matches!(app.state, State::Loading { generation: loading, .. } if loading == generation);
         let Some(app) = self.apps.get_mut(name).filter(is_it) else {
             // The library went away meanwhile.
             if let Ok(loaded) = loaded {
@@ -87,7 +93,8 @@ impl Reloader {
         match loaded {
             Ok(loaded) => self.swap(name, wanted, loaded),
             Err(error) => {
-                self.failed(name, &wanted.candidate.path, Some(hash), &error);
+                let Candidate { path, .. } = &*wanted.candidate;
+                self.failed(name, path, Some(wanted.candidate.hash()), &error);
                 tell(wanted.reply, Err(AskError::Failed(error)));
             }
         }
