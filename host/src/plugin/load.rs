@@ -96,7 +96,7 @@ pub async fn load(
         read: candidate.read,
         ..Took::default()
     };
-    let opened = on_thread(&order, order.init_timeout, {
+    let opened = on_thread(&order, &progress, order.init_timeout, {
         let (candidate, order, progress) = (
             Arc::clone(&candidate),
             Arc::clone(&order),
@@ -125,7 +125,7 @@ pub async fn load(
     let began = Instant::now();
     let (paused, state) = handed.unzip();
     let faults = Arc::new(Faults::new(order.panic_limit));
-    let started = on_thread(&order, limit, {
+    let started = on_thread(&order, &progress, limit, {
         let (order, faults) = (Arc::clone(&order), Arc::clone(&faults));
         move || init(plugin, &order, limit, state.as_deref(), faults)
     });
@@ -204,7 +204,7 @@ async fn take_state(
     progress.at(Step::HandOver);
     let app = Arc::clone(&serving.app);
     let left = timeout.saturating_sub(took.drain);
-    let state = on_thread(order, left, move || app.hand_over(left)).await?;
+    let state = on_thread(order, progress, left, move || app.hand_over(left)).await?;
     took.hand_over = began.elapsed() - took.drain;
     Ok((paused, state?))
 }
@@ -237,6 +237,7 @@ fn init(
 /// threads, and these get its name. A thread that is not done in time is left behind.
 async fn on_thread<T: Late + Send + 'static>(
     order: &Order,
+    progress: &Progress,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {
@@ -254,7 +255,10 @@ async fn on_thread<T: Late + Send + 'static>(
     // What can be ended is ended by the plugin's runtime, so that nothing of it is left behind.
     let done = time::timeout(limit.saturating_add(GRACE), done)
         .await
-        .map_err(|_| LoadError::Hangs(limit))?;
+        .map_err(|_| LoadError::Hangs {
+            step: progress.step(),
+            limit,
+        })?;
     done.map_err(|_| LoadError::Thread(io::Error::other("it panicked")))
 }
 

@@ -4,6 +4,7 @@ use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
+use super::Step;
 use crate::plugin::{
     budget::BudgetError, library::OpenError, manifest::ManifestError, store::StoreError,
 };
@@ -35,9 +36,22 @@ pub enum LoadError {
         "the version before did not hand its state over: {0}; to start without it, remove the file first"
     )]
     Handover(#[from] HandoverError),
-    /// Its start did not return.
-    #[error("it did not start within {}, and still blocks a thread; see --init-timeout", humantime::format_duration(*.0))]
-    Hangs(Duration),
+    /// Code of a library did not return.
+    #[error(
+        "{} within {}, and still blocks a thread; see --init-timeout and --handover-timeout",
+        match step {
+            Step::Init => "it did not start",
+            Step::HandOver => "the version before did not hand its state over",
+            Step::Stage | Step::Open | Step::Drain => "it was not opened",
+        },
+        humantime::format_duration(*limit)
+    )]
+    Hangs {
+        /// Where the load was.
+        step: Step,
+        /// How long the step had.
+        limit: Duration,
+    },
     /// Its start failed.
     #[error("its start failed; put that right, then replace the file or use host ctl reload")]
     Init(#[from] InitError),
@@ -84,12 +98,13 @@ impl LoadError {
                 StoreError::Changed { .. } | StoreError::NotFile { .. } | StoreError::Read { .. },
             ) => "read",
             Self::Budget(_) => "budget",
-            Self::Busy { .. } | Self::Closed | Self::Handover(_) => "handover",
+            Self::Hangs { step, .. } => step.name(),
+            Self::Busy { .. } | Self::Closed | Self::Handover(_) => Step::HandOver.name(),
             Self::Store(_) => "stage",
             Self::Manifest(_) => "manifest",
             Self::Mount { .. } | Self::Name { .. } => "mount",
             Self::Open(_) => "open",
-            Self::Hangs(_) | Self::Init(_) | Self::Thread(_) => "init",
+            Self::Init(_) | Self::Thread(_) => "init",
         }
     }
 
