@@ -17,10 +17,12 @@
 //!
 //! A failure anywhere leaves what serves as it is, and is one line in the log.
 
+mod app;
 mod apps;
 mod control;
 mod loads;
 mod places;
+mod probation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +39,7 @@ use tracing::error;
 
 pub use self::control::{AskError, Command, Handle};
 use self::{
-    apps::{App, State, Wanted, Why},
+    app::{App, State, Wanted, Why},
     control::Reply,
 };
 use super::{
