@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper::{Request, Version};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{Connection, Exit, Folder, Lines, Reply, RequestBody, Wire, artifacts, eventually};
 
@@ -160,6 +160,18 @@ impl Host {
     /// When it is gone.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the host runs");
+    }
+
+    /// Stops all its threads, until [`Signal::CONT`] goes on.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let child = WaitId::Pid(Pid::from_child(&self.child));
+        let stopped = waitid(child, WaitIdOptions::STOPPED);
+        stopped.expect("it is a child of this process");
     }
 
     /// Stops it gracefully. What it printed is complete then.

@@ -117,6 +117,17 @@ async fn a_folder_a_pipe_and_a_dangling_link_are_no_libraries() {
 }
 
 #[tokio::test]
+async fn a_library_that_never_was_good_is_named_by_plugin_file_and_hash() {
+    let other = Library::version("v1").with_fact("abi", "99.0");
+    let host = Setup::new().library(FILE, &other).start().await;
+    let line = host.log().eventually(&["ERROR", "ABI 99.0"]).await;
+    for part in ["plugin=versioned", FILE, "hash=", "step=manifest"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(host.get("/versioned").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_plugin_whose_first_load_fails_is_503_until_a_good_one_comes() {
     let setup = Setup::new()
         .library(FILE, &as_versioned(&Library::plugin("init_fails")))
@@ -158,10 +169,16 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
     for (index, (what, library, reason)) in bad.iter().enumerate() {
         host.folder().put(FILE, library);
         let line = nth_error(&host, index).await;
-        assert!(
-            line.contains(FILE) && line.contains(reason),
-            "{what}: {line}"
-        );
+        for part in [
+            "plugin=versioned",
+            FILE,
+            "hash=",
+            "step=",
+            reason,
+            "serves on",
+        ] {
+            assert!(line.contains(part), "{part} of {what}: {line}");
+        }
         assert_eq!(host.get("/versioned").await.text(), "v1", "{what}");
     }
     host.folder().put(FILE, &Library::version("v2"));

@@ -119,28 +119,56 @@ async fn plugins_shows_what_serves_what_failed_and_what_it_costs() {
 }
 
 #[tokio::test]
-async fn a_start_that_takes_long_holds_up_nobody() {
+async fn a_removed_app_is_shown_until_its_generation_has_ended() {
     let (host, ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts slowly"));
-    host.log().eventually(&["v2 starts slowly"]).await;
-    assert_eq!(ctl.app("moody").await["state"], "loading: init");
     host.folder()
         .put("libversioned.so", &Library::version("v1"));
     host.serves("/versioned", "v1").await;
-    assert_eq!(host.get("/moody").await.text(), "v1");
-    host.serves("/moody", "v2 starts slowly").await;
-}
+    let mut connection = host.http1().await;
+    let path = format!("/versioned/wait?{}", host.folder().join("go").display());
+    let waiting = tokio::spawn(async move { connection.get(&path).await.text() });
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().remove("libversioned.so");
+    host.answers("/versioned", 404).await;
 
-#[tokio::test]
-async fn what_changes_during_a_start_is_loaded_after_it() {
-    let (host, _ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts slowly"));
-    host.log().eventually(&["v2 starts slowly"]).await;
-    host.folder().put(FILE, &of("v3"));
-    host.serves("/moody", "v3").await;
-    host.log()
-        .eventually(&["Loaded", "generation=3", "replaces=2"])
+    let app = ctl.app("versioned").await;
+    assert_eq!(
+        (&app["state"], &app["mounts"], &app["serving"]),
+        (&"removed".into(), &serde_json::json!([]), &Value::Null)
+    );
+    let draining = &app["others"][0];
+    assert_eq!(
+        (
+            &draining["state"],
+            &draining["generation"],
+            &draining["in_flight"]
+        ),
+        (&"draining".into(), &1.into(), &1.into())
+    );
+    assert!(draining["replaced_ms"].as_f64() > Some(0.0), "{app}");
+    let text = ctl.text(&["plugins"]).await;
+    for part in [
+        "versioned: removed",
+        "draining generation 1",
+        "1 in flight",
+        " s ago",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let refusal = ctl.refusal(&["reload", "versioned"]).await;
+    assert!(refusal.contains("no app"), "{refusal}");
+
+    host.folder().signal("go");
+    assert_eq!(waiting.await.unwrap(), "v1");
+    ctl.eventually("nothing of it is at work", "versioned", Value::is_null)
         .await;
+    // Its library stays in memory.
+    let ended = &ctl.json(&["plugins"]).await["retired"];
+    assert_eq!(ended["generations"], 1);
+    assert!(
+        ended["footprint"]["anonymous_bytes"].as_u64() > Some(4096),
+        "{ended}"
+    );
 }
 
 #[tokio::test]
@@ -185,7 +213,7 @@ async fn a_thread_that_stays_is_named_in_a_warning_and_tasks_are_counted() {
 }
 
 #[tokio::test]
-async fn after_many_reloads_threads_and_files_are_as_before() {
+async fn after_many_reloads_threads_and_files_are_as_before_and_memory_nearly() {
     let (host, ctl) = moody(&[]).await;
     for _ in 0..3 {
         ctl.json(&["reload", "moody"]).await;
@@ -206,13 +234,21 @@ async fn after_many_reloads_threads_and_files_are_as_before() {
         grown("threads") <= 5 && grown("files") <= 2,
         "{before} {after}"
     );
-    let retired = &ctl.app("moody").await["retired"];
-    assert_eq!(retired["generations"], 33);
-    let each = retired["footprint"]["anonymous_bytes"].as_u64().unwrap() / 33;
+    let retired = |report: &Value| {
+        let retired = &report["apps"][0]["retired"];
+        let bytes = retired["footprint"]["anonymous_bytes"].as_u64();
+        (retired["generations"].as_u64().unwrap(), bytes.unwrap())
+    };
+    let ((3, bytes), (33, more)) = (retired(&before), retired(&after)) else {
+        panic!("{before} {after}");
+    };
+    let libraries = (more - bytes) / 30;
     assert!(
-        (4096..400 << 10).contains(&each),
-        "{each} bytes a generation"
+        (4096..400 << 10).contains(&libraries),
+        "{libraries} bytes a generation"
     );
+    let heap = (grown("anonymous_bytes") / 30).saturating_sub(libraries);
+    assert!(heap < 100 << 10, "{heap} bytes a generation");
 }
 
 #[tokio::test]

@@ -87,13 +87,14 @@ async fn a_handover_that_fails_keeps_the_old_version() {
         ("keeps", "it is told to keep its state"),
         ("drops", "it is told to panic in the handover"),
         ("stalls", "took longer than"),
+        ("seizes", "did not hand its state over within"),
     ] {
         let setup = Setup::new().library(FILE, &of(&format!("v1 {mood}")));
         let host = setup.arg("--handover-timeout=300ms").start().await;
         host.serves("/counter", "1").await;
         host.folder().put(FILE, &of("v2"));
-        let line = host.log().eventually(&["ERROR", FILE, "handover"]).await;
-        assert!(line.contains(reason), "{line}");
+        let line = host.log().eventually(&["ERROR", FILE, reason]).await;
+        assert!(line.contains("step=handover"), "{line}");
         assert_eq!(host.get("/counter").await.text(), "2");
     }
 }

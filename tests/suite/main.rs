@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod access_log;
+mod arrivals;
 mod bad_libraries;
 mod chat;
 mod check;
@@ -31,7 +32,7 @@ mod reload;
 mod rollback;
 mod runtime;
 mod serving;
+mod starts;
 mod streams;
 mod upgrades;
 mod watching;
-mod writers;

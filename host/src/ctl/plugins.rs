@@ -17,9 +17,10 @@ pub(super) fn plugins(report: &Value) -> String {
     let process = &report["process"];
     let _ = write!(
         text,
-        "{} loads, about {} more possible; {} threads, {} files, {} maps, {} of its own memory",
+        "{} loads, about {} more possible; {}; {} threads, {} files, {} maps, {} of its own memory",
         report["loads"],
         report["loads_left"],
+        ended(&report["retired"]),
         process["threads"],
         process["files"],
         process["maps"],
@@ -62,25 +63,21 @@ pub(super) fn proof(proof: &Value) -> String {
 
 fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
     let mounts: Vec<_> = list(&app["mounts"]).iter().map(string).collect();
-    write!(text, "{} ", string(&app["name"]))?;
+    text.push_str(string(&app["name"]));
     if app["plugin"] != app["name"] {
-        write!(text, "({}) ", string(&app["plugin"]))?;
+        write!(text, " ({})", string(&app["plugin"]))?;
     }
-    writeln!(text, "at {}: {}", mounts.join(" "), string(&app["state"]))?;
+    if !mounts.is_empty() {
+        write!(text, " at {}", mounts.join(" "))?;
+    }
+    writeln!(text, ": {}", string(&app["state"]))?;
     for generation in list(&app["others"]).iter().rev().chain([&app["serving"]]) {
         if !generation.is_null() {
             write_generation(text, generation)?;
         }
     }
-    let retired = &app["retired"];
-    if retired["generations"] != 0 {
-        writeln!(
-            text,
-            "  ended {}, which keep {} in {} maps",
-            retired["generations"],
-            bytes(&retired["footprint"]["anonymous_bytes"]),
-            retired["footprint"]["maps"],
-        )?;
+    if app["retired"]["generations"] != 0 {
+        writeln!(text, "  {}", ended(&app["retired"]))?;
     }
     if !app["last_error"].is_null() {
         writeln!(text, "  last error {}", failed(&app["last_error"]))?;
@@ -107,6 +104,15 @@ fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
         write!(text, ", replaced {:.1} s ago", ms / 1e3)?;
     }
     writeln!(text)
+}
+
+fn ended(retired: &Value) -> String {
+    format!(
+        "ended {}, which keep {} in {} maps",
+        retired["generations"],
+        bytes(&retired["footprint"]["anonymous_bytes"]),
+        retired["footprint"]["maps"],
+    )
 }
 
 fn failed(failure: &Value) -> String {

@@ -125,15 +125,17 @@ pub fn thread_name(plugin: &str, generation: u64) -> String {
 
 /// How many threads have this name, once those that are about to end had the time to.
 async fn gone(name: &str) -> usize {
+    let mut there = 0;
     for _ in 0..20 {
         let of_it = name.to_owned();
         let threads = task::spawn_blocking(move || process::threads_named(&of_it));
-        match threads.await {
-            Ok(0) | Err(_) => return 0,
-            Ok(_) => time::sleep(Duration::from_millis(10)).await,
+        there = threads.await.unwrap_or_default();
+        if there == 0 {
+            break;
         }
+        time::sleep(Duration::from_millis(10)).await;
     }
-    process::threads_named(name)
+    there
 }
 
 /// How long the name of a thread may be, in bytes (prctl(2), `PR_SET_NAME`).

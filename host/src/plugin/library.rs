@@ -8,9 +8,11 @@
 
 use std::{mem, path::Path};
 
-use abi_stable::library::{LibraryError, lib_header_from_path};
+use abi_stable::library::lib_header_from_path;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::host::{GateError, Plugin};
+
+use super::load::one_line;
 
 /// Opens the library at `copy`, and checks that its boundary is this host's.
 ///
@@ -28,7 +30,8 @@ pub fn open(copy: &Path) -> Result<Plugin, OpenError> {
     // folder.
     let library = unsafe { Library::open(Some(copy), flags) };
     mem::forget(library.map_err(OpenError::Link)?);
-    let header = lib_header_from_path(copy).map_err(OpenError::Root)?;
+    let header = lib_header_from_path(copy)
+        .map_err(|error| OpenError::Root(one_line(&error.to_string())))?;
     Ok(Plugin::from_header(header)?)
 }
 
@@ -45,6 +48,6 @@ pub enum OpenError {
     )]
     Link(#[source] libloading::Error),
     /// It has no root module.
-    #[error("it has no root module; build it with the plugin-api of this host")]
-    Root(#[source] LibraryError),
+    #[error("it has no root module; build it with the plugin-api of this host: {0}")]
+    Root(String),
 }

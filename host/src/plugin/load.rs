@@ -1,6 +1,7 @@
 //! One load of a library, from its bytes to a started app: examine, stage, open, (drain, hand
 //! over,) init.
 
+mod candidate;
 mod error;
 mod steps;
 
@@ -17,69 +18,26 @@ use plugin_api::{
     host::{App, HandoverError, Init, Paused, Plugin},
     manifest::Manifest,
 };
-use tokio::{sync::oneshot, task, time};
+use tokio::{sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    candidate::{Candidate, Rejected, examine},
     error::{LoadError, chain},
     steps::{Progress, Step, Took},
 };
 
-pub(super) use self::steps::as_ms;
+pub(super) use self::{error::one_line, steps::as_ms};
 
 use super::{
     budget::Budget,
     faults::Faults,
     generation::{Generation, thread_name},
-    library, manifest,
+    library,
     quarantine::PanicLimit,
-    store::{Hash, Snapshot, Store},
+    store::Store,
 };
 use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
-
-/// A library that may be loaded: its bytes, and what they say of themselves.
-#[derive(Debug)]
-pub struct Candidate {
-    /// The file in the plugins folder.
-    pub path: PathBuf,
-    /// What the library says of itself.
-    pub manifest: Manifest,
-    /// The bytes of the library, which are what is loaded: nobody can change them any more.
-    pub snapshot: Snapshot,
-    /// How long reading and checking them took.
-    pub read: Duration,
-}
-
-impl Candidate {
-    /// The library's content.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.snapshot.hash()
-    }
-}
-
-/// Reads the library at `path` and checks what can be checked without running it.
-///
-/// # Errors
-///
-/// When it cannot be read, is no whole library, or is one that this host does not load.
-pub async fn examine(path: PathBuf) -> Result<Candidate, LoadError> {
-    let examine = move || {
-        let began = Instant::now();
-        let snapshot = Snapshot::read(&path)?;
-        let manifest = manifest::read_bytes(snapshot.bytes())?;
-        manifest::accept(&manifest)?;
-        Ok(Candidate {
-            path,
-            manifest,
-            snapshot,
-            read: began.elapsed(),
-        })
-    };
-    task::spawn_blocking(examine)
-        .await
-        .unwrap_or_else(|error| Err(LoadError::Thread(error.into())))
-}
 
 /// What to start, and how.
 #[derive(Debug)]
@@ -138,7 +96,7 @@ pub async fn load(
         read: candidate.read,
         ..Took::default()
     };
-    let opened = on_thread(&order, order.init_timeout, {
+    let opened = on_thread(&order, &progress, order.init_timeout, {
         let (candidate, order, progress) = (
             Arc::clone(&candidate),
             Arc::clone(&order),
@@ -167,7 +125,7 @@ pub async fn load(
     let began = Instant::now();
     let (paused, state) = handed.unzip();
     let faults = Arc::new(Faults::new(order.panic_limit));
-    let started = on_thread(&order, limit, {
+    let started = on_thread(&order, &progress, limit, {
         let (order, faults) = (Arc::clone(&order), Arc::clone(&faults));
         move || init(plugin, &order, limit, state.as_deref(), faults)
     });
@@ -246,7 +204,7 @@ async fn take_state(
     progress.at(Step::HandOver);
     let app = Arc::clone(&serving.app);
     let left = timeout.saturating_sub(took.drain);
-    let state = on_thread(order, left, move || app.hand_over(left)).await?;
+    let state = on_thread(order, progress, left, move || app.hand_over(left)).await?;
     took.hand_over = began.elapsed() - took.drain;
     Ok((paused, state?))
 }
@@ -279,6 +237,7 @@ fn init(
 /// threads, and these get its name. A thread that is not done in time is left behind.
 async fn on_thread<T: Late + Send + 'static>(
     order: &Order,
+    progress: &Progress,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {
@@ -296,7 +255,10 @@ async fn on_thread<T: Late + Send + 'static>(
     // What can be ended is ended by the plugin's runtime, so that nothing of it is left behind.
     let done = time::timeout(limit.saturating_add(GRACE), done)
         .await
-        .map_err(|_| LoadError::Hangs(limit))?;
+        .map_err(|_| LoadError::Hangs {
+            step: progress.step(),
+            limit,
+        })?;
     done.map_err(|_| LoadError::Thread(io::Error::other("it panicked")))
 }
 

@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -26,14 +27,12 @@ impl Process {
     /// As it is now. What the system does not tell is 0.
     #[must_use]
     pub fn now() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
             threads: count("/proc/self/task"),
             files: count("/proc/self/fd"),
             maps: maps(),
-            anonymous_bytes: status
-                .lines()
-                .find_map(|line| kib(line, "RssAnon:"))
+            anonymous_bytes: lines("/proc/self/status")
+                .find_map(|line| kib(&line, "RssAnon:"))
                 .unwrap_or_default(),
         }
     }
@@ -42,7 +41,7 @@ impl Process {
 /// How many areas of memory are mapped.
 #[must_use]
 pub fn maps() -> usize {
-    fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count())
+    lines("/proc/self/maps").count()
 }
 
 /// How many areas of memory may be mapped.
@@ -73,21 +72,20 @@ pub struct Footprint {
 /// What each of the libraries that are mapped from `folder` takes.
 #[must_use]
 pub fn footprints(folder: &Path) -> HashMap<PathBuf, Footprint> {
-    let text = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    parse(&text, folder)
+    parse(lines("/proc/self/smaps"), folder)
 }
 
-fn parse(smaps: &str, folder: &Path) -> HashMap<PathBuf, Footprint> {
+fn parse(smaps: impl Iterator<Item = String>, folder: &Path) -> HashMap<PathBuf, Footprint> {
     let mut footprints: HashMap<PathBuf, Footprint> = HashMap::new();
     let mut current = None;
-    for line in smaps.lines() {
-        if let Some(path) = area(line) {
+    for line in smaps {
+        if let Some(path) = area(&line) {
             let path = PathBuf::from(path.trim_end_matches(" (deleted)"));
             current = path.starts_with(folder).then_some(path);
             if let Some(path) = &current {
                 footprints.entry(path.clone()).or_default().maps += 1;
             }
-        } else if let (Some(path), Some(bytes)) = (&current, kib(line, "Anonymous:"))
+        } else if let (Some(path), Some(bytes)) = (&current, kib(&line, "Anonymous:"))
             && let Some(footprint) = footprints.get_mut(path)
         {
             footprint.anonymous_bytes += bytes;
@@ -107,6 +105,13 @@ fn area(line: &str) -> Option<&str> {
 fn kib(line: &str, key: &str) -> Option<u64> {
     let number = line.strip_prefix(key)?.trim().strip_suffix(" kB")?;
     number.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The lines of a file, one after the other: after some hundred loads the files about maps are
+/// large, and to look at memory should not take as much of it. None when it cannot be read.
+fn lines(path: &str) -> impl Iterator<Item = String> {
+    let file = File::open(path).into_iter();
+    file.flat_map(|file| BufReader::new(file).lines().map_while(Result::ok))
 }
 
 fn count(folder: &str) -> usize {
@@ -134,7 +139,7 @@ Anonymous:            16 kB
 7f60-7f70 r-xp 00000000 08:01 44                         /s/shop.g2.abc.so (deleted)
 Anonymous:            12 kB
 ";
-        let footprints = parse(smaps, Path::new("/s"));
+        let footprints = parse(smaps.lines().map(str::to_owned), Path::new("/s"));
         let of = |path: &str| footprints[Path::new(path)];
         let footprint = |kib: u64, maps| Footprint {
             anonymous_bytes: kib << 10,

@@ -17,10 +17,12 @@
 //!
 //! A failure anywhere leaves what serves as it is, and is one line in the log.
 
+mod app;
 mod apps;
 mod control;
 mod loads;
 mod places;
+mod probation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,19 +39,19 @@ use tracing::error;
 
 pub use self::control::{AskError, Command, Handle};
 use self::{
-    apps::{App, State, Wanted, Why},
+    app::{App, State, Wanted, Why},
     control::Reply,
 };
 use super::{
     budget::Budget,
     generation::{self, Generation},
-    load::{Candidate, LoadError, Loaded},
+    load::{Candidate, LoadError, Loaded, Rejected},
     probation::{Terms, Verdict},
     quarantine::PanicLimit,
     registry::Registry,
     report::{Failure, Proof},
     scan::Change,
-    store::{Hash, Store},
+    store::Store,
 };
 use crate::{config, log::filter::Filter};
 
@@ -86,6 +88,8 @@ pub struct Reloader {
     retries: mpsc::UnboundedSender<PathBuf>,
     /// The apps by name. They come with a library and go with it.
     apps: BTreeMap<&'static str, App>,
+    /// Those that went: something of them may still be at work.
+    removed: BTreeMap<&'static str, App>,
     /// How often each app was loaded: the numbers go on when a library comes back.
     loads: BTreeMap<&'static str, u64>,
     /// Libraries that are no app: their name or mount is taken, or they are bad.
@@ -104,8 +108,10 @@ pub struct Reloader {
 /// A library that is no app.
 #[derive(Debug)]
 struct Refused {
-    /// The plugin in it, which may yet become one; none when there is nothing to wait for.
+    /// The plugin in it, as far as it says so.
     plugin: Option<String>,
+    /// Whether it may yet become one, when another gives up its name or mount.
+    waits: bool,
     failure: Failure,
 }
 
@@ -120,7 +126,7 @@ struct Retiring {
 enum Done {
     Examined {
         purpose: Purpose,
-        examined: Result<Candidate, LoadError>,
+        examined: Result<Candidate, Rejected>,
     },
     Judged {
         generation: Arc<Generation>,
@@ -128,7 +134,7 @@ enum Done {
     },
     Loaded {
         name: &'static str,
-        hash: Hash,
+        generation: u64,
         loaded: Box<Result<Loaded, LoadError>>,
     },
     Retired {
@@ -173,6 +179,7 @@ impl Reloader {
             budget: Arc::default(),
             retries,
             apps: BTreeMap::new(),
+            removed: BTreeMap::new(),
             loads: BTreeMap::new(),
             refused: BTreeMap::new(),
             examining: BTreeMap::new(),
@@ -233,7 +240,11 @@ impl Reloader {
                 generation,
                 verdict,
             } => self.judged(&generation, verdict),
-            Done::Loaded { name, hash, loaded } => self.loaded(name, hash, *loaded),
+            Done::Loaded {
+                name,
+                generation,
+                loaded,
+            } => self.loaded(name, generation, *loaded),
             Done::Retired {
                 generation,
                 retired,
@@ -245,9 +256,9 @@ impl Reloader {
     async fn stop(mut self, patience: Duration) {
         // A start that is under way has nobody to serve.
         self.tasks.abort_all();
-        for (name, app) in std::mem::take(&mut self.apps) {
+        for (name, mut app) in std::mem::take(&mut self.apps) {
             self.registry.remove(name);
-            for generation in app.generations() {
+            for generation in app.leave() {
                 self.retire(generation, patience, None);
             }
         }

@@ -1,14 +1,16 @@
 //! What an operator is told of the plugins: what there is, and what came of a load.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, Serializer};
 
 use super::{
+    budget::Budget,
     load::{Took, as_ms},
     process::{Footprint, Process},
 };
@@ -16,7 +18,7 @@ use super::{
 /// All apps, and what their loads cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The apps, by name.
+    /// The apps, by name, and those that were removed while their generations finish what they have.
     pub apps: Vec<AppReport>,
     /// The libraries that cannot be apps because another has their name or mount, or because they
     /// are none.
@@ -25,11 +27,19 @@ pub struct Report {
     pub loads: usize,
     /// About how many more this process can load.
     pub loads_left: usize,
+    /// What generations that have ended still take, those of apps that were removed too.
+    pub retired: Retired,
     /// What the whole process has.
     pub process: Process,
+    /// The copies of these generations, by the names of their apps.
+    #[serde(skip)]
+    pub ended: BTreeMap<&'static str, BTreeSet<PathBuf>>,
     /// Where the copies of libraries are.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// What is asked how many loads are left.
+    #[serde(skip)]
+    pub budget: Arc<Budget>,
 }
 
 /// An app.
@@ -41,10 +51,11 @@ pub struct AppReport {
     pub plugin: &'static str,
     /// The library in the plugins folder.
     pub file: String,
-    /// Where it is mounted.
+    /// Where it is mounted: nowhere when it was removed.
     pub mounts: Vec<String>,
     /// `serving`; `probation`: serving, and the generation before is kept; `loading` and a step;
-    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve.
+    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve;
+    /// `removed`: its library went.
     pub state: String,
     /// The generation that serves.
     pub serving: Option<GenerationReport>,
@@ -55,9 +66,6 @@ pub struct AppReport {
     pub others: Vec<GenerationReport>,
     /// Generations that have ended, of which only the mapped library is left.
     pub retired: Retired,
-    /// The copies of these.
-    #[serde(skip)]
-    pub copies: BTreeSet<PathBuf>,
     /// Why the last load failed; none when it did not.
     pub last_error: Option<Failure>,
 }
@@ -76,7 +84,7 @@ pub struct GenerationReport {
     /// When it was started.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
-    /// How long ago it was replaced, in milliseconds.
+    /// How long ago it was replaced or removed, in milliseconds.
     #[serde(serialize_with = "option_ms", rename = "replaced_ms")]
     pub replaced: Option<Duration>,
     /// Requests that are in it.
@@ -101,6 +109,18 @@ pub struct Retired {
     pub generations: usize,
     /// What their libraries take.
     pub footprint: Footprint,
+}
+
+impl FromIterator<Footprint> for Retired {
+    fn from_iter<I: IntoIterator<Item = Footprint>>(footprints: I) -> Self {
+        let mut all = Self::default();
+        for footprint in footprints {
+            all.generations += 1;
+            all.footprint.anonymous_bytes += footprint.anonymous_bytes;
+            all.footprint.maps += footprint.maps;
+        }
+        all
+    }
 }
 
 /// A load that failed.

@@ -12,13 +12,14 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use memmap2::{Mmap, MmapMut};
 use tracing::{debug, warn};
 
 use super::scan::Stamp;
@@ -132,9 +133,13 @@ impl Store {
 }
 
 /// The bytes of a library as they were at one moment.
+///
+/// They have pages of their own, which the system has back when the snapshot is dropped. On the heap
+/// they would leave a hole of a library's size, in one thread's arena after the other: what is
+/// allocated behind it keeps the process from giving it back.
 #[derive(Debug)]
 pub struct Snapshot {
-    bytes: Vec<u8>,
+    bytes: Mmap,
     hash: Hash,
 }
 
@@ -156,14 +161,13 @@ impl Snapshot {
                 path: path.to_owned(),
             });
         }
-        let bytes = fs::read(path).map_err(failed)?;
+        let bytes = read_exact(path, before.len()).map_err(failed)?;
         let after = fs::metadata(path).map_err(failed)?;
-        let is_whole = u64::try_from(bytes.len()).is_ok_and(|len| len == after.len());
-        if Stamp::of(&before) != Stamp::of(&after) || !is_whole {
+        let Some(bytes) = bytes.filter(|_| Stamp::of(&before) == Stamp::of(&after)) else {
             return Err(StoreError::Changed {
                 path: path.to_owned(),
             });
-        }
+        };
         Ok(Self {
             hash: Hash(blake3::hash(&bytes)),
             bytes,
@@ -180,6 +184,17 @@ impl Snapshot {
     #[must_use]
     pub fn hash(&self) -> Hash {
         self.hash
+    }
+}
+
+/// The first `len` bytes of the file at `path`; none when it has less.
+fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let mut bytes = MmapMut::map_anon(len)?;
+    match File::open(path)?.read_exact(&mut bytes) {
+        Ok(()) => bytes.make_read_only().map(Some),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -234,7 +249,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The library could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}, expected a file that the host may read", path.display())]
     Read {
         /// The library.
         path: PathBuf,
@@ -250,7 +265,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The copy could not be written.
-    #[error("cannot write the copy {}", path.display())]
+    #[error("cannot write the copy {}; see --state-dir", path.display())]
     Write {
         /// The copy.
         path: PathBuf,

@@ -222,6 +222,9 @@ impl Folder {
 /// allow it.
 fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
     let poke = move |event: notify::Result<Event>| {
+        if event.as_ref().is_ok_and(Event::need_rescan) {
+            debug!("Events were lost, looking at the plugins folder");
+        }
         if stirs(&event) {
             poked.notify_one();
         }

@@ -137,7 +137,8 @@ unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
                 limit => time::timeout(Duration::from_millis(limit), build)
                     .await
                     .unwrap_or_else(|_| {
-                        Err(format!("it did not start within {} s", limit as f64 / 1e3).into())
+                        let limit = limit as f64 / 1e3;
+                        Err(format!("it did not start within {limit} s, see --init-timeout").into())
                     }),
             }
         })

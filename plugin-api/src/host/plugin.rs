@@ -125,10 +125,12 @@ pub enum GateError {
     )]
     Layout(String),
     /// The library's own checks failed.
-    #[error("the root module cannot be had: {0}")]
+    #[error("the root module cannot be had: {0}; build the plugin with a plugin-api of this ABI")]
     Root(String),
     /// The table of functions is shorter than that of the first version.
-    #[error("the plugin's table has {found} bytes, expected {expected} or more")]
+    #[error(
+        "the plugin's table has {found} bytes, expected {expected} or more; build it with a plugin-api of this ABI"
+    )]
     Table {
         /// What the library says.
         found: usize,

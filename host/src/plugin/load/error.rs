@@ -4,6 +4,7 @@ use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
+use super::Step;
 use crate::plugin::{
     budget::BudgetError, library::OpenError, manifest::ManifestError, store::StoreError,
 };
@@ -31,13 +32,28 @@ pub enum LoadError {
     #[error("the version before was stopped before it handed over")]
     Closed,
     /// The generation before did not hand over.
-    #[error("the version before did not hand its state over: {0}")]
+    #[error(
+        "the version before did not hand its state over: {0}; to start without it, remove the file first"
+    )]
     Handover(#[from] HandoverError),
-    /// Its start did not return.
-    #[error("it did not start within {}, and still blocks a thread", humantime::format_duration(*.0))]
-    Hangs(Duration),
+    /// Code of a library did not return.
+    #[error(
+        "{} within {}, and still blocks a thread; see --init-timeout and --handover-timeout",
+        match step {
+            Step::Init => "it did not start",
+            Step::HandOver => "the version before did not hand its state over",
+            Step::Stage | Step::Open | Step::Drain => "it was not opened",
+        },
+        humantime::format_duration(*limit)
+    )]
+    Hangs {
+        /// Where the load was.
+        step: Step,
+        /// How long the step had.
+        limit: Duration,
+    },
     /// Its start failed.
-    #[error("its start failed")]
+    #[error("its start failed; put that right, then replace the file or use host ctl reload")]
     Init(#[from] InitError),
     /// Its file is not that of a plugin for this host.
     #[error(transparent)]
@@ -82,12 +98,13 @@ impl LoadError {
                 StoreError::Changed { .. } | StoreError::NotFile { .. } | StoreError::Read { .. },
             ) => "read",
             Self::Budget(_) => "budget",
-            Self::Busy { .. } | Self::Closed | Self::Handover(_) => "handover",
+            Self::Hangs { step, .. } => step.name(),
+            Self::Busy { .. } | Self::Closed | Self::Handover(_) => Step::HandOver.name(),
             Self::Store(_) => "stage",
             Self::Manifest(_) => "manifest",
             Self::Mount { .. } | Self::Name { .. } => "mount",
             Self::Open(_) => "open",
-            Self::Hangs(_) | Self::Init(_) | Self::Thread(_) => "init",
+            Self::Init(_) | Self::Thread(_) => "init",
         }
     }
 
@@ -102,11 +119,23 @@ impl LoadError {
         )
     }
 
+    /// Whether another has what the library wants, and may give it up.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Mount { .. } | Self::Name { .. })
+    }
+
     /// Whether the library went away before it was read.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// What may have lines, as an author's error may, in one.
+#[must_use]
+pub(in crate::plugin) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// An error and its sources in one line.
@@ -118,5 +147,19 @@ pub fn chain(error: &dyn Error) -> String {
         text.push_str(&format!(": {error}"));
         source = error.source();
     }
-    text
+    one_line(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_an_author_says_is_one_line() {
+        let said = io::Error::other("no database:\n\tat db.example\n");
+        assert_eq!(
+            chain(&LoadError::Thread(said)),
+            "the thread that loads it failed: no database: at db.example"
+        );
+    }
 }

@@ -39,7 +39,7 @@ impl Step {
             Self::Stage => "stage",
             Self::Open => "open",
             Self::Drain => "drain",
-            Self::HandOver => "hand over",
+            Self::HandOver => "handover",
             Self::Init => "init",
         }
     }

@@ -1,5 +1,4 @@
-//! Which apps there are: from a library in the folder to the apps that it is, and what each is
-//! doing.
+//! Which apps there are: from a library in the folder to the apps that it is.
 
 use std::{
     error::Error,
@@ -10,130 +9,15 @@ use std::{
 
 use tracing::{debug, error, info};
 
-use super::{Done, Purpose, Refused, Reloader, Reply};
+use super::{App, Done, Purpose, Refused, Reloader, State, Wanted, Why};
 use crate::{
     log::bridge,
     plugin::{
-        generation::Generation,
-        load::{self, Candidate, LoadError, Progress, Took},
+        load::{self, Candidate, LoadError, Rejected},
         report::Failure,
         store::Hash,
     },
 };
-
-/// An app whose library is in the folder.
-#[derive(Debug)]
-pub(super) struct App {
-    /// The plugin that it is.
-    pub(super) plugin: &'static str,
-    pub(super) library: PathBuf,
-    pub(super) mounts: Vec<Arc<str>>,
-    pub(super) serving: Option<Arc<Generation>>,
-    pub(super) state: State,
-    /// How long the load of what serves took.
-    pub(super) took: Option<Took>,
-    /// The copy of the library that served before, if that was another.
-    pub(super) previous: Option<PathBuf>,
-    /// What was rolled back from: it is not loaded again unless it is asked for.
-    pub(super) rejected: Option<Hash>,
-    pub(super) last_error: Option<Failure>,
-}
-
-/// What is being done about an app.
-#[derive(Debug)]
-pub(super) enum State {
-    /// Nothing: what serves, serves.
-    Resting,
-    /// A library is on its way to be a generation.
-    Loading {
-        wanted: Wanted,
-        progress: Arc<Progress>,
-        /// What is to be loaded after that.
-        next: Option<Wanted>,
-    },
-    /// The generation that serves is watched, as it is new.
-    Probation {
-        /// The one before, which runs on so that it can be back at once. None when its state has
-        /// moved on with the handover: then its library would have to be started again.
-        kept: Option<Arc<Generation>>,
-    },
-}
-
-/// A library that is to be loaded.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) candidate: Arc<Candidate>,
-    /// Where it will be mounted.
-    pub(super) mounts: Vec<Arc<str>>,
-    pub(super) why: Why,
-    /// Who asked, and waits for what comes of it.
-    pub(super) reply: Option<Reply>,
-}
-
-/// Why a library is to be loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// It is new in the folder, or changed.
-    Changed,
-    /// The operator wants it loaded again.
-    Reload,
-    /// It served before, and is to serve again.
-    Rollback,
-}
-
-impl App {
-    fn new(plugin: &'static str, library: PathBuf) -> Self {
-        Self {
-            plugin,
-            library,
-            mounts: Vec::new(),
-            serving: None,
-            state: State::Resting,
-            took: None,
-            previous: None,
-            rejected: None,
-            last_error: None,
-        }
-    }
-
-    /// The generations that are not yet to end: the one that serves, and one that is kept.
-    pub(super) fn generations(self) -> impl Iterator<Item = Arc<Generation>> {
-        let kept = match self.state {
-            State::Probation { kept } => kept,
-            State::Loading { .. } | State::Resting => None,
-        };
-        self.serving.into_iter().chain(kept)
-    }
-
-    /// Whether it is mounted at `mount`, or will be when its next generation serves.
-    pub(super) fn has(&self, mount: &str) -> bool {
-        let coming = match &self.state {
-            State::Loading { wanted, next, .. } => [Some(wanted), next.as_ref()],
-            State::Probation { .. } | State::Resting => [None, None],
-        };
-        let coming = coming
-            .into_iter()
-            .flatten()
-            .flat_map(|wanted| &wanted.mounts);
-        self.mounts
-            .iter()
-            .chain(coming)
-            .any(|other| **other == *mount)
-    }
-
-    /// Why a library that did not change for the app is not loaded, if it is not.
-    fn unchanged(&self, hash: Hash) -> Option<&'static str> {
-        let serving = self.serving.as_ref().map(|serving| serving.hash);
-        match self.state {
-            State::Loading { .. } => None,
-            _ if serving == Some(hash) => Some("Unchanged, not loaded again"),
-            _ if self.rejected == Some(hash) => {
-                Some("Unchanged since it was rolled back, not loaded again")
-            }
-            _ => None,
-        }
-    }
-}
 
 impl Reloader {
     /// A library settled: it is read.
@@ -157,7 +41,7 @@ impl Reloader {
     }
 
     /// A library was read.
-    pub(super) fn examined(&mut self, purpose: Purpose, examined: Result<Candidate, LoadError>) {
+    pub(super) fn examined(&mut self, purpose: Purpose, examined: Result<Candidate, Rejected>) {
         match purpose {
             Purpose::App { name, why, reply } => self.asked(name, why, reply, examined),
             Purpose::Change {
@@ -172,13 +56,18 @@ impl Reloader {
                 self.examining.remove(&path);
                 match examined {
                     Ok(candidate) => self.admit(Arc::new(candidate)),
-                    Err(error) => self.unreadable(path, attempt, &error),
+                    Err(rejected) => self.rejected(path, attempt, &rejected),
                 }
             }
         }
     }
 
-    fn unreadable(&mut self, path: PathBuf, attempt: u32, error: &LoadError) {
+    fn rejected(&mut self, path: PathBuf, attempt: u32, rejected: &Rejected) {
+        let Rejected {
+            error,
+            hash,
+            plugin,
+        } = rejected;
         if error.is_gone() {
             debug!(file = %path.display(), "Went away before it was read");
         } else if error.is_incomplete() && attempt < ATTEMPTS {
@@ -188,10 +77,10 @@ impl Reloader {
         } else {
             let names = self.apps_of(&path);
             for name in &names {
-                self.failed(name, &path, None, error);
+                self.failed(name, &path, *hash, error);
             }
             if names.is_empty() {
-                self.refuse(path, None, None, error);
+                self.refuse(path, plugin.as_deref(), *hash, error);
             }
         }
     }
@@ -213,6 +102,7 @@ impl Reloader {
                 self.refuse(path.clone(), Some(plugin), Some(candidate.hash()), &error);
                 continue;
             }
+            self.removed.remove(name);
             let new = || App::new(plugin, path.clone());
             let app = self.apps.entry(name).or_insert_with(new);
             app.library.clone_from(path);
@@ -264,7 +154,8 @@ impl Reloader {
         let Some(plugin) = names.first().map(|name| self.apps[name].plugin) else {
             return;
         };
-        let is_other = |refused: &Refused| refused.plugin.as_deref() == Some(plugin);
+        let is_other =
+            |refused: &Refused| refused.waits && refused.plugin.as_deref() == Some(plugin);
         let other = self.refused.iter().find(|(_, refused)| is_other(refused));
         if let Some(other) = other.map(|(path, _)| path.clone()) {
             info!(plugin, file = %path.display(), by = %other.display(), "Removed, another library takes over");
@@ -278,10 +169,7 @@ impl Reloader {
             self.remove(name);
         }
         // What wanted the name or the mount may have it now.
-        let waiting = self
-            .refused
-            .iter()
-            .filter(|(_, refused)| refused.plugin.is_some());
+        let waiting = self.refused.iter().filter(|(_, refused)| refused.waits);
         for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.present(path, 0);
         }
@@ -289,17 +177,20 @@ impl Reloader {
 
     fn remove(&mut self, name: &'static str) {
         self.registry.remove(name);
-        let generations = self.apps.remove(name).map(App::generations);
-        for generation in generations.into_iter().flatten() {
+        let Some(mut app) = self.apps.remove(name) else {
+            return;
+        };
+        for generation in app.leave() {
             self.retire(generation, self.options.graceful_timeout, None);
         }
+        self.removed.insert(name, app);
     }
 
     /// A library that no app is loaded from.
     fn refuse(
         &mut self,
         path: PathBuf,
-        plugin: Option<&'static str>,
+        plugin: Option<&str>,
         hash: Option<Hash>,
         error: &LoadError,
     ) {
@@ -312,8 +203,12 @@ impl Reloader {
             error = error as &dyn Error,
             "Not loaded"
         );
-        let plugin = plugin.map(str::to_owned);
-        self.refused.insert(path, Refused { plugin, failure });
+        let refused = Refused {
+            plugin: plugin.map(str::to_owned),
+            waits: error.is_conflict(),
+            failure,
+        };
+        self.refused.insert(path, refused);
     }
 
     fn apps_of(&self, library: &Path) -> Vec<&'static str> {

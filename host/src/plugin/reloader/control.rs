@@ -10,7 +10,7 @@ use tokio::{
 use super::{App, Purpose, Reloader, State, Wanted, Why};
 use crate::plugin::{
     generation::Generation,
-    load::{Candidate, LoadError},
+    load::{Candidate, LoadError, Rejected},
     process::{self, Footprint, Process},
     report::{AppReport, GenerationReport, Proof, Report, Retired},
 };
@@ -165,7 +165,7 @@ impl Reloader {
         name: &'static str,
         why: Why,
         reply: Option<Reply>,
-        examined: Result<Candidate, LoadError>,
+        examined: Result<Candidate, Rejected>,
     ) {
         let Some(app) = self.apps.get(name) else {
             return tell(reply, Err(AskError::Superseded));
@@ -173,8 +173,10 @@ impl Reloader {
         let (plugin, library) = (app.plugin, app.library.clone());
         let checked = examined.and_then(|candidate| {
             let mounts = self.mounts(name, plugin, &candidate.manifest.mount);
-            self.free(name, &mounts, &library)?;
-            Ok((candidate, mounts))
+            match self.free(name, &mounts, &library) {
+                Ok(()) => Ok((candidate, mounts)),
+                Err(error) => Err(candidate.rejected(error)),
+            }
         });
         match checked {
             Ok((candidate, mounts)) if candidate.manifest.name == plugin => self.want(
@@ -188,29 +190,38 @@ impl Reloader {
             ),
             // Another plugin took the library's place: the watcher is about to tell.
             Ok(_) => tell(reply, Err(AskError::Superseded)),
-            Err(error) => {
-                self.failed(name, &library, None, &error);
+            Err(Rejected { error, hash, .. }) => {
+                self.failed(name, &library, hash, &error);
                 tell(reply, Err(AskError::Failed(error)));
             }
         }
     }
 
     fn report(&self) -> Report {
+        let apps = self.apps.iter();
+        let apps = apps.map(|(&name, app)| self.app_report(name, app));
+        let removed = self.removed.iter().map(|(&name, app)| AppReport {
+            state: "removed".to_owned(),
+            ..self.app_report(name, app)
+        });
+        let mut apps: Vec<_> = apps
+            .chain(removed.filter(|app| !app.others.is_empty()))
+            .collect();
+        apps.sort_by_key(|app| app.name);
         Report {
-            apps: self
-                .apps
-                .iter()
-                .map(|(&name, app)| self.app_report(name, app))
-                .collect(),
+            apps,
             refused: self
                 .refused
                 .values()
                 .map(|refused| refused.failure.clone())
                 .collect(),
             loads: self.budget.loads(),
-            loads_left: self.budget.left(),
+            loads_left: 0,
+            retired: Retired::default(),
             process: Process::default(),
+            ended: self.ended.clone(),
             folder: self.store.folder().to_owned(),
+            budget: Arc::clone(&self.budget),
         }
     }
 
@@ -250,7 +261,6 @@ impl Reloader {
             took: app.took,
             others,
             retired: Retired::default(),
-            copies: self.ended.get(name).cloned().unwrap_or_default(),
             last_error: app.last_error.clone(),
         }
     }
@@ -283,16 +293,12 @@ fn measured(mut report: Report) -> Report {
         for generation in app.serving.iter_mut().chain(&mut app.others) {
             generation.footprint = of(&generation.copy);
         }
-        for copy in &app.copies {
-            let Footprint {
-                anonymous_bytes,
-                maps,
-            } = of(copy);
-            app.retired.generations += 1;
-            app.retired.footprint.anonymous_bytes += anonymous_bytes;
-            app.retired.footprint.maps += maps;
-        }
+        let ended = report.ended.get(app.name).into_iter().flatten();
+        app.retired = ended.map(|copy| of(copy)).collect();
     }
+    let ended = report.ended.values().flatten();
+    report.retired = ended.map(|copy| of(copy)).collect();
+    report.loads_left = report.budget.left();
     report.process = Process::now();
     report
 }

@@ -1,5 +1,4 @@
-//! What becomes of a library that an app wants: load, swap, probation, and the end of the
-//! generation before.
+//! What becomes of a library that an app wants: load, swap, and the end of the generation before.
 
 use std::{
     error::Error,
@@ -13,8 +12,7 @@ use tracing::{debug, error, info};
 use super::{App, AskError, Done, Reloader, Reply, Retiring, State, Wanted, Why, control::tell};
 use crate::plugin::{
     generation::{self, Generation},
-    load::{self, LoadError, Loaded, Order, Progress},
-    probation::{self, Verdict},
+    load::{self, Candidate, LoadError, Loaded, Order, Progress},
     report::{Failure, Proof},
     store::Hash,
 };
@@ -27,12 +25,13 @@ impl Reloader {
         };
         let number = self.loads.entry(name).or_default();
         *number += 1;
+        let generation = *number;
         let table = self.options.apps.iter().find(|app| app.name == name);
         let order = Order {
             name,
             mount: wanted.mounts.first().cloned().unwrap_or_else(|| "/".into()),
             config: table.and_then(|app| app.config.as_deref().map(Arc::from)),
-            generation: *number,
+            generation,
             serving: app.serving.clone(),
             init_timeout: self.options.init_timeout,
             handover_timeout: self.options.handover_timeout,
@@ -41,10 +40,11 @@ impl Reloader {
             filter: self.filter.clone(),
         };
         let hash = wanted.candidate.hash();
-        debug!(plugin = name, generation = *number, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
+        debug!(plugin = name, generation, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
 
         let (candidate, progress) = (Arc::clone(&wanted.candidate), Arc::new(Progress::new()));
         let loading = State::Loading {
+            generation,
             wanted,
             progress: Arc::clone(&progress),
             next: None,
@@ -57,7 +57,11 @@ impl Reloader {
         self.tasks.spawn(async move {
             let loaded = load::load(candidate, Arc::new(order), store, budget, progress).await;
             let loaded = Box::new(loaded);
-            Done::Loaded { name, hash, loaded }
+            Done::Loaded {
+                name,
+                generation,
+                loaded,
+            }
         });
     }
 
@@ -65,10 +69,10 @@ impl Reloader {
     pub(super) fn loaded(
         &mut self,
         name: &'static str,
-        hash: Hash,
+        generation: u64,
         loaded: Result<Loaded, LoadError>,
     ) {
-        let is_it = |app: &&mut App| matches!(&app.state, State::Loading { wanted, .. } if wanted.candidate.hash() == hash);
+        let is_it = |app: &&mut App| matches!(app.state, State::Loading { generation: loading, .. } if loading == generation);
         let Some(app) = self.apps.get_mut(name).filter(is_it) else {
             // The library went away meanwhile.
             if let Ok(loaded) = loaded {
@@ -87,7 +91,8 @@ impl Reloader {
         match loaded {
             Ok(loaded) => self.swap(name, wanted, loaded),
             Err(error) => {
-                self.failed(name, &wanted.candidate.path, Some(hash), &error);
+                let Candidate { path, .. } = &*wanted.candidate;
+                self.failed(name, path, Some(wanted.candidate.hash()), &error);
                 tell(wanted.reply, Err(AskError::Failed(error)));
             }
         }
@@ -167,103 +172,6 @@ impl Reloader {
         }
         // After the one before was closed, so that no request gets into it any more.
         drop(paused);
-    }
-
-    fn watch(
-        &mut self,
-        name: &'static str,
-        new: &Arc<Generation>,
-        old: Arc<Generation>,
-        kept: Option<Arc<Generation>>,
-    ) {
-        let (Some(terms), Some(app)) = (self.options.probation, self.apps.get_mut(name)) else {
-            return;
-        };
-        app.state = State::Probation { kept };
-        let generation = Arc::clone(new);
-        self.tasks.spawn(async move {
-            let verdict = probation::watch(Arc::clone(&generation), old, terms).await;
-            Done::Judged {
-                generation,
-                verdict,
-            }
-        });
-    }
-
-    /// Probation → Resting, or Loading when the one before was not kept.
-    pub(super) fn judged(&mut self, generation: &Arc<Generation>, verdict: Verdict) {
-        let name = generation.name;
-        let is_it = |app: &&mut App| {
-            matches!(app.state, State::Probation { .. })
-                && app
-                    .serving
-                    .as_ref()
-                    .is_some_and(|serving| Arc::ptr_eq(serving, generation))
-        };
-        let Some(app) = self.apps.get_mut(name).filter(is_it) else {
-            // It was replaced meanwhile.
-            return;
-        };
-        let State::Probation { kept } = std::mem::replace(&mut app.state, State::Resting) else {
-            return;
-        };
-        match (verdict, kept) {
-            (Verdict::Passed, kept) => {
-                info!(
-                    plugin = name,
-                    generation = generation.number,
-                    "Passed its probation"
-                );
-                if let Some(kept) = kept {
-                    self.retire(kept, self.options.graceful_timeout, None);
-                }
-            }
-            (Verdict::Failed { failures, requests }, kept) => {
-                self.roll_back(generation, kept, failures, requests);
-            }
-        }
-    }
-
-    fn roll_back(
-        &mut self,
-        bad: &Arc<Generation>,
-        kept: Option<Arc<Generation>>,
-        failures: u64,
-        requests: u64,
-    ) {
-        let name = bad.name;
-        let Some(app) = self.apps.get_mut(name) else {
-            return;
-        };
-        let back = kept.as_ref().map(|kept| kept.number);
-        error!(
-            plugin = name,
-            generation = bad.number,
-            hash = bad.hash.short(),
-            failures,
-            requests,
-            back,
-            file = %app.library.display(),
-            "Fails too often, rolling back; this library is not loaded again until it changes"
-        );
-        app.last_error = Some(Failure {
-            file: app.library.display().to_string(),
-            hash: Some(bad.hash.short()),
-            step: "probation",
-            error: format!("{failures} failures in {requests} requests, rolled back"),
-            at: std::time::SystemTime::now(),
-        });
-        app.rejected = Some(bad.hash);
-        match kept {
-            Some(kept) => {
-                app.serving = Some(Arc::clone(&kept));
-                // It is what served before, and is not to be rolled back from to what is bad.
-                app.previous = None;
-                self.registry.publish(name, app.mounts.clone(), Some(kept));
-                self.retire(Arc::clone(bad), self.options.graceful_timeout, None);
-            }
-            None => self.roll_back_to_copy(name, None),
-        }
     }
 
     /// Ends a generation that the registry does not name any more.

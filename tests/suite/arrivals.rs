@@ -1,8 +1,15 @@
 //! Every way a library gets into the folder.
 
-use std::{fs, os::unix::fs::symlink, process::Command};
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    process::Command,
+    time::Duration,
+};
 
 use host_tests::{Library, Setup};
+use tokio::time::sleep;
 
 #[tokio::test]
 async fn every_way_of_writing_a_file_is_seen() {
@@ -43,11 +50,45 @@ async fn every_way_of_writing_a_file_is_seen() {
         host.serves("/versioned", version).await;
     }
 
+    let other = Library::version("cp, new")
+        .with_fact("name", "other")
+        .with_fact("mount", "/other");
+    fs::write(&outside, other.bytes()).unwrap();
+    let copied = Command::new("cp")
+        .arg(&outside)
+        .arg(folder.join("libother.so"))
+        .status();
+    assert!(copied.unwrap().success());
+    host.serves("/other", "cp, new").await;
+
     // As Cargo does.
     put("unlink, link");
     folder.remove(FILE);
     fs::hard_link(&outside, folder.join(FILE)).unwrap();
     host.serves("/versioned", "unlink, link").await;
+}
+
+#[tokio::test]
+async fn a_file_that_comes_slowly_is_loaded_once_when_it_is_whole() {
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let setup = setup.arg("--quiet-time=200ms").arg("--log-level=debug");
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+    let library = Library::version("v2");
+    let pieces = library.bytes().chunks(library.bytes().len() / 40);
+    fs::remove_file(host.folder().join(FILE)).unwrap();
+    let mut file = File::create(host.folder().join(FILE)).unwrap();
+    for piece in pieces {
+        file.write_all(piece).unwrap();
+        assert_eq!(host.get("/versioned").await.text(), "v1");
+        // The writer's pace: ten seconds in all, and each time longer than the quiet time, so that
+        // it looks as if it were done.
+        sleep(Duration::from_millis(250)).await;
+    }
+    host.serves("/versioned", "v2").await;
+    host.log().eventually(&["DEBUG", "Not whole yet"]).await;
+    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
+    assert_eq!(host.log().with(&["Loaded"]).len(), 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,95 @@
+//! A library before it is loaded: what can be known of it without running it.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use plugin_api::manifest::Manifest;
+use tokio::task;
+
+use super::LoadError;
+use crate::plugin::{
+    manifest,
+    store::{Hash, Snapshot},
+};
+
+/// A library that may be loaded: its bytes, and what they say of themselves.
+#[derive(Debug)]
+pub struct Candidate {
+    /// The file in the plugins folder.
+    pub path: PathBuf,
+    /// What the library says of itself.
+    pub manifest: Manifest,
+    /// The bytes of the library, which are what is loaded: nobody can change them any more.
+    pub snapshot: Snapshot,
+    /// How long reading and checking them took.
+    pub read: Duration,
+}
+
+impl Candidate {
+    /// The library's content.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.snapshot.hash()
+    }
+
+    /// What is left of it when it is not to be loaded.
+    pub(in crate::plugin) fn rejected(self, error: LoadError) -> Rejected {
+        Rejected {
+            error,
+            hash: Some(self.hash()),
+            plugin: Some(self.manifest.name),
+        }
+    }
+}
+
+/// A library that is not to be loaded, and what is known of it nevertheless.
+#[derive(Debug)]
+pub struct Rejected {
+    /// What is wrong with it.
+    pub error: LoadError,
+    /// The library's content, if it could be read.
+    pub hash: Option<Hash>,
+    /// The plugin that it says it is, if it says so.
+    pub plugin: Option<String>,
+}
+
+impl From<LoadError> for Rejected {
+    fn from(error: LoadError) -> Self {
+        Self {
+            error,
+            hash: None,
+            plugin: None,
+        }
+    }
+}
+
+/// Reads the library at `path` and checks what can be checked without running it.
+///
+/// # Errors
+///
+/// When it cannot be read, is no whole library, or is one that this host does not load.
+pub async fn examine(path: PathBuf) -> Result<Candidate, Rejected> {
+    task::spawn_blocking(|| read(path))
+        .await
+        .unwrap_or_else(|error| Err(LoadError::Thread(error.into()).into()))
+}
+
+fn read(path: PathBuf) -> Result<Candidate, Rejected> {
+    let began = Instant::now();
+    let snapshot = Snapshot::read(&path).map_err(LoadError::from)?;
+    let rejected = |error, plugin| Rejected {
+        error: LoadError::Manifest(error),
+        hash: Some(snapshot.hash()),
+        plugin,
+    };
+    let manifest = manifest::read_bytes(snapshot.bytes()).map_err(|error| rejected(error, None))?;
+    manifest::accept(&manifest).map_err(|error| rejected(error, Some(manifest.name.clone())))?;
+    Ok(Candidate {
+        path,
+        manifest,
+        snapshot,
+        read: began.elapsed(),
+    })
+}
