@@ -4,7 +4,6 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -43,17 +42,21 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        Answer(State::New(self.clone(), request))
+        Answer {
+            service: self.clone(),
+            request: Some(request),
+            wait: None,
+        }
     }
 }
 
 /// The future of a response. It is small, as hyper moves it, and allocates only when it has to wait.
-pub struct Answer(State);
-
-enum State {
-    New(Service, Request<Incoming>),
-    Waiting(Wait),
-    Done,
+pub struct Answer {
+    service: Service,
+    /// Some until it is first polled.
+    request: Option<Request<Incoming>>,
+    /// Some when there is something to wait for.
+    wait: Option<Wait>,
 }
 
 impl Future for Answer {
@@ -63,11 +66,15 @@ impl Future for Answer {
     ///
     /// When it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let state = &mut self.0;
-        if let State::Waiting(wait) = state {
+        let Self {
+            service: Service(connection),
+            request,
+            wait,
+        } = &mut *self;
+        if let Some(wait) = wait {
             return wait.as_mut().poll(context).map(Ok);
         }
-        let State::New(Service(connection), request) = mem::replace(state, State::Done) else {
+        let Some(request) = request.take() else {
             panic!("an answer was polled after it was ready");
         };
         match connection
@@ -75,8 +82,8 @@ impl Future for Answer {
             .begin(request, &connection.client, context)
         {
             Begun::Answered(response) => Poll::Ready(Ok(response)),
-            Begun::Waiting(wait) => {
-                *state = State::Waiting(wait);
+            Begun::Waiting(begun) => {
+                *wait = Some(begun);
                 Poll::Pending
             }
         }

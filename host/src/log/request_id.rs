@@ -50,16 +50,12 @@ fn is_sane(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// 16 hexadecimal digits, which do not come again in this process, and hardly in another. Each thread
-/// makes some dozens at a time, in one piece of memory.
+/// 16 hexadecimal digits, which do not come again in this process, and hardly in another.
 fn made() -> HeaderValue {
     let made = MADE.with_borrow_mut(|made| {
         if made.is_empty() {
-            let mut text: Bytes = (0..AT_A_TIME)
-                .flat_map(|_| digits())
-                .collect::<Vec<_>>()
-                .into();
-            let ids = (0..AT_A_TIME).map(|_| text.split_to(LENGTH));
+            let mut ids = Bytes::from(block());
+            let ids = (0..BLOCK).map(|_| ids.split_to(LENGTH));
             made.extend(ids.flat_map(HeaderValue::from_maybe_shared));
         }
         made.pop()
@@ -68,27 +64,37 @@ fn made() -> HeaderValue {
 }
 
 thread_local! {
+    /// What this thread has made at once, in one piece of memory.
     static MADE: RefCell<Vec<HeaderValue>> = const { RefCell::new(Vec::new()) };
 }
 
-fn digits() -> [u8; LENGTH] {
+/// Some ids, which differ in their last two digits.
+fn block() -> Vec<u8> {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request ids"));
     static NEXT: AtomicU64 = AtomicU64::new(0);
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // The step and the rounds of SplitMix64, which give each number one of its own.
+    // Each step gives each number of 56 bits another one.
+    const MASK: u64 = (1 << 56) - 1;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^= bits >> 31;
-    std::array::from_fn(|at| DIGITS[(bits >> (60 - 4 * at)) as usize & 15])
+    let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & MASK;
+    bits ^= bits >> 28;
+    bits = bits.wrapping_mul(0x94d0_49bb_1331_11eb) & MASK;
+    bits ^= bits >> 28;
+    let digits: [u8; LENGTH] =
+        std::array::from_fn(|at| DIGITS[((bits << 8) >> (60 - 4 * at)) as usize & 15]);
+    let mut ids = digits.repeat(BLOCK);
+    for (number, id) in ids.chunks_exact_mut(LENGTH).enumerate() {
+        id[LENGTH - 2] = DIGITS[number / 16 & 15];
+        id[LENGTH - 1] = DIGITS[number & 15];
+    }
+    ids
 }
 
 /// How long an id of ours is, in bytes.
 const LENGTH: usize = 16;
 
-/// How many ids are made at a time.
-const AT_A_TIME: usize = 64;
+/// How many ids are made at once; at most 256, as two digits tell them apart.
+const BLOCK: usize = 64;
 
 #[cfg(test)]
 mod tests {
