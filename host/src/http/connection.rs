@@ -23,7 +23,7 @@ use tracing::debug;
 use super::{
     activity::{Activity, Due, Watched},
     dispatch::{Client, Dispatch},
-    service::Service,
+    service::{Service, Shared},
 };
 use crate::{config::Limits, log::access::Outcome};
 
@@ -118,7 +118,8 @@ impl Protocol {
     async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
         let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(&activity))));
-        let service = Service::new(Arc::clone(&self.dispatch), client);
+        let shared = self.shared(client);
+        let service = Service::new(&shared);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
         let ended = self
             .keep_time(
@@ -161,6 +162,11 @@ impl Protocol {
         ended.unwrap_or_else(|| Err("it was cut off".into()))
     }
 
+    fn shared(&self, client: Client) -> Shared {
+        let dispatch = Arc::clone(&self.dispatch);
+        Shared { dispatch, client }
+    }
+
     /// Tells the access log of a head that hyper refused with a status that it does not tell.
     fn refused_head(&self, peer: SocketAddr, error: &hyper::Error) {
         let (status, outcome) = match error {
@@ -180,7 +186,8 @@ impl Protocol {
     async fn serve_http2(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let activity = Arc::clone(&client.activity);
         let socket = TokioIo::new(Watched::new(stream, None));
-        let service = Service::new(Arc::clone(&self.dispatch), client);
+        // Each request is a task of its own.
+        let service = Service::new(Arc::new(self.shared(client)));
         let connection = pin!(self.http2.serve_connection(socket, service));
         match self
             .keep_time(connection, &activity, http2::Connection::graceful_shutdown)

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
+    ops::Deref,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,33 +18,38 @@ use super::{
     dispatch::{Begun, Client, Dispatch, Wait},
 };
 
-/// Answers the requests of one connection. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Service(Arc<Inner>);
+/// Answers the requests of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Service<C>(C);
 
+/// What the requests of a connection share.
 #[derive(Debug)]
-struct Inner {
-    dispatch: Arc<Dispatch>,
-    client: Client,
+pub struct Shared {
+    /// Answers them.
+    pub dispatch: Arc<Dispatch>,
+    /// Who sends them.
+    pub client: Client,
 }
 
-impl Service {
-    /// Answers the requests of `client` by `dispatch`.
-    #[must_use]
-    pub fn new(dispatch: Arc<Dispatch>, client: Client) -> Self {
-        Self(Arc::new(Inner { dispatch, client }))
+impl<C: Deref<Target = Shared> + Clone> Service<C> {
+    /// `shared` is lent to each request, or counted, as the protocol asks for.
+    pub fn new(shared: C) -> Self {
+        Self(shared)
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Service {
+impl<C> hyper::service::Service<Request<Incoming>> for Service<C>
+where
+    C: Deref<Target = Shared> + Clone + Unpin,
+{
     type Response = Response<ResponseBody>;
     /// What goes wrong is answered.
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Answer<C>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> Answer<C> {
         Answer {
-            service: self.clone(),
+            shared: self.0.clone(),
             request: Some(request),
             wait: None,
         }
@@ -51,46 +57,40 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 }
 
 /// The future of a response. It is small, as hyper moves it, and allocates only when it has to wait.
-pub struct Answer {
-    service: Service,
+pub struct Answer<C> {
+    shared: C,
     /// Some until it is first polled.
     request: Option<Request<Incoming>>,
     /// Some when there is something to wait for.
     wait: Option<Wait>,
 }
 
-impl Future for Answer {
+impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     /// # Panics
     ///
     /// When it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self {
-            service: Service(connection),
-            request,
-            wait,
-        } = &mut *self;
-        if let Some(wait) = wait {
+        let this = &mut *self;
+        if let Some(wait) = &mut this.wait {
             return wait.as_mut().poll(context).map(Ok);
         }
-        let Some(request) = request.take() else {
+        let Some(request) = this.request.take() else {
             panic!("an answer was polled after it was ready");
         };
-        match connection
-            .dispatch
-            .begin(request, &connection.client, context)
-        {
+        let Shared { dispatch, client } = &*this.shared;
+        match dispatch.begin(request, client, context) {
             Begun::Answered(response) => Poll::Ready(Ok(response)),
-            Begun::Waiting(begun) => {
-                *wait = Some(begun);
+            Begun::Waiting(wait) => {
+                this.wait = Some(wait);
                 Poll::Pending
             }
         }
     }
 }
 
-impl fmt::Debug for Answer {
+impl<C> fmt::Debug for Answer<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Answer")
     }

@@ -9,12 +9,17 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::HeaderValue;
 
 /// An id of a request: 1 to 128 letters, digits and `-_.:/+=@~`.
 #[derive(Clone, Debug)]
-pub struct RequestId(HeaderValue);
+pub enum RequestId {
+    /// What the client says.
+    Given(HeaderValue),
+    /// A number of ours, in hexadecimal digits.
+    Made([u8; 16]),
+}
 
 impl RequestId {
     /// What the client says, when that is sane, or a number of ours.
@@ -22,27 +27,48 @@ impl RequestId {
     pub fn new(given: Option<&[u8]>) -> Self {
         let given = given.filter(|id| is_sane(id));
         let given = given.and_then(|id| HeaderValue::from_bytes(id).ok());
-        Self(given.unwrap_or_else(made))
+        given.map_or_else(|| Self::Made(made()), Self::Given)
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// The id as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        match self {
+            Self::Given(id) => id.as_bytes(),
+            Self::Made(id) => id,
+        }
     }
 
-    /// The id as the value of a header.
+    /// The id as the value of a header. Those of a thread share their memory, dozens at a time.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
-        self.0.clone()
+        let id = match self {
+            Self::Given(id) => return id.clone(),
+            Self::Made(id) => id,
+        };
+        let bytes = BLOCK.with_borrow_mut(|block| {
+            if block.capacity() < id.len() {
+                *block = BytesMut::with_capacity(BLOCK_SIZE);
+            }
+            block.extend_from_slice(id);
+            block.split().freeze()
+        });
+        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
+
+thread_local! {
+    static BLOCK: RefCell<BytesMut> = RefCell::default();
+}
+
+/// How much memory is made for ids at a time.
+const BLOCK_SIZE: usize = 1024;
 
 /// It goes into lines and file names of others.
 fn is_sane(id: &[u8]) -> bool {
@@ -50,51 +76,35 @@ fn is_sane(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// 16 hexadecimal digits, which do not come again in this process, and hardly in another.
-fn made() -> HeaderValue {
-    let made = MADE.with_borrow_mut(|made| {
-        if made.is_empty() {
-            let mut ids = Bytes::from(block());
-            let ids = (0..BLOCK).map(|_| ids.split_to(LENGTH));
-            made.extend(ids.flat_map(HeaderValue::from_maybe_shared));
-        }
-        made.pop()
-    });
-    made.unwrap_or_else(|| HeaderValue::from_static("-"))
-}
-
-thread_local! {
-    /// What this thread has made at once, in one piece of memory.
-    static MADE: RefCell<Vec<HeaderValue>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Some ids, which differ in their last two digits.
-fn block() -> Vec<u8> {
+/// A number that does not come again in this process, and hardly in another.
+fn made() -> [u8; 16] {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request ids"));
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // Each step gives each number of 56 bits another one.
-    const MASK: u64 = (1 << 56) - 1;
+    // The step and the rounds of SplitMix64, which give each number one of its own.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & MASK;
-    bits ^= bits >> 28;
-    bits = bits.wrapping_mul(0x94d0_49bb_1331_11eb) & MASK;
-    bits ^= bits >> 28;
-    let digits: [u8; LENGTH] =
-        std::array::from_fn(|at| DIGITS[((bits << 8) >> (60 - 4 * at)) as usize & 15]);
-    let mut ids = digits.repeat(BLOCK);
-    for (number, id) in ids.chunks_exact_mut(LENGTH).enumerate() {
-        id[LENGTH - 2] = DIGITS[number / 16 & 15];
-        id[LENGTH - 1] = DIGITS[number & 15];
-    }
-    ids
+    let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    hex(bits)
 }
 
-/// How long an id of ours is, in bytes.
-const LENGTH: usize = 16;
-
-/// How many ids are made at once; at most 256, as two digits tell them apart.
-const BLOCK: usize = 64;
+/// The digits of `bits`, all at once: each half byte goes to a byte of its own, and there to the
+/// letters when it is above nine.
+fn hex(bits: u64) -> [u8; 16] {
+    let mut digits = u128::from(bits);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f),
+    ] {
+        digits = (digits | (digits << shift)) & mask;
+    }
+    const EACH: u128 = u128::MAX / 0xff;
+    let letters = ((digits + 6 * EACH) >> 4) & EACH;
+    (digits + u128::from(b'0') * EACH + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
+}
 
 #[cfg(test)]
 mod tests {
@@ -123,11 +133,17 @@ mod tests {
     }
 
     #[test]
+    fn digits_are_as_everywhere() {
+        for bits in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX, 0xa9b0_0f9a_c3d2_e1f7] {
+            assert_eq!(hex(bits), *format!("{bits:016x}").as_bytes());
+        }
+    }
+
+    #[test]
     fn ids_do_not_repeat() {
-        let headers: Vec<_> = (0..10_000)
-            .map(|_| RequestId::new(None).to_header())
-            .collect();
-        let ids: HashSet<_> = headers.iter().collect();
+        let header = |_| RequestId::new(None).to_header();
+        let headers: Vec<_> = (0..10_000).map(header).collect();
+        let ids: HashSet<_> = headers.iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(ids.len(), 10_000);
     }
 }

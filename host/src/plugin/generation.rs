@@ -29,7 +29,7 @@ pub struct Generation {
     /// The private copy that it was loaded from.
     pub copy: PathBuf,
     /// The app itself, which also counts its requests.
-    pub app: Arc<App>,
+    pub app: &'static App,
     /// What went wrong in it.
     pub faults: Arc<Faults>,
     /// When it was started.
@@ -53,7 +53,7 @@ impl Generation {
     pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
         self.app.close();
         let retired = self.drain(patience).await;
-        let app = Arc::clone(&self.app);
+        let app = self.app;
         // It ends the author's code under a guard, so there is no panic to hear of.
         let stopped = task::spawn_blocking(move || app.stop(STOP))
             .await

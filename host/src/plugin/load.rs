@@ -202,7 +202,7 @@ async fn take_state(
     took.drain = began.elapsed();
 
     progress.at(Step::HandOver);
-    let app = Arc::clone(&serving.app);
+    let app = serving.app;
     let left = timeout.saturating_sub(took.drain);
     let state = on_thread(order, progress, left, move || app.hand_over(left)).await?;
     took.hand_over = began.elapsed() - took.drain;
@@ -215,7 +215,7 @@ fn init(
     timeout: Duration,
     state: Option<&[u8]>,
     faults: Arc<Faults>,
-) -> Result<Arc<App>, LoadError> {
+) -> Result<&'static App, LoadError> {
     let origin = Origin {
         plugin: order.name,
         generation: order.generation,
@@ -267,7 +267,7 @@ trait Late {
     fn discard(self);
 }
 
-impl Late for Result<Arc<App>, LoadError> {
+impl Late for Result<&'static App, LoadError> {
     fn discard(self) {
         if let Ok(app) = self {
             app.stop(Duration::ZERO);

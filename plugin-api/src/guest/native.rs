@@ -170,7 +170,8 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn path(&self) -> &'a str {
         let path = self.path_and_query();
-        path.split_once('?').map_or(path, |(path, _)| path)
+        let end = path.bytes().position(|byte| byte == b'?');
+        &path[..end.unwrap_or(path.len())]
     }
 
     /// What is behind the `?`, if there is one.

@@ -2,10 +2,7 @@
 
 use std::{
     ffi::c_void,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -16,8 +13,9 @@ use crate::abi::{self, OwnedBytes};
 
 /// An app of a plugin.
 ///
-/// It counts the requests that are in it. Dropping an app that was not stopped leaks it: its
-/// threads may still run.
+/// It counts the requests that are in it. Like its library it stays for the rest of the process, so
+/// that a request needs no count of its own to keep it; what the author made ends when it is
+/// stopped.
 #[derive(Debug)]
 pub struct App {
     pub(super) plugin: &'static abi::Plugin,
@@ -72,11 +70,11 @@ impl App {
     /// The request counts until the result is dropped, which is when its response's body has been
     /// sent.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+    pub fn enter(&'static self) -> Option<InFlight> {
         // Count first, then look: `close` closes first, then counts. One of the two sees the other.
         self.entered.fetch_add(1, Ordering::SeqCst);
         if self.gate.load(Ordering::SeqCst) == OPEN {
-            return Some(InFlight(Arc::clone(self)));
+            return Some(InFlight(self));
         }
         drop(Leave(self));
         None
@@ -105,8 +103,8 @@ impl App {
 
     /// Lets no requests in until the result is dropped. None when it is paused already, or closed.
     #[must_use]
-    pub fn pause(self: &Arc<Self>) -> Option<Paused> {
-        self.shift(OPEN, PAUSED).then(|| Paused(Arc::clone(self)))
+    pub fn pause(&'static self) -> Option<Paused> {
+        self.shift(OPEN, PAUSED).then(|| Paused(self))
     }
 
     /// Waits while the app is paused.
@@ -212,20 +210,20 @@ impl App {
 
 /// A request that is in an app.
 #[derive(Debug)]
-pub struct InFlight(Arc<App>);
+pub struct InFlight(&'static App);
 
 impl InFlight {
     /// The app.
     #[must_use]
-    pub fn app(&self) -> &App {
-        &self.0
+    pub fn app(&self) -> &'static App {
+        self.0
     }
 
     /// The same request, counted once more: for what outlives its response.
     pub(super) fn again(&self) -> Self {
         self.0.again.fetch_add(1, Ordering::SeqCst);
         self.0.entered.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(&self.0))
+        Self(self.0)
     }
 }
 
@@ -249,7 +247,7 @@ impl Drop for Leave<'_> {
 /// An app that lets no request in for a while. Dropping this opens it again, unless it was closed
 /// meanwhile.
 #[derive(Debug)]
-pub struct Paused(Arc<App>);
+pub struct Paused(&'static App);
 
 impl Drop for Paused {
     fn drop(&mut self) {

@@ -1,6 +1,6 @@
 //! A library that passed the gate, and the start of its app.
 
-use std::{fmt, mem::offset_of, sync::Arc, time::Duration};
+use std::{fmt, mem::offset_of, time::Duration};
 
 use abi_stable::library::{LibHeader, LibraryError};
 
@@ -62,7 +62,7 @@ impl Plugin {
     ///
     /// When the author's function fails, panics, or takes longer than `init.timeout` at something
     /// that can be stopped.
-    pub fn init<L: Logger>(self, logger: L, init: &Init<'_>) -> Result<Arc<App>, InitError> {
+    pub fn init<L: Logger>(self, logger: L, init: &Init<'_>) -> Result<&'static App, InitError> {
         let request = abi::Init {
             size: size_of::<abi::Init>(),
             host: Box::leak(Box::new(log::table(logger))),
@@ -86,7 +86,7 @@ impl Plugin {
         if failed == 0 && !answer.app.is_null() {
             // SAFETY: the plugin says that this is its app.
             let app = unsafe { App::new(self.0, answer.app, answer.hands_over != 0) };
-            return Ok(Arc::new(app));
+            return Ok(Box::leak(Box::new(app)));
         }
         Err(InitError(
             String::from_utf8_lossy(answer.message.as_ref()).into_owned(),

@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A loaded plugin, and what it takes to call it.
 struct Plugin {
-    app: Arc<App>,
+    app: &'static App,
     runtime: Runtime,
 }
 
