@@ -1,7 +1,7 @@
 //! HTTP: from a listening socket to an app, and back.
 //!
 //! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
-//! ([`activity`]), [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none, [`body`] is what is
+//! ([`activity`]) on its [`socket`], [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none, [`body`] is what is
 //! sent, [`upgrade`] a connection that an app takes over, and [`trail`] what the log gets to know.
 
 pub mod activity;
@@ -10,5 +10,6 @@ pub mod connection;
 pub mod dispatch;
 pub mod listener;
 pub mod service;
+pub mod socket;
 pub mod trail;
 pub mod upgrade;

@@ -7,23 +7,17 @@
 //! for.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Wake, Waker},
     time::Duration,
 };
 
 use rustix::time::{ClockId, clock_gettime};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 /// What one connection is doing. Shared by its socket, its requests and its timer.
 #[derive(Debug)]
@@ -109,7 +103,7 @@ impl Activity {
     }
 
     /// Bytes came. Most often they are a whole head, and it is never asked since when.
-    fn received(&self) {
+    pub fn received(&self) {
         if self.requests.load(Ordering::Relaxed) == 0
             && self.reading.load(Ordering::Relaxed) == NOTHING
         {
@@ -210,70 +204,5 @@ impl Drop for TakenOver {
     fn drop(&mut self) {
         self.answering = None;
         self.activity.given_back.notify_waiters();
-    }
-}
-
-/// A socket that tells of the bytes that come.
-#[derive(Debug)]
-pub struct Watched<T> {
-    socket: T,
-    /// None where bytes are no sign of a request's head, as in HTTP/2.
-    activity: Option<Arc<Activity>>,
-}
-
-impl<T> Watched<T> {
-    /// Tells `activity` of what comes through `socket`.
-    pub fn new(socket: T, activity: Option<Arc<Activity>>) -> Self {
-        Self { socket, activity }
-    }
-
-    /// The socket.
-    pub fn into_inner(self) -> T {
-        self.socket
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.as_deref().map(Activity::received);
-        }
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }

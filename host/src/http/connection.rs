@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    activity::{Activity, Due, Watched},
+    activity::{Activity, Due},
     dispatch::{Client, Dispatch},
     service::{Service, Shared},
+    socket::Socket,
 };
 use crate::{config::Limits, log::access::Outcome};
 
@@ -117,7 +118,7 @@ impl Protocol {
 
     async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
-        let socket = TokioIo::new(Watched::new(stream, Some(Arc::clone(&activity))));
+        let socket = TokioIo::new(Socket::new(stream, Some(Arc::clone(&activity))));
         let shared = self.shared(client);
         let service = Service::new(&shared);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
@@ -185,7 +186,7 @@ impl Protocol {
 
     async fn serve_http2(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let activity = Arc::clone(&client.activity);
-        let socket = TokioIo::new(Watched::new(stream, None));
+        let socket = TokioIo::new(Socket::new(stream, None));
         // Each request is a task of its own.
         let service = Service::new(Arc::new(self.shared(client)));
         let connection = pin!(self.http2.serve_connection(socket, service));
