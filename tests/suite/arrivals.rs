@@ -87,6 +87,7 @@ async fn a_file_that_comes_slowly_is_loaded_once_when_it_is_whole() {
     }
     host.serves("/versioned", "v2").await;
     host.log().eventually(&["DEBUG", "Not whole yet"]).await;
+    host.log().eventually(&["Loaded", "generation=2"]).await;
     assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
     assert_eq!(host.log().with(&["Loaded"]).len(), 2);
 }

@@ -75,20 +75,17 @@ impl Dispatch {
             trail: self.trails.begin(&request, client.peer),
             answering,
         };
-        match self.enter(&mut request, &mut exchange, client, context) {
-            Entered::Answered(response) => Begun::Answered(exchange.respond(response)),
-            Entered::Pending(call, generation) => {
-                let mut wait: Wait = Box::pin(exchange.wait(call, generation));
-                match wait.as_mut().poll(context) {
-                    Poll::Ready(response) => Begun::Answered(response),
-                    Poll::Pending => Begun::Waiting(wait),
-                }
-            }
+        let mut wait: Wait = match self.enter(&mut request, &mut exchange, client, context) {
+            Entered::Answered(response) => return Begun::Answered(exchange.respond(response)),
+            Entered::Pending(call, generation) => Box::pin(exchange.wait(call, generation)),
             Entered::Paused(generation) => {
                 let dispatch = Arc::clone(self);
-                let again = dispatch.again(request, exchange, generation, client.clone());
-                Begun::Waiting(Box::pin(again))
+                Box::pin(dispatch.again(request, exchange, generation, client.clone()))
             }
+        };
+        match wait.as_mut().poll(context) {
+            Poll::Ready(response) => Begun::Answered(response),
+            Poll::Pending => Begun::Waiting(wait),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     memo::{self, Memo},
@@ -61,18 +61,6 @@ impl HeaderFields {
         self.0.reserve(map.len());
         for (name, value) in map {
             self.push(name, value);
-        }
-    }
-
-    /// Borrows the fields of `map` too, but for what says that a body of `len` bytes is that long: the
-    /// server says so by itself.
-    pub(crate) fn add_without_length(&mut self, map: &HeaderMap, len: usize) {
-        self.0.reserve(map.len());
-        for (name, value) in map {
-            let says = || value.to_str().is_ok_and(|value| value.parse() == Ok(len));
-            if name != CONTENT_LENGTH || !says() {
-                self.push(name, value);
-            }
         }
     }
 

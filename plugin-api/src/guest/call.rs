@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Buf;
 use http::{Response, StatusCode};
 
 #[cfg(feature = "local")]
@@ -251,10 +250,7 @@ where
         let (head, body) = response.into_parts();
         let mut body = export_polled(body, runtime, context);
         let mut fields = HeaderFields::default();
-        match body.kind {
-            abi::Body::FULL => fields.add_without_length(&head.headers, body.data.remaining()),
-            _ => fields.add(&head.headers),
-        }
+        fields.add(&head.headers);
         give(call, head.status, &fields, &mut body);
         poll::READY
     }
