@@ -24,6 +24,7 @@ mod log_live;
 mod logging;
 mod moody;
 mod mounts;
+mod native;
 mod notes;
 mod own_logging;
 mod panics;

@@ -192,10 +192,8 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // What an app does at the end of its body is its request's.
-        if let Some((_, trail)) = &mut self.sending
-            && !matches!(self.content, Content::Own(_))
-        {
+        // What an app does at the end of its stream is its request's.
+        if let (Content::Stream(_), Some((_, trail))) = (&self.content, &mut self.sending) {
             let content = &mut self.content;
             trail.scope(|| *content = Content::Own(Full::default()));
         }

@@ -58,6 +58,7 @@ impl Dispatch {
     }
 
     /// Answers a request, or begins to. An app that does not have to wait is done when this returns.
+    #[inline(always)]
     pub fn begin(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -90,7 +91,7 @@ impl Dispatch {
     }
 
     /// Finds the app for a request, and calls it.
-    #[inline]
+    #[inline(always)]
     fn enter(
         &self,
         request: &mut Prepared<RequestBody>,
@@ -211,6 +212,7 @@ impl Exchange {
     }
 
     /// The response that the app gave, or why there is none.
+    #[inline(always)]
     fn answered(
         &mut self,
         called: Result<Response<AppBody>, CallError>,
@@ -257,7 +259,7 @@ impl Exchange {
         refusal.response()
     }
 
-    #[inline]
+    #[inline(always)]
     fn respond(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         let Self {
             mut trail,

@@ -27,6 +27,10 @@ pub fn take<B>(
     cut: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
+    // Most requests have none.
+    if request.head().extensions.is_empty() {
+        return None;
+    }
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
     let protocol = request.extensions_mut().remove::<Protocol>();
     let stream = Stream {

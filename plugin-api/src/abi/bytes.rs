@@ -69,7 +69,7 @@ impl Slice {
     ///
     /// The bytes outlive `'a`, and are UTF-8.
     #[must_use]
-    pub const unsafe fn known_text<'a>(self) -> &'a str {
+    pub unsafe fn known_text<'a>(self) -> &'a str {
         // SAFETY: the caller says that they are there.
         let bytes = unsafe { self.bytes() };
         // SAFETY: the caller says that they are UTF-8.

@@ -35,7 +35,7 @@ where
 /// The same, asking for the first frame at once: a body that is all there crosses as bytes, and is
 /// not asked again.
 ///
-/// `waker` is that of the task that will send the body, or one that leads to it.
+/// `context` is that of the task that will send the body, or one that leads to it.
 pub(crate) fn export_polled<B, G>(body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -44,8 +44,29 @@ where
     if body.is_end_stream() {
         return abi::Body::empty();
     }
-    let mut body = Box::pin(body);
-    match body.as_mut().poll_frame(context) {
+    #[cfg(feature = "axum")]
+    let body = {
+        // It is a box already, and needs none around it to stay where it is.
+        let mut body = Some(body);
+        let any: &mut dyn std::any::Any = &mut body;
+        let axum = any.downcast_mut::<Option<axum::body::Body>>();
+        if let Some(body) = axum.and_then(Option::take) {
+            return export_pinned(body, guard, context);
+        }
+        let Some(body) = body else {
+            unreachable!("it was taken only if it is axum's")
+        };
+        body
+    };
+    export_pinned(Box::pin(body), guard, context)
+}
+
+fn export_pinned<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+    G: Guard + Clone,
+{
+    match Pin::new(&mut body).poll_frame(context) {
         Poll::Ready(None) => abi::Body::empty(),
         Poll::Ready(Some(Ok(frame))) if frame.is_data() && body.is_end_stream() => frame
             .into_data()
@@ -65,7 +86,7 @@ fn owned(mut data: impl Buf) -> OwnedBytes {
 
 struct Exported<B: Body, G> {
     /// None once it ended, broke or panicked.
-    body: Option<Pin<Box<B>>>,
+    body: Option<B>,
     /// A frame that was asked for before the other side did.
     first: Option<Result<Frame<B::Data>, B::Error>>,
     trailers: Trailers,
@@ -74,7 +95,7 @@ struct Exported<B: Body, G> {
 
 impl<B, G> Exported<B, G>
 where
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     G: Guard,
 {
     const VTABLE: &'static abi::BodyVtable = &abi::BodyVtable {
@@ -83,7 +104,7 @@ where
         drop: Self::drop,
     };
 
-    fn new(body: Pin<Box<B>>, guard: G) -> Self {
+    fn new(body: B, guard: G) -> Self {
         Self {
             body: Some(body),
             first: None,
@@ -156,7 +177,7 @@ where
         let polled = guard.run(|| {
             let frame = match first.take() {
                 Some(first) => Some(first),
-                None => ready!(open.as_mut().poll_frame(context)),
+                None => ready!(Pin::new(&mut *open).poll_frame(context)),
             };
             Poll::Ready((Next::from(frame), open.is_end_stream()))
         });
@@ -233,6 +254,9 @@ pub(crate) enum Imported {
     Stream(Box<Foreign>),
 }
 
+/// What [`Body::poll_frame`] gives.
+type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
+
 /// A stream of the other side.
 #[derive(Debug)]
 pub(crate) struct Foreign {
@@ -267,10 +291,7 @@ impl Imported {
     }
 
     /// The next frame, as [`Body::poll_frame`].
-    pub(crate) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Item> {
         match self {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => {
@@ -300,10 +321,7 @@ impl Foreign {
     }
 
     /// The next frame, and whether nothing follows it.
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<(Option<Result<Frame<OwnedBytes>, BodyError>>, bool)> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<(Item, bool)> {
         let mut frame = abi::Frame::end();
         // SAFETY: a stream has its table, which is static in a library that is never unloaded.
         let vtable = unsafe { &*self.body.vtable };

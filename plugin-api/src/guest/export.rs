@@ -3,8 +3,9 @@
 /// Makes a crate a plugin: exports the app that a function makes.
 ///
 /// The function is a `fn` or an `async fn`, takes a [`Context`](crate::Context) or nothing, and
-/// gives a tower service (an axum `Router` is one) or a `Result` of one. It runs in the plugin's
-/// own tokio runtime, once a load. The crate is a `cdylib`; name and version are those of its
+/// gives a tower service (an axum `Router` is one), a [native](crate::native) app, or a `Result` of
+/// one. It runs in the plugin's own tokio runtime, once a load. Or it is a native handler, which
+/// runs for each request. The crate is a `cdylib`; name and version are those of its
 /// `Cargo.toml`.
 ///
 /// - `name = "shop"`: another name, of ASCII letters, digits, `-` and `_`.

@@ -5,10 +5,12 @@ use std::{error::Error, future::Future};
 use super::{
     Context,
     app::{App, Building, IntoApp},
+    native::{self, Answer, Native},
 };
 use crate::BoxError;
 
-/// A function that makes an app: taking a [`Context`] or nothing, giving an [`Outcome`].
+/// A function that makes an app: taking a [`Context`] or nothing, giving an [`Outcome`]. Or one that is
+/// an app: a native handler.
 ///
 /// `Shape` tells the kinds of function apart; it is always inferred.
 pub trait Factory<Shape> {
@@ -33,6 +35,16 @@ where
 {
     async fn build(self, context: Context) -> Result<Box<dyn App>, BoxError> {
         self(context).outcome().await
+    }
+}
+
+impl<F, A> Factory<(Native, A)> for F
+where
+    F: Fn(native::Request<'_>) -> A + Send + Sync + 'static,
+    A: Answer,
+{
+    async fn build(self, _: Context) -> Result<Box<dyn App>, BoxError> {
+        Ok(native::app(self).into_app())
     }
 }
 
@@ -132,5 +144,8 @@ mod tests {
         takes(async || Ok::<_, Box<dyn Error>>(Router::new()));
         takes(async || Ok::<_, io::Error>(Router::new()));
         takes(|| Ok::<_, String>(Router::new()));
+        takes(|_: native::Request<'_>| native::Response::text("hello"));
+        takes(|_: native::Request<'_>| async { native::Response::text("hello") });
+        takes(|| native::app(|_| native::Response::text("hello")));
     }
 }

@@ -5,33 +5,48 @@
 //! what it wants.
 //!
 //! ```
-//! use plugin_api::native::{self, Request, Response};
+//! use http::StatusCode;
+//! use plugin_api::native::{Request, Response};
 //!
-//! fn app() -> native::App<impl Fn(Request<'_>) -> Response> {
-//!     native::app(|request| match request.path() {
+//! plugin_api::export_app!(greet, name = "greeter");
+//!
+//! fn greet(request: Request<'_>) -> Response {
+//!     match request.path() {
 //!         "/" => Response::text("hello world"),
-//!         _ => Response::new(http::StatusCode::NOT_FOUND),
-//!     })
+//!         _ => Response::new(StatusCode::NOT_FOUND),
+//!     }
 //! }
-//!
-//! plugin_api::export_app!(app);
 //! # fn main() {}
 //! ```
 //!
-//! What has to wait is a future, for which the handler takes along what it needs of the request:
+//! What has to wait is a future, which takes along what it needs of the request:
 //!
 //! ```
 //! use std::future::Future;
 //!
 //! use http_body_util::BodyExt;
-//! use plugin_api::{BodyError, native::{self, Request, Response}};
+//! use plugin_api::{BodyError, native::{Request, Response}};
+//!
+//! plugin_api::export_app!(echo, name = "echo");
 //!
 //! fn echo(mut request: Request<'_>) -> impl Future<Output = Result<Response, BodyError>> + use<> {
 //!     let body = request.take_body();
 //!     async { Ok(Response::text(body.collect().await?.to_bytes())) }
 //! }
+//! # fn main() {}
+//! ```
 //!
-//! plugin_api::export_app!(|| native::app(echo), name = "echo");
+//! A handler with state is made by the function that is exported, with [`app`]:
+//!
+//! ```
+//! use plugin_api::{BoxError, Context, native::{self, Request, Response}};
+//!
+//! plugin_api::export_app!(app, name = "greeter");
+//!
+//! fn app(context: Context) -> Result<native::App<impl Fn(Request<'_>) -> Response>, BoxError> {
+//!     let greeting: String = context.config()?;
+//!     Ok(native::app(move |_| Response::text(greeting.clone())))
+//! }
 //! # fn main() {}
 //! ```
 
@@ -58,9 +73,8 @@ use crate::{
 /// An app that is a native handler.
 pub struct App<H>(H);
 
-/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`].
-///
-/// The handler runs on a thread of the server, and in the app's runtime.
+/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`]. It runs on a
+/// thread of the server, in the app's runtime.
 pub fn app<H, A>(handler: H) -> App<H>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,

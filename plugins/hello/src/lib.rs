@@ -9,19 +9,19 @@
 use http::{HeaderValue, StatusCode};
 use plugin_api::{
     critical,
-    native::{self, Request, Response},
+    native::{Request, Response},
 };
 use tracing::{debug, error, info, warn};
 
-plugin_api::export_app!(app, mount = "/");
+plugin_api::export_app!(answer, mount = "/");
 
-fn app() -> native::App<impl Fn(Request<'_>) -> Response> {
-    native::app(|request| match (request.method(), request.path()) {
+fn answer(request: Request<'_>) -> Response {
+    match (request.method(), request.path()) {
         ("GET" | "HEAD", "/") => hello(),
         ("GET" | "HEAD", "/quiet") => Response::text("hello world"),
         (_, "/" | "/quiet") => Response::new(StatusCode::METHOD_NOT_ALLOWED),
         _ => Response::new(StatusCode::NOT_FOUND),
-    })
+    }
 }
 
 fn hello() -> Response {
