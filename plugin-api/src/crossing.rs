@@ -6,6 +6,7 @@ mod headers;
 mod memo;
 mod names;
 mod request;
+mod shape;
 mod waker;
 
 #[cfg(any(feature = "host", feature = "local"))]
@@ -13,6 +14,7 @@ pub(crate) use self::{body::export, request::Lent};
 pub(crate) use self::{
     body::{Imported, export_polled},
     headers::{HeaderFields, Texts, add_fields},
+    memo::forget,
     names::id as name_id,
     request::version,
     waker::{PollWaker, with_waker},

@@ -73,7 +73,7 @@ impl Slice {
         // SAFETY: the caller says that they are there.
         let bytes = unsafe { self.bytes() };
         // SAFETY: the caller says that they are UTF-8.
-        unsafe { str::from_utf8_unchecked(bytes) }
+        unsafe { std::str::from_utf8_unchecked(bytes) }
     }
 
     /// The bytes as text; `None` for "none" and for what is not UTF-8.

@@ -1,17 +1,11 @@
 //! Header fields, both ways.
 
-use std::{
-    cell::{Cell, RefCell},
-    mem,
-};
+use std::{cell::Cell, mem};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{
-    memo::{self, Memo},
-    names,
-};
+use super::{memo, names, shape};
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
@@ -116,7 +110,7 @@ pub(crate) unsafe fn add_fields(
     // SAFETY: the caller says so.
     for field in unsafe { headers.fields() } {
         // SAFETY: the caller says so.
-        let value = parse(unsafe { field.value.bytes() });
+        let value = unsafe { parse(field) };
         // SAFETY: the caller says so.
         unsafe { add_field(map, field, value) }?;
     }
@@ -143,25 +137,28 @@ unsafe fn add_field(
     Ok(())
 }
 
-/// The value of these bytes, when HTTP allows it. An app says most of its values again and again.
-fn parse(bytes: &[u8]) -> Option<HeaderValue> {
+/// The value of a field, when HTTP allows it. An app says most of its values again and again.
+///
+/// # Safety
+///
+/// What `field` borrows is valid until this returns.
+unsafe fn parse(field: &Header) -> Option<HeaderValue> {
+    // SAFETY: the caller says so.
+    let bytes = unsafe { field.value.bytes() };
+    if bytes.len() > memo::LONGEST || field.flags & Header::SENSITIVE != 0 {
+        return HeaderValue::from_bytes(bytes).ok();
+    }
     let hash = memo::hash(bytes);
-    MET.with_borrow_mut(|met| {
-        if let Some(value) = met.get(hash)
-            && value.as_bytes() == bytes
-        {
-            return Some(value.clone());
-        }
-        let value = HeaderValue::from_bytes(bytes).ok()?;
-        if bytes.len() <= memo::LONGEST {
-            met.meet(hash, || value.clone());
-        }
-        Some(value)
-    })
-}
-
-thread_local! {
-    static MET: RefCell<Memo<HeaderValue, 64>> = const { RefCell::new(Memo::new()) };
+    let known = memo::lend(|met| {
+        let value = met.values.get(hash)?;
+        (value.as_bytes() == bytes).then(|| value.clone())
+    });
+    if let Some(Some(value)) = known {
+        return Some(value);
+    }
+    let value = HeaderValue::from_bytes(bytes).ok()?;
+    memo::lend(|met| met.values.meet(hash, || value.clone()));
+    Some(value)
 }
 
 /// The values of some fields and other texts of the other side, copied, one behind the other.
@@ -216,33 +213,23 @@ impl Texts {
     pub(crate) unsafe fn fields(&mut self, headers: Headers) -> Result<HeaderMap, InvalidHeader> {
         // SAFETY: the caller says so.
         let fields = unsafe { headers.fields() };
-        let hash = fields.iter().fold(fields.len() as u64, |hash, field| {
-            memo::mix(hash, u64::from(field.id) ^ ((field.name.len as u64) << 16))
-        });
-        SHAPES.with_borrow_mut(|shapes| {
-            if let Some(shape) = shapes.get(hash)
+        // SAFETY: the caller says so.
+        if let Some(mut map) = unsafe { shape::known(fields) } {
+            for (value, field) in map.values_mut().zip(fields) {
                 // SAFETY: the caller says so.
-                && unsafe { shape.is_of(fields) }
-            {
-                let mut map = shape.map.clone();
-                for (value, field) in map.values_mut().zip(fields) {
-                    // SAFETY: the caller says so.
-                    *value = unsafe { self.value(field) }?;
-                }
-                return Ok(map);
+                *value = unsafe { self.value(field) }?;
             }
-            let mut map = HeaderMap::with_capacity(fields.len());
-            for field in fields {
-                // SAFETY: the caller says so.
-                let value = unsafe { self.value(field) }?;
-                // SAFETY: the caller says so.
-                unsafe { add_field(&mut map, field, Some(value)) }?;
-            }
-            if map.keys_len() == fields.len() && fields.len() <= MOST_IN_SHAPE {
-                shapes.meet(hash, || Shape::new(&map, fields));
-            }
-            Ok(map)
-        })
+            return Ok(map);
+        }
+        let mut map = HeaderMap::with_capacity(fields.len());
+        for field in fields {
+            // SAFETY: the caller says so.
+            let value = unsafe { self.value(field) }?;
+            // SAFETY: the caller says so.
+            unsafe { add_field(&mut map, field, Some(value)) }?;
+        }
+        shape::meet(fields, &map);
+        Ok(map)
     }
 
     /// # Safety
@@ -263,48 +250,6 @@ impl Texts {
         Ok(value)
     }
 }
-
-/// A map to copy: names that differ from each other, in their order, without values.
-struct Shape {
-    map: HeaderMap,
-    ids: Box<[u16]>,
-}
-
-impl Shape {
-    fn new(map: &HeaderMap, fields: &[Header]) -> Self {
-        let mut map = map.clone();
-        map.values_mut()
-            .for_each(|value| *value = HeaderValue::from_static(""));
-        Self {
-            map,
-            ids: fields.iter().map(|field| field.id).collect(),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// What the fields borrow is valid until this returns.
-    unsafe fn is_of(&self, fields: &[Header]) -> bool {
-        self.ids.len() == fields.len()
-            && self
-                .ids
-                .iter()
-                .zip(self.map.keys())
-                .zip(fields)
-                .all(|((&id, name), field)| {
-                    // SAFETY: the caller says so.
-                    let is_name = || unsafe { field.name.bytes() } == name.as_str().as_bytes();
-                    id == field.id && (id != 0 || is_name())
-                })
-    }
-}
-
-thread_local! {
-    static SHAPES: RefCell<Memo<Shape, 16>> = const { RefCell::new(Memo::new()) };
-}
-
-/// How many names a map that is kept may have.
-const MOST_IN_SHAPE: usize = 32;
 
 /// A field that HTTP does not allow.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,69 @@
-//! What a thread met before, and what was made of it: clients and apps repeat themselves.
+//! What was met before, and what was made of it: clients and apps repeat themselves.
+//!
+//! Each thread has a memory of its own, as long as there are not too many; it is not kept with the
+//! thread, as the memory of an app has to end with the app.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Mutex, PoisonError, TryLockError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{HeaderName, HeaderValue};
+
+use super::shape::Shape;
+
+/// What one thread met.
+pub(super) struct Met {
+    pub(super) names: Memo<HeaderName, 64>,
+    pub(super) values: Memo<HeaderValue, 64>,
+    pub(super) shapes: Memo<Shape, 16>,
+}
+
+/// Lends what this thread met. None when another thread has it right now, or this one already.
+pub(super) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
+    let mut met = match MET[place()].try_lock() {
+        Ok(met) => met,
+        // What a panic left behind are whole values.
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    let met = met.get_or_insert_with(|| {
+        Box::new(Met {
+            names: Memo::new(),
+            values: Memo::new(),
+            shapes: Memo::new(),
+        })
+    });
+    Some(work(met))
+}
+
+/// Forgets all, when an app ends.
+pub(crate) fn forget() {
+    for met in &MET {
+        *met.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+static MET: [Mutex<Option<Box<Met>>>; THREADS] = [const { Mutex::new(None) }; THREADS];
+
+/// How many threads have a memory of their own; more have to share.
+const THREADS: usize = 32;
+
+/// Which memory is this thread's.
+fn place() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    PLACE.get().unwrap_or_else(|| {
+        let place = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
+        PLACE.set(Some(place));
+        place
+    })
+}
 
 /// A few dozen things by their hashes. What is met twice in a row at its place is kept, until
 /// something else is.

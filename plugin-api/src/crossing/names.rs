@@ -1,11 +1,11 @@
 //! Well-known header names, which cross as numbers beside their text: making a name of a text costs
 //! more than all else that a header needs.
 
-use std::{cell::RefCell, sync::LazyLock};
+use std::sync::LazyLock;
 
 use http::header::{self, HeaderName};
 
-use super::memo::{self, Memo};
+use super::memo;
 
 /// The names, by number from 1. Part of the ABI: names are appended, and never moved.
 static NAMES: [HeaderName; 81] = {
@@ -116,22 +116,18 @@ pub(crate) fn id(name: &HeaderName) -> u16 {
 /// The name with this text; none when it is not one.
 pub(super) fn parse(text: &[u8]) -> Option<HeaderName> {
     let hash = memo::hash(text);
-    MET.with_borrow_mut(|met| {
-        if let Some(name) = met.get(hash)
-            && name.as_str().as_bytes() == text
-        {
-            return Some(name.clone());
-        }
-        let name = HeaderName::from_bytes(text).ok()?;
-        if text.len() <= memo::LONGEST {
-            met.meet(hash, || name.clone());
-        }
-        Some(name)
-    })
-}
-
-thread_local! {
-    static MET: RefCell<Memo<HeaderName, 64>> = const { RefCell::new(Memo::new()) };
+    let known = memo::lend(|met| {
+        let name = met.names.get(hash)?;
+        (name.as_str().as_bytes() == text).then(|| name.clone())
+    });
+    if let Some(Some(name)) = known {
+        return Some(name);
+    }
+    let name = HeaderName::from_bytes(text).ok()?;
+    if text.len() <= memo::LONGEST {
+        memo::lend(|met| met.names.meet(hash, || name.clone()));
+    }
+    Some(name)
 }
 
 /// The numbers by the address of the text. A well-known name has its text in one place, and a name

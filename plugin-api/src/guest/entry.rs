@@ -24,7 +24,7 @@ use crate::{
         Stop, Stopped, poll,
         v1::{Root, RootRef},
     },
-    crossing::Guard,
+    crossing::{Guard, forget},
 };
 
 /// What [`export_app!`](crate::export_app) makes: the author's function, by a type.
@@ -286,6 +286,7 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
             let _ = catch(|| tokio.block_on(async { time::timeout(moment, ended).await }));
         }
     }
+    forget();
     if let Some(tokio) = tokio {
         out.tasks = tasks(&tokio) as u64;
         let _ = catch(|| tokio.shutdown_timeout(left()));
