@@ -9,6 +9,7 @@ pub mod body;
 pub mod connection;
 pub mod dispatch;
 pub mod listener;
+mod refusal;
 pub mod service;
 pub mod socket;
 pub mod trail;

@@ -1,8 +1,9 @@
 //! What both banks do in the same way: hand a body, a waker or header fields to the other side, and
 //! use the other's.
 
-mod body;
+mod exported;
 mod headers;
+mod imported;
 mod memo;
 mod names;
 mod request;
@@ -10,10 +11,11 @@ mod shape;
 mod waker;
 
 #[cfg(any(feature = "host", feature = "local"))]
-pub(crate) use self::{body::export, request::Lent};
+pub(crate) use self::{exported::export, request::Lent};
 pub(crate) use self::{
-    body::{Imported, export_polled},
+    exported::export_polled,
     headers::{HeaderFields, Texts, add_fields},
+    imported::Imported,
     memo::forget,
     names::id as name_id,
     request::version,

@@ -11,12 +11,15 @@ mod call;
 mod keys;
 mod log;
 mod plugin;
+mod prepared;
+mod slot;
 mod stream;
 
 pub use self::{
     app::{App, HandoverError, InFlight, Paused, Stopped},
-    call::{Body, Call, CallError, Called, Prepared, Target, Upgrade},
+    call::{Body, Call, CallError, Called},
     keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
+    prepared::{Prepared, Target, Upgrade},
 };

@@ -8,11 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
-    request::Parts,
-};
+use http::{Method, Request, Response, Version, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use plugin_api::host::{Body as AppBody, Call, CallError, Called, Prepared, Target};
@@ -22,6 +18,7 @@ use tracing::error;
 use super::{
     activity::{Activity, Answering},
     body::{Exceeded, RequestBody, ResponseBody},
+    refusal::Refusal,
     trail::{Trail, Trails},
     upgrade,
 };
@@ -58,7 +55,6 @@ impl Dispatch {
     }
 
     /// Answers a request, or begins to. An app that does not have to wait is done when this returns.
-    #[inline(always)]
     pub fn begin(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -91,7 +87,6 @@ impl Dispatch {
     }
 
     /// Finds the app for a request, and calls it.
-    #[inline(always)]
     fn enter(
         &self,
         request: &mut Prepared<RequestBody>,
@@ -212,7 +207,6 @@ impl Exchange {
     }
 
     /// The response that the app gave, or why there is none.
-    #[inline(always)]
     fn answered(
         &mut self,
         called: Result<Response<AppBody>, CallError>,
@@ -259,7 +253,6 @@ impl Exchange {
         refusal.response()
     }
 
-    #[inline(always)]
     fn respond(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         let Self {
             mut trail,
@@ -305,52 +298,4 @@ fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> 
             .or_insert_with(|| len.into());
     }
     response.map(|_| ResponseBody::own(""))
-}
-
-/// A request that no app answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    /// Its body is larger than this server takes.
-    BodyTooLarge,
-    /// The app failed. The log has why.
-    Failed,
-    /// Nothing is mounted there.
-    NotFound,
-    /// It has more headers than this server takes.
-    TooManyHeaders,
-    /// The app is known, but cannot serve now.
-    Unavailable,
-}
-
-impl Refusal {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn response(self) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::own(format!("{}\n", self.status())));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        match self {
-            // The rest of it would have to be read first.
-            Self::BodyTooLarge => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Self::Unavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Self::Failed | Self::NotFound | Self::TooManyHeaders => {}
-        }
-        response
-    }
 }

@@ -1,89 +1,22 @@
-//! A request in an app: it crosses, and becomes the response or a call that has to wait for it.
+//! A call of an app: its response, and its future while it has to wait.
 
 use std::{
-    cell::RefCell,
     ffi::c_void,
-    mem,
-    net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     ptr,
     task::{Context, Poll},
 };
 
-use http::{Extensions, HeaderMap, Response, StatusCode, request};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{App, InFlight, stream::export_stream};
+use super::{InFlight, slot::Slot};
 use crate::{
-    BodyError, BoxError,
-    abi::{self, CallContext, CallSlot, OwnedBytes, poll},
-    crossing::{Guard, HeaderFields, Imported, Lent, PollWaker, add_fields, export},
+    BodyError,
+    abi::{self, CallContext, OwnedBytes, poll},
+    crossing::{Guard, Imported, PollWaker, add_fields},
 };
-
-/// What the app is told of a request beside the request.
-#[derive(Debug)]
-pub struct Target<'a> {
-    /// Where the app is mounted: a prefix of the request's path, on a segment's boundary.
-    pub mount: &'a str,
-    /// Who sent the request.
-    pub peer: Option<SocketAddr>,
-    /// What identifies the request in the log.
-    pub request_id: Option<&'a [u8]>,
-    /// The client's connection, when the request asks for an upgrade.
-    pub upgrade: Option<Upgrade>,
-}
-
-/// The connection of a client that asks for another protocol on it.
-#[derive(Debug)]
-pub struct Upgrade {
-    stream: abi::Stream,
-    protocol: Option<Box<str>>,
-}
-
-impl Upgrade {
-    /// `stream` opens when a response that agrees has been sent: 101, or 2xx to a `CONNECT`.
-    /// `protocol` is what an extended `CONNECT` asks for (RFC 8441).
-    ///
-    /// The request is in the app until the app has dropped the stream, which it does at once when
-    /// it does not agree.
-    pub fn new(
-        in_flight: &InFlight,
-        stream: impl AsyncRead + AsyncWrite + Send + 'static,
-        protocol: Option<&str>,
-    ) -> Self {
-        Self {
-            stream: export_stream(stream, Counted(in_flight.again())),
-            protocol: protocol.map(Into::into),
-        }
-    }
-}
-
-/// [`Caught`], for as long as the app has what it guards.
-struct Counted(
-    #[expect(
-        dead_code,
-        reason = "the request is in the app for as long as this is there"
-    )]
-    InFlight,
-);
-
-impl Guard for Counted {
-    fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        Caught.run(work)
-    }
-}
-
-/// A request whose header fields have the form in which they cross.
-#[derive(Debug)]
-pub struct Prepared<B> {
-    head: request::Parts,
-    /// Some until the app is called.
-    body: Option<B>,
-    /// Borrows from the headers of `head`, which stay as they are until the app is called.
-    fields: HeaderFields,
-}
 
 /// What came of a request when the app was called.
 #[derive(Debug)]
@@ -92,94 +25,6 @@ pub enum Called {
     Answered(Result<Response<Body>, CallError>),
     /// The app has to wait for something. It was polled, so its waker is known to it.
     Pending(Call),
-}
-
-impl<B> Prepared<B> {
-    /// Looks at the header fields of a request.
-    pub fn new(head: request::Parts, body: B) -> Self {
-        let mut prepared = Self {
-            head,
-            body: Some(body),
-            fields: HeaderFields::default(),
-        };
-        prepared.fields.add(&prepared.head.headers);
-        prepared
-    }
-
-    /// The head of the request.
-    #[must_use]
-    pub fn head(&self) -> &request::Parts {
-        &self.head
-    }
-
-    /// What else is known of the request.
-    pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.head.extensions
-    }
-
-    /// The body of the request, until the app is called.
-    #[must_use]
-    pub fn body(&self) -> Option<&B> {
-        self.body.as_ref()
-    }
-
-    /// The first value of a header field whose name is not one of those that the `http` crate has a
-    /// constant for. In lower case; quicker than asking the headers.
-    #[must_use]
-    pub fn unusual_field(&self, name: &str) -> Option<&[u8]> {
-        // After the call the headers are gone.
-        self.body.as_ref()?;
-        // SAFETY: the fields borrow from the headers, which are there and unchanged.
-        unsafe { self.fields.find_unnumbered(name) }
-    }
-
-    /// Calls the app, which has the request until its response's body is dropped. Head and body go
-    /// with it: what is left here is empty.
-    pub fn call(
-        &mut self,
-        in_flight: InFlight,
-        target: Target<'_>,
-        context: &mut Context<'_>,
-    ) -> Called
-    where
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    {
-        let body = self.body.take();
-        let mut body = body.map_or_else(abi::Body::empty, |body| export(body, Caught));
-        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
-            (upgrade.stream, upgrade.protocol)
-        });
-        let lent = Lent {
-            mount: target.mount,
-            peer: target.peer,
-            request_id: target.request_id,
-            headers: self.fields.as_abi(),
-            body: &raw mut body,
-            upgrade: &raw mut upgrade,
-            protocol: protocol.as_deref(),
-        };
-        let mut slot = Slot::take();
-        let mut waker = PollWaker::default();
-        // The headers are borrowed until the response comes, and then are the room for its own.
-        let mut sink = Sink::new(mem::take(&mut self.head.headers));
-        let App { plugin, app, .. } = in_flight.app();
-        let polled = lent.with(&self.head, |request| {
-            waker.lend(context.waker(), |waker| {
-                let context = sink.context(waker);
-                // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
-                // call.
-                unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
-            })
-        });
-        if polled != poll::PENDING {
-            return Called::Answered(sink.answer(polled, in_flight));
-        }
-        Called::Pending(Call {
-            in_flight: Some(in_flight),
-            waker,
-            slot,
-        })
-    }
 }
 
 /// The future of a response that the app has to wait for.
@@ -193,6 +38,17 @@ pub struct Call {
     in_flight: Option<InFlight>,
     waker: PollWaker,
     slot: Slot,
+}
+
+impl Call {
+    /// A call that was polled, and whose future is in `slot`.
+    pub(super) fn new(in_flight: InFlight, waker: PollWaker, slot: Slot) -> Self {
+        Self {
+            in_flight: Some(in_flight),
+            waker,
+            slot,
+        }
+    }
 }
 
 impl Future for Call {
@@ -236,44 +92,8 @@ impl Drop for Call {
     }
 }
 
-/// Room for a call's future, that stays where it is.
-#[derive(Debug)]
-struct Slot(Option<Box<CallSlot>>);
-
-impl Slot {
-    /// One that this thread has left over, or a new one.
-    fn take() -> Self {
-        let slot = SPARE.try_with(|spare| spare.borrow_mut().pop());
-        Self(Some(slot.ok().flatten().unwrap_or_default()))
-    }
-
-    fn as_mut(&mut self) -> *mut CallSlot {
-        self.0.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // It is empty again. While the thread ends there is nobody to leave it to.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES {
-                spare.extend(self.0.take());
-            }
-        });
-    }
-}
-
-thread_local! {
-    #[expect(clippy::vec_box, reason = "a slot stays where it is")]
-    static SPARE: RefCell<Vec<Box<CallSlot>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How many slots a thread keeps for later.
-const SPARES: usize = 64;
-
 /// Where the plugin's response comes to.
-struct Sink {
+pub(super) struct Sink {
     /// Those of the request, or none; then those of the response.
     headers: HeaderMap,
     /// Some when the plugin has given a response.
@@ -281,14 +101,14 @@ struct Sink {
 }
 
 impl Sink {
-    fn new(headers: HeaderMap) -> Self {
+    pub(super) fn new(headers: HeaderMap) -> Self {
         Self {
             headers,
             response: None,
         }
     }
 
-    fn context(&mut self, waker: *const abi::Waker) -> CallContext {
+    pub(super) fn context(&mut self, waker: *const abi::Waker) -> CallContext {
         CallContext {
             size: size_of::<CallContext>(),
             waker,
@@ -298,7 +118,11 @@ impl Sink {
     }
 
     /// What a poll that was not pending came to.
-    fn answer(self, polled: u32, in_flight: InFlight) -> Result<Response<Body>, CallError> {
+    pub(super) fn answer(
+        self,
+        polled: u32,
+        in_flight: InFlight,
+    ) -> Result<Response<Body>, CallError> {
         match (polled, self.response) {
             (poll::READY, Some(Ok((status, body)))) => {
                 let mut response = Response::new(Body(body, in_flight));
