@@ -82,6 +82,12 @@ impl Activity {
         Answering(Arc::clone(self))
     }
 
+    /// Whether a request is being answered.
+    #[must_use]
+    pub fn is_answering(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
     /// An app may take the connection over. That counts as a request, until the result is dropped.
     #[must_use]
     pub fn taken_over(self: &Arc<Self>) -> TakenOver {

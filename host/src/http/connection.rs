@@ -52,7 +52,9 @@ impl Protocol {
     ) -> Self {
         let mut http1 = http1::Builder::new();
         // `Activity` keeps the time: hyper's timer for heads also runs between two requests.
+        // `Socket` looks whether the client is still there.
         http1
+            .half_close(true)
             .header_read_timeout(None)
             .max_header_size(limits.max_header_bytes as usize);
         if limits.max_headers != HTTP1_HEADERS {

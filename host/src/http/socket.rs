@@ -3,36 +3,61 @@
 use std::{
     cell::RefCell,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::activity::Activity;
 
-/// A socket that tells of the bytes that come, and sends little bytes at once.
+/// A socket that tells of the bytes that come, sends little bytes at once, and sees a client leave
+/// while its request is answered.
+///
+/// hyper can look whether the client is still there (`half_close`), but does so for every request,
+/// with a buffer for what might come. Here it is looked at when hyper has done all that it can and
+/// the request is still not answered.
 #[derive(Debug)]
-pub struct Socket<T> {
-    socket: T,
-    /// None where bytes are no sign of a request's head, as in HTTP/2.
+pub struct Socket {
+    socket: TcpStream,
+    /// None for HTTP/2, where bytes are no sign of a request's head, and hyper reads all the time.
     activity: Option<Arc<Activity>>,
 }
 
-impl<T> Socket<T> {
+impl Socket {
     /// Tells `activity` of what comes through `socket`.
-    pub fn new(socket: T, activity: Option<Arc<Activity>>) -> Self {
+    #[must_use]
+    pub fn new(socket: TcpStream, activity: Option<Arc<Activity>>) -> Self {
         Self { socket, activity }
     }
 
     /// The socket.
-    pub fn into_inner(self) -> T {
+    #[must_use]
+    pub fn into_inner(self) -> TcpStream {
         self.socket
+    }
+
+    /// An error when the client has left before it got its response. Else the task is woken when it
+    /// leaves, or sends more.
+    fn poll_left(&self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut next = [MaybeUninit::uninit()];
+        match self
+            .socket
+            .poll_peek(context, &mut ReadBuf::uninit(&mut next))
+        {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -47,7 +72,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -80,6 +105,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper comes here when it has written what there is to write.
+        if self.activity.as_deref().is_some_and(Activity::is_answering) {
+            self.poll_left(context)?;
+        }
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
