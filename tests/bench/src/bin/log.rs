@@ -109,7 +109,7 @@ impl Plugin {
         let mut request = Some((Prepared::new(head, body), in_flight, target));
         let body = self.runtime.block_on(async {
             let called = poll_fn(|context| {
-                let (request, in_flight, target) = request.take().expect("it is polled once");
+                let (mut request, in_flight, target) = request.take().expect("it is polled once");
                 Poll::Ready(request.call(in_flight, target, context))
             });
             let response = match called.await {
