@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apps;
 pub mod cases;
 pub mod client;
+pub mod idle;
 pub mod log_cases;
 pub mod server;
 
