@@ -2,16 +2,18 @@
 
 use std::{
     error::Error,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
 };
 
-use crate::{cases, server::Server};
+use crate::server::Server;
 
-/// Open connections of a server, each of which has had one answer.
+/// Open connections of a server, each of which has had one answer. They are closed when this is
+/// dropped.
 #[derive(Debug)]
 pub struct Idle {
-    connections: Vec<TcpStream>,
+    holder: Child,
     kib: f64,
 }
 
@@ -21,28 +23,34 @@ impl Idle {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub fn open(server: &Server, count: usize) -> Result<Self, Box<dyn Error>> {
+    pub fn open(programs: &Path, server: &Server, count: u32) -> Result<Self, Box<dyn Error>> {
         let before = server.memory()?.resident;
-        let request = cases::get("/quiet", &[]);
-        let mut connections = Vec::with_capacity(count);
-        for _ in 0..count {
-            let mut connection = TcpStream::connect(server.address())?;
-            connection.write_all(request.as_bytes())?;
-            let mut answer = [0; 512];
-            let len = connection.read(&mut answer)?;
-            if !answer[..len].starts_with(b"HTTP/1.1 200 ") {
-                let answer = String::from_utf8_lossy(&answer[..len]);
-                return Err(format!("a connection is refused: {answer}").into());
-            }
-            connections.push(connection);
+        let mut holder = Command::new(programs.join("idle"))
+            .args([server.address().to_string(), count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = holder.stdout.take().ok_or("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let mut idle = Self { holder, kib: 0.0 };
+        if line.trim() != "open" {
+            return Err(format!("{count} connections are too many").into());
         }
-        let kib = server.memory()?.resident - before;
-        Ok(Self { connections, kib })
+        idle.kib = (server.memory()?.resident - before) / f64::from(count);
+        Ok(idle)
     }
 
     /// By how many KiB the server grew for each.
     #[must_use]
     pub fn kib(&self) -> f64 {
-        self.kib / self.connections.len() as f64
+        self.kib
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }

@@ -113,7 +113,8 @@ impl Bench {
         );
         for count in [1, 100, 10_000] {
             let (host, bare) = (self.native()?, self.bare()?);
-            let (ours, theirs) = (Idle::open(&host, count)?, Idle::open(&bare, count)?);
+            let idle = |server| Idle::open(&self.args.programs, server, count);
+            let (ours, theirs) = (idle(&host)?, idle(&bare)?);
             let cells = self.compare((&host, &HELLO), (&bare, &HELLO))?;
             let memory = format!("{:.1} · {:.1}", ours.kib(), theirs.kib());
             println!("| {count} | {cells} | {memory} |");
