@@ -17,6 +17,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
 };
 
 use host_bench::{cases, server};
@@ -118,10 +119,14 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
         .map(connect)
         .collect::<io::Result<Vec<_>>>()?;
     let mut length = None;
+    let pid = Pid::from_child(server);
     for _ in 0..rounds {
+        // It finds all of the requests when it goes on, and not as many as it happens to.
+        stop(pid)?;
         for connection in &mut connections {
             connection.write_all(request.as_bytes())?;
         }
+        kill_process(pid, Signal::CONT)?;
         for connection in &mut connections {
             // Each response is as long as the first.
             match length {
@@ -131,6 +136,19 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
         }
     }
     Ok(())
+}
+
+/// Stops a process, and returns when it has.
+fn stop(pid: Pid) -> io::Result<()> {
+    kill_process(pid, Signal::STOP)?;
+    loop {
+        // `PID (NAME) STATE …`
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+        if stat.contains(") T ") {
+            return Ok(());
+        }
+        thread::yield_now();
+    }
 }
 
 /// Reads a response to the end of its body, and gives its length.
