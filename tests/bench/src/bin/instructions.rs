@@ -8,15 +8,19 @@
 //! Arguments: the folder of the programs, that of the native plugin, that of the axum plugin, and
 //! the record.
 
+#![forbid(unsafe_code)]
+
 use std::{
     error::Error,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
 };
 
+use host_bench::{cases, server};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,17 +29,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("expected the programs, two plugins folders, and the record".into());
     };
     let record = fs::read_to_string(record)?;
-    let twin = |kind: &str| vec![path(programs, "twin"), kind.into(), "1".into()];
-    let host = |plugins: &Path| {
-        let flags = ["--bind=127.0.0.1:0", "--threads=1", "--worker-threads=1"];
-        let mut command = vec![path(programs, "host")];
-        command.extend(flags.map(Into::into));
-        command.push(format!("--plugins={}", plugins.display()));
-        command
-    };
+    let host = |plugins| server::host(programs, plugins);
+    let twin = |kind| server::twin(programs, kind);
     let sides = [
         ("native", host(native), "bare hyper", twin("bare")),
         ("axum", host(axum), "axum::serve", twin("axum")),
+    ];
+    let requests = [
+        ("1 header", cases::get("/quiet", &[])),
+        ("12 headers", cases::get("/quiet", &cases::BROWSER)),
     ];
 
     println!(
@@ -43,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let mut worse = Vec::new();
     for (plugin, ours, server, theirs) in sides {
-        for (headers, request) in [("1 header", ONE), ("12 headers", TWELVE)] {
+        for (headers, request) in &requests {
             let (ours, theirs) = (count(&ours, request)?, count(&theirs, request)?);
             let ratio = ours / theirs;
             let name = format!("{plugin} beside {server}, {headers}");
@@ -74,10 +76,6 @@ fn recorded(record: &str, name: &str) -> Option<f64> {
         .trim()
         .parse()
         .ok()
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).display().to_string()
 }
 
 /// How many instructions a server takes for this request.
@@ -121,10 +119,14 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
         .map(connect)
         .collect::<io::Result<Vec<_>>>()?;
     let mut length = None;
+    let pid = Pid::from_child(server);
     for _ in 0..rounds {
+        // It finds all of the requests when it goes on, and not as many as it happens to.
+        stop(pid)?;
         for connection in &mut connections {
             connection.write_all(request.as_bytes())?;
         }
+        kill_process(pid, Signal::CONT)?;
         for connection in &mut connections {
             // Each response is as long as the first.
             match length {
@@ -134,6 +136,19 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
         }
     }
     Ok(())
+}
+
+/// Stops a process, and returns when it has.
+fn stop(pid: Pid) -> io::Result<()> {
+    kill_process(pid, Signal::STOP)?;
+    loop {
+        // `PID (NAME) STATE …`
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+        if stat.contains(") T ") {
+            return Ok(());
+        }
+        thread::yield_now();
+    }
 }
 
 /// Reads a response to the end of its body, and gives its length.
@@ -150,25 +165,6 @@ fn response(connection: &mut TcpStream) -> io::Result<usize> {
         Err(io::Error::other(String::from_utf8_lossy(&bytes)))
     }
 }
-
-const ONE: &str = "GET /quiet HTTP/1.1\r\nhost: localhost:8000\r\n\r\n";
-
-/// What a browser sends.
-const TWELVE: &str = "\
-GET /quiet HTTP/1.1\r\n\
-Host: localhost:8000\r\n\
-Connection: keep-alive\r\n\
-Cache-Control: max-age=0\r\n\
-sec-ch-ua: \"Chromium\";v=\"142\", \"Not_A Brand\";v=\"99\"\r\n\
-sec-ch-ua-mobile: ?0\r\n\
-sec-ch-ua-platform: \"Linux\"\r\n\
-Upgrade-Insecure-Requests: 1\r\n\
-User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\n\
-Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
-Accept-Encoding: gzip, deflate, br, zstd\r\n\
-Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
-Cookie: session=0f3c2a9b7d5e4f16; theme=dark\r\n\
-\r\n";
 
 /// How many connections take turns: the server finds a request on each when it wakes.
 const CONNECTIONS: usize = 8;

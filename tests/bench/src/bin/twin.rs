@@ -4,9 +4,12 @@
 //! Arguments: which one, and how many threads. `bare` speaks HTTP/2 when `http2` follows. As the
 //! host does, it prints where it listens, and ends when it is told to (SIGTERM).
 
+#![forbid(unsafe_code)]
+
 use std::{convert::Infallible, env, error::Error, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream::{self, RepeatWith, StreamExt, Take};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
@@ -86,7 +89,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
             }
             text(len.to_string().into())
         }
-        (&Method::GET, "/chunks") => Response::new(Either::Right(StreamBody::new(Chunks(256)))),
+        (&Method::GET, "/chunks") => chunks(),
         (&Method::GET, "/wait") => {
             sleep(Duration::from_millis(1)).await;
             text(Bytes::from_static(b"hello world"))
@@ -118,21 +121,12 @@ fn full(bytes: Bytes) -> Body {
     Either::Left(Full::new(bytes))
 }
 
-/// How many pieces are still to come.
-struct Chunks(u32);
-
-impl futures_util::Stream for Chunks {
-    type Item = Result<Frame<Bytes>, Infallible>;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        let left = self.0.checked_sub(1);
-        self.0 = left.unwrap_or_default();
-        let frame = || Ok(Frame::data(Bytes::from_static(&LARGE[..4 << 10])));
-        std::task::Poll::Ready(left.map(|_| frame()))
-    }
+fn chunks() -> Response<Body> {
+    let chunk = || Ok(Frame::data(Bytes::from_static(&LARGE[..4 << 10])));
+    let chunks: Chunks = stream::repeat_with(chunk as fn() -> _).take(256);
+    Response::new(Either::Right(StreamBody::new(chunks)))
 }
+
+type Chunks = Take<RepeatWith<fn() -> Result<Frame<Bytes>, Infallible>>>;
 
 static LARGE: [u8; 1 << 20] = [b'x'; 1 << 20];

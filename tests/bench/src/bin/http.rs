@@ -1,0 +1,125 @@
+//! `scripts/bench http`: what the boundary costs under load. A plugin in the host beside its twin
+//! that has the same handlers compiled in, in alternating rounds.
+
+#![forbid(unsafe_code)]
+
+use std::{error::Error, path::PathBuf, process::Command};
+
+use clap::{Parser, builder::PossibleValuesParser, value_parser};
+use host_bench::{
+    Comparison, Sample,
+    cases::{CASES, Case, Protocol},
+    client::Client,
+    server::{self, Server},
+};
+
+/// Compares plugins in the host with the same handlers compiled in.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The folder of the programs.
+    programs: PathBuf,
+    /// The plugins folder with the native plugin.
+    native: PathBuf,
+    /// The plugins folder with the axum plugin.
+    axum: PathBuf,
+    /// How many rounds, in which each server has a turn.
+    #[arg(long, default_value = "15", value_parser = value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How many seconds a server's turn lasts.
+    #[arg(long, default_value = "1", value_parser = value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Only these cases.
+    #[arg(long = "case", value_name = "NAME", value_parser = PossibleValuesParser::new(CASES.map(|case| case.name)))]
+    cases: Vec<String>,
+    /// The core of the servers.
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    server_core: u32,
+    /// The core of the client.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    client_core: u32,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let folder = tempfile::tempdir()?;
+    let client = Client {
+        core: args.client_core,
+        folder: folder.path().to_owned(),
+        seconds: args.seconds,
+    };
+    let (rounds, seconds) = (args.rounds, args.seconds);
+    println!("Medians of {rounds} rounds of {seconds} s; ours · theirs.\n");
+    println!(
+        "| case | ours beside theirs | {} |\n|---|---|---|---|---|---|---|---|",
+        Comparison::COLUMNS
+    );
+    for case in &CASES {
+        if args.cases.is_empty() || args.cases.iter().any(|name| name == case.name) {
+            compare(&args, &client, case)?;
+        }
+    }
+    Ok(())
+}
+
+/// Measures all servers by one case.
+fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn Error>> {
+    let core = Some(args.server_core);
+    let is_http2 = case.protocol == Protocol::Http2;
+    let mut bare = server::twin(&args.programs, "bare");
+    if is_http2 {
+        bare.push("http2".to_owned());
+    }
+    let native = Server::start(&server::host(&args.programs, &args.native), core)?;
+    let axum = Server::start(&server::host(&args.programs, &args.axum), core)?;
+    for host in [&native, &axum] {
+        host.serves("/quiet")?;
+    }
+    let mut servers = vec![
+        native,
+        Server::start(&bare, core)?,
+        axum,
+        Server::start(&server::twin(&args.programs, "axum"), core)?,
+    ];
+    if case.on_nginx && Command::new("nginx").arg("-v").output().is_ok() {
+        servers.push(Server::nginx(&client.folder, is_http2, args.server_core)?);
+    }
+
+    let mut pairs = vec![
+        ("native plugin beside bare hyper", 0, 1),
+        ("axum plugin beside axum::serve", 2, 3),
+        ("nginx beside bare hyper", 4, 1),
+    ];
+    pairs.retain(|(_, ours, _)| *ours < servers.len());
+    let mut comparisons: Vec<Comparison> = pairs.iter().map(|_| Comparison::default()).collect();
+    // The first round fills caches and pools.
+    for round in 0..=args.rounds {
+        let samples = take_turns(client, case, &servers, round % 2 == 0)?;
+        if round > 0 {
+            for ((_, ours, theirs), comparison) in pairs.iter().zip(&mut comparisons) {
+                comparison.add(samples[*ours], samples[*theirs]);
+            }
+        }
+    }
+    for ((name, ..), comparison) in pairs.iter().zip(&comparisons) {
+        println!("| {} | {name} | {} |", case.title, comparison.cells());
+    }
+    Ok(())
+}
+
+/// A round: each server has a turn, in this order or the other.
+fn take_turns(
+    client: &Client,
+    case: &Case<'_>,
+    servers: &[Server],
+    forwards: bool,
+) -> Result<Vec<Sample>, Box<dyn Error>> {
+    if forwards {
+        let turns = servers.iter().map(|server| client.measure(case, server));
+        return turns.collect();
+    }
+    let turns = servers.iter().rev();
+    let turns = turns.map(|server| client.measure(case, server));
+    let mut samples: Vec<_> = turns.collect::<Result<_, _>>()?;
+    samples.reverse();
+    Ok(samples)
+}

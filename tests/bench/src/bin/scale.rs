@@ -1,0 +1,242 @@
+//! `scripts/bench scale`: what more mounts, apps and connections cost the host, what memory it
+//! takes, and how soon it answers.
+
+#![forbid(unsafe_code)]
+
+use std::{error::Error, path::PathBuf, time::Instant};
+
+use clap::{Parser, ValueEnum, value_parser};
+use host_bench::{
+    Comparison,
+    apps::Apps,
+    cases::{Case, HELLO},
+    client::Client,
+    idle::Idle,
+    quartiles,
+    server::{self, Server},
+};
+
+/// Measures how the costs of the host grow.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The folder of the programs.
+    programs: PathBuf,
+    /// The plugins folder with the native plugin.
+    native: PathBuf,
+    /// How many rounds, in which each server has a turn.
+    #[arg(long, default_value = "9", value_parser = value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only these parts.
+    #[arg(long = "part", value_name = "NAME")]
+    parts: Vec<Part>,
+    /// The core of the servers.
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    server_core: u32,
+    /// The core of the client.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    client_core: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Routes,
+    Connections,
+    Memory,
+    Start,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let folder = tempfile::tempdir()?;
+    let client = Client {
+        core: args.client_core,
+        folder: folder.path().to_owned(),
+        seconds: 1,
+    };
+    let bench = Bench { args, client };
+    for part in Part::value_variants() {
+        if bench.args.parts.is_empty() || bench.args.parts.contains(part) {
+            match part {
+                Part::Routes => bench.routes()?,
+                Part::Connections => bench.connections()?,
+                Part::Memory => bench.memory()?,
+                Part::Start => bench.start()?,
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Bench {
+    args: Args,
+    client: Client,
+}
+
+impl Bench {
+    /// A host with many mounts beside one with one.
+    fn routes(&self) -> Result<(), Box<dyn Error>> {
+        let rounds = self.args.rounds;
+        println!("## Mounts\n\nMedians of {rounds} rounds of 1 s; beside a host with one app.\n");
+        println!(
+            "| apps, mounts | asked for | {} |\n|---|---|---|---|---|---|---|---|",
+            Comparison::COLUMNS
+        );
+        let (one, one_path) = self.apps(1, 1)?.start(self.core())?;
+        let one_path = one_path.first().ok_or("the app is not mounted")?.as_str();
+        for (apps, mounts) in [(10, 1), (100, 1), (1, 1000), (100, 10), (1000, 1)] {
+            let (many, paths) = self.apps(apps, mounts)?.start(self.core())?;
+            let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+            let last = paths.last().ok_or("no app is mounted")?;
+            // As many as were loaded.
+            let title = format!("{}, {}", paths.len() as u32 / mounts, paths.len());
+            for (asked, ours, theirs) in [
+                ("the last", vec![*last], vec![one_path]),
+                ("all in turn", paths.clone(), vec![one_path; paths.len()]),
+            ] {
+                let case = |paths| Case { paths, ..HELLO };
+                let (ours, theirs) = (case(&ours), case(&theirs));
+                let cells = self.compare((&many, &ours), (&one, &theirs))?;
+                println!("| {title} | {asked} | {cells} |");
+            }
+        }
+        println!();
+        Ok(())
+    }
+
+    /// The host and the bare server, while many connections are open and idle.
+    fn connections(&self) -> Result<(), Box<dyn Error>> {
+        let rounds = self.args.rounds;
+        println!("## Open connections\n\nMedians of {rounds} rounds of 1 s; beside bare hyper.\n");
+        println!(
+            "| idle connections | {} | KiB a connection |\n|---|---|---|---|---|---|---|---|",
+            Comparison::COLUMNS
+        );
+        for count in [1, 100, 10_000] {
+            let (host, bare) = (self.native()?, self.bare()?);
+            let idle = |server| Idle::open(&self.args.programs, server, count);
+            let (ours, theirs) = (idle(&host)?, idle(&bare)?);
+            let cells = self.compare((&host, &HELLO), (&bare, &HELLO))?;
+            let memory = format!("{:.1} · {:.1}", ours.kib(), theirs.kib());
+            println!("| {count} | {cells} | {memory} |");
+        }
+        println!();
+        Ok(())
+    }
+
+    /// Memory of the idle host, and of each app.
+    fn memory(&self) -> Result<(), Box<dyn Error>> {
+        let (host, bare) = (self.native()?, self.bare()?);
+        let (ours, theirs) = (host.memory()?, bare.memory()?);
+        println!(
+            "## Memory\n\n| idle, after one request, KiB | resident | anonymous |\n|---|---|---|"
+        );
+        for (name, memory) in [("host with one plugin", ours), ("bare hyper", theirs)] {
+            let (resident, anonymous) = (memory.resident, memory.anonymous);
+            println!("| {name} | {resident:.0} | {anonymous:.0} |");
+        }
+        let (resident, anonymous) = (
+            ours.resident / theirs.resident,
+            ours.anonymous / theirs.anonymous,
+        );
+        println!("| ratio | **{resident:.2}** | {anonymous:.2} |");
+        let memory = |apps| -> Result<_, Box<dyn Error>> {
+            let (server, paths) = self.apps(apps, 1)?.start(self.core())?;
+            if paths.len() < apps as usize {
+                return Err(format!("{} of {apps} apps are mounted", paths.len()).into());
+            }
+            server.memory()
+        };
+        let (one, many) = (memory(1)?, memory(MORE + 1)?);
+        let each = |more: f64, less: f64| (more - less) / f64::from(MORE);
+        let resident = each(many.resident, one.resident);
+        let anonymous = each(many.anonymous, one.anonymous);
+        println!("| each of {MORE} more plugins | {resident:.0} | {anonymous:.0} |\n");
+        Ok(())
+    }
+
+    /// From the start of the process to the first answer.
+    fn start(&self) -> Result<(), Box<dyn Error>> {
+        let bare = server::twin(&self.args.programs, "bare");
+        let (one, more) = (self.apps(1, 1)?, self.apps(50, 1)?);
+        let starts = [
+            ("bare hyper", &bare, "/quiet"),
+            ("host with one plugin", &one.command, &one.paths[0]),
+            ("host with 50 plugins", &more.command, &more.paths[49]),
+        ];
+        let mut times = starts.map(|_| Vec::new());
+        for _ in 0..STARTS {
+            for ((_, command, path), times) in starts.iter().zip(&mut times) {
+                let began = Instant::now();
+                Server::start(command, None)?.serves(path)?;
+                times.push(began.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        println!("## Start\n\nMedians of {STARTS} starts, in turn, on all cores.\n");
+        println!("| from start to the first answer | ms (quartiles) |\n|---|---|");
+        for ((name, ..), times) in starts.iter().zip(&times) {
+            let [low, median, high] = quartiles(times);
+            println!("| {name} | **{median:.1}** ({low:.1}–{high:.1}) |");
+        }
+        println!();
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        (ours, our_case): (&Server, &Case<'_>),
+        (theirs, their_case): (&Server, &Case<'_>),
+    ) -> Result<String, Box<dyn Error>> {
+        let mut comparison = Comparison::default();
+        // The first round fills caches and pools.
+        for round in 0..=self.args.rounds {
+            let sample = || self.client.measure(our_case, ours);
+            let (first, theirs) = if round % 2 == 0 {
+                (Some(sample()?), self.client.measure(their_case, theirs)?)
+            } else {
+                (None, self.client.measure(their_case, theirs)?)
+            };
+            let ours = first.map_or_else(sample, Ok)?;
+            if round > 0 {
+                comparison.add(ours, theirs);
+            }
+        }
+        Ok(comparison.cells())
+    }
+
+    /// A host with one plugin, as it is by default.
+    fn native(&self) -> Result<Server, Box<dyn Error>> {
+        let mut command = server::host(&self.args.programs, &self.args.native);
+        command.extend(ROOM.map(Into::into));
+        let server = Server::start(&command, self.core())?;
+        server.serves("/quiet")?;
+        Ok(server)
+    }
+
+    fn bare(&self) -> Result<Server, Box<dyn Error>> {
+        let command = server::twin(&self.args.programs, "bare");
+        let server = Server::start(&command, self.core())?;
+        server.serves("/quiet")?;
+        Ok(server)
+    }
+
+    /// How a host is started in which the plugin is so many apps, with so many mounts each.
+    fn apps(&self, apps: u32, mounts: u32) -> Result<Apps, Box<dyn Error>> {
+        let Args {
+            programs, native, ..
+        } = &self.args;
+        Apps::new((programs, native, &self.client.folder), apps, mounts)
+    }
+
+    fn core(&self) -> Option<u32> {
+        Some(self.args.server_core)
+    }
+}
+
+/// How many plugins are loaded to see what each takes.
+const MORE: u32 = 100;
+
+/// How often each server is started.
+const STARTS: u32 = 15;
+
+/// Room for the idle connections, which stay longer than is usual.
+const ROOM: [&str; 2] = ["--max-connections=20000", "--keep-alive=1h"];
