@@ -83,8 +83,9 @@ impl Protocol {
             activity: Activity::new(),
         };
         let served = match self.first_bytes(&stream).await {
-            Ok(Some(Speaks::Http1)) => self.serve_http1(stream, client).await,
-            Ok(Some(Speaks::Http2)) => self.serve_http2(stream, client).await,
+            // Each apart: a connection must not take the room of the other protocol's.
+            Ok(Some(Speaks::Http1)) => Box::pin(self.serve_http1(stream, client)).await,
+            Ok(Some(Speaks::Http2)) => Box::pin(self.serve_http2(stream, client)).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };

@@ -45,7 +45,8 @@ impl RequestId {
         }
     }
 
-    /// The id as the value of a header. Those of a thread share their memory, dozens at a time.
+    /// The id as the value of a header, which HTTP/2 does not remember, as it does not come again.
+    /// Those of a thread share their memory, dozens at a time.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
         let id = match self {
@@ -59,7 +60,11 @@ impl RequestId {
             block.extend_from_slice(id);
             block.split().freeze()
         });
-        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let header = HeaderValue::from_maybe_shared(bytes);
+        let mut header = header.unwrap_or_else(|_| HeaderValue::from_static("-"));
+        // Never indexed (RFC 7541, section 6.2.3).
+        header.set_sensitive(true);
+        header
     }
 }
 
