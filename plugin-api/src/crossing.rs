@@ -19,6 +19,7 @@ pub(crate) use self::{
     memo::forget,
     names::id as name_id,
     request::version,
+    shape::keep_room,
     waker::{PollWaker, with_waker},
 };
 

@@ -5,7 +5,10 @@ use std::{cell::Cell, mem};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{memo, names, shape};
+use super::{
+    memo, names,
+    shape::{self, Room},
+};
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
@@ -180,16 +183,29 @@ impl Texts {
         // SAFETY: the caller says so.
         let values = fields.iter().map(|field| unsafe { field.value.bytes() });
         let texts = values.chain(others.iter().copied());
-        let mut bytes = Vec::with_capacity(texts.clone().map(<[u8]>::len).sum());
-        texts.for_each(|text| bytes.extend_from_slice(text));
-        // Without a way out of the loop the compiler looks at many bytes at once.
-        let are_plain = bytes.iter().fold(true, |plain, &byte| {
-            plain & (matches!(byte, b' '..=b'~') | (byte == b'\t'))
-        });
+        let len = texts.clone().map(<[u8]>::len).sum();
+        if len > SHORT {
+            let mut bytes = Vec::with_capacity(len);
+            texts.for_each(|text| bytes.extend_from_slice(text));
+            return Self {
+                are_plain: are_plain(&bytes),
+                // Counted from the start: there will be several pieces.
+                bytes: Bytes::from_owner(bytes),
+            };
+        }
+        let mut short = Short {
+            bytes: [0; SHORT],
+            len,
+        };
+        let mut rest = &mut short.bytes[..];
+        for text in texts {
+            let (place, behind) = rest.split_at_mut(text.len());
+            place.copy_from_slice(text);
+            rest = behind;
+        }
         Self {
-            // Counted from the start: there will be several pieces.
-            bytes: Bytes::from_owner(bytes),
-            are_plain,
+            are_plain: are_plain(short.as_ref()),
+            bytes: Bytes::from_owner(short),
         }
     }
 
@@ -214,14 +230,16 @@ impl Texts {
         // SAFETY: the caller says so.
         let fields = unsafe { headers.fields() };
         // SAFETY: the caller says so.
-        if let Some(mut map) = unsafe { shape::known(fields) } {
-            for (value, field) in map.values_mut().zip(fields) {
-                // SAFETY: the caller says so.
-                *value = unsafe { self.value(field) }?;
+        let mut map = match unsafe { shape::room(fields) } {
+            Room::Empty(map) => map,
+            Room::Known(mut map) => {
+                for (value, field) in map.values_mut().zip(fields) {
+                    // SAFETY: the caller says so.
+                    *value = unsafe { self.value(field) }?;
+                }
+                return Ok(map);
             }
-            return Ok(map);
-        }
-        let mut map = HeaderMap::with_capacity(fields.len());
+        };
         for field in fields {
             // SAFETY: the caller says so.
             let value = unsafe { self.value(field) }?;
@@ -250,6 +268,28 @@ impl Texts {
         Ok(value)
     }
 }
+
+fn are_plain(bytes: &[u8]) -> bool {
+    // Without a way out of the loop the compiler looks at many bytes at once.
+    bytes.iter().fold(true, |plain, &byte| {
+        plain & (matches!(byte, b' '..=b'~') | (byte == b'\t'))
+    })
+}
+
+/// A few bytes, in one piece with what counts who has them.
+struct Short {
+    bytes: [u8; SHORT],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Up to how many bytes are a few.
+const SHORT: usize = 224;
 
 /// A field that HTTP does not allow.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::shape::Shape;
 
@@ -20,6 +20,8 @@ pub(super) struct Met {
     pub(super) names: Memo<HeaderName, 64>,
     pub(super) values: Memo<HeaderValue, 64>,
     pub(super) shapes: Memo<Shape, 16>,
+    /// Room for a few fields.
+    pub(super) room: HeaderMap,
 }
 
 /// Lends what this thread met. None when another thread has it right now, or this one already.
@@ -35,6 +37,7 @@ pub(super) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
             names: Memo::new(),
             values: Memo::new(),
             shapes: Memo::new(),
+            room: HeaderMap::new(),
         })
     });
     Some(work(met))

@@ -1,6 +1,8 @@
 //! Maps of header fields by their names: to copy one is quicker than to make it, and clients send the
 //! same fields again and again.
 
+use std::mem;
+
 use http::{HeaderMap, HeaderValue};
 
 use super::memo;
@@ -12,22 +14,44 @@ pub(super) struct Shape {
     ids: Box<[u16]>,
 }
 
-/// A map of the names of these fields, without values, if they were met before.
+/// What there is for a map of these fields.
+pub(super) enum Room {
+    /// A map of their names, which were met before, without values.
+    Known(HeaderMap),
+    /// An empty map.
+    Empty(HeaderMap),
+}
+
+/// What there is for a map of these fields. A few are added to a map that is there sooner than one of
+/// them is copied.
 ///
 /// # Safety
 ///
 /// What the fields borrow is valid until this returns.
-pub(super) unsafe fn known(fields: &[Header]) -> Option<HeaderMap> {
-    memo::lend(|met| {
+pub(super) unsafe fn room(fields: &[Header]) -> Room {
+    let room = memo::lend(|met| {
+        if fields.len() <= FEW {
+            return Some(Room::Empty(mem::take(&mut met.room)));
+        }
         let shape = met.shapes.get(hash(fields))?;
         // SAFETY: the caller says so.
-        unsafe { shape.is_of(fields) }.then(|| shape.map.clone())
-    })?
+        unsafe { shape.is_of(fields) }.then(|| Room::Known(shape.map.clone()))
+    });
+    room.flatten()
+        .unwrap_or_else(|| Room::Empty(HeaderMap::with_capacity(fields.len())))
+}
+
+/// Keeps the room that a map has, for one with a few fields.
+pub(crate) fn keep_room(mut map: HeaderMap) {
+    if (1..=MOST).contains(&map.capacity()) {
+        map.clear();
+        memo::lend(|met| met.room = map);
+    }
 }
 
 /// Remembers the names of `map`, which was made of these fields.
 pub(super) fn meet(fields: &[Header], map: &HeaderMap) {
-    if map.keys_len() == fields.len() && fields.len() <= MOST {
+    if map.keys_len() == fields.len() && (FEW + 1..=MOST).contains(&fields.len()) {
         memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(map, fields)));
     }
 }
@@ -65,6 +89,9 @@ impl Shape {
     }
 }
 
+/// Up to how many fields are few.
+const FEW: usize = 3;
+
 /// How many names a map that is remembered may have.
 const MOST: usize = 32;
 
@@ -84,11 +111,17 @@ mod tests {
     #[test]
     fn fields_cross_the_same_however_often() {
         let maps = [
-            &[("host", "a"), ("accept", "*/*"), ("x-one", "1")][..],
-            &[("host", "b"), ("accept", ""), ("x-one", "2")],
+            &[
+                ("host", "a"),
+                ("accept", "*/*"),
+                ("te", "x"),
+                ("x-one", "1"),
+            ][..],
+            &[("host", "b"), ("accept", ""), ("te", "y"), ("x-one", "2")],
             // Of names with the same lengths.
-            &[("host", "b"), ("accept", "c"), ("x-two", "2")],
-            &[("accept", "c"), ("host", "b"), ("x-two", "2")],
+            &[("host", "b"), ("accept", "c"), ("te", "z"), ("x-two", "2")],
+            &[("te", "z"), ("accept", "c"), ("host", "b"), ("x-two", "2")],
+            &[("host", "a"), ("x-one", "1")],
             &[("set-cookie", "a=1"), ("set-cookie", "b=2")],
             &[],
         ];
@@ -101,6 +134,7 @@ mod tests {
                 let crossed = crossed(&map);
                 let in_order = |map: &HeaderMap| format!("{map:?}");
                 assert_eq!(in_order(&crossed), in_order(&map));
+                keep_room(crossed);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    marker::PhantomData,
     pin::Pin,
     task::Poll,
 };
@@ -58,41 +59,71 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     fn into_app(self) -> Box<dyn App> {
-        Box::new(TowerApp(ready_made(self)))
+        #[cfg(feature = "axum")]
+        let this = match of_axum(self) {
+            Ok(app) => return app,
+            Err(this) => this,
+        };
+        #[cfg(not(feature = "axum"))]
+        let this = self;
+        Box::new(TowerApp(this, PhantomData::<fn(Body)>))
     }
 }
 
-/// The same service; an axum `Router` makes what it would else make for each request.
-fn ready_made<S: 'static>(service: S) -> S {
-    #[cfg(feature = "axum")]
-    {
-        let mut service = Some(service);
-        let any: &mut dyn std::any::Any = &mut service;
-        if let Some(router) = any.downcast_mut::<Option<axum::Router>>() {
-            *router = router.take().map(|router| router.with_state(()));
-        }
-        if let Some(service) = service {
-            return service;
-        }
-        unreachable!("it was put back");
+/// An axum `Router` makes its routes once, as under `axum::serve`, and gets its own kind of body.
+#[cfg(feature = "axum")]
+fn of_axum<S: 'static>(service: S) -> Result<Box<dyn App>, S> {
+    let mut service = Some(service);
+    let any: &mut dyn std::any::Any = &mut service;
+    let router = any.downcast_mut::<Option<axum::Router>>();
+    if let Some(router) = router.and_then(Option::take) {
+        let router = router.with_state(());
+        return Ok(Box::new(TowerApp(
+            router,
+            PhantomData::<fn(axum::body::Body)>,
+        )));
     }
-    #[cfg(not(feature = "axum"))]
-    service
+    Err(service.unwrap_or_else(|| unreachable!("it was taken only if it is a router")))
 }
 
-struct TowerApp<S>(S);
+/// The body of the requests that a service takes.
+trait RequestBody: Send + 'static {
+    fn of(body: Body) -> Self;
+}
 
-impl<S, B> App for TowerApp<S>
+impl RequestBody for Body {
+    fn of(body: Body) -> Self {
+        body
+    }
+}
+
+#[cfg(feature = "axum")]
+impl RequestBody for axum::body::Body {
+    fn of(body: Body) -> Self {
+        if http_body::Body::is_end_stream(&body) {
+            Self::empty()
+        } else {
+            Self::new(body)
+        }
+    }
+}
+
+/// A tower service, and what it takes for the body of a request.
+struct TowerApp<S, I>(S, PhantomData<fn(I)>);
+
+impl<S, I, B> App for TowerApp<S, I>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S: Service<Request<I>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
+    I: RequestBody,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    fn call(&self, request: native::Request<'_>, start: Start<'_>) -> u32 {
+    fn call(&self, mut request: native::Request<'_>, start: Start<'_>) -> u32 {
+        let body = I::of(request.take_body());
         #[cfg(feature = "upgrade")]
         if let Some((stream, protocol)) = request.take_upgrade() {
-            return match request.into_http() {
+            return match request.with_body(body) {
                 Ok(mut request) => match Offer::new(stream, protocol, &mut request) {
                     Some(offer) => start.run(offer.answered(respond(self.0.clone(), request))),
                     None => start.run(respond(self.0.clone(), request)),
@@ -102,7 +133,7 @@ where
         }
         let mut service = self.0.clone();
         let ready = start.with_context(|context| service.poll_ready(context));
-        match (ready, request.into_http()) {
+        match (ready, request.with_body(body)) {
             // Most services are always ready: their own future is all that there is to keep.
             (Poll::Ready(Ok(())), Ok(request)) => start.run(service.call(request)),
             (Poll::Pending, Ok(request)) => start.run(respond(service, request)),
@@ -113,14 +144,14 @@ where
 
     #[cfg(feature = "local")]
     fn answer(&self, request: Request<Body>) -> Answer {
-        let response = respond(self.0.clone(), request);
+        let response = respond(self.0.clone(), request.map(I::of));
         Box::pin(async { response.await.map(boxed) })
     }
 }
 
-async fn respond<S, B>(mut service: S, request: Request<Body>) -> Result<Response<B>, BoxError>
+async fn respond<S, I, B>(mut service: S, request: Request<I>) -> Result<Response<B>, BoxError>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Service<Request<I>, Response = Response<B>, Error: Into<BoxError>>,
 {
     poll_fn(|context| service.poll_ready(context))
         .await

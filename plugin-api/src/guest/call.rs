@@ -16,7 +16,7 @@ use super::runtime::{Entered, catch};
 use crate::{
     BoxError,
     abi::{self, CallContext, CallSlot, poll},
-    crossing::{HeaderFields, export_polled, with_waker},
+    crossing::{HeaderFields, export_polled, keep_room, with_waker},
 };
 
 /// A call that is about to start.
@@ -47,18 +47,30 @@ impl Start<'_> {
     where
         F: Future<Output: Respond> + Send + 'static,
     {
-        let Self {
-            slot,
-            context,
-            runtime,
-        } = self;
         if fits::<F>() {
-            Filled::put(slot, runtime, future);
+            self.start(future)
         } else {
-            Filled::put(slot, runtime, Box::pin(future));
+            self.start(Box::pin(future))
         }
-        // SAFETY: filled just now, by this thread.
-        unsafe { Filled::poll(slot, context) }
+    }
+
+    fn start<F>(self, future: F) -> u32
+    where
+        F: Future<Output: Respond> + Send + 'static,
+    {
+        let place = Filled::put(self.slot, future);
+        let poll = |context: &mut Context<'_>| {
+            // SAFETY: the future was put there just now.
+            unsafe { Typed::<F>::poll(place, context, self.context, self.runtime) }
+        };
+        let polled = catch(|| self.with_context(poll));
+        if polled == Some(poll::PENDING) {
+            Filled::complete(self.slot, Typed::<F>::OPERATIONS, self.runtime);
+            return poll::PENDING;
+        }
+        // SAFETY: the future is there, and nobody looks at it after this.
+        let dropped = catch(|| unsafe { Typed::<F>::drop(place) });
+        dropped.and(polled).unwrap_or(poll::PANICKED)
     }
 
     /// Gives a response that is there.
@@ -96,31 +108,31 @@ struct Operations {
 }
 
 impl Filled {
-    fn put<F>(slot: &mut CallSlot, runtime: &Entered, future: F)
-    where
-        F: Future<Output: Respond> + Send + 'static,
-    {
+    /// Puts a future into its place, which is the result.
+    fn put<F>(slot: &mut CallSlot, future: F) -> *mut u8 {
         const { assert!(size_of::<Self>() <= size_of::<CallSlot>()) };
         const { assert!(align_of::<Self>() <= align_of::<CallSlot>()) };
         const { assert!(mem::offset_of!(Self, future) == 0) };
         assert!(fits::<F>(), "the caller boxes what does not fit");
 
-        let operations = Typed::<F>::OPERATIONS;
-        let empty = [MaybeUninit::uninit(); ROOM];
-        let filled = (&raw mut slot.bytes).cast::<Self>();
-        // SAFETY: the slot has the room and the alignment, by the assertions, and holds nothing
+        let place: *mut u8 = slot.bytes.as_mut_ptr().cast();
+        // SAFETY: there is room for the future, by the checks above, and the slot holds nothing
         // before a call.
-        unsafe {
-            filled.write(Self {
-                operations,
-                runtime: runtime.clone(),
-                future: empty,
-            })
-        };
-        // SAFETY: written just now.
-        let place = unsafe { &mut (*filled).future };
-        // SAFETY: there is room for the future, by the check above.
-        unsafe { place.as_mut_ptr().cast::<F>().write(future) };
+        unsafe { place.cast::<F>().write(future) };
+        place
+    }
+
+    /// Adds what it takes to go on with the future that was put there.
+    fn complete(slot: &mut CallSlot, operations: &'static Operations, runtime: &Entered) {
+        let filled = slot.bytes.as_mut_ptr().cast::<Self>();
+        // SAFETY: the slot has the room and the alignment, by the assertions in `put`.
+        let to_operations = unsafe { &raw mut (*filled).operations };
+        // SAFETY: as above.
+        unsafe { to_operations.write(operations) };
+        // SAFETY: as above.
+        let to_runtime = unsafe { &raw mut (*filled).runtime };
+        // SAFETY: as above.
+        unsafe { to_runtime.write(runtime.clone()) };
     }
 
     /// # Safety
@@ -252,6 +264,7 @@ where
         let mut fields = HeaderFields::default();
         fields.add(&head.headers);
         give(call, head.status, &fields, &mut body);
+        keep_room(head.headers);
         poll::READY
     }
 

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
-use super::Body;
 #[cfg(feature = "info")]
 use super::request::path_and_query;
 #[cfg(feature = "info")]
@@ -108,7 +107,7 @@ impl RequestInfo {
     }
 
     /// Puts this into the extensions of `request`, and what axum's extractors take.
-    pub(crate) fn insert_into(self, request: &mut Request<Body>) {
+    pub(crate) fn insert_into<B>(self, request: &mut Request<B>) {
         #[cfg(feature = "axum-info")]
         {
             use axum::extract::{ConnectInfo, OriginalUri};

@@ -271,6 +271,11 @@ impl<'a> Request<'a> {
     /// When a part is not what HTTP allows, which the server checks before.
     pub fn into_http(mut self) -> Result<http::Request<Body>, BoxError> {
         let body = self.take_body();
+        self.with_body(body)
+    }
+
+    /// The same with another body.
+    pub(crate) fn with_body<B>(self, body: B) -> Result<http::Request<B>, BoxError> {
         // SAFETY: as for `text`.
         unsafe { request::request(self.0, body) }
     }

@@ -84,10 +84,7 @@ impl http_body::Body for Body {
 /// # Safety
 ///
 /// `request` and what it borrows are valid until this returns.
-pub(crate) unsafe fn request(
-    request: &abi::Request,
-    body: Body,
-) -> Result<Request<Body>, BoxError> {
+pub(crate) unsafe fn request<B>(request: &abi::Request, body: B) -> Result<Request<B>, BoxError> {
     // SAFETY: the caller says so, as for all the slices below.
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
     let path = bytes(request.path);

@@ -30,7 +30,7 @@ use hyper::{
 };
 use tokio::sync::Notify;
 
-use super::{Body, stream::Stream};
+use super::stream::Stream;
 use crate::{BoxError, abi};
 
 /// The connection of a request that asks for an upgrade, until the app has answered.
@@ -44,10 +44,10 @@ pub(crate) struct Offer {
 impl Offer {
     /// Puts what upgrades need into the extensions of `request`. `protocol` is what an extended
     /// `CONNECT` asks for.
-    pub(crate) fn new(
+    pub(crate) fn new<B>(
         stream: abi::Stream,
         protocol: Option<&str>,
-        request: &mut Request<Body>,
+        request: &mut Request<B>,
     ) -> Option<Self> {
         if let Some(protocol) = protocol {
             request.extensions_mut().insert(Protocol::from(protocol));
