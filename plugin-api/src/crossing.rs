@@ -10,13 +10,14 @@ mod request;
 mod shape;
 mod waker;
 
+#[cfg(not(feature = "host"))]
+pub(crate) use self::memo::forget;
 #[cfg(any(feature = "host", feature = "local"))]
 pub(crate) use self::{exported::export, request::Lent};
 pub(crate) use self::{
     exported::export_polled,
     headers::{HeaderFields, Texts, add_fields},
     imported::Imported,
-    memo::forget,
     names::id as name_id,
     request::version,
     shape::keep_room,

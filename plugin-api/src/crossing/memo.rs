@@ -1,18 +1,16 @@
 //! What was met before, and what was made of it: clients and apps repeat themselves.
 //!
-//! Each thread has a memory of its own, as long as there are not too many; it is not kept with the
-//! thread, as the memory of an app has to end with the app.
-
-use std::{
-    cell::Cell,
-    sync::{
-        Mutex, PoisonError, TryLockError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+//! Each thread has a memory of its own. In the server it is the thread's. In a plugin, whose threads
+//! are the server's and stay, it is one of the plugin's, and ends with the app.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+#[cfg(not(feature = "host"))]
+pub(crate) use self::of_app::forget;
+#[cfg(not(feature = "host"))]
+pub(super) use self::of_app::lend;
+#[cfg(feature = "host")]
+pub(super) use self::of_thread::lend;
 use super::shape::Shape;
 
 /// What one thread met.
@@ -24,48 +22,86 @@ pub(super) struct Met {
     pub(super) room: HeaderMap,
 }
 
-/// Lends what this thread met. None when another thread has it right now, or this one already.
-pub(super) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
-    let mut met = match MET[place()].try_lock() {
-        Ok(met) => met,
-        // What a panic left behind are whole values.
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return None,
-    };
-    let met = met.get_or_insert_with(|| {
-        Box::new(Met {
+impl Met {
+    fn new() -> Box<Self> {
+        Box::new(Self {
             names: Memo::new(),
             values: Memo::new(),
             shapes: Memo::new(),
             room: HeaderMap::new(),
         })
-    });
-    Some(work(met))
-}
-
-/// Forgets all, when an app ends.
-pub(crate) fn forget() {
-    for met in &MET {
-        *met.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-static MET: [Mutex<Option<Box<Met>>>; THREADS] = [const { Mutex::new(None) }; THREADS];
+/// The server's.
+#[cfg(feature = "host")]
+mod of_thread {
+    use std::cell::RefCell;
 
-/// How many threads have a memory of their own; more have to share.
-const THREADS: usize = 32;
+    use super::Met;
 
-/// Which memory is this thread's.
-fn place() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+        static MET: RefCell<Option<Box<Met>>> = const { RefCell::new(None) };
     }
-    PLACE.get().unwrap_or_else(|| {
-        let place = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
-        PLACE.set(Some(place));
-        place
-    })
+
+    /// Lends what this thread met. None while the thread ends, or has it lent already.
+    pub(crate) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
+        let lend = |met: &RefCell<Option<Box<Met>>>| {
+            let mut met = met.try_borrow_mut().ok()?;
+            Some(work(met.get_or_insert_with(Met::new)))
+        };
+        MET.try_with(lend).ok()?
+    }
+}
+
+/// A plugin's.
+#[cfg(not(feature = "host"))]
+mod of_app {
+    use std::{
+        cell::Cell,
+        sync::{
+            Mutex, PoisonError, TryLockError,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use super::Met;
+
+    static MET: [Mutex<Option<Box<Met>>>; THREADS] = [const { Mutex::new(None) }; THREADS];
+
+    /// How many threads have a memory of their own; more have to share.
+    const THREADS: usize = 32;
+
+    /// Lends what this thread met. None when another thread has it right now, or this one already.
+    pub(crate) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
+        let mut met = match MET[place()].try_lock() {
+            Ok(met) => met,
+            // What a panic left behind are whole values.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(work(met.get_or_insert_with(Met::new)))
+    }
+
+    /// Which memory is this thread's.
+    fn place() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+        }
+        PLACE.get().unwrap_or_else(|| {
+            let place = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
+            PLACE.set(Some(place));
+            place
+        })
+    }
+
+    /// Forgets all, when an app ends.
+    pub(crate) fn forget() {
+        for met in &MET {
+            *met.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
 }
 
 /// A few dozen things by their hashes. What is met twice in a row at its place is kept, until

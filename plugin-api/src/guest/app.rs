@@ -122,23 +122,25 @@ where
     fn call(&self, mut request: native::Request<'_>, start: Start<'_>) -> u32 {
         let body = I::of(request.take_body());
         #[cfg(feature = "upgrade")]
-        if let Some((stream, protocol)) = request.take_upgrade() {
-            return match request.with_body(body) {
-                Ok(mut request) => match Offer::new(stream, protocol, &mut request) {
-                    Some(offer) => start.run(offer.answered(respond(self.0.clone(), request))),
-                    None => start.run(respond(self.0.clone(), request)),
-                },
-                Err(error) => failed(error),
+        let upgrade = request.take_upgrade();
+        let request = match request.with_body(body) {
+            Ok(request) => request,
+            Err(error) => return failed(error),
+        };
+        let mut service = self.0.clone();
+        #[cfg(feature = "upgrade")]
+        if let Some((stream, protocol)) = upgrade {
+            let mut request = request;
+            return match Offer::new(stream, protocol, &mut request) {
+                Some(offer) => start.run(|| offer.answered(respond(service, request))),
+                None => start.run(|| respond(service, request)),
             };
         }
-        let mut service = self.0.clone();
-        let ready = start.with_context(|context| service.poll_ready(context));
-        match (ready, request.with_body(body)) {
+        match start.with_context(|context| service.poll_ready(context)) {
             // Most services are always ready: their own future is all that there is to keep.
-            (Poll::Ready(Ok(())), Ok(request)) => start.run(service.call(request)),
-            (Poll::Pending, Ok(request)) => start.run(respond(service, request)),
-            (Poll::Ready(Err(error)), _) => failed(error),
-            (_, Err(error)) => failed(error),
+            Poll::Ready(Ok(())) => start.run(|| service.call(request)),
+            Poll::Ready(Err(error)) => failed(error),
+            Poll::Pending => start.run(|| respond(service, request)),
         }
     }
 

@@ -39,26 +39,26 @@ pub trait Respond: Sized {
 }
 
 impl Start<'_> {
-    /// Puts `future` into the slot and polls it once. What it holds and returns is as
-    /// [`abi::Plugin::call`] says.
+    /// Puts the future that `make` gives into the slot and polls it once. What the slot holds and this
+    /// returns is as [`abi::Plugin::call`] says.
     ///
     /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
-    pub(crate) fn run<F>(self, future: F) -> u32
+    pub(crate) fn run<F>(self, make: impl FnOnce() -> F) -> u32
     where
         F: Future<Output: Respond> + Send + 'static,
     {
         if fits::<F>() {
-            self.start(future)
+            self.start(make)
         } else {
-            self.start(Box::pin(future))
+            self.start(|| Box::pin(make()))
         }
     }
 
-    fn start<F>(self, future: F) -> u32
+    fn start<F>(self, make: impl FnOnce() -> F) -> u32
     where
         F: Future<Output: Respond> + Send + 'static,
     {
-        let place = Filled::put(self.slot, future);
+        let place = Filled::put(self.slot, make);
         let poll = |context: &mut Context<'_>| {
             // SAFETY: the future was put there just now.
             unsafe { Typed::<F>::poll(place, context, self.context, self.runtime) }
@@ -108,8 +108,8 @@ struct Operations {
 }
 
 impl Filled {
-    /// Puts a future into its place, which is the result.
-    fn put<F>(slot: &mut CallSlot, future: F) -> *mut u8 {
+    /// Makes a future in its place, which is the result: futures are large to move.
+    fn put<F>(slot: &mut CallSlot, make: impl FnOnce() -> F) -> *mut u8 {
         const { assert!(size_of::<Self>() <= size_of::<CallSlot>()) };
         const { assert!(align_of::<Self>() <= align_of::<CallSlot>()) };
         const { assert!(mem::offset_of!(Self, future) == 0) };
@@ -118,7 +118,7 @@ impl Filled {
         let place: *mut u8 = slot.bytes.as_mut_ptr().cast();
         // SAFETY: there is room for the future, by the checks above, and the slot holds nothing
         // before a call.
-        unsafe { place.cast::<F>().write(future) };
+        unsafe { place.cast::<F>().write(make()) };
         place
     }
 

@@ -24,7 +24,7 @@ use crate::{
         Stop, Stopped, poll,
         v1::{Root, RootRef},
     },
-    crossing::{Guard, forget},
+    crossing::Guard,
 };
 
 /// What [`export_app!`](crate::export_app) makes: the author's function, by a type.
@@ -286,7 +286,8 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
             let _ = catch(|| tokio.block_on(async { time::timeout(moment, ended).await }));
         }
     }
-    forget();
+    #[cfg(not(feature = "host"))]
+    crate::crossing::forget();
     if let Some(tokio) = tokio {
         out.tasks = tasks(&tokio) as u64;
         let _ = catch(|| tokio.shutdown_timeout(left()));

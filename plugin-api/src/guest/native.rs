@@ -147,7 +147,7 @@ where
     F: Future<Output: Respond> + Send + 'static,
 {
     fn start(self, start: Start<'_>) -> u32 {
-        start.run(self)
+        start.run(|| self)
     }
 
     #[cfg(feature = "local")]
