@@ -268,7 +268,8 @@ impl Protocol {
 /// Takes in what a client still sends, for a while: closing a socket with unread bytes resets the
 /// connection, and the client may lose the response that it has not read yet.
 async fn linger(stream: &mut TcpStream) {
-    let mut unread = [0; 4096];
+    // Not in the future, which is as large as this for as long as the connection is there.
+    let mut unread = vec![0; 4096];
     // None: the client is done, or nothing is on its way that anybody knows of.
     if !matches!(stream.try_read(&mut unread), Ok(1..)) {
         return;
