@@ -66,18 +66,18 @@ impl Dispatch {
         let body = RequestBody::new(incoming, self.max_body_size);
         let exceeded = body.exceeded();
         let mut request = Prepared::new(head, body);
-        let mut exchange = Exchange {
+        let mut underway = Underway {
             is_http2_head: is_http2_head(request.head()),
             exceeded,
             trail: self.trails.begin(&request, client.peer),
             answering,
         };
-        let mut wait: Wait = match self.enter(&mut request, &mut exchange, client, context) {
-            Entered::Answered(response) => return Begun::Answered(exchange.respond(response)),
-            Entered::Pending(call, generation) => Box::pin(exchange.wait(call, generation)),
+        let mut wait: Wait = match self.enter(&mut request, &mut underway, client, context) {
+            Entered::Answered(response) => return Begun::Answered(underway.respond(response)),
+            Entered::Pending(call, generation) => Box::pin(underway.wait(call, generation)),
             Entered::Paused(generation) => {
                 let dispatch = Arc::clone(self);
-                Box::pin(dispatch.again(request, exchange, generation, client.clone()))
+                Box::pin(dispatch.again(request, underway, generation, client.clone()))
             }
         };
         match wait.as_mut().poll(context) {
@@ -90,31 +90,31 @@ impl Dispatch {
     fn enter(
         &self,
         request: &mut Prepared<RequestBody>,
-        exchange: &mut Exchange,
+        underway: &mut Underway,
         client: &Client,
         context: &mut Context<'_>,
     ) -> Entered {
         let head = request.head();
         if head.headers.len() > self.max_headers {
-            return exchange.refused(Refusal::TooManyHeaders);
+            return underway.refused(Refusal::TooManyHeaders);
         }
         let len = request.body().map_or(0, |body| body.size_hint().lower());
         if len > self.max_body_size {
-            return exchange.refused(Refusal::BodyTooLarge);
+            return underway.refused(Refusal::BodyTooLarge);
         }
         let routes = self.registry.routes();
         let Some(route) = routes.find(head.uri.path()) else {
-            return exchange.refused(Refusal::NotFound);
+            return underway.refused(Refusal::NotFound);
         };
         let generation = match &route.serving {
             Some(generation) if !generation.faults.are_too_many() => generation,
-            _ => return exchange.refused(Refusal::Unavailable),
+            _ => return underway.refused(Refusal::Unavailable),
         };
         let Some(in_flight) = generation.app.enter() else {
             return Entered::Paused(Arc::clone(generation));
         };
-        exchange.trail.enter(generation.name, generation.number);
-        let id = exchange.trail.id();
+        underway.trail.enter(generation.name, generation.number);
+        let id = underway.trail.id();
         let target = Target {
             mount: &route.mount,
             peer: Some(client.peer),
@@ -122,8 +122,8 @@ impl Dispatch {
             upgrade: upgrade::take(request, &in_flight, &generation.cut, &client.activity),
         };
         let call = || request.call(in_flight, target, context);
-        match exchange.trail.scope(call) {
-            Called::Answered(called) => Entered::Answered(exchange.answered(called, generation)),
+        match underway.trail.scope(call) {
+            Called::Answered(called) => Entered::Answered(underway.answered(called, generation)),
             Called::Pending(call) => Entered::Pending(call, Arc::clone(generation)),
         }
     }
@@ -132,7 +132,7 @@ impl Dispatch {
     async fn again(
         self: Arc<Self>,
         mut request: Prepared<RequestBody>,
-        mut exchange: Exchange,
+        mut underway: Underway,
         mut generation: Arc<Generation>,
         client: Client,
     ) -> Response<ResponseBody> {
@@ -141,11 +141,11 @@ impl Dispatch {
             // there are others to look at.
             generation.app.resumed().await;
             let entered = poll_fn(|context| {
-                Poll::Ready(self.enter(&mut request, &mut exchange, &client, context))
+                Poll::Ready(self.enter(&mut request, &mut underway, &client, context))
             });
             match entered.await {
-                Entered::Answered(response) => return exchange.respond(response),
-                Entered::Pending(call, generation) => return exchange.wait(call, generation).await,
+                Entered::Answered(response) => return underway.respond(response),
+                Entered::Pending(call, generation) => return underway.wait(call, generation).await,
                 Entered::Paused(other) => generation = other,
             }
         }
@@ -183,14 +183,14 @@ pub type Wait = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
 /// A request on its way to its response.
 #[derive(Debug)]
-struct Exchange {
+struct Underway {
     trail: Trail,
     answering: Answering,
     exceeded: Option<Exceeded>,
     is_http2_head: bool,
 }
 
-impl Exchange {
+impl Underway {
     /// Waits for a call that was polled just now.
     fn wait(
         mut self,

@@ -76,7 +76,7 @@ pub struct Prepared<B> {
     head: request::Parts,
     /// Some until the app is called.
     body: Option<B>,
-    /// Borrows from the headers of `head`, which stay as they are until the app is called.
+    /// Borrows from the headers of `head`, which stay as they are; both go with the call.
     fields: HeaderFields,
 }
 
@@ -113,9 +113,8 @@ impl<B> Prepared<B> {
     /// constant for. In lower case; quicker than asking the headers.
     #[must_use]
     pub fn unusual_field(&self, name: &str) -> Option<&[u8]> {
-        // After the call the headers are gone.
-        self.body.as_ref()?;
-        // SAFETY: the fields borrow from the headers, which are there and unchanged.
+        // SAFETY: the fields borrow from the headers, which are there and unchanged for as long as
+        // there are fields.
         unsafe { self.fields.find_unnumbered(name) }
     }
 
@@ -130,6 +129,8 @@ impl<B> Prepared<B> {
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
+        // Its headers go below, so that what borrows from them must not stay.
+        let fields = mem::take(&mut self.fields);
         let body = self.body.take();
         let mut body = body.map_or_else(abi::Body::empty, |body| export(body, Caught));
         let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
@@ -139,7 +140,7 @@ impl<B> Prepared<B> {
             mount: target.mount,
             peer: target.peer,
             request_id: target.request_id,
-            headers: self.fields.as_abi(),
+            headers: fields.as_abi(),
             body: &raw mut body,
             upgrade: &raw mut upgrade,
             protocol: protocol.as_deref(),
