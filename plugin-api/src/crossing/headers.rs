@@ -30,7 +30,7 @@ impl Drop for HeaderFields {
     fn drop(&mut self) {
         self.0.clear();
         let room = mem::take(&mut self.0);
-        if room.capacity() <= MOST_SPARE {
+        if (1..=MOST_SPARE).contains(&room.capacity()) {
             // While the thread ends there is nobody to leave it to.
             let _ = SPARE.try_with(|spare| spare.set(room));
         }
@@ -45,6 +45,10 @@ thread_local! {
 const MOST_SPARE: usize = 128;
 
 impl HeaderFields {
+    /// No fields, and no room.
+    #[cfg(feature = "host")]
+    pub(crate) const NONE: Self = Self(Vec::new());
+
     /// Borrows the fields of `map`; the caller keeps it unchanged for as long as the result is
     /// used. The map may be moved: names and values lie behind pointers.
     pub(crate) fn new(map: &HeaderMap) -> Self {

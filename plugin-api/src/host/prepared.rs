@@ -130,7 +130,7 @@ impl<B> Prepared<B> {
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         // Its headers go below, so that what borrows from them must not stay.
-        let fields = mem::take(&mut self.fields);
+        let fields = mem::replace(&mut self.fields, HeaderFields::NONE);
         let body = self.body.take();
         let mut body = body.map_or_else(abi::Body::empty, |body| export(body, Caught));
         let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
