@@ -30,7 +30,7 @@ pub mod v1;
 mod waker;
 
 pub use self::{
-    body::{Body, BodyVtable, Frame},
+    body::{Body, BodyVtable, Frame, Frames},
     bytes::{OwnedBytes, Slice},
     call::{CallContext, CallSlot, Header, Headers, Request, Response, SocketAddress},
     log::{Callsite, Entry, Field, Panic, Registered, Value},
@@ -42,9 +42,9 @@ pub use self::{
 /// Changes when something existing changes: such a plugin is refused.
 pub const MAJOR: u32 = 1;
 /// Changes when something is appended.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 /// Both, as the manifest has them.
-pub const VERSION: &str = "1.0";
+pub const VERSION: &str = "1.1";
 
 /// What a call that may have to wait returns.
 pub mod poll {

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -12,9 +13,12 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
-use plugin_api::{BodyError, BoxError, abi::OwnedBytes, host::Body as AppBody};
+use plugin_api::{
+    BodyError, BoxError,
+    abi::OwnedBytes,
+    host::{Body as AppBody, InFlight},
+};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{activity::Answering, trail::Trail};
@@ -107,9 +111,15 @@ pub struct ResponseBody {
 
 #[derive(Debug)]
 enum Content {
-    Own(Full<Bytes>),
     /// All of it is there.
-    App(AppBody),
+    Whole {
+        bytes: OwnedBytes,
+        #[expect(
+            dead_code,
+            reason = "the request is in the app for as long as the body is there"
+        )]
+        in_flight: Option<InFlight>,
+    },
     /// Apart, so that the others, which are most, are small to move.
     Stream(Box<Cuttable>),
 }
@@ -127,7 +137,7 @@ impl ResponseBody {
     /// A body of the host's.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         Self {
-            content: Content::Own(Full::new(bytes.into())),
+            content: Content::whole(bytes.into().into(), None),
             sending: None,
         }
     }
@@ -135,14 +145,13 @@ impl ResponseBody {
     /// The body of an app, in this generation of it.
     #[must_use]
     pub fn app(body: AppBody, generation: &Arc<Generation>) -> Self {
-        let content = if body.is_stream() {
-            Content::Stream(Box::new(Cuttable {
+        let content = match body.into_whole() {
+            Ok((bytes, in_flight)) => Content::whole(bytes, Some(in_flight)),
+            Err(body) => Content::Stream(Box::new(Cuttable {
                 body,
                 generation: Arc::clone(generation),
                 cut: None,
-            }))
-        } else {
-            Content::App(body)
+            })),
         };
         Self {
             content,
@@ -157,23 +166,28 @@ impl ResponseBody {
 }
 
 impl Body for ResponseBody {
-    type Data = Data;
-    type Error = BoxError;
+    type Data = OwnedBytes;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
         let Self { content, sending } = &mut *self;
-        let Some((_, trail)) = sending else {
-            return content.poll(context);
-        };
         let polled = match content {
-            // No code of the app's runs.
-            Content::Own(_) | Content::App(_) => content.poll(context),
-            Content::Stream(_) => trail.scope(|| content.poll(context)),
+            Content::Whole { bytes, .. } => {
+                let bytes = mem::take(bytes);
+                Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
+            }
+            Content::Stream(stream) => match (stream.body.take_ahead(), &mut *sending) {
+                (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                (None, Some((_, trail))) => trail.scope(|| stream.poll(context)),
+                (None, None) => stream.poll(context),
+            },
         };
-        tell(trail, &polled, content.is_end_stream());
+        if let Some((_, trail)) = sending {
+            tell(trail, &polled, content.is_end_stream());
+        }
         polled
     }
 
@@ -183,8 +197,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Own(body) => body.size_hint(),
-            Content::App(body) => body.size_hint(),
+            Content::Whole { bytes, .. } => SizeHint::with_exact(bytes.remaining() as u64),
             Content::Stream(stream) => stream.body.size_hint(),
         }
     }
@@ -195,38 +208,32 @@ impl Drop for ResponseBody {
         // What an app does at the end of its stream is its request's.
         if let (Content::Stream(_), Some((_, trail))) = (&self.content, &mut self.sending) {
             let content = &mut self.content;
-            trail.scope(|| *content = Content::Own(Full::default()));
+            trail.scope(|| *content = Content::whole(OwnedBytes::EMPTY, None));
         }
     }
 }
 
 impl Content {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
-        match self {
-            Self::Own(body) => {
-                let own = |frame: Frame<Bytes>| frame.map_data(Data::Own);
-                Pin::new(body)
-                    .poll_frame(context)
-                    .map_ok(own)
-                    .map_err(Into::into)
-            }
-            Self::App(body) => app_frame(body, context),
-            Self::Stream(stream) => stream.poll(context),
-        }
+    fn whole(bytes: OwnedBytes, in_flight: Option<InFlight>) -> Self {
+        Self::Whole { bytes, in_flight }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Own(body) => body.is_end_stream(),
-            Self::App(body) => body.is_end_stream(),
+            Self::Whole { bytes, .. } => bytes.remaining() == 0,
             Self::Stream(stream) => stream.body.is_end_stream(),
         }
     }
 }
 
 impl Cuttable {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
-        let polled = app_frame(&mut self.body, context);
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
+        let polled = Pin::new(&mut self.body)
+            .poll_frame(context)
+            .map_err(Broken::App);
         if polled.is_ready() {
             return polled;
         }
@@ -234,27 +241,23 @@ impl Cuttable {
             .cut
             .get_or_insert_with(|| Box::pin(self.generation.cut.clone().cancelled_owned()));
         ready!(cut.as_mut().poll(context));
-        Poll::Ready(Some(Err(Box::new(CutOff))))
+        Poll::Ready(Some(Err(Broken::CutOff)))
     }
 }
 
-fn app_frame(
-    body: &mut AppBody,
-    context: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Data>, BoxError>>> {
-    Pin::new(body)
-        .poll_frame(context)
-        .map_ok(|frame| frame.map_data(Data::App))
-        .map_err(Into::into)
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The app's own reason, or that it panicked.
+    #[error(transparent)]
+    App(BodyError),
+    /// Its generation was cut off.
+    #[error("the app's time to drain is over")]
+    CutOff,
 }
 
-/// A body of a generation that was cut off.
-#[derive(Debug, thiserror::Error)]
-#[error("the app's time to drain is over")]
-struct CutOff;
-
 /// Tells a request's trail what came of polling its body.
-fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<Data>, BoxError>>>, ended: bool) {
+fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<OwnedBytes>, Broken>>>, ended: bool) {
     match polled {
         Poll::Pending => {}
         Poll::Ready(None) => trail.end(Outcome::Answered),
@@ -264,49 +267,11 @@ fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<Data>, BoxError>>>,
                 trail.end(Outcome::Answered);
             }
         }
-        Poll::Ready(Some(Err(error))) if error.is::<CutOff>() => trail.end(Outcome::CutOff),
-        Poll::Ready(Some(Err(error))) => trail.end(match error.downcast_ref::<BodyError>() {
-            Some(error) if error.is_panic() => Outcome::Panicked,
-            _ => Outcome::Failed,
+        Poll::Ready(Some(Err(Broken::CutOff))) => trail.end(Outcome::CutOff),
+        Poll::Ready(Some(Err(Broken::App(error)))) => trail.end(if error.is_panic() {
+            Outcome::Panicked
+        } else {
+            Outcome::Failed
         }),
-    }
-}
-
-/// A piece of a response.
-#[derive(Debug)]
-pub enum Data {
-    /// The host's.
-    Own(Bytes),
-    /// An app's: it is sent from where the app put it.
-    App(OwnedBytes),
-}
-
-impl Buf for Data {
-    fn remaining(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.remaining(),
-            Self::App(bytes) => bytes.remaining(),
-        }
-    }
-
-    fn chunk(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes.chunk(),
-            Self::App(bytes) => bytes.chunk(),
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Own(bytes) => bytes.advance(count),
-            Self::App(bytes) => bytes.advance(count),
-        }
-    }
-
-    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        match self {
-            Self::Own(bytes) => bytes.copy_to_bytes(len),
-            Self::App(bytes) => bytes.copy_to_bytes(len),
-        }
     }
 }

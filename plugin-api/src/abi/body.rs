@@ -39,6 +39,29 @@ pub struct BodyVtable {
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frame) -> u32,
     /// Ends the stream, at any point, and frees it.
     pub drop: unsafe extern "C" fn(stream: *mut c_void),
+    /// Since 1.1, where `size` covers it: the same as `poll` for several frames at once, which a
+    /// receiver may ask for that is going to take them anyway. What is there already is given, and
+    /// nothing is waited for once there is a frame.
+    pub poll_frames:
+        unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frames) -> u32,
+}
+
+/// Room for several frames of a stream. Borrowed by [`BodyVtable::poll_frames`] until that returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frames {
+    /// The size of this struct in bytes.
+    pub size: usize,
+    /// The receiver's places for frames, which hold ones that may be dropped. Those that are filled
+    /// are the receiver's to drop.
+    pub frames: *mut Frame,
+    /// How many places there are; one at least.
+    pub room: usize,
+    /// Of how many bytes on no further frame is asked for; one at least.
+    pub enough: usize,
+    /// How many places were filled, from the first; set when the function returns
+    /// [`poll::READY`](super::poll::READY), and one at least then.
+    pub count: usize,
 }
 
 /// One frame of a stream.
@@ -94,6 +117,25 @@ impl Body {
     }
 }
 
+impl BodyVtable {
+    /// [`Self::poll_frames`], where the maker of the table knows of it.
+    ///
+    /// # Safety
+    ///
+    /// `vtable` is that of a stream.
+    pub(crate) unsafe fn poll_frames(vtable: *const Self) -> Option<PollFrames> {
+        // SAFETY: every table begins with its size.
+        let size = unsafe { (*vtable).size };
+        if size < mem::offset_of!(Self, poll_frames) + size_of::<PollFrames>() {
+            return None;
+        }
+        // SAFETY: the table is long enough.
+        Some(unsafe { (*vtable).poll_frames })
+    }
+}
+
+pub(crate) type PollFrames = unsafe extern "C" fn(*mut c_void, *const Waker, *mut Frames) -> u32;
+
 // SAFETY: a stream may be polled and dropped by any thread, by the contract of `BodyVtable`.
 unsafe impl Send for Body {}
 // SAFETY: shared access reaches only scalars and `data`, which is `Sync`; polling takes `&mut`.
@@ -106,11 +148,17 @@ impl Drop for Body {
         }
         // SAFETY: a body with a stream has that stream's table, which lives as long as its library:
         // for ever.
-        let vtable = unsafe { &*self.vtable };
+        let drop = unsafe { (*self.vtable).drop };
         // SAFETY: `self` owns the stream, and this is its one drop.
-        unsafe { (vtable.drop)(self.stream) };
+        unsafe { drop(self.stream) };
     }
 }
+
+// SAFETY: its trailers are the stream's, which may go to another thread, and are read by who has
+// both.
+unsafe impl Send for Frame {}
+// SAFETY: shared access reaches only scalars and `data`, which is `Sync`.
+unsafe impl Sync for Frame {}
 
 impl Frame {
     /// The end: nothing more comes.

@@ -39,13 +39,14 @@ macro_rules! layout {
 fn the_layout_is_as_recorded() {
     let layout = layout! {
         Body { kind, data, stream, vtable, lower, upper }
-        BodyVtable { size, poll, drop }
+        BodyVtable { size, poll, drop, poll_frames }
         CallContext { size, waker, sink, respond }
         CallSlot { bytes }
         Callsite { size, level, kind, name, target, module, file, fields, fields_len, line }
         Entry { size, callsite, span, fields, fields_len, thread }
         Field { index, value }
         Frame { kind, last, data, trailers }
+        Frames { size, frames, room, enough, count }
         Header { name, value, id, flags }
         Headers { ptr, len }
         HandOver { size, timeout_ms }

@@ -3,7 +3,8 @@
 use std::{
     ffi::c_void,
     pin::Pin,
-    task::{Context, Poll, ready},
+    slice,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Buf;
@@ -99,6 +100,7 @@ where
         size: size_of::<abi::BodyVtable>(),
         poll: Self::poll,
         drop: Self::drop,
+        poll_frames: Self::poll_frames,
     };
 
     fn new(body: B, guard: G) -> Self {
@@ -137,17 +139,49 @@ where
         waker: *const abi::Waker,
         out: *mut abi::Frame,
     ) -> u32 {
+        // SAFETY: the caller gives room for a frame, holding one that may be dropped.
+        let place = unsafe { &mut *out };
+        // SAFETY: as the caller of this function promises.
+        let count = unsafe { Self::fill(stream, waker, slice::from_mut(place), 1) };
+        if count == 0 {
+            poll::PENDING
+        } else {
+            poll::READY
+        }
+    }
+
+    unsafe extern "C" fn poll_frames(
+        stream: *mut c_void,
+        waker: *const abi::Waker,
+        out: *mut abi::Frames,
+    ) -> u32 {
+        // SAFETY: the caller lends it for the call.
+        let out = unsafe { &mut *out };
+        // SAFETY: the caller has this room, holding frames that may be dropped.
+        let places = unsafe { slice::from_raw_parts_mut(out.frames, out.room) };
+        // SAFETY: as the caller of this function promises.
+        let count = unsafe { Self::fill(stream, waker, places, out.enough) };
+        if count == 0 {
+            return poll::PENDING;
+        }
+        out.count = count;
+        poll::READY
+    }
+
+    /// # Safety
+    ///
+    /// `stream` and `waker` are what the functions of [`abi::BodyVtable`] are called with.
+    unsafe fn fill(
+        stream: *mut c_void,
+        waker: *const abi::Waker,
+        places: &mut [abi::Frame],
+        enough: usize,
+    ) -> usize {
         // SAFETY: this table goes with a boxed `Self`, which one thread polls at a time.
         let this = unsafe { &mut *stream.cast::<Self>() };
+        let next = |waker: &Waker| this.next(&mut Context::from_waker(waker), places, enough);
         // SAFETY: the caller lends the waker until this returns.
-        let polled =
-            unsafe { with_waker(waker, |waker| this.next(&mut Context::from_waker(waker))) };
-        let Poll::Ready(frame) = polled else {
-            return poll::PENDING;
-        };
-        // SAFETY: the caller gives room for a frame, holding one that may be dropped.
-        unsafe { *out = frame };
-        poll::READY
+        unsafe { with_waker(waker, next) }
     }
 
     unsafe extern "C" fn drop(stream: *mut c_void) {
@@ -160,7 +194,14 @@ where
         let _ = guard.run(move || drop((first, body)));
     }
 
-    fn next(&mut self, context: &mut Context<'_>) -> Poll<abi::Frame> {
+    /// Puts the next frames into `places`, and gives how many they are: none when the body has to
+    /// wait. It asks for no more once there are `enough` bytes.
+    fn next(
+        &mut self,
+        context: &mut Context<'_>,
+        places: &mut [abi::Frame],
+        enough: usize,
+    ) -> usize {
         let Self {
             body,
             first,
@@ -168,60 +209,81 @@ where
             guard,
         } = self;
         let Some(open) = body else {
-            return Poll::Ready(abi::Frame::end());
+            places[0] = abi::Frame::end();
+            return 1;
         };
+        let (mut count, mut bytes, mut last) = (0, 0, false);
         // Everything that is the app's, the bytes' own code included, runs under the guard.
-        let polled = guard.run(|| {
-            let frame = match first.take() {
-                Some(first) => Some(first),
-                None => ready!(Pin::new(&mut *open).poll_frame(context)),
-            };
-            Poll::Ready((Next::from(frame), open.is_end_stream()))
+        let asked = guard.run(|| {
+            while count < places.len() && bytes < enough && !last {
+                let frame = match first.take() {
+                    Some(first) => Some(first),
+                    None => match Pin::new(&mut *open).poll_frame(context) {
+                        Poll::Ready(frame) => frame,
+                        Poll::Pending => break,
+                    },
+                };
+                let place = &mut places[count];
+                last = put(place, frame, trailers) || open.is_end_stream();
+                place.last = last.into();
+                bytes += place.data.remaining();
+                count += 1;
+            }
         });
-        let (next, ended) = match polled {
-            Some(Poll::Pending) => return Poll::Pending,
-            Some(Poll::Ready(ready)) => ready,
-            None => (Next::Broken(PANICKED.to_owned()), true),
-        };
-        let last = ended || !matches!(next, Next::Data(_));
+        if asked.is_none() {
+            last = true;
+            places[count] = broken(PANICKED.to_owned());
+            count += 1;
+        }
         if last {
             let body = body.take();
             let _ = guard.run(move || drop(body));
         }
-        let (kind, data) = match next {
-            Next::Data(data) => (abi::Frame::DATA, data),
-            Next::Trailers(map) => {
-                *trailers = Trailers::new(map);
-                (abi::Frame::TRAILERS, OwnedBytes::EMPTY)
-            }
-            Next::Broken(text) => (abi::Frame::ERROR, text.into()),
-            Next::End => (abi::Frame::END, OwnedBytes::EMPTY),
-        };
-        Poll::Ready(abi::Frame {
-            kind,
-            last: last.into(),
-            data,
-            trailers: trailers.fields.as_abi(),
-        })
+        count
     }
 }
 
-/// What a body gave.
-enum Next {
-    Data(OwnedBytes),
-    Trailers(HeaderMap),
-    Broken(String),
-    End,
+/// Puts what a body gave into a place for frames, and says whether nothing can follow it. `trailers`
+/// is where the fields stay.
+fn put<D: Buf, E: Into<BoxError>>(
+    place: &mut abi::Frame,
+    frame: Option<Result<Frame<D>, E>>,
+    trailers: &mut Trailers,
+) -> bool {
+    let frame = match frame {
+        Some(Ok(frame)) => frame,
+        Some(Err(error)) => {
+            *place = broken(error.into().to_string());
+            return true;
+        }
+        None => {
+            *place = abi::Frame::end();
+            return true;
+        }
+    };
+    match frame.into_data() {
+        Ok(data) => {
+            place.kind = abi::Frame::DATA;
+            place.data = owned(data);
+            false
+        }
+        Err(frame) => {
+            *place = abi::Frame::end();
+            if let Ok(map) = frame.into_trailers() {
+                *trailers = Trailers::new(map);
+                place.kind = abi::Frame::TRAILERS;
+                place.trailers = trailers.fields.as_abi();
+            }
+            true
+        }
+    }
 }
 
-impl<D: Buf, E: Into<BoxError>> From<Option<Result<Frame<D>, E>>> for Next {
-    fn from(frame: Option<Result<Frame<D>, E>>) -> Self {
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) => Self::Data(owned(data)),
-            Some(Ok(Err(frame))) => frame.into_trailers().map_or(Self::End, Self::Trailers),
-            Some(Err(error)) => Self::Broken(error.into().to_string()),
-            None => Self::End,
-        }
+fn broken(text: String) -> abi::Frame {
+    abi::Frame {
+        kind: abi::Frame::ERROR,
+        data: text.into(),
+        ..abi::Frame::end()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A body of the other side, used as an `http_body::Body`.
 
 use std::{
-    mem, ptr,
+    mem,
     task::{Context, Poll, ready},
 };
 
@@ -28,20 +28,36 @@ pub(crate) enum Imported {
 type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
 
 /// A stream of the other side.
+///
+/// A crossing costs more than a frame, so while frames come without being waited for, more and more
+/// of them are asked for at once. A stream that makes its receiver wait is asked for each.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     body: abi::Body,
     waker: PollWaker,
+    /// Frames that came with one before them.
+    frames: [abi::Frame; MOST],
+    /// Which of them is the next.
+    next: usize,
+    /// How many came.
+    count: usize,
+    /// How many came since one was waited for.
+    run: usize,
+    /// Whether nothing more comes.
+    ended: bool,
 }
+
+/// How many frames are asked for at once.
+const MOST: usize = 8;
+
+/// Of how many bytes on no further frame is asked for: what is taken ahead is memory.
+const ENOUGH: usize = 32 << 10;
 
 impl Imported {
     pub(crate) fn new(mut body: abi::Body) -> Self {
         match body.kind {
             abi::Body::FULL => Self::Full(mem::take(&mut body.data)),
-            abi::Body::STREAM => Self::Stream(Box::new(Foreign {
-                body,
-                waker: PollWaker::default(),
-            })),
+            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body))),
             _ => Self::Empty,
         }
     }
@@ -60,6 +76,19 @@ impl Imported {
         matches!(self, Self::Empty)
     }
 
+    /// The next bytes, when they are here already: no code of the other side runs for them.
+    #[cfg(feature = "host")]
+    pub(crate) fn take_ahead(&mut self) -> Option<OwnedBytes> {
+        let Self::Stream(stream) = self else {
+            return None;
+        };
+        let bytes = stream.take_data()?;
+        if stream.ended {
+            *self = Self::Empty;
+        }
+        Some(bytes)
+    }
+
     /// The next frame, as [`Body::poll_frame`].
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Item> {
         match self {
@@ -70,8 +99,8 @@ impl Imported {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => {
-                let (item, last) = ready!(stream.poll_frame(context));
-                if last {
+                let item = ready!(stream.poll_frame(context));
+                if stream.ended {
                     *self = Self::Empty;
                 }
                 Poll::Ready(item)
@@ -81,6 +110,18 @@ impl Imported {
 }
 
 impl Foreign {
+    fn new(body: abi::Body) -> Self {
+        Self {
+            body,
+            waker: PollWaker::default(),
+            frames: [const { abi::Frame::end() }; MOST],
+            next: 0,
+            count: 0,
+            run: 0,
+            ended: false,
+        }
+    }
+
     fn size_hint(&self) -> SizeHint {
         let mut hint = SizeHint::new();
         if self.body.upper != u64::MAX {
@@ -90,46 +131,90 @@ impl Foreign {
         hint
     }
 
-    /// The next frame, and whether nothing follows it.
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<(Item, bool)> {
-        let mut frame = abi::Frame::end();
-        // SAFETY: a stream has its table, which is static in a library that is never unloaded.
-        let vtable = unsafe { &*self.body.vtable };
-        let stream = self.body.stream;
-        let polled = self.waker.lend(context.waker(), |waker| {
-            // SAFETY: `self` owns the stream, `&mut` makes this thread the only one, and the
-            // pointers are valid here.
-            unsafe { (vtable.poll)(stream, waker, ptr::from_mut(&mut frame)) }
-        });
-        if polled == poll::PENDING {
-            return Poll::Pending;
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Item> {
+        if self.next == self.count {
+            ready!(self.poll_frames(context));
         }
-        let last = frame.last != 0;
-        let item = match frame.kind {
-            abi::Frame::DATA => {
-                let len = frame.data.remaining() as u64;
-                self.body.lower = self.body.lower.saturating_sub(len);
-                if self.body.upper != u64::MAX {
-                    self.body.upper = self.body.upper.saturating_sub(len);
-                }
-                Some(Ok(Frame::data(frame.data)))
-            }
+        if let Some(bytes) = self.take_data() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        Poll::Ready(self.end())
+    }
+
+    /// The bytes of the next frame that came.
+    fn take_data(&mut self) -> Option<OwnedBytes> {
+        let frame = self.frames[..self.count].get_mut(self.next)?;
+        if frame.kind != abi::Frame::DATA {
+            return None;
+        }
+        self.next += 1;
+        self.ended = frame.last != 0;
+        let len = frame.data.remaining() as u64;
+        self.body.lower = self.body.lower.saturating_sub(len);
+        if self.body.upper != u64::MAX {
+            self.body.upper = self.body.upper.saturating_sub(len);
+        }
+        Some(mem::take(&mut frame.data))
+    }
+
+    /// What the next frame says, which is not data and the last.
+    fn end(&mut self) -> Item {
+        let frame = &self.frames[self.next];
+        self.next += 1;
+        self.ended = true;
+        match frame.kind {
             abi::Frame::TRAILERS => {
-                let mut trailers = HeaderMap::new();
+                let mut map = HeaderMap::new();
                 // SAFETY: the trailers are borrowed from the stream, which is neither polled nor
-                // dropped meanwhile.
-                let added = unsafe { add_fields(&mut trailers, frame.trailers) };
+                // dropped meanwhile: they are its last frame.
+                let added = unsafe { add_fields(&mut map, frame.trailers) };
                 Some(match added {
-                    Ok(()) => Ok(Frame::trailers(trailers)),
+                    Ok(()) => Ok(Frame::trailers(map)),
                     Err(error) => Err(BodyError(error.to_string())),
                 })
             }
             abi::Frame::ERROR => Some(Err(BodyError(
                 String::from_utf8_lossy(frame.data.as_ref()).into_owned(),
             ))),
+            // The end.
             _ => None,
+        }
+    }
+
+    /// Asks for frames.
+    fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let vtable = self.body.vtable;
+        let stream = self.body.stream;
+        // SAFETY: a stream has its table.
+        let many = unsafe { abi::BodyVtable::poll_frames(vtable) }.filter(|_| self.run > 0);
+        let mut frames = abi::Frames {
+            size: size_of::<abi::Frames>(),
+            frames: self.frames.as_mut_ptr(),
+            room: MOST.min(2 * self.run),
+            enough: ENOUGH,
+            count: 1,
         };
-        let last = last || item.is_none();
-        Poll::Ready((item, last))
+        let polled = self.waker.lend(context.waker(), |waker| match many {
+            // SAFETY: `self` owns the stream, `&mut` makes this thread the only one, and the
+            // pointers are valid here.
+            Some(poll_frames) => unsafe { poll_frames(stream, waker, &raw mut frames) },
+            None => {
+                // SAFETY: a stream has its table, which is static in a library that is never
+                // unloaded.
+                let poll = unsafe { (*vtable).poll };
+                // SAFETY: as above; there is room for one.
+                unsafe { poll(stream, waker, frames.frames) }
+            }
+        });
+        if polled == poll::PENDING {
+            (self.count, self.next, self.run) = (0, 0, 0);
+            return Poll::Pending;
+        }
+        (self.count, self.next) = (frames.count, 0);
+        self.run += frames.count;
+        Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,18 +170,28 @@ unsafe fn import(
 #[derive(Debug)]
 pub struct Body(
     Imported,
-    #[expect(
-        dead_code,
-        reason = "the request is in the app for as long as the body is there"
-    )]
+    /// The request is in the app for as long as the body is there.
     InFlight,
 );
 
 impl Body {
-    /// Whether its bytes come one after the other, and may have to be waited for.
-    #[must_use]
-    pub fn is_stream(&self) -> bool {
-        matches!(self.0, Imported::Stream(_))
+    /// All of its bytes, when they are there, and the request that is in the app until they are
+    /// sent; else the body, whose bytes come one after the other, and may have to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// The body when it is such a stream.
+    pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
+        match self.0 {
+            Imported::Empty => Ok((OwnedBytes::EMPTY, self.1)),
+            Imported::Full(bytes) => Ok((bytes, self.1)),
+            Imported::Stream(_) => Err(self),
+        }
+    }
+
+    /// The next bytes, when they are here already: no code of the app's runs for them.
+    pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
+        self.0.take_ahead()
     }
 }
 
