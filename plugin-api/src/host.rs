@@ -1,9 +1,8 @@
 //! The server's bank: a loaded plugin as safe values.
 //!
 //! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
-//! [`App::enter`] lets a request in; [`Prepared::call`] answers it, and [`Call`] is the future of a
-//! response that has to wait. What the plugin logs comes
-//! to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi):
+//! [`App::enter`] lets a request in; [`Prepared::call`] answers it, and a [`Call`] is polled for a
+//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi):
 //! it is code in this process.
 
 mod app;

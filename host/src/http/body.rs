@@ -165,6 +165,16 @@ impl ResponseBody {
     }
 }
 
+impl Default for ResponseBody {
+    /// No bytes.
+    fn default() -> Self {
+        Self {
+            content: Content::whole(OwnedBytes::EMPTY, None),
+            sending: None,
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = OwnedBytes;
     type Error = Broken;

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    mem,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -54,15 +55,17 @@ impl Dispatch {
         }
     }
 
-    /// Answers a request, or begins to. An app that does not have to wait is done when this returns.
+    /// Answers a request, or begins to. An app that does not have to wait is done when this returns;
+    /// for another, `wait` is what there is to poll from now on, and was polled.
     pub fn begin(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        incoming: Incoming,
         client: &Client,
         context: &mut Context<'_>,
-    ) -> Begun {
+        wait: &mut Option<Wait>,
+    ) -> Poll<Response<ResponseBody>> {
         let answering = client.activity.request();
-        let (head, incoming) = request.into_parts();
         let body = RequestBody::new(incoming, self.max_body_size);
         let exceeded = body.exceeded();
         let mut request = Prepared::new(head, body);
@@ -71,25 +74,25 @@ impl Dispatch {
             exceeded,
             trail: self.trails.begin(&request, client.peer),
             answering,
+            response: Response::default(),
         };
-        let mut wait: Wait = match self.enter(&mut request, &mut underway, client, context) {
-            Entered::Answered(response) => return Begun::Answered(underway.respond(response)),
+        let future: Wait = match self.enter(&mut request, &mut underway, client, context) {
+            Entered::Answered => return Poll::Ready(underway.respond()),
             Entered::Pending(call, generation) => Box::pin(underway.wait(call, generation)),
             Entered::Paused(generation) => {
-                let dispatch = Arc::clone(self);
-                Box::pin(dispatch.again(request, underway, generation, client.clone()))
+                let body = request.into_body();
+                let head = mem::replace(head, Request::new(()).into_parts().0);
+                let (dispatch, client) = (Arc::clone(self), client.clone());
+                Box::pin(dispatch.again(head, body, underway, generation, client))
             }
         };
-        match wait.as_mut().poll(context) {
-            Poll::Ready(response) => Begun::Answered(response),
-            Poll::Pending => Begun::Waiting(wait),
-        }
+        wait.insert(future).as_mut().poll(context)
     }
 
     /// Finds the app for a request, and calls it.
     fn enter(
         &self,
-        request: &mut Prepared<RequestBody>,
+        request: &mut Prepared<'_, RequestBody>,
         underway: &mut Underway,
         client: &Client,
         context: &mut Context<'_>,
@@ -113,17 +116,22 @@ impl Dispatch {
         let Some(in_flight) = generation.app.enter() else {
             return Entered::Paused(Arc::clone(generation));
         };
-        underway.trail.enter(generation.name, generation.number);
-        let id = underway.trail.id();
+        let Underway {
+            trail, response, ..
+        } = underway;
+        trail.enter(generation.name, generation.number);
+        let id = trail.id();
         let target = Target {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
             upgrade: upgrade::take(request, &in_flight, &generation.cut, &client.activity),
         };
-        let call = || request.call(in_flight, target, context);
-        match underway.trail.scope(call) {
-            Called::Answered(called) => Entered::Answered(underway.answered(called, generation)),
+        match trail.scope(|| request.call(in_flight, target, context, response)) {
+            Called::Answered(called) => {
+                underway.answered(called, generation);
+                Entered::Answered
+            }
             Called::Pending(call) => Entered::Pending(call, Arc::clone(generation)),
         }
     }
@@ -131,11 +139,16 @@ impl Dispatch {
     /// Finds the app for a request that waits for this generation, and calls it.
     async fn again(
         self: Arc<Self>,
-        mut request: Prepared<RequestBody>,
+        mut head: Parts,
+        body: Option<RequestBody>,
         mut underway: Underway,
         mut generation: Arc<Generation>,
         client: Client,
     ) -> Response<ResponseBody> {
+        let Some(body) = body else {
+            unreachable!("no app was called with it");
+        };
+        let mut request = Prepared::new(&mut head, body);
         loop {
             // Either it hands over, or it is closed: but then its routes were replaced before, and
             // there are others to look at.
@@ -144,7 +157,7 @@ impl Dispatch {
                 Poll::Ready(self.enter(&mut request, &mut underway, &client, context))
             });
             match entered.await {
-                Entered::Answered(response) => return underway.respond(response),
+                Entered::Answered => return underway.respond(),
                 Entered::Pending(call, generation) => return underway.wait(call, generation).await,
                 Entered::Paused(other) => generation = other,
             }
@@ -154,7 +167,8 @@ impl Dispatch {
 
 /// What came of a request at its app's door.
 enum Entered {
-    Answered(Response<ResponseBody>),
+    /// Its response is there.
+    Answered,
     /// It was polled, and waits.
     Pending(Call, Arc<Generation>),
     /// The app lets no request in.
@@ -170,14 +184,6 @@ pub struct Client {
     pub activity: Arc<Activity>,
 }
 
-/// What came of a request so far.
-pub enum Begun {
-    /// The response.
-    Answered(Response<ResponseBody>),
-    /// There will be one.
-    Waiting(Wait),
-}
-
 /// The future of a response that something has to be waited for.
 pub type Wait = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
@@ -188,6 +194,8 @@ struct Underway {
     answering: Answering,
     exceeded: Option<Exceeded>,
     is_http2_head: bool,
+    /// It is made in its place: heads are large to move.
+    response: Response<ResponseBody>,
 }
 
 impl Underway {
@@ -198,29 +206,25 @@ impl Underway {
         generation: Arc<Generation>,
     ) -> impl Future<Output = Response<ResponseBody>> {
         request::scoped(self.trail.log(), async move {
-            let response = match until_cut(call, &generation.cut).await {
+            match until_cut(call, &generation.cut, &mut self.response).await {
                 Some(called) => self.answered(called, &generation),
                 None => self.cut_off(),
-            };
-            self.respond(response)
+            }
+            self.respond()
         })
     }
 
-    /// The response that the app gave, or why there is none.
-    fn answered(
-        &mut self,
-        called: Result<Response<AppBody>, CallError>,
-        generation: &Arc<Generation>,
-    ) -> Response<ResponseBody> {
+    /// The app gave a response, or there is a reason why there is none.
+    fn answered(&mut self, called: Result<AppBody, CallError>, generation: &Arc<Generation>) {
         if self.exceeded.as_ref().is_some_and(Exceeded::is_so) {
             return self.refusal(Refusal::BodyTooLarge);
         }
         match called {
-            Ok(response) => {
-                if response.status().is_server_error() {
+            Ok(body) => {
+                if self.response.status().is_server_error() {
                     generation.faults.failed();
                 }
-                response.map(|body| ResponseBody::app(body, generation))
+                *self.response.body_mut() = ResponseBody::app(body, generation);
             }
             Err(error) => {
                 generation.faults.failed();
@@ -234,35 +238,37 @@ impl Underway {
                         );
                     });
                 }
-                self.refusal(Refusal::Failed)
+                self.refusal(Refusal::Failed);
             }
         }
     }
 
-    fn cut_off(&mut self) -> Response<ResponseBody> {
+    fn cut_off(&mut self) {
         self.trail.end(Outcome::CutOff);
-        self.refusal(Refusal::Unavailable)
+        self.refusal(Refusal::Unavailable);
     }
 
     fn refused(&mut self, refusal: Refusal) -> Entered {
-        Entered::Answered(self.refusal(refusal))
+        self.refusal(refusal);
+        Entered::Answered
     }
 
-    fn refusal(&mut self, refusal: Refusal) -> Response<ResponseBody> {
+    fn refusal(&mut self, refusal: Refusal) {
         self.trail.end(Outcome::Refused);
-        refusal.response()
+        refusal.answer(&mut self.response);
     }
 
-    fn respond(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    fn respond(self) -> Response<ResponseBody> {
         let Self {
             mut trail,
             answering,
             is_http2_head,
+            mut response,
             ..
         } = self;
         trail.respond(&mut response);
         if is_http2_head {
-            response = without_body(response);
+            without_body(&mut response);
         }
         response.body_mut().until_sent(answering, trail);
         response
@@ -270,12 +276,16 @@ impl Underway {
 }
 
 /// Awaits a call that was polled just now, or drops it when `cut` is cancelled.
-async fn until_cut<F: Future>(call: F, cut: &CancellationToken) -> Option<F::Output> {
-    let (mut call, mut cut) = (pin!(call), pin!(cut.cancelled()));
+async fn until_cut(
+    mut call: Call,
+    cut: &CancellationToken,
+    response: &mut Response<ResponseBody>,
+) -> Option<Result<AppBody, CallError>> {
+    let mut cut = pin!(cut.cancelled());
     let mut polled = true;
     poll_fn(|context| {
-        if !std::mem::take(&mut polled)
-            && let Poll::Ready(done) = call.as_mut().poll(context)
+        if !mem::take(&mut polled)
+            && let Poll::Ready(done) = call.poll_response(context, response)
         {
             return Poll::Ready(Some(done));
         }
@@ -288,8 +298,8 @@ fn is_http2_head(head: &Parts) -> bool {
     head.version == Version::HTTP_2 && head.method == Method::HEAD
 }
 
-/// The response to a `HEAD`, which hyper leaves to its user in HTTP/2.
-fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+/// Makes it the response to a `HEAD`, which hyper leaves to its user in HTTP/2.
+fn without_body(response: &mut Response<ResponseBody>) {
     // No bytes may as well mean that the app has left them out.
     if let Some(len @ 1..) = response.body().size_hint().exact() {
         response
@@ -297,5 +307,5 @@ fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> 
             .entry(CONTENT_LENGTH)
             .or_insert_with(|| len.into());
     }
-    response.map(|_| ResponseBody::own(""))
+    *response.body_mut() = ResponseBody::default();
 }

@@ -33,11 +33,12 @@ impl Refusal {
         }
     }
 
-    /// The response.
-    pub(super) fn response(self) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::own(format!("{}\n", self.status())));
+    /// Makes `response` say so.
+    pub(super) fn answer(self, response: &mut Response<ResponseBody>) {
+        *response.body_mut() = ResponseBody::own(format!("{}\n", self.status()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
+        headers.clear();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -52,6 +53,5 @@ impl Refusal {
             }
             Self::Failed | Self::NotFound | Self::TooManyHeaders => {}
         }
-        response
     }
 }

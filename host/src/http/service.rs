@@ -10,12 +10,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
     body::ResponseBody,
-    dispatch::{Begun, Client, Dispatch, Wait},
+    dispatch::{Client, Dispatch, Wait},
 };
 
 /// Answers the requests of one connection.
@@ -48,19 +48,23 @@ where
     type Future = Answer<C>;
 
     fn call(&self, request: Request<Incoming>) -> Answer<C> {
+        let (head, body) = request.into_parts();
         Answer {
             shared: self.0.clone(),
-            request: Some(request),
+            head,
+            body: Some(body),
             wait: None,
         }
     }
 }
 
-/// The future of a response. It is small, as hyper moves it, and allocates only when it has to wait.
+/// The future of a response. It allocates only when it has to wait.
 pub struct Answer<C> {
     shared: C,
+    /// What is left of the request.
+    head: Parts,
     /// Some until it is first polled.
-    request: Option<Request<Incoming>>,
+    body: Option<Incoming>,
     /// Some when there is something to wait for.
     wait: Option<Wait>,
 }
@@ -76,17 +80,12 @@ impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
         if let Some(wait) = &mut this.wait {
             return wait.as_mut().poll(context).map(Ok);
         }
-        let Some(request) = this.request.take() else {
+        let Some(body) = this.body.take() else {
             panic!("an answer was polled after it was ready");
         };
         let Shared { dispatch, client } = &*this.shared;
-        match dispatch.begin(request, client, context) {
-            Begun::Answered(response) => Poll::Ready(Ok(response)),
-            Begun::Waiting(wait) => {
-                this.wait = Some(wait);
-                Poll::Pending
-            }
-        }
+        let begun = dispatch.begin(&mut this.head, body, client, context, &mut this.wait);
+        begun.map(Ok)
     }
 }
 

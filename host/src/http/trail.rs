@@ -26,7 +26,7 @@ pub struct Trails {
 
 impl Trails {
     /// The trail of a request from `peer`.
-    pub fn begin<B>(&self, request: &Prepared<B>, peer: SocketAddr) -> Trail {
+    pub fn begin<B>(&self, request: &Prepared<'_, B>, peer: SocketAddr) -> Trail {
         let head = request.head();
         let log = RequestLog::new(Facts {
             id: RequestId::new(request.unusual_field(X_REQUEST_ID.as_str())),

@@ -22,7 +22,7 @@ use super::activity::{Activity, TakenOver};
 /// The connection of a request that asks for an upgrade, for the app to take. The connection counts
 /// as busy while the app has it, and is cut off when `cut` is cancelled.
 pub fn take<B>(
-    request: &mut Prepared<B>,
+    request: &mut Prepared<'_, B>,
     in_flight: &InFlight,
     cut: &CancellationToken,
     activity: &Arc<Activity>,

@@ -22,12 +22,12 @@ use crate::{
 #[derive(Debug)]
 pub enum Called {
     /// It was answered at once, as most are.
-    Answered(Result<Response<Body>, CallError>),
+    Answered(Result<Body, CallError>),
     /// The app has to wait for something. It was polled, so its waker is known to it.
     Pending(Call),
 }
 
-/// The future of a response that the app has to wait for.
+/// A call of an app that has to wait for something.
 ///
 /// Dropping it cancels the request: the app's future is dropped in the app's runtime. The request
 /// counts as being in the app until the response's body is dropped.
@@ -51,18 +51,22 @@ impl Call {
     }
 }
 
-impl Future for Call {
-    type Output = Result<Response<Body>, CallError>;
-
+impl Call {
+    /// Polls the app's future. When it has a response, its status and headers come to `response`.
+    ///
     /// # Panics
     ///
     /// When it is polled after it was ready.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    pub fn poll_response<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        response: &mut Response<R>,
+    ) -> Poll<Result<Body, CallError>> {
         let Self {
             in_flight,
             waker,
             slot,
-        } = &mut *self;
+        } = self;
         let Some(app) = in_flight else {
             panic!("a call was polled after it was ready");
         };
@@ -79,7 +83,7 @@ impl Future for Call {
         let Some(in_flight) = in_flight.take() else {
             unreachable!("it was there");
         };
-        Poll::Ready(sink.answer(polled, in_flight))
+        Poll::Ready(sink.answer(polled, in_flight, response))
     }
 }
 
@@ -118,17 +122,17 @@ impl Sink {
     }
 
     /// What a poll that was not pending came to.
-    pub(super) fn answer(
+    pub(super) fn answer<R>(
         self,
         polled: u32,
         in_flight: InFlight,
-    ) -> Result<Response<Body>, CallError> {
+        response: &mut Response<R>,
+    ) -> Result<Body, CallError> {
         match (polled, self.response) {
             (poll::READY, Some(Ok((status, body)))) => {
-                let mut response = Response::new(Body(body, in_flight));
                 *response.status_mut() = status;
                 *response.headers_mut() = self.headers;
-                Ok(response)
+                Ok(Body(body, in_flight))
             }
             (poll::READY, _) => Err(CallError::Invalid),
             (poll::FAILED, _) => Err(CallError::Failed),

@@ -2,7 +2,7 @@
 
 use std::{mem, net::SocketAddr, task::Context};
 
-use http::{Extensions, request};
+use http::{Extensions, Response, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -72,30 +72,30 @@ impl Guard for Counted {
 
 /// A request whose header fields have the form in which they cross.
 #[derive(Debug)]
-pub struct Prepared<B> {
-    head: request::Parts,
+pub struct Prepared<'a, B> {
+    head: &'a mut request::Parts,
     /// Some until the app is called.
     body: Option<B>,
     /// Borrows from the headers of `head`, which stay as they are; both go with the call.
     fields: HeaderFields,
 }
 
-impl<B> Prepared<B> {
+impl<'a, B> Prepared<'a, B> {
     /// Looks at the header fields of a request.
-    pub fn new(head: request::Parts, body: B) -> Self {
-        let mut prepared = Self {
+    pub fn new(head: &'a mut request::Parts, body: B) -> Self {
+        let mut fields = HeaderFields::default();
+        fields.add(&head.headers);
+        Self {
             head,
             body: Some(body),
-            fields: HeaderFields::default(),
-        };
-        prepared.fields.add(&prepared.head.headers);
-        prepared
+            fields,
+        }
     }
 
     /// The head of the request.
     #[must_use]
     pub fn head(&self) -> &request::Parts {
-        &self.head
+        self.head
     }
 
     /// What else is known of the request.
@@ -109,6 +109,11 @@ impl<B> Prepared<B> {
         self.body.as_ref()
     }
 
+    /// The same, when it has to wait.
+    pub fn into_body(self) -> Option<B> {
+        self.body
+    }
+
     /// The first value of a header field whose name is not one of those that the `http` crate has a
     /// constant for. In lower case; quicker than asking the headers.
     #[must_use]
@@ -118,13 +123,15 @@ impl<B> Prepared<B> {
         unsafe { self.fields.find_unnumbered(name) }
     }
 
-    /// Calls the app, which has the request until its response's body is dropped. Head and body go
-    /// with it: what is left here is empty.
-    pub fn call(
+    /// Calls the app, which has the request until its response's body is dropped. The headers and the
+    /// body go with it: what is left of them is empty. Status and headers of the response come to
+    /// `response`.
+    pub fn call<R>(
         &mut self,
         in_flight: InFlight,
         target: Target<'_>,
         context: &mut Context<'_>,
+        response: &mut Response<R>,
     ) -> Called
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -150,7 +157,7 @@ impl<B> Prepared<B> {
         // The headers are borrowed until the response comes, and then are the room for its own.
         let mut sink = Sink::new(mem::take(&mut self.head.headers));
         let App { plugin, app, .. } = in_flight.app();
-        let polled = lent.with(&self.head, |request| {
+        let polled = lent.with(self.head, |request| {
             waker.lend(context.waker(), |waker| {
                 let context = sink.context(waker);
                 // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
@@ -159,7 +166,7 @@ impl<B> Prepared<B> {
             })
         });
         if polled != poll::PENDING {
-            return Called::Answered(sink.answer(polled, in_flight));
+            return Called::Answered(sink.answer(polled, in_flight, response));
         }
         Called::Pending(Call::new(in_flight, waker, slot))
     }
