@@ -6,6 +6,7 @@ mod headers;
 mod imported;
 mod memo;
 mod names;
+mod paths;
 mod request;
 mod shape;
 mod waker;
@@ -16,11 +17,12 @@ pub(crate) use self::memo::forget;
 pub(crate) use self::{exported::export, request::Lent};
 pub(crate) use self::{
     exported::export_polled,
-    headers::{HeaderFields, Texts, add_fields},
+    headers::{HeaderFields, add_fields},
     imported::Imported,
     names::id as name_id,
+    paths::path_and_query,
     request::version,
-    shape::keep_room,
+    shape::{keep_room, map_of},
     waker::{PollWaker, with_waker},
 };
 

@@ -2,13 +2,9 @@
 
 use std::{cell::Cell, mem};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{
-    memo, names,
-    shape::{self, Room},
-};
+use super::{memo, names};
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
@@ -124,17 +120,20 @@ pub(crate) unsafe fn add_fields(
     Ok(())
 }
 
+/// Adds a field whose value was looked at; none is an error.
+///
 /// # Safety
 ///
 /// What `field` borrows is valid until this returns.
-unsafe fn add_field(
+pub(super) unsafe fn add_field(
     map: &mut HeaderMap,
     field: &Header,
     value: Option<HeaderValue>,
 ) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
     let name = unsafe { field.name.bytes() };
-    let invalid = || InvalidHeader(String::from_utf8_lossy(name).into_owned());
+    // SAFETY: as above.
+    let invalid = || unsafe { InvalidHeader::new(field) };
     let mut value = value.ok_or_else(invalid)?;
     value.set_sensitive(field.flags & Header::SENSITIVE != 0);
     match names::name(field.id) {
@@ -168,137 +167,21 @@ unsafe fn parse(field: &Header) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The values of some fields and other texts of the other side, copied, one behind the other.
-pub(crate) struct Texts {
-    bytes: Bytes,
-    /// Whether all bytes are visible ASCII, spaces or tabs: then no value needs a look of its own.
-    are_plain: bool,
-}
-
-impl Texts {
-    /// Copies the values of the fields, and then `others`.
-    ///
-    /// # Safety
-    ///
-    /// `headers` and what it borrows are valid until this returns.
-    pub(crate) unsafe fn new(headers: Headers, others: &[&[u8]]) -> Self {
-        // SAFETY: the caller says so.
-        let fields = unsafe { headers.fields() };
-        // SAFETY: the caller says so.
-        let values = fields.iter().map(|field| unsafe { field.value.bytes() });
-        let texts = values.chain(others.iter().copied());
-        let len = texts.clone().map(<[u8]>::len).sum();
-        if len > SHORT {
-            let mut bytes = Vec::with_capacity(len);
-            texts.for_each(|text| bytes.extend_from_slice(text));
-            return Self {
-                are_plain: are_plain(&bytes),
-                // Counted from the start: there will be several pieces.
-                bytes: Bytes::from_owner(bytes),
-            };
-        }
-        let mut short = Short {
-            bytes: [0; SHORT],
-            len,
-        };
-        let mut rest = &mut short.bytes[..];
-        for text in texts {
-            let (place, behind) = rest.split_at_mut(text.len());
-            place.copy_from_slice(text);
-            rest = behind;
-        }
-        Self {
-            are_plain: are_plain(short.as_ref()),
-            bytes: Bytes::from_owner(short),
-        }
-    }
-
-    /// The next text, which is `len` bytes long.
-    pub(crate) fn next(&mut self, len: usize) -> Bytes {
-        self.bytes.split_to(len)
-    }
-
-    /// The map of the fields, whose values are the next texts.
-    ///
-    /// Making a map costs more than all else that a field needs, and clients send the same fields
-    /// again and again: so a thread keeps some maps, by their names, to copy.
-    ///
-    /// # Errors
-    ///
-    /// A name or value that HTTP does not allow is an error, by its name.
-    ///
-    /// # Safety
-    ///
-    /// `headers` and what it borrows are valid until this returns.
-    pub(crate) unsafe fn fields(&mut self, headers: Headers) -> Result<HeaderMap, InvalidHeader> {
-        // SAFETY: the caller says so.
-        let fields = unsafe { headers.fields() };
-        // SAFETY: the caller says so.
-        let mut map = match unsafe { shape::room(fields) } {
-            Room::Empty(map) => map,
-            Room::Known(mut map) => {
-                for (value, field) in map.values_mut().zip(fields) {
-                    // SAFETY: the caller says so.
-                    *value = unsafe { self.value(field) }?;
-                }
-                return Ok(map);
-            }
-        };
-        for field in fields {
-            // SAFETY: the caller says so.
-            let value = unsafe { self.value(field) }?;
-            // SAFETY: the caller says so.
-            unsafe { add_field(&mut map, field, Some(value)) }?;
-        }
-        shape::meet(fields, &map);
-        Ok(map)
-    }
-
-    /// # Safety
-    ///
-    /// What `field` borrows is valid until this returns.
-    unsafe fn value(&mut self, field: &Header) -> Result<HeaderValue, InvalidHeader> {
-        let value = self.next(field.value.len);
-        let mut value = if self.are_plain {
-            // SAFETY: what was looked at is UTF-8, and what HTTP allows (RFC 9110, section 5.5).
-            unsafe { HeaderValue::from_maybe_shared_unchecked(value) }
-        } else {
-            HeaderValue::from_maybe_shared(value).map_err(|_| {
-                // SAFETY: the caller says so.
-                InvalidHeader(String::from_utf8_lossy(unsafe { field.name.bytes() }).into_owned())
-            })?
-        };
-        value.set_sensitive(field.flags & Header::SENSITIVE != 0);
-        Ok(value)
-    }
-}
-
-fn are_plain(bytes: &[u8]) -> bool {
-    // Without a way out of the loop the compiler looks at many bytes at once.
-    bytes.iter().fold(true, |plain, &byte| {
-        plain & (matches!(byte, b' '..=b'~') | (byte == b'\t'))
-    })
-}
-
-/// A few bytes, in one piece with what counts who has them.
-struct Short {
-    bytes: [u8; SHORT],
-    len: usize,
-}
-
-impl AsRef<[u8]> for Short {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-/// Up to how many bytes are a few.
-const SHORT: usize = 224;
-
 /// A field that HTTP does not allow.
 #[derive(Debug, thiserror::Error)]
 #[error("the header field {0:?} has a name or value that HTTP does not allow")]
 pub(crate) struct InvalidHeader(String);
+
+impl InvalidHeader {
+    /// # Safety
+    ///
+    /// What `field` borrows is valid until this returns.
+    pub(super) unsafe fn new(field: &Header) -> Self {
+        // SAFETY: the caller says so.
+        let name = unsafe { field.name.bytes() };
+        Self(String::from_utf8_lossy(name).into_owned())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -216,5 +216,5 @@ impl Foreign {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "host", feature = "local")))]
 mod tests;

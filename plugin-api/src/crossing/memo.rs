@@ -3,7 +3,7 @@
 //! Each thread has a memory of its own. In the server it is the thread's. In a plugin, whose threads
 //! are the server's and stay, it is one of the plugin's, and ends with the app.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 
 #[cfg(not(feature = "host"))]
 pub(crate) use self::of_app::forget;
@@ -18,6 +18,7 @@ pub(super) struct Met {
     pub(super) names: Memo<HeaderName, 64>,
     pub(super) values: Memo<HeaderValue, 64>,
     pub(super) shapes: Memo<Shape, 16>,
+    pub(super) paths: Memo<PathAndQuery, 64>,
     /// Room for a few fields.
     pub(super) room: HeaderMap,
 }
@@ -28,6 +29,7 @@ impl Met {
             names: Memo::new(),
             values: Memo::new(),
             shapes: Memo::new(),
+            paths: Memo::new(),
             room: HeaderMap::new(),
         })
     }
@@ -128,6 +130,11 @@ impl<T, const PLACES: usize> Memo<T, PLACES> {
     /// What may be kept for this hash: the caller compares.
     pub(super) fn get(&self, hash: u64) -> Option<&T> {
         self.places[Self::place(hash)].kept.as_ref()
+    }
+
+    /// The same, to change it.
+    pub(super) fn get_mut(&mut self, hash: u64) -> Option<&mut T> {
+        self.places[Self::place(hash)].kept.as_mut()
     }
 
     /// What was not there is met: when that is not the first time, what `make` gives is kept.

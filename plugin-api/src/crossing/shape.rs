@@ -1,44 +1,79 @@
-//! Maps of header fields by their names: to copy one is quicker than to make it, and clients send the
+//! The header fields of requests as maps: to copy a map is quicker than to make it, and clients send the
 //! same fields again and again.
 
 use std::mem;
 
-use http::{HeaderMap, HeaderValue};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
+};
 
-use super::memo;
-use crate::abi::Header;
+use super::{
+    headers::{InvalidHeader, add_field},
+    memo::{self, Met},
+};
+use crate::abi::{Header, Headers};
 
-/// A map to copy: names that differ from each other, in their order, without values.
-pub(super) struct Shape {
-    map: HeaderMap,
-    ids: Box<[u16]>,
-}
-
-/// What there is for a map of these fields.
-pub(super) enum Room {
-    /// A map of their names, which were met before, without values.
-    Known(HeaderMap),
-    /// An empty map.
-    Empty(HeaderMap),
-}
-
-/// What there is for a map of these fields. A few are added to a map that is there sooner than one of
-/// them is copied.
+/// The map of the fields that the other side lent.
+///
+/// A thread keeps some maps, by their names, and for each name the value that it had.
+///
+/// # Errors
+///
+/// A name or value that HTTP does not allow is an error, by its name.
 ///
 /// # Safety
 ///
-/// What the fields borrow is valid until this returns.
-pub(super) unsafe fn room(fields: &[Header]) -> Room {
-    let room = memo::lend(|met| {
-        if fields.len() <= FEW {
-            return Some(Room::Empty(mem::take(&mut met.room)));
-        }
-        let shape = met.shapes.get(hash(fields))?;
+/// `headers` and what it borrows are valid until this returns.
+pub(crate) unsafe fn map_of(headers: Headers) -> Result<HeaderMap, InvalidHeader> {
+    // SAFETY: the caller says so.
+    let fields = unsafe { headers.fields() };
+    // SAFETY: the caller says so.
+    let recalled = memo::lend(|met| unsafe { recall(met, fields) });
+    let mut map = match recalled {
+        Some(Recalled::Whole(map)) => return map,
+        Some(Recalled::Room(map)) => map,
+        None => HeaderMap::with_capacity(fields.len()),
+    };
+    for field in fields {
         // SAFETY: the caller says so.
-        unsafe { shape.is_of(fields) }.then(|| Room::Known(shape.map.clone()))
-    });
-    room.flatten()
-        .unwrap_or_else(|| Room::Empty(HeaderMap::with_capacity(fields.len())))
+        let value = unsafe { value_of(field) }?;
+        // SAFETY: the caller says so.
+        unsafe { add_field(&mut map, field, Some(value)) }?;
+    }
+    if map.keys_len() == fields.len() && (1..=MOST).contains(&fields.len()) {
+        memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(&map, fields)));
+    }
+    Ok(map)
+}
+
+/// What there is for a map of some fields.
+enum Recalled {
+    /// The map.
+    Whole(Result<HeaderMap, InvalidHeader>),
+    /// An empty one.
+    Room(HeaderMap),
+}
+
+/// # Safety
+///
+/// What the fields borrow is valid until this returns.
+unsafe fn recall(met: &mut Met, fields: &[Header]) -> Recalled {
+    let Met { shapes, room, .. } = met;
+    let is_few = fields.len() <= FEW;
+    let shape = shapes.get_mut(hash(fields));
+    // SAFETY: the caller says so.
+    let Some(shape) = shape.filter(|shape| unsafe { shape.is_of(fields) }) else {
+        return Recalled::Room(if is_few {
+            mem::take(room)
+        } else {
+            HeaderMap::with_capacity(fields.len())
+        });
+    };
+    // A few are added to a map that is there sooner than one of them is copied.
+    let room = is_few.then(|| mem::take(room));
+    // SAFETY: the caller says so.
+    Recalled::Whole(unsafe { shape.fill(fields, room) })
 }
 
 /// Keeps the room that a map has, for one with a few fields.
@@ -49,17 +84,43 @@ pub(crate) fn keep_room(mut map: HeaderMap) {
     }
 }
 
-/// Remembers the names of `map`, which was made of these fields.
-pub(super) fn meet(fields: &[Header], map: &HeaderMap) {
-    if map.keys_len() == fields.len() && (FEW + 1..=MOST).contains(&fields.len()) {
-        memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(map, fields)));
-    }
-}
-
 fn hash(fields: &[Header]) -> u64 {
     fields.iter().fold(fields.len() as u64, |hash, field| {
         memo::mix(hash, u64::from(field.id) ^ ((field.name.len as u64) << 16))
     })
+}
+
+/// # Safety
+///
+/// What `field` borrows is valid until this returns.
+unsafe fn value_of(field: &Header) -> Result<HeaderValue, InvalidHeader> {
+    // SAFETY: the caller says so.
+    let bytes = unsafe { field.value.bytes() };
+    // SAFETY: as above.
+    let invalid = |_| unsafe { InvalidHeader::new(field) };
+    let mut value = HeaderValue::from_bytes(bytes).map_err(invalid)?;
+    value.set_sensitive(is_sensitive(field));
+    Ok(value)
+}
+
+fn is_sensitive(field: &Header) -> bool {
+    field.flags & Header::SENSITIVE != 0
+}
+
+/// A map to copy: names that differ from each other, in their order.
+pub(super) struct Shape {
+    /// Each with a value that it had twice in a row, or an empty one.
+    map: HeaderMap,
+    fields: Box<[Field]>,
+}
+
+/// What is known of a field.
+struct Field {
+    id: u16,
+    /// Whether its values must not be kept, as RFC 7541, section 7.1.3, has it for HTTP/2.
+    is_secret: bool,
+    /// The hash of the last value that was not the kept one.
+    met: u64,
 }
 
 impl Shape {
@@ -67,9 +128,14 @@ impl Shape {
         let mut map = map.clone();
         map.values_mut()
             .for_each(|value| *value = HeaderValue::from_static(""));
+        let field = |(name, field): (&HeaderName, &Header)| Field {
+            id: field.id,
+            is_secret: [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name),
+            met: 0,
+        };
         Self {
+            fields: map.keys().zip(fields).map(field).collect(),
             map,
-            ids: fields.iter().map(|field| field.id).collect(),
         }
     }
 
@@ -77,15 +143,88 @@ impl Shape {
     ///
     /// What the fields borrow is valid until this returns.
     unsafe fn is_of(&self, fields: &[Header]) -> bool {
-        let is_name = |(name, field): (&http::HeaderName, &Header)| {
+        let is_unusual = |(name, field): (&HeaderName, &Header)| {
             // SAFETY: the caller says so.
             field.id != 0 || unsafe { field.name.bytes() } == name.as_str().as_bytes()
         };
-        fields
-            .iter()
-            .map(|field| field.id)
-            .eq(self.ids.iter().copied())
-            && self.map.keys().zip(fields).all(is_name)
+        let ids = self.fields.iter().map(|field| field.id);
+        ids.eq(fields.iter().map(|field| field.id)) && self.map.keys().zip(fields).all(is_unusual)
+    }
+
+    /// The map of `fields`, which have these names, in `room` or in a copy.
+    ///
+    /// # Safety
+    ///
+    /// What the fields borrow is valid until this returns.
+    unsafe fn fill(
+        &mut self,
+        fields: &[Header],
+        room: Option<HeaderMap>,
+    ) -> Result<HeaderMap, InvalidHeader> {
+        let is_kept = |value: &HeaderValue, field: &Header| {
+            // SAFETY: the caller says so.
+            value.as_bytes() == unsafe { field.value.bytes() } && !is_sensitive(field)
+        };
+        let mut learn = false;
+        let map = match room {
+            Some(mut map) => {
+                for (at, ((name, value), field)) in self.map.iter().zip(fields).enumerate() {
+                    let value = if is_kept(value, field) {
+                        value.clone()
+                    } else {
+                        // SAFETY: the caller says so.
+                        learn |= unsafe { self.fields[at].meet(field) };
+                        // SAFETY: as above.
+                        unsafe { value_of(field) }?
+                    };
+                    map.append(name, value);
+                }
+                map
+            }
+            None => {
+                let mut map = self.map.clone();
+                for (at, (value, field)) in map.values_mut().zip(fields).enumerate() {
+                    if !is_kept(value, field) {
+                        // SAFETY: the caller says so.
+                        learn |= unsafe { self.fields[at].meet(field) };
+                        // SAFETY: as above.
+                        *value = unsafe { value_of(field) }?;
+                    }
+                }
+                map
+            }
+        };
+        if learn {
+            self.learn(&map);
+        }
+        Ok(map)
+    }
+
+    /// Keeps the values of a map that may be kept.
+    fn learn(&mut self, map: &HeaderMap) {
+        let each = self.map.values_mut().zip(map.values()).zip(&self.fields);
+        for ((kept, value), field) in each {
+            let may_be = !field.is_secret && !value.is_sensitive();
+            if may_be && field.met == memo::hash(value.as_bytes()) {
+                kept.clone_from(value);
+            }
+        }
+    }
+}
+
+impl Field {
+    /// A value was met that is not kept. Whether it may be kept now.
+    ///
+    /// # Safety
+    ///
+    /// What `field` borrows is valid until this returns.
+    unsafe fn meet(&mut self, field: &Header) -> bool {
+        if field.value.len > memo::LONGEST || self.is_secret || is_sensitive(field) {
+            return false;
+        }
+        // SAFETY: the caller says so.
+        let hash = memo::hash(unsafe { field.value.bytes() });
+        mem::replace(&mut self.met, hash) == hash
     }
 }
 
@@ -98,14 +237,12 @@ const MOST: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crossing::{HeaderFields, Texts};
+    use crate::crossing::HeaderFields;
 
     fn crossed(map: &HeaderMap) -> HeaderMap {
         let fields = HeaderFields::new(map);
         // SAFETY: `map` is still there.
-        let mut texts = unsafe { Texts::new(fields.as_abi(), &[]) };
-        // SAFETY: as above.
-        unsafe { texts.fields(fields.as_abi()) }.unwrap()
+        unsafe { map_of(fields.as_abi()) }.unwrap()
     }
 
     #[test]

@@ -8,9 +8,7 @@ use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
 #[cfg(feature = "info")]
-use super::request::path_and_query;
-#[cfg(feature = "info")]
-use crate::{BoxError, abi, crossing::Texts};
+use crate::{BoxError, abi, crossing::path_and_query};
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
@@ -36,7 +34,7 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// Takes the next texts: those of [`texts`].
+    /// What `request` says beside what `path`, that of the app's request, does.
     ///
     /// # Errors
     ///
@@ -49,15 +47,21 @@ impl RequestInfo {
     pub(crate) unsafe fn new(
         request: &abi::Request,
         path: Option<&PathAndQuery>,
-        texts: &mut Texts,
     ) -> Result<Self, BoxError> {
+        let [below, original, mount, id] = [
+            request.path,
+            request.original_path,
+            request.mount,
+            request.request_id,
+        ]
         // SAFETY: the caller says so.
-        let lens = unsafe { self::texts(request) }.map(<[u8]>::len);
-        let [original, mount, request_id] = lens.map(|len| texts.next(len));
+        .map(|slice| unsafe { slice.bytes() });
         let original_path = match path {
-            Some(below) if original.is_empty() => below.clone(),
+            Some(path) if below == original => path.clone(),
             _ => path_and_query(original)?,
         };
+        let mut request_id = Bytes::from([mount, id].concat());
+        let mount = request_id.split_to(mount.len());
         Ok(Self {
             peer: request.peer.to_std(),
             original_path,
@@ -126,27 +130,4 @@ impl RequestInfo {
         }
         request.extensions_mut().insert(self);
     }
-}
-
-/// The texts that a [`RequestInfo`] keeps. The first is empty when the app sees the whole path.
-///
-/// # Safety
-///
-/// What `request` borrows is valid for `'a`.
-#[cfg(feature = "info")]
-pub(crate) unsafe fn texts<'a>(request: &abi::Request) -> [&'a [u8]; 3] {
-    let [path, original, mount, id] = [
-        request.path,
-        request.original_path,
-        request.mount,
-        request.request_id,
-    ]
-    // SAFETY: the caller says so.
-    .map(|slice| unsafe { slice.bytes() });
-    let original: &[u8] = if std::ptr::eq(path, original) {
-        &[]
-    } else {
-        original
-    };
-    [original, mount, id]
 }

@@ -6,19 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    Method, Request, Uri,
-    uri::{self, PathAndQuery},
-};
+use http::{Method, Request, Uri, uri};
 use http_body::{Frame, SizeHint};
 
 #[cfg(feature = "info")]
-use super::info::{self, RequestInfo};
+use super::info::RequestInfo;
 #[cfg(feature = "local")]
 use crate::crossing::{Guard, export};
 use crate::{
     BodyError, BoxError, abi,
-    crossing::{Imported, Texts, version},
+    crossing::{Imported, map_of, path_and_query, version},
 };
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
@@ -87,36 +84,24 @@ impl http_body::Body for Body {
 pub(crate) unsafe fn request<B>(request: &abi::Request, body: B) -> Result<Request<B>, BoxError> {
     // SAFETY: the caller says so, as for all the slices below.
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
-    let path = bytes(request.path);
-    #[cfg(feature = "info")]
-    let others = {
-        // SAFETY: as above.
-        let [original, mount, id] = unsafe { info::texts(request) };
-        [path, original, mount, id]
-    };
-    #[cfg(not(feature = "info"))]
-    let others = [path];
-    // SAFETY: as above.
-    let mut texts = unsafe { Texts::new(request.headers, &others) };
-
     let mut head = Request::new(body);
     // SAFETY: as above.
-    *head.headers_mut() = unsafe { texts.fields(request.headers) }?;
+    *head.headers_mut() = unsafe { map_of(request.headers) }?;
     *head.method_mut() = Method::from_bytes(bytes(request.method))?;
     *head.version_mut() = version(request.version);
-    let path = texts.next(path.len());
-    *head.uri_mut() = uri(bytes(request.scheme), bytes(request.authority), path)?;
+    let [scheme, authority, path] = [request.scheme, request.authority, request.path].map(bytes);
+    *head.uri_mut() = uri(scheme, authority, path)?;
     #[cfg(feature = "info")]
     {
         let path = head.uri().path_and_query();
         // SAFETY: as above.
-        let info = unsafe { RequestInfo::new(request, path, &mut texts) }?;
+        let info = unsafe { RequestInfo::new(request, path) }?;
         info.insert_into(&mut head);
     }
     Ok(head)
 }
 
-fn uri(scheme: &[u8], authority: &[u8], path: Bytes) -> Result<Uri, BoxError> {
+fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
     if scheme.is_empty() && authority.is_empty() && !path.is_empty() {
         return Ok(path_and_query(path)?.into());
     }
@@ -131,11 +116,4 @@ fn uri(scheme: &[u8], authority: &[u8], path: Bytes) -> Result<Uri, BoxError> {
         parts.path_and_query = Some(path_and_query(path)?);
     }
     Ok(Uri::from_parts(parts)?)
-}
-
-pub(crate) fn path_and_query(path: Bytes) -> Result<PathAndQuery, BoxError> {
-    if path.is_empty() {
-        return Ok(PathAndQuery::from_static("/"));
-    }
-    Ok(PathAndQuery::from_maybe_shared(path)?)
 }
