@@ -24,6 +24,17 @@ pub(super) struct Met {
 }
 
 impl Met {
+    /// What is here, or nothing yet.
+    fn of(met: &mut Option<Box<Self>>) -> &mut Self {
+        match met {
+            Some(met) => met,
+            None => met.insert(Self::new()),
+        }
+    }
+
+    // Apart: it is made on the stack first, and room for that would be made ready at every look.
+    #[cold]
+    #[inline(never)]
     fn new() -> Box<Self> {
         Box::new(Self {
             names: Memo::new(),
@@ -50,7 +61,7 @@ mod of_thread {
     pub(crate) fn lend<R>(work: impl FnOnce(&mut Met) -> R) -> Option<R> {
         let lend = |met: &RefCell<Option<Box<Met>>>| {
             let mut met = met.try_borrow_mut().ok()?;
-            Some(work(met.get_or_insert_with(Met::new)))
+            Some(work(Met::of(&mut met)))
         };
         MET.try_with(lend).ok()?
     }
@@ -82,7 +93,7 @@ mod of_app {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(work(met.get_or_insert_with(Met::new)))
+        Some(work(Met::of(&mut met)))
     }
 
     /// Which memory is this thread's.
