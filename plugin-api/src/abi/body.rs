@@ -123,7 +123,7 @@ impl BodyVtable {
     /// # Safety
     ///
     /// `vtable` is that of a stream.
-    pub(crate) unsafe fn poll_frames(vtable: *const Self) -> Option<PollFrames> {
+    pub(crate) unsafe fn for_several(vtable: *const Self) -> Option<PollFrames> {
         // SAFETY: every table begins with its size.
         let size = unsafe { (*vtable).size };
         if size < mem::offset_of!(Self, poll_frames) + size_of::<PollFrames>() {

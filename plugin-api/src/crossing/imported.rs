@@ -186,7 +186,7 @@ impl Foreign {
         let vtable = self.body.vtable;
         let stream = self.body.stream;
         // SAFETY: a stream has its table.
-        let many = unsafe { abi::BodyVtable::poll_frames(vtable) }.filter(|_| self.run > 0);
+        let many = unsafe { abi::BodyVtable::for_several(vtable) }.filter(|_| self.run > 0);
         let mut frames = abi::Frames {
             size: size_of::<abi::Frames>(),
             frames: self.frames.as_mut_ptr(),

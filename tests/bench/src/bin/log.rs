@@ -21,7 +21,7 @@ use host_bench::{
     Rounds,
     log_cases::{CASES, Case},
 };
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use plugin_api::host::{App, Called, Init, Prepared, Target};
 use tokio::runtime::{Builder, Runtime};
@@ -98,7 +98,7 @@ impl Plugin {
 
     fn run(&self, case: &Case, count: u64) -> Result<Duration, Box<dyn Error>> {
         let path = format!("/{}/{count}", case.name);
-        let (head, body) = Request::get(path).body(Empty::<Bytes>::new())?.into_parts();
+        let (mut head, body) = Request::get(path).body(Empty::<Bytes>::new())?.into_parts();
         let target = Target {
             mount: "/",
             peer: None,
@@ -106,17 +106,21 @@ impl Plugin {
             upgrade: None,
         };
         let in_flight = self.app.enter().ok_or("the app is closed")?;
-        let mut request = Some((Prepared::new(head, body), in_flight, target));
+        let mut request = Prepared::new(&mut head, body);
+        let mut start = Some((in_flight, target));
+        let mut response = Response::new(());
         let body = self.runtime.block_on(async {
             let called = poll_fn(|context| {
-                let (mut request, in_flight, target) = request.take().expect("it is polled once");
-                Poll::Ready(request.call(in_flight, target, context))
+                let (in_flight, target) = start.take().expect("it is polled once");
+                Poll::Ready(request.call(in_flight, target, context, &mut response))
             });
-            let response = match called.await {
-                Called::Answered(response) => response?,
-                Called::Pending(call) => call.await?,
+            let body = match called.await {
+                Called::Answered(body) => body?,
+                Called::Pending(mut call) => {
+                    poll_fn(|context| call.poll_response(context, &mut response)).await?
+                }
             };
-            Ok::<_, Box<dyn Error>>(response.into_body().collect().await?.to_bytes())
+            Ok::<_, Box<dyn Error>>(body.collect().await?.to_bytes())
         })?;
         Ok(Duration::from_nanos(str::from_utf8(&body)?.parse()?))
     }
