@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -76,8 +77,13 @@ impl Protocol {
         }
     }
 
-    /// Serves one connection to its end.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    /// Serves one connection to its end, and then gives its permit back.
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _permit: OwnedSemaphorePermit,
+    ) {
         let client = Client {
             peer,
             activity: Activity::new(),

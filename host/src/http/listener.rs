@@ -31,11 +31,7 @@ pub async fn accept(
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%peer, %error, "Cannot set TCP_NODELAY");
             }
-            let serve = Arc::clone(&protocol).serve(stream, peer);
-            connections.spawn(async move {
-                serve.await;
-                drop(permit);
-            });
+            connections.spawn(Arc::clone(&protocol).serve(stream, peer, permit));
         }
     };
     stop.run_until_cancelled(accept).await;

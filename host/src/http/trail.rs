@@ -122,6 +122,16 @@ impl Trail {
     }
 }
 
+impl Drop for Trail {
+    fn drop(&mut self) {
+        // The exchange has a hold of it too.
+        self.exchange = None;
+        if let Some(log) = self.log.take() {
+            log.end();
+        }
+    }
+}
+
 impl From<CallError> for Outcome {
     fn from(error: CallError) -> Self {
         match error {

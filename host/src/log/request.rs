@@ -5,7 +5,7 @@
 //! it. The span carries the facts on, to what the app spawns in it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -43,10 +43,27 @@ impl RequestLog {
     /// A request that begins.
     #[must_use]
     pub fn new(facts: Facts) -> Arc<Self> {
-        Arc::new(Self {
+        let log = Self {
             facts,
             span: OnceLock::new(),
-        })
+        };
+        if let Ok(Some(mut spare)) = SPARE.try_with(Cell::take)
+            && let Some(place) = Arc::get_mut(&mut spare)
+        {
+            *place = log;
+            return spare;
+        }
+        Arc::new(log)
+    }
+
+    /// The request has ended, as far as this holder of it is concerned. The last one leaves its memory
+    /// to the thread.
+    pub fn end(mut self: Arc<Self>) {
+        if let Some(log) = Arc::get_mut(&mut self) {
+            // Its span ends now.
+            log.span.take();
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
     }
 
     /// What is known of it.
@@ -104,6 +121,8 @@ fn replace(request: Option<Arc<RequestLog>>) -> Option<Arc<RequestLog>> {
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<RequestLog>>> = const { RefCell::new(None) };
+    /// Memory that a request has left to the next one.
+    static SPARE: Cell<Option<Arc<RequestLog>>> = const { Cell::new(None) };
 }
 
 /// Lends the request that this thread works on.

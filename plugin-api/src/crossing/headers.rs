@@ -4,7 +4,10 @@ use std::{cell::Cell, mem};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{memo, names};
+use super::{
+    memo::{self, Met},
+    names,
+};
 use crate::abi::{Header, Headers, Slice};
 
 /// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
@@ -97,7 +100,8 @@ impl HeaderFields {
     }
 }
 
-/// Adds the fields that the other side lent to `map`.
+/// Adds the fields that the other side lent to `map`. An app says most of its values again and
+/// again: they are remembered.
 ///
 /// # Errors
 ///
@@ -111,16 +115,23 @@ pub(crate) unsafe fn add_fields(
     headers: Headers,
 ) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
-    for field in unsafe { headers.fields() } {
-        // SAFETY: the caller says so.
-        let value = unsafe { parse(field) };
-        // SAFETY: the caller says so.
-        unsafe { add_field(map, field, value) }?;
-    }
-    Ok(())
+    let fields = unsafe { headers.fields() };
+    memo::with(|mut met| {
+        for field in fields {
+            // SAFETY: the caller says so.
+            let value = unsafe { known_value(field, met.as_deref_mut()) }?;
+            // SAFETY: the caller says so.
+            unsafe { add_field(map, field, value, met.as_deref_mut()) }?;
+        }
+        Ok(())
+    })
 }
 
-/// Adds a field whose value was looked at; none is an error.
+/// Adds one field.
+///
+/// # Errors
+///
+/// As for [`add_fields`].
 ///
 /// # Safety
 ///
@@ -128,43 +139,67 @@ pub(crate) unsafe fn add_fields(
 pub(super) unsafe fn add_field(
     map: &mut HeaderMap,
     field: &Header,
-    value: Option<HeaderValue>,
+    value: HeaderValue,
+    met: Option<&mut Met>,
 ) -> Result<(), InvalidHeader> {
+    if let Some(name) = names::name(field.id) {
+        map.append(name, value);
+        return Ok(());
+    }
     // SAFETY: the caller says so.
-    let name = unsafe { field.name.bytes() };
-    // SAFETY: as above.
-    let invalid = || unsafe { InvalidHeader::new(field) };
-    let mut value = value.ok_or_else(invalid)?;
-    value.set_sensitive(field.flags & Header::SENSITIVE != 0);
-    match names::name(field.id) {
-        Some(name) => map.append(name, value),
-        None => map.append(names::parse(name).ok_or_else(invalid)?, value),
-    };
+    let name = names::parse(unsafe { field.name.bytes() }, met);
+    // SAFETY: the caller says so.
+    let name = name.ok_or_else(|| unsafe { InvalidHeader::new(field) })?;
+    map.append(name, value);
     Ok(())
 }
 
-/// The value of a field, when HTTP allows it. An app says most of its values again and again.
+/// The value of a field, which may have been met before.
 ///
 /// # Safety
 ///
 /// What `field` borrows is valid until this returns.
-unsafe fn parse(field: &Header) -> Option<HeaderValue> {
+unsafe fn known_value(field: &Header, met: Option<&mut Met>) -> Result<HeaderValue, InvalidHeader> {
     // SAFETY: the caller says so.
     let bytes = unsafe { field.value.bytes() };
-    if bytes.len() > memo::LONGEST || field.flags & Header::SENSITIVE != 0 {
-        return HeaderValue::from_bytes(bytes).ok();
-    }
+    let may_be = bytes.len() <= memo::LONGEST && !is_sensitive(field);
+    let Some(met) = met.filter(|_| may_be) else {
+        // SAFETY: the caller says so.
+        return unsafe { value_of(field) };
+    };
     let hash = memo::hash(bytes);
-    let known = memo::lend(|met| {
-        let value = met.values.get(hash)?;
-        (value.as_bytes() == bytes).then(|| value.clone())
-    });
-    if let Some(Some(value)) = known {
-        return Some(value);
+    match met.values.get(hash) {
+        Some(value) if value == bytes => Ok(value.clone()),
+        _ => {
+            // SAFETY: the caller says so.
+            let value = unsafe { value_of(field) }?;
+            met.values.meet(hash, || value.clone());
+            Ok(value)
+        }
     }
-    let value = HeaderValue::from_bytes(bytes).ok()?;
-    memo::lend(|met| met.values.meet(hash, || value.clone()));
-    Some(value)
+}
+
+/// The value of a field.
+///
+/// # Errors
+///
+/// As for [`add_fields`].
+///
+/// # Safety
+///
+/// What `field` borrows is valid until this returns.
+pub(super) unsafe fn value_of(field: &Header) -> Result<HeaderValue, InvalidHeader> {
+    // SAFETY: the caller says so.
+    let bytes = unsafe { field.value.bytes() };
+    // SAFETY: as above.
+    let invalid = |_| unsafe { InvalidHeader::new(field) };
+    let mut value = HeaderValue::from_bytes(bytes).map_err(invalid)?;
+    value.set_sensitive(is_sensitive(field));
+    Ok(value)
+}
+
+pub(super) fn is_sensitive(field: &Header) -> bool {
+    field.flags & Header::SENSITIVE != 0
 }
 
 /// A field that HTTP does not allow.
@@ -176,7 +211,7 @@ impl InvalidHeader {
     /// # Safety
     ///
     /// What `field` borrows is valid until this returns.
-    pub(super) unsafe fn new(field: &Header) -> Self {
+    unsafe fn new(field: &Header) -> Self {
         // SAFETY: the caller says so.
         let name = unsafe { field.name.bytes() };
         Self(String::from_utf8_lossy(name).into_owned())

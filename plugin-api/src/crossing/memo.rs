@@ -13,6 +13,17 @@ pub(super) use self::of_app::lend;
 pub(super) use self::of_thread::lend;
 use super::shape::Shape;
 
+/// Runs `work` with what this thread met, where it can be lent.
+pub(super) fn with<R>(work: impl FnOnce(Option<&mut Met>) -> R) -> R {
+    let mut work = Some(work);
+    let lent = lend(|met| work.take().map(|work| work(Some(met)))).flatten();
+    match (lent, work) {
+        (Some(done), _) => done,
+        (None, Some(work)) => work(None),
+        (None, None) => unreachable!("what has run gave something"),
+    }
+}
+
 /// What one thread met.
 pub(super) struct Met {
     pub(super) names: Memo<HeaderName, 64>,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::header::{self, HeaderName};
 
-use super::memo;
+use super::memo::{self, Met};
 
 /// The names, by number from 1. Part of the ABI: names are appended, and never moved.
 static NAMES: [HeaderName; 81] = {
@@ -113,21 +113,20 @@ pub(crate) fn id(name: &HeaderName) -> u16 {
     }
 }
 
-/// The name with this text; none when it is not one.
-pub(super) fn parse(text: &[u8]) -> Option<HeaderName> {
+/// The name with this text, which may have been met before; none when it is not one.
+pub(super) fn parse(text: &[u8], met: Option<&mut Met>) -> Option<HeaderName> {
+    let Some(met) = met.filter(|_| text.len() <= memo::LONGEST) else {
+        return HeaderName::from_bytes(text).ok();
+    };
     let hash = memo::hash(text);
-    let known = memo::lend(|met| {
-        let name = met.names.get(hash)?;
-        (name.as_str().as_bytes() == text).then(|| name.clone())
-    });
-    if let Some(Some(name)) = known {
-        return Some(name);
+    match met.names.get(hash) {
+        Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
+        _ => {
+            let name = HeaderName::from_bytes(text).ok()?;
+            met.names.meet(hash, || name.clone());
+            Some(name)
+        }
     }
-    let name = HeaderName::from_bytes(text).ok()?;
-    if text.len() <= memo::LONGEST {
-        memo::lend(|met| met.names.meet(hash, || name.clone()));
-    }
-    Some(name)
 }
 
 /// The numbers by the address of the text. A well-known name has its text in one place, and a name

@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::{
-    headers::{InvalidHeader, add_field},
+    headers::{InvalidHeader, add_field, is_sensitive, value_of},
     memo::{self, Met},
 };
 use crate::abi::{Header, Headers};
@@ -35,12 +35,15 @@ pub(crate) unsafe fn map_of(headers: Headers) -> Result<HeaderMap, InvalidHeader
         Some(Recalled::Room(map)) => map,
         None => HeaderMap::with_capacity(fields.len()),
     };
-    for field in fields {
-        // SAFETY: the caller says so.
-        let value = unsafe { value_of(field) }?;
-        // SAFETY: the caller says so.
-        unsafe { add_field(&mut map, field, Some(value)) }?;
-    }
+    memo::with(|mut met| {
+        for field in fields {
+            // SAFETY: the caller says so.
+            let value = unsafe { value_of(field) }?;
+            // SAFETY: the caller says so.
+            unsafe { add_field(&mut map, field, value, met.as_deref_mut()) }?;
+        }
+        Ok(())
+    })?;
     if map.keys_len() == fields.len() && (1..=MOST).contains(&fields.len()) {
         memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(&map, fields)));
     }
@@ -88,23 +91,6 @@ fn hash(fields: &[Header]) -> u64 {
     fields.iter().fold(fields.len() as u64, |hash, field| {
         memo::mix(hash, u64::from(field.id) ^ ((field.name.len as u64) << 16))
     })
-}
-
-/// # Safety
-///
-/// What `field` borrows is valid until this returns.
-unsafe fn value_of(field: &Header) -> Result<HeaderValue, InvalidHeader> {
-    // SAFETY: the caller says so.
-    let bytes = unsafe { field.value.bytes() };
-    // SAFETY: as above.
-    let invalid = |_| unsafe { InvalidHeader::new(field) };
-    let mut value = HeaderValue::from_bytes(bytes).map_err(invalid)?;
-    value.set_sensitive(is_sensitive(field));
-    Ok(value)
-}
-
-fn is_sensitive(field: &Header) -> bool {
-    field.flags & Header::SENSITIVE != 0
 }
 
 /// A map to copy: names that differ from each other, in their order.
