@@ -226,21 +226,24 @@ impl Underway {
                 }
                 *self.response.body_mut() = ResponseBody::app(body, generation);
             }
-            Err(error) => {
-                generation.faults.failed();
-                self.trail.end(error.into());
-                if error == CallError::Invalid {
-                    self.trail.scope(|| {
-                        error!(
-                            plugin = generation.name,
-                            error = &error as &dyn std::error::Error,
-                            "No response"
-                        );
-                    });
-                }
-                self.refusal(Refusal::Failed);
-            }
+            Err(error) => self.failed(error, generation),
         }
+    }
+
+    #[cold]
+    fn failed(&mut self, error: CallError, generation: &Generation) {
+        generation.faults.failed();
+        self.trail.end(error.into());
+        if error == CallError::Invalid {
+            self.trail.scope(|| {
+                error!(
+                    plugin = generation.name,
+                    error = &error as &dyn std::error::Error,
+                    "No response"
+                );
+            });
+        }
+        self.refusal(Refusal::Failed);
     }
 
     fn cut_off(&mut self) {
@@ -248,11 +251,13 @@ impl Underway {
         self.refusal(Refusal::Unavailable);
     }
 
+    #[cold]
     fn refused(&mut self, refusal: Refusal) -> Entered {
         self.refusal(refusal);
         Entered::Answered
     }
 
+    #[cold]
     fn refusal(&mut self, refusal: Refusal) {
         self.trail.end(Outcome::Refused);
         refusal.answer(&mut self.response);

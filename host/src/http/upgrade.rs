@@ -31,6 +31,16 @@ pub fn take<B>(
     if request.head().extensions.is_empty() {
         return None;
     }
+    open(request, in_flight, cut, activity)
+}
+
+#[cold]
+fn open<B>(
+    request: &mut Prepared<'_, B>,
+    in_flight: &InFlight,
+    cut: &CancellationToken,
+    activity: &Arc<Activity>,
+) -> Option<Upgrade> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
     let protocol = request.extensions_mut().remove::<Protocol>();
     let stream = Stream {

@@ -37,7 +37,7 @@ impl Lent<'_> {
             "" if head.uri.path_and_query().is_none() => "",
             "" => "/",
             query => {
-                rooted = format!("/{query}");
+                rooted = rooted_at(query);
                 &rooted
             }
         };
@@ -60,6 +60,12 @@ impl Lent<'_> {
         };
         work(&raw const request)
     }
+}
+
+#[cfg(any(feature = "host", feature = "local"))]
+#[cold]
+fn rooted_at(query: &str) -> String {
+    format!("/{query}")
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
