@@ -8,6 +8,7 @@ use std::{
 use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use smallvec::{SmallVec, smallvec};
 
 use super::{PollWaker, add_fields};
 use crate::{
@@ -35,11 +36,11 @@ type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
 pub(crate) struct Foreign {
     body: abi::Body,
     waker: PollWaker,
-    /// Frames that came with one before them.
-    frames: [abi::Frame; MOST],
-    /// Which of them is the next.
+    /// Room for frames: for one until more are asked for.
+    frames: SmallVec<[abi::Frame; 1]>,
+    /// Which is the next.
     next: usize,
-    /// How many came.
+    /// How many of them came.
     count: usize,
     /// How many came since one was waited for.
     run: usize,
@@ -114,7 +115,7 @@ impl Foreign {
         Self {
             body,
             waker: PollWaker::default(),
-            frames: [const { abi::Frame::end() }; MOST],
+            frames: smallvec![abi::Frame::end()],
             next: 0,
             count: 0,
             run: 0,
@@ -187,6 +188,9 @@ impl Foreign {
         let stream = self.body.stream;
         // SAFETY: a stream has its table.
         let many = unsafe { abi::BodyVtable::for_several(vtable) }.filter(|_| self.run > 0);
+        if many.is_some() && self.frames.len() < MOST {
+            self.frames.resize_with(MOST, abi::Frame::end);
+        }
         let mut frames = abi::Frames {
             size: size_of::<abi::Frames>(),
             frames: self.frames.as_mut_ptr(),
