@@ -11,6 +11,8 @@ mod request;
 mod shape;
 mod waker;
 
+#[cfg(feature = "host")]
+pub(crate) use self::exported::export_pinned;
 #[cfg(not(feature = "host"))]
 pub(crate) use self::memo::forget;
 #[cfg(any(feature = "host", feature = "local"))]

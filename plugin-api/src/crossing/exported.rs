@@ -59,7 +59,8 @@ where
     export_pinned(Box::pin(body), guard, context)
 }
 
-fn export_pinned<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+/// The same for a body that need not be pinned: there is no box where its bytes are all there.
+pub(crate) fn export_pinned<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     G: Guard + Clone,

@@ -78,6 +78,13 @@ impl HeaderFields {
         });
     }
 
+    /// Whether there is a field with this name, which is one of the well-known.
+    #[cfg(feature = "host")]
+    pub(crate) fn has_numbered(&self, name: &HeaderName) -> bool {
+        let id = names::id(name);
+        self.0.iter().any(|field| field.id == id)
+    }
+
     /// The first value of a field with this name, which is none of the well-known.
     ///
     /// # Safety

@@ -2,7 +2,7 @@
 
 use std::{mem, net::SocketAddr, task::Context};
 
-use http::{Extensions, Response, request};
+use http::{Extensions, Response, header::EXPECT, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     BoxError,
     abi::{self, poll},
-    crossing::{Guard, HeaderFields, Lent, PollWaker, export},
+    crossing::{Guard, HeaderFields, Lent, PollWaker, export, export_pinned},
 };
 
 /// What the app is told of a request beside the request.
@@ -134,12 +134,20 @@ impl<'a, B> Prepared<'a, B> {
         response: &mut Response<R>,
     ) -> Called
     where
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         // Its headers go below, so that what borrows from them must not stay.
         let fields = mem::replace(&mut self.fields, HeaderFields::NONE);
-        let body = self.body.take();
-        let mut body = body.map_or_else(abi::Body::empty, |body| export(body, Caught));
+        let mut body = match self.body.take() {
+            Some(body) if body.is_end_stream() => abi::Body::empty(),
+            // What came with the head is there already. A client that waits to be asked for its body
+            // is asked by the app.
+            Some(body) if is_small(&body) && !fields.has_numbered(&EXPECT) => {
+                export_pinned(body, &Caught, context)
+            }
+            Some(body) => export(body, Caught),
+            None => abi::Body::empty(),
+        };
         let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
             (upgrade.stream, upgrade.protocol)
         });
@@ -171,3 +179,10 @@ impl<'a, B> Prepared<'a, B> {
         Called::Pending(Call::new(in_flight, waker, slot))
     }
 }
+
+fn is_small(body: &impl http_body::Body) -> bool {
+    body.size_hint().exact().is_some_and(|len| len <= SMALL)
+}
+
+/// Up to how many bytes a body crosses at once when it is there.
+const SMALL: u64 = 64 << 10;
