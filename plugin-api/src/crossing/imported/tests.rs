@@ -1,4 +1,14 @@
-use std::{collections::VecDeque, convert::Infallible, ffi::c_void, pin::Pin, task::Waker};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    ffi::c_void,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Waker,
+};
 
 use bytes::Bytes;
 
@@ -89,6 +99,38 @@ fn what_ends_a_stream_comes_behind_the_bytes_before_it() {
     let mut told = crossed((0..9).map(data).chain([panics, data(9)]));
     assert_eq!(told.pop(), Some(crate::PANICKED.to_owned()));
     assert_eq!(told.len(), 9);
+}
+
+/// A body without end, of frames of the same size, which counts how many were asked for.
+struct Endless(Bytes, Arc<AtomicUsize>);
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(self.0.clone()))))
+    }
+}
+
+#[test]
+fn what_is_asked_for_ahead_has_a_limit() {
+    for (size, most) in [(1, MOST), (ENOUGH / 2, 2), (ENOUGH, 1)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let endless = Endless(Bytes::from(vec![0; size]), Arc::clone(&asked));
+        let mut body = Imported::new(export(endless, Here));
+        let mut ahead = 0;
+        for taken in 1..=100 {
+            let polled = body.poll_frame(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(polled, Poll::Ready(Some(Ok(_)))));
+            ahead = ahead.max(asked.load(Ordering::Relaxed) - taken);
+        }
+        assert_eq!(ahead, most - 1, "frames of {size}");
+    }
 }
 
 /// The table of ABI 1.0, with nothing behind it.
