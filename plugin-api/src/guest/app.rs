@@ -119,18 +119,16 @@ where
     I: RequestBody,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    fn call(&self, mut request: native::Request<'_>, start: Start<'_>) -> u32 {
-        let body = I::of(request.take_body());
+    fn call(&self, mut lent: native::Request<'_>, start: Start<'_>) -> u32 {
+        let mut request = Request::new(I::of(lent.take_body()));
         #[cfg(feature = "upgrade")]
-        let upgrade = request.take_upgrade();
-        let request = match request.with_body(body) {
-            Ok(request) => request,
-            Err(error) => return failed(error),
-        };
+        let upgrade = lent.take_upgrade();
+        if let Err(error) = lent.fill(&mut request) {
+            return failed(error);
+        }
         let mut service = self.0.clone();
         #[cfg(feature = "upgrade")]
         if let Some((stream, protocol)) = upgrade {
-            let mut request = request;
             return match Offer::new(stream, protocol, &mut request) {
                 Some(offer) => start.run(|| offer.answered(respond(service, request))),
                 None => start.run(|| respond(service, request)),

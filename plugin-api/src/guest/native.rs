@@ -270,14 +270,15 @@ impl<'a> Request<'a> {
     ///
     /// When a part is not what HTTP allows, which the server checks before.
     pub fn into_http(mut self) -> Result<http::Request<Body>, BoxError> {
-        let body = self.take_body();
-        self.with_body(body)
+        let mut request = http::Request::new(self.take_body());
+        self.fill(&mut request)?;
+        Ok(request)
     }
 
-    /// The same with another body.
-    pub(crate) fn with_body<B>(self, body: B) -> Result<http::Request<B>, BoxError> {
+    /// Makes `head` this request.
+    pub(crate) fn fill<B>(self, head: &mut http::Request<B>) -> Result<(), BoxError> {
         // SAFETY: as for `text`.
-        unsafe { request::request(self.0, body) }
+        unsafe { request::fill(head, self.0) }
     }
 
     /// The connection of a request that asks for an upgrade, once, and what an extended `CONNECT`

@@ -72,7 +72,7 @@ impl http_body::Body for Body {
     }
 }
 
-/// The request that the host lent.
+/// Makes `head` the request that the host lent: in its place, as it is large to move.
 ///
 /// # Errors
 ///
@@ -81,10 +81,12 @@ impl http_body::Body for Body {
 /// # Safety
 ///
 /// `request` and what it borrows are valid until this returns.
-pub(crate) unsafe fn request<B>(request: &abi::Request, body: B) -> Result<Request<B>, BoxError> {
+pub(crate) unsafe fn fill<B>(
+    head: &mut Request<B>,
+    request: &abi::Request,
+) -> Result<(), BoxError> {
     // SAFETY: the caller says so, as for all the slices below.
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
-    let mut head = Request::new(body);
     // SAFETY: as above.
     *head.headers_mut() = unsafe { map_of(request.headers) }?;
     *head.method_mut() = Method::from_bytes(bytes(request.method))?;
@@ -96,9 +98,9 @@ pub(crate) unsafe fn request<B>(request: &abi::Request, body: B) -> Result<Reque
         let path = head.uri().path_and_query();
         // SAFETY: as above.
         let info = unsafe { RequestInfo::new(request, path) }?;
-        info.insert_into(&mut head);
+        info.insert_into(head);
     }
-    Ok(head)
+    Ok(())
 }
 
 fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
