@@ -169,8 +169,7 @@ pub(super) unsafe fn add_field(
 unsafe fn known_value(field: &Header, met: Option<&mut Met>) -> Result<HeaderValue, InvalidHeader> {
     // SAFETY: the caller says so.
     let bytes = unsafe { field.value.bytes() };
-    let may_be = bytes.len() <= memo::LONGEST && !is_sensitive(field);
-    let Some(met) = met.filter(|_| may_be) else {
+    let Some(met) = met.filter(|_| may_be_kept(field)) else {
         // SAFETY: the caller says so.
         return unsafe { value_of(field) };
     };
@@ -207,6 +206,11 @@ pub(super) unsafe fn value_of(field: &Header) -> Result<HeaderValue, InvalidHead
 
 pub(super) fn is_sensitive(field: &Header) -> bool {
     field.flags & Header::SENSITIVE != 0
+}
+
+/// Whether the value of a field may stay with what was met: it is short, and no secret.
+pub(super) fn may_be_kept(field: &Header) -> bool {
+    field.value.len <= memo::LONGEST && !is_sensitive(field) && !names::is_secret(field.id)
 }
 
 /// A field that HTTP does not allow.

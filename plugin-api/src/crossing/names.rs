@@ -113,6 +113,12 @@ pub(crate) fn id(name: &HeaderName) -> u16 {
     }
 }
 
+/// Whether the values of the name with this number are secrets, as a rule, and must not be kept: those of
+/// `authorization`, `cookie`, `proxy-authorization` and `set-cookie` (RFC 7541, section 7.1.3).
+pub(super) fn is_secret(id: u16) -> bool {
+    matches!(id, 17 | 31 | 52 | 66)
+}
+
 /// The name with this text, which may have been met before; none when it is not one.
 pub(super) fn parse(text: &[u8], met: Option<&mut Met>) -> Option<HeaderName> {
     let Some(met) = met.filter(|_| text.len() <= memo::LONGEST) else {
@@ -165,6 +171,19 @@ mod tests {
         assert_eq!(id(&HeaderName::from_static("x-request-id")), 0);
         assert_eq!(name(0), None);
         assert_eq!(name(82), None);
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_numbers() {
+        let secrets = (0..=82).filter(|&id| is_secret(id));
+        let secrets: Vec<_> = secrets.filter_map(name).collect();
+        let expected = [
+            &header::AUTHORIZATION,
+            &header::COOKIE,
+            &header::PROXY_AUTHORIZATION,
+            &header::SET_COOKIE,
+        ];
+        assert_eq!(secrets, expected);
     }
 
     /// Numbers are part of the ABI.

@@ -3,13 +3,10 @@
 
 use std::mem;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    headers::{InvalidHeader, add_field, is_sensitive, value_of},
+    headers::{InvalidHeader, add_field, is_sensitive, may_be_kept, value_of},
     memo::{self, Met},
 };
 use crate::abi::{Header, Headers};
@@ -103,8 +100,6 @@ pub(super) struct Shape {
 /// What is known of a field.
 struct Field {
     id: u16,
-    /// Whether its values must not be kept, as RFC 7541, section 7.1.3, has it for HTTP/2.
-    is_secret: bool,
     /// The hash of the last value that was not the kept one.
     met: u64,
 }
@@ -114,14 +109,13 @@ impl Shape {
         let mut map = map.clone();
         map.values_mut()
             .for_each(|value| *value = HeaderValue::from_static(""));
-        let field = |(name, field): (&HeaderName, &Header)| Field {
+        let field = |field: &Header| Field {
             id: field.id,
-            is_secret: [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name),
             met: 0,
         };
         Self {
-            fields: map.keys().zip(fields).map(field).collect(),
             map,
+            fields: fields.iter().map(field).collect(),
         }
     }
 
@@ -181,17 +175,16 @@ impl Shape {
             }
         };
         if learn {
-            self.learn(&map);
+            self.learn(fields, &map);
         }
         Ok(map)
     }
 
-    /// Keeps the values of a map that may be kept.
-    fn learn(&mut self, map: &HeaderMap) {
-        let each = self.map.values_mut().zip(map.values()).zip(&self.fields);
-        for ((kept, value), field) in each {
-            let may_be = !field.is_secret && !value.is_sensitive();
-            if may_be && field.met == memo::hash(value.as_bytes()) {
+    /// Keeps the values of `map`, which is that of `fields`, where they were met before.
+    fn learn(&mut self, fields: &[Header], map: &HeaderMap) {
+        let values = self.map.values_mut().zip(map.values());
+        for ((kept, value), (met, field)) in values.zip(self.fields.iter().zip(fields)) {
+            if may_be_kept(field) && met.met == memo::hash(value.as_bytes()) {
                 kept.clone_from(value);
             }
         }
@@ -205,7 +198,7 @@ impl Field {
     ///
     /// What `field` borrows is valid until this returns.
     unsafe fn meet(&mut self, field: &Header) -> bool {
-        if field.value.len > memo::LONGEST || self.is_secret || is_sensitive(field) {
+        if !may_be_kept(field) {
             return false;
         }
         // SAFETY: the caller says so.
