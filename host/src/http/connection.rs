@@ -57,7 +57,9 @@ impl Protocol {
         http1
             .half_close(true)
             .header_read_timeout(None)
-            .max_header_size(limits.max_header_bytes as usize);
+            .max_header_size(limits.max_header_bytes as usize)
+            // A head has to fit in, with room for what is not a header.
+            .max_buf_size(BUFFER.max(2 * limits.max_header_bytes as usize));
         if limits.max_headers != HTTP1_HEADERS {
             // It costs an allocation a request.
             http1.max_headers(limits.max_headers.into());
@@ -302,6 +304,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What starts a connection in HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Up to how many bytes are read at once. The pieces of a large body that are no larger stay in memory
+/// that is used again; the system's memory for larger ones is asked for, and given back, each time.
+const BUFFER: usize = 64 << 10;
 
 /// How many headers hyper takes in HTTP/1 without being told.
 const HTTP1_HEADERS: u16 = 100;

@@ -31,11 +31,13 @@ type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
 /// A stream of the other side.
 ///
 /// A crossing costs more than a frame, so while frames come without being waited for, more and more
-/// of them are asked for at once. A stream that makes its receiver wait is asked for each.
+/// of them may be asked for at once. A stream that makes its receiver wait is asked for each.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     body: abi::Body,
     waker: PollWaker,
+    /// How many frames may be asked for at once.
+    most: usize,
     /// Room for frames: for one until more are asked for.
     frames: SmallVec<[abi::Frame; 1]>,
     /// Which is the next.
@@ -48,17 +50,19 @@ pub(crate) struct Foreign {
     ended: bool,
 }
 
-/// How many frames are asked for at once.
-const MOST: usize = 8;
-
 /// Of how many bytes on no further frame is asked for: what is taken ahead is memory.
 const ENOUGH: usize = 32 << 10;
 
 impl Imported {
-    pub(crate) fn new(mut body: abi::Body) -> Self {
+    /// How many frames of a response are asked for at once.
+    #[cfg(any(feature = "host", all(test, feature = "local")))]
+    pub(crate) const SEVERAL: usize = 8;
+
+    /// A body whose frames are asked for one by one, or up to so many at once.
+    pub(crate) fn new(mut body: abi::Body, most: usize) -> Self {
         match body.kind {
             abi::Body::FULL => Self::Full(mem::take(&mut body.data)),
-            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body))),
+            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body, most))),
             _ => Self::Empty,
         }
     }
@@ -111,10 +115,11 @@ impl Imported {
 }
 
 impl Foreign {
-    fn new(body: abi::Body) -> Self {
+    fn new(body: abi::Body, most: usize) -> Self {
         Self {
             body,
             waker: PollWaker::default(),
+            most,
             frames: smallvec![abi::Frame::end()],
             next: 0,
             count: 0,
@@ -187,18 +192,19 @@ impl Foreign {
         let vtable = self.body.vtable;
         let stream = self.body.stream;
         // SAFETY: a stream has its table.
-        let many = unsafe { abi::BodyVtable::for_several(vtable) }.filter(|_| self.run > 0);
-        if many.is_some() && self.frames.len() < MOST {
-            self.frames.resize_with(MOST, abi::Frame::end);
+        let several = unsafe { abi::BodyVtable::for_several(vtable) };
+        let several = several.filter(|_| self.run > 0 && self.most > 1);
+        if several.is_some() && self.frames.len() < self.most {
+            self.frames.resize_with(self.most, abi::Frame::end);
         }
         let mut frames = abi::Frames {
             size: size_of::<abi::Frames>(),
             frames: self.frames.as_mut_ptr(),
-            room: MOST.min(2 * self.run),
+            room: self.most.min(2 * self.run),
             enough: ENOUGH,
             count: 1,
         };
-        let polled = self.waker.lend(context.waker(), |waker| match many {
+        let polled = self.waker.lend(context.waker(), |waker| match several {
             // SAFETY: `self` owns the stream, `&mut` makes this thread the only one, and the
             // pointers are valid here.
             Some(poll_frames) => unsafe { poll_frames(stream, waker, &raw mut frames) },

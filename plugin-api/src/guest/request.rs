@@ -33,9 +33,8 @@ impl Body {
     pub(crate) unsafe fn take(body: *mut abi::Body) -> Self {
         // SAFETY: the caller says so.
         let body = unsafe { body.as_mut() };
-        Self(Imported::new(
-            body.map_or_else(abi::Body::empty, abi::Body::take),
-        ))
+        let body = body.map_or_else(abi::Body::empty, abi::Body::take);
+        Self(Imported::new(body, ONE))
     }
 }
 
@@ -46,9 +45,13 @@ impl Body {
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Imported::new(export(body, guard)))
+        Self(Imported::new(export(body, guard), ONE))
     }
 }
+
+/// How many frames are asked for at once: a server reads a body into memory that it uses again when
+/// the piece before has been dropped.
+const ONE: usize = 1;
 
 impl http_body::Body for Body {
     type Data = Bytes;

@@ -148,7 +148,7 @@ unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) 
     let response = unsafe { &*response };
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
-    let body = Imported::new(body.take());
+    let body = Imported::new(body.take(), Imported::SEVERAL);
     let headers = &mut sink.headers;
     // SAFETY: as above.
     let status = Caught.run(|| unsafe { import(response, headers) });

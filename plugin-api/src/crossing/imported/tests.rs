@@ -15,6 +15,8 @@ use bytes::Bytes;
 use super::*;
 use crate::crossing::{Guard, export};
 
+const MOST: usize = Imported::SEVERAL;
+
 #[derive(Clone)]
 struct Here;
 
@@ -68,7 +70,7 @@ fn told(mut body: Imported) -> Vec<String> {
 
 fn crossed(frames: impl IntoIterator<Item = Option<Frame<Bytes>>>) -> Vec<String> {
     let script = Script(frames.into_iter().collect());
-    told(Imported::new(export(script, Here)))
+    told(Imported::new(export(script, Here), MOST))
 }
 
 #[test]
@@ -119,10 +121,15 @@ impl http_body::Body for Endless {
 
 #[test]
 fn what_is_asked_for_ahead_has_a_limit() {
-    for (size, most) in [(1, MOST), (ENOUGH / 2, 2), (ENOUGH, 1)] {
+    for (size, at_once, most) in [
+        (1, MOST, MOST),
+        (1, 1, 1),
+        (ENOUGH / 2, MOST, 2),
+        (ENOUGH, MOST, 1),
+    ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let endless = Endless(Bytes::from(vec![0; size]), Arc::clone(&asked));
-        let mut body = Imported::new(export(endless, Here));
+        let mut body = Imported::new(export(endless, Here), at_once);
         let mut ahead = 0;
         for taken in 1..=100 {
             let polled = body.poll_frame(&mut Context::from_waker(Waker::noop()));
@@ -173,5 +180,5 @@ fn a_stream_that_knows_no_more_than_one_frame_is_asked_for_one() {
     body.kind = abi::Body::STREAM;
     body.stream = (&raw mut left).cast();
     body.vtable = (&raw const TABLE).cast();
-    assert_eq!(told(Imported::new(body)), ["4", "3", "2", "1", "0"]);
+    assert_eq!(told(Imported::new(body, MOST)), ["4", "3", "2", "1", "0"]);
 }
