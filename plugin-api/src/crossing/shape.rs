@@ -123,12 +123,12 @@ impl Shape {
     ///
     /// What the fields borrow is valid until this returns.
     unsafe fn is_of(&self, fields: &[Header]) -> bool {
-        let is_unusual = |(name, field): (&HeaderName, &Header)| {
+        let has_name = |(name, field): (&HeaderName, &Header)| {
             // SAFETY: the caller says so.
             field.id != 0 || unsafe { field.name.bytes() } == name.as_str().as_bytes()
         };
         let ids = self.fields.iter().map(|field| field.id);
-        ids.eq(fields.iter().map(|field| field.id)) && self.map.keys().zip(fields).all(is_unusual)
+        ids.eq(fields.iter().map(|field| field.id)) && self.map.keys().zip(fields).all(has_name)
     }
 
     /// The map of `fields`, which have these names, in `room` or in a copy.
