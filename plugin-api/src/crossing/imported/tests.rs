@@ -93,7 +93,7 @@ fn what_ends_a_stream_comes_behind_the_bytes_before_it() {
     let mut map = HeaderMap::new();
     map.append("x-sum", http::HeaderValue::from_static("7"));
     let trailers = Some(Frame::trailers(map.clone()));
-    let mut told = crossed((0..9).map(data).chain([trailers]));
+    let mut told = crossed((0..9).map(data).chain([trailers, data(9)]));
     assert_eq!(told.pop(), Some(format!("{:?}", Some(map))));
     assert_eq!(told.len(), 9);
 
