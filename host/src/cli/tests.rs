@@ -1,0 +1,262 @@
+use std::{env, fs, process, time::Duration};
+
+use super::*;
+
+/// Parses with a configuration file in force, if there is one.
+fn parse_with(file: Option<&str>, flags: &[&str]) -> Result<Command, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host.toml");
+    let mut args: Vec<OsString> = vec!["host".into()];
+    if let Some(text) = file {
+        fs::write(&path, text).unwrap();
+        args.extend(["--config".into(), path.into()]);
+    }
+    args.extend(flags.iter().map(Into::into));
+    parse(args)
+}
+
+fn config(file: Option<&str>, flags: &[&str]) -> Config {
+    match parse_with(file, flags) {
+        Ok(Command::Serve(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn error(file: Option<&str>, flags: &[&str]) -> String {
+    parse_with(file, flags).unwrap_err().to_string()
+}
+
+fn printed(file: Option<&str>, flags: &[&str]) -> String {
+    match parse_with(file, &[flags, &["--print-config"]].concat()) {
+        Ok(Command::PrintConfig(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_options() {
+    Args::command().mut_args(with_variable).debug_assert();
+}
+
+#[test]
+fn defaults_are_sane() {
+    let config = config(None, &[]);
+    assert_eq!(config.plugins, PathBuf::from("./plugins"));
+    assert_eq!(config.state_dir(), PathBuf::from("./plugins/.host"));
+    assert_eq!(config.bind, ["127.0.0.1:8000".parse().unwrap()]);
+    assert_eq!(config.log_level.to_string(), "info");
+    assert_eq!(config.mount, []);
+    assert_eq!(config.limits.max_header_bytes, 16 << 10);
+    assert_eq!(config.limits.max_body_size, 64 << 20);
+    assert_eq!(config.limits.keep_alive, Duration::from_secs(75));
+}
+
+#[test]
+fn every_option_can_be_a_flag_or_a_key() {
+    let table = [
+        ("plugins", "/srv/plugins", "\"/srv/plugins\""),
+        ("bind", "localhost:0", "[\"localhost:0\"]"),
+        ("log-level", "warning,shop=debug", "\"warning,shop=debug\""),
+        ("control", "unix:/run/host.sock", "\"unix:/run/host.sock\""),
+        ("mount", "/=hello", "[\"/=hello\"]"),
+        ("state-dir", "/var/lib/host", "\"/var/lib/host\""),
+        ("threads", "3", "3"),
+        ("worker-threads", "2", "2"),
+        ("quiet-time", "0s", "\"0s\""),
+        ("rescan", "5s", "\"5s\""),
+        ("init-timeout", "1m", "\"1m\""),
+        ("panic-limit", "5", "5"),
+        ("panic-window", "10s", "\"10s\""),
+        ("graceful-timeout", "1m 30s", "\"1m 30s\""),
+        ("watch", "poll", "\"poll\""),
+        ("handover-timeout", "5s", "\"5s\""),
+        ("auto-rollback", "true", "\"true\""),
+        ("probation", "5s", "\"5s\""),
+        ("rollback-failures", "3", "3"),
+        ("rollback-percent", "20", "20"),
+        ("max-header-bytes", "32KiB", "\"32KiB\""),
+        ("max-headers", "50", "50"),
+        ("header-timeout", "5s", "\"5s\""),
+        ("max-body-size", "none", "\"none\""),
+        ("keep-alive", "500ms", "\"500ms\""),
+        ("max-connections", "100", "100"),
+        ("log-format", "json", "\"json\""),
+        ("log-file", "/var/log/host", "\"/var/log/host\""),
+        ("debug-header", "x-debug=12345678", "\"x-debug=12345678\""),
+        ("capture-output", "true", "\"true\""),
+        ("access-log", "-", "\"-\""),
+        ("access-log-format", "%(h)s %%", "\"%(h)s %%\""),
+        ("access-log-skip", "/healthz", "[\"/healthz\"]"),
+    ];
+    let command = Args::command();
+    assert_eq!(
+        file::keys(&command)
+            .filter_map(Arg::get_long)
+            .collect::<Vec<_>>(),
+        table.map(|(key, ..)| key)
+    );
+    let lines = |source| {
+        table
+            .map(|(key, _, toml)| format!("{key} = {toml}  # {source}\n"))
+            .concat()
+    };
+    let flags = table.map(|(key, value, _)| format!("--{key}={value}"));
+    assert_eq!(
+        printed(None, &flags.each_ref().map(String::as_str)),
+        lines("flag")
+    );
+    // What is printed is a configuration file.
+    assert_eq!(printed(Some(&lines("flag")), &[]), lines("file"));
+}
+
+#[test]
+fn the_file_is_above_defaults_and_below_flags() {
+    let file = "bind = ['[::1]:1', '[::1]:2']\nlog-level = 'debug'\nthreads = 7\nmount = '/a=a'";
+    let text = printed(
+        Some(file),
+        &["--log-level", "warn", "--mount=/b=b,/c=c", "--mount=/d=d"],
+    );
+    for line in [
+        r#"bind = ["[::1]:1", "[::1]:2"]  # file"#,
+        r#"log-level = "warn"  # flag"#,
+        r#"mount = ["/b=b", "/c=c", "/d=d"]  # flag"#,
+        r"threads = 7  # file",
+        r#"keep-alive = "75s"  # default"#,
+        r"# state-dir is not set",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in {text}");
+    }
+}
+
+// The environment of the process is set by starting another: this test, for which it prints.
+#[test]
+fn the_environment_is_above_the_file_and_below_flags() {
+    let file = "log-level = 'debug'\nkeep-alive = '1s'\nrescan = '1s'";
+    let flags = ["--keep-alive=3s"];
+    if env::var_os("HOST_RESCAN").is_some() {
+        return eprint!("{}", printed(Some(file), &flags));
+    }
+    let child = process::Command::new(env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "--nocapture",
+            "cli::tests::the_environment_is_above_the_file_and_below_flags",
+        ])
+        .envs([
+            ("HOST_KEEP_ALIVE", "2s"),
+            ("HOST_RESCAN", "2s"),
+            ("HOST_BIND", "[::1]:1,[::1]:2"),
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(child.stderr).unwrap();
+    for line in [
+        r#"log-level = "debug"  # file"#,
+        r#"keep-alive = "3s"  # flag"#,
+        r#"rescan = "2s"  # environment"#,
+        r#"bind = ["[::1]:1", "[::1]:2"]  # environment"#,
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn wrong_usage_names_the_value_and_what_is_valid() {
+    let table: [(&[&str], &[&str]); 7] = [
+        (
+            &["--log-level=loud"],
+            &[
+                "'--log-level <LEVEL>'",
+                "\"loud\" is not a log level, expected trace, debug",
+            ],
+        ),
+        (
+            &["--bind=8000"],
+            &["\"8000\" is not an address", "127.0.0.1:8000"],
+        ),
+        (
+            &["--keep-alive=0s"],
+            &["\"0s\" is out of range, expected more than 0s"],
+        ),
+        (&["--max-headers=0"], &["0 is not in 1..=10000"]),
+        (
+            &["--mount=/a=x", "--mount=/a=y"],
+            &["`/a` is mounted twice, for x and y, expected one app"],
+        ),
+        (&["--log-lvel=info"], &["--log-lvel", "--log-level"]),
+        (&["--threads=1", "check", "x.so"], &["subcommand"]),
+    ];
+    for (flags, parts) in table {
+        let message = error(None, flags);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+}
+
+#[test]
+fn tables_describe_apps_and_are_printed_again() {
+    let file = "[app.a]\nmount = \"/a\"\nplugin = \"shop\"\n\n\
+                    [app.a.config]\ntitle = \"A\"\n\n[app.b]\nplugin = \"shop\"\n";
+    let apps = config(Some(file), &[]).apps;
+    assert_eq!([&*apps[0].name, &*apps[1].name], ["a", "b"]);
+    assert_eq!(apps[0].config.as_deref(), Some(r#"{"title":"A"}"#));
+    assert!(printed(Some(file), &[]).contains(file));
+    assert_eq!(config(Some(&printed(Some(file), &[])), &[]).apps, apps);
+
+    let message = error(Some(&file.replace("\"/a\"", "[\"/x\", \"/x\"]")), &[]);
+    assert!(message.contains("`/x` is mounted twice"), "{message}");
+}
+
+#[test]
+fn a_wrong_file_is_named_with_what_is_wrong() {
+    let table = [
+        ("a = 1\nb = ", "host.toml:2: "),
+        (
+            "log-lvel = 'info'",
+            "there is no setting `log-lvel`, expected one of plugins, bind, log-level,",
+        ),
+        ("config = 'x'", "there is no setting `config`"),
+        (
+            "[app.shop]\nplugins = 'shop'",
+            "there is no setting `app.shop.plugins`, expected plugin, mount or config",
+        ),
+        (
+            "log-level = 'loud'",
+            "\"loud\" is not a log level, expected",
+        ),
+        (
+            "log-level = ['info', 'warn']",
+            "cannot be used multiple times",
+        ),
+        (
+            "keep-alive = 75",
+            "\"75\" is not a time, expected numbers with units",
+        ),
+        ("bind = []", "the value of `bind` is of type array"),
+        (
+            "bind = 2026-11-23",
+            "the value of `bind` is of type datetime",
+        ),
+    ];
+    for (file, part) in table {
+        // Wrong also where a flag takes its place.
+        let message = error(Some(file), &["--log-level=info"]);
+        assert!(
+            message.contains("host.toml:") && message.contains(part),
+            "{message}"
+        );
+        assert!(
+            !message.contains('\n') && !message.contains("error:"),
+            "{message}"
+        );
+    }
+    assert_eq!(
+        error(None, &["--config=none.toml"]),
+        "could not read the configuration file none.toml"
+    );
+}
+
+#[test]
+fn check_takes_a_library_and_no_settings() {
+    let command = parse(["host", "check", "libshop.so"].map(OsString::from)).unwrap();
+    assert!(matches!(command, Command::Check(file) if file.as_os_str() == "libshop.so"));
+}

@@ -1,0 +1,151 @@
+use super::*;
+
+#[test]
+fn addresses_have_a_host_and_a_port() {
+    for good in [
+        "127.0.0.1:8000",
+        "[::1]:0",
+        "[::]:443",
+        "localhost:8000",
+        "my-host.example:1",
+    ] {
+        assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
+    }
+    for bad in [
+        "",
+        "8000",
+        ":8000",
+        "localhost",
+        "127.0.0.1",
+        "::1:8000",
+        "a b:1",
+        "localhost:65536",
+        "http://a:1",
+    ] {
+        assert_eq!(
+            bad.parse::<Address>(),
+            Err(ValueError::Address(bad.to_owned()))
+        );
+    }
+    let resolved: Vec<_> = "127.0.0.1:8000"
+        .parse::<Address>()
+        .unwrap()
+        .to_socket_addrs()
+        .unwrap()
+        .collect();
+    assert_eq!(resolved, [SocketAddr::from(([127, 0, 0, 1], 8000))]);
+}
+
+#[test]
+fn control_sockets_are_unix_sockets() {
+    let socket: ControlSocket = "unix:run/host.sock".parse().unwrap();
+    assert_eq!(socket.path(), Path::new("run/host.sock"));
+    assert_eq!(socket.to_string(), "unix:run/host.sock");
+    for bad in ["", "unix:", "/run/host.sock", "127.0.0.1:9000"] {
+        assert_eq!(
+            bad.parse::<ControlSocket>(),
+            Err(ValueError::ControlSocket(bad.to_owned()))
+        );
+    }
+}
+
+#[test]
+fn a_debug_header_needs_the_whole_secret() {
+    let header: DebugHeader = "X-Debug=long=secret".parse().unwrap();
+    let carries = |value: &'static str| {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-debug"),
+            HeaderValue::from_static(value),
+        )]);
+        header.is_in(&headers)
+    };
+    assert!(carries("long=secret"));
+    assert!(!carries("long=secre") && !carries("long=secret2") && !carries(""));
+    assert!(!header.is_in(&HeaderMap::new()));
+    assert!(!format!("{header:?}").contains("secret"));
+    for bad in [
+        "",
+        "X-Debug",
+        "X-Debug=",
+        "X-Debug=short",
+        "X Debug=longsecret",
+        "X-Debug=long\nsecret",
+    ] {
+        assert!(bad.parse::<DebugHeader>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn mounts_have_a_path_and_a_plugin() {
+    for (text, path, plugin) in [
+        ("/=hello", "/", "hello"),
+        ("/a/b=my-shop", "/a/b", "my-shop"),
+        ("/a=b=c", "/a=b", "c"),
+    ] {
+        assert_eq!(
+            text.parse(),
+            Ok(Mount {
+                path: path.to_owned(),
+                plugin: plugin.to_owned()
+            })
+        );
+    }
+    for bad in [
+        "",
+        "/shop",
+        "shop=/shop",
+        "/shop/=shop",
+        "/shop=",
+        "=shop",
+        "/shop=a b",
+    ] {
+        assert_eq!(bad.parse::<Mount>(), Err(ValueError::Mount(bad.to_owned())));
+    }
+}
+
+#[test]
+fn sizes_have_units() {
+    let table = [
+        ("1", 1),
+        ("16384B", 16384),
+        ("16KiB", 16384),
+        ("2 mib", 2 << 20),
+        ("1GiB", 1 << 30),
+    ];
+    for (text, bytes) in table {
+        assert_eq!(body_size(text), Ok(bytes));
+    }
+    assert_eq!(body_size("none"), Ok(u64::MAX));
+    for bad in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999999GiB", "None"] {
+        assert_eq!(body_size(bad), Err(ValueError::Size(bad.to_owned())));
+    }
+    assert!(matches!(
+        body_size("0KiB"),
+        Err(ValueError::SizeRange { .. })
+    ));
+    assert_eq!(header_bytes("8KiB"), Ok(8192));
+    for bad in ["8191", "17MiB", "8GiB"] {
+        assert!(
+            matches!(header_bytes(bad), Err(ValueError::SizeRange { .. })),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn times_have_units_and_bounds() {
+    assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+    assert_eq!(duration("0s"), Ok(Duration::ZERO));
+    for bad in ["", "30", "-1s", "soon"] {
+        assert!(
+            matches!(positive_duration(bad), Err(ValueError::Time { .. })),
+            "{bad}"
+        );
+    }
+    for bad in ["0s", "2years"] {
+        assert!(
+            matches!(positive_duration(bad), Err(ValueError::TimeRange { .. })),
+            "{bad}"
+        );
+    }
+}

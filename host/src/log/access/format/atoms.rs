@@ -1,0 +1,158 @@
+//! What an exchange writes for each atom, and what it knows for it.
+
+use std::{
+    fmt::{self, Write},
+    process,
+    time::SystemTime,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderName, HeaderValue, Version, header::AUTHORIZATION};
+
+use super::{super::Exchange, Atom};
+
+impl Exchange {
+    pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
+        let took = self.began.elapsed();
+        match atom {
+            Atom::Remote => write!(line, "{}", self.peer.ip()),
+            Atom::RemotePort => write!(line, "{}", self.peer.port()),
+            Atom::Dash => line.write_char('-'),
+            Atom::User => write_text(line, self.user().as_deref().map(str::as_bytes)),
+            Atom::Time => write_time(line, self.at),
+            Atom::Request => match &self.head {
+                Some(head) => {
+                    write!(line, "{} ", head.method)?;
+                    write_escaped(line, head.uri.to_string().as_bytes())?;
+                    write!(line, " {}", protocol(head.version))
+                }
+                None => line.write_char('-'),
+            },
+            Atom::Method => write_text(line, self.method().map(str::as_bytes)),
+            Atom::Path => write_text(line, self.path().map(str::as_bytes)),
+            Atom::Query => write_escaped(line, self.query().unwrap_or_default().as_bytes()),
+            Atom::Protocol => write_text(line, self.protocol().map(str::as_bytes)),
+            Atom::Status => write!(line, "{}", self.status),
+            Atom::BytesOrDash if self.sent == 0 => line.write_char('-'),
+            Atom::Bytes | Atom::BytesOrDash => write!(line, "{}", self.sent),
+            Atom::Seconds => write!(line, "{}", took.as_secs()),
+            Atom::Milliseconds => write!(line, "{}", took.as_millis()),
+            Atom::Microseconds => write!(line, "{}", took.as_micros()),
+            Atom::DecimalSeconds => write!(line, "{:.6}", took.as_secs_f64()),
+            Atom::Process => write!(line, "<{}>", process::id()),
+            Atom::RequestHeader(name) => {
+                write_text(line, self.header(name).map(HeaderValue::as_bytes))
+            }
+            Atom::ResponseHeader(name) => {
+                let value = find(&self.headers, name);
+                write_text(line, value.map(HeaderValue::as_bytes))
+            }
+            Atom::Plugin => line.write_str(self.app.map_or("-", |(plugin, _)| plugin)),
+            Atom::Generation => match self.app {
+                Some((_, generation)) => write!(line, "{generation}"),
+                None => line.write_char('-'),
+            },
+            Atom::RequestId => write_text(line, self.request_id().map(str::as_bytes)),
+            Atom::TraceId => line.write_str(self.trace().map_or("-", |(trace, _)| trace)),
+            Atom::SpanId => line.write_str(self.trace().map_or("-", |(_, span)| span)),
+            Atom::Outcome => line.write_str(self.outcome.map_or("-", |outcome| outcome.as_str())),
+        }
+    }
+
+    pub(super) fn method(&self) -> Option<&str> {
+        self.head.as_ref().map(|head| head.method.as_str())
+    }
+
+    pub(super) fn path(&self) -> Option<&str> {
+        self.head.as_ref().map(|head| head.uri.path())
+    }
+
+    pub(super) fn query(&self) -> Option<&str> {
+        self.head.as_ref().and_then(|head| head.uri.query())
+    }
+
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        self.head.as_ref().map(|head| protocol(head.version))
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        find(&self.head.as_ref()?.headers, name)
+    }
+
+    pub(super) fn text_of(&self, name: &HeaderName) -> Option<String> {
+        let value = self.header(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    /// The user name of basic authentication (RFC 7617), which the app may or may not accept.
+    pub(super) fn user(&self) -> Option<String> {
+        let value = self.header(&AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, credentials) = value.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let credentials = BASE64_STANDARD.decode(credentials.trim()).ok()?;
+        let credentials = String::from_utf8(credentials).ok()?;
+        let (user, _) = credentials.split_once(':')?;
+        (!user.is_empty()).then(|| user.to_owned())
+    }
+
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.log.as_ref().map(|log| log.facts().id.as_str())
+    }
+
+    pub(super) fn trace(&self) -> Option<(&str, &str)> {
+        let trace = self.log.as_ref()?.facts().trace.as_ref()?;
+        Some((trace.trace_id(), trace.span_id()))
+    }
+}
+
+fn find<'a>(
+    headers: &'a [(HeaderName, HeaderValue)],
+    name: &HeaderName,
+) -> Option<&'a HeaderValue> {
+    let (_, value) = headers.iter().find(|(other, _)| other == name)?;
+    Some(value)
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Text of a client's or an app's, or a dash.
+fn write_text(line: &mut String, text: Option<&[u8]>) -> fmt::Result {
+    match text {
+        None | Some([]) => line.write_char('-'),
+        Some(text) => write_escaped(line, text),
+    }
+}
+
+/// Nothing in it can end the line or a quoted part of it: what is not visible ASCII is `\xHH`.
+fn write_escaped(line: &mut String, text: &[u8]) -> fmt::Result {
+    text.iter().try_for_each(|&byte| match byte {
+        b'"' | b'\\' => write!(line, "\\{}", char::from(byte)),
+        b' '..=b'~' => line.write_char(char::from(byte)),
+        _ => write!(line, "\\x{byte:02x}"),
+    })
+}
+
+/// `[23/Nov/2026:08:17:21 +0000]`.
+fn write_time(line: &mut String, time: SystemTime) -> fmt::Result {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    let [year, month, day, clock] = [0..4, 5..7, 8..10, 11..19].map(|at| &text[at]);
+    let month = month
+        .parse()
+        .ok()
+        .and_then(|month: usize| MONTHS.get(month - 1))
+        .unwrap_or(&"-");
+    write!(line, "[{day}/{month}/{year}:{clock} +0000]")
+}

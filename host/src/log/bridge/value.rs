@@ -1,0 +1,92 @@
+//! The values of plugins' fields, as `tracing` takes them.
+
+use std::{error::Error, fmt};
+
+use plugin_api::host::Value;
+use tracing::field::{self, DebugValue};
+
+/// A value of a plugin's event, as `tracing` takes it.
+pub(super) enum Typed<'a> {
+    Bool(bool),
+    U64(u64),
+    I64(i64),
+    U128(u128),
+    I128(i128),
+    F64(f64),
+    Str(&'a str),
+    Debug(DebugValue<Written<'a>>),
+    Error(Box<dyn Error + 'static>),
+}
+
+impl Typed<'_> {
+    pub(super) fn value(&self) -> &dyn field::Value {
+        match self {
+            Self::Bool(value) => value,
+            Self::U64(value) => value,
+            Self::I64(value) => value,
+            Self::U128(value) => value,
+            Self::I128(value) => value,
+            Self::F64(value) => value,
+            Self::Str(value) => value,
+            Self::Debug(value) => value,
+            Self::Error(value) => value,
+        }
+    }
+}
+
+impl<'a> From<Value<'a>> for Typed<'a> {
+    fn from(value: Value<'a>) -> Self {
+        match value {
+            Value::Bool(value) => Self::Bool(value),
+            Value::U64(value) => Self::U64(value),
+            Value::I64(value) => Self::I64(value),
+            Value::U128(value) => Self::U128(value),
+            Value::I128(value) => Self::I128(value),
+            Value::F64(value) => Self::F64(value),
+            Value::Str(value) => Self::Str(value),
+            Value::Debug(text) => Self::Debug(field::debug(Written(text))),
+            Value::Error(text, causes) => {
+                let causes: Vec<_> = causes.iter().collect();
+                let source = causes.into_iter().rev().fold(None, |source, text| {
+                    Some(Box::new(Failure {
+                        text: text.to_owned(),
+                        source,
+                    }))
+                });
+                Self::Error(Box::new(Failure {
+                    text: text.to_owned(),
+                    source,
+                }))
+            }
+            _ => Self::Str("(a kind of value that this host does not know)"),
+        }
+    }
+}
+
+/// What a value's `Debug` wrote in the plugin.
+pub(super) struct Written<'a>(&'a str);
+
+impl fmt::Debug for Written<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+/// An error of a plugin, with its sources.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    source: Option<Box<Failure>>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,187 @@
+//! The functions by which a plugin reaches its logger.
+
+use std::ffi::c_void;
+
+use super::{
+    Interest, Logger, Panic, Parent,
+    view::{callsite_view, entry_view},
+};
+use crate::{
+    abi::{self, Registered},
+    crossing::Guard,
+    host::call::Caught,
+};
+
+/// The functions that the host gives to a generation, and the logger behind them, which stays for
+/// ever.
+pub(in crate::host) fn table<L: Logger>(logger: L) -> abi::Host {
+    abi::Host {
+        size: size_of::<abi::Host>(),
+        context: std::ptr::from_ref::<L>(Box::leak(Box::new(logger))).cast(),
+        register: register::<L>,
+        enabled: enabled::<L>,
+        event: event::<L>,
+        new_span: new_span::<L>,
+        record: record::<L>,
+        follows_from: follows_from::<L>,
+        clone_span: clone_span::<L>,
+        close_span: close_span::<L>,
+        request_span: request_span::<L>,
+        span_callsite: span_callsite::<L>,
+        panicked: panicked::<L>,
+    }
+}
+
+unsafe extern "C" fn register<L: Logger>(
+    context: *const c_void,
+    callsite: *const abi::Callsite,
+) -> Registered {
+    // SAFETY: the plugin gives back the context of its table, which is a leaked `L`.
+    let logger = unsafe { &*context.cast::<L>() };
+    // SAFETY: the plugin lends it for the call.
+    let callsite = unsafe { &*callsite };
+    let answer = Caught.run(|| {
+        // SAFETY: as above.
+        let callsite = unsafe { callsite_view(callsite) };
+        logger.register(&callsite)
+    });
+    match answer {
+        Some((callsite, interest)) => Registered {
+            callsite: std::ptr::from_ref(callsite).cast(),
+            interest: match interest {
+                Interest::Always => Registered::ALWAYS,
+                Interest::Never => Registered::NEVER,
+                Interest::Sometimes => Registered::SOMETIMES,
+            },
+        },
+        None => Registered {
+            callsite: std::ptr::null(),
+            interest: Registered::NEVER,
+        },
+    }
+}
+
+/// Runs `work` with the logger behind `context`. A panic of the host's own log has nowhere to go
+/// but std's hook.
+///
+/// # Safety
+///
+/// `context` is that of a table that [`table`] made for an `L`.
+unsafe fn with_logger<L: Logger, R>(
+    context: *const c_void,
+    work: impl FnOnce(&L) -> R,
+) -> Option<R> {
+    // SAFETY: the caller says that this is a leaked `L`.
+    let logger = unsafe { &*context.cast::<L>() };
+    Caught.run(|| work(logger))
+}
+
+/// # Safety
+///
+/// `callsite` is null, or what `register` gave.
+unsafe fn site<L: Logger>(callsite: *const c_void) -> Option<&'static L::Callsite> {
+    // SAFETY: `register` gives a `&'static L::Callsite`.
+    unsafe { callsite.cast::<L::Callsite>().as_ref() }
+}
+
+unsafe extern "C" fn enabled<L: Logger>(
+    context: *const c_void,
+    callsite: *const c_void,
+    span: u64,
+) -> u32 {
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
+        return 0;
+    };
+    let ask = |logger: &L| logger.enabled(callsite, Parent::of(span));
+    // SAFETY: the plugin gives back the context of its table.
+    u32::from(unsafe { with_logger(context, ask) } == Some(true))
+}
+
+unsafe extern "C" fn event<L: Logger>(context: *const c_void, event: *const abi::Entry) {
+    // SAFETY: the plugin lends it for the call.
+    let (callsite, entry) = unsafe { entry_view(event) };
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
+        return;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    let _ = unsafe { with_logger(context, |logger: &L| logger.event(callsite, entry)) };
+}
+
+unsafe extern "C" fn new_span<L: Logger>(context: *const c_void, span: *const abi::Entry) -> u64 {
+    // SAFETY: the plugin lends it for the call.
+    let (callsite, entry) = unsafe { entry_view(span) };
+    // SAFETY: the plugin gives back what `register` gave.
+    let Some(callsite) = (unsafe { site::<L>(callsite) }) else {
+        return 0;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    unsafe { with_logger(context, |logger: &L| logger.new_span(callsite, entry)) }.unwrap_or(0)
+}
+
+unsafe extern "C" fn record<L: Logger>(context: *const c_void, values: *const abi::Entry) {
+    // SAFETY: the plugin lends it for the call.
+    let (_, entry) = unsafe { entry_view(values) };
+    if let Parent::Span(span) = entry.parent {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.record(span, entry.fields)) };
+    }
+}
+
+unsafe extern "C" fn follows_from<L: Logger>(context: *const c_void, span: u64, cause: u64) {
+    if let (Parent::Span(span), Parent::Span(cause)) = (Parent::of(span), Parent::of(cause)) {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.follows_from(span, cause)) };
+    }
+}
+
+unsafe extern "C" fn clone_span<L: Logger>(context: *const c_void, span: u64) {
+    if let Parent::Span(span) = Parent::of(span) {
+        // SAFETY: the plugin gives back the context of its table.
+        let _ = unsafe { with_logger(context, |logger: &L| logger.clone_span(span)) };
+    }
+}
+
+unsafe extern "C" fn close_span<L: Logger>(context: *const c_void, span: u64) -> u32 {
+    let Parent::Span(span) = Parent::of(span) else {
+        return 0;
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    u32::from(unsafe { with_logger(context, |logger: &L| logger.close_span(span)) } == Some(true))
+}
+
+unsafe extern "C" fn request_span<L: Logger>(context: *const c_void) -> u64 {
+    // SAFETY: the plugin gives back the context of its table.
+    let span = unsafe { with_logger(context, |logger: &L| logger.request_span()) };
+    span.flatten().unwrap_or(0)
+}
+
+unsafe extern "C" fn span_callsite<L: Logger>(context: *const c_void, span: u64) -> *const c_void {
+    let Parent::Span(span) = Parent::of(span) else {
+        return std::ptr::null();
+    };
+    // SAFETY: the plugin gives back the context of its table.
+    let callsite = unsafe { with_logger(context, |logger: &L| logger.span_callsite(span)) };
+    callsite.flatten().map_or(std::ptr::null(), |callsite| {
+        std::ptr::from_ref(callsite).cast()
+    })
+}
+
+unsafe extern "C" fn panicked<L: Logger>(context: *const c_void, panic: *const abi::Panic) {
+    // SAFETY: the plugin gives back the context of its table, which is a leaked `L`.
+    let logger = unsafe { &*context.cast::<L>() };
+    // SAFETY: the plugin lends it for the call.
+    let panic = unsafe { &*panic };
+    // SAFETY: as above.
+    let text = |slice: abi::Slice| unsafe { slice.text() };
+    let _ = Caught.run(|| {
+        logger.panicked(&Panic {
+            message: text(panic.message).unwrap_or_default(),
+            location: (text(panic.file), panic.line, panic.column),
+            thread: text(panic.thread),
+            backtrace: text(panic.backtrace),
+            parent: Parent::of(panic.span),
+        });
+    });
+}
