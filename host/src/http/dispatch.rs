@@ -74,11 +74,18 @@ impl Dispatch {
             exceeded,
             trail: self.trails.begin(&request, client.peer),
             answering,
-            response: Response::default(),
         };
-        let future: Wait = match self.enter(&mut request, &mut underway, client, context) {
-            Entered::Answered => return Poll::Ready(underway.respond()),
-            Entered::Pending(call, generation) => Box::pin(underway.wait(call, generation)),
+        // It is made in its place, and stays there: heads are large to move.
+        let mut response = Response::default();
+        let entered = self.enter(&mut request, &mut underway, &mut response, client, context);
+        let future: Wait = match entered {
+            Entered::Answered => {
+                underway.respond(&mut response);
+                return Poll::Ready(response);
+            }
+            Entered::Pending(call, generation) => {
+                Box::pin(underway.wait(call, generation, response))
+            }
             Entered::Paused(generation) => {
                 let body = request.into_body();
                 let head = mem::replace(head, Request::new(()).into_parts().0);
@@ -94,31 +101,30 @@ impl Dispatch {
         &self,
         request: &mut Prepared<'_, RequestBody>,
         underway: &mut Underway,
+        response: &mut Response<ResponseBody>,
         client: &Client,
         context: &mut Context<'_>,
     ) -> Entered {
         let head = request.head();
         if head.headers.len() > self.max_headers {
-            return underway.refused(Refusal::TooManyHeaders);
+            return underway.refused(Refusal::TooManyHeaders, response);
         }
         let len = request.body().map_or(0, |body| body.size_hint().lower());
         if len > self.max_body_size {
-            return underway.refused(Refusal::BodyTooLarge);
+            return underway.refused(Refusal::BodyTooLarge, response);
         }
         let routes = self.registry.routes();
         let Some(route) = routes.find(head.uri.path()) else {
-            return underway.refused(Refusal::NotFound);
+            return underway.refused(Refusal::NotFound, response);
         };
         let generation = match &route.serving {
             Some(generation) if !generation.faults.are_too_many() => generation,
-            _ => return underway.refused(Refusal::Unavailable),
+            _ => return underway.refused(Refusal::Unavailable, response),
         };
         let Some(in_flight) = generation.app.enter() else {
             return Entered::Paused(Arc::clone(generation));
         };
-        let Underway {
-            trail, response, ..
-        } = underway;
+        let trail = &mut underway.trail;
         trail.enter(generation.name, generation.number);
         let id = trail.id();
         let target = Target {
@@ -129,7 +135,7 @@ impl Dispatch {
         };
         match trail.scope(|| request.call(in_flight, target, context, response)) {
             Called::Answered(called) => {
-                underway.answered(called, generation);
+                underway.answered(called, generation, response);
                 Entered::Answered
             }
             Called::Pending(call) => Entered::Pending(call, Arc::clone(generation)),
@@ -149,16 +155,23 @@ impl Dispatch {
             unreachable!("no app was called with it");
         };
         let mut request = Prepared::new(&mut head, body);
+        let mut response = Response::default();
         loop {
             // Either it hands over, or it is closed: but then its routes were replaced before, and
             // there are others to look at.
             generation.app.resumed().await;
             let entered = poll_fn(|context| {
-                Poll::Ready(self.enter(&mut request, &mut underway, &client, context))
+                let response = &mut response;
+                Poll::Ready(self.enter(&mut request, &mut underway, response, &client, context))
             });
             match entered.await {
-                Entered::Answered => return underway.respond(),
-                Entered::Pending(call, generation) => return underway.wait(call, generation).await,
+                Entered::Answered => {
+                    underway.respond(&mut response);
+                    return response;
+                }
+                Entered::Pending(call, generation) => {
+                    return underway.wait(call, generation, response).await;
+                }
                 Entered::Paused(other) => generation = other,
             }
         }
@@ -194,8 +207,6 @@ struct Underway {
     answering: Answering,
     exceeded: Option<Exceeded>,
     is_http2_head: bool,
-    /// It is made in its place: heads are large to move.
-    response: Response<ResponseBody>,
 }
 
 impl Underway {
@@ -204,34 +215,46 @@ impl Underway {
         mut self,
         call: Call,
         generation: Arc<Generation>,
+        mut response: Response<ResponseBody>,
     ) -> impl Future<Output = Response<ResponseBody>> {
         request::scoped(self.trail.log(), async move {
-            match until_cut(call, &generation.cut, &mut self.response).await {
-                Some(called) => self.answered(called, &generation),
-                None => self.cut_off(),
+            match until_cut(call, &generation.cut, &mut response).await {
+                Some(called) => self.answered(called, &generation, &mut response),
+                None => self.cut_off(&mut response),
             }
-            self.respond()
+            self.respond(&mut response);
+            response
         })
     }
 
     /// The app gave a response, or there is a reason why there is none.
-    fn answered(&mut self, called: Result<AppBody, CallError>, generation: &Arc<Generation>) {
+    fn answered(
+        &mut self,
+        called: Result<AppBody, CallError>,
+        generation: &Arc<Generation>,
+        response: &mut Response<ResponseBody>,
+    ) {
         if self.exceeded.as_ref().is_some_and(Exceeded::is_so) {
-            return self.refusal(Refusal::BodyTooLarge);
+            return self.refusal(Refusal::BodyTooLarge, response);
         }
         match called {
             Ok(body) => {
-                if self.response.status().is_server_error() {
+                if response.status().is_server_error() {
                     generation.faults.failed();
                 }
-                *self.response.body_mut() = ResponseBody::app(body, generation);
+                *response.body_mut() = ResponseBody::app(body, generation);
             }
-            Err(error) => self.failed(error, generation),
+            Err(error) => self.failed(error, generation, response),
         }
     }
 
     #[cold]
-    fn failed(&mut self, error: CallError, generation: &Generation) {
+    fn failed(
+        &mut self,
+        error: CallError,
+        generation: &Generation,
+        response: &mut Response<ResponseBody>,
+    ) {
         generation.faults.failed();
         self.trail.end(error.into());
         if error == CallError::Invalid {
@@ -243,40 +266,39 @@ impl Underway {
                 );
             });
         }
-        self.refusal(Refusal::Failed);
+        self.refusal(Refusal::Failed, response);
     }
 
-    fn cut_off(&mut self) {
+    fn cut_off(&mut self, response: &mut Response<ResponseBody>) {
         self.trail.end(Outcome::CutOff);
-        self.refusal(Refusal::Unavailable);
+        self.refusal(Refusal::Unavailable, response);
     }
 
     #[cold]
-    fn refused(&mut self, refusal: Refusal) -> Entered {
-        self.refusal(refusal);
+    fn refused(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) -> Entered {
+        self.refusal(refusal, response);
         Entered::Answered
     }
 
     #[cold]
-    fn refusal(&mut self, refusal: Refusal) {
+    fn refusal(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) {
         self.trail.end(Outcome::Refused);
-        refusal.answer(&mut self.response);
+        refusal.answer(response);
     }
 
-    fn respond(self) -> Response<ResponseBody> {
+    /// The response is there, and goes to the connection.
+    fn respond(self, response: &mut Response<ResponseBody>) {
         let Self {
             mut trail,
             answering,
             is_http2_head,
-            mut response,
             ..
         } = self;
-        trail.respond(&mut response);
+        trail.respond(response);
         if is_http2_head {
-            without_body(&mut response);
+            without_body(response);
         }
         response.body_mut().until_sent(answering, trail);
-        response
     }
 }
 

@@ -73,11 +73,6 @@ impl Start<'_> {
         dropped.and(polled).unwrap_or(poll::PANICKED)
     }
 
-    /// Gives a response that is there.
-    pub(crate) fn give(self, response: impl Respond) -> u32 {
-        self.with_context(|context| response.respond(context, self.context, self.runtime))
-    }
-
     /// Lends the waker of the call, for what is polled before there is a future.
     pub(crate) fn with_context<R>(&self, work: impl FnOnce(&mut Context<'_>) -> R) -> R {
         let work = |waker: &Waker| work(&mut Context::from_waker(waker));

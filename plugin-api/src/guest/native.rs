@@ -132,8 +132,8 @@ pub trait Answer: Send + 'static {
 }
 
 impl Answer for Response {
-    fn start(self, start: Start<'_>) -> u32 {
-        start.give(self)
+    fn start(mut self, start: Start<'_>) -> u32 {
+        start.with_context(|context| self.give(context, start.context, start.runtime))
     }
 
     #[cfg(feature = "local")]

@@ -37,7 +37,7 @@ impl Apps {
                 .map(|mount| format!("/a{app}-{mount}"))
                 .collect();
             config.push_str(&format!(
-                "[app.a{app}]\nplugin = \"bench_native\"\nmount = {mounts:?}\n"
+                "[app.a{app}]\nplugin = \"hello\"\nmount = {mounts:?}\n"
             ));
             paths.extend(mounts.iter().map(|mount| format!("{mount}/quiet")));
         }

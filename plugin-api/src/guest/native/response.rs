@@ -1,6 +1,6 @@
 //! The response of a native handler.
 
-use std::task;
+use std::{mem, task};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -49,7 +49,7 @@ impl Response {
         Self {
             status,
             fields: SmallVec::new(),
-            body: Content::Bytes(Bytes::new()),
+            body: Content::default(),
         }
     }
 
@@ -89,16 +89,15 @@ impl Response {
         self.fields.push((name, value));
         self
     }
-}
 
-impl Respond for Response {
-    fn respond(
-        self,
+    /// Gives it to the host, from where it is: it is large to move. What is left has no body.
+    pub(super) fn give(
+        &mut self,
         context: &mut task::Context<'_>,
         call: &CallContext,
         runtime: &Entered,
     ) -> u32 {
-        let mut body = match self.body {
+        let mut body = match mem::take(&mut self.body) {
             Content::Bytes(bytes) if bytes.is_empty() => abi::Body::empty(),
             Content::Bytes(bytes) => abi::Body::full(bytes.into()),
             Content::Stream(stream) => export_polled(stream, runtime, context),
@@ -109,6 +108,23 @@ impl Respond for Response {
         }
         give(call, self.status, &fields, &mut body);
         poll::READY
+    }
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+impl Respond for Response {
+    fn respond(
+        mut self,
+        context: &mut task::Context<'_>,
+        call: &CallContext,
+        runtime: &Entered,
+    ) -> u32 {
+        self.give(context, call, runtime)
     }
 
     #[cfg(feature = "local")]

@@ -21,7 +21,7 @@ use host_bench::{
 struct Args {
     /// The folder of the programs.
     programs: PathBuf,
-    /// The plugins folder with the native plugin.
+    /// The plugins folder with `hello`, which is native.
     native: PathBuf,
     /// How many rounds, in which each server has a turn.
     #[arg(long, default_value = "9", value_parser = value_parser!(u32).range(1..))]
