@@ -6,7 +6,7 @@ use abi_stable::{
     library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult},
     prefix_type::PrefixTypeTrait,
 };
-use tokio::time;
+use tokio::{task, time};
 
 use super::{
     Building, Context,
@@ -281,6 +281,9 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
                 while tasks(tokio) > before {
                     time::sleep(Duration::from_millis(1)).await;
                 }
+                // What is on a blocking thread is waited for below, but what has not begun would be
+                // dropped. They begin in order: when this one runs, all before it have begun.
+                let _ = task::spawn_blocking(|| ()).await;
             };
             let moment = left().min(MOMENT);
             let _ = catch(|| tokio.block_on(async { time::timeout(moment, ended).await }));
