@@ -2,8 +2,8 @@
 //!
 //! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
 //! [`App::enter`] lets a request in; [`Prepared::call`] answers it, and a [`Call`] is polled for a
-//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi):
-//! it is code in this process.
+//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls
+//! into the plugin trust it to keep the contract of [`abi`](crate::abi): it is code in this process.
 
 mod app;
 mod call;

@@ -1,7 +1,7 @@
 //! The callsites of plugins, as the host's `tracing` knows them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         LazyLock, Once, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU8, Ordering},
@@ -51,7 +51,7 @@ pub struct Site {
 impl Site {
     /// That of a callsite, which is the same for all generations of a plugin.
     pub(super) fn of(plugin: &'static str, callsite: &Callsite<'_>) -> &'static Self {
-        let key = (plugin, Description::of(callsite));
+        let key = (plugin, callsite.clone());
         let known = |sites: &Sites| sites.sites.get(&key).copied();
         let site = known(&SITES.read().unwrap_or_else(PoisonError::into_inner));
         let site = site.unwrap_or_else(|| {
@@ -78,7 +78,8 @@ impl Site {
         }
     }
 
-    pub(super) fn metadata(&'static self) -> &'static Metadata<'static> {
+    /// What `tracing` knows it by.
+    pub(super) fn metadata(&self) -> &Metadata<'static> {
         self.metadata
             .get()
             .expect("it is set before anybody else sees the site")
@@ -100,56 +101,17 @@ impl tracing::Callsite for Site {
     }
 
     fn metadata(&self) -> &Metadata<'_> {
-        self.metadata
-            .get()
-            .expect("it is set before anybody else sees the site")
+        Self::metadata(self)
     }
 }
 
-/// What tells one callsite of a plugin from another, across its generations.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Description<'a> {
-    level: Level,
-    is_span: bool,
-    name: &'a str,
-    target: &'a str,
-    module: Option<&'a str>,
-    file: Option<&'a str>,
-    line: Option<u32>,
-    fields: Vec<&'a str>,
-}
-
-impl<'a> Description<'a> {
-    fn of(callsite: &Callsite<'a>) -> Self {
-        let Callsite {
-            level,
-            is_span,
-            name,
-            target,
-            module,
-            file,
-            line,
-            fields,
-        } = callsite.clone();
-        Self {
-            level,
-            is_span,
-            name,
-            target,
-            module,
-            file,
-            line,
-            fields,
-        }
-    }
-}
-
-/// All callsites of all plugins, and the texts in them. They only grow.
+/// All callsites of all plugins, by what tells one from another across generations, and the texts in
+/// them. They only grow.
 #[derive(Default)]
 struct Sites {
-    sites: HashMap<(&'static str, Description<'static>), &'static Site>,
+    sites: HashMap<(&'static str, Callsite<'static>), &'static Site>,
     plugins: HashMap<Identifier, (&'static str, &'static Site)>,
-    texts: HashMap<&'static str, ()>,
+    texts: HashSet<&'static str>,
 }
 
 static SITES: LazyLock<RwLock<Sites>> = LazyLock::new(RwLock::default);
@@ -161,7 +123,7 @@ impl Sites {
             .iter()
             .map(|name| self.intern(name))
             .collect();
-        let description = Description {
+        let interned = Callsite {
             level: callsite.level,
             is_span: callsite.is_span,
             name: self.intern(callsite.name),
@@ -178,12 +140,12 @@ impl Sites {
         }));
         let identifier = Identifier(site);
         let metadata = Metadata::new(
-            description.name,
-            description.target,
+            interned.name,
+            interned.target,
             level(callsite.level),
-            description.file,
-            description.line,
-            description.module,
+            interned.file,
+            interned.line,
+            interned.module,
             FieldSet::new(fields.leak(), identifier.clone()),
             if callsite.is_span {
                 Kind::SPAN
@@ -193,16 +155,16 @@ impl Sites {
         );
         site.metadata.get_or_init(|| metadata);
         self.plugins.insert(identifier, (plugin, site));
-        self.sites.insert((plugin, description), site);
+        self.sites.insert((plugin, interned), site);
         site
     }
 
     fn intern(&mut self, text: &str) -> &'static str {
-        if let Some((&known, ())) = self.texts.get_key_value(text) {
+        if let Some(&known) = self.texts.get(text) {
             return known;
         }
         let text: &'static str = String::from(text).leak();
-        self.texts.insert(text, ());
+        self.texts.insert(text);
         text
     }
 }

@@ -37,7 +37,7 @@ pub struct Entry<'a> {
 }
 
 /// A place in a plugin that logs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Callsite<'a> {
     /// Its level.
     pub level: Level,

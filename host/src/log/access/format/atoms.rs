@@ -9,9 +9,10 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, Version, header::AUTHORIZATION};
 
-use super::{super::Exchange, Atom};
+use super::{Atom, Exchange};
 
 impl Exchange {
+    /// Writes what the atom stands for.
     pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
         let took = self.began.elapsed();
         match atom {

@@ -5,9 +5,9 @@ use std::fmt;
 use http::header::{REFERER, USER_AGENT};
 use serde::Serialize;
 
-use super::super::Exchange;
+use super::Exchange;
 
-/// Writes it.
+/// Its line: one object.
 pub(super) struct Json<'a>(pub(super) &'a Exchange);
 
 impl fmt::Display for Json<'_> {
