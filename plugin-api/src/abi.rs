@@ -32,7 +32,7 @@ mod waker;
 pub use self::{
     body::{Body, BodyVtable, Frame, Frames},
     bytes::{OwnedBytes, Slice},
-    call::{CallContext, CallSlot, Header, Headers, Request, Response, SocketAddress},
+    call::{CallContext, CallSlot, Header, Headers, LayOut, Request, Response, SocketAddress},
     log::{Callsite, Entry, Field, Panic, Registered, Value},
     plugin::{HandOver, HandedOver, Host, Init, Initialized, Plugin, Stop, Stopped},
     stream::{Stream, StreamVtable, Transfer},
@@ -42,9 +42,9 @@ pub use self::{
 /// Changes when something existing changes: such a plugin is refused.
 pub const MAJOR: u32 = 1;
 /// Changes when something is appended.
-pub const MINOR: u32 = 1;
+pub const MINOR: u32 = 2;
 /// Both, as the manifest has them.
-pub const VERSION: &str = "1.1";
+pub const VERSION: &str = "1.2";
 
 /// What a call that may have to wait returns.
 pub mod poll {

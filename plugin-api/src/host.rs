@@ -1,16 +1,15 @@
 //! The server's bank: a loaded plugin as safe values.
 //!
 //! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
-//! [`App::enter`] lets a request in; [`Prepared::call`] answers it, and a [`Call`] is polled for a
-//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls
-//! into the plugin trust it to keep the contract of [`abi`](crate::abi): it is code in this process.
+//! [`App::enter`] lets a request in; [`InFlight::call`] answers it, and a [`Call`] is polled for a
+//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi): it is code in this process.
 
 mod app;
 mod call;
 mod keys;
 mod log;
 mod plugin;
-mod prepared;
+mod request;
 mod slot;
 mod stream;
 
@@ -20,5 +19,5 @@ pub use self::{
     keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
-    prepared::{Prepared, Target, Upgrade},
+    request::{Target, Upgrade},
 };

@@ -20,7 +20,12 @@ async fn serves(library: &Library, abi: &str, version: &str) {
     let reply = host.get("/old/a?b=c").await;
     assert_eq!(reply.status, 203);
     assert_eq!(reply.headers["x-abi"], version);
-    assert_eq!(reply.text(), format!("{version} GET /a?b=c /old"));
+    let expected = format!("{version} GET /a?b=c /old {}", host.address());
+    assert_eq!(
+        reply.text(),
+        expected,
+        "the headers are there before it asks"
+    );
     // It goes through its whole life: the level, the log, a swap, and the stop.
     let second = library.with_fact("version", "2.0.0");
     host.folder()

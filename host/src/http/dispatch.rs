@@ -12,7 +12,7 @@ use std::{
 use http::{Method, Request, Response, Version, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
-use plugin_api::host::{Body as AppBody, Call, CallError, Called, Prepared, Target};
+use plugin_api::host::{Body as AppBody, Call, CallError, Called, Target};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -67,17 +67,23 @@ impl Dispatch {
     ) -> Poll<Response<ResponseBody>> {
         let answering = client.activity.request();
         let body = RequestBody::new(incoming, self.max_body_size);
-        let exceeded = body.exceeded();
-        let mut request = Prepared::new(head, body);
         let mut underway = Underway {
-            is_http2_head: is_http2_head(request.head()),
-            exceeded,
-            trail: self.trails.begin(&request, client.peer),
+            is_http2_head: is_http2_head(head),
+            exceeded: body.exceeded(),
+            trail: self.trails.begin(head, client.peer),
             answering,
         };
+        let mut body = Some(body);
         // It is made in its place, and stays there: heads are large to move.
         let mut response = Response::default();
-        let entered = self.enter(&mut request, &mut underway, &mut response, client, context);
+        let entered = self.enter(
+            head,
+            &mut body,
+            &mut underway,
+            &mut response,
+            client,
+            context,
+        );
         let future: Wait = match entered {
             Entered::Answered => {
                 underway.respond(&mut response);
@@ -87,7 +93,6 @@ impl Dispatch {
                 Box::pin(underway.wait(call, generation, response))
             }
             Entered::Paused(generation) => {
-                let body = request.into_body();
                 let head = mem::replace(head, Request::new(()).into_parts().0);
                 let (dispatch, client) = (Arc::clone(self), client.clone());
                 Box::pin(dispatch.again(head, body, underway, generation, client))
@@ -96,20 +101,20 @@ impl Dispatch {
         wait.insert(future).as_mut().poll(context)
     }
 
-    /// Finds the app for a request, and calls it.
+    /// Finds the app for a request, and calls it; then the headers and the body are gone.
     fn enter(
         &self,
-        request: &mut Prepared<'_, RequestBody>,
+        head: &mut Parts,
+        body: &mut Option<RequestBody>,
         underway: &mut Underway,
         response: &mut Response<ResponseBody>,
         client: &Client,
         context: &mut Context<'_>,
     ) -> Entered {
-        let head = request.head();
         if head.headers.len() > self.max_headers {
             return underway.refused(Refusal::TooManyHeaders, response);
         }
-        let len = request.body().map_or(0, |body| body.size_hint().lower());
+        let len = body.as_ref().map_or(0, |body| body.size_hint().lower());
         if len > self.max_body_size {
             return underway.refused(Refusal::BodyTooLarge, response);
         }
@@ -131,9 +136,9 @@ impl Dispatch {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
-            upgrade: upgrade::take(request, &in_flight, &generation.cut, &client.activity),
+            upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
         };
-        match trail.scope(|| request.call(in_flight, target, context, response)) {
+        match trail.scope(|| in_flight.call(head, body.take(), target, context, response)) {
             Called::Answered(called) => {
                 underway.answered(called, generation, response);
                 Entered::Answered
@@ -146,23 +151,19 @@ impl Dispatch {
     async fn again(
         self: Arc<Self>,
         mut head: Parts,
-        body: Option<RequestBody>,
+        mut body: Option<RequestBody>,
         mut underway: Underway,
         mut generation: Arc<Generation>,
         client: Client,
     ) -> Response<ResponseBody> {
-        let Some(body) = body else {
-            unreachable!("no app was called with it");
-        };
-        let mut request = Prepared::new(&mut head, body);
         let mut response = Response::default();
         loop {
             // Either it hands over, or it is closed: but then its routes were replaced before, and
             // there are others to look at.
             generation.app.resumed().await;
             let entered = poll_fn(|context| {
-                let response = &mut response;
-                Poll::Ready(self.enter(&mut request, &mut underway, response, &client, context))
+                let (response, underway) = (&mut response, &mut underway);
+                Poll::Ready(self.enter(&mut head, &mut body, underway, response, &client, context))
             });
             match entered.await {
                 Entered::Answered => {

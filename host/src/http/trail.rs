@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, Method, Response, StatusCode, request::Parts};
 use http_body::Body;
-use plugin_api::host::{CallError, Prepared};
+use plugin_api::host::CallError;
 
 use crate::{
     config::DebugHeader,
@@ -26,11 +26,19 @@ pub struct Trails {
 
 impl Trails {
     /// The trail of a request from `peer`.
-    pub fn begin<B>(&self, request: &Prepared<'_, B>, peer: SocketAddr) -> Trail {
-        let head = request.head();
+    pub fn begin(&self, head: &Parts, peer: SocketAddr) -> Trail {
+        let (mut id, mut trace) = (None, None);
+        // Names that differ in kind are soon compared: sooner than these two are hashed.
+        for (name, value) in &head.headers {
+            if *name == X_REQUEST_ID {
+                id.get_or_insert(value.as_bytes());
+            } else if *name == TRACEPARENT {
+                trace.get_or_insert(value.as_bytes());
+            }
+        }
         let log = RequestLog::new(Facts {
-            id: RequestId::new(request.unusual_field(X_REQUEST_ID.as_str())),
-            trace: request.unusual_field(TRACEPARENT).and_then(Trace::parse),
+            id: RequestId::new(id),
+            trace: trace.and_then(Trace::parse),
             loud: self
                 .debug_header
                 .as_ref()
@@ -93,7 +101,7 @@ impl Trail {
     pub fn respond<B: Body>(&mut self, response: &mut Response<B>) {
         if let Some(log) = &self.log {
             let id = log.facts().id.to_header();
-            response.headers_mut().insert(X_REQUEST_ID, id);
+            response.headers_mut().insert(&X_REQUEST_ID, id);
         }
         if let Some(exchange) = &mut self.exchange {
             exchange.respond(response);
@@ -141,5 +149,5 @@ impl From<CallError> for Outcome {
     }
 }
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: &str = "traceparent";
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

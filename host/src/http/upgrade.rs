@@ -8,12 +8,13 @@ use std::{
     task::{Context, Poll, Wake, Waker, ready},
 };
 
+use http::request::Parts;
 use hyper::{
     ext::Protocol,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use plugin_api::host::{InFlight, Prepared, Upgrade};
+use plugin_api::host::{InFlight, Upgrade};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -21,28 +22,28 @@ use super::activity::{Activity, TakenOver};
 
 /// The connection of a request that asks for an upgrade, for the app to take. The connection counts
 /// as busy while the app has it, and is cut off when `cut` is cancelled.
-pub fn take<B>(
-    request: &mut Prepared<'_, B>,
+pub fn take(
+    head: &mut Parts,
     in_flight: &InFlight,
     cut: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
     // Most requests have none.
-    if request.head().extensions.is_empty() {
+    if head.extensions.is_empty() {
         return None;
     }
-    open(request, in_flight, cut, activity)
+    open(head, in_flight, cut, activity)
 }
 
 #[cold]
-fn open<B>(
-    request: &mut Prepared<'_, B>,
+fn open(
+    head: &mut Parts,
     in_flight: &InFlight,
     cut: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
-    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = request.extensions_mut().remove::<Protocol>();
+    let on_upgrade = head.extensions.remove::<OnUpgrade>()?;
+    let protocol = head.extensions.remove::<Protocol>();
     let stream = Stream {
         state: State::Waiting(on_upgrade, Arc::default()),
         cut: cut.clone(),

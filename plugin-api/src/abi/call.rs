@@ -34,7 +34,7 @@ pub struct Request {
     pub request_id: Slice,
     /// Who sent it.
     pub peer: SocketAddress,
-    /// The header fields.
+    /// The header fields; none when they are to be asked for.
     pub headers: Headers,
     /// The body, which the plugin takes.
     pub body: *mut Body,
@@ -48,7 +48,16 @@ pub struct Request {
     pub version: u32,
     /// Bits for later versions; 0.
     pub flags: u32,
+    /// Since 1.2, where `size` covers it: the host's, for `lay_out`.
+    pub source: *mut c_void,
+    /// Since 1.2, where `size` covers it: gives the header fields, as `headers` would be, to an app
+    /// that [asks for them](super::Initialized::asks_for_headers); null when they are there. Called
+    /// by the thread that was lent the request, as often as it likes; it does not unwind.
+    pub lay_out: Option<LayOut>,
 }
+
+/// Lays out what the host has in another form.
+pub type LayOut = unsafe extern "C" fn(source: *mut c_void) -> Headers;
 
 /// The head of a response, and its body. Borrowed by [`CallContext::respond`] until that returns.
 #[repr(C)]
@@ -128,6 +137,43 @@ pub struct CallContext {
 pub struct CallSlot {
     /// The plugin's.
     pub bytes: [MaybeUninit<u8>; 512],
+}
+
+impl Request {
+    /// The request that a host lent. One of an older minor is shorter: it is copied to `older`, with
+    /// none of what came later.
+    ///
+    /// # Safety
+    ///
+    /// `lent` is valid for as long as `older` is lent, and for as many bytes as its size says.
+    pub(crate) unsafe fn lent(lent: *const Self, older: &mut Option<Self>) -> &Self {
+        // SAFETY: every struct begins with its size.
+        let size = unsafe { (*lent).size };
+        if size >= size_of::<Self>() {
+            // SAFETY: it is long enough.
+            return unsafe { &*lent };
+        }
+        let mut whole = MaybeUninit::<Self>::zeroed();
+        // SAFETY: both are at least that long.
+        unsafe { ptr::copy_nonoverlapping(lent.cast::<u8>(), whole.as_mut_ptr().cast(), size) };
+        // SAFETY: zeros are a value of all fields: null pointers, no function, numbers.
+        older.insert(unsafe { whole.assume_init() })
+    }
+
+    /// The header fields, asked for where the host wants that.
+    ///
+    /// # Safety
+    ///
+    /// The request is lent to this thread, and what it borrows outlives `'a`.
+    pub(crate) unsafe fn fields<'a>(&self) -> &'a [Header] {
+        let headers = match self.lay_out {
+            // SAFETY: the caller says that the request is lent to this thread.
+            Some(lay_out) => unsafe { lay_out(self.source) },
+            None => self.headers,
+        };
+        // SAFETY: the caller says so.
+        unsafe { headers.fields() }
+    }
 }
 
 impl Header {
@@ -236,5 +282,31 @@ mod tests {
             assert_eq!(SocketAddress::from(address).to_std(), Some(address));
         }
         assert_eq!(SocketAddress::default().to_std(), None);
+    }
+
+    #[test]
+    fn the_request_of_an_older_host_has_nothing_of_what_came_later() {
+        let header = Header {
+            name: Slice::new(b"host"),
+            value: Slice::new(b"here"),
+            id: 0,
+            flags: 0,
+        };
+        // As long as that of 1.0.
+        let mut lent = [0_usize; 25];
+        lent[0] = size_of_val(&lent);
+        let request: *mut Request = lent.as_mut_ptr().cast();
+        // SAFETY: the field is one of 1.0.
+        let headers = unsafe { &raw mut (*request).headers };
+        // SAFETY: as above.
+        unsafe { headers.write(Headers::new(slice::from_ref(&header))) };
+        let mut older = None;
+        // SAFETY: it is as long as it says.
+        let request = unsafe { Request::lent(request, &mut older) };
+        assert!(request.lay_out.is_none());
+        // SAFETY: `header` is still there.
+        let fields = unsafe { request.fields() };
+        // SAFETY: as above.
+        assert_eq!(unsafe { fields[0].value.bytes() }, b"here");
     }
 }

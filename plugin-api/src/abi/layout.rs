@@ -59,14 +59,14 @@ fn the_layout_is_as_recorded() {
             size, host, name, mount, config, previous_state, thread_name, generation, timeout_ms,
             worker_threads,
         }
-        Initialized { size, app, message, hands_over }
+        Initialized { size, app, message, hands_over, asks_for_headers }
         OwnedBytes { ptr, len, owner, free }
         Panic { size, message, file, thread, backtrace, line, column, span }
         Plugin { size, init, call, poll, cancel, set_level, stop, hand_over }
         Registered { callsite, interest }
         Request {
             size, method, scheme, authority, path, original_path, mount, request_id, peer, headers,
-            body, upgrade, protocol, version, flags,
+            body, upgrade, protocol, version, flags, source, lay_out,
         }
         Response { size, headers, body, status, flags }
         Slice { ptr, len }

@@ -1,7 +1,7 @@
 //! The two tables of functions: the plugin's, which the host calls, and the host's, which the
 //! plugin calls.
 
-use std::ffi::c_void;
+use std::{ffi::c_void, mem::ManuallyDrop, ptr};
 
 use super::{
     CallContext, CallSlot, Callsite, Entry, OwnedBytes, Panic, Registered, Request, Slice,
@@ -125,6 +125,45 @@ pub struct Initialized {
     pub message: OwnedBytes,
     /// 1 when the app has state that the next generation is to start with.
     pub hands_over: u32,
+    /// Since 1.2, where `size` covers it: 1 when the app asks for the header fields of a request
+    /// that it wants to see ([`Request::lay_out`]), so that they need not be there before. A `u64`,
+    /// as it must not lie in the padding of the older struct.
+    pub asks_for_headers: u64,
+}
+
+impl Initialized {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            size: size_of::<Self>(),
+            app: ptr::null_mut(),
+            message: OwnedBytes::EMPTY,
+            hands_over: 0,
+            asks_for_headers: 0,
+        }
+    }
+
+    /// Gives this to the host: as much of it as the host knows.
+    ///
+    /// # Safety
+    ///
+    /// `out` is valid for as many bytes as its size says, and empty.
+    pub(crate) unsafe fn give(self, out: *mut Self) {
+        let mut given = ManuallyDrop::new(self);
+        // SAFETY: every struct begins with its size.
+        given.size = unsafe { (*out).size };
+        let bytes = given.size.min(size_of::<Self>());
+        let given = (&raw const given).cast::<u8>();
+        // SAFETY: both are at least that long.
+        unsafe { ptr::copy_nonoverlapping(given, out.cast(), bytes) };
+    }
+}
+
+impl Default for Initialized {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// How to hand over. Borrowed by [`Plugin::hand_over`] until that returns.
@@ -173,4 +212,27 @@ pub struct Stopped {
     pub tasks: u64,
     /// 1 when a shutdown hook did not end in time.
     pub timed_out: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_host_is_given_as_much_as_it_has_room_for() {
+        // As long as that of 1.0, and something behind it.
+        let mut room = [0_usize; 11];
+        room[0] = 80;
+        let answer = Initialized {
+            hands_over: 1,
+            asks_for_headers: 1,
+            ..Initialized::new()
+        };
+        let out: *mut Initialized = room.as_mut_ptr().cast();
+        // SAFETY: there is as much room as it says.
+        unsafe { answer.give(out) };
+        // SAFETY: it is within the room.
+        assert_eq!(unsafe { (*out).hands_over }, 1);
+        assert_eq!((room[0], room[10]), (80, 0));
+    }
 }

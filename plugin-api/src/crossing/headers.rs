@@ -78,27 +78,10 @@ impl HeaderFields {
         });
     }
 
-    /// Whether there is a field with this name, which is one of the well-known.
+    /// Whether there are no fields.
     #[cfg(feature = "host")]
-    pub(crate) fn has_numbered(&self, name: &HeaderName) -> bool {
-        let id = names::id(name);
-        self.0.iter().any(|field| field.id == id)
-    }
-
-    /// The first value of a field with this name, which is none of the well-known.
-    ///
-    /// # Safety
-    ///
-    /// The map that the fields borrow from is still there, and unchanged.
-    #[cfg(feature = "host")]
-    pub(crate) unsafe fn find_unnumbered(&self, name: &str) -> Option<&[u8]> {
-        let is_it = |field: &&Header| {
-            // SAFETY: the caller says so.
-            field.id == 0 && unsafe { field.name.bytes() } == name.as_bytes()
-        };
-        let field = self.0.iter().find(is_it)?;
-        // SAFETY: the caller says so.
-        Some(unsafe { field.value.bytes() })
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Where the fields are; valid as long as `self` stays where it is.

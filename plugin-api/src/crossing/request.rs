@@ -1,14 +1,14 @@
 //! The head of a request as it crosses.
 
 #[cfg(any(feature = "host", feature = "local"))]
-use std::net::SocketAddr;
+use std::{ffi::c_void, net::SocketAddr, ptr};
 
 use http::Version;
 #[cfg(any(feature = "host", feature = "local"))]
 use http::request::Parts;
 
 #[cfg(any(feature = "host", feature = "local"))]
-use crate::abi::{self, Headers, Slice};
+use crate::abi::{self, Headers, LayOut, Slice};
 
 #[cfg(any(feature = "host", feature = "local"))]
 /// What a request lends beside its head.
@@ -18,8 +18,10 @@ pub(crate) struct Lent<'a> {
     pub(crate) mount: &'a str,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) request_id: Option<&'a [u8]>,
-    /// Those of the head, which may have been taken out of it.
+    /// Those of the head, which may have been taken out of it, unless they are asked for.
     pub(crate) headers: Headers,
+    /// Who lays them out when they are asked for, and out of what.
+    pub(crate) lay_out: Option<(LayOut, *mut c_void)>,
     pub(crate) body: *mut abi::Body,
     pub(crate) upgrade: *mut abi::Stream,
     pub(crate) protocol: Option<&'a str>,
@@ -41,6 +43,7 @@ impl Lent<'_> {
                 &rooted
             }
         };
+        let (lay_out, source) = self.lay_out.unzip();
         let request = abi::Request {
             size: size_of::<abi::Request>(),
             method: Slice::new(head.method.as_str().as_bytes()),
@@ -57,6 +60,8 @@ impl Lent<'_> {
             protocol: Slice::from_option(self.protocol),
             version: number(head.version),
             flags: 0,
+            source: source.unwrap_or(ptr::null_mut()),
+            lay_out,
         };
         work(&raw const request)
     }

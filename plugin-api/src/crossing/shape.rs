@@ -9,7 +9,7 @@ use super::{
     headers::{InvalidHeader, add_field, is_sensitive, may_be_kept, value_of},
     memo::{self, Met},
 };
-use crate::abi::{Header, Headers};
+use crate::abi::Header;
 
 /// The map of the fields that the other side lent.
 ///
@@ -21,10 +21,8 @@ use crate::abi::{Header, Headers};
 ///
 /// # Safety
 ///
-/// `headers` and what it borrows are valid until this returns.
-pub(crate) unsafe fn map_of(headers: Headers) -> Result<HeaderMap, InvalidHeader> {
-    // SAFETY: the caller says so.
-    let fields = unsafe { headers.fields() };
+/// What the fields borrow is valid until this returns.
+pub(crate) unsafe fn map_of(fields: &[Header]) -> Result<HeaderMap, InvalidHeader> {
     // SAFETY: the caller says so.
     let recalled = memo::lend(|met| unsafe { recall(met, fields) });
     let mut map = match recalled {
@@ -221,7 +219,9 @@ mod tests {
     fn crossed(map: &HeaderMap) -> HeaderMap {
         let fields = HeaderFields::new(map);
         // SAFETY: `map` is still there.
-        unsafe { map_of(fields.as_abi()) }.unwrap()
+        let fields = unsafe { fields.as_abi().fields() };
+        // SAFETY: as above.
+        unsafe { map_of(fields) }.unwrap()
     }
 
     #[test]

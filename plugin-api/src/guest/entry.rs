@@ -90,25 +90,31 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
         // SAFETY: `init` is lent for the call.
         unsafe { start::<E>(init) }
     });
-    // SAFETY: the host gives room for the answer.
-    let out = unsafe { &mut *out };
     logger::check_for_rivals();
-    match started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
-        Ok(guest) => {
-            out.hands_over = u32::from(guest.context.handover_hook().is_some());
-            out.app = Box::into_raw(Box::new(guest)).cast();
-            0
-        }
+    let started = started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into()));
+    let failed = u32::from(started.is_err());
+    let answer = match started {
+        Ok(guest) => Initialized {
+            hands_over: u32::from(guest.context.handover_hook().is_some()),
+            app: Box::into_raw(Box::new(guest)).cast(),
+            asks_for_headers: 1,
+            ..Initialized::new()
+        },
         Err(error) => {
             let error = error.to_string();
-            out.message = match logger::advice(&error) {
+            let message = match logger::advice(&error) {
                 Some(advice) => format!("{error}: {advice}"),
                 None => error,
+            };
+            Initialized {
+                message: message.into(),
+                ..Initialized::new()
             }
-            .into();
-            1
         }
-    }
+    };
+    // SAFETY: the host gives room for the answer.
+    unsafe { answer.give(out) };
+    failed
 }
 
 /// # Safety
@@ -167,8 +173,9 @@ unsafe extern "C" fn call(
 ) -> u32 {
     // SAFETY: the app is what `init` gave, and not yet stopped.
     let guest = unsafe { &*app.cast::<Guest>() };
+    let mut older = None;
     // SAFETY: the host lends it for the call.
-    let request = unsafe { &*request };
+    let request = unsafe { Request::lent(request, &mut older) };
     // SAFETY: as above.
     let slot = unsafe { &mut *slot };
     // SAFETY: as above.

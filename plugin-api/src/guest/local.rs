@@ -116,6 +116,7 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
         peer: info.as_ref().and_then(RequestInfo::peer),
         request_id: None,
         headers: fields.as_abi(),
+        lay_out: None,
         body: &raw mut body,
         upgrade: std::ptr::null_mut(),
         protocol: None,

@@ -252,8 +252,8 @@ impl<'a> Request<'a> {
     }
 
     fn fields(&self) -> &'a [abi::Header] {
-        // SAFETY: as for `text`.
-        unsafe { self.0.headers.fields() }
+        // SAFETY: as for `text`, and requests are not shared with other threads.
+        unsafe { self.0.fields() }
     }
 
     /// The body, once; then it is empty.

@@ -91,7 +91,9 @@ pub(crate) unsafe fn fill<B>(
     // SAFETY: the caller says so, as for all the slices below.
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
     // SAFETY: as above.
-    *head.headers_mut() = unsafe { map_of(request.headers) }?;
+    let fields = unsafe { request.fields() };
+    // SAFETY: as above.
+    *head.headers_mut() = unsafe { map_of(fields) }?;
     *head.method_mut() = Method::from_bytes(bytes(request.method))?;
     *head.version_mut() = version(request.version);
     let [scheme, authority, path] = [request.scheme, request.authority, request.path].map(bytes);

@@ -21,6 +21,8 @@ pub struct App {
     pub(super) plugin: &'static abi::Plugin,
     pub(super) app: *mut c_void,
     hands_over: bool,
+    /// Whether it asks for the header fields of a request.
+    pub(super) asks_for_headers: bool,
     gate: AtomicU8,
     /// How many requests were let in.
     entered: AtomicU64,
@@ -46,16 +48,13 @@ unsafe impl Sync for App {}
 impl App {
     /// # Safety
     ///
-    /// `app` is what the `init` of `plugin` gave.
-    pub(super) unsafe fn new(
-        plugin: &'static abi::Plugin,
-        app: *mut c_void,
-        hands_over: bool,
-    ) -> Self {
+    /// `initialized` is what the `init` of `plugin` gave.
+    pub(super) unsafe fn new(plugin: &'static abi::Plugin, initialized: &abi::Initialized) -> Self {
         Self {
             plugin,
-            app,
-            hands_over,
+            app: initialized.app,
+            hands_over: initialized.hands_over != 0,
+            asks_for_headers: initialized.asks_for_headers != 0,
             gate: AtomicU8::new(OPEN),
             entered: AtomicU64::new(0),
             left: AtomicU64::new(0),

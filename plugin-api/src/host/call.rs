@@ -4,7 +4,6 @@ use std::{
     ffi::c_void,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
-    ptr,
     task::{Context, Poll},
 };
 
@@ -14,8 +13,8 @@ use http_body::{Frame, SizeHint};
 use super::{InFlight, slot::Slot};
 use crate::{
     BodyError,
-    abi::{self, CallContext, OwnedBytes, poll},
-    crossing::{Guard, Imported, PollWaker, add_fields},
+    abi::{self, CallContext, Headers, OwnedBytes, poll},
+    crossing::{Guard, HeaderFields, Imported, PollWaker, add_fields},
 };
 
 /// What came of a request when the app was called.
@@ -72,8 +71,9 @@ impl Call {
         };
         let plugin = app.app().plugin;
         let mut sink = Sink::new(HeaderMap::new());
+        let to_sink = &raw mut sink;
         let polled = waker.lend(context.waker(), |waker| {
-            let context = sink.context(waker);
+            let context = Sink::context(to_sink, waker);
             // SAFETY: the slot holds a pending call, and has not moved since.
             unsafe { (plugin.poll)(slot.as_mut(), &raw const context) }
         });
@@ -96,10 +96,12 @@ impl Drop for Call {
     }
 }
 
-/// Where the plugin's response comes to.
+/// Where a request's header fields are asked for, and where the response comes to.
 pub(super) struct Sink {
     /// Those of the request, or none; then those of the response.
     headers: HeaderMap,
+    /// The request's, once they were asked for: they borrow from `headers`.
+    fields: HeaderFields,
     /// Some when the plugin has given a response.
     response: Option<Result<(StatusCode, Imported), CallError>>,
 }
@@ -108,17 +110,27 @@ impl Sink {
     pub(super) fn new(headers: HeaderMap) -> Self {
         Self {
             headers,
+            fields: HeaderFields::NONE,
             response: None,
         }
     }
 
-    pub(super) fn context(&mut self, waker: *const abi::Waker) -> CallContext {
+    /// What the plugin answers to.
+    pub(super) fn context(sink: *mut Self, waker: *const abi::Waker) -> CallContext {
         CallContext {
             size: size_of::<CallContext>(),
             waker,
-            sink: ptr::from_mut(self).cast(),
+            sink: sink.cast(),
             respond,
         }
+    }
+
+    /// The request's header fields, valid until the response comes.
+    pub(super) fn lay_out(&mut self) -> Headers {
+        if self.fields.is_empty() {
+            self.fields = HeaderFields::new(&self.headers);
+        }
+        self.fields.as_abi()
     }
 
     /// What a poll that was not pending came to.
@@ -141,6 +153,13 @@ impl Sink {
     }
 }
 
+/// [`Sink::lay_out`], for an app that asks.
+pub(super) unsafe extern "C" fn lay_out(sink: *mut c_void) -> Headers {
+    // SAFETY: the plugin gives back the sink of this call, on the thread that calls.
+    let sink = unsafe { &mut *sink.cast::<Sink>() };
+    sink.lay_out()
+}
+
 unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
     // SAFETY: the plugin gives back the sink of this poll, once.
     let sink = unsafe { &mut *sink.cast::<Sink>() };
@@ -149,6 +168,7 @@ unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) 
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
     let body = Imported::new(body.take(), Imported::SEVERAL);
+    sink.fields = HeaderFields::NONE;
     let headers = &mut sink.headers;
     // SAFETY: as above.
     let status = Caught.run(|| unsafe { import(response, headers) });

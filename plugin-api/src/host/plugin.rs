@@ -7,7 +7,7 @@ use abi_stable::library::{LibHeader, LibraryError};
 use super::{App, Logger, log};
 use crate::{
     Level,
-    abi::{self, OwnedBytes, Slice, v1},
+    abi::{self, Slice, v1},
 };
 
 /// The functions of a library.
@@ -75,17 +75,12 @@ impl Plugin {
             timeout_ms: init.timeout.as_millis().try_into().unwrap_or(u64::MAX),
             worker_threads: init.worker_threads,
         };
-        let mut answer = abi::Initialized {
-            size: size_of::<abi::Initialized>(),
-            app: std::ptr::null_mut(),
-            message: OwnedBytes::EMPTY,
-            hands_over: 0,
-        };
+        let mut answer = abi::Initialized::new();
         // SAFETY: everything is borrowed for the call, but the host's table, which is leaked.
         let failed = unsafe { (self.0.init)(&raw const request, &raw mut answer) };
         if failed == 0 && !answer.app.is_null() {
             // SAFETY: the plugin says that this is its app.
-            let app = unsafe { App::new(self.0, answer.app, answer.hands_over != 0) };
+            let app = unsafe { App::new(self.0, &answer) };
             return Ok(Box::leak(Box::new(app)));
         }
         Err(InitError(

@@ -23,7 +23,7 @@ use host_bench::{
 };
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use plugin_api::host::{App, Called, Init, Prepared, Target};
+use plugin_api::host::{App, Called, Init, Target};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -106,13 +106,13 @@ impl Plugin {
             upgrade: None,
         };
         let in_flight = self.app.enter().ok_or("the app is closed")?;
-        let mut request = Prepared::new(&mut head, body);
         let mut start = Some((in_flight, target));
+        let mut body = Some(body);
         let mut response = Response::new(());
         let body = self.runtime.block_on(async {
             let called = poll_fn(|context| {
                 let (in_flight, target) = start.take().expect("it is polled once");
-                Poll::Ready(request.call(in_flight, target, context, &mut response))
+                Poll::Ready(in_flight.call(&mut head, body.take(), target, context, &mut response))
             });
             let body = match called.await {
                 Called::Answered(body) => body?,

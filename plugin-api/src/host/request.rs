@@ -1,20 +1,20 @@
-//! A request that is about to cross.
+//! A request that crosses: the call of an app.
 
 use std::{mem, net::SocketAddr, task::Context};
 
-use http::{Extensions, Response, header::EXPECT, request};
+use http::{Response, header::EXPECT, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     App, Call, Called, InFlight,
-    call::{Caught, Sink},
+    call::{Caught, Sink, lay_out},
     slot::Slot,
     stream::export_stream,
 };
 use crate::{
     BoxError,
-    abi::{self, poll},
-    crossing::{Guard, HeaderFields, Lent, PollWaker, export, export_pinned},
+    abi::{self, Headers, poll},
+    crossing::{Guard, Lent, PollWaker, export, export_pinned},
 };
 
 /// What the app is told of a request beside the request.
@@ -70,65 +70,13 @@ impl Guard for Counted {
     }
 }
 
-/// A request whose header fields have the form in which they cross.
-#[derive(Debug)]
-pub struct Prepared<'a, B> {
-    head: &'a mut request::Parts,
-    /// Some until the app is called.
-    body: Option<B>,
-    /// Borrows from the headers of `head`, which stay as they are; both go with the call.
-    fields: HeaderFields,
-}
-
-impl<'a, B> Prepared<'a, B> {
-    /// Looks at the header fields of a request.
-    pub fn new(head: &'a mut request::Parts, body: B) -> Self {
-        let mut fields = HeaderFields::default();
-        fields.add(&head.headers);
-        Self {
-            head,
-            body: Some(body),
-            fields,
-        }
-    }
-
-    /// The head of the request.
-    #[must_use]
-    pub fn head(&self) -> &request::Parts {
-        self.head
-    }
-
-    /// What else is known of the request.
-    pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.head.extensions
-    }
-
-    /// The body of the request, until the app is called.
-    #[must_use]
-    pub fn body(&self) -> Option<&B> {
-        self.body.as_ref()
-    }
-
-    /// The same, when it has to wait.
-    pub fn into_body(self) -> Option<B> {
-        self.body
-    }
-
-    /// The first value of a header field whose name is not one of those that the `http` crate has a
-    /// constant for. In lower case; quicker than asking the headers.
-    #[must_use]
-    pub fn unusual_field(&self, name: &str) -> Option<&[u8]> {
-        // SAFETY: the fields borrow from the headers, which are there and unchanged for as long as
-        // there are fields.
-        unsafe { self.fields.find_unnumbered(name) }
-    }
-
-    /// Calls the app, which has the request until its response's body is dropped. The headers and the
-    /// body go with it: what is left of them is empty. Status and headers of the response come to
-    /// `response`.
-    pub fn call<R>(
-        &mut self,
-        in_flight: InFlight,
+impl InFlight {
+    /// Calls the app with a request, which it has until its response's body is dropped. The headers
+    /// go with it: `head` has none then. Status and headers of the response come to `response`.
+    pub fn call<B, R>(
+        self,
+        head: &mut request::Parts,
+        body: Option<B>,
         target: Target<'_>,
         context: &mut Context<'_>,
         response: &mut Response<R>,
@@ -136,13 +84,11 @@ impl<'a, B> Prepared<'a, B> {
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        // Its headers go below, so that what borrows from them must not stay.
-        let fields = mem::replace(&mut self.fields, HeaderFields::NONE);
-        let mut body = match self.body.take() {
+        let mut body = match body {
             Some(body) if body.is_end_stream() => abi::Body::empty(),
             // What came with the head is there already. A client that waits to be asked for its body
             // is asked by the app.
-            Some(body) if is_small(&body) && !fields.has_numbered(&EXPECT) => {
+            Some(body) if is_small(&body) && !head.headers.contains_key(EXPECT) => {
                 export_pinned(body, &Caught, context)
             }
             Some(body) => export(body, Caught),
@@ -151,32 +97,36 @@ impl<'a, B> Prepared<'a, B> {
         let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
             (upgrade.stream, upgrade.protocol)
         });
+        // The headers are borrowed until the response comes, and then are the room for its own.
+        let mut sink = Sink::new(mem::take(&mut head.headers));
+        let asks = self.app().asks_for_headers;
+        let headers = if asks { Headers::NONE } else { sink.lay_out() };
+        let to_sink = &raw mut sink;
         let lent = Lent {
             mount: target.mount,
             peer: target.peer,
             request_id: target.request_id,
-            headers: fields.as_abi(),
+            headers,
+            lay_out: asks.then_some((lay_out, to_sink.cast())),
             body: &raw mut body,
             upgrade: &raw mut upgrade,
             protocol: protocol.as_deref(),
         };
         let mut slot = Slot::take();
         let mut waker = PollWaker::default();
-        // The headers are borrowed until the response comes, and then are the room for its own.
-        let mut sink = Sink::new(mem::take(&mut self.head.headers));
-        let App { plugin, app, .. } = in_flight.app();
-        let polled = lent.with(self.head, |request| {
+        let App { plugin, app, .. } = self.app();
+        let polled = lent.with(head, |request| {
             waker.lend(context.waker(), |waker| {
-                let context = sink.context(waker);
+                let context = Sink::context(to_sink, waker);
                 // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
                 // call.
                 unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
             })
         });
         if polled != poll::PENDING {
-            return Called::Answered(sink.answer(polled, in_flight, response));
+            return Called::Answered(sink.answer(polled, self, response));
         }
-        Called::Pending(Call::new(in_flight, waker, slot))
+        Called::Pending(Call::new(self, waker, slot))
     }
 }
 
