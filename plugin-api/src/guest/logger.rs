@@ -71,13 +71,20 @@ fn level() -> Level {
 
 impl Logger {
     /// Makes this the logger of the library: of `tracing` and of `log`. There is one a library,
-    /// from the first call on.
+    /// from the first call on; later ones do nothing.
     pub(crate) fn install(host: HostLog) {
-        let logger = LOGGER.get_or_init(|| Self {
-            host,
-            callsites: Table::new(),
-            records: Records::new(host),
+        let mut is_first = false;
+        let logger = LOGGER.get_or_init(|| {
+            is_first = true;
+            Self {
+                host,
+                callsites: Table::new(),
+                records: Records::new(host),
+            }
         });
+        if !is_first {
+            return;
+        }
         // Nothing of the author's has run yet, so nobody else can have installed one.
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
         let _ = log::set_logger(&logger.records);
@@ -214,7 +221,7 @@ impl Subscriber for &'static Logger {
 
     fn record(&self, span: &Id, values: &Record<'_>) {
         self.with_entry(
-            HostSite(0),
+            HostSite::NONE,
             span.into_u64(),
             |collected| values.record(collected),
             |entry| self.host.record(entry),

@@ -1,5 +1,7 @@
 //! The host's functions for logging, as calls.
 
+use std::{ffi::c_void, ptr};
+
 use crate::abi::{self, Callsite, Entry, Registered};
 
 /// The host's functions, by which this library logs.
@@ -13,7 +15,17 @@ unsafe impl Sync for HostLog {}
 
 /// A callsite, as the host names it: a pointer into the host, of which only the host knows more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HostSite(pub(super) usize);
+pub(super) struct HostSite(pub(super) *const c_void);
+
+// SAFETY: only the host follows it, which lets any thread give it back.
+unsafe impl Send for HostSite {}
+// SAFETY: as above.
+unsafe impl Sync for HostSite {}
+
+impl HostSite {
+    /// None.
+    pub(super) const NONE: Self = Self(ptr::null());
+}
 
 impl HostLog {
     /// # Safety
@@ -30,12 +42,12 @@ impl HostLog {
         // for the call.
         let Registered { callsite, interest } =
             unsafe { (self.0.register)(self.0.context, callsite) };
-        (HostSite(callsite.addr()), interest)
+        (HostSite(callsite), interest)
     }
 
     pub(super) fn enabled(self, site: HostSite, span: u64) -> bool {
         // SAFETY: as above; the site came from the host.
-        unsafe { (self.0.enabled)(self.0.context, site.0 as *const _, span) != 0 }
+        unsafe { (self.0.enabled)(self.0.context, site.0, span) != 0 }
     }
 
     pub(super) fn event(self, event: &Entry) {
@@ -75,7 +87,7 @@ impl HostLog {
 
     pub(super) fn span_callsite(self, span: u64) -> HostSite {
         // SAFETY: as above.
-        HostSite(unsafe { (self.0.span_callsite)(self.0.context, span) }.addr())
+        HostSite(unsafe { (self.0.span_callsite)(self.0.context, span) })
     }
 
     pub(crate) fn panicked(self, panic: &abi::Panic) {

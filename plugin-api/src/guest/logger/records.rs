@@ -122,7 +122,7 @@ impl Place {
             module: record.module_path().map(Into::into),
             keys: keys.0,
             is_shared: false,
-            site: HostSite(0),
+            site: HostSite::NONE,
             interest: AtomicU32::new(Registered::NEVER),
         }
         .asked(host)
@@ -137,7 +137,7 @@ impl Place {
             module: None,
             keys: ["log.target", "log.fields"].map(Into::into).into(),
             is_shared: true,
-            site: HostSite(0),
+            site: HostSite::NONE,
             interest: AtomicU32::new(Registered::NEVER),
         }
         .asked(host)

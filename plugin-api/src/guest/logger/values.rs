@@ -84,7 +84,7 @@ impl Values {
             }));
         send(&abi::Entry {
             size: size_of::<abi::Entry>(),
-            callsite: site.0 as *const _,
+            callsite: site.0,
             span,
             fields: self.fields.as_ptr(),
             fields_len: self.fields.len(),
