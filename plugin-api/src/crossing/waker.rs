@@ -214,8 +214,9 @@ mod tests {
         first.wake();
         let second = cross(&mut lend);
         let third = cross(&mut lend);
+        // Miri gives std's table for `Arc` one address here and another there.
         assert!(
-            second.will_wake(&third),
+            cfg!(miri) || second.will_wake(&third),
             "the same task is the same waker from the second poll on"
         );
         second.wake_by_ref();
