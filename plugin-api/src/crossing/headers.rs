@@ -126,7 +126,7 @@ pub(crate) unsafe fn add_fields(
 /// # Safety
 ///
 /// What `field` borrows is valid until this returns.
-pub(super) unsafe fn add_field(
+unsafe fn add_field(
     map: &mut HeaderMap,
     field: &Header,
     value: HeaderValue,

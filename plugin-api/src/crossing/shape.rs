@@ -6,10 +6,10 @@ use std::mem;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    headers::{InvalidHeader, add_field, is_sensitive, may_be_kept, value_of},
+    headers::{InvalidHeader, add_fields, is_sensitive, may_be_kept, value_of},
     memo::{self, Met},
 };
-use crate::abi::Header;
+use crate::abi::{Header, Headers};
 
 /// The map of the fields that the other side lent.
 ///
@@ -23,55 +23,40 @@ use crate::abi::Header;
 ///
 /// What the fields borrow is valid until this returns.
 pub(crate) unsafe fn map_of(fields: &[Header]) -> Result<HeaderMap, InvalidHeader> {
+    if fields.len() <= FEW {
+        // They are added to a map that is there sooner than one of them is copied.
+        let mut map = memo::lend(|met| mem::take(&mut met.room)).unwrap_or_default();
+        // SAFETY: the caller says so.
+        unsafe { add_fields(&mut map, Headers::new(fields)) }?;
+        return Ok(map);
+    }
     // SAFETY: the caller says so.
     let recalled = memo::lend(|met| unsafe { recall(met, fields) });
-    let mut map = match recalled {
-        Some(Recalled::Whole(map)) => return map,
-        Some(Recalled::Room(map)) => map,
-        None => HeaderMap::with_capacity(fields.len()),
-    };
-    memo::with(|mut met| {
-        for field in fields {
-            // SAFETY: the caller says so.
-            let value = unsafe { value_of(field) }?;
-            // SAFETY: the caller says so.
-            unsafe { add_field(&mut map, field, value, met.as_deref_mut()) }?;
-        }
-        Ok(())
-    })?;
-    if map.keys_len() == fields.len() && (1..=MOST).contains(&fields.len()) {
+    if let Some(map) = recalled.flatten() {
+        return map;
+    }
+    let mut map = HeaderMap::with_capacity(fields.len());
+    // SAFETY: the caller says so.
+    unsafe { add_fields(&mut map, Headers::new(fields)) }?;
+    if map.keys_len() == fields.len() && fields.len() <= MOST {
         memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(&map, fields)));
     }
     Ok(map)
 }
 
-/// What there is for a map of some fields.
-enum Recalled {
-    /// The map.
-    Whole(Result<HeaderMap, InvalidHeader>),
-    /// An empty one.
-    Room(HeaderMap),
-}
-
+/// The map of fields with names that are remembered.
+///
 /// # Safety
 ///
 /// What the fields borrow is valid until this returns.
-unsafe fn recall(met: &mut Met, fields: &[Header]) -> Recalled {
-    let Met { shapes, room, .. } = met;
-    let is_few = fields.len() <= FEW;
-    let shape = shapes.get_mut(hash(fields));
+unsafe fn recall(met: &mut Met, fields: &[Header]) -> Option<Result<HeaderMap, InvalidHeader>> {
+    let shape = met.shapes.get_mut(hash(fields))?;
     // SAFETY: the caller says so.
-    let Some(shape) = shape.filter(|shape| unsafe { shape.is_of(fields) }) else {
-        return Recalled::Room(if is_few {
-            mem::take(room)
-        } else {
-            HeaderMap::with_capacity(fields.len())
-        });
-    };
-    // A few are added to a map that is there sooner than one of them is copied.
-    let room = is_few.then(|| mem::take(room));
+    if !unsafe { shape.is_of(fields) } {
+        return None;
+    }
     // SAFETY: the caller says so.
-    Recalled::Whole(unsafe { shape.fill(fields, room) })
+    Some(unsafe { shape.copy(fields) })
 }
 
 /// Keeps the room that a map has, for one with a few fields.
@@ -98,80 +83,59 @@ pub(super) struct Shape {
 /// What is known of a field.
 struct Field {
     id: u16,
+    /// Some when there is no number.
+    name: Option<HeaderName>,
     /// The hash of the last value that was not the kept one.
     met: u64,
 }
 
 impl Shape {
     fn new(map: &HeaderMap, fields: &[Header]) -> Self {
+        let field = |(name, field): (&HeaderName, &Header)| Field {
+            id: field.id,
+            name: (field.id == 0).then(|| name.clone()),
+            met: 0,
+        };
+        let fields = map.keys().zip(fields).map(field).collect();
         let mut map = map.clone();
         map.values_mut()
             .for_each(|value| *value = HeaderValue::from_static(""));
-        let field = |field: &Header| Field {
-            id: field.id,
-            met: 0,
-        };
-        Self {
-            map,
-            fields: fields.iter().map(field).collect(),
-        }
+        Self { map, fields }
     }
 
     /// # Safety
     ///
     /// What the fields borrow is valid until this returns.
     unsafe fn is_of(&self, fields: &[Header]) -> bool {
-        let has_name = |(name, field): (&HeaderName, &Header)| {
-            // SAFETY: the caller says so.
-            field.id != 0 || unsafe { field.name.bytes() } == name.as_str().as_bytes()
+        let is_it = |(known, field): (&Field, &Header)| {
+            let is_named = |name: &HeaderName| {
+                // SAFETY: the caller says so.
+                name.as_str().as_bytes() == unsafe { field.name.bytes() }
+            };
+            known.id == field.id && known.name.as_ref().is_none_or(is_named)
         };
-        let ids = self.fields.iter().map(|field| field.id);
-        ids.eq(fields.iter().map(|field| field.id)) && self.map.keys().zip(fields).all(has_name)
+        self.fields.len() == fields.len() && self.fields.iter().zip(fields).all(is_it)
     }
 
-    /// The map of `fields`, which have these names, in `room` or in a copy.
+    /// The map of `fields`, which have these names.
     ///
     /// # Safety
     ///
     /// What the fields borrow is valid until this returns.
-    unsafe fn fill(
-        &mut self,
-        fields: &[Header],
-        room: Option<HeaderMap>,
-    ) -> Result<HeaderMap, InvalidHeader> {
-        let is_kept = |value: &HeaderValue, field: &Header| {
-            // SAFETY: the caller says so.
-            value.as_bytes() == unsafe { field.value.bytes() } && !is_sensitive(field)
-        };
+    unsafe fn copy(&mut self, fields: &[Header]) -> Result<HeaderMap, InvalidHeader> {
         let mut learn = false;
-        let map = match room {
-            Some(mut map) => {
-                for (at, ((name, value), field)) in self.map.iter().zip(fields).enumerate() {
-                    let value = if is_kept(value, field) {
-                        value.clone()
-                    } else {
-                        // SAFETY: the caller says so.
-                        learn |= unsafe { self.fields[at].meet(field) };
-                        // SAFETY: as above.
-                        unsafe { value_of(field) }?
-                    };
-                    map.append(name, value);
-                }
-                map
+        let mut map = self.map.clone();
+        let values = map.values_mut().zip(&mut self.fields);
+        for ((value, known), field) in values.zip(fields) {
+            // SAFETY: the caller says so.
+            let bytes = unsafe { field.value.bytes() };
+            if value.as_bytes() != bytes || is_sensitive(field) {
+                // SAFETY: the caller says so.
+                learn |= unsafe { known.meet(field) };
+                // SAFETY: as above.
+                *value = unsafe { value_of(field) }?;
             }
-            None => {
-                let mut map = self.map.clone();
-                for (at, (value, field)) in map.values_mut().zip(fields).enumerate() {
-                    if !is_kept(value, field) {
-                        // SAFETY: the caller says so.
-                        learn |= unsafe { self.fields[at].meet(field) };
-                        // SAFETY: as above.
-                        *value = unsafe { value_of(field) }?;
-                    }
-                }
-                map
-            }
-        };
+        }
         if learn {
             self.learn(fields, &map);
         }
