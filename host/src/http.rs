@@ -13,4 +13,5 @@ mod refusal;
 pub mod service;
 pub mod socket;
 pub mod trail;
+mod underway;
 pub mod upgrade;

@@ -1,38 +1,34 @@
 //! The life of the server: bind, load, serve, drain, stop.
 
+mod plugins;
+mod sockets;
+
 use std::{
-    error,
-    io::{self, Write},
-    net::{SocketAddr, ToSocketAddrs},
+    error, io,
     process::{self, ExitCode},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
-    net::{TcpListener, TcpSocket},
     runtime::Builder,
     signal::unix::{self, Signal, SignalKind},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+use self::{
+    plugins::Plugins,
+    sockets::{bind, raise_open_files},
+};
 use crate::{
-    config::{Address, Config, Watch},
+    config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
     http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
-    log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels},
-    plugin::{
-        probation::Terms,
-        quarantine::PanicLimit,
-        registry::Registry,
-        reloader::{self, Options, Reloader},
-        store::{Store, StoreError},
-        watcher::{WatchOptions, Watcher},
-    },
+    log::{self, Log, OpenError, access::AccessLog, level::Levels},
+    plugin::{registry::Registry, reloader, store::StoreError},
     signal,
 };
 
@@ -154,135 +150,6 @@ async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Binds every address, and prints each address once, before anything else.
-fn bind(addresses: &[Address]) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners = Vec::new();
-    let mut bound = String::new();
-    for address in addresses {
-        let failed = |source| StartError::Bind {
-            address: address.clone(),
-            source,
-        };
-        for socket in address.to_socket_addrs().map_err(failed)? {
-            let listener = listen(socket).map_err(failed)?;
-            let local = listener.local_addr().map_err(failed)?;
-            bound.push_str(&format!("Listening on http://{local}\n"));
-            listeners.push(listener);
-        }
-    }
-    // Whoever started the server may not want to know.
-    let _ = io::stdout().write_all(bound.as_bytes());
-    Ok(listeners)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // Else an address could not be used for a minute after a restart.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Raises the limit on open files as far as the system allows, if the connections need it.
-fn raise_open_files(connections: u32) {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = u64::from(connections) + OTHER_FILES;
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = rustix::process::Rlimit {
-        current: Some(possible),
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, wanted, "Cannot raise the limit on open files");
-    } else if possible < wanted {
-        warn!(
-            limit = possible,
-            wanted, "The limit on open files (ulimit -n) is lower than --max-connections needs"
-        );
-    }
-}
-
-/// The plugins of a server that runs.
-struct Plugins {
-    stop: oneshot::Sender<Duration>,
-    reloader: tokio::task::JoinHandle<()>,
-    store: Arc<Store>,
-}
-
-impl Plugins {
-    /// Starts to follow the plugins folder. Returns when what is there serves, or has had the time
-    /// to.
-    async fn load(
-        config: &Config,
-        filter: Filter,
-        registry: Arc<Registry>,
-        commands: mpsc::Receiver<reloader::Command>,
-    ) -> Result<Self, StartError> {
-        if !config.plugins.exists() {
-            warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
-        }
-        let store = Arc::new(Store::open(&config.state_dir())?);
-        let (changes, changed) = mpsc::channel(64);
-        let (retries, retried) = mpsc::unbounded_channel();
-        let options = WatchOptions {
-            quiet: config.quiet_time,
-            rescan: config.rescan,
-            events: config.reload.watch == Watch::Events,
-        };
-        tokio::spawn(Watcher::new(config.plugins.clone(), options, changes, retried).run());
-
-        let reload = &config.reload;
-        let options = Options {
-            mounts: config.mount.clone(),
-            apps: config.apps.clone(),
-            init_timeout: config.init_timeout,
-            handover_timeout: reload.handover_timeout,
-            graceful_timeout: config.graceful_timeout,
-            worker_threads: config.worker_threads.into(),
-            panic_limit: PanicLimit {
-                panics: config.panic_limit,
-                window: config.panic_window,
-            },
-            probation: reload.auto_rollback.then_some(Terms {
-                time: reload.probation,
-                failures: reload.rollback_failures,
-                percent: reload.rollback_percent,
-            }),
-        };
-        let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
-        let (ready, is_ready) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel();
-        let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
-        // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
-        // keep them there.
-        let _ = time::timeout(FIRST_LOADS, is_ready).await;
-        Ok(Self {
-            stop,
-            reloader,
-            store,
-        })
-    }
-
-    /// Ends all apps, giving the requests in them at most `patience`.
-    async fn stop(self, patience: Duration) {
-        let _ = self.stop.send(patience);
-        let _ = self.reloader.await;
-        if let Err(error) = self.store.remove() {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "Cannot remove the copies of libraries"
-            );
-        }
-    }
-}
-
 /// The signals that stop a server.
 struct Signals {
     terminate: Signal,
@@ -338,15 +205,6 @@ pub enum StartError {
     #[error("cannot keep copies of libraries: see --state-dir")]
     Store(#[from] StoreError),
 }
-
-/// How many connections the kernel may keep for us: as many as it lets us have (listen(2)).
-const BACKLOG: u32 = 4096;
-
-/// How many files are open beside connections: libraries, logs, runtimes.
-const OTHER_FILES: u64 = 256;
-
-/// How long the first loads may keep clients waiting.
-const FIRST_LOADS: Duration = Duration::from_secs(2);
 
 /// How long connections have to notice that they are cut off.
 const CUT: Duration = Duration::from_secs(1);

@@ -9,20 +9,20 @@
 //! symbols from the file. What a killed host left behind is swept by the next one that opens the
 //! same folder.
 
+mod snapshot;
+
 use std::{
-    fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use memmap2::{Mmap, MmapMut};
 use tracing::{debug, warn};
 
-use super::scan::Stamp;
+pub use self::snapshot::{Hash, Snapshot};
 
 /// This process's folder of copies.
 #[derive(Debug)]
@@ -90,9 +90,10 @@ impl Store {
         name: &str,
         generation: u64,
     ) -> Result<PathBuf, StoreError> {
-        let path = self
-            .folder
-            .join(format!("{name}.g{generation}.{}.so", snapshot.hash.short()));
+        let path = self.folder.join(format!(
+            "{name}.g{generation}.{}.so",
+            snapshot.hash().short()
+        ));
         let failed = |source| StoreError::Write {
             path: path.clone(),
             source,
@@ -103,7 +104,7 @@ impl Store {
             .mode(0o500)
             .open(&path)
             .map_err(failed)?;
-        file.write_all(&snapshot.bytes).map_err(|source| {
+        file.write_all(snapshot.bytes()).map_err(|source| {
             // The error worth telling is the first one.
             let _ = fs::remove_file(&path);
             failed(source)
@@ -129,90 +130,6 @@ impl Store {
             path: self.folder.clone(),
             source,
         })
-    }
-}
-
-/// The bytes of a library as they were at one moment.
-///
-/// They have pages of their own, which the system has back when the snapshot is dropped. On the heap
-/// they would leave a hole of a library's size, in one thread's arena after the other: what is
-/// allocated behind it keeps the process from giving it back.
-#[derive(Debug)]
-pub struct Snapshot {
-    bytes: Mmap,
-    hash: Hash,
-}
-
-impl Snapshot {
-    /// Reads the whole file at `path`, through symlinks.
-    ///
-    /// # Errors
-    ///
-    /// When it is no regular file, cannot be read, or [changed](StoreError::Changed) meanwhile.
-    pub fn read(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let before = fs::metadata(path).map_err(failed)?;
-        // Opening a pipe would wait for a writer.
-        if !before.is_file() {
-            return Err(StoreError::NotFile {
-                path: path.to_owned(),
-            });
-        }
-        let bytes = read_exact(path, before.len()).map_err(failed)?;
-        let after = fs::metadata(path).map_err(failed)?;
-        let Some(bytes) = bytes.filter(|_| Stamp::of(&before) == Stamp::of(&after)) else {
-            return Err(StoreError::Changed {
-                path: path.to_owned(),
-            });
-        };
-        Ok(Self {
-            hash: Hash(blake3::hash(&bytes)),
-            bytes,
-        })
-    }
-
-    /// The library itself.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The hash of the bytes: equal for equal libraries, whatever their names and times.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.hash
-    }
-}
-
-/// The first `len` bytes of the file at `path`; none when it has less.
-fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
-    let len = usize::try_from(len).map_err(io::Error::other)?;
-    let mut bytes = MmapMut::map_anon(len)?;
-    match File::open(path)?.read_exact(&mut bytes) {
-        Ok(()) => bytes.make_read_only().map(Some),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The BLAKE3 hash of a library, shown as 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hash(blake3::Hash);
-
-impl Hash {
-    /// The first 12 digits: enough for people to tell libraries apart, and for file names.
-    #[must_use]
-    pub fn short(&self) -> String {
-        self.0.to_hex()[..12].to_owned()
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, formatter)
     }
 }
 

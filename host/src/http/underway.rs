@@ -1,0 +1,170 @@
+//! A request on its way to its response, whoever gives it.
+
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use http::{Method, Response, Version, header::CONTENT_LENGTH, request::Parts};
+use http_body::Body;
+use plugin_api::host::{Body as AppBody, Call, CallError};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{
+    activity::Answering,
+    body::{Exceeded, ResponseBody},
+    refusal::Refusal,
+    trail::Trail,
+};
+use crate::{
+    log::{access::Outcome, request},
+    plugin::generation::Generation,
+};
+
+/// A request on its way to its response.
+#[derive(Debug)]
+pub(super) struct Underway {
+    /// What it leaves in the log.
+    pub(super) trail: Trail,
+    answering: Answering,
+    exceeded: Option<Exceeded>,
+    is_http2_head: bool,
+}
+
+impl Underway {
+    /// A request that has just come.
+    pub(super) fn new(
+        head: &Parts,
+        trail: Trail,
+        answering: Answering,
+        exceeded: Option<Exceeded>,
+    ) -> Self {
+        Self {
+            trail,
+            answering,
+            exceeded,
+            is_http2_head: head.version == Version::HTTP_2 && head.method == Method::HEAD,
+        }
+    }
+
+    /// Waits for a call that was polled just now.
+    pub(super) fn wait(
+        mut self,
+        call: Call,
+        generation: Arc<Generation>,
+        mut response: Response<ResponseBody>,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        request::scoped(self.trail.log(), async move {
+            match until_cut(call, &generation.cut, &mut response).await {
+                Some(called) => self.answered(called, &generation, &mut response),
+                None => self.cut_off(&mut response),
+            }
+            self.respond(&mut response);
+            response
+        })
+    }
+
+    /// The app gave a response, or there is a reason why there is none.
+    pub(super) fn answered(
+        &mut self,
+        called: Result<AppBody, CallError>,
+        generation: &Arc<Generation>,
+        response: &mut Response<ResponseBody>,
+    ) {
+        if self.exceeded.as_ref().is_some_and(Exceeded::is_so) {
+            return self.refusal(Refusal::BodyTooLarge, response);
+        }
+        match called {
+            Ok(body) => {
+                if response.status().is_server_error() {
+                    generation.faults.failed();
+                }
+                *response.body_mut() = ResponseBody::app(body, generation);
+            }
+            Err(error) => self.failed(error, generation, response),
+        }
+    }
+
+    #[cold]
+    fn failed(
+        &mut self,
+        error: CallError,
+        generation: &Generation,
+        response: &mut Response<ResponseBody>,
+    ) {
+        generation.faults.failed();
+        self.trail.end(error.into());
+        if error == CallError::Invalid {
+            self.trail.scope(|| {
+                error!(
+                    plugin = generation.name,
+                    error = &error as &dyn std::error::Error,
+                    "No response"
+                );
+            });
+        }
+        self.refusal(Refusal::Failed, response);
+    }
+
+    fn cut_off(&mut self, response: &mut Response<ResponseBody>) {
+        self.trail.end(Outcome::CutOff);
+        self.refusal(Refusal::Unavailable, response);
+    }
+
+    /// The host answers in place of an app.
+    #[cold]
+    pub(super) fn refusal(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) {
+        self.trail.end(Outcome::Refused);
+        refusal.answer(response);
+    }
+
+    /// The response is there, and goes to the connection.
+    pub(super) fn respond(self, response: &mut Response<ResponseBody>) {
+        let Self {
+            mut trail,
+            answering,
+            is_http2_head,
+            ..
+        } = self;
+        trail.respond(response);
+        if is_http2_head {
+            without_body(response);
+        }
+        response.body_mut().until_sent(answering, trail);
+    }
+}
+
+/// Awaits a call that was polled just now, or drops it when `cut` is cancelled.
+async fn until_cut(
+    mut call: Call,
+    cut: &CancellationToken,
+    response: &mut Response<ResponseBody>,
+) -> Option<Result<AppBody, CallError>> {
+    let mut cut = pin!(cut.cancelled());
+    let mut polled = true;
+    poll_fn(|context| {
+        if !mem::take(&mut polled)
+            && let Poll::Ready(done) = call.poll_response(context, response)
+        {
+            return Poll::Ready(Some(done));
+        }
+        cut.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
+
+/// Makes it the response to a `HEAD`, which hyper leaves to its user in HTTP/2.
+fn without_body(response: &mut Response<ResponseBody>) {
+    // No bytes may as well mean that the app has left them out.
+    if let Some(len @ 1..) = response.body().size_hint().exact() {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| len.into());
+    }
+    *response.body_mut() = ResponseBody::default();
+}

@@ -1,0 +1,100 @@
+//! The plugins of a server, from its start to its stop: who follows the folder, and who loads.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+use tracing::warn;
+
+use super::StartError;
+use crate::{
+    config::{Config, Watch},
+    log::filter::Filter,
+    plugin::{
+        probation::Terms,
+        quarantine::PanicLimit,
+        registry::Registry,
+        reloader::{self, Options, Reloader},
+        store::Store,
+        watcher::{WatchOptions, Watcher},
+    },
+};
+
+/// The plugins of a server that runs.
+pub(super) struct Plugins {
+    stop: oneshot::Sender<Duration>,
+    reloader: tokio::task::JoinHandle<()>,
+    store: Arc<Store>,
+}
+
+impl Plugins {
+    /// Starts to follow the plugins folder. Returns when what is there serves, or has had the time
+    /// to.
+    pub(super) async fn load(
+        config: &Config,
+        filter: Filter,
+        registry: Arc<Registry>,
+        commands: mpsc::Receiver<reloader::Command>,
+    ) -> Result<Self, StartError> {
+        if !config.plugins.exists() {
+            warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
+        }
+        let store = Arc::new(Store::open(&config.state_dir())?);
+        let (changes, changed) = mpsc::channel(64);
+        let (retries, retried) = mpsc::unbounded_channel();
+        let options = WatchOptions {
+            quiet: config.quiet_time,
+            rescan: config.rescan,
+            events: config.reload.watch == Watch::Events,
+        };
+        tokio::spawn(Watcher::new(config.plugins.clone(), options, changes, retried).run());
+
+        let reload = &config.reload;
+        let options = Options {
+            mounts: config.mount.clone(),
+            apps: config.apps.clone(),
+            init_timeout: config.init_timeout,
+            handover_timeout: reload.handover_timeout,
+            graceful_timeout: config.graceful_timeout,
+            worker_threads: config.worker_threads.into(),
+            panic_limit: PanicLimit {
+                panics: config.panic_limit,
+                window: config.panic_window,
+            },
+            probation: reload.auto_rollback.then_some(Terms {
+                time: reload.probation,
+                failures: reload.rollback_failures,
+                percent: reload.rollback_percent,
+            }),
+        };
+        let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
+        // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
+        // keep them there.
+        let _ = time::timeout(FIRST_LOADS, is_ready).await;
+        Ok(Self {
+            stop,
+            reloader,
+            store,
+        })
+    }
+
+    /// Ends all apps, giving the requests in them at most `patience`.
+    pub(super) async fn stop(self, patience: Duration) {
+        let _ = self.stop.send(patience);
+        let _ = self.reloader.await;
+        if let Err(error) = self.store.remove() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "Cannot remove the copies of libraries"
+            );
+        }
+    }
+}
+
+/// How long the first loads may keep clients waiting.
+const FIRST_LOADS: Duration = Duration::from_secs(2);
