@@ -62,8 +62,13 @@ unsafe fn recall(met: &mut Met, fields: &[Header]) -> Option<Result<HeaderMap, I
 /// Keeps the room that a map has, for one with a few fields.
 pub(crate) fn keep_room(mut map: HeaderMap) {
     if (1..=MOST).contains(&map.capacity()) {
-        map.clear();
-        memo::lend(|met| met.room = map);
+        memo::lend(|met| {
+            // Room that nobody took is as good.
+            if met.room.capacity() == 0 {
+                map.clear();
+                met.room = map;
+            }
+        });
     }
 }
 
