@@ -292,9 +292,10 @@ mod tests {
             id: 0,
             flags: 0,
         };
-        // As long as that of 1.0.
-        let mut lent = [0_usize; 25];
-        lent[0] = size_of_val(&lent);
+        // As long as that of 1.0, and something behind it that is not the request's.
+        let mut lent = [0_usize; 27];
+        lent[0] = 200;
+        lent[25..].fill(usize::MAX);
         let request: *mut Request = lent.as_mut_ptr().cast();
         // SAFETY: the field is one of 1.0.
         let headers = unsafe { &raw mut (*request).headers };

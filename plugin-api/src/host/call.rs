@@ -48,9 +48,7 @@ impl Call {
             slot,
         }
     }
-}
 
-impl Call {
     /// Polls the app's future. When it has a response, its status and headers come to `response`.
     ///
     /// # Panics

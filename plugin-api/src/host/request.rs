@@ -72,7 +72,8 @@ impl Guard for Counted {
 
 impl InFlight {
     /// Calls the app with a request, which it has until its response's body is dropped. The headers
-    /// go with it: `head` has none then. Status and headers of the response come to `response`.
+    /// go with it: `head` has none then. No `body` is an empty one. Status and headers of the
+    /// response come to `response`.
     pub fn call<B, R>(
         self,
         head: &mut request::Parts,
