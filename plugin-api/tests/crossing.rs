@@ -96,7 +96,7 @@ fn a_native_app_answers_logs_and_hands_over() {
         r#"Some("here") ["1", "2"] Some("what it knew")"#
     );
     for app in [app, next] {
-        assert_eq!(app.stop(LONG), host::Stopped::default());
+        assert!(!app.stop(LONG).timed_out);
     }
     LOG.has(&[
         r#"new "echo" []"#,
@@ -150,7 +150,8 @@ fn an_app_takes_a_connection_over() {
     });
     assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(echoed, b"to be echoed");
-    assert_eq!(app.stop(LONG), host::Stopped::default());
+    // The task that echoed may be about to end.
+    assert!(!app.stop(LONG).timed_out);
 }
 
 /// A native app.
