@@ -22,8 +22,8 @@ mod file;
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Serve, with these settings.
-    Serve(Box<Config>),
+    /// Serve, with these settings; and the same by key, as a configuration file has them.
+    Serve(Box<Config>, BTreeMap<String, String>),
     /// Say whether this host would load the library.
     Check(PathBuf),
     /// Control a host that runs.
@@ -153,7 +153,8 @@ fn finish(
     if let Some(message) = mounted_twice(&args.settings) {
         return Err(command.error(ErrorKind::ValueValidation, message).into());
     }
-    Ok(Command::Serve(Box::new(args.settings)))
+    let settings = settings(&command, matches, file.tables);
+    Ok(Command::Serve(Box::new(args.settings), settings))
 }
 
 /// What is wrong when two apps are mounted at the same path.
@@ -176,15 +177,8 @@ fn mounted_twice(config: &Config) -> Option<String> {
 fn print(command: &clap::Command, matches: &ArgMatches, file: &Settings) -> String {
     let line = |arg: &Arg| {
         let (id, key) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
-        let Some(values) = matches.get_raw(id) else {
+        let Some(value) = value(arg, matches) else {
             return format!("# {key} is not set\n");
-        };
-        let values: Vec<_> = values
-            .map(|value| to_toml(&value.to_string_lossy()))
-            .collect();
-        let value = match values.as_slice() {
-            [value] if !matches!(arg.get_action(), ArgAction::Append) => value.to_string(),
-            _ => toml::Value::Array(values).to_string(),
         };
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
@@ -198,6 +192,31 @@ fn print(command: &clap::Command, matches: &ArgMatches, file: &Settings) -> Stri
         .map(line)
         .chain([file.tables.clone()])
         .collect()
+}
+
+/// The settings by key, as a configuration file has them; `tables` are those of its apps.
+fn settings(
+    command: &clap::Command,
+    matches: &ArgMatches,
+    tables: String,
+) -> BTreeMap<String, String> {
+    let setting = |arg: &Arg| Some((arg.get_long()?.to_owned(), value(arg, matches)?));
+    file::keys(command)
+        .filter_map(setting)
+        .chain([(file::APP.to_owned(), tables)])
+        .collect()
+}
+
+/// The value of an option as a configuration file has it, if there is one.
+fn value(arg: &Arg, matches: &ArgMatches) -> Option<String> {
+    let values = matches.get_raw(arg.get_id().as_str())?;
+    let values: Vec<_> = values
+        .map(|value| to_toml(&value.to_string_lossy()))
+        .collect();
+    Some(match values.as_slice() {
+        [value] if !matches!(arg.get_action(), ArgAction::Append) => value.to_string(),
+        _ => toml::Value::Array(values).to_string(),
+    })
 }
 
 fn to_toml(text: &str) -> toml::Value {

@@ -6,7 +6,7 @@ use host::{check, cli, ctl, server};
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os()) {
-        Ok(cli::Command::Serve(config)) => server::run(&config),
+        Ok(cli::Command::Serve(config, settings)) => server::run(&config, settings),
         Ok(cli::Command::Check(file)) => check::run(&file),
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),
         Ok(cli::Command::PrintConfig(text)) => {

@@ -4,6 +4,7 @@ mod plugins;
 mod sockets;
 
 use std::{
+    collections::BTreeMap,
     error, io,
     process::{self, ExitCode},
     sync::Arc,
@@ -33,9 +34,9 @@ use crate::{
 };
 
 /// Serves until a signal says stop. The result is for `main`: 0, or 1 when the server could not
-/// start.
+/// start. `settings` are those of `config` by key.
 #[must_use]
-pub fn run(config: &Config) -> ExitCode {
+pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
     let log = match log::init(&config.log, config.log_level.clone()) {
         Ok(log) => log,
         Err(error) => {
@@ -52,7 +53,7 @@ pub fn run(config: &Config) -> ExitCode {
         .build();
     let served = match runtime {
         Ok(runtime) => {
-            let served = runtime.block_on(serve(config, log));
+            let served = runtime.block_on(serve(config, settings, log));
             // A thread that hangs, in a plugin or on a file system, must not keep the process.
             runtime.shutdown_background();
             served
@@ -68,7 +69,11 @@ pub fn run(config: &Config) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
+async fn serve(
+    config: &Config,
+    settings: BTreeMap<String, String>,
+    log: Log,
+) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     // All that is done before the addresses are told is there for whoever reads them.
     let access = config.log.access_log.as_ref().map(log::open_access);
@@ -76,7 +81,7 @@ async fn serve(config: &Config, log: Log) -> Result<(), StartError> {
     let Log { filter, output } = log;
     let levels = Levels::start(filter.clone());
     let outputs = access.iter().cloned().chain([output]).collect();
-    signal::follow(levels.clone(), outputs).map_err(StartError::Signals)?;
+    signal::follow(levels.clone(), outputs, settings).map_err(StartError::Signals)?;
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;

@@ -1,7 +1,10 @@
 //! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 opens
 //! the files of the log anew.
 
-use std::{collections::BTreeMap, env, ffi::OsString, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, io,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -15,15 +18,19 @@ use crate::{
     },
 };
 
-/// Follows the signals from now on.
+/// Follows the signals from now on. `settings` are those that the server started with, by key.
 ///
 /// # Errors
 ///
 /// When they cannot be received.
-pub fn follow(levels: Levels, outputs: Vec<Output>) -> io::Result<()> {
+pub fn follow(
+    levels: Levels,
+    outputs: Vec<Output>,
+    settings: BTreeMap<String, String>,
+) -> io::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
-    tokio::spawn(reread(hangups, levels));
+    tokio::spawn(reread(hangups, levels, settings));
     tokio::spawn(reopen(rotations, outputs));
     Ok(())
 }
@@ -43,8 +50,7 @@ async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
 }
 
 /// Of all settings only the level changes while the server runs.
-async fn reread(mut hangups: Signal, levels: Levels) {
-    let mut before = read().map(|(_, settings)| settings).unwrap_or_default();
+async fn reread(mut hangups: Signal, levels: Levels, mut before: BTreeMap<String, String>) {
     while hangups.recv().await.is_some() {
         let (config, settings) = match read() {
             Ok(read) => read,
@@ -57,11 +63,10 @@ async fn reread(mut hangups: Signal, levels: Levels) {
                 continue;
             }
         };
-        let is_new = |key: &&String| before.get(*key) != settings.get(*key) && *key != "log-level";
-        let changed: Vec<_> = settings.keys().filter(is_new).map(String::as_str).collect();
+        let changed = changed(&before, &settings);
         if !changed.is_empty() {
             warn!(
-                settings = changed.join(","),
+                settings = changed,
                 "These settings changed, but take effect at the next start only"
             );
         }
@@ -82,21 +87,22 @@ async fn reread(mut hangups: Signal, levels: Levels) {
     }
 }
 
+/// The keys of the settings that are others now, without the level's.
+fn changed(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+    let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    let changed = |key: &&String| before.get(*key) != now.get(*key) && *key != "log-level";
+    let keys: Vec<_> = keys
+        .into_iter()
+        .filter(changed)
+        .map(String::as_str)
+        .collect();
+    keys.join(",")
+}
+
 /// The configuration as it is now, and its settings by key.
 fn read() -> Result<(Config, BTreeMap<String, String>), cli::Error> {
-    let args = || env::args_os();
-    let mut settings = BTreeMap::new();
-    let print = OsString::from("--print-config");
-    if let Command::PrintConfig(text) = cli::parse(args().chain([print]))? {
-        // The value without where it comes from.
-        let line = |line: &str| {
-            let (key, value) = line.split_once(" = ")?;
-            Some((key.to_owned(), value.rsplit_once("  # ")?.0.to_owned()))
-        };
-        settings.extend(text.lines().filter_map(line));
-    }
-    match cli::parse(args())? {
-        Command::Serve(config) => Ok((*config, settings)),
+    match cli::parse(env::args_os())? {
+        Command::Serve(config, settings) => Ok((*config, settings)),
         // A server was started by these arguments.
         _ => Err(cli::Error::NotServing),
     }

@@ -17,7 +17,7 @@ fn parse_with(file: Option<&str>, flags: &[&str]) -> Result<Command, Error> {
 
 fn config(file: Option<&str>, flags: &[&str]) -> Config {
     match parse_with(file, flags) {
-        Ok(Command::Serve(config)) => *config,
+        Ok(Command::Serve(config, _)) => *config,
         other => panic!("{other:?}"),
     }
 }

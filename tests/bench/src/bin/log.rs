@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(Into::into)
         .into();
     flags.push(file);
-    let Command::Serve(config) = cli::parse(flags)? else {
+    let Command::Serve(config, _) = cli::parse(flags)? else {
         return Err("these are the flags of a server".into());
     };
     let log = log::init(&config.log, config.log_level.clone())?;
