@@ -106,6 +106,15 @@ pub struct Case<'a> {
     pub on_nginx: bool,
 }
 
+impl Case<'_> {
+    /// The body of its requests, if they have one: JSON.
+    #[must_use]
+    pub fn body(&self) -> Option<String> {
+        let filling = self.upload.checked_sub(r#"{"text":""}"#.len())?;
+        Some(format!(r#"{{"text":"{}"}}"#, "x".repeat(filling)))
+    }
+}
+
 /// A version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -137,12 +137,8 @@ struct Load {
 /// What `wrk` is told in Lua.
 fn script(case: &Case<'_>) -> Result<String, Box<dyn Error>> {
     let mut script = String::from(include_str!("requests.lua"));
-    if let Some(filling) = case.upload.checked_sub(r#"{"text":""}"#.len()) {
-        writeln!(script, "wrk.method = 'POST'")?;
-        writeln!(
-            script,
-            "wrk.body = '{{\"text\":\"' .. string.rep('x', {filling}) .. '\"}}'"
-        )?;
+    if let Some(body) = case.body() {
+        writeln!(script, "wrk.method = 'POST'\nwrk.body = '{body}'")?;
     }
     // Without a function, the same bytes are sent again and again.
     if case.paths.len() > 1 {

@@ -37,6 +37,13 @@ impl Rounds {
         let ratios: Vec<_> = pairs.map(|(ours, theirs)| ours / theirs).collect();
         quartiles(&ratios)
     }
+
+    /// The ratio as a table has it: the median, and the quartiles around it.
+    #[must_use]
+    pub fn ratio(&self) -> String {
+        let [low, ratio, high] = self.ratios();
+        format!("**{ratio:.3}** ({low:.2}–{high:.2})")
+    }
 }
 
 /// A quarter, a half and three quarters of the values are below these.
@@ -89,15 +96,11 @@ impl Comparison {
             let (ours, theirs) = rounds.medians();
             format!("{ours:.digits$} · {theirs:.digits$}")
         };
-        let ratio = |rounds: &Rounds| {
-            let [low, ratio, high] = rounds.ratios();
-            format!("**{ratio:.3}** ({low:.2}–{high:.2})")
-        };
         [
             sides(&self.rate, 0),
-            ratio(&self.rate),
+            self.rate.ratio(),
             sides(&self.cpu, 1),
-            ratio(&self.cpu),
+            self.cpu.ratio(),
             sides(&self.median, 0),
             sides(&self.p99, 0),
         ]

@@ -1,5 +1,6 @@
 //! `scripts/bench http`: what the boundary costs under load. A plugin in the host beside its twin
-//! that has the same handlers compiled in, in alternating rounds.
+//! that has the same handlers compiled in, in alternating rounds. The host is there twice: as it is
+//! released, and as `cargo build --release` makes it, which is how the twin is made.
 
 #![forbid(unsafe_code)]
 
@@ -16,8 +17,10 @@ use host_bench::{
 /// Compares plugins in the host with the same handlers compiled in.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder of the programs.
+    /// The folder of the twins, and of the host as cargo builds it.
     programs: PathBuf,
+    /// The folder of the host as it is released.
+    released: PathBuf,
     /// The plugins folder with the native plugin.
     native: PathBuf,
     /// The plugins folder with the axum plugin.
@@ -69,25 +72,29 @@ fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn 
     if is_http2 {
         bare.push("http2".to_owned());
     }
-    let native = Server::start(&server::host(&args.programs, &args.native), core)?;
-    let axum = Server::start(&server::host(&args.programs, &args.axum), core)?;
-    for host in [&native, &axum] {
-        host.serves("/quiet")?;
-    }
+    let host = |programs, plugins| -> Result<_, Box<dyn Error>> {
+        let server = Server::start(&server::host(programs, plugins), core)?;
+        server.serves("/quiet")?;
+        Ok(server)
+    };
     let mut servers = vec![
-        native,
         Server::start(&bare, core)?,
-        axum,
+        host(&args.released, &args.native)?,
+        host(&args.programs, &args.native)?,
         Server::start(&server::twin(&args.programs, "axum"), core)?,
+        host(&args.released, &args.axum)?,
+        host(&args.programs, &args.axum)?,
     ];
     if case.on_nginx && Command::new("nginx").arg("-v").output().is_ok() {
         servers.push(Server::nginx(&client.folder, is_http2, args.server_core)?);
     }
 
     let mut pairs = vec![
-        ("native plugin beside bare hyper", 0, 1),
-        ("axum plugin beside axum::serve", 2, 3),
-        ("nginx beside bare hyper", 4, 1),
+        ("native plugin beside bare hyper", 1, 0),
+        ("native plugin beside bare hyper, both plain", 2, 0),
+        ("axum plugin beside axum::serve", 4, 3),
+        ("axum plugin beside axum::serve, both plain", 5, 3),
+        ("nginx beside bare hyper", 6, 0),
     ];
     pairs.retain(|(_, ours, _)| *ours < servers.len());
     let mut comparisons: Vec<Comparison> = pairs.iter().map(|_| Comparison::default()).collect();

@@ -5,8 +5,11 @@
 //! cost, without start and stop. What docs/BENCHMARKS.md says is compared: a ratio that is worse by
 //! more than 3 % fails.
 //!
-//! Arguments: the folder of the programs, that of the native plugin, that of the axum plugin, and
-//! the record.
+//! The host is counted twice: as it is released, and plain, as `cargo build --release` makes it, which
+//! is how the twin is made.
+//!
+//! Arguments: the folder of the twins and of the plain host, that of the released host, that of the
+//! native plugin, that of the axum plugin, and the record.
 
 #![forbid(unsafe_code)]
 
@@ -25,15 +28,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [programs, native, axum, record] = &args[..] else {
-        return Err("expected the programs, two plugins folders, and the record".into());
+    let [programs, released, native, axum, record] = &args[..] else {
+        return Err("expected two folders of programs, two plugins folders, and the record".into());
     };
     let record = fs::read_to_string(record)?;
-    let host = |plugins| server::host(programs, plugins);
+    let hosts = |plugins| {
+        [("", released), (", both plain", programs)]
+            .map(|(how, programs)| (how, server::host(programs, plugins)))
+    };
     let twin = |kind| server::twin(programs, kind);
     let sides = [
-        ("native", host(native), "bare hyper", twin("bare")),
-        ("axum", host(axum), "axum::serve", twin("axum")),
+        ("native", hosts(native), "bare hyper", twin("bare")),
+        ("axum", hosts(axum), "axum::serve", twin("axum")),
     ];
     let requests = [
         ("1 header", cases::get("/quiet", &[])),
@@ -44,18 +50,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         "| instructions a request | plugin in the host | compiled in | ratio |\n|---|---|---|---|"
     );
     let mut worse = Vec::new();
-    for (plugin, ours, server, theirs) in sides {
+    for (plugin, hosts, server, theirs) in sides {
         for (headers, request) in &requests {
-            let (ours, theirs) = (count(&ours, request)?, count(&theirs, request)?);
-            let ratio = ours / theirs;
-            let name = format!("{plugin} beside {server}, {headers}");
-            println!("| {name} | {ours:.0} | {theirs:.0} | {ratio:.3} |");
-            match recorded(&record, &name) {
-                Some(before) if ratio > before * WORSE => {
-                    worse.push(format!("{name}: {before} is recorded"));
+            let theirs = count(&theirs, request)?;
+            for (how, ours) in &hosts {
+                let ours = count(ours, request)?;
+                let ratio = ours / theirs;
+                let name = format!("{plugin} beside {server}, {headers}{how}");
+                println!("| {name} | {ours:.0} | {theirs:.0} | {ratio:.3} |");
+                match recorded(&record, &name) {
+                    Some(before) if ratio > before * WORSE => {
+                        worse.push(format!("{name}: {before} is recorded"));
+                    }
+                    Some(_) => {}
+                    None => worse.push(format!("{name}: nothing is recorded")),
                 }
-                Some(_) => {}
-                None => worse.push(format!("{name}: nothing is recorded")),
             }
         }
     }

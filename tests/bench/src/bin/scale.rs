@@ -7,7 +7,7 @@ use std::{error::Error, path::PathBuf, time::Instant};
 
 use clap::{Parser, ValueEnum, value_parser};
 use host_bench::{
-    Comparison,
+    Comparison, Rounds,
     apps::Apps,
     cases::{Case, HELLO},
     client::Client,
@@ -19,8 +19,10 @@ use host_bench::{
 /// Measures how the costs of the host grow.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder of the programs.
+    /// The folder of the twin, and of what opens connections.
     programs: PathBuf,
+    /// The folder of the host as it is released.
+    released: PathBuf,
     /// The plugins folder with `hello`, which is native.
     native: PathBuf,
     /// How many rounds, in which each server has a turn.
@@ -125,20 +127,20 @@ impl Bench {
 
     /// Memory of the idle host, and of each app.
     fn memory(&self) -> Result<(), Box<dyn Error>> {
-        let (host, bare) = (self.native()?, self.bare()?);
-        let (ours, theirs) = (host.memory()?, bare.memory()?);
-        println!(
-            "## Memory\n\n| idle, after one request, KiB | resident | anonymous |\n|---|---|---|"
-        );
-        for (name, memory) in [("host with one plugin", ours), ("bare hyper", theirs)] {
-            let (resident, anonymous) = (memory.resident, memory.anonymous);
-            println!("| {name} | {resident:.0} | {anonymous:.0} |");
+        let (mut resident, mut anonymous) = (Rounds::default(), Rounds::default());
+        for _ in 0..STARTS {
+            let (host, bare) = (self.native()?, self.bare()?);
+            let (ours, theirs) = (host.memory()?, bare.memory()?);
+            resident.add(ours.resident, theirs.resident);
+            anonymous.add(ours.anonymous, theirs.anonymous);
         }
-        let (resident, anonymous) = (
-            ours.resident / theirs.resident,
-            ours.anonymous / theirs.anonymous,
-        );
-        println!("| ratio | **{resident:.2}** | {anonymous:.2} |");
+        println!("## Memory\n\nMedians of {STARTS} starts, after one request.\n");
+        println!("| KiB | resident | anonymous |\n|---|---|---|");
+        let ((ours, theirs), (our_own, their_own)) = (resident.medians(), anonymous.medians());
+        println!("| host with one plugin | {ours:.0} | {our_own:.0} |");
+        println!("| bare hyper | {theirs:.0} | {their_own:.0} |");
+        let (all, own) = (resident.ratio(), anonymous.ratio());
+        println!("| ratio (quartiles) | {all} | {own} |");
         let memory = |apps| -> Result<_, Box<dyn Error>> {
             let (server, paths) = self.apps(apps, 1)?.start(self.core())?;
             if paths.len() < apps as usize {
@@ -208,7 +210,7 @@ impl Bench {
 
     /// A host with one plugin, as it is by default.
     fn native(&self) -> Result<Server, Box<dyn Error>> {
-        let mut command = server::host(&self.args.programs, &self.args.native);
+        let mut command = server::host(&self.args.released, &self.args.native);
         command.extend(ROOM.map(Into::into));
         let server = Server::start(&command, self.core())?;
         server.serves("/quiet")?;
@@ -225,9 +227,9 @@ impl Bench {
     /// How a host is started in which the plugin is so many apps, with so many mounts each.
     fn apps(&self, apps: u32, mounts: u32) -> Result<Apps, Box<dyn Error>> {
         let Args {
-            programs, native, ..
+            released, native, ..
         } = &self.args;
-        Apps::new((programs, native, &self.client.folder), apps, mounts)
+        Apps::new((released, native, &self.client.folder), apps, mounts)
     }
 
     fn core(&self) -> Option<u32> {
