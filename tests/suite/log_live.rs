@@ -135,11 +135,12 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
         .await;
     };
     level("info").await;
-    std::fs::write(&file, "log-level = 'debug'\nthreads = 7").unwrap();
+    let more = "log-level = 'debug'\nthreads = 7\nlog-file = 'log'";
+    std::fs::write(&file, more).unwrap();
     host.signal(Signal::HUP);
     level("debug").await;
     host.log()
-        .eventually(&["take effect at the next start", "settings=threads"])
+        .eventually(&["take effect at the next start", "settings=log-file,threads"])
         .await;
     host.log()
         .eventually(&["was=info is=debug", "by=SIGHUP"])
@@ -148,7 +149,10 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
     std::fs::write(&file, app).unwrap();
     host.signal(Signal::HUP);
     host.log()
-        .eventually(&["take effect at the next start", "settings=app,threads"])
+        .eventually(&[
+            "take effect at the next start",
+            "settings=app,log-file,threads",
+        ])
         .await;
     std::fs::write(&file, "log-level = 'loud'").unwrap();
     host.signal(Signal::HUP);

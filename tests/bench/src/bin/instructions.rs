@@ -58,13 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let ratio = ours / theirs;
                 let name = format!("{plugin} beside {server}, {headers}{how}");
                 println!("| {name} | {ours:.0} | {theirs:.0} | {ratio:.3} |");
-                match recorded(&record, &name) {
-                    Some(before) if ratio > before * WORSE => {
-                        worse.push(format!("{name}: {before} is recorded"));
-                    }
-                    Some(_) => {}
-                    None => worse.push(format!("{name}: nothing is recorded")),
-                }
+                worse.extend(complaint(&record, &name, ratio));
             }
         }
     }
@@ -72,6 +66,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     Err(worse.join("; ").into())
+}
+
+/// What is wrong with the ratio of a row, if it is worse than the record says, or not there.
+fn complaint(record: &str, name: &str, ratio: f64) -> Option<String> {
+    match recorded(record, name) {
+        Some(before) if ratio <= before * WORSE => None,
+        Some(before) => Some(format!("{name}: {before} is recorded")),
+        None => Some(format!("{name}: nothing is recorded")),
+    }
 }
 
 /// The ratio that is recorded for a row: its last cell.
