@@ -21,10 +21,11 @@ pub(crate) use self::{
     exported::export_polled,
     headers::{HeaderFields, add_fields},
     imported::Imported,
-    names::id as name_id,
+    memo::{Met, with as with_met},
+    names::ids,
     paths::path_and_query,
     request::version,
-    shape::{keep_room, map_of},
+    shape::{fill_map, keep_room},
     waker::{PollWaker, with_waker},
 };
 

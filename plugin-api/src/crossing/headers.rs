@@ -48,34 +48,26 @@ impl HeaderFields {
     #[cfg(feature = "host")]
     pub(crate) const NONE: Self = Self(Vec::new());
 
-    /// Borrows the fields of `map`; the caller keeps it unchanged for as long as the result is
+    /// Borrows `fields`, as those of a map; the caller keeps it unchanged for as long as the result is
     /// used. The map may be moved: names and values lie behind pointers.
-    pub(crate) fn new(map: &HeaderMap) -> Self {
-        let mut fields = Self::default();
-        fields.add(map);
-        fields
-    }
-
-    /// Borrows the fields of `map` too, as [`new`](Self::new) does.
-    pub(crate) fn add(&mut self, map: &HeaderMap) {
-        self.0.reserve(map.len());
-        for (name, value) in map {
-            self.push(name, value);
-        }
-    }
-
-    /// Borrows one more field, as [`new`](Self::new) does.
-    pub(crate) fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.0.push(Header {
-            name: Slice::new(name.as_str().as_bytes()),
-            value: Slice::new(value.as_bytes()),
-            id: names::id(name),
-            flags: if value.is_sensitive() {
-                Header::SENSITIVE
-            } else {
-                0
-            },
-        });
+    pub(crate) fn new<'a>(
+        fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    ) -> Self {
+        let ids = names::ids();
+        let mut borrowed = Self::default();
+        borrowed
+            .0
+            .extend(fields.into_iter().map(|(name, value)| Header {
+                name: Slice::new(name.as_str().as_bytes()),
+                value: Slice::new(value.as_bytes()),
+                id: ids.of(name),
+                flags: if value.is_sensitive() {
+                    Header::SENSITIVE
+                } else {
+                    0
+                },
+            }));
+        borrowed
     }
 
     /// Whether there are no fields.
@@ -106,15 +98,31 @@ pub(crate) unsafe fn add_fields(
 ) -> Result<(), InvalidHeader> {
     // SAFETY: the caller says so.
     let fields = unsafe { headers.fields() };
-    memo::with(|mut met| {
-        for field in fields {
-            // SAFETY: the caller says so.
-            let value = unsafe { known_value(field, met.as_deref_mut()) }?;
-            // SAFETY: the caller says so.
-            unsafe { add_field(map, field, value, met.as_deref_mut()) }?;
-        }
-        Ok(())
-    })
+    // SAFETY: as above.
+    memo::with(|met| unsafe { add_known(map, fields, met) })
+}
+
+/// [`add_fields`] with what this thread met.
+///
+/// # Errors
+///
+/// As for [`add_fields`].
+///
+/// # Safety
+///
+/// What `fields` borrow is valid until this returns.
+pub(super) unsafe fn add_known(
+    map: &mut HeaderMap,
+    fields: &[Header],
+    mut met: Option<&mut Met>,
+) -> Result<(), InvalidHeader> {
+    for field in fields {
+        // SAFETY: the caller says so.
+        let value = unsafe { known_value(field, met.as_deref_mut()) }?;
+        // SAFETY: the caller says so.
+        unsafe { add_field(map, field, value, met.as_deref_mut()) }?;
+    }
+    Ok(())
 }
 
 /// Adds one field.

@@ -58,11 +58,15 @@ impl Imported {
     #[cfg(any(feature = "host", all(test, feature = "local")))]
     pub(crate) const SEVERAL: usize = 8;
 
-    /// A body whose frames are asked for one by one, or up to so many at once.
-    pub(crate) fn new(mut body: abi::Body, most: usize) -> Self {
+    /// Takes a body, leaving an empty one behind. Its frames are asked for one by one, or up to so many
+    /// at once.
+    pub(crate) fn take(body: &mut abi::Body, most: usize) -> Self {
         match body.kind {
-            abi::Body::FULL => Self::Full(mem::take(&mut body.data)),
-            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body, most))),
+            abi::Body::FULL => {
+                body.kind = abi::Body::EMPTY;
+                Self::Full(mem::take(&mut body.data))
+            }
+            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body.take(), most))),
             _ => Self::Empty,
         }
     }

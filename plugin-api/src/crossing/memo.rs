@@ -14,7 +14,7 @@ pub(super) use self::of_thread::lend;
 use super::shape::Shape;
 
 /// Runs `work` with what this thread met, where it can be lent.
-pub(super) fn with<R>(work: impl FnOnce(Option<&mut Met>) -> R) -> R {
+pub(crate) fn with<R>(work: impl FnOnce(Option<&mut Met>) -> R) -> R {
     let mut work = Some(work);
     let lent = lend(|met| work.take().map(|work| work(Some(met)))).flatten();
     match (lent, work) {
@@ -25,7 +25,7 @@ pub(super) fn with<R>(work: impl FnOnce(Option<&mut Met>) -> R) -> R {
 }
 
 /// What one thread met.
-pub(super) struct Met {
+pub(crate) struct Met {
     pub(super) names: Memo<HeaderName, 64>,
     pub(super) values: Memo<HeaderValue, 64>,
     pub(super) shapes: Memo<Shape, 16>,

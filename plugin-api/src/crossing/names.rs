@@ -100,16 +100,49 @@ pub(super) fn name(id: u16) -> Option<&'static HeaderName> {
     NAMES.get(usize::from(id).wrapping_sub(1))
 }
 
-/// The number of a name; 0 for one that has none.
-pub(crate) fn id(name: &HeaderName) -> u16 {
-    let text = name.as_str();
-    let mut at = place(text);
-    loop {
-        match TABLE[at] {
-            (known, id) if std::ptr::eq(known, text) => return id,
-            (_, 0) => return 0,
-            _ => at = (at + 1) % SIZE,
+/// The numbers of names, by the address of the text. A well-known name has its text in one place, and a
+/// name with the same text elsewhere only goes without a number.
+pub(crate) struct Ids([(&'static str, u16); SIZE]);
+
+/// At most a third of the table is used, so that a name that is not there is soon known not to be.
+const SIZE: usize = 256;
+
+/// The numbers of all names.
+pub(crate) fn ids() -> &'static Ids {
+    static IDS: LazyLock<Ids> = LazyLock::new(Ids::new);
+    &IDS
+}
+
+impl Ids {
+    fn new() -> Self {
+        let mut table = [("", 0); SIZE];
+        for (name, id) in NAMES.iter().zip(1..) {
+            let mut at = Self::place(name.as_str());
+            while table[at].1 != 0 {
+                at = (at + 1) % SIZE;
+            }
+            table[at] = (name.as_str(), id);
         }
+        Self(table)
+    }
+
+    /// The number of a name; 0 for one that has none.
+    pub(crate) fn of(&self, name: &HeaderName) -> u16 {
+        let text = name.as_str();
+        let mut at = Self::place(text);
+        loop {
+            match self.0[at] {
+                (known, id) if std::ptr::eq(known, text) => return id,
+                (_, 0) => return 0,
+                _ => at = (at + 1) % SIZE,
+            }
+        }
+    }
+
+    /// Where in the table to look first (Fibonacci hashing).
+    fn place(text: &str) -> usize {
+        let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> 56) as usize % SIZE
     }
 }
 
@@ -135,29 +168,6 @@ pub(super) fn parse(text: &[u8], met: Option<&mut Met>) -> Option<HeaderName> {
     }
 }
 
-/// The numbers by the address of the text. A well-known name has its text in one place, and a name
-/// with the same text elsewhere only goes without a number.
-static TABLE: LazyLock<[(&'static str, u16); SIZE]> = LazyLock::new(|| {
-    let mut table = [("", 0); SIZE];
-    for (name, id) in NAMES.iter().zip(1..) {
-        let mut at = place(name.as_str());
-        while table[at].1 != 0 {
-            at = (at + 1) % SIZE;
-        }
-        table[at] = (name.as_str(), id);
-    }
-    table
-});
-
-/// At most a third of the table is used, so that a name that is not there is soon known not to be.
-const SIZE: usize = 256;
-
-/// Where in the table to look first (Fibonacci hashing).
-fn place(text: &str) -> usize {
-    let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (hash >> 56) as usize % SIZE
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,9 +176,9 @@ mod tests {
     fn well_known_names_have_numbers_and_others_have_none() {
         for name in &NAMES {
             let parsed: HeaderName = name.as_str().parse().unwrap();
-            assert_eq!(super::name(id(&parsed)), Some(name), "{name}");
+            assert_eq!(super::name(ids().of(&parsed)), Some(name), "{name}");
         }
-        assert_eq!(id(&HeaderName::from_static("x-request-id")), 0);
+        assert_eq!(ids().of(&HeaderName::from_static("x-request-id")), 0);
         assert_eq!(name(0), None);
         assert_eq!(name(82), None);
     }

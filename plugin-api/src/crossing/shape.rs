@@ -6,12 +6,12 @@ use std::mem;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    headers::{InvalidHeader, add_fields, is_sensitive, may_be_kept, value_of},
+    headers::{InvalidHeader, add_known, is_sensitive, may_be_kept, value_of},
     memo::{self, Met},
 };
-use crate::abi::{Header, Headers};
+use crate::abi::Header;
 
-/// The map of the fields that the other side lent.
+/// Makes `map`, which is empty, that of the fields that the other side lent.
 ///
 /// A thread keeps some maps, by their names, and for each name the value that it had.
 ///
@@ -22,26 +22,33 @@ use crate::abi::{Header, Headers};
 /// # Safety
 ///
 /// What the fields borrow is valid until this returns.
-pub(crate) unsafe fn map_of(fields: &[Header]) -> Result<HeaderMap, InvalidHeader> {
+pub(crate) unsafe fn fill_map(
+    map: &mut HeaderMap,
+    fields: &[Header],
+    met: Option<&mut Met>,
+) -> Result<(), InvalidHeader> {
+    let Some(met) = met else {
+        // SAFETY: the caller says so.
+        return unsafe { add_known(map, fields, None) };
+    };
     if fields.len() <= FEW {
         // They are added to a map that is there sooner than one of them is copied.
-        let mut map = memo::lend(|met| mem::take(&mut met.room)).unwrap_or_default();
+        mem::swap(map, &mut met.room);
         // SAFETY: the caller says so.
-        unsafe { add_fields(&mut map, Headers::new(fields)) }?;
-        return Ok(map);
+        return unsafe { add_known(map, fields, Some(met)) };
     }
     // SAFETY: the caller says so.
-    let recalled = memo::lend(|met| unsafe { recall(met, fields) });
-    if let Some(map) = recalled.flatten() {
-        return map;
+    if let Some(copy) = unsafe { recall(met, fields) } {
+        *map = copy?;
+        return Ok(());
     }
-    let mut map = HeaderMap::with_capacity(fields.len());
+    map.reserve(fields.len());
     // SAFETY: the caller says so.
-    unsafe { add_fields(&mut map, Headers::new(fields)) }?;
+    unsafe { add_known(map, fields, Some(met)) }?;
     if map.keys_len() == fields.len() && fields.len() <= MOST {
-        memo::lend(|met| met.shapes.meet(hash(fields), || Shape::new(&map, fields)));
+        met.shapes.meet(hash(fields), || Shape::new(map, fields));
     }
-    Ok(map)
+    Ok(())
 }
 
 /// The map of fields with names that are remembered.
@@ -52,11 +59,7 @@ pub(crate) unsafe fn map_of(fields: &[Header]) -> Result<HeaderMap, InvalidHeade
 unsafe fn recall(met: &mut Met, fields: &[Header]) -> Option<Result<HeaderMap, InvalidHeader>> {
     let shape = met.shapes.get_mut(hash(fields))?;
     // SAFETY: the caller says so.
-    if !unsafe { shape.is_of(fields) } {
-        return None;
-    }
-    // SAFETY: the caller says so.
-    Some(unsafe { shape.copy(fields) })
+    unsafe { shape.copy(fields) }.transpose()
 }
 
 /// Keeps the room that a map has, for one with a few fields.
@@ -108,31 +111,24 @@ impl Shape {
         Self { map, fields }
     }
 
-    /// # Safety
-    ///
-    /// What the fields borrow is valid until this returns.
-    unsafe fn is_of(&self, fields: &[Header]) -> bool {
-        let is_it = |(known, field): (&Field, &Header)| {
-            let is_named = |name: &HeaderName| {
-                // SAFETY: the caller says so.
-                name.as_str().as_bytes() == unsafe { field.name.bytes() }
-            };
-            known.id == field.id && known.name.as_ref().is_none_or(is_named)
-        };
-        self.fields.len() == fields.len() && self.fields.iter().zip(fields).all(is_it)
-    }
-
-    /// The map of `fields`, which have these names.
+    /// The map of `fields`; none when they have other names.
     ///
     /// # Safety
     ///
     /// What the fields borrow is valid until this returns.
-    unsafe fn copy(&mut self, fields: &[Header]) -> Result<HeaderMap, InvalidHeader> {
+    unsafe fn copy(&mut self, fields: &[Header]) -> Result<Option<HeaderMap>, InvalidHeader> {
+        if self.fields.len() != fields.len() {
+            return Ok(None);
+        }
         let mut learn = false;
         let mut map = self.map.clone();
         let values = map.values_mut().zip(&mut self.fields);
         for ((value, known), field) in values.zip(fields) {
             // SAFETY: the caller says so.
+            if !unsafe { known.is_name_of(field) } {
+                return Ok(None);
+            }
+            // SAFETY: as above.
             let bytes = unsafe { field.value.bytes() };
             if value.as_bytes() != bytes || is_sensitive(field) {
                 // SAFETY: the caller says so.
@@ -144,7 +140,7 @@ impl Shape {
         if learn {
             self.learn(fields, &map);
         }
-        Ok(map)
+        Ok(Some(map))
     }
 
     /// Keeps the values of `map`, which is that of `fields`, where they were met before.
@@ -159,6 +155,17 @@ impl Shape {
 }
 
 impl Field {
+    /// # Safety
+    ///
+    /// What `field` borrows is valid until this returns.
+    unsafe fn is_name_of(&self, field: &Header) -> bool {
+        let is_it = |name: &HeaderName| {
+            // SAFETY: the caller says so.
+            name.as_str().as_bytes() == unsafe { field.name.bytes() }
+        };
+        self.id == field.id && self.name.as_ref().is_none_or(is_it)
+    }
+
     /// A value was met that is not kept. Whether it may be kept now.
     ///
     /// # Safety
@@ -189,8 +196,10 @@ mod tests {
         let fields = HeaderFields::new(map);
         // SAFETY: `map` is still there.
         let fields = unsafe { fields.as_abi().fields() };
+        let mut crossed = HeaderMap::new();
         // SAFETY: as above.
-        unsafe { map_of(fields) }.unwrap()
+        memo::with(|met| unsafe { fill_map(&mut crossed, fields, met) }).unwrap();
+        crossed
     }
 
     #[test]

@@ -256,8 +256,7 @@ where
         };
         let (head, body) = response.into_parts();
         let mut body = export_polled(body, runtime, context);
-        let mut fields = HeaderFields::default();
-        fields.add(&head.headers);
+        let fields = HeaderFields::new(&head.headers);
         give(call, head.status, &fields, &mut body);
         keep_room(head.headers);
         poll::READY

@@ -8,7 +8,10 @@ use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
 #[cfg(feature = "info")]
-use crate::{BoxError, abi, crossing::path_and_query};
+use crate::{
+    BoxError, abi,
+    crossing::{Met, path_and_query},
+};
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
@@ -47,6 +50,7 @@ impl RequestInfo {
     pub(crate) unsafe fn new(
         request: &abi::Request,
         path: Option<&PathAndQuery>,
+        met: Option<&mut Met>,
     ) -> Result<Self, BoxError> {
         let [below, original, mount, id] = [
             request.path,
@@ -58,7 +62,7 @@ impl RequestInfo {
         .map(|slice| unsafe { slice.bytes() });
         let original_path = match path {
             Some(path) if below == original => path.clone(),
-            _ => path_and_query(original)?,
+            _ => path_and_query(original, met)?,
         };
         let mut request_id = Bytes::from([mount, id].concat());
         let mount = request_id.split_to(mount.len());

@@ -67,7 +67,7 @@ use super::{
 };
 use crate::{
     BoxError, abi,
-    crossing::{name_id, version},
+    crossing::{ids, version},
 };
 
 /// An app that is a native handler.
@@ -233,7 +233,7 @@ impl<'a> Request<'a> {
     /// The first value of the header `name`.
     #[must_use]
     pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
-        let id = name_id(name);
+        let id = ids().of(name);
         let is_it = |field: &&abi::Header| {
             // SAFETY: as for `text`.
             id == field.id && (id != 0 || unsafe { field.name.bytes() } == name.as_str().as_bytes())

@@ -15,7 +15,7 @@ use super::info::RequestInfo;
 use crate::crossing::{Guard, export};
 use crate::{
     BodyError, BoxError, abi,
-    crossing::{Imported, map_of, path_and_query, version},
+    crossing::{Imported, Met, fill_map, path_and_query, version, with_met},
 };
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
@@ -33,8 +33,7 @@ impl Body {
     pub(crate) unsafe fn take(body: *mut abi::Body) -> Self {
         // SAFETY: the caller says so.
         let body = unsafe { body.as_mut() };
-        let body = body.map_or_else(abi::Body::empty, abi::Body::take);
-        Self(Imported::new(body, ONE))
+        Self(body.map_or(Imported::Empty, |body| Imported::take(body, ONE)))
     }
 }
 
@@ -45,7 +44,7 @@ impl Body {
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Imported::new(export(body, guard), ONE))
+        Self(Imported::take(&mut export(body, guard), ONE))
     }
 }
 
@@ -92,25 +91,32 @@ pub(crate) unsafe fn fill<B>(
     let bytes = |slice: abi::Slice| unsafe { slice.bytes() };
     // SAFETY: as above.
     let fields = unsafe { request.fields() };
-    // SAFETY: as above.
-    *head.headers_mut() = unsafe { map_of(fields) }?;
     *head.method_mut() = Method::from_bytes(bytes(request.method))?;
     *head.version_mut() = version(request.version);
     let [scheme, authority, path] = [request.scheme, request.authority, request.path].map(bytes);
-    *head.uri_mut() = uri(scheme, authority, path)?;
-    #[cfg(feature = "info")]
-    {
-        let path = head.uri().path_and_query();
+    with_met(|mut met| {
+        *head.uri_mut() = uri(scheme, authority, path, met.as_deref_mut())?;
+        #[cfg(feature = "info")]
+        {
+            let path = head.uri().path_and_query();
+            // SAFETY: as above.
+            let info = unsafe { RequestInfo::new(request, path, met.as_deref_mut()) }?;
+            info.insert_into(head);
+        }
         // SAFETY: as above.
-        let info = unsafe { RequestInfo::new(request, path) }?;
-        info.insert_into(head);
-    }
-    Ok(())
+        unsafe { fill_map(head.headers_mut(), fields, met) }?;
+        Ok(())
+    })
 }
 
-fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
+fn uri(
+    scheme: &[u8],
+    authority: &[u8],
+    path: &[u8],
+    met: Option<&mut Met>,
+) -> Result<Uri, BoxError> {
     if scheme.is_empty() && authority.is_empty() && !path.is_empty() {
-        return Ok(path_and_query(path)?.into());
+        return Ok(path_and_query(path, met)?.into());
     }
     let mut parts = uri::Parts::default();
     if !scheme.is_empty() {
@@ -120,7 +126,7 @@ fn uri(scheme: &[u8], authority: &[u8], path: &[u8]) -> Result<Uri, BoxError> {
         parts.authority = Some(authority.try_into()?);
     }
     if !path.is_empty() {
-        parts.path_and_query = Some(path_and_query(path)?);
+        parts.path_and_query = Some(path_and_query(path, met)?);
     }
     Ok(Uri::from_parts(parts)?)
 }

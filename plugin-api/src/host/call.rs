@@ -165,7 +165,7 @@ unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) 
     let response = unsafe { &*response };
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
-    let body = Imported::new(body.take(), Imported::SEVERAL);
+    let body = Imported::take(body, Imported::SEVERAL);
     sink.fields = HeaderFields::NONE;
     let headers = &mut sink.headers;
     // SAFETY: as above.

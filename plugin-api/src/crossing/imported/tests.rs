@@ -70,7 +70,7 @@ fn told(mut body: Imported) -> Vec<String> {
 
 fn crossed(frames: impl IntoIterator<Item = Option<Frame<Bytes>>>) -> Vec<String> {
     let script = Script(frames.into_iter().collect());
-    told(Imported::new(export(script, Here), MOST))
+    told(Imported::take(&mut export(script, Here), MOST))
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn what_is_asked_for_ahead_has_a_limit() {
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let endless = Endless(Bytes::from(vec![0; size]), Arc::clone(&asked));
-        let mut body = Imported::new(export(endless, Here), at_once);
+        let mut body = Imported::take(&mut export(endless, Here), at_once);
         let mut ahead = 0;
         for taken in 1..=100 {
             let polled = body.poll_frame(&mut Context::from_waker(Waker::noop()));
@@ -177,5 +177,8 @@ fn a_stream_that_knows_no_more_than_one_frame_is_asked_for_one() {
     body.kind = abi::Body::STREAM;
     body.stream = (&raw mut left).cast();
     body.vtable = &raw const TABLE;
-    assert_eq!(told(Imported::new(body, MOST)), ["4", "3", "2", "1", "0"]);
+    assert_eq!(
+        told(Imported::take(&mut body, MOST)),
+        ["4", "3", "2", "1", "0"]
+    );
 }

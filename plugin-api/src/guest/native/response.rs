@@ -102,10 +102,7 @@ impl Response {
             Content::Bytes(bytes) => abi::Body::full(bytes.into()),
             Content::Stream(stream) => export_polled(stream, runtime, context),
         };
-        let mut fields = HeaderFields::default();
-        for (name, value) in &self.fields {
-            fields.push(name, value);
-        }
+        let fields = HeaderFields::new(self.fields.iter().map(|(name, value)| (name, value)));
         give(call, self.status, &fields, &mut body);
         poll::READY
     }
