@@ -1,6 +1,7 @@
 //! The same requests to the same app, under `axum::serve` and under the host: the same answers, byte for byte.
 //!
-//! Not compared are the values of `date`, and `x-request-id`, which the host adds.
+//! Not compared are the values of `date`, and `x-request-id`, which the host adds; and whether `content-length` comes
+//! before the `connection` that hyper adds, or behind it.
 
 use std::{net::SocketAddr, ops::Range};
 
@@ -221,6 +222,14 @@ fn comparable(answer: &[u8]) -> String {
     let mut text = answer.escape_ascii().to_string();
     while let Some(found) = field(&text, "date: ").or_else(|| field(&text, "x-request-id: ")) {
         text.replace_range(found, "");
+    }
+    for value in ["close", "keep-alive"] {
+        let connection = format!("\\r\\nconnection: {value}");
+        while let Some(at) = text.find(&format!("{connection}\\r\\ncontent-length: ")) {
+            text.replace_range(at..at + connection.len(), "");
+            let length = field(&text[at..], "content-length: ").map_or(0, |length| length.end);
+            text.insert_str(at + length, &connection);
+        }
     }
     text
 }

@@ -14,8 +14,10 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, request,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
+    header::CONTENT_LENGTH, request,
 };
+use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
 use super::{output::Output, request::RequestLog};
@@ -169,9 +171,18 @@ impl Exchange {
     }
 
     /// Its response begins.
-    pub fn respond<B>(&mut self, response: &Response<B>) {
+    pub fn respond<B: Body>(&mut self, response: &Response<B>) {
         self.status = response.status().as_u16();
-        self.headers = pick(response.headers(), self.access.format.response_headers());
+        let names = self.access.format.response_headers();
+        self.headers = pick(response.headers(), names);
+        // What the server adds for a body whose length is known.
+        let is_missing = !response.headers().contains_key(CONTENT_LENGTH);
+        if is_missing
+            && names.contains(&CONTENT_LENGTH)
+            && let Some(len @ 1..) = response.body().size_hint().exact()
+        {
+            self.headers.push((CONTENT_LENGTH, len.into()));
+        }
     }
 
     /// A part of its response's body was handed to the connection.

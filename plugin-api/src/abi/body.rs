@@ -110,6 +110,16 @@ impl Body {
         }
     }
 
+    /// Whether all of it is there, and as long as this `content-length` says.
+    pub(crate) fn is_as_long_as(&self, length: &[u8]) -> bool {
+        let add = |sum: usize, digit: &u8| {
+            let digit = digit.wrapping_sub(b'0');
+            let sum = sum.checked_mul(10)?.checked_add(digit.into())?;
+            (digit < 10).then_some(sum)
+        };
+        self.kind == Self::FULL && length.iter().try_fold(0, add) == Some(self.data.len)
+    }
+
     /// Moves the body out, leaving an empty one.
     #[must_use]
     pub const fn take(&mut self) -> Self {

@@ -65,7 +65,8 @@ pub type LayOut = unsafe extern "C" fn(source: *mut c_void) -> Headers;
 pub struct Response {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The header fields.
+    /// The header fields. Without a `content-length`, the host says how long a body is that is all
+    /// there.
     pub headers: Headers,
     /// The body, which the host takes.
     pub body: *mut Body,

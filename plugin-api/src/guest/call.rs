@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header::CONTENT_LENGTH, response};
 
 #[cfg(feature = "local")]
 use super::local;
@@ -256,7 +256,7 @@ where
         };
         let (head, body) = response.into_parts();
         let mut body = export_polled(body, runtime, context);
-        let fields = HeaderFields::new(&head.headers);
+        let fields = fields_of(&head, &body);
         give(call, head.status, &fields, &mut body);
         keep_room(head.headers);
         poll::READY
@@ -266,6 +266,26 @@ where
     fn into_local(self) -> Result<local::Response, BoxError> {
         self.map(local::boxed).map_err(Into::into)
     }
+}
+
+/// The fields of a response as they cross. How long a body is that is all there, the host says, behind
+/// all other fields, as axum does; it leaves that to the app where there is no body (RFC 9110, sections
+/// 8.6 and 15.4.5).
+fn fields_of(head: &response::Parts, body: &abi::Body) -> HeaderFields {
+    let may_have_body = !matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let last = head.headers.len();
+    let fields = head.headers.iter().zip(1..);
+    let crossing = fields.filter_map(|(field @ (name, value), at)| {
+        let is_said = at == last
+            && may_have_body
+            && *name == CONTENT_LENGTH
+            && body.is_as_long_as(value.as_bytes());
+        (!is_said).then_some(field)
+    });
+    HeaderFields::new(crossing)
 }
 
 /// Gives the host a response.

@@ -49,7 +49,7 @@ fn answered(access: &Arc<AccessLog>, uri: &str, status: u16) {
         &Response::builder()
             .status(status)
             .header("x-two", "second")
-            .body(())
+            .body("hello world!".to_owned())
             .unwrap(),
     );
     exchange.send(12);
@@ -74,6 +74,7 @@ fn every_atom_is_written() {
         ("%(a)s", r"evil\xff\x80\\"),
         ("%(T)s", "0"),
         ("%({x-one}i)s %({X-Two}o)s %({none}i)s", "first second -"),
+        ("%({content-length}o)s", "12"),
         (
             "%({plugin}e)s %({generation}e)s %({outcome}e)s",
             "shop 3 answered",
