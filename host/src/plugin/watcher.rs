@@ -114,8 +114,7 @@ impl Watcher {
                 }
             }
 
-            // A file that is being written pokes thousands of times a second.
-            time::sleep(BETWEEN_LOOKS.max(took * 4)).await;
+            time::sleep(until_next_look(took)).await;
             let rescan = Instant::now() + self.folder.rescan(self.options.rescan);
             let next_look = self
                 .scan
@@ -284,8 +283,11 @@ fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// The least time from one look to the next, unless the look takes long itself.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+/// How long to leave the folder alone after a look that took so long: a file that is being written pokes
+/// thousands of times a second. A look that took long has waited, and must not make everybody wait on.
+fn until_next_look(took: Duration) -> Duration {
+    (took * 4).clamp(Duration::from_millis(1), Duration::from_millis(50))
+}
 
 /// How often to look where there are no events: a developer waits for it.
 const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);

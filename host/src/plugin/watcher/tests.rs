@@ -183,6 +183,12 @@ fn what_is_no_file_is_not_listed() {
 }
 
 #[test]
+fn a_look_that_took_long_does_not_put_off_the_next() {
+    let looks = [0, 2, 200].map(|ms| until_next_look(Duration::from_millis(ms)).as_millis());
+    assert_eq!(looks, [1, 8, 50]);
+}
+
+#[test]
 fn reading_does_not_stir() {
     let event = |kind| Ok(Event::new(EventKind::Access(kind)));
     assert!(!stirs(&event(AccessKind::Open(AccessMode::Any))));
