@@ -191,3 +191,28 @@ impl Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_length_is_that_of_a_whole_body_or_another() {
+        let body = Body::full(Bytes::from_static(b"hello world").into());
+        assert!(body.is_as_long_as(b"11"));
+        for other in [
+            "12",
+            "1",
+            "",
+            "+11",
+            "11 ",
+            "11, 11",
+            "99999999999999999999",
+        ] {
+            assert!(!body.is_as_long_as(other.as_bytes()), "{other:?}");
+        }
+        assert!(!Body::empty().is_as_long_as(b"0"));
+    }
+}
