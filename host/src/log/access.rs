@@ -175,10 +175,14 @@ impl Exchange {
         self.status = response.status().as_u16();
         let names = self.access.format.response_headers();
         self.headers = pick(response.headers(), names);
-        // What the server adds for a body whose length is known.
-        let is_missing = !response.headers().contains_key(CONTENT_LENGTH);
-        if is_missing
-            && names.contains(&CONTENT_LENGTH)
+        // What the server adds for a body whose length is known, where there may be one.
+        let is_bodiless = matches!(
+            response.status(),
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        if names.contains(&CONTENT_LENGTH)
+            && !response.headers().contains_key(CONTENT_LENGTH)
+            && !is_bodiless
             && let Some(len @ 1..) = response.body().size_hint().exact()
         {
             self.headers.push((CONTENT_LENGTH, len.into()));

@@ -110,7 +110,8 @@ impl Body {
         }
     }
 
-    /// Whether all of it is there, and as long as this `content-length` says.
+    /// Whether all of it is there, and as long as this `content-length` says: digits alone (RFC 9110,
+    /// section 8.6), where std takes a sign as well.
     pub(crate) fn is_as_long_as(&self, length: &[u8]) -> bool {
         let add = |sum: usize, digit: &u8| {
             let digit = digit.wrapping_sub(b'0');
@@ -207,6 +208,7 @@ mod tests {
             "1",
             "",
             "+11",
+            ";",
             "11 ",
             "11, 11",
             "99999999999999999999",

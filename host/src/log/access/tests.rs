@@ -92,6 +92,8 @@ fn every_atom_is_written() {
         let line = line(format, |access| answered(access, "/cart?a=1", 200));
         assert_eq!(line, format!("{expected}\n"), "{format}");
     }
+    let bodiless = line("%({content-length}o)s", |access| answered(access, "/", 204));
+    assert_eq!(bodiless, "-\n", "the server adds none");
     let process = line("%(p)s", |access| answered(access, "/", 200));
     assert_eq!(process, format!("<{}>\n", std::process::id()));
     let times = line("%(M)s %(D)s %(L)s %(t)s", |access| {
