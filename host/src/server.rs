@@ -1,6 +1,7 @@
 //! The life of the server: bind, load, serve, drain, stop.
 
 mod plugins;
+mod runtime;
 mod sockets;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Builder,
+    runtime::Handle,
     signal::unix::{self, Signal, SignalKind},
     sync::Semaphore,
     time,
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use self::{
     plugins::Plugins,
+    runtime::Runtimes,
     sockets::{bind, raise_open_files},
 };
 use crate::{
@@ -46,16 +48,13 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(config.threads.into())
-        .thread_name("host")
-        .enable_all()
-        .build();
-    let served = match runtime {
-        Ok(runtime) => {
-            let served = runtime.block_on(serve(config, settings, log));
-            // A thread that hangs, in a plugin or on a file system, must not keep the process.
-            runtime.shutdown_background();
+    let served = match Runtimes::start(config.threads) {
+        Ok(runtimes) => {
+            let serving = runtimes.serving.handle();
+            let served = runtimes
+                .managing
+                .block_on(serve(config, settings, log, serving));
+            runtimes.shut_down();
             served
         }
         Err(error) => Err(StartError::Runtime(error)),
@@ -73,6 +72,7 @@ async fn serve(
     config: &Config,
     settings: BTreeMap<String, String>,
     log: Log,
+    serving: &Handle,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     // All that is done before the addresses are told is there for whoever reads them.
@@ -85,7 +85,11 @@ async fn serve(
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
-    let listeners = bind(&config.bind)?;
+    let listeners = {
+        // Who serves is who waits for them.
+        let _serving = serving.enter();
+        bind(&config.bind)?
+    };
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
     let (reloader, commands) = reloader::Handle::new();
@@ -123,7 +127,7 @@ async fn serve(
             connections.clone(),
             stop.clone(),
         );
-        connections.spawn(accept);
+        connections.spawn_on(accept, serving);
     }
     connections.close();
 

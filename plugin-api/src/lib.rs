@@ -18,19 +18,23 @@
 //!
 //! - [`export_app!`]: what may be exported, and under which name and mount.
 //! - [`Context`]: what the app is told when it starts.
-//! - [`Body`] and, with the feature `info`, [`RequestInfo`]: what a request carries.
+//! - [`Body`] and, with the feature `info`, `RequestInfo`: what a request carries.
 //! - [`native`]: an app that is quicker than axum and tower can make it.
 //!
 //! An app may do with a request what it may do under `axum::serve`: stream both ways, send and
 //! receive trailers, and take the connection over with `hyper::upgrade::on` or what builds on it,
 //! such as axum's `WebSocketUpgrade`, also over HTTP/2.
 //!
+//! Handlers run on the server's threads, in the app's own tokio runtime. One that blocks its thread takes
+//! it from all apps for as long: what takes long and does not `.await` belongs in
+//! `tokio::task::spawn_blocking`.
+//!
 //! # Features
 //!
 //! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
 //! - `axum` (default): an axum `Router` makes its routes when the app starts, and not for each
 //!   request, as under `axum::serve`.
-//! - `info`: [`RequestInfo`] among a request's extensions.
+//! - `info`: `RequestInfo` among a request's extensions.
 //! - `axum-info`: that, and the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
 //!   `OriginalUri` take.
 //! - `testing`: the app in a test, without a server and with its log at hand.

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use host_tests::{Host, Library, Setup, empty, eventually};
+use host_tests::{Ctl, Host, Library, Setup, empty, eventually};
 use hyper::Request;
 use rustix::process::Signal;
 use tokio::net::TcpStream;
@@ -265,4 +265,43 @@ fn copies(state: &std::path::Path) -> Vec<std::path::PathBuf> {
     files
         .filter(|file| file.extension().is_some_and(|extension| extension == "so"))
         .collect()
+}
+
+#[tokio::test]
+async fn what_has_come_when_the_server_stops_is_answered() {
+    let host = Setup::new().plugin("versioned").start().await;
+    host.serves("/versioned", "unmarked").await;
+    // It finds connections with their requests, and the signal, at the same time.
+    host.freeze();
+    let mut wires = Vec::new();
+    for _ in 0..400 {
+        let mut wire = host.wire().await;
+        wire.send("GET /versioned HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await;
+        wires.push(wire);
+    }
+    host.signal(Signal::TERM);
+    host.signal(Signal::CONT);
+    for mut wire in wires {
+        assert_eq!(wire.response().await.1, "unmarked");
+    }
+    assert_eq!(host.exit().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_host_whose_threads_are_all_blocked_obeys() {
+    let ctl = Ctl::new();
+    let host = Setup::new()
+        .plugin("moody")
+        .arg(ctl.option())
+        .args(&["--threads=1", "--graceful-timeout=100ms"])
+        .start()
+        .await;
+    let mut blocked = host.wire().await;
+    blocked
+        .send("GET /moody/block HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    host.log().eventually(&["INFO", "Blocked"]).await;
+    ctl.text(&["log-level", "debug"]).await;
+    assert_eq!(host.stop().await.code, Some(0));
 }

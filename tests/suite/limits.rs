@@ -31,6 +31,32 @@ async fn too_many_headers_are_431() {
 }
 
 #[tokio::test]
+async fn what_may_become_http2_is_408_as_well() {
+    let setup = Setup::new().arg("--header-timeout=200ms");
+    let host = setup.start().await;
+    for part in ["P", "PRI * HTT"] {
+        let mut wire = host.wire().await;
+        wire.send(part).await;
+        let answer = wire.rest().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{part:?}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_silent_http2_client_has_to_go() {
+    let setup = Setup::new().arg("--keep-alive=200ms");
+    let host = setup.start().await;
+    let mut wire = host.wire().await;
+    // The preface, and empty settings (RFC 9113, section 3.4). It never acknowledges anything.
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    wire.rest_bytes().await;
+}
+
+#[tokio::test]
 async fn slow_headers_are_408_and_the_end_of_the_connection() {
     let host = Setup::new()
         .plugin("versioned")

@@ -145,3 +145,24 @@ async fn the_app_sees_the_request_as_it_was_sent() {
     let headers = serde_json::json!([["host", "example.org:81"], ["x-two", "1"], ["x-two", "2"]]);
     assert_eq!(seen["headers"], headers);
 }
+
+#[tokio::test]
+async fn an_app_that_blocks_a_thread_holds_up_nobody_else() {
+    let host = Setup::new()
+        .plugin("moody")
+        .arg("--threads=2")
+        .start()
+        .await;
+    // Connections that the host knows: a new one is reason enough to wake both threads.
+    let (mut one, mut other) = (host.http1().await, host.http1().await);
+    for connection in [&mut one, &mut other] {
+        assert_eq!(connection.get("/moody").await.text(), "unmarked");
+    }
+    let blocked = one.get("/moody/block");
+    let go = async {
+        host.log().eventually(&["INFO", "Blocked"]).await;
+        other.get("/moody/go").await
+    };
+    let (blocked, gone) = tokio::join!(blocked, go);
+    assert_eq!((&*blocked.text(), &*gone.text()), ("blocked", "gone"));
+}

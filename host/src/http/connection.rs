@@ -104,27 +104,24 @@ impl Protocol {
 
     /// Looks at the first bytes without taking them: a client that knows that this is HTTP/2 starts
     /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4). None when no bytes
-    /// came in time, or the server stops.
+    /// came in time: when the server stops, what is on its way has a moment.
     async fn first_bytes(&self, stream: &TcpStream) -> Result<Option<Speaks>, Error> {
-        let look = async {
-            let mut bytes = [0; PREFACE.len()];
-            loop {
-                let count = stream.peek(&mut bytes).await?;
-                if count == PREFACE.len() && bytes == *PREFACE {
-                    return Ok(Some(Speaks::Http2));
-                }
-                if count == 0 || !PREFACE.starts_with(&bytes[..count]) {
-                    return Ok(Some(Speaks::Http1));
-                }
-                // The bytes that are there will be reported again at once.
-                time::sleep(Duration::from_millis(5)).await;
-            }
+        let come = time::timeout(self.limits.keep_alive, stream.readable());
+        let stopped = async {
+            self.stop.cancelled().await;
+            time::sleep(ON_ITS_WAY).await;
         };
         tokio::select! {
-            speaks = time::timeout(self.limits.keep_alive, look) => speaks.unwrap_or(Ok(None)),
-            () = self.stop.cancelled() => Ok(None),
-            () = self.cut.cancelled() => Ok(None),
+            come = come => match come {
+                Ok(come) => come?,
+                Err(_) => return Ok(None),
+            },
+            () = stopped => return Ok(None),
+            () = self.cut.cancelled() => return Ok(None),
         }
+        // A part of the preface is the part of a head as well, and is told that it is slow.
+        let spoken = time::timeout(self.limits.header_timeout, speaks(stream)).await;
+        spoken.unwrap_or(Ok(Speaks::Http1)).map(Some)
     }
 
     async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
@@ -226,7 +223,7 @@ impl Protocol {
         let mut timer = pin!(time::sleep(idle));
         let mut stop = pin!(self.stop.cancelled());
         let mut cut = pin!(self.cut.cancelled());
-        let mut stopping = false;
+        let (mut stopping, mut asked) = (false, false);
         // What is not the connection wakes it by way of an alarm, and is not looked at without one.
         let alarm = Waker::from(Arc::clone(activity));
         let mut task = Waker::noop().clone();
@@ -252,7 +249,10 @@ impl Protocol {
                 match activity.due(idle, head) {
                     Due::Later(limit) => timer.as_mut().reset(limit),
                     Due::SlowHead => return Poll::Ready(Ended::SlowHead),
+                    // It was asked to go, and did not.
+                    Due::Idle if asked => return Poll::Ready(Ended::CutOff),
                     Due::Idle => {
+                        asked = true;
                         timer.as_mut().reset(Instant::now() + idle);
                         shut_down(connection.as_mut());
                         task.wake_by_ref();
@@ -286,6 +286,24 @@ async fn linger(stream: &mut TcpStream) {
     let _ = time::timeout(LINGER, drain).await;
 }
 
+/// What a client speaks, whose first bytes are there.
+async fn speaks(stream: &TcpStream) -> Result<Speaks, Error> {
+    let mut bytes = [0; PREFACE.len()];
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let count = stream.peek(&mut bytes).await?;
+        if count == PREFACE.len() && bytes == *PREFACE {
+            return Ok(Speaks::Http2);
+        }
+        if count == 0 || !PREFACE.starts_with(&bytes[..count]) {
+            return Ok(Speaks::Http1);
+        }
+        // The bytes that are there would be reported again at once.
+        time::sleep(pause).await;
+        pause = (2 * pause).min(Duration::from_millis(256));
+    }
+}
+
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaks {
@@ -315,6 +333,9 @@ const HTTP1_HEADERS: u16 = 100;
 /// hyper has no answer to a head that does not come.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long the first request of a connection may be on its way when the server stops.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// How long to take in what a client sends after the last response.
 const LINGER: Duration = Duration::from_secs(2);

@@ -1,15 +1,19 @@
 //! A listening socket: accepts connections, as many as there is room for.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, iter, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::connection::Protocol;
 
 /// Accepts connections on `listener` and serves each on a task of `connections`, until `stop` is
-/// cancelled.
+/// cancelled. Those that are in the kernel's queue then are served as well.
 ///
 /// `permits` is one for each connection that may be open; the next one waits in the kernel's queue
 /// until one ends.
@@ -20,6 +24,13 @@ pub async fn accept(
     connections: TaskTracker,
     stop: CancellationToken,
 ) {
+    let serve = |stream: TcpStream, peer, permit| {
+        // Small writes are complete messages here: waiting for more of them only delays.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%peer, %error, "Cannot set TCP_NODELAY");
+        }
+        connections.spawn(Arc::clone(&protocol).serve(stream, peer, permit));
+    };
     let accept = async {
         loop {
             // It is never closed.
@@ -27,17 +38,24 @@ pub async fn accept(
                 return;
             };
             let (stream, peer) = next(&listener).await;
-            // Small writes are complete messages here: waiting for more of them only delays.
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%peer, %error, "Cannot set TCP_NODELAY");
-            }
-            connections.spawn(Arc::clone(&protocol).serve(stream, peer, permit));
+            serve(stream, peer, permit);
         }
     };
     stop.run_until_cancelled(accept).await;
+    // Who is in the kernel's queue may have sent a request, and would be reset.
+    let queue = listener.into_std().into_iter();
+    let queued = queue.flat_map(|listener| iter::from_fn(move || listener.accept().ok()));
+    for (stream, peer) in queued {
+        let stream = stream
+            .set_nonblocking(true)
+            .map(|()| TcpStream::from_std(stream));
+        if let (Ok(Ok(stream)), Ok(permit)) = (stream, Arc::clone(&permits).try_acquire_owned()) {
+            serve(stream, peer, permit);
+        }
+    }
 }
 
-async fn next(listener: &TcpListener) -> (tokio::net::TcpStream, SocketAddr) {
+async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,

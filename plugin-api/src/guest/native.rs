@@ -43,8 +43,13 @@
 //!
 //! plugin_api::export_app!(app, name = "greeter");
 //!
+//! #[derive(serde::Deserialize)]
+//! struct Settings {
+//!     greeting: String,
+//! }
+//!
 //! fn app(context: Context) -> Result<native::App<impl Fn(Request<'_>) -> Response>, BoxError> {
-//!     let greeting: String = context.config()?;
+//!     let Settings { greeting } = context.config()?;
 //!     Ok(native::app(move |_| Response::text(greeting.clone())))
 //! }
 //! # fn main() {}
