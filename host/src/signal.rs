@@ -37,15 +37,19 @@ pub fn follow(
 
 async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
     while rotations.recv().await.is_some() {
+        let mut are_open = true;
         for output in &outputs {
             if let Err(error) = output.reopen() {
+                are_open = false;
                 error!(
                     error = &error as &dyn std::error::Error,
                     "Log file not opened anew"
                 );
             }
         }
-        info!(signal = "SIGUSR1", "Log files opened anew");
+        if are_open {
+            info!(signal = "SIGUSR1", "Log files opened anew");
+        }
     }
 }
 

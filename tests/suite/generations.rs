@@ -57,6 +57,17 @@ async fn reload_answers_with_proof() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_put_right_has_no_error_any_more() {
+    let (host, ctl) = moody(&[]).await;
+    host.folder().put(FILE, &Library::new("no library"));
+    let is_told = |app: &Value| app["last_error"].is_object();
+    ctl.eventually("an error", "moody", is_told).await;
+    host.folder().put(FILE, &of("v1"));
+    ctl.eventually("no error", "moody", |app| !is_told(app))
+        .await;
+}
+
+#[tokio::test]
 async fn plugins_shows_what_serves_what_failed_and_what_it_costs() {
     let (host, ctl) = moody(&[]).await;
     host.get("/moody").await;

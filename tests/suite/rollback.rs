@@ -117,6 +117,34 @@ async fn a_version_that_fails_as_the_one_before_did_stays() {
 }
 
 #[tokio::test]
+async fn nothing_goes_back_to_a_version_that_was_turned_off() {
+    let ctl = Ctl::new();
+    let host = Setup::new()
+        .library(FILE, &of("v1 panics"))
+        .arg(ctl.option())
+        .args(&["--auto-rollback", "--probation=500ms", "--panic-limit=6"])
+        .start()
+        .await;
+    // Its panics are a small part of its requests.
+    for _ in 0..100 {
+        assert_eq!(host.get("/moody/facts").await.status, 200);
+    }
+    for _ in 0..6 {
+        assert_eq!(host.get("/moody").await.status, 500);
+    }
+    host.answers("/moody/facts", 503).await;
+    host.folder().put(FILE, &of("v2 fails"));
+    host.answers("/moody/facts", 200).await;
+    for _ in 0..10 {
+        assert_eq!(host.get("/moody").await.status, 500);
+    }
+    host.log()
+        .eventually(&["INFO", "Passed its probation", "generation=2"])
+        .await;
+    assert_eq!(host.get("/moody/facts").await.status, 200);
+}
+
+#[tokio::test]
 async fn without_the_option_a_new_version_that_fails_stays() {
     let (host, ctl) = moody(&["--probation=1ms"]).await;
     host.folder().put(FILE, &of("v2 fails"));

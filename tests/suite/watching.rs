@@ -60,10 +60,8 @@ async fn a_folder_that_is_removed_and_made_anew_is_followed() {
     let setup = Setup::new();
     let folder = setup.folder().join("plugins");
     fs::create_dir(&folder).unwrap();
-    let state = setup.folder().join("state");
-    let setup = setup
-        .env("HOST_PLUGINS", &folder)
-        .env("HOST_STATE_DIR", &state);
+    // The copies of libraries go with it.
+    let setup = setup.env("HOST_PLUGINS", &folder);
     let host = setup.arg("--rescan=100ms").start().await;
     let put = |version: &str| {
         host.folder()

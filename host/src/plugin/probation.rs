@@ -37,7 +37,8 @@ pub async fn watch(new: Arc<Generation>, old: Arc<Generation>, terms: Terms) -> 
     while Instant::now() < end {
         time::sleep(BETWEEN_LOOKS.min(terms.time)).await;
         let (is, was) = (Record::of(&new), Record::of(&old));
-        if is.is_bad(terms) && !was.is_bad(terms) {
+        let is_any_better = !was.is_bad(terms) && !old.faults.are_too_many();
+        if is.is_bad(terms) && is_any_better {
             return Verdict::Failed {
                 failures: is.failures,
                 requests: is.requests,

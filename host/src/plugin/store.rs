@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
+    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -30,7 +31,7 @@ pub struct Store {
     folder: PathBuf,
     /// Held locked until the process ends, however it ends: it tells other hosts that the folder is
     /// in use.
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 impl Store {
@@ -44,21 +45,16 @@ impl Store {
     ///
     /// When a folder or a lock file cannot be created, or the file system cannot lock.
     pub fn open(parent: &Path) -> Result<Self, StoreError> {
-        let create = |path: &Path, recursive| {
-            DirBuilder::new()
-                .recursive(recursive)
-                .mode(0o700)
-                .create(path)
-                .map_err(|source| StoreError::Create {
-                    path: path.to_owned(),
-                    source,
-                })
-        };
-        create(parent, true)?;
+        create(parent)?;
+        // As the system names what is mapped from there.
+        let parent = fs::canonicalize(parent).map_err(|source| StoreError::Create {
+            path: parent.to_owned(),
+            source,
+        })?;
         // One host at a time: else one could sweep the folder that another has made but not yet
         // locked.
         let _turn = lock(&parent.join(LOCK))?;
-        sweep(parent);
+        sweep(&parent);
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -68,17 +64,24 @@ impl Store {
             process::id(),
             started.as_nanos()
         ));
-        create(&folder, false)?;
-        let lock = lock(&folder.join(LOCK))?;
-        Ok(Self {
-            folder,
-            _lock: lock,
-        })
+        create(&folder)?;
+        let lock = Mutex::new(lock(&folder.join(LOCK))?);
+        Ok(Self { folder, lock })
+    }
+
+    /// Makes the folder anew if somebody removed it, as with the plugins folder that it is in.
+    fn restore(&self) -> Result<(), StoreError> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.folder.exists() {
+            create(&self.folder)?;
+            *held = lock(&self.folder.join(LOCK))?;
+        }
+        Ok(())
     }
 
     /// Writes a copy of `snapshot` for a generation of the plugin `name`, a new file that no path
     /// of this process ever named before, and returns where it is. The name is that of a manifest,
-    /// so it is safe in a file name.
+    /// so it is safe in a file name. A folder that was removed is made anew.
     ///
     /// # Errors
     ///
@@ -98,6 +101,7 @@ impl Store {
             path: path.clone(),
             source,
         };
+        self.restore()?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -126,10 +130,13 @@ impl Store {
     ///
     /// When something in the folder cannot be removed.
     pub fn remove(&self) -> Result<(), StoreError> {
-        fs::remove_dir_all(&self.folder).map_err(|source| StoreError::Remove {
-            path: self.folder.clone(),
-            source,
-        })
+        match fs::remove_dir_all(&self.folder) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Remove {
+                path: self.folder.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -189,6 +196,18 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// Creates a folder, for its user only, if it is missing.
+fn create(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StoreError::Create {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Creates the lock file at `path` if need be, and holds it locked for as long as the result lives.

@@ -142,7 +142,9 @@ struct Folder {
     identity: Option<Identity>,
     /// `None` when the kernel gives no events.
     watch: Option<RecommendedWatcher>,
-    /// Why it cannot be read. Each reason is logged once.
+    /// What was in it when it was last read.
+    listed: Listing,
+    /// Why it, or something in it, cannot be read. Each reason is logged once.
     trouble: Option<io::ErrorKind>,
 }
 
@@ -157,6 +159,7 @@ impl Folder {
             poked: Arc::default(),
             identity: None,
             watch: None,
+            listed: Listing::new(),
             trouble: None,
         }
     }
@@ -164,36 +167,43 @@ impl Folder {
     /// Lists the libraries. None are in a folder that is missing; one that cannot be read is not
     /// known to have lost any, so there is nothing to compare.
     fn look(&mut self) -> Option<Listing> {
-        let listing = self.watch_and_list();
-        let trouble = listing.as_ref().err().map(io::Error::kind);
-        let is_news = self.trouble != trouble;
-        self.trouble = trouble;
+        let (listing, trouble) = match self.watch_and_list() {
+            Ok((listing, trouble)) => (Some(listing), trouble),
+            Err(error) => (None, Some(error)),
+        };
+        let kind = trouble.as_ref().map(io::Error::kind);
+        let is_news = self.trouble != kind;
+        self.trouble = kind;
         let folder = self.path.display();
-        match listing {
-            Ok(listing) => {
+        let listing = match trouble {
+            None => {
                 if is_news {
                     info!(%folder, "The plugins folder can be read again");
                 }
-                Some(listing)
+                listing
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(error) if error.kind() == io::ErrorKind::NotFound => {
                 if is_news {
                     warn!(%folder, "The plugins folder is missing, create it to serve plugins");
                 }
                 Some(Listing::new())
             }
-            Err(error) => {
+            Some(error) => {
                 if is_news {
                     warn!(%folder, %error, "Cannot read the plugins folder, keeping what is loaded");
                 }
-                None
+                listing
             }
+        };
+        if let Some(listing) = &listing {
+            self.listed.clone_from(listing);
         }
+        listing
     }
 
     /// Lists after the watch is set, so that nothing happens unseen in between. A folder that
     /// cannot be watched is not tried again: it would only warn again.
-    fn watch_and_list(&mut self) -> io::Result<Listing> {
+    fn watch_and_list(&mut self) -> io::Result<(Listing, Option<io::Error>)> {
         let found = fs::metadata(&self.path)
             .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
         if found.as_ref().ok() != self.identity.as_ref() {
@@ -204,7 +214,7 @@ impl Folder {
                 .and_then(|_| watch(&self.path, Arc::clone(&self.poked)));
         }
         found?;
-        list(&self.path)
+        list(&self.path, &self.listed)
     }
 
     /// How long to wait for an event before looking anyway.
@@ -267,20 +277,31 @@ fn limit(error: &notify::Error) -> Option<&'static str> {
     }
 }
 
-/// The libraries in `folder`, as their symlinks' targets are. What is no regular file, or cannot be
-/// asked, is absent.
-fn list(folder: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::new();
+/// The libraries in `folder`, as their symlinks' targets are. What is no regular file is absent. One
+/// that cannot be asked is not known to be gone: it is as it was `before`, and the error is told.
+fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Error>)> {
+    let (mut listing, mut trouble) = (Listing::new(), None);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if is_library(&entry.file_name())
-            && let Ok(metadata) = fs::metadata(entry.path())
-            && metadata.is_file()
-        {
-            listing.insert(entry.path(), Stamp::of(&metadata));
+        if !is_library(&entry.file_name()) {
+            continue;
+        }
+        let path = entry.path();
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                listing.insert(path, Stamp::of(&metadata));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                if let Some(&stamp) = before.get(&path) {
+                    listing.insert(path, stamp);
+                }
+                trouble = Some(error);
+            }
         }
     }
-    Ok(listing)
+    Ok((listing, trouble))
 }
 
 /// How long to leave the folder alone after a look that took so long: a file that is being written pokes

@@ -1,6 +1,6 @@
 //! The plugins of a server, from its start to its stop: who follows the folder, and who loads.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -40,6 +40,8 @@ impl Plugins {
     ) -> Result<Self, StartError> {
         if !config.plugins.exists() {
             warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
+            // The watcher tells when it is not there.
+            let _ = fs::create_dir_all(&config.plugins);
         }
         let store = Arc::new(Store::open(&config.state_dir())?);
         let (changes, changed) = mpsc::channel(64);

@@ -117,14 +117,20 @@ impl App {
 
     /// Why a library that did not change for the app is not loaded, if it is not.
     pub(super) fn unchanged(&self, hash: Hash) -> Option<&'static str> {
-        let serving = self.serving.as_ref().map(|serving| serving.hash);
         match self.state {
             State::Loading { .. } => None,
-            _ if serving == Some(hash) => Some("Unchanged, not loaded again"),
+            _ if self.serves(hash) => Some("Unchanged, not loaded again"),
             _ if self.rejected == Some(hash) => {
                 Some("Unchanged since it was rolled back, not loaded again")
             }
             _ => None,
         }
+    }
+
+    /// Whether what serves is of these bytes.
+    pub(super) fn serves(&self, hash: Hash) -> bool {
+        self.serving
+            .as_ref()
+            .is_some_and(|serving| serving.hash == hash)
     }
 }

@@ -130,6 +130,10 @@ impl Reloader {
         let hash = wanted.candidate.hash();
         if let Some(unchanged) = app.unchanged(hash).filter(|_| wanted.why == Why::Changed) {
             info!(plugin = name, file = %wanted.candidate.path.display(), hash = hash.short(), "{unchanged}");
+            if app.serves(hash) {
+                // What was wrong with the file has been put right.
+                app.last_error = None;
+            }
             return;
         }
         match &mut app.state {

@@ -46,6 +46,29 @@ fn a_staged_path_is_never_written_again() {
 }
 
 #[test]
+fn a_folder_that_somebody_removed_is_made_anew_and_locked() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = Store::open(&parent.path().join("a/b")).unwrap();
+    let snapshot = snapshot(parent.path(), b"code");
+    fs::remove_dir_all(parent.path().join("a")).unwrap();
+    let path = store.stage(&snapshot, "shop", 1).unwrap();
+    // Another host leaves it alone.
+    Store::open(&parent.path().join("a/b")).unwrap();
+    assert_eq!(fs::read(path).unwrap(), b"code");
+}
+
+#[test]
+fn copies_are_where_the_system_says_that_they_are_mapped_from() {
+    let parent = tempfile::tempdir().unwrap();
+    let link = parent.path().join("link");
+    fs::create_dir(parent.path().join("folder")).unwrap();
+    std::os::unix::fs::symlink("folder", &link).unwrap();
+    let store = Store::open(&link).unwrap();
+    let real = fs::canonicalize(parent.path()).unwrap();
+    assert!(store.folder().starts_with(real.join("folder")));
+}
+
+#[test]
 fn copies_are_private_and_go_when_told() {
     let parent = tempfile::tempdir().unwrap();
     let parent = parent.path().join("a/b");

@@ -178,8 +178,26 @@ fn what_is_no_file_is_not_listed() {
     symlink("nowhere", folder.path().join("dangling.so")).unwrap();
     fs::write(folder.path().join("notes.txt"), "").unwrap();
     fs::write(folder.path().join("a.so"), "").unwrap();
-    let names: Vec<_> = list(folder.path()).unwrap().into_keys().collect();
+    let (listing, trouble) = list(folder.path(), &Listing::new()).unwrap();
+    let names: Vec<_> = listing.into_keys().collect();
     assert_eq!(names, [folder.path().join("a.so")]);
+    assert!(trouble.is_none());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_asked_is_not_gone() {
+    let mut watch = Watch::start(NEVER, |folder| fs::write(folder.join("a.so"), "1").unwrap());
+    watch.expect_present("a.so").await;
+    // A file system that is gone for a while has other errors, and root may ask about everything.
+    let temporary = watch.path("../temporary");
+    symlink("a.so", &temporary).unwrap();
+    fs::rename(temporary, watch.path("a.so")).unwrap();
+    for name in ["b.so", "c.so"] {
+        watch.put(name, "1");
+        watch.expect_present(name).await;
+    }
+    fs::remove_file(watch.path("a.so")).unwrap();
+    watch.expect_removed("a.so").await;
 }
 
 #[test]
