@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use self::{
-    plugins::Plugins,
+    plugins::{Plugins, open_store},
     runtime::Runtimes,
     sockets::{bind, raise_open_files},
 };
@@ -31,7 +31,7 @@ use crate::{
     control::{ControlError, ControlListener, verbs::Control},
     http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
     log::{self, Log, OpenError, access::AccessLog, level::Levels},
-    plugin::{registry::Registry, reloader, store::StoreError},
+    plugin::{load, registry::Registry, reloader, store::StoreError},
     signal,
 };
 
@@ -42,9 +42,7 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
     let log = match log::init(&config.log, config.log_level.clone()) {
         Ok(log) => log,
         Err(error) => {
-            let cause = error::Error::source(&error);
-            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            eprintln!("error: cannot start: {error}{cause}");
+            eprintln!("error: cannot start: {}", load::chain(&error));
             return ExitCode::FAILURE;
         }
     };
@@ -62,7 +60,12 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "Cannot start");
+            let error = &error as &dyn error::Error;
+            tracing::error!(error, "Cannot start");
+            // Who started it looks here, and the log may be elsewhere, or off.
+            if config.log.log_file.is_some() || !tracing::enabled!(tracing::Level::ERROR) {
+                eprintln!("error: cannot start: {}", load::chain(error));
+            }
             ExitCode::FAILURE
         }
     }
@@ -85,6 +88,7 @@ async fn serve(
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
+    let store = open_store(config)?;
     let listeners = {
         // Who serves is who waits for them.
         let _serving = serving.enter();
@@ -96,7 +100,7 @@ async fn serve(
     let _control = control.map(|control| control.start(Control { levels, reloader }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
-    let plugins = Plugins::load(config, filter, Arc::clone(&registry), commands).await?;
+    let plugins = Plugins::load(config, store, filter, Arc::clone(&registry), commands).await;
 
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let limits = &config.limits;

@@ -97,9 +97,18 @@ async fn what_the_app_logs_is_at_hand() {
 
 #[tokio::test]
 async fn an_app_that_does_not_start_says_why() {
-    let error = testing::App::start(app).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the configuration of \"app\" is not what the app expects: missing field `greeting` at line 1 column 2"
-    );
+    for (config, reason) in [
+        (serde_json::json!({}), "missing field `greeting`"),
+        (
+            serde_json::json!({ "greeting": 5 }),
+            "greeting: invalid type: integer `5`, expected a string",
+        ),
+    ] {
+        let setup = testing::Setup::new().config(&config);
+        let error = setup.start(app).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("the configuration of \"app\" is not what the app expects: {reason}")
+        );
+    }
 }

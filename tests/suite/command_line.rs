@@ -30,6 +30,18 @@ async fn a_wrong_variable_is_exit_code_2() {
 }
 
 #[tokio::test]
+async fn a_wrong_file_is_exit_code_2_and_told_once() {
+    let setup = Setup::new();
+    let file = setup.folder().join("host.toml");
+    fs::write(&file, "[app.shop]\nplugn = 'shop'").unwrap();
+    let exit = setup.arg("--config").arg(&file).run().await;
+    assert_eq!(exit.code, Some(2), "{exit}");
+    let told = exit.stderr.join("\n");
+    assert_eq!(told.matches("app.shop.plugn").count(), 1, "{told}");
+    assert!(told.contains("host.toml: "), "{told}");
+}
+
+#[tokio::test]
 async fn help_and_version_are_on_stdout_with_0() {
     for (arg, part) in [("--help", "--log-level"), ("--version", "host 0.")] {
         let exit = Setup::new().arg(arg).run().await;

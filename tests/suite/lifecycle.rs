@@ -1,6 +1,6 @@
 //! From the first line on stdout to the exit code.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
 use host_tests::{Ctl, Host, Library, Setup, empty, eventually};
 use hyper::Request;
@@ -304,4 +304,22 @@ async fn a_host_whose_threads_are_all_blocked_obeys() {
     host.log().eventually(&["INFO", "Blocked"]).await;
     ctl.text(&["log-level", "debug"]).await;
     assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_start_says_why_where_it_was_started() {
+    let setup = Setup::new();
+    let (file, log) = (setup.folder().join("file"), setup.folder().join("log"));
+    fs::write(&file, "").unwrap();
+    let log = format!("--log-file={}", log.display());
+    for args in [&["--log-level=off"][..], &[&log]] {
+        let setup = Setup::new().args(args).env("HOST_STATE_DIR", &file);
+        let exit = setup.run().await;
+        assert_eq!((exit.code, &*exit.stdout), (Some(1), &[][..]), "{exit}");
+        let [line] = &*exit.stderr else {
+            panic!("expected one line: {exit}");
+        };
+        let reason = "error: cannot start: cannot keep copies of libraries: see --state-dir: ";
+        assert!(line.starts_with(reason), "{line}");
+    }
 }

@@ -48,9 +48,9 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
     let mut args = vec![command.get_name().to_owned()];
     for (key, value) in table {
         if key == APP {
-            settings.apps = apps(&value).map_err(|source| FileError::App {
+            settings.apps = apps(&value).map_err(|error| FileError::App {
                 path: path.clone(),
-                source,
+                error,
             })?;
             settings.tables = toml::Table::from_iter([(key, value)]).to_string();
             continue;
@@ -112,12 +112,12 @@ pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
 #[non_exhaustive]
 pub enum FileError {
     /// A table describes no app.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     App {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: AppError,
+        /// What is wrong, which is told above and is no further cause.
+        error: AppError,
     },
     /// The file cannot be read.
     #[error("could not read the configuration file {path}")]

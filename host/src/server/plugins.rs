@@ -8,7 +8,6 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::StartError;
 use crate::{
     config::{Config, Watch},
     log::filter::Filter,
@@ -17,7 +16,7 @@ use crate::{
         quarantine::PanicLimit,
         registry::Registry,
         reloader::{self, Options, Reloader},
-        store::Store,
+        store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
 };
@@ -29,21 +28,27 @@ pub(super) struct Plugins {
     store: Arc<Store>,
 }
 
+/// Makes the place for private copies of libraries, and the plugins folder if there is none.
+pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
+    if !config.plugins.exists() {
+        warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
+        // The watcher tells when it is not there.
+        let _ = fs::create_dir_all(&config.plugins);
+    }
+    Store::open(&config.state_dir())
+}
+
 impl Plugins {
     /// Starts to follow the plugins folder. Returns when what is there serves, or has had the time
     /// to.
     pub(super) async fn load(
         config: &Config,
+        store: Store,
         filter: Filter,
         registry: Arc<Registry>,
         commands: mpsc::Receiver<reloader::Command>,
-    ) -> Result<Self, StartError> {
-        if !config.plugins.exists() {
-            warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
-            // The watcher tells when it is not there.
-            let _ = fs::create_dir_all(&config.plugins);
-        }
-        let store = Arc::new(Store::open(&config.state_dir())?);
+    ) -> Self {
+        let store = Arc::new(store);
         let (changes, changed) = mpsc::channel(64);
         let (retries, retried) = mpsc::unbounded_channel();
         let options = WatchOptions {
@@ -78,11 +83,11 @@ impl Plugins {
         // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
         // keep them there.
         let _ = time::timeout(FIRST_LOADS, is_ready).await;
-        Ok(Self {
+        Self {
             stop,
             reloader,
             store,
-        })
+        }
     }
 
     /// Ends all apps, giving the requests in them at most `patience`.

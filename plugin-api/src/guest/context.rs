@@ -11,6 +11,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::handover::{self, IntoHandover};
+use crate::BoxError;
 
 /// What an app knows of its place in the server. Cheap to clone.
 ///
@@ -79,12 +80,15 @@ impl Context {
     ///
     /// When it is not of the type's form; the error names the key.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        serde_json::from_slice(self.0.config.as_deref().unwrap_or(b"{}")).map_err(|source| {
-            ConfigError {
-                name: self.0.name.clone(),
-                source,
-            }
-        })
+        let failed = |source| ConfigError {
+            name: self.0.name.clone(),
+            source,
+        };
+        let config = self.0.config.as_deref().unwrap_or(b"{}");
+        // By way of a value, whose errors tell no place in a text that nobody wrote.
+        let config: serde_json::Value =
+            serde_json::from_slice(config).map_err(|error| failed(error.into()))?;
+        serde_path_to_error::deserialize(config).map_err(|error| failed(error.into()))
     }
 
     /// Runs `hook` when the app ends: at the server's stop, and when a new version has taken over
@@ -212,5 +216,5 @@ pub(crate) struct Facts {
 #[error("the configuration of {name:?} is not what the app expects")]
 pub struct ConfigError {
     name: String,
-    source: serde_json::Error,
+    source: BoxError,
 }

@@ -53,7 +53,9 @@ pub enum LoadError {
         limit: Duration,
     },
     /// Its start failed.
-    #[error("its start failed; put that right, then replace the file or use host ctl reload")]
+    #[error(
+        "its start failed; put that right, then replace the file or use host ctl reload, or restart for another config in [app.NAME]"
+    )]
     Init(#[from] InitError),
     /// Its file is not that of a plugin for this host.
     #[error(transparent)]

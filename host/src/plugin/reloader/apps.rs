@@ -234,5 +234,5 @@ impl Failure {
 }
 
 /// How often a library that is not whole is read again before that counts as a failure, unless it
-/// changes: 1.5 s to 3 s, as the waits double.
+/// changes: 16 quiet times in all, as the waits double.
 const ATTEMPTS: u32 = 4;
