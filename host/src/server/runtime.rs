@@ -35,7 +35,10 @@ impl Runtimes {
             .thread_name("host")
             .enable_all()
             .build()?;
-        managing.spawn(look_after(serving.handle().clone()));
+        // One thread alone has no other to wake.
+        if threads > 1 {
+            managing.spawn(look_after(serving.handle().clone()));
+        }
         Ok(Self { serving, managing })
     }
 
