@@ -180,6 +180,11 @@ pub struct Limits {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
     pub header_timeout: Duration,
 
+    /// How long a client may send nothing of a request's body that its app waits for, until the app
+    /// answers (then 408), or take nothing of a response
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
+    pub body_timeout: Duration,
+
     /// Bytes of a request's body, or none for no limit; more is answered with 413. Bodies are
     /// streamed: this bounds the memory of an app that collects one
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = body_size)]

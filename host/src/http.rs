@@ -1,15 +1,18 @@
 //! HTTP: from a listening socket to an app, and back.
 //!
 //! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
-//! ([`activity`]) on its [`socket`], [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none, [`body`] is what is
-//! sent, [`upgrade`] a connection that an app takes over, and [`trail`] what the log gets to know.
+//! ([`activity`]) on its [`socket`], [`service`] is what hyper calls, [`dispatch`] finds the app and
+//! answers where there is none, [`request_body`] and [`response_body`] are what is sent, [`upgrade`] a
+//! connection that an app takes over, and [`trail`] what the log gets to know.
 
 pub mod activity;
-pub mod body;
 pub mod connection;
 pub mod dispatch;
 pub mod listener;
+mod noted;
 mod refusal;
+pub mod request_body;
+pub mod response_body;
 pub mod service;
 pub mod socket;
 pub mod trail;

@@ -112,8 +112,7 @@ async fn serve(
             Arc::new(log)
         }),
     };
-    let max_headers = limits.max_headers.into();
-    let dispatch = Dispatch::new(registry, max_headers, limits.max_body_size, trails);
+    let dispatch = Dispatch::new(registry, limits, trails);
     let protocol = Protocol::new(
         limits.clone(),
         Arc::new(dispatch),

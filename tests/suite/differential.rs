@@ -137,7 +137,6 @@ const WIRE: &[&str] = &[
     "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
     "GET / HTTP/3.7\r\nHost: x\r\n\r\n",
     "GET /ws/echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n",
-    "GET /h HTTP/1.1\r\nX-No-Host: a\r\nConnection: close\r\n\r\n",
 ];
 
 #[tokio::test]

@@ -128,6 +128,8 @@ async fn a_malformed_request_is_400_and_the_host_goes_on() {
     for request in [
         "nonsense\r\n\r\n",
         "GET /versioned HTTP/1.1\r\nbad header\r\n\r\n",
+        "GET /versioned HTTP/1.1\r\n\r\n",
+        "GET /versioned HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         "GET /versioned HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     ] {
         let mut wire = host.wire().await;

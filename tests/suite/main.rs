@@ -33,6 +33,7 @@ mod reload;
 mod rollback;
 mod runtime;
 mod serving;
+mod slow_clients;
 mod starts;
 mod streams;
 mod upgrades;

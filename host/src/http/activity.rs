@@ -27,11 +27,10 @@ pub struct Activity {
     opened_ms: u64,
     /// How many requests are being answered.
     requests: AtomicU32,
-    /// Since when it has been waiting for a request, or for the rest of one's head, in ms since
-    /// `opened`.
+    /// Since when it has been waiting for its client, in ms since `opened`.
     since: AtomicU64,
-    /// Whether a part of a head is there: [`NOTHING`], [`BYTES`], or [`PART`].
-    reading: AtomicU32,
+    /// What it waits for, while no request is being answered; or [`ROOM`].
+    waits: AtomicU32,
     /// Told when an app gives back a connection that it had taken over.
     given_back: Notify,
     /// Whether a timer or signal of the connection has woken it.
@@ -40,12 +39,14 @@ pub struct Activity {
     task: Mutex<Option<Waker>>,
 }
 
-/// No part of a head.
-const NOTHING: u32 = 0;
+/// It waits for a request, of which there is nothing yet.
+const REQUEST: u32 = 0;
 /// Bytes came, which may be a whole head.
 const BYTES: u32 = 1;
-/// A part of a head came, and since when is known.
-const PART: u32 = 2;
+/// It waits for the rest of a head, and since when is known.
+const HEAD: u32 = 2;
+/// It waits for the client to take what it was sent.
+const ROOM: u32 = 3;
 
 /// Which limit a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,19 @@ pub enum Due {
     Idle,
     /// The head of a request took too long.
     SlowHead,
+    /// The client took nothing of a response for too long.
+    SlowReader,
+}
+
+/// How long a connection waits for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request.
+    pub idle: Duration,
+    /// For the whole head of one that has begun.
+    pub head: Duration,
+    /// For the next bytes of a body to come, or to go.
+    pub body: Duration,
 }
 
 impl Activity {
@@ -67,7 +81,7 @@ impl Activity {
             opened_ms: coarse_ms(),
             requests: AtomicU32::new(0),
             since: AtomicU64::new(0),
-            reading: AtomicU32::new(0),
+            waits: AtomicU32::new(REQUEST),
             given_back: Notify::new(),
             alarmed: AtomicBool::new(true),
             task: Mutex::default(),
@@ -78,7 +92,7 @@ impl Activity {
     #[must_use]
     pub fn request(self: &Arc<Self>) -> Answering {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.reading.store(NOTHING, Ordering::Relaxed);
+        self.waits.store(REQUEST, Ordering::Relaxed);
         Answering(Arc::clone(self))
     }
 
@@ -111,9 +125,9 @@ impl Activity {
     /// Bytes came. Most often they are a whole head, and it is never asked since when.
     pub fn received(&self) {
         if self.requests.load(Ordering::Relaxed) == 0
-            && self.reading.load(Ordering::Relaxed) == NOTHING
+            && self.waits.load(Ordering::Relaxed) == REQUEST
         {
-            self.reading.store(BYTES, Ordering::Relaxed);
+            self.waits.store(BYTES, Ordering::Relaxed);
         }
     }
 
@@ -133,33 +147,52 @@ impl Activity {
         self.alarmed.load(Ordering::Acquire) && self.alarmed.swap(false, Ordering::AcqRel)
     }
 
-    /// When the head of a request that is partly there must be complete: its time begins when this is
-    /// first called after its first bytes came.
-    #[must_use]
-    pub fn head_limit(&self, head: Duration) -> Option<Instant> {
-        let reading = self.reading.load(Ordering::Relaxed);
-        if reading == NOTHING || self.requests.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        if reading == BYTES {
-            self.reading.store(PART, Ordering::Relaxed);
+    /// The client takes no more of what it is sent, for now.
+    pub fn blocked(&self) {
+        if self.waits.load(Ordering::Relaxed) != ROOM {
             self.restart();
+            self.waits.store(ROOM, Ordering::Relaxed);
         }
-        Some(self.since() + head)
+    }
+
+    /// The client took some of it.
+    pub fn sent(&self) {
+        if self.waits.load(Ordering::Relaxed) == ROOM {
+            self.restart();
+            self.waits.store(REQUEST, Ordering::Relaxed);
+        }
+    }
+
+    /// When the client must have sent the rest of a head that is partly there, whose time begins when
+    /// this is first called after its first bytes came; or must have taken some of a response.
+    #[must_use]
+    pub fn limit(&self, patience: Patience) -> Option<Instant> {
+        match self.waits.load(Ordering::Relaxed) {
+            REQUEST => None,
+            ROOM => Some(self.since() + patience.body),
+            _ if self.is_answering() => None,
+            HEAD => Some(self.since() + patience.head),
+            _ => {
+                self.waits.store(HEAD, Ordering::Relaxed);
+                self.restart();
+                Some(self.since() + patience.head)
+            }
+        }
     }
 
     /// Which limit is reached now.
     #[must_use]
-    pub fn due(&self, idle: Duration, head: Duration) -> Due {
+    pub fn due(&self, patience: Patience) -> Due {
         let now = Instant::now();
-        let (limit, due) = if self.requests.load(Ordering::Relaxed) > 0 {
-            return Due::Later(now + idle);
-        } else if let Some(limit) = self.head_limit(head) {
-            (limit, Due::SlowHead)
-        } else {
-            (self.since() + idle, Due::Idle)
+        // It may wait for something else by then, and not as long.
+        let later = |limit: Instant| Due::Later(limit.min(now + patience.idle));
+        let (limit, due) = match self.limit(patience) {
+            Some(limit) if self.waits.load(Ordering::Relaxed) == ROOM => (limit, Due::SlowReader),
+            Some(limit) => (limit, Due::SlowHead),
+            None if self.is_answering() => return later(now + patience.idle),
+            None => (self.since() + patience.idle, Due::Idle),
         };
-        if limit <= now { due } else { Due::Later(limit) }
+        if limit <= now { due } else { later(limit) }
     }
 
     fn since(&self) -> Instant {

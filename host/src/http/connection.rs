@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    activity::{Activity, Due},
+    activity::{Activity, Due, Patience},
     dispatch::{Client, Dispatch},
     service::{Service, Shared},
     socket::Socket,
@@ -126,7 +126,7 @@ impl Protocol {
 
     async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
-        let socket = TokioIo::new(Socket::new(stream, Some(Arc::clone(&activity))));
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), true));
         let shared = self.shared(client);
         let service = Service::new(&shared);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
@@ -137,8 +137,8 @@ impl Protocol {
                 http1::UpgradeableConnection::graceful_shutdown,
             )
             .await;
-        if matches!(ended, Ended::CutOff) {
-            return Err("it was cut off".into());
+        if let Ended::CutOff(why) = ended {
+            return Err(why.into());
         }
         let end = async {
             let Some(parts) = connection.into_parts() else {
@@ -164,11 +164,11 @@ impl Protocol {
                     linger(&mut stream).await;
                     Err("the head of a request took too long".into())
                 }
-                Ended::CutOff => Ok(()),
+                Ended::CutOff(why) => Err(why.into()),
             }
         };
         let ended = self.cut.run_until_cancelled(end).await;
-        ended.unwrap_or_else(|| Err("it was cut off".into()))
+        ended.unwrap_or_else(|| Err(STOPPED.into()))
     }
 
     fn shared(&self, client: Client) -> Shared {
@@ -194,7 +194,7 @@ impl Protocol {
 
     async fn serve_http2(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
         let activity = Arc::clone(&client.activity);
-        let socket = TokioIo::new(Socket::new(stream, None));
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), false));
         // Each request is a task of its own.
         let service = Service::new(Arc::new(self.shared(client)));
         let connection = pin!(self.http2.serve_connection(socket, service));
@@ -204,7 +204,7 @@ impl Protocol {
         {
             Ended::Served(served) => Ok(served?),
             Ended::SlowHead => Ok(()),
-            Ended::CutOff => Err("it was cut off".into()),
+            Ended::CutOff(why) => Err(why.into()),
         }
     }
 
@@ -219,8 +219,12 @@ impl Protocol {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let (idle, head) = (self.limits.keep_alive, self.limits.header_timeout);
-        let mut timer = pin!(time::sleep(idle));
+        let patience = Patience {
+            idle: self.limits.keep_alive,
+            head: self.limits.header_timeout,
+            body: self.limits.body_timeout,
+        };
+        let mut timer = pin!(time::sleep(patience.idle));
         let mut stop = pin!(self.stop.cancelled());
         let mut cut = pin!(self.cut.cancelled());
         let (mut stopping, mut asked) = (false, false);
@@ -235,8 +239,9 @@ impl Protocol {
                 task.clone_from(context.waker());
                 activity.alarm(&task);
             }
-            // Bytes that came but made no request are a part of one, which now has to come in time.
-            let limit = activity.head_limit(head);
+            // Bytes that came but made no request are a part of one, which now has to come in time. So
+            // has room for what is to be sent.
+            let limit = activity.limit(patience);
             let limit = limit.filter(|limit| *limit < timer.deadline());
             if let Some(limit) = limit {
                 timer.as_mut().reset(limit);
@@ -246,21 +251,27 @@ impl Protocol {
             }
             let context = &mut Context::from_waker(&alarm);
             while timer.as_mut().poll(context).is_ready() {
-                match activity.due(idle, head) {
+                match activity.due(patience) {
                     Due::Later(limit) => timer.as_mut().reset(limit),
                     Due::SlowHead => return Poll::Ready(Ended::SlowHead),
-                    // It was asked to go, and did not.
-                    Due::Idle if asked => return Poll::Ready(Ended::CutOff),
+                    Due::SlowReader => {
+                        return Poll::Ready(Ended::CutOff("its client took nothing of a response"));
+                    }
+                    Due::Idle if asked => {
+                        return Poll::Ready(Ended::CutOff(
+                            "it was idle, and did not go when asked",
+                        ));
+                    }
                     Due::Idle => {
                         asked = true;
-                        timer.as_mut().reset(Instant::now() + idle);
+                        timer.as_mut().reset(Instant::now() + patience.idle);
                         shut_down(connection.as_mut());
                         task.wake_by_ref();
                     }
                 }
             }
             if cut.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ended::CutOff);
+                return Poll::Ready(Ended::CutOff(STOPPED));
             }
             if !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
@@ -315,8 +326,12 @@ enum Speaks {
 enum Ended {
     Served(hyper::Result<()>),
     SlowHead,
-    CutOff,
+    /// And why.
+    CutOff(&'static str),
 }
+
+/// Why connections are cut off when the server has waited long enough for them.
+const STOPPED: &str = "the server stops";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Request, Response, request::Parts};
@@ -15,14 +16,11 @@ use hyper::body::Incoming;
 use plugin_api::host::{Call, Called, Target};
 
 use super::{
-    activity::Activity,
-    body::{RequestBody, ResponseBody},
-    refusal::Refusal,
-    trail::Trails,
-    underway::Underway,
-    upgrade,
+    activity::Activity, noted::Noted, refusal::Refusal, request_body::RequestBody,
+    response_body::ResponseBody, trail::Trails, underway::Underway, upgrade,
 };
 use crate::{
+    config::Limits,
     log::request_id::RequestId,
     plugin::{generation::Generation, registry::Registry},
 };
@@ -33,23 +31,20 @@ pub struct Dispatch {
     registry: Arc<Registry>,
     max_headers: usize,
     max_body_size: u64,
+    body_timeout: Duration,
     /// What requests leave in the log.
     pub trails: Trails,
 }
 
 impl Dispatch {
-    /// Answers by the apps of `registry`.
+    /// Answers by the apps of `registry`, within `limits`.
     #[must_use]
-    pub fn new(
-        registry: Arc<Registry>,
-        max_headers: usize,
-        max_body_size: u64,
-        trails: Trails,
-    ) -> Self {
+    pub fn new(registry: Arc<Registry>, limits: &Limits, trails: Trails) -> Self {
         Self {
             registry,
-            max_headers,
-            max_body_size,
+            max_headers: limits.max_headers.into(),
+            max_body_size: limits.max_body_size,
+            body_timeout: limits.body_timeout,
             trails,
         }
     }
@@ -65,20 +60,26 @@ impl Dispatch {
         wait: &mut Option<Wait>,
     ) -> Poll<Response<ResponseBody>> {
         let answering = client.activity.request();
-        let body = RequestBody::new(incoming, self.max_body_size);
-        let trail = self.trails.begin(head, client.peer);
-        let mut underway = Underway::new(head, trail, answering, body.exceeded());
+        let body = RequestBody::new(incoming, self.max_body_size, self.body_timeout);
+        let noted = Noted::of(head);
+        let is_malformed = noted.is_malformed;
+        let trail = self.trails.begin(head, &noted, client.peer);
+        let mut underway = Underway::new(head, trail, answering, body.watch());
         let mut body = Some(body);
         // It is made in its place, and stays there: heads are large to move.
         let mut response = Response::default();
-        let entered = self.enter(
-            head,
-            &mut body,
-            &mut underway,
-            &mut response,
-            client,
-            context,
-        );
+        let entered = if is_malformed {
+            refused(&mut underway, Refusal::BadHost, &mut response)
+        } else {
+            self.enter(
+                head,
+                &mut body,
+                &mut underway,
+                &mut response,
+                client,
+                context,
+            )
+        };
         let future: Wait = match entered {
             Entered::Answered => {
                 underway.respond(&mut response);

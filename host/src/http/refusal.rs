@@ -5,13 +5,18 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use super::body::ResponseBody;
+use super::response_body::ResponseBody;
+use crate::log::access::Outcome;
 
 /// A request that no app answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
+    /// It does not say which host it is for, once (RFC 9112, section 3.2).
+    BadHost,
     /// Its body is larger than this server takes.
     BodyTooLarge,
+    /// Its client sent nothing of its body for too long.
+    BodyTooSlow,
     /// The app failed. The log has why.
     Failed,
     /// Nothing is mounted there.
@@ -25,11 +30,22 @@ pub(super) enum Refusal {
 impl Refusal {
     fn status(self) -> StatusCode {
         match self {
+            Self::BadHost => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What came of the request, in the log's words.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::BadHost => Outcome::Malformed,
+            Self::BodyTooSlow => Outcome::TimedOut,
+            _ => Outcome::Refused,
         }
     }
 
@@ -44,8 +60,8 @@ impl Refusal {
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         match self {
-            // The rest of it would have to be read first.
-            Self::BodyTooLarge => {
+            // The rest of it would have to be read first, or who knows what comes next.
+            Self::BadHost | Self::BodyTooLarge | Self::BodyTooSlow => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Unavailable => {

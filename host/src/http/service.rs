@@ -14,8 +14,8 @@ use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
-    body::ResponseBody,
     dispatch::{Client, Dispatch, Wait},
+    response_body::ResponseBody,
 };
 
 /// Answers the requests of one connection.

@@ -16,8 +16,8 @@ use tokio::{
 
 use super::activity::Activity;
 
-/// A socket that tells of the bytes that come, sends little bytes at once, and sees a client leave
-/// while its request is answered.
+/// A socket that tells of the bytes that come and go, sends little bytes at once, and sees a client
+/// leave while its request is answered.
 ///
 /// hyper can look whether the client is still there (`half_close`), but does so for every request,
 /// with a buffer for what might come. Here it is looked at when hyper has done all that it can and
@@ -25,21 +25,36 @@ use super::activity::Activity;
 #[derive(Debug)]
 pub struct Socket {
     socket: TcpStream,
-    /// None for HTTP/2, where bytes are no sign of a request's head, and hyper reads all the time.
-    activity: Option<Arc<Activity>>,
+    activity: Arc<Activity>,
+    /// Else HTTP/2, where bytes are no sign of a request's head, and hyper reads all the time.
+    is_http1: bool,
 }
 
 impl Socket {
-    /// Tells `activity` of what comes through `socket`.
+    /// Tells `activity` of what goes through `socket`, in HTTP/1 or HTTP/2.
     #[must_use]
-    pub fn new(socket: TcpStream, activity: Option<Arc<Activity>>) -> Self {
-        Self { socket, activity }
+    pub fn new(socket: TcpStream, activity: Arc<Activity>, is_http1: bool) -> Self {
+        Self {
+            socket,
+            activity,
+            is_http1,
+        }
     }
 
     /// The socket.
     #[must_use]
     pub fn into_inner(self) -> TcpStream {
         self.socket
+    }
+
+    /// Tells what came of sending bytes, and passes it on.
+    fn told(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if sent.is_pending() {
+            self.activity.blocked();
+        } else {
+            self.activity.sent();
+        }
+        sent
     }
 
     /// An error when the client has left before it got its response. Else the task is woken when it
@@ -65,8 +80,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.as_deref().map(Activity::received);
+        if self.is_http1 && buffer.filled().len() > before {
+            self.activity.received();
         }
         read
     }
@@ -78,7 +93,8 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let sent = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.told(sent)
     }
 
     fn poll_write_vectored(
@@ -89,15 +105,17 @@ impl AsyncWrite for Socket {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let socket = Pin::new(&mut self.socket);
         if slices.len() == 1 || len > LITTLE {
-            return socket.poll_write_vectored(context, slices);
+            let sent = socket.poll_write_vectored(context, slices);
+            return self.told(sent);
         }
-        GATHERED.with_borrow_mut(|gathered| {
+        let sent = GATHERED.with_borrow_mut(|gathered| {
             gathered.clear();
             for slice in slices {
                 gathered.extend_from_slice(slice);
             }
             socket.poll_write(context, gathered)
-        })
+        });
+        self.told(sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -106,7 +124,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper comes here when it has written what there is to write.
-        if self.activity.as_deref().is_some_and(Activity::is_answering) {
+        if self.is_http1 && self.activity.is_answering() {
             self.poll_left(context)?;
         }
         Pin::new(&mut self.socket).poll_flush(context)

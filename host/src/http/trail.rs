@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderName, Method, Response, StatusCode, request::Parts};
+use http::{Method, Response, StatusCode, request::Parts};
 use http_body::Body;
 use plugin_api::host::CallError;
 
+use super::noted::{Noted, X_REQUEST_ID};
 use crate::{
     config::DebugHeader,
     log::{
@@ -26,19 +27,10 @@ pub struct Trails {
 
 impl Trails {
     /// The trail of a request from `peer`.
-    pub fn begin(&self, head: &Parts, peer: SocketAddr) -> Trail {
-        let (mut id, mut trace) = (None, None);
-        // Names that differ in kind are soon compared: sooner than these two are hashed.
-        for (name, value) in &head.headers {
-            if *name == X_REQUEST_ID {
-                id.get_or_insert(value.as_bytes());
-            } else if *name == TRACEPARENT {
-                trace.get_or_insert(value.as_bytes());
-            }
-        }
+    pub(super) fn begin(&self, head: &Parts, noted: &Noted<'_>, peer: SocketAddr) -> Trail {
         let log = RequestLog::new(Facts {
-            id: RequestId::new(id),
-            trace: trace.and_then(Trace::parse),
+            id: RequestId::new(noted.id),
+            trace: noted.trace.and_then(Trace::parse),
             loud: self
                 .debug_header
                 .as_ref()
@@ -148,6 +140,3 @@ impl From<CallError> for Outcome {
         }
     }
 }
-
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

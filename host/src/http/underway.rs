@@ -15,9 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{
-    activity::Answering,
-    body::{Exceeded, ResponseBody},
-    refusal::Refusal,
+    activity::Answering, refusal::Refusal, request_body::Watch, response_body::ResponseBody,
     trail::Trail,
 };
 use crate::{
@@ -31,7 +29,7 @@ pub(super) struct Underway {
     /// What it leaves in the log.
     pub(super) trail: Trail,
     answering: Answering,
-    exceeded: Option<Exceeded>,
+    body: Option<Watch>,
     is_http2_head: bool,
 }
 
@@ -41,12 +39,12 @@ impl Underway {
         head: &Parts,
         trail: Trail,
         answering: Answering,
-        exceeded: Option<Exceeded>,
+        body: Option<Watch>,
     ) -> Self {
         Self {
             trail,
             answering,
-            exceeded,
+            body,
             is_http2_head: head.version == Version::HTTP_2 && head.method == Method::HEAD,
         }
     }
@@ -75,8 +73,8 @@ impl Underway {
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
-        if self.exceeded.as_ref().is_some_and(Exceeded::is_so) {
-            return self.refusal(Refusal::BodyTooLarge, response);
+        if let Some(Err(refusal)) = self.body.as_ref().map(Watch::answered) {
+            return self.refusal(refusal, response);
         }
         match called {
             Ok(body) => {
@@ -118,7 +116,7 @@ impl Underway {
     /// The host answers in place of an app.
     #[cold]
     pub(super) fn refusal(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) {
-        self.trail.end(Outcome::Refused);
+        self.trail.end(refusal.outcome());
         refusal.answer(response);
     }
 

@@ -2,10 +2,14 @@
 
 use std::{
     io::{self, Write},
-    net::{SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::{
+    net::sockopt,
+    process::{Resource, getrlimit, setrlimit},
+};
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
 
@@ -16,31 +20,46 @@ use crate::config::Address;
 pub(super) fn bind(addresses: &[Address]) -> Result<Vec<TcpListener>, StartError> {
     let mut listeners = Vec::new();
     let mut bound = String::new();
+    let failed = |address: &Address| {
+        let address = address.clone();
+        |source| StartError::Bind { address, source }
+    };
+    let mut sockets = Vec::new();
     for address in addresses {
-        let failed = |source| StartError::Bind {
-            address: address.clone(),
-            source,
-        };
-        for socket in address.to_socket_addrs().map_err(failed)? {
-            let listener = listen(socket).map_err(failed)?;
-            let local = listener.local_addr().map_err(failed)?;
-            bound.push_str(&format!("Listening on http://{local}\n"));
-            listeners.push(listener);
-        }
+        let found = address.to_socket_addrs().map_err(failed(address))?;
+        sockets.extend(found.map(|socket| (address, socket)));
+    }
+    let others: Vec<_> = sockets.iter().map(|&(_, socket)| socket).collect();
+    for (address, socket) in sockets {
+        let listener = listen(socket, &others).map_err(failed(address))?;
+        let local = listener.local_addr().map_err(failed(address))?;
+        bound.push_str(&format!("Listening on http://{local}\n"));
+        listeners.push(listener);
     }
     // Whoever started the server may not want to know.
     let _ = io::stdout().write_all(bound.as_bytes());
     Ok(listeners)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
+    // `[::]` is every address of IPv4 as well (ipv6(7)), unless somebody else is to have those.
+    let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    if address.is_ipv6() && others.contains(&ipv4) {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     // Else an address could not be used for a minute after a restart.
     socket.set_reuseaddr(true)?;
+    // Its connections have the same: one whose client is gone without a word is found out, though
+    // nothing is sent on it (tcp(7)).
+    socket.set_keepalive(true)?;
+    sockopt::set_tcp_keepidle(&socket, SILENCE)?;
+    sockopt::set_tcp_keepintvl(&socket, SILENCE / PROBES)?;
+    sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -66,6 +85,12 @@ pub(super) fn raise_open_files(connections: u32) {
         );
     }
 }
+
+/// After how long a silent client is asked whether it is there, and how long it has to answer.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How often it is asked before it counts as gone.
+const PROBES: u32 = 6;
 
 /// How many connections the kernel may keep for us: as many as it lets us have (listen(2)).
 const BACKLOG: u32 = 4096;

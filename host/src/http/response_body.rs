@@ -1,21 +1,17 @@
-//! The bodies on their way through the host: requests' with a limit, responses' with an end.
+//! The bodies of responses on their way to the connection, with an end that the log hears of.
 
 use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use plugin_api::{
-    BodyError, BoxError,
+    BodyError,
     abi::OwnedBytes,
     host::{Body as AppBody, InFlight},
 };
@@ -23,83 +19,6 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{activity::Answering, trail::Trail};
 use crate::{log::access::Outcome, plugin::generation::Generation};
-
-/// The body of a request, which breaks off when it is larger than it may be.
-#[derive(Debug)]
-pub struct RequestBody {
-    incoming: Incoming,
-    /// How many bytes may still come.
-    left: u64,
-    /// None where there is nothing to come.
-    exceeded: Option<Exceeded>,
-}
-
-/// Tells when a body was larger than it may be.
-#[derive(Clone, Debug, Default)]
-pub struct Exceeded(Arc<AtomicBool>);
-
-impl RequestBody {
-    /// A body of at most `limit` bytes.
-    #[must_use]
-    pub fn new(incoming: Incoming, limit: u64) -> Self {
-        let exceeded = (!incoming.is_end_stream()).then(Exceeded::default);
-        Self {
-            incoming,
-            left: limit,
-            exceeded,
-        }
-    }
-
-    /// What will tell when there were more bytes than there may be; none where there are none.
-    #[must_use]
-    pub fn exceeded(&self) -> Option<Exceeded> {
-        self.exceeded.clone()
-    }
-}
-
-impl Exceeded {
-    /// Whether there were more.
-    #[must_use]
-    pub fn is_so(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context)?);
-        let len = frame
-            .as_ref()
-            .and_then(Frame::data_ref)
-            .map_or(0, |data| data.len() as u64);
-        match self.left.checked_sub(len) {
-            Some(left) => self.left = left,
-            None => {
-                if let Some(Exceeded(exceeded)) = &self.exceeded {
-                    exceeded.store(true, Ordering::Relaxed);
-                }
-                return Poll::Ready(Some(Err(
-                    "the request's body is larger than this server takes".into(),
-                )));
-            }
-        }
-        Poll::Ready(frame.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
 
 /// The body of a response: the host's own, or an app's.
 #[derive(Debug)]

@@ -1,0 +1,177 @@
+//! The bodies of requests on their way to an app, with a limit on their size and on their clients'
+//! patience.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use plugin_api::BoxError;
+use tokio::{
+    runtime::Handle,
+    time::{self, Instant, Sleep},
+};
+
+use super::refusal::Refusal;
+
+/// The body of a request, which breaks off when it is larger than it may be, or its client sends
+/// nothing for too long.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// How many bytes may still come.
+    left: u64,
+    /// None where there is nothing to come.
+    watch: Option<Watch>,
+    /// Made when it first has to wait; whoever polls it may have no timers.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether it is waited for.
+    is_late: bool,
+}
+
+/// The limits of a body that comes, and whether it kept them. A clone is of the same body.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Limits>);
+
+#[derive(Debug)]
+struct Limits {
+    /// How long the client may send nothing.
+    patience: Duration,
+    /// Where there are timers.
+    runtime: Handle,
+    /// [`COMING`], [`TOO_LARGE`], [`TOO_SLOW`] or [`ANSWERED`].
+    state: AtomicU8,
+}
+
+/// It kept its limits so far.
+const COMING: u8 = 0;
+/// There were more bytes than there may be.
+const TOO_LARGE: u8 = 1;
+/// Its client sent nothing for too long.
+const TOO_SLOW: u8 = 2;
+/// The app answers already: how long it waits for the rest is its own matter.
+const ANSWERED: u8 = 3;
+
+impl RequestBody {
+    /// A body of at most `limit` bytes, whose client may send nothing for so long.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime, when there is something to come.
+    #[must_use]
+    pub fn new(incoming: Incoming, limit: u64, patience: Duration) -> Self {
+        let watch = (!incoming.is_end_stream()).then(|| {
+            Watch(Arc::new(Limits {
+                patience,
+                runtime: Handle::current(),
+                state: AtomicU8::new(COMING),
+            }))
+        });
+        Self {
+            incoming,
+            left: limit,
+            watch,
+            timer: None,
+            is_late: false,
+        }
+    }
+
+    /// What will tell whether it kept its limits; none where there is nothing to come.
+    #[must_use]
+    pub fn watch(&self) -> Option<Watch> {
+        self.watch.clone()
+    }
+
+    /// An error when the client sent nothing for too long.
+    #[cold]
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
+        let Some(Watch(limits)) = &self.watch else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| {
+            let _entered = limits.runtime.enter();
+            Box::pin(time::sleep(limits.patience))
+        });
+        if !self.is_late {
+            self.is_late = true;
+            timer.as_mut().reset(Instant::now() + limits.patience);
+        }
+        ready!(timer.as_mut().poll(context));
+        if !limits.breaks(TOO_SLOW) {
+            return Poll::Pending;
+        }
+        Poll::Ready("the client sent nothing of the request's body for too long".into())
+    }
+}
+
+impl Watch {
+    /// The app answers. What it says counts, but for a body that did not keep its limits before.
+    pub(super) fn answered(&self) -> Result<(), Refusal> {
+        let Self(limits) = self;
+        if limits.breaks(ANSWERED) {
+            return Ok(());
+        }
+        match limits.state.load(Ordering::Relaxed) {
+            TOO_LARGE => Err(Refusal::BodyTooLarge),
+            TOO_SLOW => Err(Refusal::BodyTooSlow),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Limits {
+    /// The first `state` that is not [`COMING`] stays. Whether it is this one.
+    fn breaks(&self, state: u8) -> bool {
+        self.state
+            .compare_exchange(COMING, state, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context)? else {
+            return self.poll_late(context).map(|error| Some(Err(error)));
+        };
+        self.is_late = false;
+        let len = frame
+            .as_ref()
+            .and_then(Frame::data_ref)
+            .map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(len) {
+            Some(left) => self.left = left,
+            None => {
+                if let Some(Watch(limits)) = &self.watch {
+                    limits.breaks(TOO_LARGE);
+                }
+                return Poll::Ready(Some(Err(
+                    "the request's body is larger than this server takes".into(),
+                )));
+            }
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,238 @@
+//! How long clients may take for what they do.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use host_tests::{Setup, empty, within};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{Request, Version, body::Frame};
+use tokio::{io::AsyncReadExt, sync::mpsc, time::sleep};
+
+#[tokio::test]
+async fn what_may_become_http2_is_408_as_well() {
+    let setup = Setup::new().arg("--header-timeout=200ms");
+    let host = setup.start().await;
+    for part in ["P", "PRI * HTT"] {
+        let mut wire = host.wire().await;
+        wire.send(part).await;
+        let answer = wire.rest().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{part:?}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_silent_http2_client_has_to_go() {
+    let setup = Setup::new().arg("--keep-alive=200ms");
+    let host = setup.start().await;
+    let mut wire = host.wire().await;
+    // The preface, and empty settings (RFC 9113, section 3.4). It never acknowledges anything.
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    wire.rest_bytes().await;
+}
+
+#[tokio::test]
+async fn slow_headers_are_408_and_the_end_of_the_connection() {
+    let host = Setup::new()
+        .plugin("versioned")
+        .arg("--header-timeout=200ms")
+        .start()
+        .await;
+    // Of the first request of a connection, and of a later one.
+    for before in ["", "GET /versioned HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut wire = host.wire().await;
+        if !before.is_empty() {
+            wire.send(before).await;
+            wire.response().await;
+        }
+        wire.send("GET /versioned HTTP/1.1\r\nHost:").await;
+        let answer = wire.rest().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn headers_that_trickle_in_are_408_too() {
+    let host = Setup::new()
+        .plugin("versioned")
+        .arg("--header-timeout=300ms")
+        .start()
+        .await;
+    let mut wire = host.wire().await;
+    wire.send("GET /versioned HTTP/1.1\r\n").await;
+    let trickle = async {
+        loop {
+            let sent = tokio::io::AsyncWriteExt::write_all(wire.stream(), b"x: y\r\n").await;
+            sleep(Duration::from_millis(50)).await;
+            if sent.is_err() || wire.stream().try_read(&mut [0; 64]).is_ok() {
+                return;
+            }
+        }
+    };
+    within("the end of a request that trickles in", trickle).await;
+}
+
+#[tokio::test]
+async fn the_time_for_headers_does_not_count_between_requests_or_in_a_body() {
+    let host = Setup::new()
+        .plugin("echo")
+        .arg("--header-timeout=100ms")
+        .start()
+        .await;
+    let mut wire = host.wire().await;
+    for _ in 0..2 {
+        wire.send("POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+            .await;
+        sleep(Duration::from_millis(300)).await;
+        wire.send("cd").await;
+        assert_eq!(wire.response().await.1, "4");
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let setup = Setup::new().plugin("versioned").arg("--keep-alive=500ms");
+    let host = setup.start().await;
+    let closes = async |version| {
+        let mut connection = host.connect(version).await;
+        assert_eq!(connection.get("/versioned").await.status, 200);
+        connection.closed().await;
+    };
+    let mut unused = host.wire().await;
+    let (.., rest) = tokio::join!(
+        closes(Version::HTTP_11),
+        closes(Version::HTTP_2),
+        unused.rest()
+    );
+    assert_eq!(rest, "");
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_on_it_is_not_idle() {
+    let setup = Setup::new().plugin("versioned").arg("--keep-alive=500ms");
+    let host = setup.start().await;
+    let file = host.folder().join("go");
+    let stays = async |version, path| {
+        let mut connection = host.connect(version).await;
+        let path = format!("/versioned/{path}?{}", file.display());
+        let text = connection.get(&path).await.text();
+        assert!(text.ends_with("unmarked"), "{text:?}");
+    };
+    let later = async {
+        sleep(Duration::from_millis(1200)).await;
+        host.folder().signal("go");
+    };
+    tokio::join!(
+        stays(Version::HTTP_11, "wait"),
+        stays(Version::HTTP_11, "stream"),
+        stays(Version::HTTP_2, "wait"),
+        stays(Version::HTTP_2, "stream"),
+        later,
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408() {
+    let setup = Setup::new().plugin("echo").arg("--access-log=-");
+    let host = setup.arg("--body-timeout=300ms").start().await;
+
+    let mut wire = host.wire().await;
+    wire.send("POST /echo/len?1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        .await;
+    let answer = wire.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{answer:?}"
+    );
+    host.stdout().eventually(&["/echo/len?1", " 408 "]).await;
+
+    let mut connection = host.http2().await;
+    let some = stream::iter([Ok(Frame::data(Bytes::from_static(b"ab")))]);
+    let body = StreamBody::new(some.chain(stream::pending())).boxed_unsync();
+    let request = Request::post("/echo/len").body(body).unwrap();
+    let response = within("an answer", connection.send(request)).await.unwrap();
+    assert_eq!(response.status(), 408);
+    // The connection has others, who are not slow.
+    assert_eq!(connection.get("/echo/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_app_that_answers_waits_for_the_rest_as_long_as_it_likes() {
+    let setup = Setup::new().plugin("echo").arg("--body-timeout=100ms");
+    let host = setup.start().await;
+    for mut connection in [host.http1().await, host.http2().await] {
+        let (sender, mut parts) = mpsc::unbounded_channel::<Bytes>();
+        let next = stream::poll_fn(move |context| {
+            let part = parts.poll_recv(context);
+            part.map(|part| Some(Ok(Frame::data(part?))))
+        });
+        let body = StreamBody::new(next).boxed_unsync();
+        let request = Request::post("/echo/body").body(body).unwrap();
+        let response = within("a head", connection.send(request)).await.unwrap();
+        sleep(Duration::from_millis(400)).await;
+        sender.send("late".into()).unwrap();
+        drop(sender);
+        let rest = within("the end", response.into_body().collect()).await;
+        assert_eq!(rest.unwrap().to_bytes(), "late");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_response_has_to_go() {
+    let setup = Setup::new().plugin("echo").arg("--body-timeout=300ms");
+    let host = setup.start().await;
+    // A stream that the app would have to keep, and a body that the host has all of.
+    let mut stream = host.wire().await;
+    stream
+        .send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    let mut whole = host.wire().await;
+    whole
+        .send("GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    whole.head().await;
+    host.log().eventually(&["bulk is dropped"]).await;
+    sleep(Duration::from_secs(1)).await;
+    // What is in the system's buffers is there still.
+    stream.rest_bytes().await;
+    let rest = whole.rest_bytes().await;
+    assert!(rest.len() < 32 << 20, "all of it came");
+}
+
+#[tokio::test]
+async fn who_takes_a_response_slowly_gets_all_of_it() {
+    let setup = Setup::new().plugin("echo");
+    let host = setup.arg("--keep-alive=100ms").start().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    wire.head().await;
+    // Nothing is left in the app, and the server waits for the client alone.
+    sleep(Duration::from_millis(600)).await;
+    let rest = wire.rest_bytes().await;
+    assert_eq!(rest.len(), 32 << 20);
+}
+
+#[tokio::test]
+async fn who_takes_a_stream_bit_by_bit_stays() {
+    let setup = Setup::new().plugin("echo").arg("--body-timeout=500ms");
+    let host = setup.start().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    let mut bytes = vec![0; 2 << 20];
+    // Longer than the limit in all, and never as long for one bit.
+    for _ in 0..12 {
+        let read = wire.stream().read_exact(&mut bytes);
+        within("more of a stream", read).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+    }
+}
