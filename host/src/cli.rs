@@ -15,7 +15,7 @@ use clap::{
 use self::file::Settings;
 use crate::{config::Config, ctl};
 
-pub use self::file::FileError;
+pub use self::file::{APP, FileError};
 
 mod file;
 

@@ -84,7 +84,9 @@ async fn serve(
     let Log { filter, output } = log;
     let levels = Levels::start(filter.clone());
     let outputs = access.iter().cloned().chain([output]).collect();
-    signal::follow(levels.clone(), outputs, settings).map_err(StartError::Signals)?;
+    let (reloader, commands) = reloader::Handle::new();
+    signal::follow(levels.clone(), reloader.clone(), outputs, settings)
+        .map_err(StartError::Signals)?;
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
@@ -96,7 +98,6 @@ async fn serve(
     };
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let (reloader, commands) = reloader::Handle::new();
     let _control = control.map(|control| control.start(Control { levels, reloader }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());

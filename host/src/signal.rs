@@ -16,6 +16,7 @@ use crate::{
         level::{Levels, SetLevel},
         output::Output,
     },
+    plugin::reloader,
 };
 
 /// Follows the signals from now on. `settings` are those that the server started with, by key.
@@ -25,12 +26,13 @@ use crate::{
 /// When they cannot be received.
 pub fn follow(
     levels: Levels,
+    reloader: reloader::Handle,
     outputs: Vec<Output>,
     settings: BTreeMap<String, String>,
 ) -> io::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
-    tokio::spawn(reread(hangups, levels, settings));
+    tokio::spawn(reread(hangups, levels, reloader, settings));
     tokio::spawn(reopen(rotations, outputs));
     Ok(())
 }
@@ -53,8 +55,13 @@ async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
     }
 }
 
-/// Of all settings only the level changes while the server runs.
-async fn reread(mut hangups: Signal, levels: Levels, mut before: BTreeMap<String, String>) {
+/// Of all settings these change while the server runs: the level, mounts, and what is said of apps.
+async fn reread(
+    mut hangups: Signal,
+    levels: Levels,
+    reloader: reloader::Handle,
+    mut before: BTreeMap<String, String>,
+) {
     while hangups.recv().await.is_some() {
         let (config, settings) = match read() {
             Ok(read) => read,
@@ -67,15 +74,21 @@ async fn reread(mut hangups: Signal, levels: Levels, mut before: BTreeMap<String
                 continue;
             }
         };
-        let changed = changed(&before, &settings);
-        if !changed.is_empty() {
+        let (live, late): (Vec<_>, Vec<_>) = changed(&before, &settings)
+            .into_iter()
+            .partition(|key| LIVE.contains(key));
+        if !late.is_empty() {
             warn!(
-                settings = changed,
+                settings = late.join(","),
                 "These settings changed, but take effect at the next start only"
             );
         }
-        before = settings;
         info!(signal = "SIGHUP", level = %config.log_level, "Configuration read again");
+        if !live.is_empty() {
+            // It is there for as long as this is.
+            let _ = reloader.configure(config.mount, config.apps).await;
+        }
+        before = settings;
         let in_force = levels.state().await;
         if in_force
             .is_none_or(|state| state.until.is_some() || state.directives != config.log_level)
@@ -92,16 +105,20 @@ async fn reread(mut hangups: Signal, levels: Levels, mut before: BTreeMap<String
 }
 
 /// The keys of the settings that are others now, without the level's.
-fn changed(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+fn changed<'a>(
+    before: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> Vec<&'a str> {
     let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
     let changed = |key: &&String| before.get(*key) != now.get(*key) && *key != "log-level";
-    let keys: Vec<_> = keys
-        .into_iter()
+    keys.into_iter()
         .filter(changed)
         .map(String::as_str)
-        .collect();
-    keys.join(",")
+        .collect()
 }
+
+/// The keys of what is said of apps.
+const LIVE: [&str; 2] = [cli::APP, "mount"];
 
 /// The configuration as it is now, and its settings by key.
 fn read() -> Result<(Config, BTreeMap<String, String>), cli::Error> {

@@ -10,6 +10,7 @@ mod bad_libraries;
 mod chat;
 mod check;
 mod command_line;
+mod configuring;
 mod differential;
 mod evolution;
 mod generations;

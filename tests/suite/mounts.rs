@@ -82,6 +82,46 @@ async fn two_plugins_with_one_mount_are_an_error_and_the_first_serves() {
 }
 
 #[tokio::test]
+async fn of_two_that_are_there_at_the_start_the_first_by_its_path_serves() {
+    // It takes much longer to read.
+    let mut long = Library::version("first")
+        .with_fact("mount", "/here")
+        .bytes()
+        .to_vec();
+    long.resize(long.len() + (32 << 20), 0);
+    let short = Library::plugin("echo").with_fact("mount", "/here");
+    let setup = Setup::new().library("liba.so", &Library::new(long));
+    let host = setup.library("libb.so", &short).start().await;
+    host.serves("/here", "first").await;
+    let line = host.log().eventually(&["ERROR", "libb.so"]).await;
+    assert!(
+        line.contains("taken by versioned (") && line.contains("liba.so)"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_said_of_apps_that_are_not_there_is_told() {
+    let setup = Setup::new().plugin("echo");
+    let file = setup.folder().join("host.toml");
+    std::fs::write(
+        &file,
+        "[app.shop]\nplugin = 'shopp'\n[app.eu]\nplugin = 'echo'",
+    )
+    .unwrap();
+    let setup = setup.arg("--config").arg(&file);
+    let host = setup.arg("--mount=/a=eu,/b=ecko,/c=echo").start().await;
+    host.log()
+        .eventually(&["WARN", "app=shop plugin=shopp"])
+        .await;
+    host.log().eventually(&["WARN", "path=/b app=ecko"]).await;
+    // There is the plugin, but no app of its name.
+    host.log().eventually(&["WARN", "path=/c app=echo"]).await;
+    assert_eq!(host.get("/a").await.status, 200);
+    assert_eq!(host.log().with(&["or not yet"]).len(), 3);
+}
+
+#[tokio::test]
 async fn a_target_without_a_path_reaches_what_is_mounted_at_the_root() {
     let host = Setup::new()
         .plugin("echo")

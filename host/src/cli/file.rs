@@ -98,7 +98,7 @@ fn apps(value: &toml::Value) -> Result<Vec<App>, AppError> {
 }
 
 /// The key of the tables that describe apps.
-pub(super) const APP: &str = "app";
+pub const APP: &str = "app";
 
 /// The options that a file may set.
 pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {

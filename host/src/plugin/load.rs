@@ -32,7 +32,7 @@ pub(super) use self::{error::one_line, steps::as_ms};
 use super::{
     budget::Budget,
     faults::Faults,
-    generation::{Generation, thread_name},
+    generation::{Generation, Spec, thread_name},
     library,
     quarantine::PanicLimit,
     store::Store,
@@ -44,10 +44,8 @@ use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
 pub struct Order {
     /// The app's name.
     pub name: &'static str,
-    /// Where it is mounted first of all.
-    pub mount: Arc<str>,
-    /// What the operator tells it, as a JSON object.
-    pub config: Option<Arc<str>>,
+    /// What the generation is to be made of.
+    pub spec: Arc<Spec>,
     /// Which load of the app this will be.
     pub generation: u64,
     /// What serves now.
@@ -137,7 +135,7 @@ pub async fn load(
             number: order.generation,
             version: candidate.manifest.version.clone(),
             max_level: max_level(&candidate.manifest),
-            hash: candidate.hash(),
+            spec: Arc::clone(&order.spec),
             copy,
             app,
             faults,
@@ -222,8 +220,8 @@ fn init(
     };
     let init = Init {
         name: order.name,
-        mount: &order.mount,
-        config: order.config.as_deref(),
+        mount: order.spec.mounts.first().map_or("/", |mount| mount),
+        config: order.spec.config.as_deref(),
         previous_state: state,
         thread_name: &thread_name(order.name, order.generation),
         generation: order.generation,

@@ -20,6 +20,7 @@
 mod app;
 mod apps;
 mod control;
+mod line;
 mod loads;
 mod places;
 mod probation;
@@ -34,6 +35,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
+    time,
 };
 use tracing::error;
 
@@ -41,6 +43,7 @@ pub use self::control::{AskError, Command, Handle};
 use self::{
     app::{App, State, Wanted, Why},
     control::Reply,
+    line::Line,
 };
 use super::{
     budget::Budget,
@@ -97,10 +100,16 @@ pub struct Reloader {
     /// Libraries that are being read, and for which change of them.
     examining: BTreeMap<PathBuf, u64>,
     examinations: u64,
+    /// Libraries that are to be admitted one after the other.
+    line: Line,
+    /// Whether all that was in the folder at the start is known.
+    listed: bool,
     /// Generations that finish what they have.
     retiring: Vec<Retiring>,
     /// The copies of generations that have ended.
     ended: BTreeMap<&'static str, BTreeSet<PathBuf>>,
+    /// Whether to look, once all is read, for apps that the operator speaks of and that are not there.
+    stranger_check: bool,
     tasks: JoinSet<Done>,
     retirements: JoinSet<Done>,
 }
@@ -144,6 +153,14 @@ enum Done {
     },
 }
 
+/// What came of reading a library that changed.
+#[derive(Debug)]
+struct Read {
+    path: PathBuf,
+    attempt: u32,
+    examined: Result<Candidate, Rejected>,
+}
+
 /// Why a library is read.
 #[derive(Debug)]
 enum Purpose {
@@ -184,8 +201,11 @@ impl Reloader {
             refused: BTreeMap::new(),
             examining: BTreeMap::new(),
             examinations: 0,
+            line: Line::default(),
+            listed: false,
             retiring: Vec::new(),
             ended: BTreeMap::new(),
+            stranger_check: true,
             tasks: JoinSet::new(),
             retirements: JoinSet::new(),
         }
@@ -202,7 +222,6 @@ impl Reloader {
         ready: oneshot::Sender<()>,
         mut stop: oneshot::Receiver<Duration>,
     ) {
-        let mut listed = false;
         let mut ready = Some(ready);
         let patience = loop {
             tokio::select! {
@@ -212,13 +231,21 @@ impl Reloader {
                 Some(done) = self.retirements.join_next() => self.done(done),
                 Some(command) = commands.recv() => self.command(command),
                 Some(change) = changes.recv() => match change {
+                    Change::Present { path, .. } if !self.listed => self.present_in_line(path),
                     Change::Present { path, attempt } => self.present(path, attempt),
                     Change::Removed { path } => self.removed(&path),
-                    Change::Listed => listed = true,
+                    Change::Listed => self.listed = true,
                 },
+                Some(()) = at(self.line.end()) => {}
+            }
+            while let Some(read) = self.line.next() {
+                self.take(read);
             }
             let is_loading = |app: &App| matches!(app.state, State::Loading { .. });
-            if listed && self.examining.is_empty() && !self.apps.values().any(is_loading) {
+            if self.listed && self.examining.is_empty() {
+                self.check_for_strangers();
+            }
+            if self.listed && self.examining.is_empty() && !self.apps.values().any(is_loading) {
                 // The server may have stopped waiting for it.
                 ready.take().map(|ready| ready.send(()));
             }
@@ -264,4 +291,10 @@ impl Reloader {
         }
         while self.retirements.join_next().await.is_some() {}
     }
+}
+
+/// Waits until `time`; without one, there is nothing to wait for.
+async fn at(time: Option<Instant>) -> Option<()> {
+    time::sleep_until(time?.into()).await;
+    Some(())
 }

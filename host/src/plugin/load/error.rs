@@ -54,7 +54,8 @@ pub enum LoadError {
     },
     /// Its start failed.
     #[error(
-        "its start failed; put that right, then replace the file or use host ctl reload, or restart for another config in [app.NAME]"
+        "its start failed; put that right, then replace the file or use host ctl reload, or send SIGHUP for another config in \
+         [app.NAME]"
     )]
     Init(#[from] InitError),
     /// Its file is not that of a plugin for this host.
@@ -66,11 +67,11 @@ pub enum LoadError {
     )]
     Mount {
         /// The plugin.
-        plugin: String,
+        plugin: &'static str,
         /// Where it would be mounted.
         mount: Arc<str>,
-        /// What is mounted there.
-        by: &'static str,
+        /// What is mounted there, and from which file.
+        by: Box<str>,
     },
     /// Another library has a plugin of the same name.
     #[error("its plugin {plugin} is served from {}; remove one of the two", by.display())]

@@ -4,10 +4,9 @@ use std::{mem, path::PathBuf, sync::Arc};
 
 use super::Reply;
 use crate::plugin::{
-    generation::Generation,
+    generation::{Generation, Spec},
     load::{Candidate, Progress, Took},
     report::Failure,
-    store::Hash,
 };
 
 /// An app whose library is in the folder.
@@ -24,7 +23,7 @@ pub(super) struct App {
     /// The copy of the library that served before, if that was another.
     pub(super) previous: Option<PathBuf>,
     /// What was rolled back from: it is not loaded again unless it is asked for.
-    pub(super) rejected: Option<Hash>,
+    pub(super) rejected: Option<Arc<Spec>>,
     pub(super) last_error: Option<Failure>,
 }
 
@@ -54,8 +53,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) candidate: Arc<Candidate>,
-    /// Where it will be mounted.
-    pub(super) mounts: Vec<Arc<str>>,
+    /// What becomes of it.
+    pub(super) spec: Arc<Spec>,
     pub(super) why: Why,
     /// Who asked, and waits for what comes of it.
     pub(super) reply: Option<Reply>,
@@ -64,7 +63,7 @@ pub(super) struct Wanted {
 /// Why a library is to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It is new in the folder, or changed.
+    /// It is new in the folder, or changed; or what the operator says of it did.
     Changed,
     /// The operator wants it loaded again.
     Reload,
@@ -108,7 +107,7 @@ impl App {
         let coming = coming
             .into_iter()
             .flatten()
-            .flat_map(|wanted| &wanted.mounts);
+            .flat_map(|wanted| &wanted.spec.mounts);
         self.mounts
             .iter()
             .chain(coming)
@@ -116,21 +115,21 @@ impl App {
     }
 
     /// Why a library that did not change for the app is not loaded, if it is not.
-    pub(super) fn unchanged(&self, hash: Hash) -> Option<&'static str> {
+    pub(super) fn unchanged(&self, spec: &Spec) -> Option<&'static str> {
         match self.state {
             State::Loading { .. } => None,
-            _ if self.serves(hash) => Some("Unchanged, not loaded again"),
-            _ if self.rejected == Some(hash) => {
+            _ if self.serves(spec) => Some("Unchanged, not loaded again"),
+            _ if self.rejected.as_deref() == Some(spec) => {
                 Some("Unchanged since it was rolled back, not loaded again")
             }
             _ => None,
         }
     }
 
-    /// Whether what serves is of these bytes.
-    pub(super) fn serves(&self, hash: Hash) -> bool {
+    /// Whether what serves is made of just this.
+    pub(super) fn serves(&self, spec: &Spec) -> bool {
         self.serving
             .as_ref()
-            .is_some_and(|serving| serving.hash == hash)
+            .is_some_and(|serving| *serving.spec == *spec)
     }
 }

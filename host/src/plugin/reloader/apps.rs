@@ -9,7 +9,7 @@ use std::{
 
 use tracing::{debug, error, info};
 
-use super::{App, Done, Purpose, Refused, Reloader, State, Wanted, Why};
+use super::{App, Done, Purpose, Read, Refused, Reloader, State, Wanted, Why};
 use crate::{
     log::bridge,
     plugin::{
@@ -20,8 +20,15 @@ use crate::{
 };
 
 impl Reloader {
+    /// A library is there, and others at the same time: it is read, and waits for its turn.
+    pub(super) fn present_in_line(&mut self, path: PathBuf) {
+        self.line.join(path.clone());
+        self.present(path, 0);
+    }
+
     /// A library settled: it is read.
     pub(super) fn present(&mut self, path: PathBuf, attempt: u32) {
+        self.line.again(&path);
         self.examinations += 1;
         let examination = self.examinations;
         self.examining.insert(path.clone(), examination);
@@ -54,11 +61,23 @@ impl Reloader {
                     return;
                 }
                 self.examining.remove(&path);
-                match examined {
-                    Ok(candidate) => self.admit(Arc::new(candidate)),
-                    Err(rejected) => self.rejected(path, attempt, &rejected),
+                let read = Read {
+                    path,
+                    attempt,
+                    examined,
+                };
+                if let Some(read) = self.line.done(read) {
+                    self.take(read);
                 }
             }
+        }
+    }
+
+    /// It is the turn of a library that was read.
+    pub(super) fn take(&mut self, read: Read) {
+        match read.examined {
+            Ok(candidate) => self.admit(Arc::new(candidate)),
+            Err(rejected) => self.rejected(read.path, read.attempt, &rejected),
         }
     }
 
@@ -94,11 +113,14 @@ impl Reloader {
             if self.apps[name].plugin != plugin {
                 info!(plugin = name, file = %path.display(), by = plugin, "Removed, its library holds another plugin now");
                 self.remove(name);
+            } else if !self.names(plugin).contains(&name) {
+                info!(plugin = name, file = %path.display(), "Removed, the configuration describes other apps");
+                self.remove(name);
             }
         }
         for name in self.names(plugin) {
-            let mounts = self.mounts(name, plugin, &candidate.manifest.mount);
-            if let Err(error) = self.free(name, &mounts, path) {
+            let spec = self.spec(name, &candidate);
+            if let Err(error) = self.free(name, &spec.mounts, path) {
                 self.refuse(path.clone(), Some(plugin), Some(candidate.hash()), &error);
                 continue;
             }
@@ -109,12 +131,12 @@ impl Reloader {
             if app.serving.is_none() {
                 // From here on requests are told that the app is on its way, not that there is
                 // nothing.
-                app.mounts.clone_from(&mounts);
-                self.registry.publish(name, mounts.clone(), None);
+                app.mounts.clone_from(&spec.mounts);
+                self.registry.publish(name, spec.mounts.clone(), None);
             }
             let wanted = Wanted {
                 candidate: Arc::clone(&candidate),
-                mounts,
+                spec,
                 why: Why::Changed,
                 reply: None,
             };
@@ -127,10 +149,10 @@ impl Reloader {
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
-        let hash = wanted.candidate.hash();
-        if let Some(unchanged) = app.unchanged(hash).filter(|_| wanted.why == Why::Changed) {
-            info!(plugin = name, file = %wanted.candidate.path.display(), hash = hash.short(), "{unchanged}");
-            if app.serves(hash) {
+        let spec = &wanted.spec;
+        if let Some(unchanged) = app.unchanged(spec).filter(|_| wanted.why == Why::Changed) {
+            info!(plugin = name, file = %wanted.candidate.path.display(), hash = spec.hash.short(), "{unchanged}");
+            if app.serves(spec) {
                 // What was wrong with the file has been put right.
                 app.last_error = None;
             }
@@ -142,7 +164,7 @@ impl Reloader {
                 next,
                 ..
             } => {
-                let is_under_way = wanted.why == Why::Changed && loading.candidate.hash() == hash;
+                let is_under_way = wanted.why == Why::Changed && loading.spec == wanted.spec;
                 // Whoever asked for what was next hears that something newer took its place.
                 *next = (!is_under_way).then_some(wanted);
             }
@@ -154,6 +176,7 @@ impl Reloader {
     pub(super) fn removed(&mut self, path: &Path) {
         self.refused.remove(path);
         self.examining.remove(path);
+        self.line.leave(path);
         let names = self.apps_of(path);
         let Some(plugin) = names.first().map(|name| self.apps[name].plugin) else {
             return;
@@ -172,10 +195,14 @@ impl Reloader {
             info!(plugin = name, file = %path.display(), "Removed");
             self.remove(name);
         }
-        // What wanted the name or the mount may have it now.
+        self.look_again();
+    }
+
+    /// A name or a mount is free: what wanted it may have it now.
+    pub(super) fn look_again(&mut self) {
         let waiting = self.refused.iter().filter(|(_, refused)| refused.waits);
         for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
-            self.present(path, 0);
+            self.present_in_line(path);
         }
     }
 

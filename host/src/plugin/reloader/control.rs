@@ -8,11 +8,14 @@ use tokio::{
 };
 
 use super::{App, Purpose, Reloader, State, Wanted, Why};
-use crate::plugin::{
-    generation::Generation,
-    load::{Candidate, LoadError, Rejected},
-    process::{self, Footprint, Process},
-    report::{AppReport, GenerationReport, Proof, Report, Retired},
+use crate::{
+    config::{self, Mount},
+    plugin::{
+        generation::Generation,
+        load::{Candidate, LoadError, Rejected},
+        process::{self, Footprint, Process},
+        report::{AppReport, GenerationReport, Proof, Report, Retired},
+    },
 };
 
 /// Where the reloader is asked. A clone leads to the same reloader.
@@ -28,6 +31,8 @@ pub enum Command {
     Reload(String, Reply),
     /// Load the library that served before.
     Rollback(String, Reply),
+    /// Where apps are mounted, and the apps that the operator describes, from now on.
+    Configure(Vec<Mount>, Vec<config::App>),
 }
 
 /// Who waits for a load.
@@ -80,6 +85,20 @@ impl Handle {
         proof.await.map_err(|_| AskError::Superseded)?
     }
 
+    /// Has apps be where the operator says now, with the configuration that they have now. Apps of which
+    /// the same is said as before are left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the host stops.
+    pub async fn configure(
+        &self,
+        mounts: Vec<Mount>,
+        apps: Vec<config::App>,
+    ) -> Result<(), AskError> {
+        self.send(Command::Configure(mounts, apps)).await
+    }
+
     async fn send(&self, command: Command) -> Result<(), AskError> {
         self.0.send(command).await.map_err(|_| AskError::Stopping)
     }
@@ -118,6 +137,7 @@ impl Reloader {
                 // Who asked may be gone.
                 let _ = reply.send(self.report());
             }
+            Command::Configure(mounts, apps) => self.configure(mounts, apps),
             Command::Reload(name, reply) => match self.find(&name) {
                 Ok((name, app)) => {
                     let library = app.library.clone();
@@ -172,18 +192,18 @@ impl Reloader {
         };
         let (plugin, library) = (app.plugin, app.library.clone());
         let checked = examined.and_then(|candidate| {
-            let mounts = self.mounts(name, plugin, &candidate.manifest.mount);
-            match self.free(name, &mounts, &library) {
-                Ok(()) => Ok((candidate, mounts)),
+            let spec = self.spec(name, &candidate);
+            match self.free(name, &spec.mounts, &library) {
+                Ok(()) => Ok((candidate, spec)),
                 Err(error) => Err(candidate.rejected(error)),
             }
         });
         match checked {
-            Ok((candidate, mounts)) if candidate.manifest.name == plugin => self.want(
+            Ok((candidate, spec)) if candidate.manifest.name == plugin => self.want(
                 name,
                 Wanted {
                     candidate: Arc::new(candidate),
-                    mounts,
+                    spec,
                     why,
                     reply,
                 },
@@ -271,7 +291,7 @@ impl GenerationReport {
         Self {
             generation: generation.number,
             version: generation.version.clone(),
-            hash: generation.hash.short(),
+            hash: generation.spec.hash.short(),
             state,
             since: generation.since,
             replaced: None,

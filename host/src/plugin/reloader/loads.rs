@@ -26,11 +26,9 @@ impl Reloader {
         let number = self.loads.entry(name).or_default();
         *number += 1;
         let generation = *number;
-        let table = self.options.apps.iter().find(|app| app.name == name);
         let order = Order {
             name,
-            mount: wanted.mounts.first().cloned().unwrap_or_else(|| "/".into()),
-            config: table.and_then(|app| app.config.as_deref().map(Arc::from)),
+            spec: Arc::clone(&wanted.spec),
             generation,
             serving: app.serving.clone(),
             init_timeout: self.options.init_timeout,
@@ -39,7 +37,7 @@ impl Reloader {
             panic_limit: self.options.panic_limit,
             filter: self.filter.clone(),
         };
-        let hash = wanted.candidate.hash();
+        let hash = wanted.spec.hash;
         debug!(plugin = name, generation, file = %wanted.candidate.path.display(), hash = hash.short(), "Loading");
 
         let (candidate, progress) = (Arc::clone(&wanted.candidate), Arc::new(Progress::new()));
@@ -92,7 +90,7 @@ impl Reloader {
             Ok(loaded) => self.swap(name, wanted, loaded),
             Err(error) => {
                 let Candidate { path, .. } = &*wanted.candidate;
-                self.failed(name, path, Some(wanted.candidate.hash()), &error);
+                self.failed(name, path, Some(wanted.spec.hash), &error);
                 tell(wanted.reply, Err(AskError::Failed(error)));
             }
         }
@@ -112,12 +110,13 @@ impl Reloader {
             paused,
         } = loaded;
         let generation = Arc::new(generation);
-        app.mounts.clone_from(&wanted.mounts);
+        let moved = app.mounts != generation.spec.mounts;
+        app.mounts.clone_from(&generation.spec.mounts);
         let began = Instant::now();
         app.serving = Some(Arc::clone(&generation));
-        let before =
-            self.registry
-                .publish(name, wanted.mounts.clone(), Some(Arc::clone(&generation)));
+        let before = self
+            .registry
+            .publish(name, app.mounts.clone(), Some(Arc::clone(&generation)));
         took.swap = began.elapsed();
         app.took = Some(took);
 
@@ -125,10 +124,10 @@ impl Reloader {
         app.rejected = before
             .as_ref()
             .filter(|_| wanted.why == Why::Rollback)
-            .map(|before| before.hash);
+            .map(|before| Arc::clone(&before.spec));
         if let Some(before) = before
             .as_ref()
-            .filter(|before| before.hash != generation.hash)
+            .filter(|before| before.spec.hash != generation.spec.hash)
         {
             app.previous = Some(before.copy.clone());
         }
@@ -137,7 +136,7 @@ impl Reloader {
             version = generation.version,
             generation = generation.number,
             replaces = before.as_ref().map(|before| before.number),
-            hash = generation.hash.short(),
+            hash = generation.spec.hash.short(),
             mount = app.mounts.join(","),
             max_level = generation.max_level,
             file = %wanted.candidate.path.display(),
@@ -150,7 +149,7 @@ impl Reloader {
             old_generation: before.as_ref().map(|before| before.number),
             new_generation: generation.number,
             version: generation.version.clone(),
-            hash: generation.hash.to_string(),
+            hash: generation.spec.hash.to_string(),
             took,
             in_flight_at_swap: before.as_ref().map_or(0, |before| before.app.in_flight()),
             drained: None,
@@ -172,6 +171,9 @@ impl Reloader {
         }
         // After the one before was closed, so that no request gets into it any more.
         drop(paused);
+        if moved {
+            self.look_again();
+        }
     }
 
     /// Ends a generation that the registry does not name any more.

@@ -83,7 +83,7 @@ impl Reloader {
         error!(
             plugin = name,
             generation = bad.number,
-            hash = bad.hash.short(),
+            hash = bad.spec.hash.short(),
             failures,
             requests,
             back,
@@ -92,17 +92,18 @@ impl Reloader {
         );
         app.last_error = Some(Failure {
             file: app.library.display().to_string(),
-            hash: Some(bad.hash.short()),
+            hash: Some(bad.spec.hash.short()),
             step: "probation",
             error: format!("{failures} failures in {requests} requests, rolled back"),
             at: SystemTime::now(),
         });
-        app.rejected = Some(bad.hash);
+        app.rejected = Some(Arc::clone(&bad.spec));
         match kept {
             Some(kept) => {
                 app.serving = Some(Arc::clone(&kept));
                 // It is what served before, and is not to be rolled back from to what is bad.
                 app.previous = None;
+                app.mounts.clone_from(&kept.spec.mounts);
                 self.registry.publish(name, app.mounts.clone(), Some(kept));
                 self.retire(Arc::clone(bad), self.options.graceful_timeout, None);
             }
