@@ -5,11 +5,12 @@
 //! (`log-level`). The order is default, file, environment, flag, the last one wins, and all three
 //! are parsed by the same code: the file's values become defaults of the command line.
 
-use std::{collections::BTreeMap, error, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, env, error, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{
     Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand,
-    error::ErrorKind, parser::ValueSource,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 
 use self::file::Settings;
@@ -41,7 +42,11 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let args: Vec<OsString> = args.into_iter().collect();
     let command = Args::command().mut_args(with_variable);
-    let matches = command.clone().try_get_matches_from(&args)?;
+    let parse = |command: &clap::Command| {
+        let matches = command.clone().try_get_matches_from(&args);
+        matches.map_err(|error| blame(error, command, &args))
+    };
+    let matches = parse(&command)?;
     let Args { action, config, .. } = Args::from_arg_matches(&matches)?;
     match (action, config) {
         (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
@@ -54,10 +59,39 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
                     Some(values) => arg.default_values(values.clone()),
                     None => arg,
                 });
-            let matches = command.clone().try_get_matches_from(&args)?;
+            let matches = parse(&command)?;
             finish(command, &matches, settings)
         }
     }
+}
+
+/// The error, which names the variable when the value that is wrong is the environment's.
+fn blame(error: clap::Error, command: &clap::Command, args: &[OsString]) -> Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else {
+        return error.into();
+    };
+    // As in `--threads <NUMBER>`.
+    let flag = name.split([' ', '=']).next().unwrap_or_default();
+    let is_flag = |text: &OsString| text.to_string_lossy().split('=').next() == Some(flag);
+    let long = flag.trim_start_matches('-');
+    let mut known = command.get_arguments();
+    let arg = known.find(|arg| arg.get_long() == Some(long));
+    match arg.and_then(Arg::get_env) {
+        Some(variable) if env::var_os(variable).is_some() && !args.iter().any(is_flag) => {
+            Error::Variable {
+                variable: variable.to_string_lossy().into_owned(),
+                message: first_line(&error),
+            }
+        }
+        _ => error.into(),
+    }
+}
+
+/// What clap says, without how to use the command line.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
 }
 
 /// A command line, environment or configuration file that is wrong, or a call for help.
@@ -70,6 +104,14 @@ pub enum Error {
     /// The configuration file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A variable of the environment is wrong.
+    #[error("{variable}: {message}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong.
+        message: String,
+    },
     /// The command line is not that of a server, which was expected.
     #[error("the command line is not that of a server")]
     NotServing,
@@ -180,6 +222,9 @@ fn print(command: &clap::Command, matches: &ArgMatches, file: &Settings) -> Stri
         let Some(value) = value(arg, matches) else {
             return format!("# {key} is not set\n");
         };
+        if key == SECRET {
+            return format!("# {key} is set, and not shown\n");
+        }
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
@@ -225,6 +270,9 @@ fn to_toml(text: &str) -> toml::Value {
         toml::Value::Integer,
     )
 }
+
+/// The option whose value is nobody's business.
+const SECRET: &str = "debug-header";
 
 #[cfg(test)]
 mod tests;

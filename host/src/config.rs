@@ -6,7 +6,7 @@ use std::{path::PathBuf, thread, time::Duration};
 use clap::{ArgAction, value_parser};
 use plugin_api::level::Directives;
 
-use self::value::{body_size, duration, header_bytes, positive_duration};
+use self::value::{body_size, duration, header_bytes, path, positive_duration};
 
 pub use self::{
     app::{App, AppError},
@@ -240,7 +240,7 @@ pub struct LogConfig {
 
     /// Leave out requests for these paths from the access log when they succeed, as in /healthz
     /// (repeatable, or separated by commas)
-    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = path)]
     pub access_log_skip: Vec<String>,
 }
 

@@ -19,14 +19,15 @@ use crate::config::{ControlSocket, value::positive_duration};
 /// What to ask, and whom.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The control socket of the host
+    /// The control socket of the host, as it was started with
     #[arg(
         long,
+        global = true,
         value_name = "unix:PATH",
         env = "HOST_CONTROL",
         hide_env_values = true
     )]
-    control: ControlSocket,
+    control: Option<ControlSocket>,
 
     /// Print the answer as JSON
     #[arg(long, global = true)]
@@ -115,10 +116,18 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Asks, and prints the answer. The result is for `main`: 0, or 1 when it was not done.
+/// Asks, and prints the answer. The result is for `main`: 0, 1 when it was not done, or 2 when nobody
+/// knows whom to ask.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    match ask(args) {
+    // An option of all verbs cannot be one that has to be there.
+    let Some(socket) = &args.control else {
+        eprintln!(
+            "error: no control socket, expected --control=unix:PATH or HOST_CONTROL, as the host was started with"
+        );
+        return ExitCode::from(2);
+    };
+    match ask(args, socket) {
         Ok(answer) if args.json => println!("{answer}"),
         Ok(answer) => println!("{}", args.verb.print(&answer)),
         Err(error) => {
@@ -131,16 +140,17 @@ pub fn run(args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn ask(args: &Args) -> Result<Value, CtlError> {
+fn ask(args: &Args, socket: &ControlSocket) -> Result<Value, CtlError> {
     let request = args.verb.request()?;
     let runtime = Builder::new_current_thread().enable_all().build();
     let exchanged = runtime.map_err(CtlError::Runtime)?.block_on(async {
-        let stream = UnixStream::connect(args.control.path())
-            .await
-            .map_err(|source| CtlError::Connect {
-                socket: args.control.clone(),
-                source,
-            })?;
+        let stream =
+            UnixStream::connect(socket.path())
+                .await
+                .map_err(|source| CtlError::Connect {
+                    socket: socket.clone(),
+                    source,
+                })?;
         exchange(stream, request).await.map_err(CtlError::Exchange)
     });
     let (status, body) = exchanged?;

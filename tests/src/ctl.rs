@@ -1,6 +1,9 @@
 //! The control socket of a host, asked as an operator does: by `host ctl`.
 
-use std::process::{Command, Output};
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -26,7 +29,21 @@ impl Ctl {
     /// The option by which the host has it, and `host ctl` finds it.
     #[must_use]
     pub fn option(&self) -> String {
-        format!("--control=unix:{}", self.0.path().join("ctl").display())
+        format!("--control=unix:{}", self.path().display())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("ctl")
+    }
+
+    /// What `host ctl ARGS` prints, and its exit code.
+    pub async fn ask(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args).await;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).trim_end().to_owned();
+        (output.status.code().unwrap_or(-1), printed)
     }
 
     /// The answer to `host ctl ARGS --json`.
@@ -83,7 +100,8 @@ impl Ctl {
 
     async fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(artifacts::host());
-        command.arg("ctl").arg(self.option()).args(args);
+        // Options may stand anywhere.
+        command.arg("ctl").args(args).arg(self.option());
         let output = task::spawn_blocking(move || command.output());
         let output = within("an answer of host ctl", output).await;
         output

@@ -3,14 +3,14 @@
 use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus},
+    process::{Child, ExitStatus},
     thread,
 };
 
 use hyper::{Request, Version};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::{Connection, Exit, Folder, Lines, Reply, RequestBody, Wire, artifacts, eventually};
+use crate::{Connection, Exit, Folder, Lines, Reply, RequestBody, Wire, eventually};
 
 /// A host. When it is dropped it is killed; when a panic is the reason, its log is shown.
 #[derive(Debug)]
@@ -135,24 +135,6 @@ impl Host {
         .await
     }
 
-    /// What `host ctl` prints and its exit code, for a host that was set up to be controlled.
-    ///
-    /// # Panics
-    ///
-    /// When it cannot be run.
-    #[must_use]
-    pub fn ctl(&self, args: &[&str]) -> (i32, String) {
-        let socket = format!("unix:{}", self.folder.join(CONTROL).display());
-        let output = Command::new(artifacts::host())
-            .args(["ctl", "--control", &socket])
-            .args(args)
-            .output()
-            .expect("cargo built the host");
-        let printed = [output.stdout, output.stderr].concat();
-        let printed = String::from_utf8_lossy(&printed).trim_end().to_owned();
-        (output.status.code().unwrap_or(-1), printed)
-    }
-
     /// Sends it a signal.
     ///
     /// # Panics
@@ -204,9 +186,6 @@ impl Host {
             .expect("it is a child of this process")
     }
 }
-
-/// The control socket, in the plugins folder.
-pub(crate) const CONTROL: &str = "control.sock";
 
 impl Drop for Host {
     fn drop(&mut self) {

@@ -55,8 +55,14 @@ impl Lines {
 
     /// The first line that contains every one of `parts`, once there is one.
     pub async fn eventually(&self, parts: &[&str]) -> String {
-        let what = format!("a line with {parts:?}");
-        eventually(&what, async || self.with(parts).into_iter().next()).await
+        self.nth_with(0, parts).await
+    }
+
+    /// The line with the number `index`, from 0, of those that contain every one of `parts`, once there
+    /// is one.
+    pub async fn nth_with(&self, index: usize, parts: &[&str]) -> String {
+        let what = format!("line {index} with {parts:?}");
+        eventually(&what, async || self.with(parts).into_iter().nth(index)).await
     }
 
     /// The line with the number `index`, from 0, once there is one.

@@ -5,9 +5,12 @@ use std::{
     ffi::OsStr,
     fmt,
     process::{Command, Stdio},
+    sync::Once,
 };
 
-use crate::{Folder, Host, Library, Line, Lines, artifacts, host::CONTROL};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{Folder, Host, Library, Line, Lines, artifacts};
 
 /// A host that is not started yet: on a free port, on a plugins folder of its own, and in the environment of nobody.
 #[derive(Debug)]
@@ -20,6 +23,9 @@ impl Setup {
     /// A host with an empty plugins folder.
     #[must_use]
     pub fn new() -> Self {
+        // Tests run at once, in one process, and some have hundreds of connections.
+        static ROOM: Once = Once::new();
+        ROOM.call_once(raise_open_files);
         let folder = Folder::new();
         let mut command = Command::new(artifacts::host());
         for (name, _) in env::vars_os() {
@@ -63,13 +69,6 @@ impl Setup {
         self
     }
 
-    /// With a control socket, for [`Host::ctl`].
-    #[must_use]
-    pub fn controlled(self) -> Self {
-        let socket = self.folder.join(CONTROL);
-        self.arg(format!("--control=unix:{}", socket.display()))
-    }
-
     /// With an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -106,6 +105,16 @@ impl Setup {
         let stderr = Lines::of(child.stderr.take().expect("it is piped"));
         Host::new(child, self.folder, stdout, stderr)
     }
+}
+
+/// Raises the limit on open files as far as the system allows.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit is allowed");
 }
 
 impl Default for Setup {

@@ -2,7 +2,7 @@
 
 use std::{fs, iter, os::unix::fs::symlink, process::Command};
 
-use host_tests::{Host, Library, Line, Setup, eventually};
+use host_tests::{Library, Line, Setup};
 
 #[tokio::test]
 async fn an_empty_file_leaves_the_old_version_serving() {
@@ -168,7 +168,7 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
     host.serves("/versioned", "v1").await;
     for (index, (what, library, reason)) in bad.iter().enumerate() {
         host.folder().put(FILE, library);
-        let line = nth_error(&host, index).await;
+        let line = host.log().nth_with(index, &["ERROR"]).await;
         for part in [
             "plugin=versioned",
             FILE,
@@ -191,13 +191,6 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
         .collect();
     assert_eq!(errors.len(), bad.len(), "{errors:?}");
     errors
-}
-
-async fn nth_error(host: &Host, index: usize) -> String {
-    eventually("an error line", async || {
-        host.log().with(&["ERROR"]).into_iter().nth(index)
-    })
-    .await
 }
 
 /// A plugin under the name and mount of `versioned`.

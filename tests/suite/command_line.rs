@@ -13,6 +13,7 @@ async fn wrong_usage_is_exit_code_2_and_names_what_is_wrong() {
         ("--graceful-timeout=30", "30"),
         ("--max-body-size=much", "much"),
         ("--threads=0", "0"),
+        ("--access-log-skip=healthz", "/healthz"),
         ("no-such-command", "no-such-command"),
     ] {
         let exit = Setup::new().arg(arg).run().await;
@@ -24,9 +25,19 @@ async fn wrong_usage_is_exit_code_2_and_names_what_is_wrong() {
 
 #[tokio::test]
 async fn a_wrong_variable_is_exit_code_2() {
-    let exit = Setup::new().env("HOST_KEEP_ALIVE", "soon").run().await;
+    let setup = || Setup::new().env("HOST_KEEP_ALIVE", "soon");
+    let exit = setup().run().await;
     assert_eq!(exit.code, Some(2), "{exit}");
-    assert!(exit.stderr.join("\n").contains("soon"), "{exit}");
+    assert_eq!(exit.stderr.len(), 1, "{exit}");
+    let told = &exit.stderr[0];
+    assert!(
+        told.starts_with("error: HOST_KEEP_ALIVE: ") && told.contains("soon"),
+        "{told}"
+    );
+    // A flag takes its place, and is wrong itself.
+    let exit = setup().arg("--keep-alive=late").run().await;
+    let told = exit.stderr.join("\n");
+    assert!(!told.contains("HOST_") && told.contains("late"), "{told}");
 }
 
 #[tokio::test]

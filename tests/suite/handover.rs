@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use host_tests::{Connection, Ctl, Host, Library, Setup, eventually};
-use tokio::{sync::watch, task::JoinSet};
+use host_tests::{Connection, Ctl, Host, Library, Setup, Wire, eventually};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 #[tokio::test]
 async fn no_update_is_lost_through_forty_reloads() {
@@ -50,12 +50,10 @@ async fn requests_wait_until_the_last_one_has_left() {
     ctl.eventually("a drain before the handover", "counter", draining)
         .await;
 
-    let mut connection = host.http1().await;
-    let waiting = tokio::spawn(async move { connection.get("/counter").await.text() });
-    assert!(!waiting.is_finished());
+    let mut wire = waits(&host).await;
     host.folder().signal("go");
     assert_eq!(last.await.unwrap(), "1");
-    assert_eq!(waiting.await.unwrap(), "2");
+    assert_eq!(wire.response().await.1, "2");
     assert_eq!(host.get("/counter/version").await.text(), "v2");
     host.log().eventually(&["v2 starts with 1"]).await;
 }
@@ -127,16 +125,24 @@ async fn a_library_that_is_removed_during_the_handover_is_gone() {
     let draining = |app: &serde_json::Value| app["state"] == "loading: drain";
     ctl.eventually("a drain before the handover", "counter", draining)
         .await;
-    let mut connection = host.http1().await;
-    let waiting = tokio::spawn(async move { connection.get("/counter").await.status });
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut wire = waits(&host).await;
     host.folder().remove(FILE);
-    assert_eq!(waiting.await.unwrap(), 404);
+    let head = wire.head().await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     assert_eq!(endless.await.unwrap(), 503);
     eventually("the app is gone", async || {
         ctl.app("counter").await.is_null().then_some(())
     })
     .await;
+}
+
+/// A request that has been sent, and is not answered.
+async fn waits(host: &Host) -> Wire {
+    let mut wire = host.wire().await;
+    wire.send("GET /counter HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = timeout(Duration::from_millis(300), wire.head()).await;
+    assert!(answer.is_err(), "it did not wait: {answer:?}");
+    wire
 }
 
 const FILE: &str = "libcounter.so";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use host_tests::{Connection, Host, Setup, empty, full, within};
+use host_tests::{Connection, Host, Setup, empty, full};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Version, body::Frame, http::request::Builder};
 use tokio::time::timeout;

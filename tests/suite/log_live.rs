@@ -7,27 +7,28 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use host_tests::{Host, Library, Setup, eventually};
+use host_tests::{Ctl, Host, Library, Setup, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 
 #[tokio::test]
 async fn ctl_shows_and_changes_the_level() {
-    let host = Setup::new().plugin("hello").controlled().start().await;
-    assert_eq!(host.ctl(&["log-level"]), (0, "info".to_owned()));
+    let ctl = Ctl::new();
+    let host = Setup::new().plugin("hello").arg(ctl.option()).start().await;
+    assert_eq!(ctl.ask(&["log-level"]).await, (0, "info".to_owned()));
     assert_eq!(
-        host.ctl(&["log-level", "warn,hello=debug"]),
+        ctl.ask(&["log-level", "warn,hello=debug"]).await,
         (0, "warn,hello=debug (was info)".to_owned())
     );
-    let (_, json) = host.ctl(&["log-level", "--json"]);
+    let (_, json) = ctl.ask(&["log-level", "--json"]).await;
     assert_eq!(
         serde_json::from_str::<Value>(&json).unwrap()["level"],
         "warn,hello=debug"
     );
     assert_eq!(host.get("/").await.status, 200);
-    assert_eq!(host.ctl(&["log-level", "off"]).0, 0);
+    assert_eq!(ctl.ask(&["log-level", "off"]).await.0, 0);
     assert_eq!(host.get("/").await.status, 200);
-    assert_eq!(host.ctl(&["log-level", "error"]).0, 0);
+    assert_eq!(ctl.ask(&["log-level", "error"]).await.0, 0);
     let exit = host.stop().await;
     assert_eq!(exit.log_of("hello").len(), 5, "{exit}");
     // Each change is told at a level that passed before, or else at one that passes now.
@@ -48,8 +49,9 @@ async fn ctl_shows_and_changes_the_level() {
 
 #[tokio::test]
 async fn a_level_for_a_time_ends_with_it() {
-    let host = Setup::new().controlled().start().await;
-    let (code, printed) = host.ctl(&["log-level", "debug", "--for", "300ms"]);
+    let ctl = Ctl::new();
+    let host = Setup::new().arg(ctl.option()).start().await;
+    let (code, printed) = ctl.ask(&["log-level", "debug", "--for", "300ms"]).await;
     assert_eq!(code, 0);
     assert!(
         printed.starts_with("debug until ") && printed.ends_with(", then info (was info)"),
@@ -58,20 +60,21 @@ async fn a_level_for_a_time_ends_with_it() {
     host.log()
         .eventually(&["was=debug is=info", "the end of its time"])
         .await;
-    assert_eq!(host.ctl(&["log-level"]), (0, "info".to_owned()));
+    assert_eq!(ctl.ask(&["log-level"]).await, (0, "info".to_owned()));
     // A change for good in between stays.
-    assert_eq!(host.ctl(&["log-level", "debug", "--for", "1s"]).0, 0);
-    assert_eq!(host.ctl(&["log-level", "warn"]).0, 0);
-    assert_eq!(host.ctl(&["log-level"]), (0, "warn".to_owned()));
+    assert_eq!(ctl.ask(&["log-level", "debug", "--for", "1s"]).await.0, 0);
+    assert_eq!(ctl.ask(&["log-level", "warn"]).await.0, 0);
+    assert_eq!(ctl.ask(&["log-level"]).await, (0, "warn".to_owned()));
 }
 
 #[tokio::test]
 async fn what_cannot_be_done_says_why() {
-    let host = Setup::new().controlled().start().await;
-    let (code, printed) = host.ctl(&["log-level", "loud"]);
+    let ctl = Ctl::new();
+    let _host = Setup::new().arg(ctl.option()).start().await;
+    let (code, printed) = ctl.ask(&["log-level", "loud"]).await;
     assert_eq!(code, 2);
     assert!(printed.contains("expected trace, debug, info"), "{printed}");
-    let socket = host.folder().join("control.sock");
+    let socket = ctl.path();
     for (request, status, part) in [
         ("GET /nothing", 404, "expected /log-level"),
         ("DELETE /log-level", 405, "GET, PUT"),
@@ -95,42 +98,42 @@ async fn what_cannot_be_done_says_why() {
 async fn a_control_socket_is_private_and_needs_a_free_place() {
     use std::os::unix::fs::PermissionsExt;
 
-    let host = Setup::new().controlled().start().await;
-    let socket = host.folder().join("control.sock");
+    let ctl = Ctl::new();
+    let _host = Setup::new().arg(ctl.option()).start().await;
+    let socket = ctl.path();
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let control = format!("--control=unix:{}", socket.display());
-    let second = Setup::new().arg(&control).run().await;
+    let second = Setup::new().arg(ctl.option()).run().await;
     assert_eq!(second.code, Some(1), "{second}");
     assert!(
         second.to_string().contains("another process does"),
         "{second}"
     );
-    assert_eq!(host.ctl(&["log-level"]).0, 0);
+    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
 
-    let stale = Setup::new();
-    let socket = stale.folder().join("control.sock");
-    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let host = stale.controlled().start().await;
-    assert_eq!(host.ctl(&["log-level"]).0, 0);
+    let ctl = Ctl::new();
+    drop(std::os::unix::net::UnixListener::bind(ctl.path()).unwrap());
+    let host = Setup::new().arg(ctl.option()).start().await;
+    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
     assert_eq!(host.stop().await.code, Some(0));
 
-    let taken = Setup::new();
-    std::fs::write(taken.folder().join("control.sock"), "mine").unwrap();
-    let exit = taken.controlled().run().await;
+    let ctl = Ctl::new();
+    std::fs::write(ctl.path(), "mine").unwrap();
+    let exit = Setup::new().arg(ctl.option()).run().await;
     assert_eq!(exit.code, Some(1), "{exit}");
     assert!(exit.to_string().contains("is no socket"), "{exit}");
 }
 
 #[tokio::test]
 async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
-    let setup = Setup::new().controlled();
+    let ctl = Ctl::new();
+    let setup = Setup::new().arg(ctl.option());
     let file = setup.folder().join("host.toml");
     std::fs::write(&file, "log-level = 'info'").unwrap();
     let host = setup.arg("--config").arg(&file).start().await;
     let level = async |wanted: &str| {
         eventually(wanted, async || {
-            (host.ctl(&["log-level"]).1 == wanted).then_some(())
+            (ctl.ask(&["log-level"]).await.1 == wanted).then_some(())
         })
         .await;
     };
@@ -155,9 +158,10 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
 
 #[tokio::test]
 async fn each_of_1000_flips_counts_from_its_answer_on() {
+    let ctl = Ctl::new();
     let setup = Setup::new()
         .plugin("log_depth")
-        .controlled()
+        .arg(ctl.option())
         .arg("--log-format=json");
     let host = setup.arg("--log-level=error,host=info").start().await;
     assert_eq!(host.get("/log_depth/chatter").await.status, 200);
@@ -168,8 +172,7 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
     assert_eq!(host.get("/log_depth/chatter").await.status, 200);
 
     let levels = ["error", "debug", "warn", "info"];
-    let mut control =
-        BufReader::new(UnixStream::connect(host.folder().join("control.sock")).unwrap());
+    let mut control = BufReader::new(UnixStream::connect(ctl.path()).unwrap());
     let mut windows = Vec::new();
     for flip in 0..1000 {
         let level = levels[flip % levels.len()];

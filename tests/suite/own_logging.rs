@@ -1,6 +1,6 @@
 //! A plugin that sets up logging of its own is found out, and the host's stays in force.
 
-use host_tests::Setup;
+use host_tests::{Ctl, Setup};
 
 #[tokio::test]
 async fn one_that_may_find_a_subscriber_in_place_is_warned_of() {
@@ -34,14 +34,19 @@ async fn one_that_must_be_the_first_is_told_what_to_remove() {
     ] {
         assert!(error.contains(part), "{error}");
     }
-    assert_ne!(host.get("/own_logging").await.status, 200);
+    assert_eq!(host.get("/own_logging").await.status, 503);
 }
 
 #[tokio::test]
 async fn one_that_does_not_is_not_warned_of() {
-    let host = Setup::new().plugin("log_depth").controlled().start().await;
+    let ctl = Ctl::new();
+    let host = Setup::new()
+        .plugin("log_depth")
+        .arg(ctl.option())
+        .start()
+        .await;
     for level in ["debug", "warn", "info"] {
-        assert_eq!(host.ctl(&["log-level", level]).0, 0);
+        assert_eq!(ctl.ask(&["log-level", level]).await.0, 0);
     }
     assert_eq!(host.get("/log_depth/spans").await.status, 200);
     let exit = host.stop().await;

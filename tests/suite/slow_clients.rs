@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use host_tests::{Setup, empty, within};
+use host_tests::{Setup, within};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Version, body::Frame};
-use tokio::{io::AsyncReadExt, sync::mpsc, time::sleep};
+use tokio::{
+    io::AsyncReadExt,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 #[tokio::test]
 async fn what_may_become_http2_is_408_as_well() {
@@ -32,7 +36,17 @@ async fn a_silent_http2_client_has_to_go() {
     // The preface, and empty settings (RFC 9113, section 3.4). It never acknowledges anything.
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await;
-    wire.rest_bytes().await;
+    let bytes = wire.rest_bytes().await;
+    // The length and the type of a frame (RFC 9113, section 4.1): it was served, and asked to go.
+    let (mut types, mut rest) = (Vec::new(), &*bytes);
+    while let [a, b, c, kind, _, _, _, _, _, frame @ ..] = rest {
+        let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        types.push(*kind);
+        rest = frame.get(len..).unwrap_or_default();
+    }
+    let (settings, goaway) = (4, 7);
+    assert_eq!(types.first(), Some(&settings), "{bytes:?}");
+    assert!(types.contains(&goaway), "{bytes:?}");
 }
 
 #[tokio::test]
@@ -68,15 +82,17 @@ async fn headers_that_trickle_in_are_408_too() {
     let mut wire = host.wire().await;
     wire.send("GET /versioned HTTP/1.1\r\n").await;
     let trickle = async {
-        loop {
-            let sent = tokio::io::AsyncWriteExt::write_all(wire.stream(), b"x: y\r\n").await;
-            sleep(Duration::from_millis(50)).await;
-            if sent.is_err() || wire.stream().try_read(&mut [0; 64]).is_ok() {
-                return;
-            }
+        let answered = Duration::from_millis(50);
+        while timeout(answered, wire.stream().readable()).await.is_err() {
+            wire.send("x: y\r\n").await;
         }
     };
     within("the end of a request that trickles in", trickle).await;
+    let answer = wire.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

@@ -7,22 +7,26 @@ use crate::moody::{FILE, moody, of};
 #[tokio::test]
 async fn a_start_that_takes_long_holds_up_nobody() {
     let (host, ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts in 5"));
-    host.log().eventually(&["v2 starts in 5"]).await;
+    host.folder().put(FILE, &of("v2 starts when told"));
+    host.log().eventually(&["v2 starts when told"]).await;
     assert_eq!(ctl.app("moody").await["state"], "loading: init");
     host.folder()
         .put("libversioned.so", &Library::version("v1"));
     host.serves("/versioned", "v1").await;
     assert_eq!(host.get("/moody").await.text(), "v1");
-    host.serves("/moody", "v2 starts in 5").await;
+    host.folder().signal("start");
+    host.serves("/moody", "v2 starts when told").await;
 }
 
 #[tokio::test]
 async fn what_changes_during_a_start_is_loaded_after_it() {
-    let (host, _ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts in 2"));
-    host.log().eventually(&["v2 starts in 2"]).await;
+    let (host, ctl) = moody(&[]).await;
+    host.folder().put(FILE, &of("v2 starts when told"));
+    host.log().eventually(&["v2 starts when told"]).await;
     host.folder().put(FILE, &of("v3"));
+    ctl.eventually("the next one waits", "moody", |app| app["next"].is_string())
+        .await;
+    host.folder().signal("start");
     host.serves("/moody", "v3").await;
     host.log()
         .eventually(&["Loaded", "generation=3", "replaces=2"])
@@ -32,13 +36,19 @@ async fn what_changes_during_a_start_is_loaded_after_it() {
 #[tokio::test]
 async fn what_goes_and_comes_back_during_a_start_is_started_anew() {
     let (host, ctl) = moody(&[]).await;
-    let slow = of("v2 starts in 2");
+    let slow = of("v2 starts when told");
     host.folder().put(FILE, &slow);
-    host.log().eventually(&["moody#2", "v2 starts in 2"]).await;
+    host.log()
+        .eventually(&["moody#2", "v2 starts when told"])
+        .await;
     host.folder().remove(FILE);
     host.answers("/moody", 404).await;
     host.folder().put(FILE, &slow);
-    host.serves("/moody", "v2 starts in 2").await;
+    host.log()
+        .eventually(&["moody#3", "v2 starts when told"])
+        .await;
+    host.folder().signal("start");
+    host.serves("/moody", "v2 starts when told").await;
     assert_eq!(ctl.app("moody").await["serving"]["generation"], 3);
     host.log()
         .eventually(&["INFO", "Stopped", "generation=2"])

@@ -74,14 +74,10 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
     }
     match command.clone().try_get_matches_from(args) {
         Ok(_) => Ok(settings),
-        Err(error) => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Err(FileError::Value {
-                path,
-                message: line.trim_start_matches("error: ").to_owned(),
-            })
-        }
+        Err(error) => Err(FileError::Value {
+            path,
+            message: super::first_line(&error),
+        }),
     }
 }
 

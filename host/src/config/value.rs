@@ -223,6 +223,9 @@ pub enum ValueError {
         "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
     )]
     Mount(String),
+    /// Not the path of a request.
+    #[error("{0:?} is not a path, expected one with a slash in front, as in /healthz")]
+    Path(String),
     /// Not a size.
     #[error(
         "{0:?} is not a size, expected a number of bytes, KiB, MiB or GiB, as in 16384 or 16KiB"
@@ -256,7 +259,16 @@ pub enum ValueError {
     },
 }
 
-// === sizes and times ===
+// === paths, sizes and times ===
+
+/// As requests have it.
+pub(super) fn path(text: &str) -> Result<String, ValueError> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(ValueError::Path(text.to_owned()))
+    }
+}
 
 fn size(text: &str) -> Result<u64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

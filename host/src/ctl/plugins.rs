@@ -70,7 +70,11 @@ fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
     if !mounts.is_empty() {
         write!(text, " at {}", mounts.join(" "))?;
     }
-    writeln!(text, ": {}", string(&app["state"]))?;
+    write!(text, ": {}", string(&app["state"]))?;
+    if let Some(next) = app["next"].as_str() {
+        write!(text, ", then {next}")?;
+    }
+    writeln!(text)?;
     for generation in list(&app["others"]).iter().rev().chain([&app["serving"]]) {
         if !generation.is_null() {
             write_generation(text, generation)?;

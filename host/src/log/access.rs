@@ -96,7 +96,7 @@ pub enum Outcome {
     Panicked,
     /// A limit was passed, or nothing serves the path.
     Refused,
-    /// The head did not come in time.
+    /// The head or the body did not come in time.
     TimedOut,
 }
 

@@ -57,6 +57,8 @@ pub struct AppReport {
     /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve;
     /// `removed`: its library went.
     pub state: String,
+    /// The first digits of the hash of the library that is to be loaded after the one that is loading.
+    pub next: Option<String>,
     /// The generation that serves.
     pub serving: Option<GenerationReport>,
     /// How long the last load took.

@@ -57,6 +57,22 @@ fn answered(access: &Arc<AccessLog>, uri: &str, status: u16) {
 }
 
 #[test]
+fn the_request_line_is_the_same_over_http_2() {
+    let line = line("common", |access| {
+        let mut head = request("http://shop.example/a?b");
+        head.version = Version::HTTP_2;
+        let facts = Facts {
+            id: RequestId::new(None),
+            trace: None,
+            loud: false,
+        };
+        let peer = "127.0.0.1:1234".parse().unwrap();
+        drop(access.begin(&head, peer, &RequestLog::new(facts)));
+    });
+    assert!(line.contains(r#""GET /a?b HTTP/2.0""#), "{line}");
+}
+
+#[test]
 fn every_atom_is_written() {
     let table = [
         ("%(h)s", "127.0.0.1"),

@@ -258,8 +258,12 @@ impl Reloader {
             .collect();
         let serving = app.serving.as_deref();
         let is_quarantined = serving.is_some_and(|serving| serving.faults.are_too_many());
+        let mut following = None;
         let state = match &app.state {
-            State::Loading { progress, .. } => format!("loading: {}", progress.step().name()),
+            State::Loading { progress, next, .. } => {
+                following = next.as_ref().map(|next| next.spec.hash.short());
+                format!("loading: {}", progress.step().name())
+            }
             State::Probation { kept } => {
                 others.extend(
                     kept.as_deref()
@@ -277,6 +281,7 @@ impl Reloader {
             file: app.library.display().to_string(),
             mounts: app.mounts.iter().map(|mount| mount.to_string()).collect(),
             state,
+            next: following,
             serving: serving.map(|serving| GenerationReport::new(serving, "serving")),
             took: app.took,
             others,

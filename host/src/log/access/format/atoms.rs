@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, Version, header::AUTHORIZATION};
 
-use super::{Atom, Exchange};
+use super::{super::Head, Atom, Exchange};
 
 impl Exchange {
     /// Writes what the atom stands for.
@@ -24,7 +24,7 @@ impl Exchange {
             Atom::Request => match &self.head {
                 Some(head) => {
                     write!(line, "{} ", head.method)?;
-                    write_escaped(line, head.uri.to_string().as_bytes())?;
+                    write_escaped(line, target(head).as_bytes())?;
                     write!(line, " {}", protocol(head.version))
                 }
                 None => line.write_char('-'),
@@ -105,6 +105,15 @@ impl Exchange {
     pub(super) fn trace(&self) -> Option<(&str, &str)> {
         let trace = self.log.as_ref()?.facts().trace.as_ref()?;
         Some((trace.trace_id(), trace.span_id()))
+    }
+}
+
+/// What was asked for. In HTTP/2 the host is a field of its own (RFC 9113, section 8.3.1), as it is a
+/// header in HTTP/1.1.
+fn target(head: &Head) -> String {
+    match head.uri.path_and_query() {
+        Some(path) if head.version == Version::HTTP_2 => path.to_string(),
+        _ => head.uri.to_string(),
     }
 }
 
