@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     net::SocketAddr,
+    num::ParseIntError,
     process::ExitCode,
     sync::{
         Arc,
@@ -13,51 +14,55 @@ use std::{
     time::{Duration, Instant},
 };
 
-use host_tests::{Connection, Ctl, Host, Library, Setup, empty};
+use clap::{Parser, value_parser};
+use host_tests::{Connection, Ctl, Host, Library, Setup, empty, eventually, within};
 use hyper::Request;
 use serde_json::Value;
 use tokio::{task::JoinSet, time};
 
-/// What to do, by arguments `--key=value`.
-#[derive(Clone, Copy, Debug)]
+/// Replaces a plugin under load
+#[derive(Clone, Copy, Debug, Parser)]
 struct Plan {
-    /// Keep-alive connections, each with one request after the other.
+    /// Keep-alive connections, each with one request after the other
+    #[arg(long, default_value = "32", value_parser = value_parser!(u64).range(1..))]
     clients: u64,
-    /// Connections with requests that last.
+    /// Connections with requests that last
+    #[arg(long, default_value = "8")]
     long: u64,
-    /// Requests a second, of all clients.
+    /// Requests a second, of all clients
+    #[arg(long, default_value = "7000", value_parser = value_parser!(u64).range(1..))]
     rate: u64,
+    /// How often the plugin is replaced; a process loads some 900 libraries
+    #[arg(long, default_value = "500", value_parser = value_parser!(u64).range(20..=900))]
     replacements: u64,
-    /// From one replacement to the next.
+    /// From one replacement to the next, in ms
+    #[arg(long, default_value = "60", value_parser = ms)]
     every: Duration,
+    /// How long a file must be unchanged, in ms
+    #[arg(long, default_value = "20", value_parser = ms)]
     quiet: Duration,
+    /// How often a plugin hands its state over
+    #[arg(long, default_value = "200", value_parser = value_parser!(u64).range(1..=900))]
+    handovers: u64,
+    /// What cargo says
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn ms(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_millis)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let number = |key: &str, default| {
-        let prefix = format!("--{key}=");
-        let argument =
-            env::args().find_map(|argument| Some(argument.strip_prefix(&prefix)?.to_owned()));
-        argument.map_or(default, |value| {
-            value.parse().expect("the value of an option is a number")
-        })
-    };
-    let plan = Plan {
-        clients: number("clients", 32),
-        long: number("long", 8),
-        rate: number("rate", 7000),
-        replacements: number("replacements", 500),
-        every: Duration::from_millis(number("every", 60)),
-        quiet: Duration::from_millis(number("quiet", 20)),
-    };
+    let plan = Plan::parse();
     let mut failed = replace("stripped", &Library::plugin("versioned").stripped(), plan).await;
     let short = Plan {
         replacements: plan.replacements / 5,
         ..plan
     };
     failed += replace("as it is built", &Library::plugin("versioned"), short).await;
-    failed += hand_over(number("handovers", 200)).await;
+    failed += hand_over(plan.handovers).await;
     ExitCode::from(u8::from(failed > 0))
 }
 
@@ -119,9 +124,13 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
             .expect("the folder is writable");
         let landed = Instant::now();
         let mut probe = host.http1().await;
-        while probe.get("/versioned").await.text() != mark {
-            time::sleep(Duration::from_micros(200)).await;
-        }
+        let serves = async {
+            while probe.get("/versioned").await.text() != mark {
+                time::sleep(Duration::from_micros(200)).await;
+            }
+        };
+        // A process loads some 900 libraries, and refuses the next.
+        within("the new version serves (are there loads left?)", serves).await;
         let served = landed.elapsed().saturating_sub(plan.quiet);
         steps
             .entry("landed to served".into())
@@ -290,16 +299,12 @@ async fn start(file: &str, library: &Library, quiet: Duration) -> (Host, Ctl) {
 
 /// What `ctl plugins` says when no generation drains any more.
 async fn settled(ctl: &Ctl) -> Value {
-    loop {
+    eventually("nothing drains", async || {
         let report = ctl.json(&["plugins"]).await;
-        if report["apps"][0]["others"]
-            .as_array()
-            .is_some_and(Vec::is_empty)
-        {
-            return report;
-        }
-        time::sleep(Duration::from_millis(50)).await;
-    }
+        let others = report["apps"][0]["others"].as_array();
+        others.is_some_and(Vec::is_empty).then_some(report)
+    })
+    .await
 }
 
 fn version(text: &str) -> Option<u64> {

@@ -18,13 +18,17 @@ pub(crate) fn host() -> &'static Path {
     &HOST
 }
 
-/// The library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder of some that were built otherwise.
+/// The library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder of those that the tests need, and that
+/// were built otherwise.
 pub(crate) fn plugin(name: &str) -> PathBuf {
     if let Some(folder) = env::var_os("HOST_TEST_PLUGINS") {
         let library = Path::new(&folder).join(format!("lib{name}.so"));
-        if library.is_file() {
-            return library;
-        }
+        assert!(
+            library.is_file(),
+            "HOST_TEST_PLUGINS has no {}",
+            library.display()
+        );
+        return library;
     }
     static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
         // Apart from the host: what it needs of a shared crate would be turned on for the plugins as well.

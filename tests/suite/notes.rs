@@ -1,7 +1,10 @@
 //! The example `notes`: state, a timer, a background task and a connection of its own.
 
+use std::fs;
+
 use host_tests::{Connection, Host, Reply, Setup, eventually, full};
 use hyper::{Method, Request};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -94,7 +97,16 @@ async fn the_background_task_removes_expired_notes() {
 
 #[tokio::test]
 async fn the_app_connects_to_its_own_server() {
-    let host = notes().await;
+    let setup = Setup::new().plugin("notes");
+    let file = setup.folder().join("host.toml");
+    fs::write(&file, "[app.notes]").unwrap();
+    let host = setup.arg("--config").arg(&file).start().await;
+    host.answers("/notes/", 200).await;
+    let config = format!("[app.notes]\nconfig = {{ server = '{}' }}", host.address());
+    fs::write(&file, config).unwrap();
+    host.signal(Signal::HUP);
+    host.log().eventually(&["Loaded", "generation=2"]).await;
+
     send(
         &mut host.http1().await,
         "POST",
@@ -110,16 +122,6 @@ async fn the_app_connects_to_its_own_server() {
             "{text}"
         );
     }
-}
-
-#[tokio::test]
-async fn the_app_connects_to_no_other_server() {
-    let host = notes().await;
-    let request = Request::get("/notes/self")
-        .header("host", "example.org:80")
-        .body(full(""))
-        .unwrap();
-    assert_eq!(host.exchange(request).await.status, 400);
 }
 
 #[tokio::test]

@@ -8,6 +8,13 @@
 //! | `GET /notes/after?ms=100` | lists the notes after a while |
 //! | `GET /notes/self` | asks this server for the notes, over TCP |
 //!
+//! Where this server listens, the operator says, if it is not 127.0.0.1:8000:
+//!
+//! ```toml
+//! [app.notes]
+//! config = { server = "127.0.0.1:8080" }
+//! ```
+//!
 //! The notes are gone when the server stops, or when a new version of this plugin takes over.
 
 #![forbid(unsafe_code)]
@@ -15,6 +22,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,11 +30,11 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
-    http::{StatusCode, header::LOCATION, request::Parts},
+    http::{StatusCode, header::LOCATION},
     response::IntoResponse,
     routing::get,
 };
-use plugin_api::Context;
+use plugin_api::{ConfigError, Context};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -38,9 +46,11 @@ use tracing::{debug, info, warn};
 plugin_api::export_app!(app);
 
 /// Runs once, in the plugin's own runtime. What it spawns ends with the plugin.
-fn app(context: Context) -> Router {
+fn app(context: Context) -> Result<Router, ConfigError> {
+    let Config { server } = context.config()?;
     let notes = Notes {
         mount: context.mount().into(),
+        server,
         state: Arc::default(),
     };
     let sweeper = tokio::spawn(sweep(notes.clone()));
@@ -48,17 +58,33 @@ fn app(context: Context) -> Router {
         sweeper.abort();
         info!("The sweeper has ended");
     });
-    Router::new()
+    let routes = Router::new()
         .route("/", get(list).post(add))
         .route("/{id}", get(read).put(replace).delete(remove))
         .route("/after", get(after))
         .route("/self", get(ask_self))
-        .with_state(notes)
+        .with_state(notes);
+    Ok(routes)
+}
+
+/// What the operator says.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    server: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let server = (Ipv4Addr::LOCALHOST, 8000).into();
+        Self { server }
+    }
 }
 
 #[derive(Clone)]
 struct Notes {
     mount: Arc<str>,
+    server: SocketAddr,
     state: Arc<Mutex<Store>>,
 }
 
@@ -152,41 +178,20 @@ async fn after(notes: State<Notes>, Query(After { ms }): Query<After>) -> Json<V
     list(notes).await
 }
 
-/// Connections work too: this asks the server that the request came in on. Only on this machine: a
-/// server that connects to wherever a client says can be turned against others.
-async fn ask_self(
-    State(notes): State<Notes>,
-    request: Parts,
-) -> Result<String, (StatusCode, String)> {
-    let authority = authority(&request)
-        .filter(|authority| {
-            authority.starts_with("127.0.0.1:") || authority.starts_with("localhost:")
-        })
-        .ok_or((
-            StatusCode::BAD_REQUEST,
-            "the host is not 127.0.0.1 or localhost, with a port".to_owned(),
-        ))?;
+/// Connections work too. Where to is for the operator to say: a server that connects to wherever a client
+/// says can be turned against others.
+async fn ask_self(State(notes): State<Notes>) -> Result<String, (StatusCode, String)> {
     let path = format!("{}/", notes.mount.trim_end_matches('/'));
-    fetch(authority, &path).await.map_err(|error| {
-        warn!(%error, authority, "Asking this server failed");
+    fetch(notes.server, &path).await.map_err(|error| {
+        warn!(%error, server = %notes.server, "Asking this server failed");
         (StatusCode::BAD_GATEWAY, error.to_string())
     })
 }
 
-/// The host that the client asked for: of the target in HTTP/2, a header in HTTP/1.1.
-fn authority(request: &Parts) -> Option<&str> {
-    let header = || request.headers.get("host")?.to_str().ok();
-    request
-        .uri
-        .authority()
-        .map(|authority| authority.as_str())
-        .or_else(header)
-}
-
 /// The whole response, as it comes over the wire.
-async fn fetch(authority: &str, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(authority).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+async fn fetch(server: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(server).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;
