@@ -145,6 +145,7 @@ async fn serve(
     let open = connections.len().saturating_sub(config.bind.len());
     info!(signal, connections = open, timeout = ?config.graceful_timeout, "Stopping");
     stop.cancel();
+    plugins.drain();
     if time::timeout(config.graceful_timeout, connections.wait())
         .await
         .is_err()

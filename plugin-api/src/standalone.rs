@@ -187,6 +187,7 @@ async fn serve(
     }
     info!("Stopping");
     drop(listener);
+    app.drain();
     if time::timeout(PATIENCE, connections.shutdown())
         .await
         .is_err()

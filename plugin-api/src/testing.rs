@@ -184,6 +184,11 @@ impl App {
         self.events.lock().clone()
     }
 
+    /// Tells the app that it is to finish what it has: [`Context::draining`] is ready.
+    pub fn drain(&self) {
+        self.local.drain();
+    }
+
     /// Ends the app: its shutdown hooks run. The result is all that was logged.
     pub async fn stop(self) -> Vec<Event> {
         self.local.stop().await;

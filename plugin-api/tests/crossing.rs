@@ -88,6 +88,14 @@ fn a_native_app_answers_logs_and_hands_over() {
     assert!(DROPPED.load(Ordering::Relaxed), "its future is gone");
     assert_eq!(app.in_flight(), 0);
 
+    let mut drained = Box::pin(respond(app, "/drained", ""));
+    wait(poll_fn(|context| {
+        assert!(drained.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    }));
+    app.drain();
+    assert_eq!(text(wait(drained).unwrap()), "drained");
+
     let state = app.hand_over(LONG).unwrap();
     let next = started::<Native>(Some(&state));
     let answer = ask(next, "/", "").unwrap();
@@ -173,12 +181,19 @@ fn native_app(context: Context) -> native::App<impl Fn(native::Request<'_>) -> A
         .map(|state| String::from_utf8_lossy(state).into_owned());
     context.on_handover(|| "what it knew".to_owned());
     context.on_shutdown(async { info!("goodbye") });
-    native::app(move |request: native::Request<'_>| handle(request, state.as_deref()))
+    native::app(move |request: native::Request<'_>| handle(request, state.as_deref(), &context))
 }
 
-fn handle(mut request: native::Request<'_>, state: Option<&str>) -> Answer {
+fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Context) -> Answer {
     let now = |response| Box::pin(ready(Ok(response)));
     match request.path() {
+        "/drained" => {
+            let draining = context.draining();
+            Box::pin(async {
+                draining.await;
+                Ok(native::Response::text("drained"))
+            })
+        }
         "/" => {
             let host = request.header(&HOST).map(String::from_utf8_lossy);
             let many: Vec<_> = request

@@ -166,6 +166,20 @@ impl WebSocket {
         }
     }
 
+    /// Why the server closes it, which it does now.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, or gives no reason.
+    pub async fn closed(mut self) -> u16 {
+        let code = match self.next().await {
+            Ok(Some(Message::Close(Some(frame)))) => frame.code.into(),
+            other => panic!("it is not closed: {other:?}"),
+        };
+        while self.next().await.expect("the server closes").is_some() {}
+        code
+    }
+
     /// Closes it, and waits until the server has closed too.
     ///
     /// # Panics

@@ -116,6 +116,30 @@ async fn a_request_that_does_not_end_keeps_the_old_version() {
 }
 
 #[tokio::test]
+async fn what_has_no_end_may_end_for_the_handover() {
+    let (host, _ctl) = counter(&[]).await;
+    let endless = async || {
+        let mut wire = host.wire().await;
+        wire.send("GET /counter/drained HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await;
+        wire
+    };
+    // When the handover fails, what comes later is not told to end.
+    let mut first = endless().await;
+    host.log().eventually(&["v1 waits"]).await;
+    host.folder().put(FILE, &of("v2 fails"));
+    assert_eq!(first.response().await.1, "drained");
+    host.log().eventually(&["ERROR", FILE, "serves on"]).await;
+    let mut second = endless().await;
+    let end = timeout(Duration::from_millis(300), second.head()).await;
+    assert!(end.is_err(), "it was told to end: {end:?}");
+
+    host.folder().put(FILE, &of("v3"));
+    assert_eq!(second.response().await.1, "drained");
+    host.serves("/counter/version", "v3").await;
+}
+
+#[tokio::test]
 async fn a_library_that_is_removed_during_the_handover_is_gone() {
     let (host, ctl) = counter(&["--graceful-timeout=100ms"]).await;
     let mut connection = host.http1().await;

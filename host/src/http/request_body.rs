@@ -28,10 +28,16 @@ use super::refusal::Refusal;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
+    /// None where there is nothing to come. Apart, as few requests have more than a head.
+    guard: Option<Box<Guard>>,
+}
+
+/// Sees to it that a body keeps its limits.
+#[derive(Debug)]
+struct Guard {
+    watch: Watch,
     /// How many bytes may still come.
     left: u64,
-    /// None where there is nothing to come.
-    watch: Option<Watch>,
     /// Made when it first has to wait; whoever polls it may have no timers.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether it is waited for.
@@ -69,34 +75,48 @@ impl RequestBody {
     /// Outside of a runtime, when there is something to come.
     #[must_use]
     pub fn new(incoming: Incoming, limit: u64, patience: Duration) -> Self {
-        let watch = (!incoming.is_end_stream()).then(|| {
-            Watch(Arc::new(Limits {
+        let guard = (!incoming.is_end_stream()).then(|| {
+            let limits = Limits {
                 patience,
                 runtime: Handle::current(),
                 state: AtomicU8::new(COMING),
-            }))
+            };
+            Box::new(Guard {
+                watch: Watch(Arc::new(limits)),
+                left: limit,
+                timer: None,
+                is_late: false,
+            })
         });
-        Self {
-            incoming,
-            left: limit,
-            watch,
-            timer: None,
-            is_late: false,
-        }
+        Self { incoming, guard }
     }
 
     /// What will tell whether it kept its limits; none where there is nothing to come.
     #[must_use]
     pub fn watch(&self) -> Option<Watch> {
-        self.watch.clone()
+        self.guard.as_ref().map(|guard| guard.watch.clone())
+    }
+}
+
+impl Guard {
+    /// So many bytes came.
+    fn take(&mut self, len: usize) -> Result<(), BoxError> {
+        self.is_late = false;
+        match self.left.checked_sub(len as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.watch.0.breaks(TOO_LARGE);
+                Err("the request's body is larger than this server takes".into())
+            }
+        }
     }
 
-    /// An error when the client sent nothing for too long.
-    #[cold]
+    /// No bytes came: an error when that is so for too long.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
-        let Some(Watch(limits)) = &self.watch else {
-            return Poll::Pending;
-        };
+        let Watch(limits) = &self.watch;
         let timer = self.timer.get_or_insert_with(|| {
             let _entered = limits.runtime.enter();
             Box::pin(time::sleep(limits.patience))
@@ -145,23 +165,17 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context)? else {
-            return self.poll_late(context).map(|error| Some(Err(error)));
+        let Self { incoming, guard } = &mut *self;
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context)? else {
+            return match guard {
+                Some(guard) => guard.poll_late(context).map(|error| Some(Err(error))),
+                None => Poll::Pending,
+            };
         };
-        self.is_late = false;
-        let len = frame
-            .as_ref()
-            .and_then(Frame::data_ref)
-            .map_or(0, |data| data.len() as u64);
-        match self.left.checked_sub(len) {
-            Some(left) => self.left = left,
-            None => {
-                if let Some(Watch(limits)) = &self.watch {
-                    limits.breaks(TOO_LARGE);
-                }
-                return Poll::Ready(Some(Err(
-                    "the request's body is larger than this server takes".into(),
-                )));
+        if let Some(guard) = guard {
+            let data = frame.as_ref().and_then(Frame::data_ref);
+            if let Err(error) = guard.take(data.map_or(0, Bytes::len)) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
         Poll::Ready(frame.map(Ok))

@@ -63,8 +63,11 @@ impl Generation {
     /// what is left then, and ends the app. The registry must not name this generation any more.
     pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
         self.app.close();
-        let retired = self.drain(patience).await;
         let app = self.app;
+        // The author's code hears of it, on a thread that it may hold up.
+        let told = task::spawn_blocking(move || app.drain());
+        let retired = self.drain(patience).await;
+        let _ = told.await;
         // It ends the author's code under a guard, so there is no panic to hear of.
         let stopped = task::spawn_blocking(move || app.stop(STOP))
             .await

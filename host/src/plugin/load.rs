@@ -18,7 +18,7 @@ use plugin_api::{
     host::{App, HandoverError, Init, Paused, Plugin},
     manifest::Manifest,
 };
-use tokio::{sync::oneshot, time};
+use tokio::{sync::oneshot, task, time};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -191,6 +191,10 @@ async fn take_state(
     // It is closed when its library was removed meanwhile.
     let paused = serving.app.pause().ok_or(LoadError::Closed)?;
     progress.at(Step::Drain);
+    let app = serving.app;
+    // The author's code hears of it, on a thread that it may hold up; and before it is told that it
+    // goes on after all.
+    let _ = time::timeout(timeout, task::spawn_blocking(move || app.drain())).await;
     time::timeout(timeout, serving.app.drained())
         .await
         .map_err(|_| LoadError::Busy {

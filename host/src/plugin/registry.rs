@@ -46,6 +46,13 @@ impl Registry {
         before?.serving
     }
 
+    /// The generations that serve.
+    pub fn serving(&self) -> Vec<Arc<Generation>> {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = apps.values().filter_map(|app| app.serving.clone());
+        serving.collect()
+    }
+
     /// Forgets an app: nothing is mounted where it was. The result is what served.
     pub fn remove(&self, name: &str) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time,
+    task, time,
 };
 use tracing::warn;
 
@@ -23,6 +23,7 @@ use crate::{
 
 /// The plugins of a server that runs.
 pub(super) struct Plugins {
+    registry: Arc<Registry>,
     stop: oneshot::Sender<Duration>,
     reloader: tokio::task::JoinHandle<()>,
     store: Arc<Store>,
@@ -76,7 +77,8 @@ impl Plugins {
                 percent: reload.rollback_percent,
             }),
         };
-        let reloader = Reloader::new(options, Arc::clone(&store), registry, filter, retries);
+        let routes = Arc::clone(&registry);
+        let reloader = Reloader::new(options, Arc::clone(&store), routes, filter, retries);
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
@@ -84,9 +86,17 @@ impl Plugins {
         // keep them there.
         let _ = time::timeout(FIRST_LOADS, is_ready).await;
         Self {
+            registry,
             stop,
             reloader,
             store,
+        }
+    }
+
+    /// Tells all apps that they are to finish what they have. They still get requests.
+    pub(super) fn drain(&self) {
+        for generation in self.registry.serving() {
+            task::spawn_blocking(move || generation.app.drain());
         }
     }
 

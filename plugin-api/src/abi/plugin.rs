@@ -9,8 +9,8 @@ use super::{
 
 /// What a plugin can do. Static in the library, which is never unloaded.
 ///
-/// The life of an app: `set_level`, and `init` once; then `call`, `poll`, `cancel` and `hand_over`
-/// from any threads; then `stop` once. `set_level` may come at any time, for the rest of the
+/// The life of an app: `set_level`, and `init` once; then `call`, `poll`, `cancel`, `hand_over` and
+/// `drain` from any threads; then `stop` once. `set_level` may come at any time, for the rest of the
 /// process: what is left of an app, such as a thread that does not end, still logs.
 #[repr(C)]
 #[derive(Debug)]
@@ -45,6 +45,36 @@ pub struct Plugin {
     /// keeps its own state: it goes on with it when the next generation does not start.
     pub hand_over:
         unsafe extern "C" fn(app: *mut c_void, ask: *const HandOver, out: *mut HandedOver) -> u32,
+    /// Since 1.3, where `size` covers it: tells the app whether it is to finish what it has (1), as
+    /// no more requests are to come, or goes on after all (0). It returns at once, may come more than
+    /// once, and not after `stop`.
+    pub drain: Option<unsafe extern "C" fn(app: *mut c_void, draining: u32)>,
+}
+
+#[cfg(any(feature = "host", test))]
+impl Plugin {
+    /// How long the table of 1.0 is: up to its last function. What comes behind is optional.
+    pub(crate) const FIRST: usize = std::mem::offset_of!(Self, hand_over) + size_of::<usize>();
+
+    /// The table of a library, without the functions that it does not have. None when it is shorter
+    /// than that of 1.0: then this long.
+    ///
+    /// # Safety
+    ///
+    /// `table` is valid for as many bytes as its size says.
+    pub(crate) unsafe fn whole(table: *const Self) -> Result<Self, usize> {
+        // SAFETY: every table begins with its size.
+        let size = unsafe { (*table).size };
+        if size < Self::FIRST {
+            return Err(size);
+        }
+        let mut whole = std::mem::MaybeUninit::<Self>::zeroed();
+        let bytes = size.min(size_of::<Self>());
+        // SAFETY: both are at least that long.
+        unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), whole.as_mut_ptr().cast(), bytes) };
+        // SAFETY: the functions of 1.0 are there, and zeros are none of those that came later.
+        Ok(unsafe { whole.assume_init() })
+    }
 }
 
 /// What a plugin can ask of the host. The host keeps table and context for ever: any thread of the
@@ -217,6 +247,25 @@ pub struct Stopped {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_1_0_has_no_function_that_came_later() {
+        unsafe extern "C" fn any() {}
+        let function = any as *const () as usize;
+        let mut table = [function; 9];
+        table[0] = Plugin::FIRST;
+        // SAFETY: it is as long as it says; nobody calls its functions.
+        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
+        assert!(whole.unwrap().drain.is_none());
+        table[0] = size_of::<Plugin>();
+        // SAFETY: as above.
+        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
+        assert!(whole.unwrap().drain.is_some());
+        table[0] = 56;
+        // SAFETY: as above.
+        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
+        assert_eq!(whole.unwrap_err(), 56);
+    }
 
     #[test]
     fn an_older_host_is_given_as_much_as_it_has_room_for() {

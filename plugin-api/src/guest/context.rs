@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::handover::{self, IntoHandover};
 use crate::BoxError;
@@ -44,6 +45,7 @@ struct Inner {
     previous_state: Option<Vec<u8>>,
     shutdown: Mutex<Vec<Hook>>,
     handover: Mutex<Option<handover::Hook>>,
+    draining: watch::Sender<bool>,
 }
 
 pub(crate) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -100,6 +102,39 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Box::pin(hook));
+    }
+
+    /// Waits until this version is to finish what it has: a new one took over or is about to, the app
+    /// was removed, or the server stops. Ready at once when that is so already.
+    ///
+    /// Requests go on until they are done, for as long as the server's `--graceful-timeout`, and are
+    /// cut off then. What has no end of its own, as a WebSocket or a stream of events, should end
+    /// now: its client comes back, and is served by the new version.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, time::Duration};
+    ///
+    /// use axum::{Router, response::sse::{Event, Sse}, routing::get};
+    /// use futures_util::{StreamExt, stream};
+    /// use plugin_api::Context;
+    ///
+    /// fn app(context: Context) -> Router {
+    ///     let events = async move || {
+    ///         let tick = async |()| {
+    ///             tokio::time::sleep(Duration::from_secs(1)).await;
+    ///             Some((Ok::<_, Infallible>(Event::default().data("tick")), ()))
+    ///         };
+    ///         Sse::new(stream::unfold((), tick).take_until(context.draining()))
+    ///     };
+    ///     Router::new().route("/events", get(events))
+    /// }
+    /// ```
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let mut draining = self.0.draining.subscribe();
+        async move {
+            // An error when the app is gone, which is so as well.
+            let _ = draining.wait_for(|is| *is).await;
+        }
     }
 
     /// Has `hook` give the state that the next generation is to start with, as
@@ -165,7 +200,12 @@ impl Context {
             previous_state,
             shutdown: Mutex::default(),
             handover: Mutex::default(),
+            draining: watch::Sender::default(),
         }))
+    }
+
+    pub(crate) fn set_draining(&self, is: bool) {
+        self.0.draining.send_replace(is);
     }
 
     /// The hook for the handover, if the app has one.

@@ -69,6 +69,7 @@ impl<E: Entry> Table<E> {
         set_level,
         stop,
         hand_over,
+        drain: Some(drain),
     };
 }
 
@@ -249,6 +250,15 @@ unsafe extern "C" fn hand_over(
             1
         }
     }
+}
+
+unsafe extern "C" fn drain(app: *mut c_void, draining: u32) {
+    // SAFETY: the app is what `init` gave, and not yet dropped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let _ = guest
+        .runtime
+        .entered()
+        .run(|| guest.context.set_draining(draining != 0));
 }
 
 unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {

@@ -85,6 +85,11 @@ impl Local {
         }
     }
 
+    /// Tells the app that it is to finish what it has.
+    pub(crate) fn drain(&self) {
+        self.context.set_draining(true);
+    }
+
     /// Ends the app: its hooks run, one after the other.
     pub(crate) async fn stop(&self) {
         for hook in self.context.take_shutdown_hooks() {

@@ -118,6 +118,27 @@ impl App {
         self.until(|| self.in_flight() == 0).await;
     }
 
+    /// Tells the author's code that it is to finish what it has. Plugins of an ABI before 1.3 are not
+    /// told. Runs what of it waits for that, so not on a thread that must not wait for an app.
+    ///
+    /// After [`pause`](Self::pause), when that ends, it is told that it goes on.
+    pub fn drain(&self) {
+        self.tell_draining(true);
+    }
+
+    fn tell_draining(&self, draining: bool) {
+        let Some(drain) = self.plugin.drain else {
+            return;
+        };
+        // It is in flight like a request, as in a handover.
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(self);
+        if !self.stopped.load(Ordering::SeqCst) {
+            // SAFETY: the app is not dropped while something is in it.
+            unsafe { drain(self.app, draining.into()) };
+        }
+    }
+
     /// Whether it has state that the next generation is to start with.
     #[must_use]
     pub fn hands_over(&self) -> bool {
@@ -251,6 +272,7 @@ pub struct Paused(&'static App);
 impl Drop for Paused {
     fn drop(&mut self) {
         if self.0.shift(PAUSED, OPEN) {
+            self.0.tell_draining(false);
             self.0.changed.notify_waiters();
         }
     }

@@ -1,6 +1,6 @@
 //! A library that passed the gate, and the start of its app.
 
-use std::{fmt, mem::offset_of, time::Duration};
+use std::{fmt, time::Duration};
 
 use abi_stable::library::{LibHeader, LibraryError};
 
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Plugin(&'static abi::Plugin);
 
-// SAFETY: the table is static, and any thread may call its functions.
+// SAFETY: the table stays for ever, and any thread may call its functions.
 unsafe impl Send for Plugin {}
 // SAFETY: as above.
 unsafe impl Sync for Plugin {}
@@ -35,14 +35,12 @@ impl Plugin {
         let plugin: *const abi::Plugin = (root.plugin())().cast();
         // SAFETY: the root module's layout is right, and its function gives the library's static
         // table.
-        let plugin = unsafe { &*plugin };
-        if plugin.size < FIRST_TABLE {
-            return Err(GateError::Table {
-                found: plugin.size,
-                expected: FIRST_TABLE,
-            });
-        }
-        Ok(Self(plugin))
+        let plugin = unsafe { abi::Plugin::whole(plugin) };
+        let plugin = plugin.map_err(|found| GateError::Table {
+            found,
+            expected: abi::Plugin::FIRST,
+        })?;
+        Ok(Self(Box::leak(Box::new(plugin))))
     }
 
     /// Tells the library the most verbose level in force, before [`init`](Self::init) and whenever
@@ -158,6 +156,3 @@ fn last_lines(report: &impl fmt::Display) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InitError(String);
-
-/// How long the table of ABI 1.0 is: up to its last function. What comes behind is optional.
-const FIRST_TABLE: usize = offset_of!(abi::Plugin, hand_over) + size_of::<usize>();

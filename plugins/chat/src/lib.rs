@@ -1,15 +1,17 @@
 //! A chat room: whoever opens the WebSocket `socket` talks and listens, whoever reads the
 //! server-sent events of `events` listens, and the page at the root does both.
+//!
+//! When a new version takes over, or the server stops, everybody is asked to come back.
 
 #![forbid(unsafe_code)]
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use axum::{
     Router,
     extract::{
         State,
-        ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
     },
     response::{
         Html, Response,
@@ -17,22 +19,30 @@ use axum::{
     },
     routing::{any, get},
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
+use plugin_api::Context;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{debug, info};
 
 plugin_api::export_app!(app);
 
-fn app() -> Router {
+fn app(context: Context) -> Router {
+    let room = Room {
+        said: broadcast::Sender::new(BEHIND),
+        context,
+    };
     Router::new()
         .route("/", get(Html(include_str!("page.html"))))
         .route("/socket", any(socket))
         .route("/events", get(events))
-        .with_state(Arc::new(Room(broadcast::Sender::new(BEHIND))))
+        .with_state(Arc::new(room))
 }
 
 /// Everybody who is here.
-struct Room(broadcast::Sender<Utf8Bytes>);
+struct Room {
+    said: broadcast::Sender<Utf8Bytes>,
+    context: Context,
+}
 
 async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Response {
     upgrade
@@ -42,13 +52,25 @@ async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Res
 
 /// Passes on what this one says, and what the others say, until it leaves.
 async fn talk(mut socket: WebSocket, room: &Room) {
-    let mut said = room.0.subscribe();
-    info!(here = room.0.receiver_count(), "Somebody came");
+    let mut said = room.said.subscribe();
+    info!(here = room.said.receiver_count(), "Somebody came");
+    let mut draining = pin!(room.context.draining());
     loop {
         tokio::select! {
+            () = &mut draining => {
+                let again = CloseFrame {
+                    code: close_code::RESTART,
+                    reason: Utf8Bytes::default(),
+                };
+                if socket.send(Message::Close(Some(again))).await.is_ok() {
+                    // Until it has agreed (RFC 6455, section 7.1.1).
+                    while let Some(Ok(_)) = socket.recv().await {}
+                }
+                break;
+            }
             message = socket.recv() => match message {
                 // There is a listener: this one.
-                Some(Ok(Message::Text(text))) => drop(room.0.send(text)),
+                Some(Ok(Message::Text(text))) => drop(room.said.send(text)),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     debug!(%error, "A connection broke");
@@ -65,16 +87,18 @@ async fn talk(mut socket: WebSocket, room: &Room) {
         }
     }
     drop(said);
-    info!(here = room.0.receiver_count(), "Somebody left");
+    info!(here = room.said.receiver_count(), "Somebody left");
 }
 
 async fn events(
     State(room): State<Arc<Room>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let heard = stream::unfold(room.0.subscribe(), async |mut said| {
+    let heard = stream::unfold(room.said.subscribe(), async |mut said| {
         let text = next(&mut said).await?;
         Some((Ok(Event::default().data(text.as_str())), said))
     });
+    // The browser comes back by itself.
+    let heard = heard.take_until(room.context.draining());
     Sse::new(heard).keep_alive(KeepAlive::default())
 }
 
