@@ -1,6 +1,12 @@
 //! What both banks do in the same way: hand a body, a waker or header fields to the other side, and
 //! use the other's.
 
+use std::{
+    any::Any,
+    error::Error,
+    panic::{self, AssertUnwindSafe},
+};
+
 mod exported;
 mod headers;
 mod imported;
@@ -28,6 +34,33 @@ pub(crate) use self::{
     shape::{fill_map, keep_room},
     waker::{PollWaker, with_waker},
 };
+
+/// Runs `work`; none when it panicked, which the hook has reported.
+///
+/// What the work shares with others stays theirs to distrust, as after a thread's panic: std's
+/// locks are poisoned.
+pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(drop_payload)
+        .ok()
+}
+
+/// Drops what a panic carried, whose own destructor may panic, and so on: then it is leaked.
+fn drop_payload(payload: Box<dyn Any + Send>) {
+    std::mem::forget(panic::catch_unwind(AssertUnwindSafe(|| drop(payload))));
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
 
 /// How a side runs its own code when the other side calls in.
 ///

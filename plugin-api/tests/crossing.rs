@@ -2,15 +2,16 @@
 //! (`scripts/miri`). That it works between libraries is what the suite in `tests` is for.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(unsafe_code, reason = "a library that is loaded is trusted")]
 
 use std::{
     future::{Future, pending, poll_fn, ready},
     pin::Pin,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::{self, Poll},
     time::Duration,
 };
 
@@ -43,6 +44,7 @@ use tokio::{
     runtime::Builder,
     task::yield_now,
 };
+use tower_service::Service;
 use tracing::{field, info, info_span};
 
 #[test]
@@ -160,6 +162,95 @@ fn an_app_takes_a_connection_over() {
     assert_eq!(echoed, b"to be echoed");
     // The task that echoed may be about to end.
     assert!(!app.stop(LONG).timed_out);
+}
+
+#[test]
+fn futures_with_pointers_into_themselves_stay_where_they_are_and_end() {
+    let app = started::<Careless>(None);
+    for _ in 0..2 {
+        assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
+    }
+    // Also when the service panics as it is dropped: the room is free for the next one.
+    assert_eq!(ask(app, "/drop", "").unwrap_err(), CallError::Panicked);
+    assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
+    assert_eq!(LIVING.load(Ordering::Relaxed), 0);
+    assert_eq!(app.in_flight(), 0);
+    assert_eq!(app.stop(LONG), host::Stopped::default());
+}
+
+/// An app that is a tower service, whose futures are not boxed.
+struct Careless;
+
+impl Entry for Careless {
+    const VERSION: &'static str = "1.2.3";
+
+    fn build(context: Context) -> Building {
+        let answer = async || {
+            let _living = Living::new();
+            let mut count = 0;
+            // It points into the future.
+            let counted = &mut count;
+            for _ in 0..3 {
+                yield_now().await;
+                *counted += 1;
+            }
+            Ok(Response::new(count.to_string()))
+        };
+        let service = Unboxed {
+            answer,
+            is_bomb: false,
+        };
+        build(move || service, context)
+    }
+}
+
+/// Something that has begun, and has not ended.
+struct Living(());
+
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+impl Living {
+    fn new() -> Self {
+        LIVING.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        LIVING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone)]
+struct Unboxed<F> {
+    answer: F,
+    is_bomb: bool,
+}
+
+impl<F> Drop for Unboxed<F> {
+    fn drop(&mut self) {
+        assert!(!self.is_bomb, "it is a bomb");
+    }
+}
+
+impl<F, A> Service<Request<plugin_api::Body>> for Unboxed<F>
+where
+    F: Fn() -> A,
+    A: Future<Output = Result<Response<String>, BoxError>>,
+{
+    type Response = Response<String>;
+    type Error = BoxError;
+    type Future = A;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<plugin_api::Body>) -> A {
+        self.is_bomb = request.uri().path() == "/drop";
+        (self.answer)()
+    }
 }
 
 /// A native app.
@@ -290,7 +381,8 @@ async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
 /// Starts an app, as a host does that has loaded its library.
 fn started<E: Entry>(previous_state: Option<&[u8]>) -> &'static App {
     let header = Box::leak(Box::new(lib_header::<E>()));
-    let plugin = Plugin::from_header(header).unwrap();
+    // SAFETY: it is of this program.
+    let plugin = unsafe { Plugin::from_header(header) }.unwrap();
     plugin.set_level(Level::Info);
     let init = Init {
         name: "crossing",
@@ -338,7 +430,7 @@ async fn called(
     let target = Target {
         mount: "/",
         peer: None,
-        request_id: Some(b"id"),
+        request_id: Some("id"),
         upgrade,
     };
     let mut request = Some((in_flight, body, target));

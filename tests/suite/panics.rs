@@ -77,6 +77,40 @@ async fn a_panic_in_the_drop_of_a_body_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_panic_in_the_drop_of_bytes_harms_nobody() {
+    let host = panics().await;
+    let mut connection = host.http1().await;
+    let reply = connection.get("/panics/owner").await;
+    assert_eq!(reply.text(), "panic in drop of bytes");
+    assert_eq!(connection.get("/panics").await.text(), "fine");
+    has_one_line(&lives_on(host).await, "panic in drop of bytes");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_waker_harms_nobody() {
+    let host = panics().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /panics/waker HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        .await;
+    host.log().eventually(&["body is waited for"]).await;
+    wire.send("ab").await;
+    host.log().eventually(&["panic in waker"]).await;
+    drop(wire);
+    has_one_line(&lives_on(host).await, "panic in waker");
+}
+
+#[tokio::test]
+async fn a_runtime_that_cannot_be_left_ends_the_request() {
+    let host = panics().await;
+    let mut connection = host.http1().await;
+    assert_eq!(connection.get("/panics/guard").await.status, 500);
+    for _ in 0..3 {
+        assert_eq!(connection.get("/panics").await.text(), "fine");
+    }
+    assert_eq!(count(&lives_on(host).await, "dropped out of order"), 1);
+}
+
+#[tokio::test]
 async fn a_panic_in_a_task_ends_that_task() {
     let host = panics().await;
     assert_eq!(host.get("/panics/task").await.text(), "the task panicked");

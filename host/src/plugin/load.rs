@@ -194,7 +194,11 @@ async fn take_state(
     let app = serving.app;
     // The author's code hears of it, on a thread that it may hold up; and before it is told that it
     // goes on after all.
-    let _ = time::timeout(timeout, task::spawn_blocking(move || app.drain())).await;
+    let _ = time::timeout(
+        timeout,
+        task::spawn_blocking(move || app.drain_while_paused()),
+    )
+    .await;
     time::timeout(timeout, serving.app.drained())
         .await
         .map_err(|_| LoadError::Busy {

@@ -13,17 +13,17 @@ use super::{Headers, OwnedBytes, Waker};
 #[derive(Debug)]
 pub struct Body {
     /// One of the constants below.
-    pub kind: u32,
+    pub(crate) kind: u32,
     /// The whole body when `kind` is [`Self::FULL`].
-    pub data: OwnedBytes,
+    pub(crate) data: OwnedBytes,
     /// The stream when `kind` is [`Self::STREAM`], else null.
-    pub stream: *mut c_void,
+    pub(crate) stream: *mut c_void,
     /// What can be done with `stream`, else null.
-    pub vtable: *const BodyVtable,
+    pub(crate) vtable: *const BodyVtable,
     /// At least this many bytes will come from a stream.
-    pub lower: u64,
+    pub(crate) lower: u64,
     /// At most this many bytes will come from a stream; `u64::MAX` when nobody knows.
-    pub upper: u64,
+    pub(crate) upper: u64,
 }
 
 /// What can be done with a stream. One thread at a time calls these.

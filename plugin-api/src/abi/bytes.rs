@@ -7,6 +7,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
+use crate::crossing::catch;
+
 /// Borrowed bytes. A null pointer goes with length 0 and means "none" where an item allows that.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +138,9 @@ impl From<Bytes> for OwnedBytes {
 
         unsafe extern "C" fn free(owner: *mut Owner) {
             // SAFETY: `owner` holds the `Bytes` written below, and the receiver drops it once.
-            drop(unsafe { owner.cast::<Bytes>().read() });
+            let bytes = unsafe { owner.cast::<Bytes>().read() };
+            // Its owner's code may be the author's (`Bytes::from_owner`).
+            let _ = catch(|| drop(bytes));
         }
 
         let mut owner: Owner = [MaybeUninit::uninit(); 4];

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::c_void,
+    marker::PhantomPinned,
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     ptr, slice,
@@ -138,6 +139,8 @@ pub struct CallContext {
 pub struct CallSlot {
     /// The plugin's.
     pub bytes: [MaybeUninit<u8>; 512],
+    /// The future may have pointers into itself, which a unique reference to the slot would forbid.
+    pub pinned: PhantomPinned,
 }
 
 impl Request {
@@ -219,6 +222,7 @@ impl CallSlot {
     pub const fn new() -> Self {
         Self {
             bytes: [MaybeUninit::uninit(); 512],
+            pinned: PhantomPinned,
         }
     }
 }

@@ -41,7 +41,7 @@ fn the_layout_is_as_recorded() {
         Body { kind, data, stream, vtable, lower, upper }
         BodyVtable { size, poll, drop, poll_frames }
         CallContext { size, waker, sink, respond }
-        CallSlot { bytes }
+        CallSlot { bytes, pinned }
         Callsite { size, level, kind, name, target, module, file, fields, fields_len, line }
         Entry { size, callsite, span, fields, fields_len, thread }
         Field { index, value }

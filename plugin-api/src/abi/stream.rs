@@ -12,9 +12,9 @@ use super::{Slice, Waker};
 #[derive(Debug)]
 pub struct Stream {
     /// The giver's; null for none.
-    pub stream: *mut c_void,
+    pub(crate) stream: *mut c_void,
     /// What can be done with `stream`; null for none.
-    pub vtable: *const StreamVtable,
+    pub(crate) vtable: *const StreamVtable,
 }
 
 /// What can be done with a [`Stream`]. One thread at a time calls these, but one task may read and

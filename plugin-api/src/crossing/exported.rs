@@ -11,7 +11,7 @@ use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
-use super::{Guard, HeaderFields, with_waker};
+use super::{Guard, HeaderFields, chain, with_waker};
 use crate::{
     BoxError, PANICKED,
     abi::{self, OwnedBytes, poll},
@@ -254,7 +254,7 @@ fn put<D: Buf, E: Into<BoxError>>(
     let frame = match frame {
         Some(Ok(frame)) => frame,
         Some(Err(error)) => {
-            *place = broken(error.into().to_string());
+            *place = broken(chain(&*error.into()));
             return true;
         }
         None => {

@@ -139,6 +139,11 @@ impl Ids {
         }
     }
 
+    /// Whether there is a name with this number.
+    pub(crate) fn knows(&self, id: u16) -> bool {
+        name(id).is_some()
+    }
+
     /// Where in the table to look first (Fibonacci hashing).
     fn place(text: &str) -> usize {
         let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

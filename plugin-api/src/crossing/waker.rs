@@ -1,4 +1,6 @@
 //! Wakers, both ways: a std waker handed across, and a foreign one used as a std waker.
+//!
+//! A waker may be the author's own, so what it does is caught.
 
 use std::{
     mem::ManuallyDrop,
@@ -6,6 +8,7 @@ use std::{
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
+use super::catch;
 use crate::abi;
 
 /// Hands the wakers of one task across, poll after poll.
@@ -90,13 +93,16 @@ static KEPT: abi::WakerVtable = abi::WakerVtable {
 unsafe extern "C" fn lent_clone(waker: *const abi::Waker) -> *const abi::Waker {
     // SAFETY: this table goes with a `Lent`, which lives until the poll returns.
     let lent = unsafe { &*waker.cast::<Lent<'_>>() };
-    Arc::into_raw(Kept::new(lent.waker)).cast()
+    let kept = catch(|| Kept::new(lent.waker));
+    // One that cannot be cloned wakes nobody.
+    let kept = kept.unwrap_or_else(|| Kept::new(Waker::noop()));
+    Arc::into_raw(kept).cast()
 }
 
 unsafe extern "C" fn lent_wake(waker: *const abi::Waker) {
     // SAFETY: this table goes with a `Lent`, which lives until the poll returns.
     let lent = unsafe { &*waker.cast::<Lent<'_>>() };
-    lent.waker.wake_by_ref();
+    let _ = catch(|| lent.waker.wake_by_ref());
 }
 
 unsafe extern "C" fn lent_drop(_: *const abi::Waker) {}
@@ -110,18 +116,19 @@ unsafe extern "C" fn kept_clone(waker: *const abi::Waker) -> *const abi::Waker {
 unsafe extern "C" fn kept_wake(waker: *const abi::Waker) {
     // SAFETY: the caller gives its count back.
     let kept = unsafe { Arc::from_raw(waker.cast::<Kept>()) };
-    kept.waker.wake_by_ref();
+    let _ = catch(move || kept.waker.wake_by_ref());
 }
 
 unsafe extern "C" fn kept_wake_by_ref(waker: *const abi::Waker) {
     // SAFETY: this table goes with a `Kept`, of which the caller has a count.
     let kept = unsafe { &*waker.cast::<Kept>() };
-    kept.waker.wake_by_ref();
+    let _ = catch(|| kept.waker.wake_by_ref());
 }
 
 unsafe extern "C" fn kept_drop(waker: *const abi::Waker) {
     // SAFETY: the caller gives its count back.
-    drop(unsafe { Arc::from_raw(waker.cast::<Kept>()) });
+    let kept = unsafe { Arc::from_raw(waker.cast::<Kept>()) };
+    let _ = catch(move || drop(kept));
 }
 
 /// Runs `work` with a std waker that stands for a foreign one.

@@ -136,7 +136,7 @@ where
         }
         match start.with_context(|context| service.poll_ready(context)) {
             // Most services are always ready: their own future is all that there is to keep.
-            Poll::Ready(Ok(())) => start.run(|| service.call(request)),
+            Poll::Ready(Ok(())) => start.run(move || service.call(request)),
             Poll::Ready(Err(error)) => failed(error),
             Poll::Pending => start.run(|| respond(service, request)),
         }

@@ -12,16 +12,17 @@ use http::{Response, StatusCode, header::CONTENT_LENGTH, response};
 
 #[cfg(feature = "local")]
 use super::local;
-use super::runtime::{Entered, catch};
+use super::runtime::Entered;
 use crate::{
     BoxError,
     abi::{self, CallContext, CallSlot, poll},
-    crossing::{HeaderFields, export_polled, keep_room, with_waker},
+    crossing::{Guard, HeaderFields, catch, export_polled, keep_room, with_waker},
 };
 
 /// A call that is about to start.
 pub struct Start<'a> {
-    pub(crate) slot: &'a mut CallSlot,
+    /// The plugin's until the call returns, and empty.
+    pub(crate) slot: *mut CallSlot,
     pub(crate) context: &'a CallContext,
     pub(crate) runtime: &'a Entered,
 }
@@ -40,7 +41,8 @@ pub trait Respond: Sized {
 
 impl Start<'_> {
     /// Puts the future that `make` gives into the slot and polls it once. What the slot holds and this
-    /// returns is as [`abi::Plugin::call`] says.
+    /// returns is as [`abi::Plugin::call`] says. None of the author's code may run after this: a panic
+    /// of it would end a call whose future is in the slot.
     ///
     /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
     pub(crate) fn run<F>(self, make: impl FnOnce() -> F) -> u32
@@ -58,14 +60,16 @@ impl Start<'_> {
     where
         F: Future<Output: Respond> + Send + 'static,
     {
-        let place = Filled::put(self.slot, make);
+        // SAFETY: the slot is there for this call, and holds nothing before.
+        let place = unsafe { Filled::put(self.slot, make) };
         let poll = |context: &mut Context<'_>| {
             // SAFETY: the future was put there just now.
             unsafe { Typed::<F>::poll(place, context, self.context, self.runtime) }
         };
         let polled = catch(|| self.with_context(poll));
         if polled == Some(poll::PENDING) {
-            Filled::complete(self.slot, Typed::<F>::OPERATIONS, self.runtime);
+            // SAFETY: the slot is there for this call.
+            unsafe { Filled::complete(self.slot, Typed::<F>::OPERATIONS, self.runtime) };
             return poll::PENDING;
         }
         // SAFETY: the future is there, and nobody looks at it after this.
@@ -104,22 +108,29 @@ struct Operations {
 
 impl Filled {
     /// Makes a future in its place, which is the result: futures are large to move.
-    fn put<F>(slot: &mut CallSlot, make: impl FnOnce() -> F) -> *mut u8 {
+    ///
+    /// # Safety
+    ///
+    /// `slot` is the plugin's for now, and holds nothing.
+    unsafe fn put<F>(slot: *mut CallSlot, make: impl FnOnce() -> F) -> *mut u8 {
         const { assert!(size_of::<Self>() <= size_of::<CallSlot>()) };
         const { assert!(align_of::<Self>() <= align_of::<CallSlot>()) };
         const { assert!(mem::offset_of!(Self, future) == 0) };
         assert!(fits::<F>(), "the caller boxes what does not fit");
 
-        let place: *mut u8 = slot.bytes.as_mut_ptr().cast();
-        // SAFETY: there is room for the future, by the checks above, and the slot holds nothing
-        // before a call.
+        let place: *mut u8 = slot.cast();
+        // SAFETY: there is room for the future, by the checks above.
         unsafe { place.cast::<F>().write(make()) };
         place
     }
 
     /// Adds what it takes to go on with the future that was put there.
-    fn complete(slot: &mut CallSlot, operations: &'static Operations, runtime: &Entered) {
-        let filled = slot.bytes.as_mut_ptr().cast::<Self>();
+    ///
+    /// # Safety
+    ///
+    /// `slot` is the plugin's for now.
+    unsafe fn complete(slot: *mut CallSlot, operations: &'static Operations, runtime: &Entered) {
+        let filled = slot.cast::<Self>();
         // SAFETY: the slot has the room and the alignment, by the assertions in `put`.
         let to_operations = unsafe { &raw mut (*filled).operations };
         // SAFETY: as above.
@@ -130,12 +141,19 @@ impl Filled {
         unsafe { to_runtime.write(runtime.clone()) };
     }
 
+    /// What can be done with the future in `slot`, and the runtime to do it in. Not a reference to all of
+    /// it: the future may have pointers into itself.
+    ///
     /// # Safety
     ///
-    /// `slot` is filled.
-    unsafe fn of(slot: &mut CallSlot) -> &mut Self {
+    /// `slot` is filled, and stays so for `'a`.
+    unsafe fn of<'a>(slot: *mut CallSlot) -> (&'static Operations, &'a Entered) {
+        let filled = slot.cast::<Self>();
         // SAFETY: the caller says so.
-        unsafe { &mut *(&raw mut slot.bytes).cast::<Self>() }
+        let operations = unsafe { (*filled).operations };
+        // SAFETY: as above.
+        let runtime = unsafe { &(*filled).runtime };
+        (operations, runtime)
     }
 
     /// Polls the call in `slot`, and empties the slot unless it is still pending.
@@ -143,18 +161,13 @@ impl Filled {
     /// # Safety
     ///
     /// The slot is filled, and has not moved since.
-    unsafe fn poll(slot: &mut CallSlot, call: &CallContext) -> u32 {
+    unsafe fn poll(slot: *mut CallSlot, call: &CallContext) -> u32 {
         // SAFETY: the caller says so.
-        let Self {
-            operations,
-            runtime,
-            future,
-        } = unsafe { Self::of(slot) };
-        let future = future.as_mut_ptr().cast();
+        let (operations, runtime) = unsafe { Self::of(slot) };
         let poll_with = |waker: &Waker| {
             let mut context = Context::from_waker(waker);
             // SAFETY: `operations` were stored for the future that is there.
-            unsafe { (operations.poll)(future, &mut context, call, runtime) }
+            unsafe { (operations.poll)(slot.cast(), &mut context, call, runtime) }
         };
         // SAFETY: the waker is lent until this returns.
         let polled = catch(|| unsafe { with_waker(call.waker, poll_with) });
@@ -171,18 +184,35 @@ impl Filled {
     /// # Safety
     ///
     /// The slot is filled; it is not any more then.
-    unsafe fn empty(slot: &mut CallSlot) {
+    unsafe fn empty(slot: *mut CallSlot) {
         // SAFETY: the caller says so.
-        let Self {
-            operations,
-            runtime,
-            future,
-        } = unsafe { Self::of(slot) };
+        let (operations, runtime) = unsafe { Self::of(slot) };
         // SAFETY: it is taken out once.
         let _runtime = unsafe { ptr::read(runtime) };
         // SAFETY: `operations` were stored for the future that is there, and it is dropped once.
-        unsafe { (operations.drop)(future.as_mut_ptr().cast()) };
+        unsafe { (operations.drop)(slot.cast()) };
     }
+}
+
+/// Does a step of a call in the app's runtime. A call that cannot go on is over, and its slot is empty:
+/// as when the runtime cannot be left, because the author's code has leaked a guard of its own.
+///
+/// # Safety
+///
+/// `slot` is the plugin's for now, and holds a call when `step` says that one is pending.
+pub(crate) unsafe fn step(
+    runtime: &Entered,
+    slot: *mut CallSlot,
+    step: impl FnOnce() -> u32,
+) -> u32 {
+    let mut came_of_it = poll::PANICKED;
+    let left = runtime.run(|| came_of_it = step());
+    if left.is_none() && came_of_it == poll::PENDING {
+        // SAFETY: the caller says so.
+        let _ = catch(|| unsafe { Filled::empty(slot) });
+        return poll::PANICKED;
+    }
+    came_of_it
 }
 
 /// Polls a call that is pending, in the app's runtime.
@@ -190,12 +220,14 @@ impl Filled {
 /// # Safety
 ///
 /// `slot` holds a pending call, and has not moved since.
-pub(crate) unsafe fn poll_pending(slot: &mut CallSlot, context: &CallContext) -> u32 {
+pub(crate) unsafe fn poll_pending(slot: *mut CallSlot, context: &CallContext) -> u32 {
     // SAFETY: the caller says so.
-    let runtime = unsafe { Filled::of(slot) }.runtime.clone();
-    let _entered = runtime.enter();
+    let (_, runtime) = unsafe { Filled::of(slot) };
+    let runtime = runtime.clone();
     // SAFETY: the caller says so.
-    unsafe { Filled::poll(slot, context) }
+    let poll = || unsafe { Filled::poll(slot, context) };
+    // SAFETY: the slot is filled for as long as it is pending.
+    unsafe { step(&runtime, slot, poll) }
 }
 
 /// Drops a call that is pending, in the app's runtime.
@@ -203,12 +235,12 @@ pub(crate) unsafe fn poll_pending(slot: &mut CallSlot, context: &CallContext) ->
 /// # Safety
 ///
 /// `slot` holds a pending call, and has not moved since.
-pub(crate) unsafe fn cancel(slot: &mut CallSlot) {
+pub(crate) unsafe fn cancel(slot: *mut CallSlot) {
     // SAFETY: the caller says so.
-    let runtime = unsafe { Filled::of(slot) }.runtime.clone();
-    let _entered = runtime.enter();
+    let (_, runtime) = unsafe { Filled::of(slot) };
+    let runtime = runtime.clone();
     // SAFETY: the caller says so. What a panic leaves undone has been reported.
-    let _ = catch(|| unsafe { Filled::empty(slot) });
+    let _ = runtime.run(|| unsafe { Filled::empty(slot) });
 }
 
 struct Typed<F>(F);

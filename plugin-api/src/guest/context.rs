@@ -217,6 +217,13 @@ impl Context {
             .clone()
     }
 
+    /// Drops the hooks, which may hold the context that they are in.
+    pub(crate) fn clear_hooks(&self) {
+        let handover = self.0.handover.lock();
+        let handover = handover.unwrap_or_else(PoisonError::into_inner).take();
+        drop((handover, self.take_shutdown_hooks()));
+    }
+
     /// The hooks, in the order in which they were added.
     pub(crate) fn take_shutdown_hooks(&self) -> Vec<Hook> {
         mem::take(

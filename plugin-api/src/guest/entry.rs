@@ -15,16 +15,16 @@ use super::{
     context::Facts,
     logger::{self, HostLog, Logger},
     native, panics,
-    runtime::{Runtime, catch},
+    runtime::Runtime,
 };
 use crate::{
     BoxError, Level,
     abi::{
         self, CallContext, CallSlot, HandOver, HandedOver, Init, Initialized, Plugin, Request,
-        Stop, Stopped, poll,
+        Stop, Stopped,
         v1::{Root, RootRef},
     },
-    crossing::Guard,
+    crossing::{Guard, catch, chain},
 };
 
 /// What [`export_app!`](crate::export_app) makes: the author's function, by a type.
@@ -158,6 +158,8 @@ unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
             runtime,
         }),
         Err(error) => {
+            // What they hold may want the runtime, or the context that they are in.
+            let _ = runtime.entered().run(|| context.clear_hooks());
             if let Some(tokio) = runtime.take() {
                 tokio.shutdown_timeout(Duration::from_secs(1));
             }
@@ -178,11 +180,9 @@ unsafe extern "C" fn call(
     // SAFETY: the host lends it for the call.
     let request = unsafe { Request::lent(request, &mut older) };
     // SAFETY: as above.
-    let slot = unsafe { &mut *slot };
-    // SAFETY: as above.
     let context = unsafe { &*context };
     let runtime = guest.runtime.entered();
-    let called = runtime.run(|| {
+    let start = || {
         // SAFETY: the host lends what the request borrows, and gives the body.
         let request = unsafe { native::Request::new(request) };
         let start = Start {
@@ -191,23 +191,20 @@ unsafe extern "C" fn call(
             runtime,
         };
         guest.app.call(request, start)
-    });
-    called.unwrap_or(poll::PANICKED)
+    };
+    // SAFETY: the host lends the slot; `Start` fills it when the call is pending.
+    unsafe { call::step(runtime, slot, start) }
 }
 
 unsafe extern "C" fn poll_call(slot: *mut CallSlot, context: *const CallContext) -> u32 {
-    // SAFETY: the host lends the slot, which holds a pending call.
-    let slot = unsafe { &mut *slot };
     // SAFETY: the host lends it for the call.
     let context = unsafe { &*context };
-    // SAFETY: as above.
+    // SAFETY: the host lends the slot, which holds a pending call.
     unsafe { call::poll_pending(slot, context) }
 }
 
 unsafe extern "C" fn cancel(slot: *mut CallSlot) {
     // SAFETY: the host lends the slot, which holds a pending call.
-    let slot = unsafe { &mut *slot };
-    // SAFETY: as above.
     unsafe { call::cancel(slot) };
 }
 
@@ -238,15 +235,17 @@ unsafe extern "C" fn hand_over(
             .runtime
             .handle()
             .block_on(async { time::timeout(limit, hook()).await })
-            .unwrap_or_else(|_| Err(format!("its hook took longer than {limit:?}").into()))
+            .map_err(|_| format!("its hook took longer than {limit:?}"))?
+            // What the error says is the author's code as well.
+            .map_err(|error| chain(&*error))
     });
-    match given.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into())) {
+    match given.unwrap_or_else(|panic| Err(format!("panicked: {panic}"))) {
         Ok(state) => {
             out.state = bytes::Bytes::from(state).into();
             0
         }
-        Err(error) => {
-            out.message = error.to_string().into();
+        Err(message) => {
+            out.message = message.into();
             1
         }
     }
@@ -283,6 +282,7 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
             out.timed_out = 1;
         }
     }
+    let _ = guest.runtime.entered().run(|| guest.context.clear_hooks());
     let tokio = guest.runtime.take();
     let tasks = |tokio: &tokio::runtime::Runtime| tokio.metrics().num_alive_tasks();
     if stop.idle != 0 {

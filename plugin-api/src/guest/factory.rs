@@ -7,7 +7,7 @@ use super::{
     app::{App, Building, IntoApp},
     native::{self, Answer, Native},
 };
-use crate::BoxError;
+use crate::{BoxError, crossing::chain};
 
 /// A function that makes an app: taking a [`Context`] or nothing, giving an [`Outcome`]. Or one that is
 /// an app: a native handler.
@@ -100,18 +100,6 @@ where
     async fn outcome(self) -> Result<Box<dyn App>, BoxError> {
         self.await.outcome().await
     }
-}
-
-/// An error and its sources in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// What [`export_app!`](crate::export_app) calls: the factory, with its types forgotten.

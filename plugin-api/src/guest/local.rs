@@ -18,11 +18,10 @@ use super::{
     info::RequestInfo,
     native,
     request::Body,
-    runtime::catch,
 };
 use crate::{
     BoxError, abi,
-    crossing::{Guard, HeaderFields, Lent, export},
+    crossing::{Guard, HeaderFields, Lent, catch, export},
 };
 
 /// The body of a response.
@@ -41,7 +40,7 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Starts an app named `name`, below `mount`.
+    /// Starts an app.
     pub(crate) async fn start(
         context: Context,
         build: impl FnOnce(Context) -> Building,

@@ -8,11 +8,11 @@ use std::{
     thread,
 };
 
-use super::{
-    logger::{self, HostLog},
-    runtime,
+use super::logger::{self, HostLog};
+use crate::{
+    abi::{self, Slice},
+    crossing::catch as run,
 };
-use crate::abi::{self, Slice};
 
 /// Makes every panic in this library a report to `host`, in place of std's lines on stderr.
 pub(crate) fn install(host: HostLog) {
@@ -21,16 +21,11 @@ pub(crate) fn install(host: HostLog) {
             CAUGHT.replace(format!("{} at {}", message(info), place(info)));
             return;
         }
-        // A panic while reporting one would abort: a second one is left alone.
-        if !REPORTING.replace(true) {
-            report(host, info);
-            REPORTING.set(false);
-        }
+        report(host, info);
     }));
 }
 
 thread_local! {
-    static REPORTING: Cell<bool> = const { Cell::new(false) };
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
 }
@@ -38,7 +33,7 @@ thread_local! {
 /// Runs `work`. A panic is not reported but returned: what it said, and where.
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     let outer = CATCHING.replace(true);
-    let done = runtime::catch(work);
+    let done = run(work);
     CATCHING.set(outer);
     done.ok_or_else(|| CAUGHT.take())
 }

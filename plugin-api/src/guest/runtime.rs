@@ -1,15 +1,13 @@
 //! The plugin's tokio runtime, and the guard that all of the author's code runs under.
 
 use std::{
-    any::Any,
     io,
-    panic::{self, AssertUnwindSafe},
     sync::{Mutex, PoisonError},
 };
 
 use tokio::runtime::{Builder, EnterGuard, Handle};
 
-use crate::crossing::Guard;
+use crate::crossing::{Guard, catch};
 
 /// The plugin's own runtime: its copy of tokio knows nothing of the host's.
 #[derive(Debug)]
@@ -64,22 +62,10 @@ impl Entered {
 
 impl Guard for Entered {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        let _entered = self.enter();
-        catch(work)
+        // Within the catch: it panics when the author's code has leaked a guard of its own.
+        catch(|| {
+            let _entered = self.enter();
+            work()
+        })
     }
-}
-
-/// Runs `work`; none when it panicked, which the hook has reported.
-///
-/// What the work shares with others stays theirs to distrust, as after a thread's panic: std's
-/// locks are poisoned.
-pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
-    panic::catch_unwind(AssertUnwindSafe(work))
-        .map_err(drop_payload)
-        .ok()
-}
-
-/// Drops what a panic carried, whose own destructor may panic, and so on: then it is leaked.
-fn drop_payload(payload: Box<dyn Any + Send>) {
-    std::mem::forget(panic::catch_unwind(AssertUnwindSafe(|| drop(payload))));
 }

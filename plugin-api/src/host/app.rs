@@ -2,7 +2,10 @@
 
 use std::{
     ffi::c_void,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,9 @@ pub struct App {
     /// How many of them were counted once more than they are requests.
     again: AtomicU64,
     stopped: AtomicBool,
+    /// Whether the author's code was told that the app drains for good. Locked while it is told, so that
+    /// what is told last is so.
+    drains: Mutex<bool>,
     /// Notified when the last request has left, and when the gate opens again or closes for good.
     changed: Notify,
 }
@@ -60,6 +66,7 @@ impl App {
             left: AtomicU64::new(0),
             again: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            drains: Mutex::new(false),
             changed: Notify::new(),
         }
     }
@@ -118,12 +125,20 @@ impl App {
         self.until(|| self.in_flight() == 0).await;
     }
 
-    /// Tells the author's code that it is to finish what it has. Plugins of an ABI before 1.3 are not
-    /// told. Runs what of it waits for that, so not on a thread that must not wait for an app.
-    ///
-    /// After [`pause`](Self::pause), when that ends, it is told that it goes on.
+    /// Tells the author's code that it is to finish what it has, for good. Plugins of an ABI before 1.3
+    /// are not told. Runs what of it waits for that, so not on a thread that must not wait for an app.
     pub fn drain(&self) {
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        *drains = true;
         self.tell_draining(true);
+    }
+
+    /// The same until it is no longer [paused](Self::pause), if it is.
+    pub fn drain_while_paused(&self) {
+        let _drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.gate.load(Ordering::SeqCst) == PAUSED {
+            self.tell_draining(true);
+        }
     }
 
     fn tell_draining(&self, draining: bool) {
@@ -271,9 +286,15 @@ pub struct Paused(&'static App);
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        if self.0.shift(PAUSED, OPEN) {
-            self.0.tell_draining(false);
-            self.0.changed.notify_waiters();
+        let Self(app) = self;
+        let drains = app.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it lets a request in, which would hear that it is to end.
+        if !*drains && app.gate.load(Ordering::SeqCst) == PAUSED {
+            app.tell_draining(false);
+        }
+        drop(drains);
+        if app.shift(PAUSED, OPEN) {
+            app.changed.notify_waiters();
         }
     }
 }

@@ -22,13 +22,17 @@ unsafe impl Sync for Plugin {}
 impl Plugin {
     /// Checks the root module of a library, and finds the plugin's functions.
     ///
-    /// Runs code of the library. The library must stay loaded for ever, as abi_stable's
-    /// `lib_header_from_path` sees to.
+    /// Runs code of the library.
     ///
     /// # Errors
     ///
     /// When the library's root module has another layout than this crate's.
-    pub fn from_header(header: &'static LibHeader) -> Result<Self, GateError> {
+    ///
+    /// # Safety
+    ///
+    /// The library stays loaded for ever, as abi_stable's `lib_header_from_path` sees to, and keeps the
+    /// contract of [`abi::Plugin`].
+    pub unsafe fn from_header(header: &'static LibHeader) -> Result<Self, GateError> {
         let root: v1::RootRef = header
             .init_root_module()
             .map_err(|error| GateError::new(&error))?;
@@ -54,7 +58,8 @@ impl Plugin {
     /// Starts the app. Blocks until it has started, or failed to; a factory that never returns
     /// blocks for ever.
     ///
-    /// `logger` stays for the rest of the process, as threads of the plugin may log for as long.
+    /// `logger` stays for the rest of the process, as threads of the plugin may log for as long. An app
+    /// is started once: what it starts with stays in the library.
     ///
     /// # Errors
     ///
