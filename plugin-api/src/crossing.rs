@@ -7,6 +7,8 @@ use std::{
     panic::{self, AssertUnwindSafe},
 };
 
+use crate::guest::panics;
+
 mod exported;
 mod headers;
 mod imported;
@@ -35,13 +37,16 @@ pub(crate) use self::{
     waker::{PollWaker, with_waker},
 };
 
-/// Runs `work`; none when it panicked, which the hook has reported.
+/// Runs `work`; none when it panicked, which has been reported.
 ///
 /// What the work shares with others stays theirs to distrust, as after a thread's panic: std's
 /// locks are poisoned.
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     panic::catch_unwind(AssertUnwindSafe(work))
-        .map_err(drop_payload)
+        .map_err(|payload| {
+            panics::caught(&*payload);
+            drop_payload(payload);
+        })
         .ok()
 }
 

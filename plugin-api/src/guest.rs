@@ -13,7 +13,7 @@ mod info;
 mod local;
 mod logger;
 pub mod native;
-mod panics;
+pub(crate) mod panics;
 mod request;
 mod runtime;
 #[cfg(feature = "upgrade")]

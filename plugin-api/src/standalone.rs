@@ -1,7 +1,14 @@
 //! An app as a program of its own: what [`main!`](crate::main) runs.
 
+mod options;
+
 use std::{
-    convert::Infallible, env, error::Error, io, net::SocketAddr, process::ExitCode, sync::Arc,
+    convert::Infallible,
+    error::Error,
+    io,
+    net::SocketAddr,
+    process::{self, ExitCode},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,13 +20,15 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time,
 };
 use tracing::{error, info, warn};
 use tracing_core::LevelFilter;
 use tracing_subscriber::{filter::filter_fn, fmt, layer::SubscriberExt};
 
+use self::options::{Command, Options};
 use crate::{
     BoxError, Context, Level,
     guest::{Building, Facts, Local},
@@ -28,10 +37,15 @@ use crate::{
 
 /// Makes a program of a crate with an app: a server of its own, and a log of its own.
 ///
-/// The program takes `--bind ADDRESS` (127.0.0.1:8000 without it; port 0 takes a free one) and
-/// `--log-level LEVEL` (info without it), spelled as the server spells it, or the variables
-/// `HOST_BIND` and `HOST_LOG_LEVEL`. It serves HTTP/1.1 and HTTP/2, prints where on stdout, logs to
-/// stderr, and stops gracefully on SIGTERM and SIGINT.
+/// The program takes `--bind ADDRESS` (127.0.0.1:8000 without it; port 0 takes a free one), `--log-level
+/// LEVEL` (info without it) and `--config FILE`, spelled as the server spells them, or the variables
+/// `HOST_BIND`, `HOST_LOG_LEVEL` and `HOST_CONFIG`. Of the file, which is the server's, it takes `bind`,
+/// `log-level` and the `config` in the table `[app.NAME]`. It serves HTTP/1.1 and HTTP/2, prints where
+/// on stdout, logs to stderr, and stops gracefully on SIGTERM and SIGINT, at once on a second one. Key-value
+/// pairs of the crate `log` are not among what it logs, as they are in the server.
+///
+/// The app's name is that of its crate; `main!(shop::app, name = "shop")` gives it another, as
+/// [`export_app!`](crate::export_app) does.
 ///
 /// With the feature `standalone`. The crate is both a library and a program: `src/lib.rs` has the
 /// function and `export_app!`, `src/main.rs` this line. The feature is to be off when the plugin is
@@ -57,12 +71,13 @@ use crate::{
 #[macro_export]
 macro_rules! main {
     ($app:path $(,)?) => {
+        $crate::main!($app, name = ::core::env!("CARGO_PKG_NAME"));
+    };
+    ($app:path, name = $name:expr $(,)?) => {
         fn main() -> ::std::process::ExitCode {
-            $crate::__private::standalone(
-                ::core::env!("CARGO_PKG_NAME"),
-                ::core::env!("CARGO_PKG_VERSION"),
-                |context| $crate::__private::build($app, context),
-            )
+            $crate::__private::standalone($name, ::core::env!("CARGO_PKG_VERSION"), |context| {
+                $crate::__private::build($app, context)
+            })
         }
     };
 }
@@ -73,64 +88,30 @@ pub fn run(
     version: &'static str,
     build: impl FnOnce(Context) -> Building,
 ) -> ExitCode {
-    let options = match Options::read(env::args().skip(1), |variable| env::var(variable).ok()) {
-        Ok(options) => options,
+    let options = match Command::read(name, version) {
+        Ok(Command::Serve(options)) => options,
+        Ok(Command::Print(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };
     log_to_stderr(options.log_level.clone());
-    let served = Runtime::new()
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(serve(&options, name, version, build)));
+    let served = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let served = runtime.block_on(serve(options, name, version, build));
+        // A thread that the app blocks must not keep the process.
+        runtime.shutdown_timeout(MOMENT);
+        served
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = &*error as &dyn Error, "Cannot start");
             ExitCode::FAILURE
         }
-    }
-}
-
-#[derive(Debug)]
-struct Options {
-    bind: String,
-    log_level: Directives,
-}
-
-impl Options {
-    /// The options of a command line, and where it has none those of the environment.
-    fn read(
-        args: impl Iterator<Item = String>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, BoxError> {
-        let mut bind = variable("HOST_BIND");
-        let mut log_level = variable("HOST_LOG_LEVEL");
-        let mut args = args;
-        while let Some(arg) = args.next() {
-            let (flag, value) = match arg.split_once('=') {
-                Some((flag, value)) => (flag, Some(value.to_owned())),
-                None => (&*arg, None),
-            };
-            let option = match flag {
-                "--bind" => &mut bind,
-                "--log-level" => &mut log_level,
-                _ => {
-                    let usage = "expected --bind ADDRESS or --log-level LEVEL";
-                    return Err(format!("unexpected argument {arg:?}, {usage}").into());
-                }
-            };
-            let value = value.or_else(|| args.next());
-            *option = Some(value.ok_or_else(|| format!("{flag} needs a value"))?);
-        }
-        Ok(Self {
-            bind: bind.unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
-            log_level: match log_level {
-                Some(text) => text.parse()?,
-                None => Directives::default(),
-            },
-        })
     }
 }
 
@@ -148,45 +129,52 @@ fn log_to_stderr(directives: Directives) {
 }
 
 async fn serve(
-    options: &Options,
+    options: Options,
     name: &str,
     version: &'static str,
     build: impl FnOnce(Context) -> Building,
 ) -> Result<(), BoxError> {
-    let listener = TcpListener::bind(&*options.bind)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.bind))?;
+    let mut listeners = Vec::new();
+    for address in &options.bind {
+        let listener = TcpListener::bind(&**address).await;
+        listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
+    }
     let context = Context::new(Facts {
         name: name.to_owned(),
         mount: "/".to_owned(),
         version,
         generation: 1,
-        config: None,
+        config: options.config,
         previous_state: None,
     });
     let app = Arc::new(Local::start(context, build).await?);
-    println!("Listening on http://{}", listener.local_addr()?);
+    for listener in &listeners {
+        println!("Listening on http://{}", listener.local_addr()?);
+    }
 
-    let (mut terminate, mut interrupt) = (
+    let mut signals = [
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
-    );
+    ];
     let connections = GracefulShutdown::new();
+    let (sender, mut accepted) = mpsc::channel(1);
+    for listener in listeners {
+        tokio::spawn(accept(listener, sender.clone()));
+    }
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connect(stream, peer, &app, &connections),
-                Err(error) => {
-                    warn!(%error, "Cannot accept connections, trying again");
-                    time::sleep(BACK_OFF).await;
-                }
-            },
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            Some((stream, peer)) = accepted.recv() => connect(stream, peer, &app, &connections),
+            () = next(&mut signals) => break,
         }
     }
     info!("Stopping");
-    drop(listener);
+    drop(accepted);
+    // Not on the thread that the hooks run on, which they may block.
+    tokio::spawn(async move {
+        next(&mut signals).await;
+        warn!("Stopping at once");
+        process::exit(1);
+    });
     app.drain();
     if time::timeout(PATIENCE, connections.shutdown())
         .await
@@ -196,6 +184,31 @@ async fn serve(
     }
     app.stop().await;
     Ok(())
+}
+
+/// Waits for one of two signals.
+async fn next([one, other]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Accepts connections for as long as somebody takes them.
+async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, SocketAddr)>) {
+    loop {
+        tokio::select! {
+            () = accepted.closed() => return,
+            next = listener.accept() => match next {
+                // It is closed when nobody takes it any more.
+                Ok(next) => drop(accepted.send(next).await),
+                Err(error) => {
+                    warn!(%error, "Cannot accept connections, trying again");
+                    time::sleep(BACK_OFF).await;
+                }
+            },
+        }
+    }
 }
 
 fn connect(stream: TcpStream, peer: SocketAddr, app: &Arc<Local>, connections: &GracefulShutdown) {
@@ -225,44 +238,5 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long requests in flight may go on after a signal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(args: &[&str]) -> Result<Options, BoxError> {
-        let args = args.iter().map(|&arg| arg.to_owned());
-        Options::read(args, |variable| {
-            (variable == "HOST_LOG_LEVEL").then(|| "warning".to_owned())
-        })
-    }
-
-    #[test]
-    fn flags_go_before_variables_and_these_before_defaults() {
-        let options = read(&["--bind", "[::1]:0"]).unwrap();
-        assert_eq!(
-            (&*options.bind, &*options.log_level.to_string()),
-            ("[::1]:0", "warn")
-        );
-        let options = read(&["--log-level=info,shop=debug"]).unwrap();
-        assert_eq!(options.bind, "127.0.0.1:8000");
-        assert_eq!(options.log_level.to_string(), "info,shop=debug");
-    }
-
-    #[test]
-    fn wrong_usage_says_what_was_expected() {
-        for (args, part) in [
-            (
-                &["--log-level=loud"][..],
-                "\"loud\" is not a log level, expected trace",
-            ),
-            (&["--bind"], "--bind needs a value"),
-            (
-                &["--port=1"],
-                "unexpected argument \"--port=1\", expected --bind",
-            ),
-        ] {
-            let error = read(args).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
-}
+/// How long what still runs then has to end.
+const MOMENT: Duration = Duration::from_secs(1);

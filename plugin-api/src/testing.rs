@@ -25,9 +25,9 @@
 //! ```
 
 use std::{
-    fmt,
+    env, fmt,
     marker::PhantomData,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -53,7 +53,12 @@ pub struct Setup {
     mount: Option<String>,
     config: Option<Vec<u8>>,
     previous_state: Option<Vec<u8>>,
+    version: Option<&'static str>,
 }
+
+/// What Cargo says of the package whose tests it runs.
+static PACKAGE_VERSION: LazyLock<String> =
+    LazyLock::new(|| env::var("CARGO_PKG_VERSION").unwrap_or_else(|_| "0.0.0".to_owned()));
 
 impl Setup {
     /// An app named `app`, mounted at `/`, without configuration.
@@ -90,11 +95,23 @@ impl Setup {
     ///
     /// # Panics
     ///
-    /// When `config` cannot be written as JSON.
+    /// When `config` cannot be written as a JSON object, which is what a table of the operator's is.
     #[must_use]
     pub fn config(self, config: &impl Serialize) -> Self {
-        let config = Some(serde_json::to_vec(config).expect("it can be written as JSON"));
+        let config = serde_json::to_value(config).expect("it can be written as JSON");
+        assert!(
+            config.is_object(),
+            "a configuration is a table, not {config}"
+        );
+        let config = Some(config.to_string().into_bytes());
         Self { config, ..self }
+    }
+
+    /// Of another version than that of the package whose test it is.
+    #[must_use]
+    pub fn version(self, version: &'static str) -> Self {
+        let version = Some(version);
+        Self { version, ..self }
     }
 
     /// Starts the app of a function that [`export_app!`](crate::export_app) takes.
@@ -116,7 +133,7 @@ impl Setup {
         let context = Context::new(Facts {
             name: self.name.unwrap_or_else(|| "app".to_owned()),
             mount: self.mount.unwrap_or_else(|| "/".to_owned()),
-            version: env!("CARGO_PKG_VERSION"),
+            version: self.version.unwrap_or_else(|| &PACKAGE_VERSION),
             generation: 1,
             config: self.config,
             previous_state: self.previous_state,
@@ -134,8 +151,10 @@ impl Setup {
 /// An app in a test, in the test's own tokio runtime.
 ///
 /// What is logged on the thread of the test is kept: with the runtime that `#[tokio::test]` makes
-/// unless told otherwise, that is everything but what `spawn_blocking` runs. A connection cannot be
-/// taken over, as there is none.
+/// unless told otherwise, that is everything but what `spawn_blocking` runs. Of two apps in one test the
+/// one that was started last keeps what both log, so it is to be stopped first. Key-value pairs of the
+/// crate `log` are not among the fields, as they are in the server. A connection cannot be taken over, as
+/// there is none.
 pub struct App {
     local: Local,
     events: Events,
@@ -182,6 +201,15 @@ impl App {
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
+    }
+
+    /// The state that the app gives to its next version, for [`Setup::previous_state`].
+    ///
+    /// # Errors
+    ///
+    /// When it has none to give, or its hook fails.
+    pub async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
+        self.local.hand_over().await
     }
 
     /// Tells the app that it is to finish what it has: [`Context::draining`] is ready.

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
 };
 
 struct Program(Child);
@@ -35,6 +35,7 @@ impl Program {
             .args(args)
             .env_remove("HOST_BIND")
             .env_remove("HOST_LOG_LEVEL")
+            .env_remove("HOST_CONFIG")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
@@ -48,6 +49,11 @@ impl Program {
         stdout.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("Listening on http://");
         address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
+    }
+
+    fn terminate(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
     }
 
     /// What it printed to stderr, and its exit code.
@@ -83,8 +89,7 @@ fn it_serves_logs_at_the_level_and_stops_gracefully() {
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nhello world"), "{response}");
 
-    let pid = program.0.id().to_string();
-    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    program.terminate();
     let (log, code) = program.end();
     assert_eq!(code, Some(0), "{log}");
     let lines: Vec<_> = log.lines().collect();
@@ -92,7 +97,38 @@ fn it_serves_logs_at_the_level_and_stops_gracefully() {
         lines.len() == 2 && lines[0].contains("a WARNING message"),
         "{log}"
     );
-    assert!(lines[1].contains("goodbye"), "{log}");
+    assert!(lines[1].contains("goodbye soon"), "{log}");
+}
+
+#[test]
+fn it_is_told_by_the_servers_file_and_obeys_a_second_signal() {
+    let file = env::temp_dir().join(format!("shop-{}.toml", process::id()));
+    let text = "bind = '127.0.0.1:0'\nthreads = 2\n[app.shop]\nconfig = { closes = 'never' }";
+    fs::write(&file, text).unwrap();
+    let config = format!("--config={}", file.display());
+    let mut program = Program::start(&[&*config]);
+    program.address();
+    fs::remove_file(file).unwrap();
+    program.terminate();
+    let mut lines = BufReader::new(program.0.stderr.take().unwrap()).lines();
+    // It blocks the thread that it runs on.
+    assert!(lines.any(|line| line.unwrap().contains("goodbye never")));
+    program.terminate();
+    assert!(lines.any(|line| line.unwrap().contains("Stopping at once")));
+    assert_eq!(program.0.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn it_says_what_it_takes() {
+    let mut program = Program::start(&["--help"]);
+    let mut text = String::new();
+    let stdout = program.0.stdout.as_mut().unwrap();
+    stdout.read_to_string(&mut text).unwrap();
+    assert!(
+        text.contains("Usage: shop") && text.contains("[app.shop]"),
+        "{text}"
+    );
+    assert_eq!(program.end().1, Some(0));
 }
 
 #[test]

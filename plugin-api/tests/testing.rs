@@ -112,3 +112,42 @@ async fn an_app_that_does_not_start_says_why() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_version_is_that_of_the_package_and_state_is_handed_over() {
+    fn counts(context: Context) -> Router {
+        let before = context.previous_state().map(<[u8]>::to_vec);
+        let version = context.version();
+        context.on_handover(move || [before.as_deref().unwrap_or_default(), b"+1"].concat());
+        Router::new().route("/", get(async move || version))
+    }
+    let app = testing::App::start(counts).await.unwrap();
+    assert_eq!(
+        app.get("/").await.unwrap().body(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let state = app.hand_over().await.unwrap();
+    app.stop().await;
+
+    let setup = testing::Setup::new().version("2.0.0").previous_state(state);
+    let app = setup.start(counts).await.unwrap();
+    assert_eq!(app.get("/").await.unwrap().body(), "2.0.0");
+    assert_eq!(app.hand_over().await.unwrap(), b"+1+1");
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_keeps_no_other_from_running() {
+    let app = testing::App::start(|context: Context| {
+        context.on_shutdown(async { panic!("as asked") });
+        context.on_shutdown(async { tracing::info!("goodbye") });
+        Router::new()
+    });
+    let events = app.await.unwrap().stop().await;
+    assert_eq!(events.last().unwrap().message, "goodbye");
+}
+
+#[test]
+#[should_panic(expected = "a configuration is a table")]
+fn a_configuration_that_is_no_table_is_refused() {
+    let _ = testing::Setup::new().config(&1);
+}

@@ -1,6 +1,6 @@
 //! A panic ends one request, and nothing else.
 
-use host_tests::{Exit, Host, Library, Setup, empty, within};
+use host_tests::{Exit, Host, Library, Line, Setup, empty, within};
 use http_body_util::BodyExt;
 use hyper::Request;
 
@@ -77,6 +77,16 @@ async fn a_panic_in_the_drop_of_a_body_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_panic_that_is_resumed_is_500_and_one_line() {
+    let host = panics().await;
+    let mut connection = host.http1().await;
+    assert_eq!(connection.get("/panics/resumed").await.status, 500);
+    assert_eq!(connection.get("/panics").await.text(), "fine");
+    // Where it was, nobody knows.
+    assert_eq!(lines(&lives_on(host).await, "panic resumed").len(), 1);
+}
+
+#[tokio::test]
 async fn a_panic_in_the_drop_of_bytes_harms_nobody() {
     let host = panics().await;
     let mut connection = host.http1().await;
@@ -107,7 +117,10 @@ async fn a_runtime_that_cannot_be_left_ends_the_request() {
     for _ in 0..3 {
         assert_eq!(connection.get("/panics").await.text(), "fine");
     }
-    assert_eq!(count(&lives_on(host).await, "dropped out of order"), 1);
+    assert_eq!(
+        lines(&lives_on(host).await, "dropped out of order").len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -145,18 +158,18 @@ fn has_one_line(exit: &Exit, message: &str) {
     assert_eq!(count(exit, message), 1, "{exit}");
 }
 
-/// How many lines tell of a panic: at level error, from the plugin, with the place.
+/// How many lines tell of a panic: at level error, from the plugin, with the place in it.
 fn count(exit: &Exit, message: &str) -> usize {
-    let lines = exit
-        .log_of("panics")
-        .into_iter()
-        .filter(|line| line.text.contains(message));
+    let lines = lines(exit, message);
+    for line in &lines {
+        assert!(line.text.contains("src/lib.rs:"), "{line:?}");
+    }
+    lines.len()
+}
+
+fn lines(exit: &Exit, message: &str) -> Vec<Line> {
+    let lines = exit.log_of("panics").into_iter();
+    let lines: Vec<_> = lines.filter(|line| line.text.contains(message)).collect();
+    assert!(lines.iter().all(|line| line.level == "ERROR"), "{exit}");
     lines
-        .inspect(|line| {
-            assert!(
-                line.level == "ERROR" && line.text.contains("src/lib.rs:"),
-                "{line:?}"
-            )
-        })
-        .count()
 }

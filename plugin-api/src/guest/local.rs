@@ -6,11 +6,13 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     task::Poll,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use http::{Request, StatusCode, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use tokio::time::{self, Instant};
 
 use super::{
     Context,
@@ -89,11 +91,27 @@ impl Local {
         self.context.set_draining(true);
     }
 
-    /// Ends the app: its hooks run, one after the other.
+    /// The state for the next version.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
+        let hook = self.context.handover_hook();
+        hook.ok_or("it has nothing to hand over")?().await
+    }
+
+    /// Ends the app as the server does: its hooks run, one after the other. One that panics, or does not
+    /// end in time, is no reason to leave out the others.
     pub(crate) async fn stop(&self) {
-        for hook in self.context.take_shutdown_hooks() {
-            hook.await;
+        let end = Instant::now() + STOP;
+        for mut hook in self.context.take_shutdown_hooks() {
+            let run = poll_fn(|context| {
+                let polled = catch(|| hook.as_mut().poll(context));
+                polled.unwrap_or(Poll::Ready(()))
+            });
+            if time::timeout_at(end, run).await.is_err() {
+                tracing::warn!(timeout = ?STOP, "A shutdown hook did not end in time");
+            }
         }
+        self.context.clear_hooks();
     }
 }
 
@@ -136,6 +154,9 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
         work(unsafe { native::Request::new(&request) })
     })
 }
+
+/// How long the hooks of an app have, all together.
+const STOP: Duration = Duration::from_secs(5);
 
 fn failed() -> Response {
     let text = Full::from("500 Internal Server Error\n");

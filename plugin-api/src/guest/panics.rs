@@ -2,9 +2,11 @@
 //! and so its own hook.
 
 use std::{
+    any::Any,
     backtrace::{Backtrace, BacktraceStatus},
     cell::{Cell, RefCell},
-    panic::{self, PanicHookInfo},
+    panic::{self, Location, PanicHookInfo},
+    sync::OnceLock,
     thread,
 };
 
@@ -16,47 +18,72 @@ use crate::{
 
 /// Makes every panic in this library a report to `host`, in place of std's lines on stderr.
 pub(crate) fn install(host: HostLog) {
+    // An app is started once.
+    let _ = HOST.set(host);
     panic::set_hook(Box::new(move |info| {
+        TOLD.set(true);
         if CATCHING.get() {
-            CAUGHT.replace(format!("{} at {}", message(info), place(info)));
-            return;
+            CAUGHT.replace(format!("{} at {}", message(info.payload()), place(info)));
+        } else {
+            report(host, message(info.payload()), info.location());
         }
-        report(host, info);
     }));
 }
 
+static HOST: OnceLock<HostLog> = OnceLock::new();
+
 thread_local! {
+    /// Whether the hook was told of the panic that is on its way.
+    static TOLD: Cell<bool> = const { Cell::new(false) };
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A panic with this payload was caught. The hook is not told of one that is resumed, as that of a task.
+pub(crate) fn caught(payload: &(dyn Any + Send)) {
+    let Some(&host) = HOST.get().filter(|_| !TOLD.replace(false)) else {
+        return;
+    };
+    if CATCHING.get() {
+        CAUGHT.replace(message(payload).to_owned());
+    } else {
+        report(host, message(payload), None);
+    }
 }
 
 /// Runs `work`. A panic is not reported but returned: what it said, and where.
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     let outer = CATCHING.replace(true);
+    CAUGHT.take();
     let done = run(work);
     CATCHING.set(outer);
-    done.ok_or_else(|| CAUGHT.take())
+    let caught = CAUGHT.take();
+    let done = done.ok_or_else(|| caught.clone());
+    if let (Ok(_), false, Some(&host)) = (&done, caught.is_empty(), HOST.get()) {
+        // The work went on after it.
+        report(host, &caught, None);
+    }
+    done
 }
 
-fn report(host: HostLog, info: &PanicHookInfo<'_>) {
+fn report(host: HostLog, message: &str, place: Option<&Location<'_>>) {
     let backtrace = Backtrace::capture();
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     let thread = thread::current();
     host.panicked(&abi::Panic {
         size: size_of::<abi::Panic>(),
-        message: Slice::new(message(info).as_bytes()),
-        file: Slice::from_option(info.location().map(|location| location.file())),
+        message: Slice::new(message.as_bytes()),
+        file: Slice::from_option(place.map(Location::file)),
         thread: Slice::from_option(thread.name()),
         backtrace: Slice::from_option(backtrace.as_deref()),
-        line: info.location().map_or(0, |location| location.line()),
-        column: info.location().map_or(0, |location| location.column()),
+        line: place.map_or(0, Location::line),
+        column: place.map_or(0, Location::column),
         span: logger::current_span(),
     });
 }
 
-fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
-    let payload = info.payload();
+fn message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {
         text
     } else if let Some(text) = payload.downcast_ref::<String>() {
