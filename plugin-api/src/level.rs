@@ -55,13 +55,6 @@ impl Level {
         Self::from_tracing(metadata.level(), critical)
     }
 
-    /// Whether an event of `level` passes this limit. `critical` raises an error to
-    /// [`Level::Critical`].
-    #[must_use]
-    pub fn enables(self, level: &tracing_core::Level, critical: bool) -> bool {
-        Self::from_tracing(level, critical) <= self
-    }
-
     fn from_tracing(level: &tracing_core::Level, critical: bool) -> Self {
         match *level {
             tracing_core::Level::ERROR if critical => Self::Critical,

@@ -97,7 +97,7 @@ impl BodyError {
     }
 }
 
-/// What stands for a panic on the way across.
+/// What stands for a panic on the way across; a part of the ABI ([`abi::Frame::ERROR`]).
 const PANICKED: &str = "the app panicked";
 
 /// What the macros need. Not for authors.

@@ -178,7 +178,8 @@ impl Frame {
     pub const DATA: u32 = 1;
     /// The trailer fields; nothing follows.
     pub const TRAILERS: u32 = 2;
-    /// The stream broke, with a text that says how; nothing follows.
+    /// The stream broke, with a text that says how; nothing follows. That of a panic, which was reported
+    /// to [`Host::panicked`](super::Host::panicked), is `the app panicked`.
     pub const ERROR: u32 = 3;
 
     /// The end of a stream.

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
-#[cfg(feature = "info")]
 use crate::{
     BoxError, abi,
     crossing::{Met, path_and_query},
@@ -46,7 +45,6 @@ impl RequestInfo {
     /// # Safety
     ///
     /// What `request` borrows is valid until this returns.
-    #[cfg(feature = "info")]
     pub(crate) unsafe fn new(
         request: &abi::Request,
         path: Option<&PathAndQuery>,

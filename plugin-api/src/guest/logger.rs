@@ -256,13 +256,8 @@ impl Subscriber for &'static Logger {
             Entry::ROOT => (0, None),
             span => {
                 let site = self.host.span_callsite(span);
-                let mut metadata = None;
-                self.callsites.for_each(|known| {
-                    if known.site == site {
-                        metadata = Some(known.metadata);
-                    }
-                });
-                (span, metadata)
+                let known = self.callsites.search(|known| known.site == site);
+                (span, known.map(|known| known.metadata))
             }
         };
         match metadata {

@@ -59,7 +59,7 @@ pub(crate) fn check() {
     if FOUND.swap(false, Ordering::SeqCst) | level_changed {
         // Its answers are still with the callsites.
         super::set_level(super::level());
-        log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect: {REMOVE}");
+        log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE}");
     }
 }
 
