@@ -430,7 +430,7 @@ async fn called(
     let target = Target {
         mount: "/",
         peer: None,
-        request_id: Some("id"),
+        request_id: Some(b"id"),
         upgrade,
     };
     let mut request = Some((in_flight, body, target));

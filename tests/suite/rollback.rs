@@ -1,6 +1,9 @@
 //! The version before, back by hand or by itself.
 
+use std::time::Duration;
+
 use host_tests::{Ctl, Library, Setup, eventually};
+use tokio::time::timeout;
 
 use crate::moody::{FILE, moody, of};
 
@@ -33,6 +36,32 @@ async fn an_operator_goes_back_to_the_library_before() {
     assert_eq!(host.get("/moody").await.text(), "v1");
     host.folder().put(FILE, &of("v3"));
     host.serves("/moody", "v3").await;
+}
+
+#[tokio::test]
+async fn what_has_no_end_leaves_the_version_that_is_kept_until_that_is_back() {
+    let (host, _ctl) = moody(&["--auto-rollback"]).await;
+    let endless = async || {
+        let mut wire = host.wire().await;
+        wire.send("GET /moody/drained HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await;
+        wire
+    };
+    let mut first = endless().await;
+    host.log().eventually(&["moody#1", "Waits"]).await;
+    host.folder().put(FILE, &of("v2 fails"));
+    assert_eq!(first.response().await.1, "v1");
+
+    eventually("the version before is back", async || {
+        (host.get("/moody").await.text() == "v1").then_some(())
+    })
+    .await;
+    let mut second = endless().await;
+    host.log().nth_with(1, &["moody#1", "Waits"]).await;
+    let end = timeout(Duration::from_millis(300), second.head()).await;
+    assert!(end.is_err(), "it was told to end: {end:?}");
+    host.folder().put(FILE, &of("v3"));
+    assert_eq!(second.response().await.1, "v1");
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ impl Dispatch {
         let target = Target {
             mount: &route.mount,
             peer: Some(client.peer),
-            request_id: id.as_ref().map(RequestId::as_str),
+            request_id: id.as_ref().map(RequestId::as_bytes),
             upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
         };
         match trail.scope(|| in_flight.call(head, body.take(), target, context, response)) {

@@ -17,7 +17,7 @@ pub(crate) struct Lent<'a> {
     /// A prefix of its path, on a segment's boundary.
     pub(crate) mount: &'a str,
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) request_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a [u8]>,
     /// Those of the head, which may have been taken out of it, unless they are asked for.
     pub(crate) headers: Headers,
     /// Who lays them out when they are asked for, and out of what.
@@ -52,7 +52,7 @@ impl Lent<'_> {
             path: Slice::new(path.as_bytes()),
             original_path: Slice::new(original_path.as_bytes()),
             mount: Slice::new(self.mount.as_bytes()),
-            request_id: Slice::from_option(self.request_id),
+            request_id: self.request_id.map_or(Slice::NONE, Slice::new),
             peer: self.peer.map(Into::into).unwrap_or_default(),
             headers: self.headers,
             body: self.body,

@@ -105,7 +105,8 @@ impl Context {
     }
 
     /// Waits until this version is to finish what it has: a new one took over or is about to, the app
-    /// was removed, or the server stops. Ready at once when that is so already.
+    /// was removed, or the server stops. Ready at once while that is so; it may be over, when the new
+    /// version does not start or is taken back.
     ///
     /// Requests go on until they are done, for as long as the server's `--graceful-timeout`, and are
     /// cut off then. What has no end of its own, as a WebSocket or a stream of events, should end

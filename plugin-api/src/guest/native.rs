@@ -220,7 +220,9 @@ impl<'a> Request<'a> {
     /// What identifies the request in the log.
     #[must_use]
     pub fn request_id(&self) -> &'a str {
-        Self::text(self.0.request_id)
+        // What it is, the client may have said.
+        // SAFETY: as for `text`.
+        unsafe { self.0.request_id.text() }.unwrap_or_default()
     }
 
     /// The address of the client, or of the proxy before the server.

@@ -34,8 +34,8 @@ pub struct App {
     /// How many of them were counted once more than they are requests.
     again: AtomicU64,
     stopped: AtomicBool,
-    /// Whether the author's code was told that the app drains for good. Locked while it is told, so that
-    /// what is told last is so.
+    /// Whether the author's code was told that the app drains, but for a pause. Locked while it is told,
+    /// so that what is told last is so.
     drains: Mutex<bool>,
     /// Notified when the last request has left, and when the gate opens again or closes for good.
     changed: Notify,
@@ -125,15 +125,22 @@ impl App {
         self.until(|| self.in_flight() == 0).await;
     }
 
-    /// Tells the author's code that it is to finish what it has, for good. Plugins of an ABI before 1.3
-    /// are not told. Runs what of it waits for that, so not on a thread that must not wait for an app.
+    /// Tells the author's code that it is to finish what it has. Plugins of an ABI before 1.3 are not
+    /// told. Runs what of it waits for that, so not on a thread that must not wait for an app.
     pub fn drain(&self) {
         let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         *drains = true;
         self.tell_draining(true);
     }
 
-    /// The same until it is no longer [paused](Self::pause), if it is.
+    /// Tells the author's code that it goes on after all, as the one before that is back.
+    pub fn go_on(&self) {
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        *drains = false;
+        self.tell_draining(false);
+    }
+
+    /// Tells it the same until it is no longer [paused](Self::pause), if it is.
     pub fn drain_while_paused(&self) {
         let _drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate.load(Ordering::SeqCst) == PAUSED {

@@ -25,7 +25,7 @@ pub struct Target<'a> {
     /// Who sent the request.
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
-    pub request_id: Option<&'a str>,
+    pub request_id: Option<&'a [u8]>,
     /// The client's connection, when the request asks for an upgrade.
     pub upgrade: Option<Upgrade>,
 }

@@ -14,7 +14,7 @@ use super::Read;
 pub(super) struct Line {
     /// What came of reading each; none as long as it is read.
     places: BTreeMap<PathBuf, Option<Read>>,
-    /// When the wait for those that are still read ends.
+    /// When the wait for the first one ends.
     end: Option<Instant>,
 }
 
@@ -48,14 +48,17 @@ impl Line {
         }
     }
 
-    /// Who is to be admitted now. Those that are read after the end of the wait are no longer in line.
+    /// Who is to be admitted now. One that is still read when the wait is over is no longer in line.
     pub(super) fn next(&mut self) -> Option<Read> {
-        let is_over = self.end.is_some_and(|end| end <= Instant::now());
+        let now = Instant::now();
+        let is_over = self.end.is_some_and(|end| end <= now);
         while let Some(first) = self.places.first_entry() {
             if first.get().is_none() && !is_over {
                 return None;
             }
             if let Some(read) = first.remove() {
+                // It gets on: the wait is for the next one.
+                self.end = Some(now + PATIENCE);
                 return Some(read);
             }
         }
@@ -71,3 +74,52 @@ impl Line {
 
 /// How long to wait for who is still read: a file system that hangs must not hold up the others.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::load::LoadError;
+
+    fn read(path: &str) -> Read {
+        Read {
+            path: path.into(),
+            attempt: 0,
+            examined: Err(LoadError::Closed.into()),
+        }
+    }
+
+    fn next(line: &mut Line) -> Option<PathBuf> {
+        line.next().map(|read| read.path)
+    }
+
+    #[test]
+    fn the_order_is_that_of_paths_whatever_was_read_first() {
+        let mut line = Line::default();
+        for path in ["b", "a", "c"] {
+            line.join(path.into());
+        }
+        assert!(line.done(read("c")).is_none());
+        assert!(line.done(read("b")).is_none());
+        assert_eq!(next(&mut line), None);
+        line.leave(Path::new("a"));
+        assert_eq!(next(&mut line), Some("b".into()));
+        assert_eq!(next(&mut line), Some("c".into()));
+        assert_eq!(next(&mut line), None);
+        assert_eq!(line.end(), None);
+        // Who does not stand in line need not wait.
+        assert!(line.done(read("d")).is_some());
+    }
+
+    #[test]
+    fn one_that_hangs_does_not_hold_up_the_others() {
+        let mut line = Line::default();
+        for path in ["a", "b"] {
+            line.join(path.into());
+        }
+        assert!(line.done(read("b")).is_none());
+        assert_eq!(next(&mut line), None);
+        line.end = Some(Instant::now());
+        assert_eq!(next(&mut line), Some("b".into()));
+        assert!(line.done(read("a")).is_some());
+    }
+}

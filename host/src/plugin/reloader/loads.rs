@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task;
 use tracing::{debug, error, info};
 
 use super::{App, AskError, Done, Reloader, Reply, Retiring, State, Wanted, Why, control::tell};
@@ -163,7 +164,11 @@ impl Reloader {
                 self.watch(name, &generation, Arc::clone(&before), kept.clone());
                 match kept {
                     None => self.retire(before, self.options.graceful_timeout, asked),
-                    Some(_) => tell_proof(asked),
+                    Some(kept) => {
+                        // It keeps no client from the new one.
+                        task::spawn_blocking(move || kept.app.drain());
+                        tell_proof(asked);
+                    }
                 }
             }
             Some(before) => self.retire(before, self.options.graceful_timeout, asked),

@@ -2,6 +2,7 @@
 
 use std::{mem, sync::Arc, time::SystemTime};
 
+use tokio::task;
 use tracing::{error, info};
 
 use super::{App, Done, Reloader, State};
@@ -104,6 +105,8 @@ impl Reloader {
                 // It is what served before, and is not to be rolled back from to what is bad.
                 app.previous = None;
                 app.mounts.clone_from(&kept.spec.mounts);
+                let again = kept.app;
+                task::spawn_blocking(move || again.go_on());
                 self.registry.publish(name, app.mounts.clone(), Some(kept));
                 self.retire(Arc::clone(bad), self.options.graceful_timeout, None);
             }
