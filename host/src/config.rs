@@ -6,7 +6,10 @@ use std::{path::PathBuf, thread, time::Duration};
 use clap::{ArgAction, value_parser};
 use plugin_api::level::Directives;
 
-use self::value::{body_size, duration, header_bytes, path, positive_duration};
+use self::{
+    quantity::{body_size, duration, header_bytes, positive_duration},
+    value::path,
+};
 
 pub use self::{
     app::{App, AppError},
@@ -15,7 +18,8 @@ pub use self::{
 use crate::log::access::AccessFormat;
 
 mod app;
-pub(crate) mod value;
+pub(crate) mod quantity;
+mod value;
 
 /// The settings of a host that serves.
 #[derive(Clone, Debug, clap::Args)]

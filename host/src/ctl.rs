@@ -14,7 +14,7 @@ use plugin_api::{level::Directives, manifest::is_name};
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, runtime::Builder};
 
-use crate::config::{ControlSocket, value::positive_duration};
+use crate::config::{ControlSocket, quantity::positive_duration};
 
 /// What to ask, and whom.
 #[derive(Clone, Debug, clap::Args)]

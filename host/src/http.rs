@@ -10,6 +10,7 @@ pub mod connection;
 pub mod dispatch;
 pub mod listener;
 mod noted;
+mod preface;
 mod refusal;
 pub mod request_body;
 pub mod response_body;

@@ -16,6 +16,7 @@ pub mod native;
 pub(crate) mod panics;
 mod request;
 mod runtime;
+mod slot;
 #[cfg(feature = "upgrade")]
 mod stream;
 #[cfg(feature = "upgrade")]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    config::{ValueError, value::positive_duration},
+    config::{ValueError, quantity::positive_duration},
     log::level::{Levels, SetLevel, State},
     plugin::{
         load::chain,

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -24,6 +25,7 @@ use tracing::debug;
 use super::{
     activity::{Activity, Due, Patience},
     dispatch::{Client, Dispatch},
+    preface::{Speaks, speaks},
     service::{Service, Shared},
     socket::Socket,
 };
@@ -95,7 +97,7 @@ impl Protocol {
             Ok(Some(Speaks::Http1)) => Box::pin(self.serve_http1(stream, client)).await,
             Ok(Some(Speaks::Http2)) => Box::pin(self.serve_http2(stream, client)).await,
             Ok(None) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = served {
             debug!(%peer, error = &*error, "Connection failed");
@@ -105,7 +107,7 @@ impl Protocol {
     /// Looks at the first bytes without taking them: a client that knows that this is HTTP/2 starts
     /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4). None when no bytes
     /// came in time: when the server stops, what is on its way has a moment.
-    async fn first_bytes(&self, stream: &TcpStream) -> Result<Option<Speaks>, Error> {
+    async fn first_bytes(&self, stream: &TcpStream) -> io::Result<Option<Speaks>> {
         let come = time::timeout(self.limits.keep_alive, stream.readable());
         let stopped = async {
             self.stop.cancelled().await;
@@ -297,31 +299,6 @@ async fn linger(stream: &mut TcpStream) {
     let _ = time::timeout(LINGER, drain).await;
 }
 
-/// What a client speaks, whose first bytes are there.
-async fn speaks(stream: &TcpStream) -> Result<Speaks, Error> {
-    let mut bytes = [0; PREFACE.len()];
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let count = stream.peek(&mut bytes).await?;
-        if count == PREFACE.len() && bytes == *PREFACE {
-            return Ok(Speaks::Http2);
-        }
-        if count == 0 || !PREFACE.starts_with(&bytes[..count]) {
-            return Ok(Speaks::Http1);
-        }
-        // The bytes that are there would be reported again at once.
-        time::sleep(pause).await;
-        pause = (2 * pause).min(Duration::from_millis(256));
-    }
-}
-
-/// What a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Speaks {
-    Http1,
-    Http2,
-}
-
 /// How a connection ended.
 enum Ended {
     Served(hyper::Result<()>),
@@ -334,9 +311,6 @@ enum Ended {
 const STOPPED: &str = "the server stops";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// What starts a connection in HTTP/2 (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Up to how many bytes are read at once. The pieces of a large body that are no larger stay in memory
 /// that is used again; the system's memory for larger ones is asked for, and given back, each time.

@@ -24,6 +24,7 @@ mod line;
 mod loads;
 mod places;
 mod probation;
+mod reports;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -55,6 +55,7 @@
 //! # fn main() {}
 //! ```
 
+mod fields;
 mod response;
 
 use std::{fmt, future::Future, net::SocketAddr};
@@ -70,10 +71,7 @@ use super::{
     call::{Respond, Start},
     request,
 };
-use crate::{
-    BoxError, abi,
-    crossing::{ids, version},
-};
+use crate::{BoxError, abi, crossing::version};
 
 /// An app that is a native handler.
 pub struct App<H>(H);
@@ -241,7 +239,7 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
         // SAFETY: as for `text`.
-        let field = unsafe { find(self.fields(), name) }?;
+        let field = unsafe { fields::find(self.fields(), name) }?;
         // SAFETY: as for `text`.
         Some(unsafe { field.value.bytes() })
     }
@@ -292,54 +290,5 @@ impl<'a> Request<'a> {
         let stream = unsafe { self.0.upgrade.as_mut() }?.take();
         // SAFETY: as for `text`.
         (!stream.is_none()).then(|| (stream, unsafe { self.0.protocol.text() }))
-    }
-}
-
-/// The first field with this name.
-///
-/// # Safety
-///
-/// What the fields borrow is there.
-unsafe fn find<'a>(fields: &'a [abi::Header], name: &HeaderName) -> Option<&'a abi::Header> {
-    let id = ids().of(name);
-    fields.iter().find(|field| {
-        if id == field.id && id != 0 {
-            return true;
-        }
-        // A number that only one side knows says nothing.
-        let is_open = id == 0 || !ids().knows(field.id);
-        // SAFETY: the caller says so.
-        is_open && unsafe { field.name.bytes() } == name.as_str().as_bytes()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header::{HOST, HeaderName};
-
-    use super::*;
-    use crate::abi::Slice;
-
-    #[test]
-    fn a_header_is_found_whoever_knows_its_number() {
-        let field = |name: &'static str, value: &'static str, id| abi::Header {
-            name: Slice::new(name.as_bytes()),
-            value: Slice::new(value.as_bytes()),
-            id,
-            flags: 0,
-        };
-        // Numbers of a later minor, of this one, and none for a name that has one.
-        for host in [0, ids().of(&HOST)] {
-            let fields = [
-                field("x-new", "new", 1000),
-                field("accept", "all", 1),
-                field("host", "here", host),
-            ];
-            // SAFETY: names and values are static.
-            let find = |name| unsafe { find(&fields, &HeaderName::from_static(name)) };
-            assert_eq!(find("x-new").unwrap().value.len, 3);
-            assert_eq!(find("host").unwrap().value.len, 4);
-            assert!(find("x-other").is_none());
-        }
     }
 }
