@@ -41,12 +41,14 @@ pub enum Command {
 /// When one of them is wrong, or asks for help. [`Error::report`] is all there is to do then.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let command = Args::command().mut_args(with_variable);
-    let parse = |command: &clap::Command| {
-        let matches = command.clone().try_get_matches_from(&args);
+    // A copy of it would stay in the process's memory.
+    let parse = |command: &mut clap::Command| {
+        let matches = command.try_get_matches_from_mut(&args);
         matches.map_err(|error| blame(error, command, &args))
     };
-    let matches = parse(&command)?;
+    let options = || Args::command().mut_args(with_variable);
+    let mut command = options();
+    let matches = parse(&mut command)?;
     let Args { action, config, .. } = Args::from_arg_matches(&matches)?;
     match (action, config) {
         (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
@@ -54,12 +56,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         (None, None) => finish(command, &matches, Settings::default()),
         (None, Some(path)) => {
             let settings = file::read(path, &Args::command())?;
-            let command =
-                command.mut_args(|arg| match settings.options.get(arg.get_id().as_str()) {
+            let mut command =
+                options().mut_args(|arg| match settings.options.get(arg.get_id().as_str()) {
                     Some(values) => arg.default_values(values.clone()),
                     None => arg,
                 });
-            let matches = parse(&command)?;
+            let matches = parse(&mut command)?;
             finish(command, &matches, settings)
         }
     }
