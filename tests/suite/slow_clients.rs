@@ -203,8 +203,8 @@ async fn an_app_that_answers_waits_for_the_rest_as_long_as_it_likes() {
 
 #[tokio::test]
 async fn who_takes_nothing_of_a_response_has_to_go() {
-    let setup = Setup::new().plugin("echo").arg("--body-timeout=300ms");
-    let host = setup.start().await;
+    let setup = Setup::new().plugin("echo").arg("--log-level=debug");
+    let host = setup.arg("--body-timeout=300ms").start().await;
     // A stream that the app would have to keep, and a body that the host has all of.
     let mut stream = host.wire().await;
     stream
@@ -216,7 +216,8 @@ async fn who_takes_nothing_of_a_response_has_to_go() {
         .await;
     whole.head().await;
     host.log().eventually(&["bulk is dropped"]).await;
-    sleep(Duration::from_secs(1)).await;
+    let cut_off = ["its client took nothing of a response"];
+    host.log().nth_with(1, &cut_off).await;
     // What is in the system's buffers is there still.
     stream.rest_bytes().await;
     let rest = whole.rest_bytes().await;
