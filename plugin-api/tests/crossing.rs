@@ -9,9 +9,9 @@ use std::{
     pin::Pin,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    task::{self, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -44,8 +44,10 @@ use tokio::{
     runtime::Builder,
     task::yield_now,
 };
-use tower_service::Service;
 use tracing::{field, info, info_span};
+
+#[path = "crossing/careless.rs"]
+mod careless;
 
 #[test]
 fn a_native_app_answers_logs_and_hands_over() {
@@ -162,95 +164,6 @@ fn an_app_takes_a_connection_over() {
     assert_eq!(echoed, b"to be echoed");
     // The task that echoed may be about to end.
     assert!(!app.stop(LONG).timed_out);
-}
-
-#[test]
-fn futures_with_pointers_into_themselves_stay_where_they_are_and_end() {
-    let app = started::<Careless>(None);
-    for _ in 0..2 {
-        assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
-    }
-    // Also when the service panics as it is dropped: the room is free for the next one.
-    assert_eq!(ask(app, "/drop", "").unwrap_err(), CallError::Panicked);
-    assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
-    assert_eq!(LIVING.load(Ordering::Relaxed), 0);
-    assert_eq!(app.in_flight(), 0);
-    assert_eq!(app.stop(LONG), host::Stopped::default());
-}
-
-/// An app that is a tower service, whose futures are not boxed.
-struct Careless;
-
-impl Entry for Careless {
-    const VERSION: &'static str = "1.2.3";
-
-    fn build(context: Context) -> Building {
-        let answer = async || {
-            let _living = Living::new();
-            let mut count = 0;
-            // It points into the future.
-            let counted = &mut count;
-            for _ in 0..3 {
-                yield_now().await;
-                *counted += 1;
-            }
-            Ok(Response::new(count.to_string()))
-        };
-        let service = Unboxed {
-            answer,
-            is_bomb: false,
-        };
-        build(move || service, context)
-    }
-}
-
-/// Something that has begun, and has not ended.
-struct Living(());
-
-static LIVING: AtomicUsize = AtomicUsize::new(0);
-
-impl Living {
-    fn new() -> Self {
-        LIVING.fetch_add(1, Ordering::Relaxed);
-        Self(())
-    }
-}
-
-impl Drop for Living {
-    fn drop(&mut self) {
-        LIVING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[derive(Clone)]
-struct Unboxed<F> {
-    answer: F,
-    is_bomb: bool,
-}
-
-impl<F> Drop for Unboxed<F> {
-    fn drop(&mut self) {
-        assert!(!self.is_bomb, "it is a bomb");
-    }
-}
-
-impl<F, A> Service<Request<plugin_api::Body>> for Unboxed<F>
-where
-    F: Fn() -> A,
-    A: Future<Output = Result<Response<String>, BoxError>>,
-{
-    type Response = Response<String>;
-    type Error = BoxError;
-    type Future = A;
-
-    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<plugin_api::Body>) -> A {
-        self.is_bomb = request.uri().path() == "/drop";
-        (self.answer)()
-    }
 }
 
 /// A native app.
