@@ -175,14 +175,18 @@ impl<T, const PLACES: usize> Memo<T, PLACES> {
 
 /// A hash of a text, by its length, its beginning and its end.
 pub(super) fn hash(text: &[u8]) -> u64 {
-    let word = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0, |word: u64, &byte| (word << 8) | u64::from(byte))
-    };
-    let (first, last) = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+    let (first, last) = match (text.first_chunk(), text.last_chunk()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => (word(text), 0),
+        _ => match (text.first_chunk(), text.last_chunk()) {
+            (Some(first), Some(last)) => (
+                u32::from_le_bytes(*first).into(),
+                u32::from_le_bytes(*last).into(),
+            ),
+            _ => {
+                let add = |word, &byte| (word << 8) | u64::from(byte);
+                (text.iter().fold(0, add), 0)
+            }
+        },
     };
     mix(mix(text.len() as u64, first), last)
 }

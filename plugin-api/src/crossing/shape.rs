@@ -37,10 +37,11 @@ pub(crate) unsafe fn fill_map(
         // SAFETY: the caller says so.
         return unsafe { add_known(map, fields, Some(met)) };
     }
-    // SAFETY: the caller says so.
-    if let Some(copy) = unsafe { recall(met, fields) } {
-        *map = copy?;
-        return Ok(());
+    if let Some(shape) = met.shapes.get_mut(hash(fields)) {
+        // SAFETY: the caller says so.
+        if unsafe { shape.copy_to(map, fields) }? {
+            return Ok(());
+        }
     }
     map.reserve(fields.len());
     // SAFETY: the caller says so.
@@ -49,17 +50,6 @@ pub(crate) unsafe fn fill_map(
         met.shapes.meet(hash(fields), || Shape::new(map, fields));
     }
     Ok(())
-}
-
-/// The map of fields with names that are remembered.
-///
-/// # Safety
-///
-/// What the fields borrow is valid until this returns.
-unsafe fn recall(met: &mut Met, fields: &[Header]) -> Option<Result<HeaderMap, InvalidHeader>> {
-    let shape = met.shapes.get_mut(hash(fields))?;
-    // SAFETY: the caller says so.
-    unsafe { shape.copy(fields) }.transpose()
 }
 
 /// Keeps the room that a map has, for one with a few fields.
@@ -83,16 +73,17 @@ fn hash(fields: &[Header]) -> u64 {
 
 /// A map to copy: names that differ from each other, in their order.
 pub(super) struct Shape {
-    /// Each with a value that it had twice in a row, or an empty one.
     map: HeaderMap,
+    /// Those of the map, which takes longer to look through.
     fields: Box<[Field]>,
 }
 
 /// What is known of a field.
 struct Field {
     id: u16,
-    /// Some when there is no number.
-    name: Option<HeaderName>,
+    name: HeaderName,
+    /// One that it had twice in a row, or an empty one.
+    value: HeaderValue,
     /// The hash of the last value that was not the kept one.
     met: u64,
 }
@@ -101,56 +92,61 @@ impl Shape {
     fn new(map: &HeaderMap, fields: &[Header]) -> Self {
         let field = |(name, field): (&HeaderName, &Header)| Field {
             id: field.id,
-            name: (field.id == 0).then(|| name.clone()),
+            name: name.clone(),
+            value: HeaderValue::from_static(""),
             met: 0,
         };
-        let fields = map.keys().zip(fields).map(field).collect();
+        let fields: Box<[_]> = map.keys().zip(fields).map(field).collect();
         let mut map = map.clone();
-        map.values_mut()
-            .for_each(|value| *value = HeaderValue::from_static(""));
+        for (value, known) in map.values_mut().zip(&fields) {
+            value.clone_from(&known.value);
+        }
         Self { map, fields }
     }
 
-    /// The map of `fields`; none when they have other names.
+    /// Makes `map` that of `fields`, unless they have other names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fill_map`].
     ///
     /// # Safety
     ///
     /// What the fields borrow is valid until this returns.
-    unsafe fn copy(&mut self, fields: &[Header]) -> Result<Option<HeaderMap>, InvalidHeader> {
+    unsafe fn copy_to(
+        &mut self,
+        map: &mut HeaderMap,
+        fields: &[Header],
+    ) -> Result<bool, InvalidHeader> {
         if self.fields.len() != fields.len() {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut learn = false;
-        let mut map = self.map.clone();
-        let values = map.values_mut().zip(&mut self.fields);
-        for ((value, known), field) in values.zip(fields) {
+        // Which of them have other values; there are no more than this has bits.
+        let mut others = 0_u32;
+        for (at, (known, field)) in self.fields.iter().zip(fields).enumerate() {
             // SAFETY: the caller says so.
             if !unsafe { known.is_name_of(field) } {
-                return Ok(None);
+                return Ok(false);
             }
             // SAFETY: as above.
-            let bytes = unsafe { field.value.bytes() };
-            if value.as_bytes() != bytes || is_sensitive(field) {
-                // SAFETY: the caller says so.
-                learn |= unsafe { known.meet(field) };
-                // SAFETY: as above.
-                *value = unsafe { value_of(field) }?;
+            let value = unsafe { field.value.bytes() };
+            others |= u32::from(known.value.as_bytes() != value || is_sensitive(field)) << at;
+        }
+        *map = self.map.clone();
+        while others != 0 {
+            let at = others.trailing_zeros() as usize;
+            others &= others - 1;
+            let (known, field) = (&mut self.fields[at], &fields[at]);
+            // SAFETY: the caller says so.
+            let value = unsafe { value_of(field) }?;
+            if known.meet(&value, field) {
+                self.map.insert(&known.name, value.clone());
+            }
+            if let Some(place) = map.get_mut(&known.name) {
+                *place = value;
             }
         }
-        if learn {
-            self.learn(fields, &map);
-        }
-        Ok(Some(map))
-    }
-
-    /// Keeps the values of `map`, which is that of `fields`, where they were met before.
-    fn learn(&mut self, fields: &[Header], map: &HeaderMap) {
-        let values = self.map.values_mut().zip(map.values());
-        for ((kept, value), (met, field)) in values.zip(self.fields.iter().zip(fields)) {
-            if may_be_kept(field) && met.met == memo::hash(value.as_bytes()) {
-                kept.clone_from(value);
-            }
-        }
+        Ok(true)
     }
 }
 
@@ -159,25 +155,24 @@ impl Field {
     ///
     /// What `field` borrows is valid until this returns.
     unsafe fn is_name_of(&self, field: &Header) -> bool {
-        let is_it = |name: &HeaderName| {
-            // SAFETY: the caller says so.
-            name.as_str().as_bytes() == unsafe { field.name.bytes() }
-        };
-        self.id == field.id && self.name.as_ref().is_none_or(is_it)
-    }
-
-    /// A value was met that is not kept. Whether it may be kept now.
-    ///
-    /// # Safety
-    ///
-    /// What `field` borrows is valid until this returns.
-    unsafe fn meet(&mut self, field: &Header) -> bool {
-        if !may_be_kept(field) {
+        if self.id != field.id {
             return false;
         }
         // SAFETY: the caller says so.
-        let hash = memo::hash(unsafe { field.value.bytes() });
-        mem::replace(&mut self.met, hash) == hash
+        self.id != 0 || self.name.as_str().as_bytes() == unsafe { field.name.bytes() }
+    }
+
+    /// A value of `field` was met that is not the kept one. Whether it is from now on.
+    fn meet(&mut self, value: &HeaderValue, field: &Header) -> bool {
+        if !may_be_kept(field) {
+            return false;
+        }
+        let hash = memo::hash(value.as_bytes());
+        let is_met = mem::replace(&mut self.met, hash) == hash;
+        if is_met {
+            self.value = value.clone();
+        }
+        is_met
     }
 }
 
@@ -185,7 +180,7 @@ impl Field {
 const FEW: usize = 3;
 
 /// How many names a map that is remembered may have.
-const MOST: usize = 32;
+const MOST: usize = u32::BITS as usize;
 
 #[cfg(test)]
 mod tests {
