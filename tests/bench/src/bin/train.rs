@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::{error::Error, net::SocketAddr, path::PathBuf};
+use std::{error::Error, net::SocketAddr, path::PathBuf, thread, time::Duration};
 
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
@@ -33,7 +33,7 @@ struct Args {
 /// What a run of the host is for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Part {
-    /// Its start and its stop, and a few small requests in between.
+    /// Its start and its stop, and a few small requests in between, and nothing for a while.
     Start,
     /// Requests of all kinds, for a plugin with the handlers of `scripts/bench http`.
     Requests,
@@ -46,8 +46,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut command = server::host(&args.programs, &args.plugins);
     command.extend(FLAGS.map(Into::into));
-    if let Part::Lines = args.part {
-        command.push("--access-log=/dev/null".to_owned());
+    match args.part {
+        // As most are: with as many threads as there are cores.
+        Part::Start => command.retain(|word| !word.contains("threads=")),
+        Part::Requests => {}
+        Part::Lines => command.push("--access-log=/dev/null".to_owned()),
     }
     let server = Server::start(&command, None)?;
     server.serves("/quiet")?;
@@ -56,7 +59,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         trained.map_err(|error| format!("{}: {error}", case.name))
     };
     match args.part {
-        Part::Start => train(&HELLO, 2 * HELLO.connections)?,
+        Part::Start => {
+            train(&HELLO, 2 * HELLO.connections)?;
+            thread::sleep(IDLE);
+        }
         Part::Requests => {
             for case in &CASES {
                 let is_large = case.upload.max(case.answer) >= 1 << 20;
@@ -102,6 +108,9 @@ async fn train(address: SocketAddr, case: &Case<'_>, requests: u32) -> Result<()
     });
     try_join_all(turns).await.map(drop)
 }
+
+/// How long the host has nothing to do: long enough for its clocks to tick.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// Settings of each kind, which take code of their own to read: as they are by default, but said.
 const FLAGS: [&str; 5] = [
