@@ -175,18 +175,14 @@ impl<T, const PLACES: usize> Memo<T, PLACES> {
 
 /// A hash of a text, by its length, its beginning and its end.
 pub(super) fn hash(text: &[u8]) -> u64 {
-    let (first, last) = match (text.first_chunk(), text.last_chunk()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => match (text.first_chunk(), text.last_chunk()) {
-            (Some(first), Some(last)) => (
-                u32::from_le_bytes(*first).into(),
-                u32::from_le_bytes(*last).into(),
-            ),
-            _ => {
-                let add = |word, &byte| (word << 8) | u64::from(byte);
-                (text.iter().fold(0, add), 0)
-            }
-        },
+    let (first, last) = if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let [first, last] = [first, last].map(|end| u32::from_le_bytes(*end));
+        (first.into(), last.into())
+    } else {
+        let add = |word, &byte| (word << 8) | u64::from(byte);
+        (text.iter().fold(0, add), 0)
     };
     mix(mix(text.len() as u64, first), last)
 }

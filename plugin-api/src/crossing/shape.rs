@@ -253,4 +253,27 @@ mod tests {
         let values: Vec<_> = kept.values().map(HeaderValue::as_bytes).collect();
         assert_eq!(values, [&b"a"[..], b"", b"", b"", b"1"]);
     }
+
+    #[test]
+    fn a_kept_value_that_is_a_secret_now_crosses_as_one_in_each_place() {
+        let mut map: HeaderMap = (0..MOST)
+            .map(|at| {
+                let name: HeaderName = format!("x-{at}").parse().unwrap();
+                (name, HeaderValue::from_static("same"))
+            })
+            .collect();
+        for _ in 0..4 {
+            assert_eq!(crossed(&map), map);
+        }
+        for at in 0..MOST {
+            let name = format!("x-{at}");
+            map.get_mut(&name).unwrap().set_sensitive(true);
+            let crossed = crossed(&map);
+            let secrets = crossed.iter().filter(|(_, value)| value.is_sensitive());
+            let secrets: Vec<_> = secrets.map(|(name, _)| name.as_str()).collect();
+            assert_eq!(secrets, [name.as_str()]);
+            map.get_mut(&name).unwrap().set_sensitive(false);
+        }
+        assert!(crossed(&map).values().all(|value| !value.is_sensitive()));
+    }
 }
