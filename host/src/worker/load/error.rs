@@ -137,7 +137,7 @@ impl LoadError {
 
 /// What may have lines, as an author's error may, in one.
 #[must_use]
-pub(in crate::plugin) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

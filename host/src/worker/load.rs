@@ -1,7 +1,6 @@
 //! One load of a library, from its bytes to a started app: examine, stage, open, (drain, hand
 //! over,) init.
 
-mod candidate;
 mod error;
 mod steps;
 
@@ -22,12 +21,11 @@ use tokio::{sync::oneshot, task, time};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    candidate::{Candidate, Rejected, examine},
     error::{LoadError, chain},
     steps::{Progress, Step, Took},
 };
 
-pub(super) use self::{error::one_line, steps::as_ms};
+pub(crate) use self::{error::one_line, steps::as_ms};
 
 use super::{
     budget::Budget,
@@ -35,9 +33,12 @@ use super::{
     generation::{Generation, Spec, thread_name},
     library,
     quarantine::PanicLimit,
-    store::Store,
 };
-use crate::log::{bridge::Bridge, filter::Filter, origin::Origin};
+pub use crate::folder::candidate::{Candidate, Rejected, examine};
+use crate::{
+    folder::store::Store,
+    log::{bridge::Bridge, filter::Filter, origin::Origin},
+};
 
 /// What to start, and how.
 #[derive(Debug)]

@@ -112,9 +112,6 @@ impl Took {
 /// # Errors
 ///
 /// When the serializer's are.
-pub(in crate::plugin) fn as_ms<S: Serializer>(
-    time: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_micros() as f64 / 1e3)
 }

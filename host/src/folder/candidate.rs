@@ -8,11 +8,11 @@ use std::{
 use plugin_api::manifest::Manifest;
 use tokio::task;
 
-use super::LoadError;
-use crate::plugin::{
+use super::{
     manifest,
     store::{Hash, Snapshot},
 };
+use crate::worker::load::LoadError;
 
 /// A library that may be loaded: its bytes, and what they say of themselves.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Candidate {
     }
 
     /// What is left of it when it is not to be loaded.
-    pub(in crate::plugin) fn rejected(self, error: LoadError) -> Rejected {
+    pub(crate) fn rejected(self, error: LoadError) -> Rejected {
         Rejected {
             error,
             hash: Some(self.hash()),

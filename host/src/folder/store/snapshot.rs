@@ -10,7 +10,7 @@ use std::{
 use memmap2::{Mmap, MmapMut};
 
 use super::StoreError;
-use crate::plugin::scan::Stamp;
+use crate::folder::scan::Stamp;
 
 /// The bytes of a library as they were at one moment.
 ///

@@ -11,7 +11,8 @@ use tokio::{task, time, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{faults::Faults, process, store::Hash};
+use super::{faults::Faults, process};
+use crate::folder::store::Hash;
 
 /// A loaded app.
 #[derive(Debug)]

@@ -1,0 +1,17 @@
+//! What opens libraries, runs apps and serves: everything that a plugin's code may bring down.
+//!
+//! [`load`] is the way from a private copy to a started app, [`library`] opens the copy, and a
+//! [`generation`] is one load. [`registry`] knows which generation serves; the [`faults`] of each
+//! are counted, [`quarantine`] keeps requests from one that panics too often, and [`probation`]
+//! tells whether a new generation is worse than the one before. [`budget`] and [`process`] count
+//! what loads cost.
+
+pub mod budget;
+pub mod faults;
+pub mod generation;
+pub mod library;
+pub mod load;
+pub mod probation;
+pub mod process;
+pub mod quarantine;
+pub mod registry;
