@@ -78,6 +78,11 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     pub init_timeout: Duration,
 
+    /// How long the host waits, at its start, until every plugin has started, before it accepts
+    /// connections; after that, requests for a plugin that still starts are answered with 503
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub ready_timeout: Duration,
+
     /// How many panics within --panic-window are too many: the plugin gets no more requests, which
     /// are answered with 503, until it is replaced; 0 for no limit
     #[arg(long, value_name = "NUMBER", default_value = "100")]

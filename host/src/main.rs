@@ -2,17 +2,21 @@
 
 use std::{env, process::ExitCode};
 
-use host::{check, cli, ctl, server};
+use host::{check, cli, ctl, exit, server, signal::EarlySignals, terminal};
 
 fn main() -> ExitCode {
-    match cli::parse(env::args_os()) {
-        Ok(cli::Command::Serve(config, settings)) => server::run(&config, settings),
+    let early = EarlySignals::catch();
+    let command = cli::parse(env::args_os());
+    if !matches!(command, Ok(cli::Command::Serve(..))) {
+        early.release();
+    }
+    match command {
+        Ok(cli::Command::Serve(config, settings)) => {
+            exit::leave(server::run(&config, settings, early), || {})
+        }
         Ok(cli::Command::Check(file)) => check::run(&file),
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),
-        Ok(cli::Command::PrintConfig(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(cli::Command::PrintConfig(text)) => terminal::print(text.trim_end(), ExitCode::SUCCESS),
         Err(error) => error.report(),
     }
 }

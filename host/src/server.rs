@@ -7,7 +7,6 @@ mod sockets;
 use std::{
     collections::BTreeMap,
     error, io,
-    process::{self, ExitCode},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use tokio::{
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     plugins::{Plugins, open_store},
@@ -29,21 +28,25 @@ use self::{
 use crate::{
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
+    exit,
     http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
     log::{self, Log, OpenError, access::AccessLog, level::Levels},
     plugin::{load, registry::Registry, reloader, store::StoreError},
-    signal,
+    signal::{self, EarlySignals},
+    terminal,
 };
 
-/// Serves until a signal says stop. The result is for `main`: 0, or 1 when the server could not
-/// start. `settings` are those of `config` by key.
+/// Serves until a signal says stop. The result is the exit code: 0, or 1 when the server could not
+/// start. `settings` are those of `config` by key; `early` has the signals that have arrived so far.
+///
+/// The process must end by [`exit::leave`] then: libraries are loaded, and their threads run.
 #[must_use]
-pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
+pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySignals) -> u8 {
     let log = match log::init(&config.log, config.log_level.clone()) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("error: cannot start: {}", load::chain(&error));
-            return ExitCode::FAILURE;
+            terminal::complain(format_args!("cannot start: {}", load::chain(&error)));
+            return 1;
         }
     };
     let served = match Runtimes::start(config.threads) {
@@ -51,22 +54,22 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
             let serving = runtimes.serving.handle();
             let served = runtimes
                 .managing
-                .block_on(serve(config, settings, log, serving));
+                .block_on(serve(config, settings, early, log, serving));
             runtimes.shut_down();
             served
         }
         Err(error) => Err(StartError::Runtime(error)),
     };
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             let error = &error as &dyn error::Error;
             tracing::error!(error, "Cannot start");
             // Who started it looks here, and the log may be elsewhere, or off.
             if config.log.log_file.is_some() || !tracing::enabled!(tracing::Level::ERROR) {
-                eprintln!("error: cannot start: {}", load::chain(error));
+                terminal::complain(format_args!("cannot start: {}", load::chain(error)));
             }
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -74,6 +77,7 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>) -> ExitCode {
 async fn serve(
     config: &Config,
     settings: BTreeMap<String, String>,
+    early: EarlySignals,
     log: Log,
     serving: &Handle,
 ) -> Result<(), StartError> {
@@ -87,6 +91,7 @@ async fn serve(
     let (reloader, commands) = reloader::Handle::new();
     signal::follow(levels.clone(), reloader.clone(), outputs, settings)
         .map_err(StartError::Signals)?;
+    early.deliver();
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
@@ -98,10 +103,17 @@ async fn serve(
     };
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let _control = control.map(|control| control.start(Control { levels, reloader }));
+    let control = control.map(|control| control.start(Control { levels, reloader }));
     raise_open_files(config.limits.max_connections);
     let registry = Arc::new(Registry::default());
-    let plugins = Plugins::load(config, store, filter, Arc::clone(&registry), commands).await;
+    let (plugins, are_ready) =
+        Plugins::load(config, store, filter, Arc::clone(&registry), commands);
+    // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not keep
+    // them there, nor may it delay a stop.
+    let stopped_early = tokio::select! {
+        _ = time::timeout(config.ready_timeout, are_ready) => None,
+        signal = signals.next() => Some(signal),
+    };
 
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let limits = &config.limits;
@@ -135,15 +147,24 @@ async fn serve(
     }
     connections.close();
 
-    let signal = signals.next().await;
+    let signal = match stopped_early {
+        Some(signal) => signal,
+        None => signals.next().await,
+    };
+    let left_behind = (control, plugins.store());
     tokio::spawn(async move {
-        let signal = signals.next().await;
+        let signal = signals.second().await;
         warn!(signal, "Stopping at once");
-        process::exit(1);
+        let (control, store) = left_behind;
+        exit::leave(1, move || {
+            drop(control);
+            // The next host that starts removes what is left of the copies.
+            let _ = store.remove();
+        });
     });
     let began = Instant::now();
     let open = connections.len().saturating_sub(config.bind.len());
-    info!(signal, connections = open, timeout = ?config.graceful_timeout, "Stopping");
+    info!(signal, connections = open, timeout = ?config.graceful_timeout, "Stopping, a second signal stops at once");
     stop.cancel();
     plugins.drain();
     if time::timeout(config.graceful_timeout, connections.wait())
@@ -186,6 +207,22 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+
+    /// The next signal that is meant as a second one, and not an echo of the first: timeout(1), npm
+    /// and a terminal send one signal to a process and once more to its group.
+    async fn second(&mut self) -> &'static str {
+        let first = Instant::now();
+        loop {
+            let signal = self.next().await;
+            if first.elapsed() >= ECHO {
+                return signal;
+            }
+            debug!(
+                signal,
+                "Taken for the signal before, as it came within 200 ms of that"
+            );
+        }
+    }
 }
 
 /// A server that could not start.
@@ -219,6 +256,9 @@ pub enum StartError {
     #[error("cannot keep copies of libraries: see --state-dir")]
     Store(#[from] StoreError),
 }
+
+/// How soon after the first signal another one is taken for the same.
+const ECHO: Duration = Duration::from_millis(200);
 
 /// How long connections have to notice that they are cut off.
 const CUT: Duration = Duration::from_secs(1);

@@ -1,5 +1,7 @@
 //! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 opens
-//! the files of the log anew.
+//! the files of the log anew, SIGUSR2 is not used.
+
+mod early;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +11,7 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+pub use self::early::EarlySignals;
 use crate::{
     cli::{self, Command},
     config::Config,
@@ -32,9 +35,22 @@ pub fn follow(
 ) -> io::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
+    let unused = signal(SignalKind::user_defined2())?;
     tokio::spawn(reread(hangups, levels, reloader, settings));
     tokio::spawn(reopen(rotations, outputs));
+    tokio::spawn(ignore(unused));
     Ok(())
+}
+
+/// SIGUSR2 would end the process without a handler. Other servers take it for an upgrade or a
+/// rotation, so a script that sends it by mistake is told.
+async fn ignore(mut unused: Signal) {
+    while unused.recv().await.is_some() {
+        warn!(
+            signal = "SIGUSR2",
+            "This signal does nothing; SIGUSR1 opens log files anew"
+        );
+    }
 }
 
 async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {

@@ -12,6 +12,7 @@ mod plugin;
 mod request;
 mod slot;
 mod stream;
+mod streams;
 
 pub use self::{
     app::{App, HandoverError, InFlight, Paused, Stopped},
@@ -20,4 +21,5 @@ pub use self::{
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
     request::{Target, Upgrade},
+    streams::flush_c_streams,
 };

@@ -34,7 +34,7 @@ impl Host {
     }
 
     /// Reads the first lines of stdout, which say where it listens.
-    pub(crate) async fn listening(&mut self, count: usize) {
+    pub async fn listening(&mut self, count: usize) {
         for index in self.addresses.len()..count {
             let line = self.stdout.nth(index).await;
             let address = line

@@ -89,6 +89,12 @@ impl Setup {
         host
     }
 
+    /// Starts the host, which may not have read its configuration yet when this returns.
+    #[must_use]
+    pub fn launch(self) -> Host {
+        self.spawn()
+    }
+
     /// Runs the host to its end: for what does not serve.
     pub async fn run(self) -> Exit {
         self.spawn().exit().await

@@ -34,6 +34,7 @@ mod reload;
 mod rollback;
 mod runtime;
 mod serving;
+mod signals;
 mod slow_clients;
 mod starts;
 mod streams;

@@ -65,6 +65,7 @@ fn every_option_can_be_a_flag_or_a_key() {
         ("quiet-time", "0s", "\"0s\""),
         ("rescan", "5s", "\"5s\""),
         ("init-timeout", "1m", "\"1m\""),
+        ("ready-timeout", "0s", "\"0s\""),
         ("panic-limit", "5", "5"),
         ("panic-window", "10s", "\"10s\""),
         ("graceful-timeout", "1m 30s", "\"1m 30s\""),

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task, time,
+    task,
 };
 use tracing::warn;
 
@@ -40,15 +40,15 @@ pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
 }
 
 impl Plugins {
-    /// Starts to follow the plugins folder. Returns when what is there serves, or has had the time
-    /// to.
-    pub(super) async fn load(
+    /// Starts to follow the plugins folder. The receiver hears when the first load of each library
+    /// that is there has succeeded or failed.
+    pub(super) fn load(
         config: &Config,
         store: Store,
         filter: Filter,
         registry: Arc<Registry>,
         commands: mpsc::Receiver<reloader::Command>,
-    ) -> Self {
+    ) -> (Self, oneshot::Receiver<()>) {
         let store = Arc::new(store);
         let (changes, changed) = mpsc::channel(64);
         let (retries, retried) = mpsc::unbounded_channel();
@@ -82,15 +82,18 @@ impl Plugins {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
-        // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not
-        // keep them there.
-        let _ = time::timeout(FIRST_LOADS, is_ready).await;
-        Self {
+        let plugins = Self {
             registry,
             stop,
             reloader,
             store,
-        }
+        };
+        (plugins, is_ready)
+    }
+
+    /// The copies of libraries.
+    pub(super) fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
     }
 
     /// Tells all apps that they are to finish what they have. They still get requests.
@@ -112,6 +115,3 @@ impl Plugins {
         }
     }
 }
-
-/// How long the first loads may keep clients waiting.
-const FIRST_LOADS: Duration = Duration::from_secs(2);
