@@ -5,6 +5,7 @@
 //! the [`plugin`] reloader, and hands each connection to [`http`]. What host and plugins log goes
 //! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
 
+pub mod channel;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,97 @@
+//! A channel that is handed from one image of a process to the next, as at an upgrade in place: the
+//! socket, and all that is half read or not yet written.
+
+use std::{
+    fmt, io,
+    sync::{Arc, MutexGuard},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    Channel, ChannelError, Packing, Receiver, Sender, Shared, Unpacking,
+    wire::{Frame, Reading, Writing},
+};
+
+/// A channel on which nothing is read or written until this value is dropped.
+pub struct Frozen<'a> {
+    shared: &'a Shared,
+    reading: MutexGuard<'a, Reading>,
+    writing: MutexGuard<'a, Writing>,
+}
+
+impl<'a> Frozen<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            reading: shared.reading(),
+            writing: shared.writing(),
+        }
+    }
+
+    /// Describes the channel, and adds its descriptors to those that travel. The channel itself
+    /// stays as it is.
+    pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> Suspended {
+        let unsent = self.writing.queue.iter().map(|frame| {
+            let bytes = BASE64_STANDARD.encode(&frame.bytes[frame.sent..]);
+            let fds = frame.descriptors.iter();
+            (bytes, fds.map(|fd| packing.put(fd)).collect())
+        });
+        let unsent = unsent.collect();
+        let fds = self.reading.descriptors.iter();
+        Suspended {
+            unread: BASE64_STANDARD.encode(&self.reading.bytes),
+            unread_descriptors: fds.map(|fd| packing.put(fd)).collect(),
+            unsent,
+            socket: packing.put(&self.shared.socket),
+        }
+    }
+}
+
+impl fmt::Debug for Frozen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frozen").finish_non_exhaustive()
+    }
+}
+
+/// A channel as a value that can be JSON. Descriptors are named by their numbers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Suspended {
+    socket: usize,
+    /// The part of a frame that is read, as base64.
+    unread: String,
+    unread_descriptors: Vec<usize>,
+    /// The frames that are not written, or the rest of one, as base64 and with their descriptors.
+    unsent: Vec<(String, Vec<usize>)>,
+}
+
+impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
+    /// Opens a suspended channel again, without a hello. Runs in a tokio runtime with I/O.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a descriptor is missing or the socket cannot be used.
+    pub fn resume(suspended: Suspended, fds: &mut Unpacking) -> Result<Self, ChannelError> {
+        let mut take = |numbers: Vec<usize>| -> io::Result<Vec<_>> {
+            numbers.into_iter().map(|number| fds.take(number)).collect()
+        };
+        let decode = |text| BASE64_STANDARD.decode(text).map_err(io::Error::other);
+        let reading = Reading {
+            bytes: decode(suspended.unread)?,
+            descriptors: take(suspended.unread_descriptors)?,
+        };
+        let mut writing = Writing::default();
+        for (bytes, descriptors) in suspended.unsent {
+            writing.queue.push_back(Frame {
+                bytes: decode(bytes)?,
+                sent: 0,
+                descriptors: take(descriptors)?,
+            });
+        }
+        let shared = Shared::new(fds.take(suspended.socket)?, reading, writing)?;
+        let sender = Sender::start(Arc::clone(&shared));
+        let receiver = Receiver::new(shared);
+        Ok(Self { sender, receiver })
+    }
+}
