@@ -62,9 +62,10 @@ pub struct Config {
     #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
-    /// Threads of each plugin's own runtime, for what it spawns
-    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = value_parser!(u16).range(1..=1024))]
-    pub worker_threads: u16,
+    /// Threads of each app's own runtime, which run what it spawns [default: as many as --threads, and
+    /// at least 2]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=1024))]
+    app_threads: Option<u16>,
 
     /// How long a file in the folder of plugins must be unchanged before it is loaded
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
@@ -121,6 +122,13 @@ impl Config {
         self.state_dir
             .clone()
             .unwrap_or_else(|| self.plugins.join(".host"))
+    }
+
+    /// How many threads the runtime of each app has: by default two at least, as a task that blocks one of
+    /// them must not stop the others, nor the app's timers and sockets.
+    #[must_use]
+    pub fn app_threads(&self) -> u16 {
+        self.app_threads.unwrap_or_else(|| self.threads.max(2))
     }
 }
 

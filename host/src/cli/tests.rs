@@ -43,6 +43,7 @@ fn defaults_are_sane() {
     let config = config(None, &[]);
     assert_eq!(config.plugins, PathBuf::from("./plugins"));
     assert_eq!(config.state_dir(), PathBuf::from("./plugins/.host"));
+    assert_eq!(config.app_threads(), config.threads.max(2));
     assert_eq!(config.bind, ["127.0.0.1:8000".parse().unwrap()]);
     assert_eq!(config.log_level.to_string(), "info");
     assert_eq!(config.mount, []);
@@ -61,7 +62,7 @@ fn every_option_can_be_a_flag_or_a_key() {
         ("mount", "/=hello", "[\"/=hello\"]"),
         ("state-dir", "/var/lib/host", "\"/var/lib/host\""),
         ("threads", "3", "3"),
-        ("worker-threads", "2", "2"),
+        ("app-threads", "4", "4"),
         ("quiet-time", "0s", "\"0s\""),
         ("rescan", "5s", "\"5s\""),
         ("init-timeout", "1m", "\"1m\""),

@@ -73,7 +73,7 @@ pub struct Options {
     /// How long requests may stay in a generation that is replaced or removed.
     pub graceful_timeout: Duration,
     /// How many threads a plugin's runtime has.
-    pub worker_threads: u32,
+    pub app_threads: u32,
     /// How often a generation may panic.
     pub panic_limit: PanicLimit,
     /// When a new generation is replaced by the one before; none for never.

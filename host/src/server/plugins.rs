@@ -66,7 +66,7 @@ impl Plugins {
             init_timeout: config.init_timeout,
             handover_timeout: reload.handover_timeout,
             graceful_timeout: config.graceful_timeout,
-            worker_threads: config.worker_threads.into(),
+            app_threads: config.app_threads().into(),
             panic_limit: PanicLimit {
                 panics: config.panic_limit,
                 window: config.panic_window,

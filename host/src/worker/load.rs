@@ -56,7 +56,7 @@ pub struct Order {
     /// How long requests may wait for a handover.
     pub handover_timeout: Duration,
     /// How many threads its runtime has.
-    pub worker_threads: u32,
+    pub app_threads: u32,
     /// How often it may panic.
     pub panic_limit: PanicLimit,
     /// The level, which the library follows from before its start on.
@@ -235,7 +235,7 @@ fn init(
         thread_name: &thread_name(order.name, order.generation),
         generation: order.generation,
         timeout,
-        worker_threads: order.worker_threads,
+        worker_threads: order.app_threads,
     };
     Ok(plugin.init(Bridge::new(origin, faults), &init)?)
 }

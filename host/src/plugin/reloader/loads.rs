@@ -34,7 +34,7 @@ impl Reloader {
             serving: app.serving.clone(),
             init_timeout: self.options.init_timeout,
             handover_timeout: self.options.handover_timeout,
-            worker_threads: self.options.worker_threads,
+            app_threads: self.options.app_threads,
             panic_limit: self.options.panic_limit,
             filter: self.filter.clone(),
         };

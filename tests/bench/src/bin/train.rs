@@ -48,9 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     command.extend(FLAGS.map(Into::into));
     match args.part {
         // As most are: with as many threads as there are cores.
-        Part::Start => command.retain(|word| {
-            !(word.starts_with("--threads=") || word.starts_with("--worker-threads="))
-        }),
+        Part::Start => command
+            .retain(|word| !(word.starts_with("--threads=") || word.starts_with("--app-threads="))),
         Part::Requests => {}
         Part::Lines => command.push("--access-log=/dev/null".to_owned()),
     }
