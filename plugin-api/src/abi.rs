@@ -42,9 +42,9 @@ pub use self::{
 /// Changes when something existing changes: such a plugin is refused.
 pub const MAJOR: u32 = 1;
 /// Changes when something is appended.
-pub const MINOR: u32 = 3;
+pub const MINOR: u32 = 4;
 /// Both, as the manifest has them.
-pub const VERSION: &str = "1.3";
+pub const VERSION: &str = "1.4";
 
 /// What a call that may have to wait returns.
 pub mod poll {

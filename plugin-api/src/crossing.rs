@@ -18,11 +18,13 @@ mod paths;
 mod request;
 mod shape;
 mod waker;
+mod workers;
 
 #[cfg(feature = "host")]
 pub(crate) use self::exported::export_pinned;
 #[cfg(not(feature = "host"))]
 pub(crate) use self::memo::forget;
+pub use self::workers::Workers;
 #[cfg(any(feature = "host", feature = "local"))]
 pub(crate) use self::{exported::export, request::Lent};
 pub(crate) use self::{
@@ -72,4 +74,10 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 /// A panic ends in here: `None` then, and it has been reported.
 pub(crate) trait Guard: Send + 'static {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R>;
+
+    /// The same for work that polls a future or a stream, and that is to be pending after a while even if
+    /// all that it waits for is there.
+    fn poll<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        self.run(work)
+    }
 }

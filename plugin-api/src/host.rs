@@ -10,6 +10,7 @@ mod keys;
 mod log;
 mod plugin;
 mod request;
+mod running;
 mod slot;
 mod stream;
 mod streams;
@@ -21,5 +22,7 @@ pub use self::{
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
     request::{Target, Upgrade},
+    running::look_after_apps,
     streams::flush_c_streams,
 };
+pub use crate::crossing::Workers;

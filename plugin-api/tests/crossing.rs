@@ -6,12 +6,13 @@
 
 use std::{
     future::{Future, pending, poll_fn, ready},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{self, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -41,7 +42,6 @@ use plugin_api::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    runtime::Builder,
     task::yield_now,
 };
 use tracing::{field, info, info_span};
@@ -366,12 +366,26 @@ fn text(response: Response<host::Body>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Waits, in a runtime of the host's.
+/// Waits, outside of tokio's runtimes. Both banks share one tokio here, and it refuses to block a thread
+/// within a runtime, as the plugin's bank does to poll. A host has a tokio of its own.
 fn wait<F: Future>(future: F) -> F::Output {
-    Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(future)
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = task::Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Keeps what comes of both apps, which are of one library here.

@@ -13,7 +13,7 @@ async fn a_good_library_is_0_and_its_manifest_is_printed() {
         "hello",
         "0.1.0",
         "mount",
-        "1.3",
+        "1.4",
         "rustc",
         "-linux-",
         "unwind",

@@ -1,6 +1,7 @@
 //! A plugin's runtime is there wherever the plugin's code runs.
 
-use host_tests::Setup;
+use host_tests::{Setup, within};
+use hyper::Version;
 
 const ALL: &str = "timer, task, socket, file of 1 bytes";
 
@@ -40,4 +41,57 @@ async fn threads_are_named_after_the_plugin() {
     let host = Setup::new().plugin("runtime").start().await;
     let name = host.get("/runtime/thread").await.text();
     assert!(name.starts_with("runtime"), "{name}");
+}
+
+#[tokio::test]
+async fn handlers_and_bodies_that_never_wait_leave_the_threads_to_others() {
+    let host = Setup::new()
+        .plugin("never_waits")
+        .plugin("hello")
+        .arg("--threads=2")
+        .start()
+        .await;
+    let mut seen = 0;
+    for path in ["/semaphore", "/budget", "/channel", "/body"] {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                let mut client = host.connect(version).await;
+                let path = format!("/never_waits{path}");
+                clients.push(tokio::spawn(async move { client.get(&path).await }));
+            }
+            host.log().nth_with(seen + 2, &["spins"]).await;
+            let answer = within("another app", host.get("/quiet")).await;
+            assert_eq!(answer.text(), "hello world");
+            // A future that was dropped spins no more.
+            clients.iter().for_each(|client| client.abort());
+            host.log().nth_with(seen + 2, &["left"]).await;
+            seen += 3;
+        }
+    }
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_handler_has_no_task_id_and_what_it_spawns_has_one() {
+    let host = Setup::new().plugin("never_waits").start().await;
+    let ids = host.get("/never_waits/id").await.text();
+    assert_eq!(ids, "handler false, spawned true");
+}
+
+#[tokio::test]
+async fn tasks_that_block_stop_neither_timers_nor_each_other() {
+    let host = Setup::new()
+        .plugin("runtime")
+        .arg("--threads=1")
+        .start()
+        .await;
+    assert_eq!(host.get("/runtime/barrier").await.text(), "both came");
+    for woken_by in ["spawn", "timer"] {
+        let path = format!("/runtime/block/{woken_by}");
+        assert_eq!(host.get(&path).await.text(), "a task blocks");
+        let timer = within("a timer", host.get("/runtime/sleep")).await;
+        assert_eq!(timer.text(), "slept");
+        assert_eq!(host.get("/runtime/release").await.text(), "released");
+    }
 }

@@ -3,12 +3,10 @@
 //! Apps run on the threads that serve, and may block them. What an operator needs then is not on them:
 //! signals, the control socket and reloading.
 
-use std::{io, time::Duration};
+use std::{io, thread, time::Duration};
 
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    time,
-};
+use plugin_api::host::{Workers, look_after_apps};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// The server's two runtimes.
 #[derive(Debug)]
@@ -35,10 +33,7 @@ impl Runtimes {
             .thread_name("host")
             .enable_all()
             .build()?;
-        // One thread alone has no other to wake.
-        if threads > 1 {
-            managing.spawn(look_after(serving.handle().clone()));
-        }
+        look_after(serving.handle().clone())?;
         Ok(Self { serving, managing })
     }
 
@@ -49,29 +44,20 @@ impl Runtimes {
     }
 }
 
-/// Sees to it that a blocked thread does not hold up idle ones.
-///
-/// One of the threads that serve waits for sockets and timers, for all of them. When it takes up a
-/// request whose app blocks, nobody waits for them until it is back, though others are idle
-/// (<https://github.com/tokio-rs/tokio/issues/4730>). Where one does not get on, an idle one is woken,
-/// which waits in its place from then on.
-async fn look_after(serving: Handle) {
-    let metrics = serving.metrics();
-    let mut before = vec![0; metrics.num_workers()];
-    loop {
-        time::sleep(BETWEEN_LOOKS).await;
-        let mut is_one_stuck = false;
-        for (worker, before) in before.iter_mut().enumerate() {
-            // It counts each time that the thread begins or ends to wait: even is at work.
-            let count = metrics.worker_park_unpark_count(worker);
-            is_one_stuck |= count.is_multiple_of(2) && count == *before;
-            *before = count;
+/// Sees to it that blocked threads do not hold up idle ones, in the runtime that serves and in those of
+/// the apps: from a thread of its own, as none of the runtimes could do so while it is held up.
+fn look_after(serving: Handle) -> io::Result<()> {
+    let mut serving = Workers::new(serving);
+    let look = move || {
+        loop {
+            thread::sleep(BETWEEN_LOOKS);
+            serving.look_after();
+            look_after_apps();
         }
-        if is_one_stuck {
-            // What comes from outside wakes a thread, if one is idle.
-            serving.spawn(async {});
-        }
-    }
+    };
+    // It ends with the process.
+    thread::Builder::new().name("host".to_owned()).spawn(look)?;
+    Ok(())
 }
 
 /// How long a thread is at work, at least, until another takes over the waiting; twice that at most.

@@ -62,7 +62,7 @@ fn the_layout_is_as_recorded() {
         Initialized { size, app, message, hands_over, asks_for_headers }
         OwnedBytes { ptr, len, owner, free }
         Panic { size, message, file, thread, backtrace, line, column, span }
-        Plugin { size, init, call, poll, cancel, set_level, stop, hand_over, drain }
+        Plugin { size, init, call, poll, cancel, set_level, stop, hand_over, drain, look_after }
         Registered { callsite, interest }
         Request {
             size, method, scheme, authority, path, original_path, mount, request_id, peer, headers,

@@ -49,6 +49,10 @@ pub struct Plugin {
     /// no more requests are to come, or goes on after all (0). It returns at once, may come more than
     /// once, and not after `stop`.
     pub drain: Option<unsafe extern "C" fn(app: *mut c_void, draining: u32)>,
+    /// Since 1.4, where `size` covers it: has the app's runtime wake an idle thread if another one is
+    /// blocked, so that somebody waits for timers and sockets. Called every 50 ms or so, by one thread at a
+    /// time, and not after `stop` was called. It returns at once, and runs none of the author's code.
+    pub look_after: Option<unsafe extern "C" fn(app: *mut c_void)>,
 }
 
 #[cfg(any(feature = "host", test))]
@@ -252,15 +256,17 @@ mod tests {
     fn a_table_of_1_0_has_no_function_that_came_later() {
         unsafe extern "C" fn any() {}
         let function = any as *const () as usize;
-        let mut table = [function; 9];
+        let mut table = [function; 10];
         table[0] = Plugin::FIRST;
         // SAFETY: it is as long as it says; nobody calls its functions.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
-        assert!(whole.unwrap().drain.is_none());
+        let whole = whole.unwrap();
+        assert!(whole.drain.is_none() && whole.look_after.is_none());
         table[0] = size_of::<Plugin>();
         // SAFETY: as above.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
-        assert!(whole.unwrap().drain.is_some());
+        let whole = whole.unwrap();
+        assert!(whole.drain.is_some() && whole.look_after.is_some());
         table[0] = 56;
         // SAFETY: as above.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };

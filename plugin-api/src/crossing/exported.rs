@@ -215,7 +215,7 @@ where
         };
         let (mut count, mut bytes, mut last) = (0, 0, false);
         // Everything that is the app's, the bytes' own code included, runs under the guard.
-        let asked = guard.run(|| {
+        let asked = guard.poll(|| {
             while count < places.len() && bytes < enough && !last {
                 let frame = match first.take() {
                     Some(first) => Some(first),
@@ -233,8 +233,11 @@ where
         });
         if asked.is_none() {
             last = true;
-            places[count] = broken(PANICKED.to_owned());
-            count += 1;
+            // The work may have filled all places before the guard failed, as when it cannot leave the
+            // runtime. Then the last of them tells of the failure.
+            let at = count.min(places.len() - 1);
+            places[at] = broken(PANICKED.to_owned());
+            count = at + 1;
         }
         if last {
             let body = body.take();

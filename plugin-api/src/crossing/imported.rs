@@ -85,6 +85,11 @@ impl Imported {
         matches!(self, Self::Empty)
     }
 
+    /// Whether frames are asked for across the boundary.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     /// The next bytes, when they are here already: no code of the other side runs for them.
     #[cfg(feature = "host")]
     pub(crate) fn take_ahead(&mut self) -> Option<OwnedBytes> {

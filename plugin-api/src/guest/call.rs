@@ -98,7 +98,7 @@ pub(crate) unsafe fn step(
     step: impl FnOnce() -> u32,
 ) -> u32 {
     let mut came_of_it = poll::PANICKED;
-    let left = runtime.run(|| came_of_it = step());
+    let left = runtime.poll(|| came_of_it = step());
     if left.is_none() && came_of_it == poll::PENDING {
         // SAFETY: the caller says so.
         let _ = catch(|| unsafe { Filled::empty(slot) });

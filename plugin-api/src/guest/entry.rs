@@ -70,6 +70,7 @@ impl<E: Entry> Table<E> {
         stop,
         hand_over,
         drain: Some(drain),
+        look_after: Some(look_after),
     };
 }
 
@@ -258,6 +259,12 @@ unsafe extern "C" fn drain(app: *mut c_void, draining: u32) {
         .runtime
         .entered()
         .run(|| guest.context.set_draining(draining != 0));
+}
+
+unsafe extern "C" fn look_after(app: *mut c_void) {
+    // SAFETY: the app is what `init` gave, and not yet stopped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let _ = catch(|| guest.runtime.look_after());
 }
 
 unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {

@@ -2,19 +2,21 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, uri};
 use http_body::{Frame, SizeHint};
+use tokio::task::coop;
 
 #[cfg(feature = "info")]
 use super::info::RequestInfo;
 #[cfg(feature = "local")]
 use crate::crossing::{Guard, export};
 use crate::{
-    BodyError, BoxError, abi,
+    BodyError, BoxError,
+    abi::{self, OwnedBytes},
     crossing::{Imported, Met, fill_map, path_and_query, version, with_met},
 };
 
@@ -48,6 +50,10 @@ impl Body {
     }
 }
 
+fn of_bytes(frame: Frame<OwnedBytes>) -> Frame<Bytes> {
+    frame.map_data(Bytes::from)
+}
+
 /// How many frames are asked for at once: a server reads a body into memory that it uses again when
 /// the piece before has been dropped.
 const ONE: usize = 1;
@@ -60,9 +66,14 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0
-            .poll_frame(context)
-            .map_ok(|frame| frame.map_data(Bytes::from))
+        if !self.0.is_stream() {
+            return self.0.poll_frame(context).map_ok(of_bytes);
+        }
+        // A frame counts as a step of the task, as one that tokio's own socket gives.
+        let step = ready!(coop::poll_proceed(context));
+        let frame = ready!(self.0.poll_frame(context));
+        step.made_progress();
+        Poll::Ready(frame.map(|frame| frame.map(of_bytes)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -129,4 +140,37 @@ fn uri(
         parts.path_and_query = Some(path_and_query(path, met)?);
     }
     Ok(Uri::from_parts(parts)?)
+}
+
+#[cfg(all(test, feature = "local"))]
+mod tests {
+    use std::{convert::Infallible, future::poll_fn};
+
+    use futures_util::stream;
+    use http_body::Body as _;
+    use http_body_util::StreamBody;
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::crossing::catch;
+
+    struct Here;
+
+    impl Guard for Here {
+        fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+            catch(work)
+        }
+    }
+
+    #[test]
+    fn a_task_that_reads_a_body_which_is_always_there_gives_its_thread_back() {
+        let frames = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from("a"))));
+        let mut body = Body::of(StreamBody::new(frames), Here);
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(poll_fn(|context| {
+            let mut polls = (0..1000).map(|_| Pin::new(&mut body).poll_frame(context));
+            Poll::Ready(polls.position(|polled| polled.is_pending()))
+        }));
+        assert_eq!(read, Some(128));
+    }
 }

@@ -5,15 +5,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tokio::runtime::{Builder, EnterGuard, Handle};
+use tokio::runtime::{Builder, Handle};
 
-use crate::crossing::{Guard, catch};
+use crate::crossing::{Guard, Workers, catch};
 
 /// The plugin's own runtime: its copy of tokio knows nothing of the host's.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     entered: Entered,
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
+    workers: Mutex<Workers>,
 }
 
 impl Runtime {
@@ -26,6 +27,7 @@ impl Runtime {
             .build()?;
         Ok(Self {
             entered: Entered(runtime.handle().clone()),
+            workers: Mutex::new(Workers::new(runtime.handle().clone())),
             runtime: Mutex::new(Some(runtime)),
         })
     }
@@ -36,6 +38,12 @@ impl Runtime {
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.entered.0
+    }
+
+    /// Sees to it that a blocked thread does not hold up the runtime's timers and sockets.
+    pub(crate) fn look_after(&self) {
+        let workers = self.workers.lock();
+        workers.unwrap_or_else(PoisonError::into_inner).look_after();
     }
 
     /// The runtime itself, once, to end it.
@@ -54,18 +62,23 @@ impl Runtime {
 #[derive(Clone, Debug)]
 pub struct Entered(Handle);
 
-impl Entered {
-    pub(crate) fn enter(&self) -> EnterGuard<'_> {
-        self.0.enter()
-    }
-}
-
 impl Guard for Entered {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        // Within the catch: it panics when the author's code has leaked a guard of its own.
+        // Leaving the runtime is within the catch: it panics when the author's code has leaked a guard of
+        // its own.
         catch(|| {
-            let _entered = self.enter();
+            let _entered = self.0.enter();
             work()
         })
+    }
+
+    /// A task of tokio's has a budget: after 128 steps within one poll, tokio's channels, locks and sockets
+    /// are pending, so that a task which never waits gives its thread back (`tokio::task::coop`).
+    /// `Handle::enter` sets no budget, and `Handle::block_on` does. The future here is ready at its first
+    /// poll, so that `block_on` never blocks.
+    ///
+    /// As in a task, blocking on another future panics in `work`, unless in `block_in_place`.
+    fn poll<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        catch(|| self.0.block_on(async { work() }))
     }
 }

@@ -34,6 +34,8 @@ pub struct App {
     /// How many of them were counted once more than they are requests.
     again: AtomicU64,
     stopped: AtomicBool,
+    /// Locked while the app is looked after, so that its end waits for that.
+    looked_after: Mutex<()>,
     /// Whether the author's code was told that the app drains, but for a pause. Locked while it is told,
     /// so that what is told last is so.
     drains: Mutex<bool>,
@@ -66,6 +68,7 @@ impl App {
             left: AtomicU64::new(0),
             again: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            looked_after: Mutex::new(()),
             drains: Mutex::new(false),
             changed: Notify::new(),
         }
@@ -204,9 +207,11 @@ impl App {
     /// Doing it again does nothing.
     pub fn stop(&self, timeout: Duration) -> Stopped {
         self.close();
+        let looked_after = self.looked_after.lock();
         if self.stopped.swap(true, Ordering::SeqCst) {
             return Stopped::default();
         }
+        drop(looked_after);
         let request = abi::Stop {
             size: size_of::<abi::Stop>(),
             timeout_ms: millis(timeout),
@@ -224,6 +229,27 @@ impl App {
             tasks: answer.tasks,
             timed_out: answer.timed_out != 0,
         }
+    }
+
+    /// Has the app's runtime wake an idle thread if another one is blocked. Plugins of an ABI before 1.4
+    /// do nothing of the kind.
+    pub(super) fn look_after(&self) {
+        let Some(look_after) = self.plugin.look_after else {
+            return;
+        };
+        let _stays = self
+            .looked_after
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !self.stopped.load(Ordering::SeqCst) {
+            // SAFETY: the app is not stopped while the lock is held, nor dropped.
+            unsafe { look_after(self.app) };
+        }
+    }
+
+    /// Whether the app was stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
     }
 
     fn shift(&self, from: u8, to: u8) -> bool {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use abi_stable::library::{LibHeader, LibraryError};
 
-use super::{App, Logger, log};
+use super::{App, Logger, log, running};
 use crate::{
     Level,
     abi::{self, Slice, v1},
@@ -84,7 +84,9 @@ impl Plugin {
         if failed == 0 && !answer.app.is_null() {
             // SAFETY: the plugin says that this is its app.
             let app = unsafe { App::new(self.0, &answer) };
-            return Ok(Box::leak(Box::new(app)));
+            let app: &'static App = Box::leak(Box::new(app));
+            running::add(app);
+            return Ok(app);
         }
         Err(InitError(
             String::from_utf8_lossy(answer.message.as_ref()).into_owned(),
