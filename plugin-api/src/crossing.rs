@@ -18,13 +18,20 @@ mod paths;
 mod request;
 mod shape;
 mod waker;
+#[cfg_attr(
+    not(feature = "host"),
+    allow(unreachable_pub, reason = "the server's bank makes it public")
+)]
 mod workers;
 
 #[cfg(feature = "host")]
 pub(crate) use self::exported::export_pinned;
 #[cfg(not(feature = "host"))]
 pub(crate) use self::memo::forget;
+#[cfg(feature = "host")]
 pub use self::workers::Workers;
+#[cfg(not(feature = "host"))]
+pub(crate) use self::workers::Workers;
 #[cfg(any(feature = "host", feature = "local"))]
 pub(crate) use self::{exported::export, request::Lent};
 pub(crate) use self::{

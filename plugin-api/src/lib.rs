@@ -27,7 +27,8 @@
 //!
 //! Handlers run on the server's threads, in the app's own tokio runtime. One that blocks its thread takes
 //! it from all apps for as long: what takes long and does not `.await` belongs in
-//! `tokio::task::spawn_blocking`.
+//! `tokio::task::spawn_blocking`. What the app spawns runs on threads of its own (`host --app-threads`), and
+//! is cancelled when the app ends.
 //!
 //! # Features
 //!

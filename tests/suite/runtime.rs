@@ -80,6 +80,19 @@ async fn a_handler_has_no_task_id_and_what_it_spawns_has_one() {
 }
 
 #[tokio::test]
+async fn a_handler_blocks_on_a_future_where_axum_lets_it() {
+    let host = Setup::new().plugin("runtime").start().await;
+    for how in ["block_in_place", "spawn_blocking"] {
+        let path = format!("/runtime/blocking/{how}");
+        assert_eq!(host.get(&path).await.text(), "waited");
+    }
+    assert_eq!(host.get("/runtime/blocking/block_on").await.status, 500);
+    let exit = host.stop().await;
+    let reason = "Cannot start a runtime from within a runtime";
+    assert!(exit.to_string().contains(reason), "{exit}");
+}
+
+#[tokio::test]
 async fn tasks_that_block_stop_neither_timers_nor_each_other() {
     let host = Setup::new()
         .plugin("runtime")

@@ -38,7 +38,7 @@ impl Workers {
         for (worker, before) in self.counts.iter_mut().enumerate() {
             // The count is even while the worker is at work.
             let count = self.metrics.worker_park_unpark_count(worker);
-            is_one_stuck |= count.is_multiple_of(2) && count == *before;
+            is_one_stuck |= count % 2 == 0 && count == *before;
             *before = count;
         }
         if is_one_stuck {
