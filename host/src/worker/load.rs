@@ -265,7 +265,7 @@ fn init(
         thread_name: &order.thread_name(),
         generation,
         timeout,
-        app_threads: order.settings.app_threads,
+        worker_threads: order.settings.app_threads,
     };
     Ok(plugin.init(Bridge::new(origin, faults), &init)?)
 }
