@@ -52,13 +52,9 @@ pub struct Watcher {
     options: WatchOptions,
     folder: Folder,
     scan: Scan,
-    changes: mpsc::Sender<Look>,
+    changes: mpsc::Sender<Change>,
     retries: mpsc::UnboundedReceiver<PathBuf>,
 }
-
-/// What one look at the folder found. The changes of one look belong together: a library that was
-/// renamed is a new one and one that is gone.
-pub type Look = Vec<Change>;
 
 impl Watcher {
     /// A watcher of `folder`, which need not exist yet.
@@ -71,7 +67,7 @@ impl Watcher {
     pub fn new(
         folder: PathBuf,
         options: WatchOptions,
-        changes: mpsc::Sender<Look>,
+        changes: mpsc::Sender<Change>,
         retries: mpsc::UnboundedReceiver<PathBuf>,
     ) -> Self {
         let scan = Scan::new(options.quiet);
@@ -103,15 +99,19 @@ impl Watcher {
             };
             self.folder = folder;
             let took = began.elapsed();
-            let mut look = listing.map_or_else(Look::new, |listing| {
-                self.scan.look(&listing, Instant::now())
-            });
+            if let Some(listing) = listing {
+                for change in self.scan.look(&listing, Instant::now()) {
+                    if self.changes.send(change).await.is_err() {
+                        return;
+                    }
+                }
+            }
+
             if !listed {
                 listed = true;
-                look.push(Change::Listed);
-            }
-            if !look.is_empty() && self.changes.send(look).await.is_err() {
-                return;
+                if self.changes.send(Change::Listed).await.is_err() {
+                    return;
+                }
             }
 
             time::sleep(until_next_look(took)).await;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Limits,
     log::request_id::RequestId,
-    worker::{generation::Generation, registry::Registry},
+    plugin::{generation::Generation, registry::Registry},
 };
 
 /// Answers requests.
