@@ -4,7 +4,10 @@ use std::{fs, path::Path, process::ExitCode};
 
 use plugin_api::manifest::{AbiVersion, Manifest};
 
-use crate::plugin::{library, load, manifest};
+use crate::{
+    folder::manifest,
+    worker::{library, load},
+};
 
 /// Prints the manifest and the verdict. The result is for `main`: 0 when this host would load the
 /// library, else 1.

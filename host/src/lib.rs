@@ -2,7 +2,7 @@
 //! logs.
 //!
 //! `main` reads the command line ([`cli`]) and calls [`server`], which binds the sockets, starts
-//! the [`plugin`] reloader, and hands each connection to [`http`]. What host and plugins log goes
+//! the [`supervisor`] and a [`worker`], which hands each connection to [`http`]. What host and plugins log goes
 //! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
 
 pub mod channel;
@@ -15,7 +15,7 @@ pub mod exit;
 pub mod folder;
 pub mod http;
 pub mod log;
-pub mod plugin;
+pub mod orders;
 pub mod server;
 pub mod signal;
 pub mod supervisor;

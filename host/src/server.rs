@@ -7,6 +7,7 @@ mod sockets;
 use std::{
     collections::BTreeMap,
     error, io,
+    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,14 +15,11 @@ use std::{
 use tokio::{
     runtime::Handle,
     signal::unix::{self, Signal, SignalKind},
-    sync::Semaphore,
-    time,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use self::{
-    plugins::{Plugins, open_store},
+    plugins::{Running, open_store},
     runtime::Runtimes,
     sockets::{bind, raise_open_files},
 };
@@ -29,11 +27,17 @@ use crate::{
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
     exit,
-    http::{connection::Protocol, dispatch::Dispatch, listener, trail::Trails},
-    log::{self, Log, OpenError, access::AccessLog, level::Levels},
-    plugin::{load, registry::Registry, reloader, store::StoreError},
+    folder::store::{Store, StoreError},
+    http::{dispatch::Dispatch, trail::Trails},
+    log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels, output::Output},
     signal::{self, EarlySignals},
-    terminal,
+    supervisor, terminal,
+    worker::{
+        life::{self, Settings},
+        load,
+        registry::Registry,
+        serving::{Serving, Tokens},
+    },
 };
 
 /// Serves until a signal says stop. The result is the exit code: 0, or 1 when the server could not
@@ -87,71 +91,25 @@ async fn serve(
     let access = access.transpose()?;
     let Log { filter, output } = log;
     let levels = Levels::start(filter.clone());
-    let outputs = access.iter().cloned().chain([output]).collect();
-    let (reloader, commands) = reloader::Handle::new();
-    signal::follow(levels.clone(), reloader.clone(), outputs, settings)
+    let outputs: Vec<_> = access.iter().cloned().chain([output]).collect();
+    let (handle, commands) = supervisor::Handle::new();
+    signal::follow(levels.clone(), handle.clone(), outputs.clone(), settings)
         .map_err(StartError::Signals)?;
     early.deliver();
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
     let store = open_store(config)?;
-    let listeners = {
-        // Who serves is who waits for them.
-        let _serving = serving.enter();
-        bind(&config.bind)?
-    };
+    let listeners = bind(&config.bind)?;
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let control = control.map(|control| control.start(Control { levels, reloader }));
+    let control = control.map(|control| control.start(Control { levels, handle }));
     raise_open_files(config.limits.max_connections);
-    let registry = Arc::new(Registry::default());
-    let (plugins, are_ready) =
-        Plugins::load(config, store, filter, Arc::clone(&registry), commands);
-    // Clients wait in the kernel's queue meanwhile. One plugin that is slow to start must not keep
-    // them there, nor may it delay a stop.
-    let stopped_early = tokio::select! {
-        _ = time::timeout(config.ready_timeout, are_ready) => None,
-        signal = signals.next() => Some(signal),
-    };
+    let worker = worker_parts(config, listeners, access, filter, outputs, &store, serving);
+    let running = Running::start(config, store, worker, commands);
 
-    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-    let limits = &config.limits;
-    let trails = Trails {
-        debug_header: config.log.debug_header.clone(),
-        access: access.map(|output| {
-            let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
-            let log = AccessLog::new(format.clone(), output, skip.clone(), cut.clone());
-            Arc::new(log)
-        }),
-    };
-    let dispatch = Dispatch::new(registry, limits, trails);
-    let protocol = Protocol::new(
-        limits.clone(),
-        Arc::new(dispatch),
-        stop.clone(),
-        cut.clone(),
-    );
-    let protocol = Arc::new(protocol);
-    let permits = Arc::new(Semaphore::new(limits.max_connections as usize));
-    let connections = TaskTracker::new();
-    for listener in listeners {
-        let accept = listener::accept(
-            listener,
-            Arc::clone(&protocol),
-            Arc::clone(&permits),
-            connections.clone(),
-            stop.clone(),
-        );
-        connections.spawn_on(accept, serving);
-    }
-    connections.close();
-
-    let signal = match stopped_early {
-        Some(signal) => signal,
-        None => signals.next().await,
-    };
-    let left_behind = (control, plugins.store());
+    let signal = signals.next().await;
+    let left_behind = (control, running.store());
     tokio::spawn(async move {
         let signal = signals.second().await;
         warn!(signal, "Stopping at once");
@@ -163,26 +121,41 @@ async fn serve(
         });
     });
     let began = Instant::now();
-    let open = connections.len().saturating_sub(config.bind.len());
-    info!(signal, connections = open, timeout = ?config.graceful_timeout, "Stopping, a second signal stops at once");
-    stop.cancel();
-    plugins.drain();
-    if time::timeout(config.graceful_timeout, connections.wait())
-        .await
-        .is_err()
-    {
-        warn!(
-            connections = connections.len(),
-            "Cutting off connections that did not end in time"
-        );
-        cut.cancel();
-        let _ = time::timeout(CUT, connections.wait()).await;
-    }
-    plugins
-        .stop(config.graceful_timeout.saturating_sub(began.elapsed()))
-        .await;
+    info!(signal, timeout = ?config.graceful_timeout, "Stopping, a second signal stops at once");
+    running.stop(config.graceful_timeout).await;
     info!(took = ?began.elapsed(), "Stopped");
     Ok(())
+}
+
+/// What a worker in this process works with.
+fn worker_parts(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    access: Option<Output>,
+    filter: Filter,
+    outputs: Vec<Output>,
+    store: &Store,
+    serving: &Handle,
+) -> life::Parts {
+    let tokens = Tokens::default();
+    let trails = Trails {
+        debug_header: config.log.debug_header.clone(),
+        access: access.map(|output| {
+            let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
+            let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.cut.clone());
+            Arc::new(log)
+        }),
+    };
+    let registry = Arc::new(Registry::default());
+    let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, trails);
+    life::Parts {
+        settings: Settings::of(config),
+        registry,
+        filter,
+        outputs,
+        copies: store.folder().to_owned(),
+        serving: Serving::new(listeners, serving.clone(), dispatch, &config.limits, tokens),
+    }
 }
 
 /// The signals that stop a server.
@@ -259,6 +232,3 @@ pub enum StartError {
 
 /// How soon after the first signal another one is taken for the same.
 const ECHO: Duration = Duration::from_millis(200);
-
-/// How long connections have to notice that they are cut off.
-const CUT: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::{
         level::{Levels, SetLevel},
         output::Output,
     },
-    plugin::reloader,
+    supervisor,
 };
 
 /// Follows the signals from now on. `settings` are those that the server started with, by key.
@@ -29,14 +29,14 @@ use crate::{
 /// When they cannot be received.
 pub fn follow(
     levels: Levels,
-    reloader: reloader::Handle,
+    handle: supervisor::Handle,
     outputs: Vec<Output>,
     settings: BTreeMap<String, String>,
 ) -> io::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
     let unused = signal(SignalKind::user_defined2())?;
-    tokio::spawn(reread(hangups, levels, reloader, settings));
+    tokio::spawn(reread(hangups, levels, handle, settings));
     tokio::spawn(reopen(rotations, outputs));
     tokio::spawn(ignore(unused));
     Ok(())
@@ -75,7 +75,7 @@ async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
 async fn reread(
     mut hangups: Signal,
     levels: Levels,
-    reloader: reloader::Handle,
+    handle: supervisor::Handle,
     mut before: BTreeMap<String, String>,
 ) {
     while hangups.recv().await.is_some() {
@@ -102,7 +102,7 @@ async fn reread(
         info!(signal = "SIGHUP", level = %config.log_level, "Configuration read again");
         if !live.is_empty() {
             // It is there for as long as this is.
-            let _ = reloader.configure(config.mount, config.apps).await;
+            let _ = handle.configure(config.mount, config.apps).await;
         }
         before = settings;
         let in_force = levels.state().await;

@@ -1,11 +1,266 @@
-//! What the supervisor is made of: the mechanism of processes, without any decision about apps.
+//! What decides: which apps there are, which version of each serves, and which workers there are.
 //!
-//! The supervisor is the process that owns the sockets, and starts, watches and ends the workers.
-//! It opens no library and reads no request, so that no plugin can end it.
+//! One task owns the state and is driven by messages: the watcher looked at the folder, a library was
+//! read, a worker tells something, an operator asks ([`Handle`]), the server stops. It never opens a
+//! library and never reads a request. [`catalog`] decides from all libraries and settings which apps
+//! there are; each [`app`] is a state machine; [`fleet`] knows the workers. A failure anywhere leaves
+//! what serves as it is, and is one line in the log.
 
+pub mod app;
+mod apply;
 pub mod backoff;
+pub mod catalog;
+mod commands;
+mod fleet;
 pub mod last_words;
+mod libraries;
 pub mod listeners;
+mod notices;
+mod plans;
 pub mod process;
+pub mod report;
 pub mod systemd;
 pub mod upgrade;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::{JoinError, JoinSet},
+    time,
+};
+use tracing::{error, warn};
+
+use self::{
+    app::{App, AskId, WorkerId},
+    catalog::Settings,
+    commands::Asking,
+    fleet::Fleet,
+    libraries::{Libraries, Read},
+    plans::Refused,
+    report::{Failure, Proof},
+};
+pub use self::{
+    commands::{Command, Handle},
+    fleet::Link,
+    report::AskError,
+};
+use crate::{
+    config::Config,
+    folder::{scan::Change, store::Store, watcher::Look},
+    orders::{Notice, Order, Started},
+    worker::load::Took,
+};
+
+/// Who waits for a load.
+type Reply = oneshot::Sender<Result<Proof, AskError>>;
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Supervisor {
+    settings: Settings,
+    /// Whether new generations are watched, and the ones before kept.
+    watches: bool,
+    store: Arc<Store>,
+    /// Where to ask for another look at a library.
+    retries: mpsc::UnboundedSender<PathBuf>,
+    libraries: Libraries,
+    /// The apps by name. They come with a library and go with it.
+    apps: BTreeMap<String, App>,
+    /// Those that went: something of them may still be at work.
+    removed: BTreeMap<String, App>,
+    /// Libraries that are no app, by path and app.
+    refused: BTreeMap<(PathBuf, String), Refused>,
+    asks: BTreeMap<AskId, Reply>,
+    last_ask: AskId,
+    asking: Asking,
+    fleet: Fleet,
+    /// How many libraries may be read and copied at once: each takes memory for its whole size.
+    preparing: Arc<Semaphore>,
+    /// Whether to look, once all is read, for apps that the operator speaks of and that are not
+    /// there.
+    checks_strangers: bool,
+    tasks: JoinSet<Done>,
+}
+
+/// Something that was begun is done.
+#[derive(Debug)]
+enum Done {
+    Prepared {
+        app: String,
+        generation: u64,
+        prepared: Result<Box<(Started, Took)>, Failure>,
+    },
+    Proved {
+        app: String,
+        generation: u64,
+    },
+    Read(Box<Read>),
+    ReportTimedOut(u64),
+}
+
+/// What a supervisor is driven by.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the watcher found.
+    pub looks: mpsc::Receiver<Look>,
+    /// What operators ask.
+    pub commands: mpsc::Receiver<Command>,
+    /// What the workers tell.
+    pub notices: mpsc::UnboundedReceiver<(WorkerId, Notice)>,
+}
+
+impl Supervisor {
+    /// A supervisor that knows of no app yet.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        retries: mpsc::UnboundedSender<PathBuf>,
+    ) -> Self {
+        Self {
+            settings: Settings {
+                mounts: config.mount.clone(),
+                apps: config.apps.clone(),
+            },
+            watches: config.reload.auto_rollback,
+            store,
+            retries,
+            libraries: Libraries::default(),
+            apps: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            last_ask: 0,
+            asking: Asking::default(),
+            fleet: Fleet::default(),
+            preparing: Arc::new(Semaphore::new(PREPARE_AT_ONCE)),
+            checks_strangers: true,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Adds a worker that takes orders by `link`.
+    pub fn add_worker(&mut self, link: Link) -> WorkerId {
+        self.fleet.add(link)
+    }
+
+    /// Follows what happens until `stop` is sent or dropped; then ends all workers, giving what is in
+    /// them the time sent.
+    ///
+    /// Connections are accepted when all that was in the folder at the start serves or failed to, or
+    /// after `first_loads`.
+    pub async fn run(
+        mut self,
+        parts: Parts,
+        first_loads: Duration,
+        mut stop: oneshot::Receiver<Duration>,
+    ) {
+        let Parts {
+            mut looks,
+            mut commands,
+            mut notices,
+        } = parts;
+        let latest = Instant::now() + first_loads;
+        let patience = loop {
+            let overdue = self.libraries.overdue();
+            let latest = (!self.fleet.accepts()).then_some(latest);
+            tokio::select! {
+                biased;
+                patience = &mut stop => break patience.unwrap_or_default(),
+                Some((worker, notice)) = notices.recv() => self.notice(worker, notice),
+                Some(done) = self.tasks.join_next() => self.done(done),
+                Some(command) = commands.recv() => self.command(command),
+                Some(look) = looks.recv() => self.look(look),
+                Some(()) = at(overdue) => {}
+                Some(()) = at(latest) => self.fleet.accept(),
+            }
+            if self.libraries.is_settled() {
+                self.plan();
+                self.check_for_strangers();
+                if !self.fleet.accepts() && !self.is_loading() {
+                    self.fleet.accept();
+                }
+            }
+        };
+        self.end(patience, &mut notices).await;
+    }
+
+    fn is_loading(&self) -> bool {
+        self.apps.values().any(|app| app.loading().is_some())
+    }
+
+    fn look(&mut self, look: Look) {
+        for change in look {
+            match change {
+                Change::Present { path, attempt } => {
+                    let read = self.libraries.present(path, attempt);
+                    self.tasks.spawn(async move { Done::Read(read.await) });
+                }
+                Change::Removed { path } => self.libraries.removed(path),
+                Change::Listed => self.libraries.listed(),
+            }
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Err(error) => error!(%error, "A task of the supervisor failed"),
+            Ok(Done::Prepared {
+                app,
+                generation,
+                prepared,
+            }) => self.prepared(&app, generation, prepared),
+            Ok(Done::Proved { app, generation }) => {
+                if let Some(app) = self.apps.get_mut(&app) {
+                    app.proved_good(generation);
+                }
+            }
+            Ok(Done::Read(read)) => self.read(*read),
+            Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
+        }
+    }
+
+    /// Ends all workers.
+    async fn end(
+        mut self,
+        patience: Duration,
+        notices: &mut mpsc::UnboundedReceiver<(WorkerId, Notice)>,
+    ) {
+        for reply in std::mem::take(&mut self.asks).into_values() {
+            // Who asked may be gone.
+            let _ = reply.send(Err(AskError::Stopping));
+        }
+        self.fleet.send_all(&Order::Stop {
+            patience,
+            shared: false,
+        });
+        while !self.fleet.is_empty() {
+            match notices.recv().await {
+                Some((worker, Notice::Stopped)) => self.fleet.remove(worker),
+                Some(_) => {}
+                None => return,
+            }
+        }
+        let store = Arc::clone(&self.store);
+        let removed = tokio::task::spawn_blocking(move || store.remove()).await;
+        if let Ok(Err(error)) = removed {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "Cannot remove the copies of libraries");
+        }
+    }
+}
+
+/// Waits until `time`; without one, there is nothing to wait for.
+async fn at(time: Option<Instant>) -> Option<()> {
+    time::sleep_until(time?.into()).await;
+    Some(())
+}
+
+/// How many libraries are read and copied at once.
+const PREPARE_AT_ONCE: usize = 2;

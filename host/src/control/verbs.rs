@@ -20,10 +20,8 @@ use tokio::time;
 use crate::{
     config::{ValueError, quantity::positive_duration},
     log::level::{Levels, SetLevel, State},
-    plugin::{
-        load::chain,
-        reloader::{AskError, Handle},
-    },
+    supervisor::{AskError, Handle},
+    worker::load::chain,
 };
 
 /// Those who can do what is asked.
@@ -32,7 +30,7 @@ pub struct Control {
     /// The log level.
     pub levels: Levels,
     /// The plugins.
-    pub reloader: Handle,
+    pub handle: Handle,
 }
 
 /// Finds the verb for a request.
@@ -46,10 +44,10 @@ async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Re
         (&Method::GET, ["plugins"]) => plugins(control).await,
         (_, ["plugins"]) => Err(Refusal::Method("GET")),
         (&Method::POST, ["plugins", name, "reload"]) => {
-            Ok(json!(control.reloader.reload((*name).to_owned()).await?))
+            Ok(json!(control.handle.reload((*name).to_owned()).await?))
         }
         (&Method::POST, ["plugins", name, "rollback"]) => {
-            Ok(json!(control.reloader.rollback((*name).to_owned()).await?))
+            Ok(json!(control.handle.rollback((*name).to_owned()).await?))
         }
         (_, ["plugins", _, "reload" | "rollback"]) => Err(Refusal::Method("POST")),
         _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
@@ -84,7 +82,7 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
 
 /// `GET /plugins`: the apps, and what their loads cost.
 async fn plugins(control: &Control) -> Result<Value, Refusal> {
-    Ok(json!(control.reloader.report().await?))
+    Ok(json!(control.handle.report().await?))
 }
 
 /// The body of `PUT /log-level`.

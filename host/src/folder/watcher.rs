@@ -52,9 +52,13 @@ pub struct Watcher {
     options: WatchOptions,
     folder: Folder,
     scan: Scan,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Look>,
     retries: mpsc::UnboundedReceiver<PathBuf>,
 }
+
+/// What one look at the folder found. The changes of one look belong together: a library that was
+/// renamed is a new one and one that is gone.
+pub type Look = Vec<Change>;
 
 impl Watcher {
     /// A watcher of `folder`, which need not exist yet.
@@ -67,7 +71,7 @@ impl Watcher {
     pub fn new(
         folder: PathBuf,
         options: WatchOptions,
-        changes: mpsc::Sender<Change>,
+        changes: mpsc::Sender<Look>,
         retries: mpsc::UnboundedReceiver<PathBuf>,
     ) -> Self {
         let scan = Scan::new(options.quiet);
@@ -99,19 +103,15 @@ impl Watcher {
             };
             self.folder = folder;
             let took = began.elapsed();
-            if let Some(listing) = listing {
-                for change in self.scan.look(&listing, Instant::now()) {
-                    if self.changes.send(change).await.is_err() {
-                        return;
-                    }
-                }
-            }
-
+            let mut look = listing.map_or_else(Look::new, |listing| {
+                self.scan.look(&listing, Instant::now())
+            });
             if !listed {
                 listed = true;
-                if self.changes.send(Change::Listed).await.is_err() {
-                    return;
-                }
+                look.push(Change::Listed);
+            }
+            if !look.is_empty() && self.changes.send(look).await.is_err() {
+                return;
             }
 
             time::sleep(until_next_look(took)).await;

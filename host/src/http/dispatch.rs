@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Limits,
     log::request_id::RequestId,
-    plugin::{generation::Generation, registry::Registry},
+    worker::{generation::Generation, registry::Registry},
 };
 
 /// Answers requests.

@@ -18,7 +18,7 @@ use plugin_api::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{activity::Answering, trail::Trail};
-use crate::{log::access::Outcome, plugin::generation::Generation};
+use crate::{log::access::Outcome, worker::generation::Generation};
 
 /// The body of a response: the host's own, or an app's.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     log::{access::Outcome, request},
-    plugin::generation::Generation,
+    worker::generation::Generation,
 };
 
 /// A request on its way to its response.

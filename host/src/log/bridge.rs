@@ -25,7 +25,7 @@ use super::{
     origin::{self, Origin},
     request,
 };
-use crate::plugin::{faults::Faults, quarantine::PanicLimit};
+use crate::worker::{faults::Faults, quarantine::PanicLimit};
 
 /// Takes what one generation of a plugin logs.
 #[derive(Clone, Debug)]

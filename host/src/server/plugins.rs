@@ -1,31 +1,27 @@
-//! The plugins of a server, from its start to its stop: who follows the folder, and who loads.
+//! The watcher, the supervisor and the worker of a server that is one process.
 
 use std::{fs, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    task,
-};
+use tokio::{sync::mpsc, sync::oneshot, task::JoinHandle};
 use tracing::warn;
 
 use crate::{
     config::{Config, Watch},
-    log::filter::Filter,
-    plugin::{
-        probation::Terms,
-        quarantine::PanicLimit,
-        registry::Registry,
-        reloader::{self, Options, Reloader},
+    folder::{
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
+    supervisor::{Command, Link, Parts, Supervisor},
+    worker::{
+        life::{self, Worker},
+        link::{Notices, Orders},
+    },
 };
 
-/// The plugins of a server that runs.
-pub(super) struct Plugins {
-    registry: Arc<Registry>,
+/// A supervisor that runs.
+pub(super) struct Running {
     stop: oneshot::Sender<Duration>,
-    reloader: tokio::task::JoinHandle<()>,
+    supervisor: JoinHandle<()>,
     store: Arc<Store>,
 }
 
@@ -39,79 +35,59 @@ pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
     Store::open(&config.state_dir())
 }
 
-impl Plugins {
-    /// Starts to follow the plugins folder. The receiver hears when the first load of each library
-    /// that is there has succeeded or failed.
-    pub(super) fn load(
+impl Running {
+    /// Starts to follow the plugins folder, and to serve what is in it.
+    pub(super) fn start(
         config: &Config,
         store: Store,
-        filter: Filter,
-        registry: Arc<Registry>,
-        commands: mpsc::Receiver<reloader::Command>,
-    ) -> (Self, oneshot::Receiver<()>) {
+        worker: life::Parts,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
         let store = Arc::new(store);
-        let (changes, changed) = mpsc::channel(64);
+        let (looks, looked) = mpsc::channel(16);
         let (retries, retried) = mpsc::unbounded_channel();
         let options = WatchOptions {
             quiet: config.quiet_time,
             rescan: config.rescan,
             events: config.reload.watch == Watch::Events,
         };
-        tokio::spawn(Watcher::new(config.plugins.clone(), options, changes, retried).run());
+        tokio::spawn(Watcher::new(config.plugins.clone(), options, looks, retried).run());
 
-        let reload = &config.reload;
-        let options = Options {
-            mounts: config.mount.clone(),
-            apps: config.apps.clone(),
-            init_timeout: config.init_timeout,
-            handover_timeout: reload.handover_timeout,
-            graceful_timeout: config.graceful_timeout,
-            app_threads: config.app_threads().into(),
-            panic_limit: PanicLimit {
-                panics: config.panic_limit,
-                window: config.panic_window,
-            },
-            probation: reload.auto_rollback.then_some(Terms {
-                time: reload.probation,
-                failures: reload.rollback_failures,
-                percent: reload.rollback_percent,
-            }),
+        let mut supervisor = Supervisor::new(config, Arc::clone(&store), retries);
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let id = supervisor.add_worker(Link::local(orders));
+        let (notices, mut noticed) = mpsc::unbounded_channel();
+        let (all_notices, notices_of_all) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(notice) = noticed.recv().await {
+                if all_notices.send((id, notice)).is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(Worker::new(worker, Notices::new(notices)).run(Orders::new(ordered)));
+        let parts = Parts {
+            looks: looked,
+            commands,
+            notices: notices_of_all,
         };
-        let routes = Arc::clone(&registry);
-        let reloader = Reloader::new(options, Arc::clone(&store), routes, filter, retries);
-        let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let reloader = tokio::spawn(reloader.run(changed, commands, ready, stopped));
-        let plugins = Self {
-            registry,
+        let supervisor = tokio::spawn(supervisor.run(parts, config.ready_timeout, stopped));
+        Self {
             stop,
-            reloader,
+            supervisor,
             store,
-        };
-        (plugins, is_ready)
+        }
     }
 
-    /// The copies of libraries.
+    /// The private copies.
     pub(super) fn store(&self) -> Arc<Store> {
         Arc::clone(&self.store)
     }
 
-    /// Tells all apps that they are to finish what they have. They still get requests.
-    pub(super) fn drain(&self) {
-        for generation in self.registry.serving() {
-            task::spawn_blocking(move || generation.app.drain());
-        }
-    }
-
-    /// Ends all apps, giving the requests in them at most `patience`.
+    /// Ends everything, giving requests that are in flight at most `patience`.
     pub(super) async fn stop(self, patience: Duration) {
         let _ = self.stop.send(patience);
-        let _ = self.reloader.await;
-        if let Err(error) = self.store.remove() {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "Cannot remove the copies of libraries"
-            );
-        }
+        let _ = self.supervisor.await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use rustix::{
     net::sockopt,
     process::{Resource, getrlimit, setrlimit},
 };
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tracing::warn;
 
 use super::StartError;
@@ -61,7 +61,8 @@ fn listen(address: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener>
     sockopt::set_tcp_keepintvl(&socket, SILENCE / PROBES)?;
     sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    // The runtime that serves the socket registers it again.
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Raises the limit on open files as far as the system allows, if the connections need it.

@@ -4,7 +4,10 @@
 //! only so much of. The first to run out is pthread keys: the load after the last one would abort
 //! the process, and nothing could catch that. So a load is refused while there are still some left.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use plugin_api::host::thread_keys_left;
 
@@ -15,6 +18,19 @@ use super::process;
 pub struct Budget {
     keys_at_start: usize,
     loads: AtomicUsize,
+    /// Loads that are under way, whose keys may not be taken yet.
+    under_way: Arc<AtomicUsize>,
+}
+
+/// A load's part of the budget: the load counts as one that may still take keys until this is
+/// dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Budget {
@@ -24,6 +40,7 @@ impl Budget {
         Self {
             keys_at_start: thread_keys_left(),
             loads: AtomicUsize::new(0),
+            under_way: Arc::default(),
         }
     }
 
@@ -32,9 +49,12 @@ impl Budget {
     /// # Errors
     ///
     /// When it is used up.
-    pub fn take(&self) -> Result<(), BudgetError> {
+    pub fn take(&self) -> Result<Permit, BudgetError> {
         let loads = self.loads();
-        if self.left() == 0 {
+        // Counted before the look, so that loads that begin at once see each other.
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let permit = Permit(Arc::clone(&self.under_way));
+        if self.left_beside(1) == 0 {
             return Err(BudgetError {
                 loads,
                 keys: thread_keys_left(),
@@ -42,7 +62,7 @@ impl Budget {
             });
         }
         self.loads.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(permit)
     }
 
     /// How many libraries were loaded, or tried to.
@@ -54,8 +74,14 @@ impl Budget {
     /// About how many more can be.
     #[must_use]
     pub fn left(&self) -> usize {
+        self.left_beside(0)
+    }
+
+    /// The same, where `own` of the loads that are under way are the caller's.
+    fn left_beside(&self, own: usize) -> usize {
         let keys = thread_keys_left();
-        let by_keys = loads_left(self.keys_at_start, keys, self.loads());
+        let under_way = self.under_way.load(Ordering::SeqCst).saturating_sub(own);
+        let by_keys = loads_left(self.keys_at_start, keys, self.loads()).saturating_sub(under_way);
         let maps = process::max_maps().map(|limit| limit.saturating_sub(process::maps()));
         let by_maps = maps.map_or(usize::MAX, |maps| maps.saturating_sub(MAPS_KEPT) / MAPS);
         by_keys.min(by_maps)
@@ -115,7 +141,9 @@ mod tests {
         let budget = Budget::new();
         let left = budget.left();
         assert!((500..1024).contains(&left), "{left}");
-        assert_eq!(budget.take(), Ok(()));
-        assert_eq!(budget.loads(), 1);
+        let permits: Vec<_> = (0..10).map(|_| budget.take().unwrap()).collect();
+        assert_eq!(budget.loads(), 10);
+        // Each load that is under way may still take a key.
+        assert!(budget.left() <= left - permits.len());
     }
 }

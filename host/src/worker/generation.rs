@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{faults::Faults, process};
-use crate::folder::store::Hash;
+use crate::orders::Spec;
 
 /// A loaded app.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub struct Generation {
     pub number: u64,
     /// The plugin's version.
     pub version: String,
-    /// The most verbose levels compiled into it, where some are left out.
-    pub max_level: Option<String>,
     /// What it is made of.
     pub spec: Arc<Spec>,
     /// The private copy that it was loaded from.
@@ -37,17 +35,6 @@ pub struct Generation {
     pub since: SystemTime,
     /// Cancelled when the requests that are still in it are to be cut off.
     pub cut: CancellationToken,
-}
-
-/// What a generation is made of: where any of this differs, it is another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// The library's content.
-    pub hash: Hash,
-    /// Where the app is mounted; there is one mount at least.
-    pub mounts: Vec<Arc<str>>,
-    /// What the operator tells it, as a JSON object.
-    pub config: Option<Arc<str>>,
 }
 
 /// How a generation ended.

@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the whole process has.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Process {
     /// How many threads there are.
     pub threads: usize,
@@ -24,6 +24,14 @@ pub struct Process {
 }
 
 impl Process {
+    /// Adds what another process has.
+    pub fn add(&mut self, other: Self) {
+        self.threads += other.threads;
+        self.files += other.files;
+        self.maps += other.maps;
+        self.anonymous_bytes += other.anonymous_bytes;
+    }
+
     /// As it is now. What the system does not tell is 0.
     #[must_use]
     pub fn now() -> Self {
@@ -66,12 +74,20 @@ fn listed(name: &str) -> usize {
 }
 
 /// What one mapped library takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
     /// Its own copy of pages of its file: relocated addresses, and data that it wrote to. In bytes.
     pub anonymous_bytes: u64,
     /// Its areas of memory.
     pub maps: usize,
+}
+
+impl Footprint {
+    /// Adds what another library, or the same one in another process, takes.
+    pub fn add(&mut self, other: Self) {
+        self.anonymous_bytes += other.anonymous_bytes;
+        self.maps += other.maps;
+    }
 }
 
 /// What each of the libraries that are mapped from `folder` takes.

@@ -23,6 +23,9 @@ struct Published {
     serving: Option<Arc<Generation>>,
 }
 
+/// An app, its mounts, and what is to serve there.
+pub type Change = (&'static str, Vec<Arc<str>>, Option<Arc<Generation>>);
+
 impl Registry {
     /// The routes as they are now.
     pub fn routes(&self) -> Guard<Arc<Routes>> {
@@ -44,6 +47,16 @@ impl Registry {
         let before = apps.insert(name, Published { mounts, serving });
         self.routes.store(Arc::new(Routes::of(&apps)));
         before?.serving
+    }
+
+    /// Publishes several apps at one moment, as [`publish`](Self::publish) does one: two apps may so
+    /// exchange their mounts.
+    pub fn publish_all(&self, changes: Vec<Change>) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, mounts, serving) in changes {
+            apps.insert(name, Published { mounts, serving });
+        }
+        self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
     /// The generations that serve.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use memmap2::{Mmap, MmapMut};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::StoreError;
 use crate::folder::scan::Stamp;
@@ -49,7 +50,7 @@ impl Snapshot {
             });
         };
         Ok(Self {
-            hash: Hash(blake3::hash(&bytes)),
+            hash: Hash::of(&bytes),
             bytes,
         })
     }
@@ -83,6 +84,12 @@ fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
 pub struct Hash(blake3::Hash);
 
 impl Hash {
+    /// The hash of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes))
+    }
+
     /// The first 12 digits: enough for people to tell libraries apart, and for file names.
     #[must_use]
     pub fn short(&self) -> String {
@@ -93,5 +100,31 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+impl Ord for Hash {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.as_bytes().cmp(other.0.as_bytes())
+    }
+}
+
+impl PartialOrd for Hash {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let hash = blake3::Hash::from_hex(text).map_err(de::Error::custom)?;
+        Ok(Self(hash))
     }
 }

@@ -7,7 +7,9 @@ use super::*;
 /// A watcher of the folder `plugins` in a temporary one.
 struct Watch {
     parent: TempDir,
-    changes: mpsc::Receiver<Change>,
+    changes: mpsc::Receiver<Look>,
+    /// The rest of the last look.
+    rest: std::collections::VecDeque<Change>,
     retries: mpsc::UnboundedSender<PathBuf>,
 }
 
@@ -32,6 +34,7 @@ impl Watch {
         Self {
             parent,
             changes: receiver,
+            rest: std::collections::VecDeque::new(),
             retries,
         }
     }
@@ -65,11 +68,14 @@ impl Watch {
 
     async fn next(&mut self) -> Change {
         loop {
-            let next = time::timeout(Duration::from_secs(20), self.changes.recv());
-            let next = next.await.expect("no change within 20 s");
-            match next.expect("the watcher ended") {
-                Change::Listed => {}
-                change => return change,
+            match self.rest.pop_front() {
+                Some(Change::Listed) => {}
+                Some(change) => return change,
+                None => {
+                    let next = time::timeout(Duration::from_secs(20), self.changes.recv());
+                    let next = next.await.expect("no change within 20 s");
+                    self.rest.extend(next.expect("the watcher ended"));
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Why a library was not loaded.
 
-use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
 use super::Step;
-use crate::plugin::{
-    budget::BudgetError, library::OpenError, manifest::ManifestError, store::StoreError,
+use crate::{
+    folder::{manifest::ManifestError, store::StoreError},
+    supervisor::catalog::Taken,
+    worker::{budget::BudgetError, library::OpenError},
 };
 
 /// A library that was not loaded.
@@ -61,26 +63,9 @@ pub enum LoadError {
     /// Its file is not that of a plugin for this host.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// Another app is mounted where it would be.
-    #[error(
-        "its mount {mount} is taken by {by}; give one of them another by --mount /PATH={plugin}"
-    )]
-    Mount {
-        /// The plugin.
-        plugin: &'static str,
-        /// Where it would be mounted.
-        mount: Arc<str>,
-        /// What is mounted there, and from which file.
-        by: Box<str>,
-    },
-    /// Another library has a plugin of the same name.
-    #[error("its plugin {plugin} is served from {}; remove one of the two", by.display())]
-    Name {
-        /// The plugin's name.
-        plugin: &'static str,
-        /// The other library.
-        by: PathBuf,
-    },
+    /// Another has the name or a mount of the app.
+    #[error(transparent)]
+    Taken(Box<Taken>),
     /// The dynamic linker or the gate refuses it.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -105,7 +90,7 @@ impl LoadError {
             Self::Busy { .. } | Self::Closed | Self::Handover(_) => Step::HandOver.name(),
             Self::Store(_) => "stage",
             Self::Manifest(_) => "manifest",
-            Self::Mount { .. } | Self::Name { .. } => "mount",
+            Self::Taken(_) => "mount",
             Self::Open(_) => "open",
             Self::Init(_) | Self::Thread(_) => "init",
         }
@@ -120,12 +105,6 @@ impl LoadError {
             Self::Store(StoreError::Changed { .. })
                 | Self::Manifest(ManifestError::Incomplete { .. })
         )
-    }
-
-    /// Whether another has what the library wants, and may give it up.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Mount { .. } | Self::Name { .. })
     }
 
     /// Whether the library went away before it was read.

@@ -1,14 +1,15 @@
 //! The steps of a load: which one it is at, and how long each took.
 
 use std::{
+    fmt,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where a load is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Step {
     /// Its private copy is written.
@@ -45,61 +46,84 @@ impl Step {
     }
 }
 
-/// Where a load is, for whoever wants to know.
-#[derive(Debug)]
-pub struct Progress(AtomicU8);
+/// Where a load is, and who hears of it.
+pub struct Progress {
+    step: AtomicU8,
+    tell: Box<dyn Fn(Step) + Send + Sync>,
+}
 
 impl Progress {
-    /// At the first step.
+    /// At the first step; `tell` is called with each step that begins.
     #[must_use]
-    pub fn new() -> Self {
-        Self(AtomicU8::new(Step::Stage as u8))
+    pub fn new(tell: impl Fn(Step) + Send + Sync + 'static) -> Self {
+        Self {
+            step: AtomicU8::new(Step::Stage as u8),
+            tell: Box::new(tell),
+        }
     }
 
-    /// The step that it is at.
+    /// The step that the load is at.
     #[must_use]
     pub fn step(&self) -> Step {
-        Step::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+        Step::ALL[usize::from(self.step.load(Ordering::Relaxed))]
     }
 
     pub(super) fn at(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Relaxed);
+        self.step.store(step as u8, Ordering::Relaxed);
+        (self.tell)(step);
     }
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
+impl fmt::Debug for Progress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Progress")
+            .field(&self.step())
+            .finish()
     }
 }
 
 /// How long each step of a load took, in milliseconds when written out.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Took {
     /// To read the library and check its manifest.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub read: Duration,
     /// To write the private copy.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub stage: Duration,
     /// To open it.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub open: Duration,
     /// Until the last request had left the generation before, while new ones waited.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub drain: Duration,
     /// Until the generation before had given its state.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub hand_over: Duration,
     /// Until the app had started.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub init: Duration,
     /// To send requests to it.
-    #[serde(serialize_with = "as_ms")]
+    #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub swap: Duration,
 }
 
 impl Took {
+    /// These times and those of other steps.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read + other.read,
+            stage: self.stage + other.stage,
+            open: self.open + other.open,
+            drain: self.drain + other.drain,
+            hand_over: self.hand_over + other.hand_over,
+            init: self.init + other.init,
+            swap: self.swap + other.swap,
+        }
+    }
+
     /// All of it.
     #[must_use]
     pub fn total(&self) -> Duration {
@@ -114,4 +138,10 @@ impl Took {
 /// When the serializer's are.
 pub(crate) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_micros() as f64 / 1e3)
+}
+
+/// Milliseconds, as [`as_ms`] writes them.
+fn from_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let ms = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(ms / 1e3).map_err(serde::de::Error::custom)
 }

@@ -1,0 +1,273 @@
+//! What the supervisor tells a worker ([`Order`]), and what a worker tells the supervisor
+//! ([`Notice`]).
+//!
+//! The supervisor decides: which apps there are, what each generation is made of and which one
+//! serves. A worker does what it is told and reports. Generations are named by app and number; the
+//! numbers are the supervisor's and go on across workers. A generation is *loaded* first, in one
+//! worker after the other; only when it has started in all of them, all are told to *commit*, and
+//! from then on it serves. Until then nothing has changed for a client.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    folder::store::Hash,
+    worker::{
+        load::{Step, Took},
+        process::{Footprint, Process},
+    },
+};
+
+/// What a generation is made of: where any of this differs, it is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The library's content.
+    pub hash: Hash,
+    /// Where the app is mounted; there is one mount at least.
+    pub mounts: Vec<Arc<str>>,
+    /// What the operator tells the app, as a JSON object.
+    pub config: Option<Arc<str>>,
+}
+
+/// A generation that a worker can start: everything that is needed for it, and nothing that a
+/// folder may have changed meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The app's name.
+    pub app: String,
+    /// Which load of the app this is, from 1.
+    pub generation: u64,
+    /// The private copy of the library.
+    pub copy: PathBuf,
+    /// What the generation is made of.
+    pub spec: Arc<Spec>,
+    /// The plugin's version.
+    pub version: String,
+    /// The most verbose levels that are compiled into the plugin, where some are left out.
+    pub max_level: Option<String>,
+}
+
+/// What the supervisor tells a worker. A worker carries the orders out in the order in which they
+/// come; what takes time goes on while later ones are carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Answer requests below the mounts with 503: the app is on its way.
+    Hold {
+        /// The app.
+        app: String,
+        /// Where it will be mounted.
+        mounts: Vec<Arc<str>>,
+    },
+    /// Start a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
+    Load {
+        /// What to start.
+        started: Started,
+        /// Whether it takes over as soon as it has started, without [`Order::Commit`]: for a worker
+        /// that is to have what the others have.
+        serve: bool,
+    },
+    /// Send requests to generations that are loaded, at one moment. Answered by
+    /// [`Notice::Swapped`] for each.
+    Commit(Vec<Commit>),
+    /// End a generation that is loading or loaded, and was not committed.
+    Discard {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// End the watch over the generation that serves.
+    Settle {
+        /// The app.
+        app: String,
+        /// The generation that is watched.
+        generation: u64,
+        /// Whether the generation before, which was kept, takes over again.
+        back: bool,
+    },
+    /// Take the app away: it is mounted nowhere, and its generations end.
+    Remove {
+        /// The app.
+        app: String,
+    },
+    /// Put these directives in force. Answered by [`Notice::InForce`].
+    SetLevel {
+        /// The number of the change.
+        number: u64,
+        /// The directives, as `--log-level` has them.
+        directives: String,
+    },
+    /// Open the log files anew.
+    Reopen,
+    /// Say what there is. Answered by [`Notice::Report`].
+    Report {
+        /// The number of the question.
+        number: u64,
+    },
+    /// Accept connections.
+    Accept,
+    /// End: accept no more, finish what is there within `patience`, stop all apps.
+    Stop {
+        /// How long requests may take.
+        patience: Duration,
+        /// Whether other workers accept from the same sockets. Without any, the connections that
+        /// wait in the kernel's queues are served as well.
+        shared: bool,
+    },
+}
+
+/// A generation that is to serve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Commit {
+    /// The app.
+    pub app: String,
+    /// The generation.
+    pub generation: u64,
+    /// Whether the generation is watched, and the one before kept so that it can take over again.
+    pub watch: bool,
+}
+
+/// What a worker tells the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Notice {
+    /// The worker takes orders.
+    Ready,
+    /// A load is at this step.
+    Step {
+        /// The app.
+        app: String,
+        /// The generation that is being loaded.
+        generation: u64,
+        /// The step that begins.
+        step: Step,
+    },
+    /// A generation has started, and waits for [`Order::Commit`].
+    Loaded {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+        /// How long each step took.
+        took: Took,
+        /// Whether the generation before gave its state, and gets no requests until the commit.
+        handed_over: bool,
+    },
+    /// A generation could not be started.
+    Failed {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+        /// The step that failed.
+        step: String,
+        /// Why, in one line.
+        error: String,
+    },
+    /// A generation serves from now on: no request that begins later is sent to the one before.
+    Swapped {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+        /// How long the swap took.
+        took: Duration,
+        /// How many requests were in the generation before.
+        in_flight: u64,
+    },
+    /// What the watch over a generation came to.
+    Judged {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+        /// The failures and requests when it failed; none when it passed.
+        failed: Option<(u64, u64)>,
+    },
+    /// A generation has ended.
+    Retired {
+        /// The app.
+        app: String,
+        /// The generation.
+        generation: u64,
+        /// How long its last requests took.
+        drained: Duration,
+        /// How many of them were cut off.
+        cut: u64,
+    },
+    /// The directives of [`Order::SetLevel`] are in force in every generation.
+    InForce {
+        /// The number of the change.
+        number: u64,
+    },
+    /// The answer to [`Order::Report`].
+    Report {
+        /// The number of the question.
+        number: u64,
+        /// What there is.
+        report: Box<WorkerReport>,
+    },
+    /// About so many more libraries can be loaded; sent after each load.
+    LoadsLeft(usize),
+    /// All that the worker had has ended; the worker exits.
+    Stopped,
+}
+
+/// What a worker has.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// The generations that are there.
+    pub generations: Vec<GenerationReport>,
+    /// What each generation that has ended still takes.
+    pub ended: Vec<Ended>,
+    /// How many libraries were loaded.
+    pub loads: usize,
+    /// About how many more can be.
+    pub loads_left: usize,
+    /// What the process has.
+    pub process: Process,
+}
+
+/// A generation that has ended: its library stays mapped.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    /// The app.
+    pub app: String,
+    /// What the library takes.
+    pub footprint: Footprint,
+}
+
+/// A generation in a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GenerationReport {
+    /// The app.
+    pub app: String,
+    /// The generation's number.
+    pub generation: u64,
+    /// The plugin's version.
+    pub version: String,
+    /// The first digits of the library's hash.
+    pub hash: String,
+    /// What it does: `serving`, `draining` or `kept`.
+    pub state: String,
+    /// Whether it panicked too often to get requests.
+    pub quarantined: bool,
+    /// When it was started.
+    pub since: SystemTime,
+    /// How long ago it was replaced or removed.
+    pub replaced: Option<Duration>,
+    /// Requests that are in it.
+    pub in_flight: u64,
+    /// Requests that it got.
+    pub requests: u64,
+    /// Responses of status 5xx.
+    pub errors: u64,
+    /// Panics.
+    pub panics: u64,
+    /// What its library takes.
+    pub footprint: Footprint,
+}

@@ -1,0 +1,568 @@
+//! A generation on its way: prepared, started in one worker after the other, committed in all.
+
+use std::{collections::BTreeSet, mem, path::PathBuf, sync::Arc, time::Duration};
+
+use tracing::{debug, error, info};
+
+use super::{Action, App, Aside, AskId, Probation, State, WorkerId, answer, superseded};
+use crate::{
+    folder::candidate::Candidate,
+    orders::{Commit, Order, Spec, Started},
+    supervisor::report::{AskError, Failure, Proof},
+    worker::load::{Step, Took},
+};
+
+/// A generation that is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What the generation is made of.
+    pub spec: Arc<Spec>,
+    /// Where its library comes from.
+    pub source: Source,
+    /// Why it is wanted.
+    pub why: Why,
+    /// Who waits for the outcome.
+    pub ask: Option<AskId>,
+}
+
+/// Where the bytes of a library come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A library that was read.
+    Candidate(Arc<Candidate>),
+    /// A file that is to be read: a private copy, or a library in the folder.
+    File(PathBuf),
+}
+
+/// Why a generation is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The library is new in the folder, or changed; or what the operator says of the app did.
+    Changed,
+    /// The operator wants the library loaded again.
+    Reload,
+    /// The version served before, and is to serve again.
+    Rollback,
+}
+
+/// A generation on its way.
+#[derive(Debug)]
+pub struct Loading {
+    /// Its number.
+    pub generation: u64,
+    /// What was wanted.
+    pub wanted: Wanted,
+    /// How far it is.
+    pub phase: Phase,
+    /// What is wanted after it.
+    pub next: Option<Wanted>,
+    /// The probation of what serves, which goes on meanwhile.
+    pub probation: Option<Probation>,
+}
+
+/// How far a generation on its way is.
+#[derive(Debug)]
+pub enum Phase {
+    /// Its library is read and copied.
+    Preparing,
+    /// It starts in workers, or has started in all of them and may be committed.
+    Starting(Rollout),
+    /// The workers were told to send requests to it.
+    Committing {
+        /// What was committed.
+        rollout: Rollout,
+        /// The workers that have not answered.
+        waiting: BTreeSet<WorkerId>,
+        /// How many requests were in the generation before.
+        in_flight: u64,
+        /// The longest time that a swap took.
+        swap: Duration,
+    },
+}
+
+/// In which workers a generation has started.
+#[derive(Debug)]
+pub struct Rollout {
+    /// What is started.
+    pub started: Started,
+    /// The step that the load is at.
+    pub step: Step,
+    /// The workers in which it starts.
+    pub starting: BTreeSet<WorkerId>,
+    /// The workers in which it has started.
+    pub loaded: BTreeSet<WorkerId>,
+    /// Whether a worker has proved that it starts, so that the others may follow.
+    pub is_proved: bool,
+    /// How long each step took in the first worker.
+    pub took: Took,
+    /// Whether the generation before gave its state away.
+    pub handed_over: bool,
+}
+
+impl Rollout {
+    /// Whether the generation has started in all workers.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_proved && self.starting.is_empty() && !self.loaded.is_empty()
+    }
+}
+
+impl Loading {
+    /// What is started, once that is known.
+    #[must_use]
+    pub fn started(&self) -> Option<&Started> {
+        self.rollout().map(|rollout| &rollout.started)
+    }
+
+    /// In which workers it has started, once it starts.
+    #[must_use]
+    pub fn rollout(&self) -> Option<&Rollout> {
+        match &self.phase {
+            Phase::Preparing => None,
+            Phase::Starting(rollout) | Phase::Committing { rollout, .. } => Some(rollout),
+        }
+    }
+
+    /// The name of the step that it is at.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match &self.phase {
+            Phase::Preparing => Step::Stage.name(),
+            Phase::Starting(rollout) if !rollout.is_ready() => rollout.step.name(),
+            Phase::Starting(_) | Phase::Committing { .. } => "swap",
+        }
+    }
+
+    /// All who wait for an outcome.
+    pub fn asks(&self) -> impl Iterator<Item = AskId> + use<> {
+        let next = self.next.as_ref().and_then(|next| next.ask);
+        self.wanted.ask.into_iter().chain(next)
+    }
+}
+
+impl App {
+    /// A generation is wanted. Nothing happens when it is there already.
+    pub fn want(&mut self, wanted: Wanted) -> Vec<Action> {
+        if wanted.why == Why::Changed && self.is_there(&wanted) {
+            return Vec::new();
+        }
+        match &mut self.state {
+            State::Loading(loading) => {
+                let is_under_way = wanted.why == Why::Changed && loading.wanted.spec == wanted.spec;
+                let next = (!is_under_way).then_some(wanted);
+                let before = mem::replace(&mut loading.next, next);
+                let ask = before.and_then(|before| before.ask);
+                ask.map(superseded).into_iter().collect()
+            }
+            State::Probation(_) | State::Resting => self.begin(wanted),
+        }
+    }
+
+    /// Whether what is wanted serves already, or is not to be loaded again. It says so.
+    fn is_there(&mut self, wanted: &Wanted) -> bool {
+        if matches!(self.state, State::Loading(_)) {
+            return false;
+        }
+        let serving = self.serving.as_ref();
+        if serving.is_some_and(|serving| serving.spec == wanted.spec) {
+            self.say_unchanged(wanted, "Unchanged, not loaded again");
+            // What was wrong with the file has been put right.
+            self.last_error = None;
+            return true;
+        }
+        match self.aside.get(&wanted.spec.hash) {
+            Some(Aside::RolledBack(spec))
+                if *spec == wanted.spec
+                    || serving.is_some_and(|serving| serving.spec.hash != spec.hash) =>
+            {
+                self.say_unchanged(
+                    wanted,
+                    "Unchanged since it was rolled back, not loaded again",
+                );
+                true
+            }
+            Some(Aside::Crashed(_)) => {
+                self.say_unchanged(wanted, "Unchanged since it crashed, not loaded again");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn begin(&mut self, wanted: Wanted) -> Vec<Action> {
+        self.loads += 1;
+        let generation = self.loads;
+        debug!(
+            plugin = self.name,
+            generation,
+            hash = wanted.spec.hash.short(),
+            "Loading"
+        );
+        let prepare = Action::Prepare {
+            generation,
+            spec: Arc::clone(&wanted.spec),
+            source: wanted.source.clone(),
+        };
+        let probation = match mem::replace(&mut self.state, State::Resting) {
+            State::Probation(probation) => Some(*probation),
+            State::Loading(_) | State::Resting => None,
+        };
+        self.state = State::Loading(Box::new(Loading {
+            generation,
+            wanted,
+            phase: Phase::Preparing,
+            next: None,
+            probation,
+        }));
+        vec![prepare]
+    }
+
+    /// The private copy is written. The generation starts in the first of `workers`, or as soon as
+    /// there is one.
+    pub fn prepared(&mut self, started: Started, read: Took, workers: &[WorkerId]) -> Vec<Action> {
+        let Some(loading) = self.loading_mut(started.generation) else {
+            return vec![Action::RemoveCopy(started.copy)];
+        };
+        loading.phase = Phase::Starting(Rollout {
+            started,
+            step: Step::Open,
+            starting: BTreeSet::new(),
+            loaded: BTreeSet::new(),
+            is_proved: false,
+            took: read,
+            handed_over: false,
+        });
+        workers
+            .first()
+            .map_or_else(Vec::new, |&first| self.start_in(first))
+    }
+
+    /// Starts what is on its way in a worker that does not have it yet.
+    pub fn start_in(&mut self, worker: WorkerId) -> Vec<Action> {
+        let State::Loading(loading) = &mut self.state else {
+            return Vec::new();
+        };
+        let Phase::Starting(rollout) = &mut loading.phase else {
+            return Vec::new();
+        };
+        let is_first = rollout.starting.is_empty() && rollout.loaded.is_empty();
+        if !(is_first || rollout.is_proved) || rollout.loaded.contains(&worker) {
+            return Vec::new();
+        }
+        rollout.starting.insert(worker);
+        let order = Order::Load {
+            started: rollout.started.clone(),
+            serve: false,
+        };
+        vec![Action::Send(Some(worker), order)]
+    }
+
+    /// A load is at another step.
+    pub fn at_step(&mut self, generation: u64, step: Step) {
+        if let Some(loading) = self.loading_mut(generation)
+            && let Phase::Starting(rollout) = &mut loading.phase
+            && !rollout.is_proved
+        {
+            rollout.step = step;
+        }
+    }
+
+    /// The generation has started in a worker. The others follow the first.
+    pub fn loaded(
+        &mut self,
+        worker: WorkerId,
+        generation: u64,
+        took: Took,
+        handed_over: bool,
+        workers: &[WorkerId],
+    ) -> Vec<Action> {
+        let discard = Order::Discard {
+            app: self.name.clone(),
+            generation,
+        };
+        let Some(loading) = self.loading_mut(generation) else {
+            return vec![Action::Send(Some(worker), discard)];
+        };
+        let Phase::Starting(rollout) = &mut loading.phase else {
+            return vec![Action::Send(Some(worker), discard)];
+        };
+        rollout.starting.remove(&worker);
+        rollout.loaded.insert(worker);
+        rollout.handed_over |= handed_over;
+        if !rollout.is_proved {
+            rollout.is_proved = true;
+            rollout.took = rollout.took.and(took);
+        }
+        let missing: Vec<_> = workers
+            .iter()
+            .copied()
+            .filter(|other| !rollout.loaded.contains(other) && !rollout.starting.contains(other))
+            .collect();
+        let mut actions: Vec<_> = missing
+            .into_iter()
+            .flat_map(|worker| self.start_in(worker))
+            .collect();
+        actions.extend(self.commit_if_ready());
+        actions
+    }
+
+    /// Whether the generation on its way has started in all workers, and may be committed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let phase = self.loading().map(|loading| &loading.phase);
+        matches!(phase, Some(Phase::Starting(rollout)) if rollout.is_ready())
+    }
+
+    fn commit_if_ready(&self) -> Option<Action> {
+        self.is_ready().then_some(Action::Commit)
+    }
+
+    /// Starting → Committing, when the generation has started in all workers: what they are to be
+    /// told, at one moment with what they are told of other apps.
+    pub fn commit(&mut self) -> Option<Commit> {
+        let watches = self.watches && self.serving.is_some();
+        if !self.is_ready() {
+            return None;
+        }
+        let State::Loading(loading) = &mut self.state else {
+            return None;
+        };
+        let Phase::Starting(rollout) = mem::replace(&mut loading.phase, Phase::Preparing) else {
+            return None;
+        };
+        let commit = Commit {
+            app: rollout.started.app.clone(),
+            generation: loading.generation,
+            watch: watches && loading.wanted.why != Why::Rollback,
+        };
+        loading.phase = Phase::Committing {
+            waiting: rollout.loaded.clone(),
+            rollout,
+            in_flight: 0,
+            swap: Duration::ZERO,
+        };
+        Some(commit)
+    }
+
+    /// The generation serves in a worker; once it does in all, it is what serves.
+    pub fn swapped(
+        &mut self,
+        worker: WorkerId,
+        generation: u64,
+        took: Duration,
+        before: u64,
+    ) -> Vec<Action> {
+        let Some(loading) = self.loading_mut(generation) else {
+            return Vec::new();
+        };
+        let Phase::Committing {
+            waiting,
+            in_flight,
+            swap,
+            ..
+        } = &mut loading.phase
+        else {
+            return Vec::new();
+        };
+        waiting.remove(&worker);
+        *in_flight += before;
+        *swap = took.max(*swap);
+        self.finish_if_all_swapped()
+    }
+
+    fn finish_if_all_swapped(&mut self) -> Vec<Action> {
+        match mem::replace(&mut self.state, State::Resting) {
+            State::Loading(loading) if matches!(&loading.phase, Phase::Committing { waiting, .. } if waiting.is_empty()) => {
+                self.finish(*loading)
+            }
+            state => {
+                self.state = state;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Committing → Probation or Resting.
+    fn finish(&mut self, loading: Loading) -> Vec<Action> {
+        let Loading {
+            wanted,
+            phase,
+            next,
+            probation,
+            ..
+        } = loading;
+        let Phase::Committing {
+            rollout,
+            in_flight,
+            swap,
+            ..
+        } = phase
+        else {
+            return Vec::new();
+        };
+        let Rollout {
+            started,
+            mut took,
+            loaded: workers,
+            handed_over,
+            ..
+        } = rollout;
+        took.swap = swap;
+        let before = self.serving.replace(started.clone());
+        self.mounts.clone_from(&started.spec.mounts);
+        self.took = Some(took);
+        self.last_error = None;
+        self.failed.clear();
+        self.note_before(before.as_ref(), &started, wanted.why);
+        self.say_loaded(&started, before.as_ref(), wanted.why, took);
+
+        let proof = Box::new(Proof {
+            name: self.name.clone(),
+            old_generation: before.as_ref().map(|before| before.generation),
+            new_generation: started.generation,
+            version: started.version.clone(),
+            hash: started.spec.hash.to_string(),
+            took,
+            in_flight_at_swap: in_flight,
+            drained: None,
+            failed: 0,
+        });
+        let asked = wanted.ask.map(|ask| (ask, proof));
+        let mut actions = Vec::new();
+        // Whoever was kept for the probation of the generation before goes now.
+        if let Some(kept) = probation.and_then(|probation| probation.kept) {
+            actions.extend(self.drain(kept.generation, workers.clone(), None));
+        }
+        let watches = self.watches && wanted.why != Why::Rollback;
+        match before {
+            Some(before) if watches => {
+                let is_kept = !handed_over;
+                let probation = Probation::new(before.clone(), is_kept, &workers);
+                self.state = State::Probation(Box::new(probation));
+                if is_kept {
+                    actions.extend(answer(asked));
+                } else {
+                    actions.extend(self.drain(before.generation, workers, asked));
+                }
+            }
+            Some(before) => actions.extend(self.drain(before.generation, workers, asked)),
+            None => actions.extend(answer(asked)),
+        }
+        if let Some(next) = next {
+            actions.extend(self.want(next));
+        }
+        actions
+    }
+
+    fn note_before(&mut self, before: Option<&Started>, now: &Started, why: Why) {
+        self.aside.clear();
+        let Some(before) = before else { return };
+        if why == Why::Rollback {
+            let aside = Aside::RolledBack(Arc::clone(&before.spec));
+            self.aside.insert(before.spec.hash, aside);
+        }
+        if before.spec.hash != now.spec.hash {
+            self.previous = Some(before.clone());
+        }
+    }
+
+    fn say_loaded(&self, now: &Started, before: Option<&Started>, why: Why, took: Took) {
+        info!(
+            plugin = self.name,
+            version = now.version,
+            generation = now.generation,
+            replaces = before.map(|before| before.generation),
+            hash = now.spec.hash.short(),
+            mount = self.mounts.join(","),
+            max_level = now.max_level,
+            file = %self.library.display(),
+            took = ?took.total(),
+            "{}", if why == Why::Rollback { "Rolled back" } else { "Loaded" }
+        );
+    }
+
+    /// The generation on its way did not start: what serves, serves on. Where it started it is
+    /// discarded.
+    pub fn load_failed(&mut self, generation: u64, failure: Failure) -> Vec<Action> {
+        if self.loading_mut(generation).is_none() {
+            return Vec::new();
+        }
+        let State::Loading(loading) = mem::replace(&mut self.state, State::Resting) else {
+            return Vec::new();
+        };
+        let loading = *loading;
+        let mut actions = Vec::new();
+        if let Some(rollout) = loading.rollout() {
+            let order = Order::Discard {
+                app: self.name.clone(),
+                generation,
+            };
+            let told = rollout.starting.iter().chain(&rollout.loaded);
+            actions.extend(told.map(|&worker| Action::Send(Some(worker), order.clone())));
+            if told_nobody(rollout) {
+                actions.push(Action::RemoveCopy(rollout.started.copy.clone()));
+            }
+        }
+        self.failed.insert(loading.wanted.spec.hash);
+        let error = failure.error.clone();
+        self.say_failed(failure);
+        if let Some(ask) = loading.wanted.ask {
+            actions.push(Action::Answer(ask, Err(AskError::Failed(error))));
+        }
+        if let Some(probation) = loading.probation {
+            self.state = State::Probation(Box::new(probation));
+            actions.extend(self.settle());
+        }
+        if let Some(next) = loading.next {
+            actions.extend(self.want(next));
+        }
+        actions
+    }
+
+    /// Says why the app was not loaded, and keeps it for reports.
+    pub fn say_failed(&mut self, failure: Failure) {
+        let serving = self.serving.as_ref().map(|serving| serving.generation);
+        error!(
+            plugin = self.name,
+            file = failure.file,
+            hash = failure.hash,
+            step = failure.step,
+            error = failure.error,
+            serving,
+            "{}",
+            if serving.is_some() {
+                "Not loaded, the generation before serves on"
+            } else {
+                "Not loaded"
+            }
+        );
+        self.last_error = Some(failure);
+    }
+
+    /// The worker is gone. What is on its way goes on in the others; without any, it starts again in
+    /// the next one.
+    pub(super) fn loading_without(&mut self, worker: WorkerId) -> Vec<Action> {
+        let State::Loading(loading) = &mut self.state else {
+            return Vec::new();
+        };
+        match &mut loading.phase {
+            Phase::Preparing => Vec::new(),
+            Phase::Starting(rollout) => {
+                rollout.starting.remove(&worker);
+                rollout.loaded.remove(&worker);
+                if rollout.loaded.is_empty() {
+                    rollout.is_proved = false;
+                }
+                self.commit_if_ready().into_iter().collect()
+            }
+            Phase::Committing { waiting, .. } => {
+                waiting.remove(&worker);
+                self.finish_if_all_swapped()
+            }
+        }
+    }
+}
+
+fn told_nobody(rollout: &Rollout) -> bool {
+    rollout.starting.is_empty() && rollout.loaded.is_empty()
+}

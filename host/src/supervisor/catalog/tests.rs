@@ -1,0 +1,295 @@
+use super::*;
+
+fn hash(content: &str) -> Hash {
+    Hash::of(content.as_bytes())
+}
+
+/// Libraries, written as `path: plugin mount content`.
+fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
+    let library = |line: &&str| {
+        let (path, rest) = line.split_once(": ").unwrap();
+        let mut words = rest.split(' ');
+        let library = match words.next().unwrap() {
+            "bad" => Library::Unusable,
+            plugin => Library::Plugin(Facts {
+                plugin: plugin.to_owned(),
+                mount: words.next().unwrap().to_owned(),
+                hash: hash(words.next().unwrap_or("v1")),
+            }),
+        };
+        (PathBuf::from(path), library)
+    };
+    lines.iter().map(library).collect()
+}
+
+/// Apps that serve, written as `name: path mount…`; with `-` in front of the name one that does not.
+fn held(lines: &[&str]) -> BTreeMap<String, Holding> {
+    let holding = |line: &&str| {
+        let (name, rest) = line.split_once(": ").unwrap();
+        let mut words = rest.split(' ');
+        let holding = Holding {
+            library: words.next().unwrap().into(),
+            mounts: words.map(Arc::from).collect(),
+            serves: !name.starts_with('-'),
+            failed: BTreeSet::new(),
+        };
+        (name.trim_start_matches('-').to_owned(), holding)
+    };
+    lines.iter().map(holding).collect()
+}
+
+/// Mounts of the operator, written as `/path=app`.
+fn settings(mounts: &[&str]) -> Settings {
+    let mounts = mounts.iter().map(|mount| mount.parse().unwrap()).collect();
+    Settings {
+        mounts,
+        apps: Vec::new(),
+    }
+}
+
+/// The plan, written as `name: path mount…`, where an app that stays as it is has no mounts, and the
+/// conflicts as `path!app`.
+fn shown(plan: &Plan) -> (Vec<String>, Vec<String>) {
+    let app = |(name, planned): (&String, &Planned)| {
+        let mounts = planned
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.mounts)
+            .map(|mount| format!(" {mount}"))
+            .collect::<String>();
+        format!("{name}: {}{mounts}", planned.library.display())
+    };
+    let conflict = |conflict: &Conflict| format!("{}!{}", conflict.library.display(), conflict.app);
+    (
+        plan.apps.iter().map(app).collect(),
+        plan.conflicts.iter().map(conflict).collect(),
+    )
+}
+
+#[test]
+fn each_rule_decides() {
+    type Lines = &'static [&'static str];
+    let cases: [(&str, Lines, Lines, Lines, Lines, Lines); 14] = [
+        (
+            "each library is an app",
+            &["a: shop /shop", "b: blog /blog"],
+            &[],
+            &[],
+            &["blog: b /blog", "shop: a /shop"],
+            &[],
+        ),
+        (
+            "the first by path has the name",
+            &["a: shop /shop", "b: shop /shop"],
+            &[],
+            &[],
+            &["shop: a /shop"],
+            &["b!shop"],
+        ),
+        (
+            "who has the name keeps it",
+            &["a: shop /shop", "b: shop /shop"],
+            &[],
+            &["shop: b /shop"],
+            &["shop: b /shop"],
+            &["a!shop"],
+        ),
+        (
+            "a renamed library is the same app",
+            &["c: shop /shop"],
+            &[],
+            &["shop: b /shop"],
+            &["shop: c /shop"],
+            &[],
+        ),
+        (
+            "two files that are exchanged are the same apps",
+            &["a: blog /blog", "b: shop /shop"],
+            &[],
+            &["shop: a /shop", "blog: b /blog"],
+            &["blog: a /blog", "shop: b /shop"],
+            &[],
+        ),
+        (
+            "a library that becomes another plugin frees its name",
+            &["a: other /other", "b: shop /shop"],
+            &[],
+            &["shop: a /shop"],
+            &["other: a /other", "shop: b /shop"],
+            &[],
+        ),
+        (
+            "a bad file leaves the app that serves as it is",
+            &["a: bad"],
+            &[],
+            &["shop: a /shop"],
+            &["shop: a"],
+            &[],
+        ),
+        (
+            "a bad file gives way to a good one when nothing serves",
+            &["a: bad", "b: shop /shop"],
+            &[],
+            &["-shop: a /shop"],
+            &["shop: b /shop"],
+            &[],
+        ),
+        (
+            "the first by path has the mount",
+            &["a: shop /x", "b: blog /x"],
+            &[],
+            &[],
+            &["shop: a /x"],
+            &["b!blog"],
+        ),
+        (
+            "who has the mount keeps it",
+            &["a: shop /x", "b: blog /x"],
+            &[],
+            &["shop: a /x"],
+            &["shop: a /x"],
+            &["b!blog"],
+        ),
+        (
+            "a promise counts more than a name",
+            &["a: shop /y", "b: blog /x"],
+            &["/x=shop"],
+            &[],
+            &["shop: a /x"],
+            &["b!blog"],
+        ),
+        (
+            "two apps exchange their mounts",
+            &["a: shop /shop", "b: blog /blog"],
+            &["/blog=shop", "/shop=blog"],
+            &["shop: a /shop", "blog: b /blog"],
+            &["blog: b /shop", "shop: a /blog"],
+            &[],
+        ),
+        (
+            "what serves stays where it is when its new mount is taken",
+            &["a: shop /x", "b: blog /x"],
+            &[],
+            &["shop: a /shop", "blog: b /x"],
+            &["blog: b /x", "shop: a"],
+            &["a!shop"],
+        ),
+        (
+            "a mount that an app must keep is not given away",
+            &["a: shop /x", "b: blog /x", "c: wiki /shop"],
+            &[],
+            &["shop: a /shop", "blog: b /x"],
+            &["blog: b /x", "shop: a"],
+            &["a!shop", "c!wiki"],
+        ),
+    ];
+    for (what, files, mounts, has, apps, conflicts) in cases {
+        let plan = plan(&libraries(files), &settings(mounts), &held(has));
+        let (are, refused) = shown(&plan);
+        assert_eq!(are, apps, "{what}: the apps");
+        assert_eq!(refused, conflicts, "{what}: the conflicts");
+    }
+}
+
+#[test]
+fn a_library_whose_load_failed_comes_last_until_something_serves() {
+    let files = libraries(&["a: shop /shop broken", "b: shop /shop good"]);
+    let mut has = held(&["-shop: a /shop"]);
+    has.get_mut("shop").unwrap().failed.insert(hash("broken"));
+    let (apps, conflicts) = shown(&plan(&files, &Settings::default(), &has));
+    assert_eq!(
+        (apps, conflicts),
+        (vec!["shop: b /shop".to_owned()], vec!["a!shop".to_owned()])
+    );
+
+    has.get_mut("shop").unwrap().serves = true;
+    let (apps, _) = shown(&plan(&files, &Settings::default(), &has));
+    assert_eq!(apps, ["shop: a /shop"]);
+}
+
+#[test]
+fn a_plan_holds_whatever_is_in_the_folder() {
+    // A seeded walk over folders and settings: no two apps share a mount, what serves stays unless
+    // its library went, and each library is an app or has a conflict.
+    let mut seed = 7_u64;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize % below
+    };
+    let mut has = BTreeMap::new();
+    for _ in 0..2_000 {
+        let mut files = BTreeMap::new();
+        for path in ["a", "b", "c", "d"] {
+            let plugin = ["shop", "blog", "wiki"][next(3)];
+            let library = match next(6) {
+                0 => continue,
+                1 => Library::Unusable,
+                _ => Library::Plugin(Facts {
+                    plugin: plugin.to_owned(),
+                    mount: ["/x", "/y", "/z"][next(3)].to_owned(),
+                    hash: hash(["v1", "v2"][next(2)]),
+                }),
+            };
+            files.insert(PathBuf::from(path), library);
+        }
+        let promise = ["/x=shop", "/y=blog", "/z=wiki"];
+        let settings = settings(&promise[..next(4)]);
+        let plan = plan(&files, &settings, &has);
+        check(&plan, &files, &has);
+        has = after(&plan, &has);
+    }
+}
+
+fn check(plan: &Plan, files: &BTreeMap<PathBuf, Library>, has: &BTreeMap<String, Holding>) {
+    let mut mounts = BTreeSet::new();
+    for (name, planned) in &plan.apps {
+        let spec = planned.spec.as_ref();
+        let wanted = spec.map_or_else(|| has[name].mounts.clone(), |spec| spec.mounts.clone());
+        for mount in wanted {
+            assert!(mounts.insert(mount), "two apps share a mount: {plan:?}");
+        }
+        assert!(files.contains_key(&planned.library), "{plan:?}");
+    }
+    for (name, holding) in has.iter().filter(|(_, holding)| holding.serves) {
+        let is_somewhere = files.iter().any(|(path, library)| match library {
+            Library::Plugin(facts) => facts.plugin == *name,
+            Library::Unusable => *path == holding.library,
+        });
+        assert_eq!(
+            plan.apps.contains_key(name),
+            is_somewhere,
+            "{name}: {plan:?}"
+        );
+    }
+    for (path, library) in files {
+        let Library::Plugin(facts) = library else {
+            continue;
+        };
+        let is_app = plan
+            .apps
+            .get(&facts.plugin)
+            .is_some_and(|app| app.library == *path);
+        let is_refused = plan
+            .conflicts
+            .iter()
+            .any(|conflict| conflict.library == *path);
+        assert!(is_app || is_refused, "{}: {plan:?}", path.display());
+    }
+}
+
+fn after(plan: &Plan, before: &BTreeMap<String, Holding>) -> BTreeMap<String, Holding> {
+    let holding = |(name, planned): (&String, &Planned)| {
+        let mounts = match &planned.spec {
+            Some(spec) => spec.mounts.clone(),
+            None => before[name].mounts.clone(),
+        };
+        let holding = Holding {
+            library: planned.library.clone(),
+            mounts,
+            serves: true,
+            failed: BTreeSet::new(),
+        };
+        (name.clone(), holding)
+    };
+    plan.apps.iter().map(holding).collect()
+}

@@ -1,0 +1,329 @@
+//! What an operator asks, and what they are told.
+
+use std::{collections::BTreeMap, collections::BTreeSet, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+
+use super::{
+    Done, Reply, Supervisor,
+    app::{AskId, Source, Wanted, Why, WorkerId},
+    catalog::{Facts, Settings, Taken},
+    libraries::{self, Purpose},
+    report::{self, AskError, Failure, Known, Proof, Report},
+};
+use crate::{
+    config::{self, Mount},
+    folder::candidate::{Candidate, Rejected},
+    orders::{Order, WorkerReport},
+    worker::load::LoadError,
+};
+
+/// Where the supervisor is asked. A clone leads to the same supervisor.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Command>);
+
+/// A question, and who waits for the answer.
+#[derive(Debug)]
+pub enum Command {
+    /// What is there?
+    Report(oneshot::Sender<Report>),
+    /// Load the app from its library again, even if that did not change.
+    Reload(String, oneshot::Sender<Result<Proof, AskError>>),
+    /// Load the library that served before.
+    Rollback(String, oneshot::Sender<Result<Proof, AskError>>),
+    /// Where apps are mounted, and the apps that the operator describes, from now on.
+    Configure(Vec<Mount>, Vec<config::App>),
+    /// Put these directives in force in all workers.
+    SetLevel(String, oneshot::Sender<()>),
+    /// Open the log files anew in all workers.
+    Reopen,
+}
+
+/// Questions that workers have not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    last: u64,
+    reports: BTreeMap<u64, Reporting>,
+    levels: BTreeMap<u64, Setting>,
+}
+
+#[derive(Debug)]
+struct Reporting {
+    waiting: BTreeSet<WorkerId>,
+    reports: Vec<(WorkerId, WorkerReport)>,
+    reply: oneshot::Sender<Report>,
+}
+
+#[derive(Debug)]
+struct Setting {
+    waiting: BTreeSet<WorkerId>,
+    reply: oneshot::Sender<()>,
+}
+
+impl Handle {
+    /// A handle, and where what is asked comes out.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, commands) = mpsc::channel(16);
+        (Self(sender), commands)
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    ///
+    /// When the host stops.
+    pub async fn report(&self) -> Result<Report, AskError> {
+        let (sender, report) = oneshot::channel();
+        self.send(Command::Report(sender)).await?;
+        report.await.map_err(|_| AskError::Stopping)
+    }
+
+    /// Loads the app from its library again, as a new generation. Returns when the old one has
+    /// finished what it had.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such app, when it is not loaded, or when the host stops.
+    pub async fn reload(&self, name: String) -> Result<Proof, AskError> {
+        let (sender, proof) = oneshot::channel();
+        self.send(Command::Reload(name, sender)).await?;
+        proof.await.map_err(|_| AskError::Stopping)?
+    }
+
+    /// Loads the library that served before, as a new generation. Returns as
+    /// [`reload`](Self::reload).
+    ///
+    /// # Errors
+    ///
+    /// As there, and when none served before.
+    pub async fn rollback(&self, name: String) -> Result<Proof, AskError> {
+        let (sender, proof) = oneshot::channel();
+        self.send(Command::Rollback(name, sender)).await?;
+        proof.await.map_err(|_| AskError::Stopping)?
+    }
+
+    /// Has apps be where the operator says now, with the configuration that they have now. Apps of which
+    /// the same is said as before are left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the host stops.
+    pub async fn configure(
+        &self,
+        mounts: Vec<Mount>,
+        apps: Vec<config::App>,
+    ) -> Result<(), AskError> {
+        self.send(Command::Configure(mounts, apps)).await
+    }
+
+    async fn send(&self, command: Command) -> Result<(), AskError> {
+        self.0.send(command).await.map_err(|_| AskError::Stopping)
+    }
+}
+
+impl Supervisor {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Report(reply) => self.ask_report(reply),
+            Command::Configure(mounts, apps) => {
+                self.settings = Settings { mounts, apps };
+                self.checks_strangers = true;
+                self.libraries.touch();
+            }
+            Command::Reload(name, reply) => self.ask_reload(name, reply),
+            Command::Rollback(name, reply) => self.ask_rollback(name, reply),
+            Command::SetLevel(directives, reply) => self.set_level(directives, reply),
+            Command::Reopen => self.fleet.send_all(&Order::Reopen),
+        }
+    }
+
+    fn ask_reload(&mut self, name: String, reply: Reply) {
+        let library = match self.apps.get(&name) {
+            Some(app) => app.library.clone(),
+            None => return self.not_found(name, reply),
+        };
+        let ask = self.ask(reply);
+        let read = libraries::read(library, Purpose::Reload { app: name, ask });
+        self.tasks.spawn(async move { Done::Read(read.await) });
+    }
+
+    fn ask_rollback(&mut self, name: String, reply: Reply) {
+        let Some(app) = self.apps.get(&name) else {
+            return self.not_found(name, reply);
+        };
+        let Some(previous) = &app.previous else {
+            // Who asked may be gone.
+            let _ = reply.send(Err(AskError::NoPrevious(name)));
+            return;
+        };
+        let copy = previous.copy.clone();
+        let ask = self.ask(reply);
+        let read = libraries::read(copy, Purpose::Rollback { app: name, ask });
+        self.tasks.spawn(async move { Done::Read(read.await) });
+    }
+
+    /// The library that served before was read: it is loaded with the settings of now.
+    pub(super) fn roll_back(
+        &mut self,
+        name: &str,
+        ask: AskId,
+        examined: Result<Candidate, Rejected>,
+    ) {
+        let Some(app) = self.apps.get(name) else {
+            return self.answer(ask, Err(AskError::Superseded));
+        };
+        let library = app.library.clone();
+        let wanted = examined.and_then(|candidate| {
+            let facts = Facts {
+                plugin: candidate.manifest.name.clone(),
+                mount: candidate.manifest.mount.clone(),
+                hash: candidate.hash(),
+            };
+            let spec = self.settings.spec(name, &facts);
+            match self.taken(name, &spec.mounts) {
+                Some(taken) => Err(candidate.rejected(LoadError::Taken(Box::new(taken)))),
+                None => Ok(Wanted {
+                    spec,
+                    source: Source::Candidate(candidate.into()),
+                    why: Why::Rollback,
+                    ask: Some(ask),
+                }),
+            }
+        });
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        match wanted {
+            Ok(wanted) => {
+                let actions = app.want(wanted);
+                self.apply(name, actions);
+            }
+            Err(rejected) => {
+                let failure = Failure::new(&library, rejected.hash, &rejected.error);
+                let error = failure.error.clone();
+                app.say_failed(failure);
+                self.answer(ask, Err(AskError::Failed(error)));
+            }
+        }
+    }
+
+    /// A mount that another app has.
+    fn taken(&self, name: &str, mounts: &[std::sync::Arc<str>]) -> Option<Taken> {
+        let others = self.apps.values().filter(|app| app.name != name);
+        for other in others {
+            let has = other.holding().mounts;
+            if let Some(mount) = mounts.iter().find(|mount| has.contains(mount)) {
+                return Some(Taken::Mount {
+                    app: name.to_owned(),
+                    mount: mount.clone(),
+                    by: format!("{} ({})", other.name, other.library.display()),
+                });
+            }
+        }
+        None
+    }
+
+    fn not_found(&self, name: String, reply: Reply) {
+        let known: Vec<_> = self.apps.keys().cloned().collect();
+        let known = known.join(", ");
+        // Who asked may be gone.
+        let _ = reply.send(Err(AskError::NotFound { name, known }));
+    }
+
+    fn ask(&mut self, reply: Reply) -> AskId {
+        self.last_ask += 1;
+        self.asks.insert(self.last_ask, reply);
+        self.last_ask
+    }
+
+    fn ask_report(&mut self, reply: oneshot::Sender<Report>) {
+        self.asking.last += 1;
+        let number = self.asking.last;
+        let waiting: BTreeSet<_> = self.fleet.taking_part().into_iter().collect();
+        self.fleet.send_all(&Order::Report { number });
+        let reporting = Reporting {
+            waiting,
+            reports: Vec::new(),
+            reply,
+        };
+        self.asking.reports.insert(number, reporting);
+        self.tasks.spawn(async move {
+            time::sleep(REPORT_PATIENCE).await;
+            Done::ReportTimedOut(number)
+        });
+        self.report_if_complete(number);
+    }
+
+    pub(super) fn reported(&mut self, worker: WorkerId, number: u64, report: WorkerReport) {
+        if let Some(reporting) = self.asking.reports.get_mut(&number) {
+            reporting.waiting.remove(&worker);
+            reporting.reports.push((worker, report));
+        }
+        self.report_if_complete(number);
+    }
+
+    /// A worker did not answer in time: the report is of those that did.
+    pub(super) fn report_timed_out(&mut self, number: u64) {
+        if let Some(reporting) = self.asking.reports.get_mut(&number) {
+            reporting.waiting.clear();
+        }
+        self.report_if_complete(number);
+    }
+
+    fn report_if_complete(&mut self, number: u64) {
+        let reporting = self.asking.reports.get(&number);
+        if reporting.is_none_or(|reporting| !reporting.waiting.is_empty()) {
+            return;
+        }
+        let Some(reporting) = self.asking.reports.remove(&number) else {
+            return;
+        };
+        let mut apps: Vec<_> = self.apps.values().map(|app| (app, false)).collect();
+        apps.extend(self.removed.values().map(|app| (app, true)));
+        apps.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        let refused = self.refused.values();
+        let known = Known {
+            apps,
+            refused: refused.map(|refused| refused.failure.clone()).collect(),
+            copies: self.store.folder().to_owned(),
+        };
+        let report = report::report(known, &reporting.reports);
+        // Who asked may be gone.
+        let _ = reporting.reply.send(report);
+    }
+
+    fn set_level(&mut self, directives: String, reply: oneshot::Sender<()>) {
+        self.asking.last += 1;
+        let number = self.asking.last;
+        let waiting = self.fleet.taking_part().into_iter().collect();
+        self.fleet.send_all(&Order::SetLevel { number, directives });
+        self.asking
+            .levels
+            .insert(number, Setting { waiting, reply });
+        self.tell_if_in_force(number);
+    }
+
+    pub(super) fn in_force(&mut self, worker: WorkerId, number: u64) {
+        if let Some(setting) = self.asking.levels.get_mut(&number) {
+            setting.waiting.remove(&worker);
+        }
+        self.tell_if_in_force(number);
+    }
+
+    fn tell_if_in_force(&mut self, number: u64) {
+        let setting = self.asking.levels.get(&number);
+        if setting.is_some_and(|setting| setting.waiting.is_empty())
+            && let Some(setting) = self.asking.levels.remove(&number)
+        {
+            // Who asked may be gone.
+            let _ = setting.reply.send(());
+        }
+    }
+}
+
+/// How long workers have to answer.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);

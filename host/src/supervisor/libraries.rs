@@ -1,0 +1,191 @@
+//! What is known of the files in the plugins folder.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    app::AskId,
+    catalog::{Facts, Library},
+    report::Failure,
+};
+use crate::folder::candidate::{self, Candidate, Rejected};
+
+/// The files in the folder, as far as they were read.
+#[derive(Debug, Default)]
+pub(super) struct Libraries {
+    known: BTreeMap<PathBuf, Library>,
+    /// Why files that are there cannot be loaded, and which plugin they say they are.
+    failures: BTreeMap<PathBuf, (Option<String>, Failure)>,
+    reading: BTreeMap<PathBuf, Reading>,
+    /// Files that are gone, until the next plan.
+    gone: BTreeSet<PathBuf>,
+    /// Libraries that were read since the last plan. Their bytes are kept as long as they are few.
+    fresh: BTreeMap<PathBuf, Option<Arc<Candidate>>>,
+    reads: u64,
+    is_listed: bool,
+    is_changed: bool,
+}
+
+#[derive(Debug)]
+struct Reading {
+    number: u64,
+    since: Instant,
+}
+
+/// What came of reading a library.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) path: PathBuf,
+    pub(super) purpose: Purpose,
+    pub(super) examined: Result<Candidate, Rejected>,
+}
+
+/// Why a library is read.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The file changed. The number tells this read from later ones.
+    Change { attempt: u32, number: u64 },
+    /// The operator wants an app loaded again.
+    Reload { app: String, ask: AskId },
+    /// An app is to go back to the library that served before.
+    Rollback { app: String, ask: AskId },
+}
+
+impl Libraries {
+    /// A file is new or changed: the result reads it.
+    pub(super) fn present(
+        &mut self,
+        path: PathBuf,
+        attempt: u32,
+    ) -> impl Future<Output = Box<Read>> + Send + use<> {
+        self.reads += 1;
+        let number = self.reads;
+        self.gone.remove(&path);
+        let since = Instant::now();
+        self.reading.insert(path.clone(), Reading { number, since });
+        read(path, Purpose::Change { attempt, number })
+    }
+
+    /// A file is gone.
+    pub(super) fn removed(&mut self, path: PathBuf) {
+        self.reading.remove(&path);
+        self.gone.insert(path);
+        self.is_changed = true;
+    }
+
+    /// All that was in the folder at the start was told.
+    pub(super) fn listed(&mut self) {
+        self.is_listed = true;
+        self.is_changed = true;
+    }
+
+    /// Whether `number` is the last read of the file, which is then over.
+    pub(super) fn ends_reading(&mut self, path: &Path, number: u64) -> bool {
+        let is_last = self
+            .reading
+            .get(path)
+            .is_some_and(|reading| reading.number == number);
+        if is_last {
+            self.reading.remove(path);
+            self.is_changed = true;
+        }
+        is_last
+    }
+
+    /// A library that may be loaded.
+    pub(super) fn learn(&mut self, path: PathBuf, candidate: Candidate) -> Arc<Candidate> {
+        let facts = Facts {
+            plugin: candidate.manifest.name.clone(),
+            mount: candidate.manifest.mount.clone(),
+            hash: candidate.hash(),
+        };
+        let candidate = Arc::new(candidate);
+        let kept = self.fresh.values().flatten();
+        let bytes: usize = kept.map(|kept| kept.snapshot.bytes().len()).sum();
+        let is_room = bytes < BYTES_KEPT;
+        self.fresh
+            .insert(path.clone(), is_room.then(|| Arc::clone(&candidate)));
+        self.failures.remove(&path);
+        self.known.insert(path, Library::Plugin(facts));
+        self.is_changed = true;
+        candidate
+    }
+
+    /// A file that cannot be loaded, and the plugin that it says it is.
+    pub(super) fn learn_unusable(
+        &mut self,
+        path: PathBuf,
+        plugin: Option<String>,
+        failure: Failure,
+    ) {
+        self.failures.insert(path.clone(), (plugin, failure));
+        self.known.insert(path, Library::Unusable);
+        self.is_changed = true;
+    }
+
+    /// Something else than a file changed, which the next plan is to take into account.
+    pub(super) fn touch(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// Whether it is time for a plan: something changed, and no file is being read, or reading one
+    /// takes so long that the others must not wait for it.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_late = |reading: &Reading| reading.since.elapsed() >= PATIENCE;
+        self.is_listed && self.is_changed && self.reading.values().all(is_late)
+    }
+
+    /// When a file that is being read is no longer waited for.
+    pub(super) fn overdue(&self) -> Option<Instant> {
+        if !self.is_changed || !self.is_listed {
+            return None;
+        }
+        let ends = self
+            .reading
+            .values()
+            .map(|reading| reading.since + PATIENCE);
+        ends.filter(|end| *end > Instant::now()).max()
+    }
+
+    /// What a plan is made of: the libraries, and those that were read since the last plan.
+    pub(super) fn settle(&mut self) -> BTreeMap<PathBuf, Option<Arc<Candidate>>> {
+        self.is_changed = false;
+        for path in std::mem::take(&mut self.gone) {
+            self.known.remove(&path);
+            self.failures.remove(&path);
+        }
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The libraries by path.
+    pub(super) fn known(&self) -> &BTreeMap<PathBuf, Library> {
+        &self.known
+    }
+
+    /// Why files cannot be loaded, by path, with the plugin that they say they are.
+    pub(super) fn failures(&self) -> &BTreeMap<PathBuf, (Option<String>, Failure)> {
+        &self.failures
+    }
+}
+
+/// Reads the library at `path`.
+pub(super) async fn read(path: PathBuf, purpose: Purpose) -> Box<Read> {
+    let examined = candidate::examine(path.clone()).await;
+    Box::new(Read {
+        path,
+        purpose,
+        examined,
+    })
+}
+
+/// How long other libraries wait for one that is being read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Up to how many bytes of libraries are kept from reading them to copying them; others are read
+/// again.
+const BYTES_KEPT: usize = 64 << 20;

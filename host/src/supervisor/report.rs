@@ -1,0 +1,341 @@
+//! What an operator is told of the apps: what there is, and what came of a load.
+//!
+//! The supervisor knows the apps; the numbers of each generation come from the workers and are
+//! summed up here.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::app::{App, WorkerId};
+use crate::{
+    folder::store::Hash,
+    orders::{GenerationReport, WorkerReport},
+    worker::{
+        load::{LoadError, Took, as_ms, chain},
+        process::{Footprint, Process},
+    },
+};
+
+/// All apps, and what their loads cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The apps, by name, and those that were removed while their generations finish what they have.
+    pub apps: Vec<AppReport>,
+    /// The libraries that cannot be apps because another has their name or mount, or because they
+    /// are none.
+    pub refused: Vec<Failure>,
+    /// How many libraries the workers that run have loaded.
+    pub loads: usize,
+    /// About how many more the worker with the fewest left can load.
+    pub loads_left: usize,
+    /// What generations that have ended still take, those of apps that were removed too.
+    pub retired: Retired,
+    /// What the worker processes have together.
+    pub process: Process,
+    /// How much room the private copies take, in bytes.
+    pub copies_bytes: u64,
+}
+
+/// An app.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppReport {
+    /// Its name.
+    pub name: String,
+    /// The plugin that it is.
+    pub plugin: String,
+    /// The library in the plugins folder.
+    pub file: String,
+    /// Where it is mounted: nowhere when it was removed.
+    pub mounts: Vec<String>,
+    /// `serving`; `probation`: serving, and the generation before is kept; `loading` and a step;
+    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve;
+    /// `removed`: its library went.
+    pub state: String,
+    /// The first digits of the hash of the library that is to be loaded after the one that is loading.
+    pub next: Option<String>,
+    /// The generation that serves.
+    pub serving: Option<GenerationView>,
+    /// How long the last load took.
+    #[serde(rename = "ms")]
+    pub took: Option<Took>,
+    /// Generations that are replaced: they finish what they have, or are kept for the probation.
+    pub others: Vec<GenerationView>,
+    /// Generations that have ended, of which only the mapped library is left.
+    pub retired: Retired,
+    /// Why the last load failed; none when it did not.
+    pub last_error: Option<Failure>,
+}
+
+/// A generation, summed up over the workers that have it.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerationView {
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version.
+    pub version: String,
+    /// The first digits of the library's hash.
+    pub hash: String,
+    /// What it does: `serving`, `draining` or `kept`.
+    pub state: String,
+    /// When it was started.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    /// How long ago it was replaced or removed, in milliseconds.
+    #[serde(serialize_with = "option_ms", rename = "replaced_ms")]
+    pub replaced: Option<Duration>,
+    /// Requests that are in it.
+    pub in_flight: u64,
+    /// Requests that it got.
+    pub requests: u64,
+    /// Responses of status 5xx.
+    pub errors: u64,
+    /// Panics.
+    pub panics: u64,
+    /// What its library takes.
+    pub footprint: Footprint,
+}
+
+/// What generations that have ended still take.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Retired {
+    /// How many they are.
+    pub generations: usize,
+    /// What their libraries take.
+    pub footprint: Footprint,
+}
+
+impl Retired {
+    fn add(&mut self, footprint: Footprint) {
+        self.generations += 1;
+        self.footprint.add(footprint);
+    }
+}
+
+/// A load that failed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Failure {
+    /// The library.
+    pub file: String,
+    /// The first digits of its hash, if it could be read.
+    pub hash: Option<String>,
+    /// What was being done.
+    pub step: String,
+    /// What was wrong.
+    pub error: String,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+}
+
+impl Failure {
+    /// A failure of a load, now.
+    #[must_use]
+    pub fn new(path: &Path, hash: Option<Hash>, error: &LoadError) -> Self {
+        Self::at_step(path, hash, error.step().to_owned(), chain(error))
+    }
+
+    /// A failure at a step, now.
+    #[must_use]
+    pub fn at_step(path: &Path, hash: Option<Hash>, step: String, error: String) -> Self {
+        Self {
+            file: path.display().to_string(),
+            hash: hash.map(|hash| hash.short()),
+            step,
+            error,
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// What came of a load that was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proof {
+    /// The app.
+    pub name: String,
+    /// The generation that served before.
+    pub old_generation: Option<u64>,
+    /// The one that serves now.
+    pub new_generation: u64,
+    /// The plugin's version.
+    pub version: String,
+    /// The library's whole hash.
+    pub hash: String,
+    /// How long each step took.
+    #[serde(rename = "ms")]
+    pub took: Took,
+    /// How many requests were in the old generation when it was replaced.
+    pub in_flight_at_swap: u64,
+    /// How long these took, in milliseconds; none while the old generation is kept for the
+    /// probation.
+    #[serde(serialize_with = "option_ms", rename = "drained_ms")]
+    pub drained: Option<Duration>,
+    /// How many of them were cut off.
+    pub failed: u64,
+}
+
+/// What was asked is not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The load failed; what served, serves on.
+    #[error("it was not loaded: {0}")]
+    Failed(String),
+    /// No library served before the one that does.
+    #[error("no other library of {0} served before, so there is none to go back to")]
+    NoPrevious(String),
+    /// There is no app of this name.
+    #[error("there is no app {name:?}, expected one of: {known}")]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// The host stops.
+    #[error("the host is stopping")]
+    Stopping,
+    /// Something newer took its place, or the app was removed.
+    #[error("something newer took its place before it was loaded")]
+    Superseded,
+}
+
+/// What the supervisor knows when a report is made.
+pub(super) struct Known<'a> {
+    /// The apps, and those that were removed.
+    pub(super) apps: Vec<(&'a App, bool)>,
+    /// The libraries that are no app.
+    pub(super) refused: Vec<Failure>,
+    /// The private copies.
+    pub(super) copies: PathBuf,
+}
+
+/// Joins what the supervisor knows with what the workers say.
+pub(super) fn report(known: Known<'_>, workers: &[(WorkerId, WorkerReport)]) -> Report {
+    let mut retired = Retired::default();
+    for ended in workers.iter().flat_map(|(_, report)| &report.ended) {
+        retired.add(ended.footprint);
+    }
+    let mut process = Process::default();
+    for (_, report) in workers {
+        process.add(report.process);
+    }
+    let apps = known.apps.iter();
+    let apps = apps.filter_map(|&(app, is_removed)| app_report(app, is_removed, workers));
+    let lefts = workers.iter().map(|(_, report)| report.loads_left);
+    Report {
+        apps: apps.collect(),
+        refused: known.refused,
+        loads: workers.iter().map(|(_, report)| report.loads).sum(),
+        loads_left: lefts.min().unwrap_or_default(),
+        retired,
+        process,
+        copies_bytes: bytes_in(&known.copies),
+    }
+}
+
+fn app_report(
+    app: &App,
+    is_removed: bool,
+    workers: &[(WorkerId, WorkerReport)],
+) -> Option<AppReport> {
+    let mut serving: Option<GenerationView> = None;
+    let mut others: Vec<GenerationView> = Vec::new();
+    let mut is_quarantined = false;
+    let reports = workers.iter().flat_map(|(_, report)| &report.generations);
+    for generation in reports.filter(|generation| generation.app == app.name) {
+        if generation.state == "serving" && !is_removed {
+            is_quarantined |= generation.quarantined;
+            if let Some(view) = GenerationView::add_to(serving.as_mut(), generation) {
+                serving = Some(view);
+            }
+        } else {
+            let same = others
+                .iter_mut()
+                .find(|view| view.generation == generation.generation);
+            let new = GenerationView::add_to(same, generation);
+            others.extend(new);
+        }
+    }
+    if is_removed && others.is_empty() {
+        return None;
+    }
+    let mut retired = Retired::default();
+    let ended = workers.iter().flat_map(|(_, report)| &report.ended);
+    for ended in ended.filter(|ended| ended.app == app.name) {
+        retired.add(ended.footprint);
+    }
+    let next = app.loading().and_then(|loading| loading.next.as_ref());
+    let state = match (app.loading(), app.probation()) {
+        _ if is_removed => "removed".to_owned(),
+        (Some(loading), _) => format!("loading: {}", loading.step()),
+        (None, Some(_)) if !is_quarantined => "probation".to_owned(),
+        _ if is_quarantined => "quarantined".to_owned(),
+        _ if app.serving.is_none() => "failed".to_owned(),
+        _ => "serving".to_owned(),
+    };
+    Some(AppReport {
+        name: app.name.clone(),
+        plugin: app.plugin.clone(),
+        file: app.library.display().to_string(),
+        mounts: app.mounts.iter().map(|mount| mount.to_string()).collect(),
+        state,
+        next: next.map(|next| next.spec.hash.short()),
+        serving,
+        took: app.took,
+        others,
+        retired,
+        last_error: app.last_error.clone(),
+    })
+}
+
+impl GenerationView {
+    /// Adds a worker's numbers to those of the same generation in another worker; without one, a new
+    /// view is returned.
+    fn add_to(view: Option<&mut Self>, one: &GenerationReport) -> Option<Self> {
+        let Some(view) = view else {
+            return Some(Self {
+                generation: one.generation,
+                version: one.version.clone(),
+                hash: one.hash.clone(),
+                state: one.state.clone(),
+                since: one.since,
+                replaced: one.replaced,
+                in_flight: one.in_flight,
+                requests: one.requests,
+                errors: one.errors,
+                panics: one.panics,
+                footprint: one.footprint,
+            });
+        };
+        view.since = view.since.min(one.since);
+        view.replaced = view.replaced.max(one.replaced);
+        view.in_flight += one.in_flight;
+        view.requests += one.requests;
+        view.errors += one.errors;
+        view.panics += one.panics;
+        view.footprint.add(one.footprint);
+        None
+    }
+}
+
+/// The size of all files in a folder.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    sizes.sum()
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+fn option_ms<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => as_ms(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,337 @@
+//! The life of a worker: orders come in, notices go out.
+//!
+//! One task owns all that the worker knows of its apps and is driven by messages: an [`Order`] of the
+//! supervisor's, or something that was begun is done. What takes time runs elsewhere and reports
+//! back, so that a slow start holds up nobody. The worker decides nothing: what is loaded, committed
+//! and ended is what the supervisor says.
+
+mod apps;
+mod reports;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::Semaphore,
+    task::{AbortHandle, JoinError, JoinSet},
+};
+use tracing::error;
+
+use super::{
+    budget::Budget,
+    generation::{Generation, Retired},
+    link::{Notices, Orders},
+    load::{LoadError, Loaded, Progress},
+    probation::{Terms, Verdict},
+    quarantine::PanicLimit,
+    registry::Registry,
+    serving::Serving,
+};
+use crate::{
+    config::Config,
+    log::{filter::Filter, output::Output},
+    orders::{Notice, Order},
+};
+
+/// How a worker loads apps, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a start may take.
+    pub init_timeout: Duration,
+    /// How long requests may wait for a handover.
+    pub handover_timeout: Duration,
+    /// How long requests may stay in a generation that is replaced or removed.
+    pub graceful_timeout: Duration,
+    /// How many threads a plugin's runtime has.
+    pub app_threads: u32,
+    /// How often a generation may panic.
+    pub panic_limit: PanicLimit,
+    /// When a new generation that is watched has failed.
+    pub terms: Terms,
+}
+
+impl Settings {
+    /// The settings of a server.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let reload = &config.reload;
+        Self {
+            init_timeout: config.init_timeout,
+            handover_timeout: reload.handover_timeout,
+            graceful_timeout: config.graceful_timeout,
+            app_threads: config.app_threads().into(),
+            panic_limit: PanicLimit {
+                panics: config.panic_limit,
+                window: config.panic_window,
+            },
+            terms: Terms {
+                time: reload.probation,
+                failures: reload.rollback_failures,
+                percent: reload.rollback_percent,
+            },
+        }
+    }
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    registry: Arc<Registry>,
+    filter: Filter,
+    outputs: Vec<Output>,
+    /// The folder of the private copies, for the report.
+    copies: PathBuf,
+    notices: Notices,
+    serving: Serving,
+    budget: Arc<Budget>,
+    /// How many libraries may be opened at once: each may take memory for its whole size.
+    opening: Arc<Semaphore>,
+    apps: BTreeMap<String, App>,
+    /// Generations that finish what they have.
+    retiring: Vec<Retiring>,
+    /// The apps and copies of generations that have ended.
+    ended: Vec<(String, PathBuf)>,
+    tasks: JoinSet<Done>,
+    /// Set when the worker was told to stop.
+    stopping: Option<Stopping>,
+}
+
+/// What a worker has of an app.
+#[derive(Debug, Default)]
+struct App {
+    serving: Option<Arc<Generation>>,
+    /// The generation before, which may serve again.
+    kept: Option<Arc<Generation>>,
+    loading: BTreeMap<u64, Loading>,
+    loaded: BTreeMap<u64, Loaded>,
+}
+
+/// A generation that is being started.
+#[derive(Debug)]
+struct Loading {
+    task: AbortHandle,
+    /// Whether it takes over without being told so.
+    serve: bool,
+}
+
+#[derive(Debug)]
+struct Retiring {
+    generation: Arc<Generation>,
+    since: Instant,
+}
+
+/// How the worker ends.
+#[derive(Debug)]
+struct Stopping {
+    began: Instant,
+    patience: Duration,
+}
+
+/// Something that was begun is done.
+#[derive(Debug)]
+enum Done {
+    Disconnected,
+    Judged {
+        generation: Arc<Generation>,
+        verdict: Verdict,
+    },
+    Loaded {
+        app: String,
+        generation: u64,
+        loaded: Box<Result<Loaded, LoadError>>,
+    },
+    Reported {
+        number: u64,
+        report: Box<crate::orders::WorkerReport>,
+    },
+    Retired {
+        generation: Arc<Generation>,
+        retired: Retired,
+    },
+    SetLevel {
+        number: u64,
+    },
+}
+
+/// What a worker works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// How apps are loaded.
+    pub settings: Settings,
+    /// The routes.
+    pub registry: Arc<Registry>,
+    /// The level.
+    pub filter: Filter,
+    /// The log and the access log.
+    pub outputs: Vec<Output>,
+    /// The folder of the private copies.
+    pub copies: PathBuf,
+    /// The connections.
+    pub serving: Serving,
+}
+
+impl Worker {
+    /// A worker that has loaded nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts, notices: Notices) -> Self {
+        Self {
+            settings: parts.settings,
+            registry: parts.registry,
+            filter: parts.filter,
+            outputs: parts.outputs,
+            copies: parts.copies,
+            notices,
+            serving: parts.serving,
+            budget: Arc::default(),
+            opening: Arc::new(Semaphore::new(OPEN_AT_ONCE)),
+            apps: BTreeMap::new(),
+            retiring: Vec::new(),
+            ended: Vec::new(),
+            tasks: JoinSet::new(),
+            stopping: None,
+        }
+    }
+
+    /// Carries out orders until the worker was told to stop, or the supervisor is gone; then ends all
+    /// that it has.
+    pub async fn run(mut self, mut orders: Orders) {
+        self.notices.send(Notice::Ready);
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next() => {
+                    if self.done(done) {
+                        break;
+                    }
+                }
+                order = orders.recv(), if !orders.is_closed() => match order {
+                    Some(order) => self.order(order),
+                    // Without a supervisor nobody else would end the worker.
+                    None => self.stop(self.settings.graceful_timeout, false),
+                },
+            }
+        }
+        self.end_apps().await;
+        self.notices.send(Notice::Stopped);
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Hold { app, mounts } => self.hold(&app, mounts),
+            Order::Load { started, serve } => self.load(started, serve),
+            Order::Commit(commits) => self.commit(&commits),
+            Order::Discard { app, generation } => self.discard(&app, generation),
+            Order::Settle {
+                app,
+                generation,
+                back,
+            } => self.settle(&app, generation, back),
+            Order::Remove { app } => self.remove(&app),
+            Order::SetLevel { number, directives } => self.set_level(number, &directives),
+            Order::Reopen => self.reopen(),
+            Order::Report { number } => self.report(number),
+            Order::Accept => self.serving.accept(),
+            Order::Stop { patience, shared } => self.stop(patience, shared),
+        }
+    }
+
+    /// Handles what is done; true when it was the last connection of a worker that stops.
+    fn done(&mut self, done: Result<Done, JoinError>) -> bool {
+        match done {
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => error!(%error, "A task of the worker failed"),
+            Ok(Done::Disconnected) => return true,
+            Ok(Done::Judged {
+                generation,
+                verdict,
+            }) => self.judged(&generation, verdict),
+            Ok(Done::Loaded {
+                app,
+                generation,
+                loaded,
+            }) => self.loaded(&app, generation, *loaded),
+            Ok(Done::Reported { number, report }) => {
+                self.notices.send(Notice::Report { number, report });
+            }
+            Ok(Done::Retired {
+                generation,
+                retired,
+            }) => self.retired(&generation, retired),
+            Ok(Done::SetLevel { number }) => self.notices.send(Notice::InForce { number }),
+        }
+        false
+    }
+
+    /// Accepts no more connections and lets those that are open end. Apps are told to finish.
+    fn stop(&mut self, patience: Duration, shared: bool) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(Stopping {
+            began: Instant::now(),
+            patience,
+        });
+        for generation in self.registry.serving() {
+            // The author's code hears of it, on a thread that it may hold up.
+            tokio::task::spawn_blocking(move || generation.app.drain());
+        }
+        let closed = self.serving.close(patience, shared);
+        self.tasks.spawn(async move {
+            closed.await;
+            Done::Disconnected
+        });
+    }
+
+    /// Ends all apps, after the last connection.
+    async fn end_apps(&mut self) {
+        self.serving.closed();
+        let patience = self.stopping.as_ref().map_or(Duration::ZERO, |stopping| {
+            stopping.patience.saturating_sub(stopping.began.elapsed())
+        });
+        for (name, mut app) in std::mem::take(&mut self.apps) {
+            self.registry.remove(&name);
+            for loading in std::mem::take(&mut app.loading).into_values() {
+                // A start that is under way has nobody to serve.
+                loading.task.abort();
+            }
+            self.end_app(app, patience);
+        }
+        while !self.retiring.is_empty() {
+            match self.tasks.join_next().await {
+                Some(done) => self.done(done),
+                None => break,
+            };
+        }
+    }
+
+    fn set_level(&mut self, number: u64, directives: &str) {
+        let Ok(directives) = directives.parse() else {
+            error!(directives, "The supervisor sent directives that are none");
+            return;
+        };
+        let filter = self.filter.clone();
+        self.tasks.spawn(async move {
+            // Each library is told, and runs code of its own for it.
+            let set = tokio::task::spawn_blocking(move || filter.set(directives));
+            let _ = set.await;
+            Done::SetLevel { number }
+        });
+    }
+
+    fn reopen(&self) {
+        for output in &self.outputs {
+            if let Err(error) = output.reopen() {
+                let error = &error as &dyn std::error::Error;
+                error!(error, "Log file not opened anew");
+            }
+        }
+    }
+}
+
+/// How many libraries are opened at once.
+const OPEN_AT_ONCE: usize = 4;

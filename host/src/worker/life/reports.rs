@@ -1,0 +1,84 @@
+//! What a worker says of itself when it is asked.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use tokio::task;
+
+use super::{Done, Worker};
+use crate::{
+    orders::{Ended, GenerationReport, WorkerReport},
+    worker::{
+        generation::Generation,
+        process::{self, Footprint, Process},
+    },
+};
+
+impl Worker {
+    pub(super) fn report(&mut self, number: u64) {
+        let mut generations = Vec::new();
+        for app in self.apps.values() {
+            let serving = app.serving.iter().map(|serving| (serving, "serving"));
+            let kept = app.kept.iter().map(|kept| (kept, "kept"));
+            for (generation, state) in serving.chain(kept) {
+                generations.push((Arc::clone(generation), state, None));
+            }
+        }
+        for retiring in &self.retiring {
+            let since = retiring.since.elapsed();
+            generations.push((Arc::clone(&retiring.generation), "draining", Some(since)));
+        }
+        let (ended, copies) = (self.ended.clone(), self.copies.clone());
+        let budget = Arc::clone(&self.budget);
+        self.tasks.spawn(async move {
+            // Reading the maps takes a while when there are many.
+            let report = task::spawn_blocking(move || {
+                let footprints = process::footprints(&copies);
+                let generations =
+                    generations
+                        .iter()
+                        .map(|(generation, state, replaced)| GenerationReport {
+                            replaced: *replaced,
+                            ..generation_report(generation, state, &footprints)
+                        });
+                let ended = ended.into_iter().map(|(app, copy)| Ended {
+                    app,
+                    footprint: footprints.get(&copy).copied().unwrap_or_default(),
+                });
+                WorkerReport {
+                    generations: generations.collect(),
+                    ended: ended.collect(),
+                    loads: budget.loads(),
+                    loads_left: budget.left(),
+                    process: Process::now(),
+                }
+            });
+            Done::Reported {
+                number,
+                report: Box::new(report.await.unwrap_or_default()),
+            }
+        });
+    }
+}
+
+fn generation_report(
+    generation: &Generation,
+    state: &str,
+    footprints: &HashMap<PathBuf, Footprint>,
+) -> GenerationReport {
+    let footprint = footprints.get(&generation.copy).copied();
+    GenerationReport {
+        app: generation.name.to_owned(),
+        generation: generation.number,
+        version: generation.version.clone(),
+        hash: generation.spec.hash.short(),
+        state: state.to_owned(),
+        quarantined: generation.faults.are_too_many(),
+        since: generation.since,
+        replaced: None,
+        in_flight: generation.app.in_flight(),
+        requests: generation.app.requests(),
+        errors: generation.faults.errors(),
+        panics: generation.faults.panics(),
+        footprint: footprint.unwrap_or_default(),
+    }
+}
