@@ -17,6 +17,7 @@
 //! - [`Host`]: a running one. It is killed when the test ends; after a panic its log is shown.
 //! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
 //! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
+//! - [`Workbench`]: crates that a test makes, as an author does with [`host_command`].
 //! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
 
 mod artifacts;
@@ -30,6 +31,7 @@ mod patience;
 mod setup;
 mod upgrade;
 mod wire;
+mod workbench;
 
 pub use self::{
     connection::{Connection, Reply, RequestBody, empty, full},
@@ -42,4 +44,5 @@ pub use self::{
     setup::{Exit, Setup},
     upgrade::{WebSocket, upgrade, upgrade_http2},
     wire::Wire,
+    workbench::{Workbench, host_command},
 };
