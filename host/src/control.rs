@@ -25,10 +25,11 @@ use rustix::{
     fs::{Mode, fchmod},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
-use tokio::{net::UnixListener, sync::Semaphore, time};
-use tracing::{debug, warn};
+use tokio::{net::UnixListener, sync::Semaphore};
+use tracing::debug;
 
 use self::verbs::Control;
+use crate::shortage::Shortage;
 
 /// A bound control socket.
 #[derive(Debug)]
@@ -76,16 +77,17 @@ impl ControlListener {
 async fn serve(listener: UnixListener, control: Control) {
     let control = Arc::new(control);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    // It is never closed.
+    let mut shortage = Shortage::new("control connections");
+    // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!(%error, "Cannot accept control connections, trying again");
-                time::sleep(BACK_OFF).await;
+                shortage.wait(&error).await;
                 continue;
             }
         };
+        shortage.over();
         let control = Arc::clone(&control);
         tokio::spawn(async move {
             let service = service_fn(|request| verbs::answer(&control, request));
@@ -181,6 +183,3 @@ const BACKLOG: i32 = 32;
 
 /// How long a client may take to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long to wait when the system has no room for a connection.
-const BACK_OFF: Duration = Duration::from_millis(100);

@@ -1,24 +1,38 @@
-//! A listening socket: accepts connections, as many as there is room for.
+//! The listening sockets: accepts connections, as many as there is room for.
 
-use std::{io, iter, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io, iter,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, getrlimit},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time,
+    time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::Protocol;
+use crate::shortage::Shortage;
 
-/// Accepts connections on `listener` and serves each on a task of `connections`, until `stop` is
-/// cancelled. Those that are in the kernel's queue then are served as well.
+/// Accepts connections on all of `listeners` and serves each on a task of `connections`, until `stop`
+/// is cancelled. Those that are in the kernel's queues then are served as well.
 ///
 /// `permits` is one for each connection that may be open; the next one waits in the kernel's queue
-/// until one ends.
+/// until one ends. There is one loop for all listeners, so that one permit is enough for the next
+/// connection, whichever listener it comes to.
 pub async fn accept(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     protocol: Arc<Protocol>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
@@ -32,19 +46,27 @@ pub async fn accept(
         connections.spawn(Arc::clone(&protocol).serve(stream, peer, permit));
     };
     let accept = async {
+        let mut shortage = Shortage::new("connections");
+        let mut first = 0;
         loop {
-            // It is never closed.
+            // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
-            let (stream, peer) = next(&listener).await;
+            let (stream, peer) = next(&listeners, &mut first, &mut shortage).await;
+            let is_reserved = stream.as_raw_fd() as u64 >= ceiling();
             serve(stream, peer, permit);
+            if is_reserved {
+                until_room(&listeners, &connections).await;
+            }
         }
     };
     stop.run_until_cancelled(accept).await;
-    // Who is in the kernel's queue may have sent a request, and would be reset.
-    let queue = listener.into_std().into_iter();
-    let queued = queue.flat_map(|listener| iter::from_fn(move || listener.accept().ok()));
+    // A client in the kernel's queue may have sent a request, and would be reset.
+    let queues = listeners
+        .into_iter()
+        .filter_map(|listener| listener.into_std().ok());
+    let queued = queues.flat_map(|listener| iter::from_fn(move || listener.accept().ok()));
     for (stream, peer) in queued {
         let stream = stream
             .set_nonblocking(true)
@@ -55,21 +77,43 @@ pub async fn accept(
     }
 }
 
-async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// The next connection of any listener.
+async fn next(
+    listeners: &[TcpListener],
+    first: &mut usize,
+    shortage: &mut Shortage,
+) -> (TcpStream, SocketAddr) {
     loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            // It was gone before it was accepted (accept(2) passes on what the network says).
+        match poll_fn(|context| poll_accept(listeners, first, context)).await {
+            Ok(accepted) => {
+                shortage.over();
+                return accepted;
+            }
+            // The client was gone before it was accepted (accept(2) passes on what the network says).
             Err(error) if is_of_the_connection(&error) => {
-                debug!(%error, "A connection failed before it was accepted")
+                debug!(%error, "A connection failed before it was accepted");
             }
-            Err(error) => {
-                // Out of file descriptors or memory: trying again at once would spin.
-                warn!(%error, "Cannot accept connections, trying again");
-                time::sleep(BACK_OFF).await;
-            }
+            // Out of file descriptors or memory: trying again at once would spin.
+            Err(error) => shortage.wait(&error).await,
         }
     }
+}
+
+/// Polls the listeners, beginning with the one behind that which had a connection last: one that always
+/// has must not keep the others waiting.
+fn poll_accept(
+    listeners: &[TcpListener],
+    first: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    for offset in 0..listeners.len() {
+        let index = (*first + offset) % listeners.len();
+        if let Poll::Ready(accepted) = listeners[index].poll_accept(context) {
+            *first = index + 1;
+            return Poll::Ready(accepted);
+        }
+    }
+    Poll::Pending
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {
@@ -81,5 +125,49 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// How long to wait when the system has no room for a connection.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// Waits until the next connection would not get one of the file descriptors that are kept for the
+/// operator. Clients wait in the kernel's queue meanwhile.
+async fn until_room(listeners: &[TcpListener], connections: &TaskTracker) {
+    let Some(listener) = listeners.first() else {
+        return;
+    };
+    // The system gives the lowest number that is free (dup(2)), so the numbers tell how many there are.
+    let has_room = || {
+        let free = fcntl_dupfd_cloexec(listener.as_fd(), 0);
+        free.is_ok_and(|free| (free.as_raw_fd() as u64) < ceiling())
+    };
+    if has_room() {
+        return;
+    }
+    let began = Instant::now();
+    warn!(
+        connections = connections.len().saturating_sub(1),
+        limit = getrlimit(Resource::Nofile).current,
+        reserved = RESERVED,
+        "Nearly out of file descriptors (ulimit -n), new connections wait"
+    );
+    while !has_room() {
+        time::sleep(BETWEEN_LOOKS).await;
+    }
+    info!(
+        took = ?began.elapsed(),
+        connections = connections.len().saturating_sub(1),
+        "There are file descriptors again, connections are accepted"
+    );
+}
+
+/// The number of a file descriptor from which on connections take what is kept for the operator. It is
+/// asked for each time, because the limit can be changed from outside (prlimit(1)).
+fn ceiling() -> u64 {
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) => limit - RESERVED.min(limit / 2),
+        None => u64::MAX,
+    }
+}
+
+/// How many file descriptors connections leave for the control socket, the loading of plugins and log
+/// files; at most half of all.
+const RESERVED: u64 = 64;
+
+/// How long to wait before looking again whether there are file descriptors.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);

@@ -4,7 +4,7 @@ use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::Limits,
@@ -65,24 +65,20 @@ impl Serving {
         // The serving runtime must own the sockets: tokio registers a socket with the runtime in
         // which it is made.
         let _serving = self.threads.enter();
-        for listener in self.listeners.drain(..) {
-            let listener = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::error!(%error, "Cannot accept connections on a socket");
-                    continue;
-                }
-            };
-            let accept = listener::accept(
-                listener,
-                Arc::clone(&self.protocol),
-                Arc::clone(&self.permits),
-                self.connections.clone(),
-                self.tokens.stop.clone(),
-            );
-            self.connections.spawn_on(accept, &self.threads);
-            self.accepting += 1;
-        }
+        let listeners = self.listeners.drain(..).filter_map(|listener| {
+            tokio::net::TcpListener::from_std(listener)
+                .inspect_err(|error| error!(%error, "Cannot accept connections on a socket"))
+                .ok()
+        });
+        let accept = listener::accept(
+            listeners.collect(),
+            Arc::clone(&self.protocol),
+            Arc::clone(&self.permits),
+            self.connections.clone(),
+            self.tokens.stop.clone(),
+        );
+        self.connections.spawn_on(accept, &self.threads);
+        self.accepting = 1;
         self.connections.close();
     }
 
