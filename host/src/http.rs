@@ -1,16 +1,20 @@
 //! HTTP: from a listening socket to an app, and back.
 //!
 //! [`listener`] accepts, [`connection`] speaks HTTP/1.1 or HTTP/2 and keeps the time limits
-//! ([`activity`]) on its [`socket`], [`service`] is what hyper calls, [`dispatch`] finds the app and
-//! answers where there is none, [`request_body`] and [`response_body`] are what is sent, [`upgrade`] a
-//! connection that an app takes over, and [`trail`] what the log gets to know.
+//! ([`activity`]) on its [`socket`], [`delivery`] is what the sending of one response waits for,
+//! [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none,
+//! [`request_body`] and [`response_body`] are what is sent, [`upgrade`] a connection that an app takes
+//! over, and [`trail`] what the log gets to know.
 
 pub mod activity;
+mod builders;
+mod closing;
 pub mod connection;
+pub mod delivery;
 pub mod dispatch;
 pub mod listener;
 mod noted;
-mod preface;
+pub mod preface;
 mod refusal;
 pub mod request_body;
 pub mod response_body;

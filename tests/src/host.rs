@@ -8,9 +8,11 @@ use std::{
 };
 
 use hyper::{Request, Version};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, prlimit, waitid,
+};
 
-use crate::{Connection, Exit, Folder, Lines, Reply, RequestBody, Wire, eventually};
+use crate::{Connection, Exit, Folder, Frames, Lines, Reply, RequestBody, Wire, eventually};
 
 /// A host. When it is dropped it is killed; when a panic is the reason, its log is shown.
 #[derive(Debug)]
@@ -93,6 +95,11 @@ impl Host {
         Connection::http2(self.address()).await
     }
 
+    /// A connection of HTTP/2 without a client, whose streams have this window at first.
+    pub async fn frames(&self, window: u32) -> Frames {
+        Frames::connect(self.address(), window).await
+    }
+
     /// A connection without a client.
     pub async fn wire(&self) -> Wire {
         Wire::connect(self.address()).await
@@ -142,6 +149,22 @@ impl Host {
     /// When it is gone.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the host runs");
+    }
+
+    /// Changes how many files it may have open, and gives what it was before.
+    ///
+    /// # Panics
+    ///
+    /// When the host is gone, or the system does not allow it.
+    pub fn limit_open_files(&self, limit: Option<u64>) -> Option<u64> {
+        let limit = Rlimit {
+            current: limit,
+            // Children have it from this process.
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        let host = Some(Pid::from_child(&self.child));
+        let before = prlimit(host, Resource::Nofile, limit);
+        before.expect("the soft limit may change").current
     }
 
     /// Stops all its threads, until [`Signal::CONT`] goes on.

@@ -16,14 +16,15 @@
 //! - [`Setup`]: how to start a host. Each test starts its own.
 //! - [`Host`]: a running one. It is killed when the test ends; after a panic its log is shown.
 //! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
+//! - [`Frames`]: HTTP/2 frame by frame, for what no client would send.
 //! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
-//! - [`Workbench`]: crates that a test makes, as an author does with [`host_command`].
 //! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
 
 mod artifacts;
 mod connection;
 mod ctl;
 mod folder;
+mod frames;
 mod host;
 mod library;
 mod lines;
@@ -31,12 +32,12 @@ mod patience;
 mod setup;
 mod upgrade;
 mod wire;
-mod workbench;
 
 pub use self::{
     connection::{Connection, Reply, RequestBody, empty, full},
     ctl::Ctl,
     folder::Folder,
+    frames::{Frame, Frames},
     host::Host,
     library::Library,
     lines::{Line, Lines},
@@ -44,5 +45,4 @@ pub use self::{
     setup::{Exit, Setup},
     upgrade::{WebSocket, upgrade, upgrade_http2},
     wire::Wire,
-    workbench::{Workbench, host_command},
 };

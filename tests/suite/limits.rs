@@ -1,12 +1,13 @@
 //! What keeps one client from taking what the others need.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use host_tests::{Connection, Host, Setup, empty, full};
+use host_tests::{Connection, Ctl, Frames, Host, Library, Setup, empty, eventually, full};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Version, body::Frame, http::request::Builder};
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -99,6 +100,122 @@ async fn connections_above_the_limit_wait_their_turn() {
         assert_eq!(second.get("/versioned").await.status, 200);
         drop(first);
         assert_eq!(waiting.await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_for_two_addresses() {
+    let setup = Setup::new().plugin("versioned").arg("--max-connections=1");
+    let setup = setup.args(&["--bind=127.0.0.1:0", "--bind=127.0.0.1:0"]);
+    let mut host = setup.start().await;
+    let addresses = host.addresses(2).await.to_vec();
+    for index in [0, 0, 1, 0, 1, 1] {
+        let mut connection = Connection::http1(addresses[index]).await;
+        assert_eq!(connection.get("/versioned").await.text(), "unmarked");
+    }
+}
+
+#[tokio::test]
+async fn many_streams_taken_back_at_once_leave_the_others_of_the_connection_alone() {
+    let host = Setup::new().plugin("echo").start().await;
+    let mut frames = host.frames(65_535).await;
+    frames.get("/echo/ticks", &[1], false).await;
+    frames.next_of(Frames::DATA, &[1]).await;
+    // As many as may be open beside it.
+    let streams: Vec<u32> = (3..401).step_by(2).collect();
+    frames.get("/echo/pending", &streams, true).await;
+    frames.get("/echo/x", &[401], false).await;
+    loop {
+        let frame = frames.next().await;
+        assert_ne!(frame.kind, Frames::GOAWAY, "{frame:?}");
+        if (frame.kind, frame.stream) == (Frames::HEADERS, 401) {
+            break;
+        }
+    }
+    frames.next_of(Frames::DATA, &[1]).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_streams_taken_back_ends_the_connection_and_names_the_client() {
+    let host = Setup::new().plugin("echo").start().await;
+    let mut frames = host.frames(65_535).await;
+    let streams: Vec<u32> = (1..4000).step_by(2).collect();
+    frames.get("/echo/pending", &streams, true).await;
+    frames.next_of(Frames::GOAWAY, &[0]).await;
+    let parts = ["WARN", "reset too many streams", "peer=127.0.0.1:"];
+    host.log().eventually(&parts).await;
+}
+
+#[tokio::test]
+async fn clients_leave_the_operator_some_file_descriptors() {
+    let (ctl, logs) = (Ctl::new(), tempfile::tempdir().unwrap());
+    let access = logs.path().join("access");
+    let setup = Setup::new().library("libversioned.so", &Library::version("v1"));
+    let setup = setup.arg(ctl.option()).arg("--access-log").arg(&access);
+    let host = setup.start().await;
+    // It raises the limit itself before it serves.
+    host.serves("/versioned", "v1").await;
+    let before = host.limit_open_files(Some(128));
+    let mut clients = Vec::new();
+    for _ in 0..150 {
+        let mut wire = host.wire().await;
+        wire.send("GET /versioned HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await;
+        clients.push(wire);
+    }
+    let short = ["WARN", "Nearly out of file descriptors", "limit=128"];
+    host.log().eventually(&short).await;
+
+    let (code, plugins) = ctl.ask(&["plugins"]).await;
+    assert!(code == 0 && plugins.contains("versioned"), "{plugins}");
+    host.folder()
+        .put("libversioned.so", &Library::version("v2"));
+    host.log().eventually(&["Loaded", "generation=2"]).await;
+    fs::rename(&access, logs.path().join("access.1")).unwrap();
+    host.signal(Signal::USR1);
+    eventually("a new access log", async || access.exists().then_some(())).await;
+
+    // Those that wait are served when others have gone.
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    assert!(last.response().await.0.starts_with("HTTP/1.1 200 "));
+    let over = ["INFO", "There are file descriptors again"];
+    host.log().eventually(&over).await;
+    host.limit_open_files(before);
+    assert_eq!(host.get("/versioned").await.text(), "v2");
+}
+
+#[tokio::test]
+async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("versioned").arg(ctl.option());
+    let host = setup.start().await;
+    host.serves("/versioned", "unmarked").await;
+    // Fewer than are open.
+    let before = host.limit_open_files(Some(4));
+    let mut client = host.http1().await;
+    let reply = tokio::spawn(async move { client.get("/versioned").await.status });
+    let asked = tokio::spawn(async move { ctl.ask(&["plugins"]).await.0 });
+    let begins = [
+        "Cannot accept connections",
+        "Cannot accept control connections",
+    ];
+    for line in begins {
+        host.log().eventually(&["WARN", line, "os error 24"]).await;
+    }
+    // Longer than it takes to try several times.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    host.limit_open_files(before);
+    assert_eq!(reply.await.unwrap(), 200);
+    assert_eq!(asked.await.unwrap(), 0);
+    for line in [
+        "Accepting connections again",
+        "Accepting control connections again",
+    ] {
+        host.log().eventually(&["INFO", line, "failures="]).await;
+    }
+    for line in begins {
+        assert_eq!(host.log().with(&[line]).len(), 1);
     }
 }
 

@@ -1,10 +1,10 @@
 //! How long clients may take for what they do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use host_tests::{Setup, within};
+use host_tests::{Frames, Setup, within};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Version, body::Frame};
 use tokio::{
@@ -26,6 +26,34 @@ async fn what_may_become_http2_is_408_as_well() {
             "{part:?}: {answer:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_first_byte_of_a_head_is_where_its_time_begins() {
+    let setup = Setup::new().arg("--header-timeout=1s");
+    let host = setup.start().await;
+    let mut wire = host.wire().await;
+    let began = Instant::now();
+    // It may become HTTP/2 until the second byte has come.
+    wire.send("P").await;
+    sleep(Duration::from_millis(700)).await;
+    wire.send("OST / HTTP/1.1\r\nHost:").await;
+    let answer = wire.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1600), "it took {took:?}");
+}
+
+#[tokio::test]
+async fn what_may_become_http2_does_not_hold_up_the_stop() {
+    let setup = Setup::new().arg("--header-timeout=1h");
+    let host = setup.arg("--graceful-timeout=1h").start().await;
+    let mut wire = host.wire().await;
+    wire.send("P").await;
+    // Connections are accepted in their order.
+    assert_eq!(host.get("/").await.status, 404);
+    assert_eq!(host.stop().await.code, Some(0));
+    assert_eq!(wire.rest().await, "");
 }
 
 #[tokio::test]
@@ -71,6 +99,45 @@ async fn slow_headers_are_408_and_the_end_of_the_connection() {
         );
     }
 }
+
+#[tokio::test]
+async fn slow_headers_behind_another_request_are_408() {
+    let setup = Setup::new().plugin("echo");
+    let host = setup.arg("--header-timeout=300ms").start().await;
+    for before in REQUESTS {
+        let mut wire = host.wire().await;
+        wire.send(format!("{before}GET / HT")).await;
+        assert!(wire.response().await.0.starts_with("HTTP/1.1 200 "));
+        let answer = wire.rest().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "behind {before:?}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_time_for_headers_does_not_begin_with_the_end_of_a_request() {
+    let setup = Setup::new().plugin("echo");
+    let host = setup.arg("--header-timeout=100ms").start().await;
+    for request in REQUESTS {
+        let mut wire = host.wire().await;
+        for parts in [vec![request], request.split_inclusive("\r\n\r\n").collect()] {
+            for part in parts {
+                wire.send(part).await;
+            }
+            assert!(wire.response().await.0.starts_with("HTTP/1.1 200 "));
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+/// Requests without a body, with one of a known length, and with one in chunks; the last two read it.
+const REQUESTS: [&str; 3] = [
+    "GET /echo/x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab",
+    "POST /echo/len HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+];
 
 #[tokio::test]
 async fn headers_that_trickle_in_are_408_too() {
@@ -169,6 +236,9 @@ async fn a_body_that_does_not_come_is_408() {
         "{answer:?}"
     );
     host.stdout().eventually(&["/echo/len?1", " 408 "]).await;
+    // Who looks for the reason finds the option.
+    let why = ["INFO", "--body-timeout", "300ms", "in request{id="];
+    host.log().eventually(&why).await;
 
     let mut connection = host.http2().await;
     let some = stream::iter([Ok(Frame::data(Bytes::from_static(b"ab")))]);
@@ -216,12 +286,71 @@ async fn who_takes_nothing_of_a_response_has_to_go() {
         .await;
     whole.head().await;
     host.log().eventually(&["bulk is dropped"]).await;
-    let cut_off = ["its client took nothing of a response"];
+    let cut_off = ["Connection failed", "its client took nothing of a response"];
     host.log().nth_with(1, &cut_off).await;
     // What is in the system's buffers is there still.
     stream.rest_bytes().await;
     let rest = whole.rest_bytes().await;
     assert!(rest.len() < 32 << 20, "all of it came");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_http2_stream_loses_that_stream() {
+    let setup = Setup::new().plugin("echo").arg("--access-log=-");
+    let host = setup.arg("--body-timeout=300ms").start().await;
+    let mut frames = host.frames(0).await;
+    // A stream that the app would have to keep, a body that the host has all of, and one of its own.
+    for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole"), (5, "/nothing")] {
+        frames.get(path, &[stream], false).await;
+    }
+    let mut reset = Vec::new();
+    while reset.len() < 3 {
+        let frame = frames.next_of(Frames::RST_STREAM, &[1, 3, 5]).await;
+        reset.push(frame.stream);
+    }
+    reset.sort();
+    assert_eq!(reset, [1, 3, 5]);
+    host.log().eventually(&["bulk is dropped"]).await;
+    for path in ["/echo/bulk", "/echo/whole"] {
+        host.stdout().eventually(&[path, " timed_out "]).await;
+    }
+    // The others of the connection have nothing to do with it.
+    frames.get("/echo/len", &[7], false).await;
+    frames.next_of(Frames::HEADERS, &[7]).await;
+}
+
+#[tokio::test]
+async fn who_takes_an_http2_stream_bit_by_bit_stays() {
+    let setup = Setup::new().plugin("echo").arg("--body-timeout=500ms");
+    let host = setup.start().await;
+    let mut frames = host.frames(0).await;
+    // Frames that are larger than what is taken of them within the limit.
+    for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole")] {
+        frames.get(path, &[stream], false).await;
+        for _ in 0..10 {
+            frames.widen(stream, 16 << 10).await;
+            let mut len = 0;
+            while len < 16 << 10 {
+                let data = frames.next_of(Frames::DATA, &[stream]).await;
+                len += data.payload.len();
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_behind_a_response_that_is_not_taken_has_time() {
+    let setup = Setup::new().plugin("echo").arg("--header-timeout=100ms");
+    let host = setup.start().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
+        .await;
+    wire.head().await;
+    sleep(Duration::from_millis(400)).await;
+    let rest = wire.rest_bytes().await;
+    let answer = String::from_utf8_lossy(&rest[32 << 20..]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
 }
 
 #[tokio::test]

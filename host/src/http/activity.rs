@@ -2,14 +2,14 @@
 //!
 //! hyper has one timer for the head of a request, which also runs while a connection is idle
 //! between two. Here the two are apart, and cost a request a few stores and no timer of its own: a
-//! connection has one timer, which when it fires looks here and is set again. Timer and signals are
-//! polled only when one of them has woken the connection, which is what the [`Activity`] is a waker
-//! for.
+//! connection has one timer, which looks here when it fires, and is set again. Timer and signals are
+//! polled only after one of them has woken the connection. [`Activity`] is the waker that they get,
+//! so it knows.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Wake, Waker},
     time::Duration,
@@ -22,70 +22,95 @@ use tokio::{sync::Notify, time::Instant};
 /// What one connection is doing. Shared by its socket, its requests and its timer.
 #[derive(Debug)]
 pub struct Activity {
+    /// Whether the connection speaks HTTP/1. The bytes of HTTP/2 are no sign of a request's head.
+    is_http1: bool,
+    /// When its first byte came.
     opened: Instant,
     /// The same moment by [`coarse_ms`].
     opened_ms: u64,
     /// How many requests are being answered.
     requests: AtomicU32,
-    /// Since when it has been waiting for its client, in ms since `opened`.
+    /// Since when the connection has been waiting for its client, in ms since `opened`.
     since: AtomicU64,
-    /// What it waits for, while no request is being answered; or [`ROOM`].
+    /// What the connection waits for while no request is being answered: [`REQUEST`], [`BYTES`] or
+    /// [`HEAD`].
     waits: AtomicU32,
+    /// What came last.
+    received: Received,
     /// Told when an app gives back a connection that it had taken over.
     given_back: Notify,
     /// Whether a timer or signal of the connection has woken it.
-    alarmed: AtomicBool,
+    woken: AtomicBool,
     /// The task of the connection.
     task: Mutex<Option<Waker>>,
 }
 
-/// It waits for a request, of which there is nothing yet.
+/// No byte of the next request has come yet.
 const REQUEST: u32 = 0;
 /// Bytes came, which may be a whole head.
 const BYTES: u32 = 1;
-/// It waits for the rest of a head, and since when is known.
+/// The rest of a head has to come, and since when is known.
 const HEAD: u32 = 2;
-/// It waits for the client to take what it was sent.
-const ROOM: u32 = 3;
 
-/// Which limit a connection has reached.
+/// How the bytes that hyper has of an HTTP/1 connection end. hyper does not tell whether a part of the
+/// next head is behind the request that it has read, but the next head has to come in time.
+#[derive(Debug, Default)]
+struct Received {
+    /// The address behind the last byte. The pieces of a body are slices of what was received.
+    end: AtomicUsize,
+    /// Whether the last bytes end a head, or a chunked body.
+    is_blank_line: AtomicBool,
+    /// Whether there are bytes behind the last request.
+    has_more: AtomicBool,
+    /// Whether what comes is a request's body.
+    is_body: AtomicBool,
+    /// Whether the body of the last request was dropped before its end.
+    is_unread: AtomicBool,
+}
+
+/// Which time limit a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// None: it may next be reached then.
+pub enum TimeoutCheck {
+    /// None: one may next be reached then.
     Later(Instant),
     /// No request came for too long.
     Idle,
     /// The head of a request took too long.
     SlowHead,
-    /// The client took nothing of a response for too long.
-    SlowReader,
 }
 
 /// How long a connection waits for its client.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For a request.
     pub idle: Duration,
-    /// For the whole head of one that has begun.
+    /// For the whole head of a request that has begun.
     pub head: Duration,
-    /// For the next bytes of a body to come, or to go.
-    pub body: Duration,
 }
 
 impl Activity {
-    /// A connection that was opened now.
+    /// A connection whose first byte came `opened`.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub fn new(is_http1: bool, opened: Instant) -> Arc<Self> {
+        let ago = opened.elapsed().as_millis() as u64;
         Arc::new(Self {
-            opened: Instant::now(),
-            opened_ms: coarse_ms(),
+            is_http1,
+            opened,
+            opened_ms: coarse_ms().saturating_sub(ago),
             requests: AtomicU32::new(0),
             since: AtomicU64::new(0),
-            waits: AtomicU32::new(REQUEST),
+            waits: AtomicU32::new(if is_http1 { HEAD } else { REQUEST }),
+            received: Received::default(),
             given_back: Notify::new(),
-            alarmed: AtomicBool::new(true),
+            woken: AtomicBool::new(true),
             task: Mutex::default(),
         })
+    }
+
+    /// Whether the connection speaks HTTP/1.
+    #[must_use]
+    pub fn is_http1(&self) -> bool {
+        self.is_http1
     }
 
     /// A request's head is complete. It counts as being answered until the result is dropped.
@@ -122,77 +147,120 @@ impl Activity {
         }
     }
 
-    /// Bytes came. Most often they are a whole head, and it is never asked since when.
-    pub fn received(&self) {
-        if self.requests.load(Ordering::Relaxed) == 0
+    /// Bytes came over HTTP/1, up to the address `end`. Most often they are a whole head, and nothing
+    /// ever asks since when.
+    pub fn received(&self, end: usize, is_blank_line: bool) {
+        let received = &self.received;
+        received.end.store(end, Ordering::Relaxed);
+        received
+            .is_blank_line
+            .store(is_blank_line, Ordering::Relaxed);
+        if !received.is_body.load(Ordering::Relaxed) {
+            received.has_more.store(!is_blank_line, Ordering::Relaxed);
+        }
+        if !self.is_answering() && self.waits.load(Ordering::Relaxed) == REQUEST {
+            self.waits.store(BYTES, Ordering::Relaxed);
+        }
+    }
+
+    /// hyper asked for more bytes over HTTP/1 than have come.
+    pub fn asked(&self) {
+        if self.received.has_more.load(Ordering::Relaxed)
             && self.waits.load(Ordering::Relaxed) == REQUEST
+            && !self.is_answering()
         {
             self.waits.store(BYTES, Ordering::Relaxed);
         }
     }
 
-    fn restart(&self) {
+    /// A request came over HTTP/1, and a body of it is to come, or not.
+    pub fn body_begins(&self, is_coming: bool) {
+        let received = &self.received;
+        received.is_unread.store(is_coming, Ordering::Relaxed);
+        if is_coming {
+            received.is_body.store(true, Ordering::Relaxed);
+            received.has_more.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// All of a request's body has been read: up to the address `end`, or up to a blank line when the
+    /// body is chunked.
+    pub fn body_ends(&self, end: Option<usize>) {
+        let received = &self.received;
+        let has_more = match end {
+            Some(end) => end != received.end.load(Ordering::Relaxed),
+            None => !received.is_blank_line.load(Ordering::Relaxed),
+        };
+        received.has_more.store(has_more, Ordering::Relaxed);
+        received.is_body.store(false, Ordering::Relaxed);
+        received.is_unread.store(false, Ordering::Relaxed);
+    }
+
+    /// A request's body is dropped before its end. What hyper does with the rest, it does not tell.
+    pub fn body_dropped(&self) {
+        self.received.is_body.store(false, Ordering::Relaxed);
+    }
+
+    /// The connection is to end. When no request is being answered, hyper has got over whatever was
+    /// left of the last one's body.
+    pub fn ends(&self) {
+        if !self.is_answering() {
+            self.received.is_unread.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last request's body was dropped before its end: its client may still send it.
+    #[must_use]
+    pub fn is_body_unread(&self) -> bool {
+        self.received.is_unread.load(Ordering::Relaxed)
+    }
+
+    /// The connection has waited for its client until now, and begins to wait for something else.
+    pub fn restart(&self) {
         let now = coarse_ms().saturating_sub(self.opened_ms);
         self.since.store(now, Ordering::Relaxed);
     }
 
-    /// Has alarms wake this task.
-    pub fn alarm(&self, task: &Waker) {
+    /// This wakes `task` from now on, when it is woken itself.
+    pub fn register_task(&self, task: &Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
     }
 
     /// Whether this was woken as a waker since this was last asked; true at first.
-    pub fn take_alarm(&self) -> bool {
-        // The look is cheap; who has it woken did so before.
-        self.alarmed.load(Ordering::Acquire) && self.alarmed.swap(false, Ordering::AcqRel)
+    pub fn take_woken(&self) -> bool {
+        // Load first: a swap on every poll would be an atomic write. `wake_by_ref` stores the flag
+        // before it wakes the task, so the load cannot miss it.
+        self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
     }
 
-    /// The client takes no more of what it is sent, for now.
-    pub fn blocked(&self) {
-        if self.waits.load(Ordering::Relaxed) != ROOM {
-            self.restart();
-            self.waits.store(ROOM, Ordering::Relaxed);
-        }
-    }
-
-    /// The client took some of it.
-    pub fn sent(&self) {
-        if self.waits.load(Ordering::Relaxed) == ROOM {
-            self.restart();
-            self.waits.store(REQUEST, Ordering::Relaxed);
-        }
-    }
-
-    /// When the client must have sent the rest of a head that is partly there, whose time begins when
-    /// this is first called after its first bytes came; or must have taken some of a response.
+    /// When the client must have sent the rest of a head that is partly there. The time begins when
+    /// this is first called after the head's first bytes came.
     #[must_use]
-    pub fn limit(&self, patience: Patience) -> Option<Instant> {
+    pub fn limit(&self, timeouts: Timeouts) -> Option<Instant> {
         match self.waits.load(Ordering::Relaxed) {
             REQUEST => None,
-            ROOM => Some(self.since() + patience.body),
             _ if self.is_answering() => None,
-            HEAD => Some(self.since() + patience.head),
+            HEAD => Some(self.since() + timeouts.head),
             _ => {
                 self.waits.store(HEAD, Ordering::Relaxed);
                 self.restart();
-                Some(self.since() + patience.head)
+                Some(self.since() + timeouts.head)
             }
         }
     }
 
     /// Which limit is reached now.
     #[must_use]
-    pub fn due(&self, patience: Patience) -> Due {
+    pub fn check(&self, timeouts: Timeouts) -> TimeoutCheck {
         let now = Instant::now();
-        // It may wait for something else by then, and not as long.
-        let later = |limit: Instant| Due::Later(limit.min(now + patience.idle));
-        let (limit, due) = match self.limit(patience) {
-            Some(limit) if self.waits.load(Ordering::Relaxed) == ROOM => (limit, Due::SlowReader),
-            Some(limit) => (limit, Due::SlowHead),
-            None if self.is_answering() => return later(now + patience.idle),
-            None => (self.since() + patience.idle, Due::Idle),
+        // The connection may wait for something else by then, and not as long.
+        let later = |limit: Instant| TimeoutCheck::Later(limit.min(now + timeouts.idle));
+        let (limit, reached) = match self.limit(timeouts) {
+            Some(limit) => (limit, TimeoutCheck::SlowHead),
+            None if self.is_answering() => return later(now + timeouts.idle),
+            None => (self.since() + timeouts.idle, TimeoutCheck::Idle),
         };
-        if limit <= now { due } else { later(limit) }
+        if limit <= now { reached } else { later(limit) }
     }
 
     fn since(&self) -> Instant {
@@ -206,7 +274,7 @@ impl Wake for Activity {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.alarmed.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::Release);
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.as_ref().map(Waker::wake_by_ref);
     }

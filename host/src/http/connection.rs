@@ -12,20 +12,21 @@ use std::{
 
 use http::StatusCode;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
-    activity::{Activity, Due, Patience},
+    activity::{Activity, TimeoutCheck, Timeouts},
+    builders, closing,
+    delivery::{Delivery, Streams},
     dispatch::{Client, Dispatch},
-    preface::{Speaks, speaks},
+    preface::{HttpProtocol, Preface},
     service::{Service, Shared},
     socket::Socket,
 };
@@ -35,13 +36,13 @@ use crate::{config::Limits, log::access::Outcome};
 #[derive(Debug)]
 pub struct Protocol {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
     limits: Limits,
     dispatch: Arc<Dispatch>,
     /// Cancelled when connections are to end as soon as what is in flight has been answered.
     stop: CancellationToken,
     /// Cancelled when they are to end at once.
-    cut: CancellationToken,
+    abort: CancellationToken,
 }
 
 impl Protocol {
@@ -51,52 +52,39 @@ impl Protocol {
         limits: Limits,
         dispatch: Arc<Dispatch>,
         stop: CancellationToken,
-        cut: CancellationToken,
+        abort: CancellationToken,
     ) -> Self {
-        let mut http1 = http1::Builder::new();
-        // `Activity` keeps the time: hyper's timer for heads also runs between two requests.
-        // `Socket` looks whether the client is still there.
-        http1
-            .half_close(true)
-            .header_read_timeout(None)
-            .max_header_size(limits.max_header_bytes as usize)
-            // A head has to fit in, with room for what is not a header.
-            .max_buf_size(BUFFER.max(2 * limits.max_header_bytes as usize));
-        if limits.max_headers != HTTP1_HEADERS {
-            // It costs an allocation a request.
-            http1.max_headers(limits.max_headers.into());
-        }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .enable_connect_protocol()
-            .max_header_list_size(limits.max_header_bytes);
         Self {
-            http1,
-            http2,
+            http1: builders::http1(&limits),
+            http2: builders::http2(&limits),
             limits,
             dispatch,
             stop,
-            cut,
+            abort,
         }
     }
 
     /// Serves one connection to its end, and then gives its permit back.
     pub async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
         _permit: OwnedSemaphorePermit,
     ) {
-        let client = Client {
-            peer,
-            activity: Activity::new(),
-        };
-        let served = match self.first_bytes(&stream).await {
-            // Each apart: a connection must not take the room of the other protocol's.
-            Ok(Some(Speaks::Http1)) => Box::pin(self.serve_http1(stream, client)).await,
-            Ok(Some(Speaks::Http2)) => Box::pin(self.serve_http2(stream, client)).await,
-            Ok(None) => Ok(()),
+        let served = match self.first_bytes(&mut stream).await {
+            // Each in a box: a connection must not take the room of the other protocol's.
+            Ok(Start::Http1(preface, opened)) => {
+                let activity = Activity::new(true, opened);
+                let client = Client { peer, activity };
+                Box::pin(self.serve_http1(stream, preface, client)).await
+            }
+            Ok(Start::Http2(preface, opened)) => {
+                let activity = Activity::new(false, opened);
+                let client = Client { peer, activity };
+                Box::pin(self.serve_http2(stream, preface, client)).await
+            }
+            Ok(Start::SlowHead) => self.slow_head(&mut stream, peer).await,
+            Ok(Start::Nothing) => Ok(()),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = served {
@@ -104,42 +92,60 @@ impl Protocol {
         }
     }
 
-    /// Looks at the first bytes without taking them: a client that knows that this is HTTP/2 starts
-    /// with a preface that no HTTP/1 request starts with (RFC 9113, section 3.4). None when no bytes
-    /// came in time: when the server stops, what is on its way has a moment.
-    async fn first_bytes(&self, stream: &TcpStream) -> io::Result<Option<Speaks>> {
-        let come = time::timeout(self.limits.keep_alive, stream.readable());
-        let stopped = async {
+    /// Reads the first bytes: a client that knows that this is HTTP/2 starts with a preface that no
+    /// HTTP/1 request starts with (RFC 9113, section 3.4). A client that stops within the preface is a
+    /// slow client of HTTP/1. When the server stops, what is on its way has a moment to come.
+    async fn first_bytes(&self, stream: &mut TcpStream) -> io::Result<Start> {
+        let mut preface = Preface::default();
+        let mut opened = Instant::now();
+        let mut limit = pin!(time::sleep(self.limits.keep_alive));
+        let mut stopped = pin!(async {
             self.stop.cancelled().await;
             time::sleep(ON_ITS_WAY).await;
-        };
-        tokio::select! {
-            come = come => match come {
-                Ok(come) => come?,
-                Err(_) => return Ok(None),
-            },
-            () = stopped => return Ok(None),
-            () = self.cut.cancelled() => return Ok(None),
+        });
+        loop {
+            let is_first = preface.is_empty();
+            let protocol = tokio::select! {
+                protocol = preface.read(stream) => protocol?,
+                () = &mut limit => return Ok(if is_first { Start::Nothing } else { Start::SlowHead }),
+                () = &mut stopped => return Ok(Start::Nothing),
+                () = self.abort.cancelled() => return Ok(Start::Nothing),
+            };
+            if is_first {
+                opened = Instant::now();
+                limit.as_mut().reset(opened + self.limits.header_timeout);
+            }
+            match protocol {
+                Some(HttpProtocol::Http1) => return Ok(Start::Http1(preface, opened)),
+                Some(HttpProtocol::Http2) => return Ok(Start::Http2(preface, opened)),
+                None => {}
+            }
         }
-        // A part of the preface is the part of a head as well, and is told that it is slow.
-        let spoken = time::timeout(self.limits.header_timeout, speaks(stream)).await;
-        spoken.unwrap_or(Ok(Speaks::Http1)).map(Some)
     }
 
-    async fn serve_http1(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
+    async fn serve_http1(
+        &self,
+        stream: TcpStream,
+        preface: Preface,
+        client: Client,
+    ) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
-        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), true));
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
         let shared = self.shared(client);
         let service = Service::new(&shared);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
+        let mut delivery = Delivery::of_connection(self.limits.body_timeout);
         let ended = self
             .keep_time(
                 Pin::new(&mut connection),
                 &activity,
+                &mut delivery,
                 http1::UpgradeableConnection::graceful_shutdown,
             )
             .await;
         if let Ended::CutOff(why) = ended {
+            // A response that is not complete asks the delivery why.
+            delivery.scope(|| drop(connection));
             return Err(why.into());
         }
         let end = async {
@@ -149,28 +155,31 @@ impl Protocol {
                 return Ok(());
             };
             let mut stream = parts.io.into_inner().into_inner();
-            match ended {
-                Ended::Served(served) => {
-                    if let Err(error) = &served {
-                        self.refused_head(peer, error);
-                    }
-                    linger(&mut stream).await;
-                    Ok(served?)
-                }
-                Ended::SlowHead => {
-                    let status = StatusCode::REQUEST_TIMEOUT;
-                    let trails = &self.dispatch.trails;
-                    trails.no_request(peer, status, Outcome::TimedOut);
-                    stream.write_all(REQUEST_TIMEOUT).await?;
-                    stream.shutdown().await?;
-                    linger(&mut stream).await;
-                    Err("the head of a request took too long".into())
-                }
-                Ended::CutOff(why) => Err(why.into()),
-            }
+            let Ended::Served(served) = ended else {
+                return self.slow_head(&mut stream, peer).await;
+            };
+            let is_refused = served
+                .as_ref()
+                .is_err_and(|error| self.refused_head(peer, error));
+            closing::linger(
+                &mut stream,
+                is_refused || activity.is_body_unread(),
+                &self.stop,
+            )
+            .await;
+            Ok(served?)
         };
-        let ended = self.cut.run_until_cancelled(end).await;
+        let ended = self.abort.run_until_cancelled(end).await;
         ended.unwrap_or_else(|| Err(STOPPED.into()))
+    }
+
+    /// Answers the head of a request that did not come in time, which hyper has no answer to.
+    async fn slow_head(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<(), Error> {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        let trails = &self.dispatch.trails;
+        trails.no_request(peer, status, Outcome::TimedOut);
+        closing::answer(stream, REQUEST_TIMEOUT, &self.stop).await?;
+        Err("the head of a request took longer than --header-timeout".into())
     }
 
     fn shared(&self, client: Client) -> Shared {
@@ -178,8 +187,9 @@ impl Protocol {
         Shared { dispatch, client }
     }
 
-    /// Tells the access log of a head that hyper refused with a status that it does not tell.
-    fn refused_head(&self, peer: SocketAddr, error: &hyper::Error) {
+    /// Tells the access log of a head that hyper refused, with the status that hyper answered but does
+    /// not tell. Whether that was so.
+    fn refused_head(&self, peer: SocketAddr, error: &hyper::Error) -> bool {
         let (status, outcome) = match error {
             error if error.is_parse_too_large() && error.to_string().contains("URI") => {
                 (StatusCode::URI_TOO_LONG, Outcome::Refused)
@@ -189,21 +199,38 @@ impl Protocol {
                 Outcome::Refused,
             ),
             error if error.is_parse() => (StatusCode::BAD_REQUEST, Outcome::Malformed),
-            _ => return,
+            _ => return false,
         };
         self.dispatch.trails.no_request(peer, status, outcome);
+        true
     }
 
-    async fn serve_http2(&self, stream: TcpStream, client: Client) -> Result<(), Error> {
-        let activity = Arc::clone(&client.activity);
-        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), false));
+    async fn serve_http2(
+        &self,
+        stream: TcpStream,
+        preface: Preface,
+        client: Client,
+    ) -> Result<(), Error> {
+        let (peer, activity) = (client.peer, Arc::clone(&client.activity));
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
         // Each request is a task of its own.
         let service = Service::new(Arc::new(self.shared(client)));
         let connection = pin!(self.http2.serve_connection(socket, service));
+        let mut delivery = Delivery::of_connection(self.limits.body_timeout);
         match self
-            .keep_time(connection, &activity, http2::Connection::graceful_shutdown)
+            .keep_time(
+                connection,
+                &activity,
+                &mut delivery,
+                http2::Connection::graceful_shutdown,
+            )
             .await
         {
+            Ended::Served(Err(error)) if builders::is_excessive(&error) => {
+                // h2 says so as well, but not who it was.
+                warn!(%peer, "The client of an HTTP/2 connection reset too many streams, closing it");
+                Err(error.into())
+            }
             Ended::Served(served) => Ok(served?),
             Ended::SlowHead => Ok(()),
             Ended::CutOff(why) => Err(why.into()),
@@ -216,67 +243,72 @@ impl Protocol {
         &self,
         mut connection: Pin<&mut C>,
         activity: &Arc<Activity>,
+        delivery: &mut Delivery,
         shut_down: impl Fn(Pin<&mut C>),
     ) -> Ended
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let patience = Patience {
+        let timeouts = Timeouts {
             idle: self.limits.keep_alive,
             head: self.limits.header_timeout,
-            body: self.limits.body_timeout,
         };
-        let mut timer = pin!(time::sleep(patience.idle));
+        let mut timer = pin!(time::sleep(timeouts.idle));
         let mut stop = pin!(self.stop.cancelled());
-        let mut cut = pin!(self.cut.cancelled());
+        let mut abort = pin!(self.abort.cancelled());
         let (mut stopping, mut asked) = (false, false);
-        // What is not the connection wakes it by way of an alarm, and is not looked at without one.
-        let alarm = Waker::from(Arc::clone(activity));
+        // Timers and signals wake the connection by way of `activity`, and are only polled after that.
+        let waker = Waker::from(Arc::clone(activity));
         let mut task = Waker::noop().clone();
         let mut poll = move |context: &mut Context<'_>| {
-            if let Poll::Ready(served) = connection.as_mut().poll(context) {
+            if let Poll::Ready(served) = delivery.scope(|| connection.as_mut().poll(context)) {
                 return Poll::Ready(Ended::Served(served));
             }
             if !task.will_wake(context.waker()) {
                 task.clone_from(context.waker());
-                activity.alarm(&task);
+                activity.register_task(&task);
             }
-            // Bytes that came but made no request are a part of one, which now has to come in time. So
-            // has room for what is to be sent.
-            let limit = activity.limit(patience);
+            // Bytes that came but made no request are a part of one, which now has to come in time.
+            let limit = activity.limit(timeouts);
             let limit = limit.filter(|limit| *limit < timer.deadline());
             if let Some(limit) = limit {
                 timer.as_mut().reset(limit);
             }
-            if !activity.take_alarm() && limit.is_none() {
+            if !activity.take_woken() && limit.is_none() && !delivery.is_new() {
                 return Poll::Pending;
             }
-            let context = &mut Context::from_waker(&alarm);
+            let context = &mut Context::from_waker(&waker);
+            if let Poll::Ready(over) = delivery.poll_over(context) {
+                return Poll::Ready(Ended::CutOff(over.as_str()));
+            }
             while timer.as_mut().poll(context).is_ready() {
-                match activity.due(patience) {
-                    Due::Later(limit) => timer.as_mut().reset(limit),
-                    Due::SlowHead => return Poll::Ready(Ended::SlowHead),
-                    Due::SlowReader => {
-                        return Poll::Ready(Ended::CutOff("its client took nothing of a response"));
+                match activity.check(timeouts) {
+                    TimeoutCheck::Later(limit) => timer.as_mut().reset(limit),
+                    // The last response is still on its way, and its delivery has a limit of its own.
+                    _ if delivery.waits_for_client() => {
+                        timer.as_mut().reset(Instant::now() + timeouts.idle);
                     }
-                    Due::Idle if asked => {
+                    TimeoutCheck::SlowHead => return Poll::Ready(Ended::SlowHead),
+                    TimeoutCheck::Idle if asked => {
                         return Poll::Ready(Ended::CutOff(
                             "it was idle, and did not go when asked",
                         ));
                     }
-                    Due::Idle => {
+                    TimeoutCheck::Idle => {
                         asked = true;
-                        timer.as_mut().reset(Instant::now() + patience.idle);
+                        timer.as_mut().reset(Instant::now() + timeouts.idle);
+                        activity.ends();
                         shut_down(connection.as_mut());
                         task.wake_by_ref();
                     }
                 }
             }
-            if cut.as_mut().poll(context).is_ready() {
+            if abort.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ended::CutOff(STOPPED));
             }
             if !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
+                activity.ends();
                 shut_down(connection.as_mut());
                 task.wake_by_ref();
             }
@@ -286,17 +318,14 @@ impl Protocol {
     }
 }
 
-/// Takes in what a client still sends, for a while: closing a socket with unread bytes resets the
-/// connection, and the client may lose the response that it has not read yet.
-async fn linger(stream: &mut TcpStream) {
-    // Not in the future, which is as large as this for as long as the connection is there.
-    let mut unread = vec![0; 4096];
-    // None: the client is done, or nothing is on its way that anybody knows of.
-    if !matches!(stream.try_read(&mut unread), Ok(1..)) {
-        return;
-    }
-    let drain = async { while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
-    let _ = time::timeout(LINGER, drain).await;
+/// What a connection starts with, and when its first byte came.
+enum Start {
+    Http1(Preface, Instant),
+    Http2(Preface, Instant),
+    /// A part of what may become a head or the preface of HTTP/2.
+    SlowHead,
+    /// Nothing in time.
+    Nothing,
 }
 
 /// How a connection ended.
@@ -310,21 +339,10 @@ enum Ended {
 /// Why connections are cut off when the server has waited long enough for them.
 const STOPPED: &str = "the server stops";
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Up to how many bytes are read at once. The pieces of a large body that are no larger stay in memory
-/// that is used again; the system's memory for larger ones is asked for, and given back, each time.
-const BUFFER: usize = 64 << 10;
-
-/// How many headers hyper takes in HTTP/1 without being told.
-const HTTP1_HEADERS: u16 = 100;
-
-/// hyper has no answer to a head that does not come.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How long the first request of a connection may be on its way when the server stops.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
-
-/// How long to take in what a client sends after the last response.
-const LINGER: Duration = Duration::from_secs(2);

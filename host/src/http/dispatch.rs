@@ -60,7 +60,12 @@ impl Dispatch {
         wait: &mut Option<Wait>,
     ) -> Poll<Response<ResponseBody>> {
         let answering = client.activity.request();
-        let body = RequestBody::new(incoming, self.max_body_size, self.body_timeout);
+        let body = RequestBody::new(
+            incoming,
+            self.max_body_size,
+            self.body_timeout,
+            &client.activity,
+        );
         let noted = Noted::of(head);
         let is_malformed = noted.is_malformed;
         let trail = self.trails.begin(head, &noted, client.peer);

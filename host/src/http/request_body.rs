@@ -1,5 +1,5 @@
-//! The bodies of requests on their way to an app, with a limit on their size and on their clients'
-//! patience.
+//! The bodies of requests on their way to an app, with a limit on their size and on the time that their
+//! clients may send nothing.
 
 use std::{
     future::Future,
@@ -20,8 +20,9 @@ use tokio::{
     runtime::Handle,
     time::{self, Instant, Sleep},
 };
+use tracing::info;
 
-use super::refusal::Refusal;
+use super::{activity::Activity, refusal::Refusal};
 
 /// The body of a request, which breaks off when it is larger than it may be, or its client sends
 /// nothing for too long.
@@ -40,8 +41,10 @@ struct Guard {
     left: u64,
     /// Made when it first has to wait; whoever polls it may have no timers.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether it is waited for.
+    /// Whether the timer runs: nothing came when the body was last polled.
     is_late: bool,
+    /// The connection of HTTP/1, which has to know how the body ends; none once it does.
+    connection: Option<Arc<Activity>>,
 }
 
 /// The limits of a body that comes, and whether it kept them. A clone is of the same body.
@@ -51,7 +54,7 @@ pub struct Watch(Arc<Limits>);
 #[derive(Debug)]
 struct Limits {
     /// How long the client may send nothing.
-    patience: Duration,
+    timeout: Duration,
     /// Where there are timers.
     runtime: Handle,
     /// [`COMING`], [`TOO_LARGE`], [`TOO_SLOW`] or [`ANSWERED`].
@@ -68,16 +71,26 @@ const TOO_SLOW: u8 = 2;
 const ANSWERED: u8 = 3;
 
 impl RequestBody {
-    /// A body of at most `limit` bytes, whose client may send nothing for so long.
+    /// A body of at most `limit` bytes on the connection `activity`, whose client may send nothing for
+    /// `timeout`.
     ///
     /// # Panics
     ///
     /// Outside of a runtime, when there is something to come.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64, patience: Duration) -> Self {
-        let guard = (!incoming.is_end_stream()).then(|| {
+    pub fn new(
+        incoming: Incoming,
+        limit: u64,
+        timeout: Duration,
+        activity: &Arc<Activity>,
+    ) -> Self {
+        let is_coming = !incoming.is_end_stream();
+        if activity.is_http1() {
+            activity.body_begins(is_coming);
+        }
+        let guard = is_coming.then(|| {
             let limits = Limits {
-                patience,
+                timeout,
                 runtime: Handle::current(),
                 state: AtomicU8::new(COMING),
             };
@@ -86,6 +99,7 @@ impl RequestBody {
                 left: limit,
                 timer: None,
                 is_late: false,
+                connection: activity.is_http1().then(|| Arc::clone(activity)),
             })
         });
         Self { incoming, guard }
@@ -119,17 +133,35 @@ impl Guard {
         let Watch(limits) = &self.watch;
         let timer = self.timer.get_or_insert_with(|| {
             let _entered = limits.runtime.enter();
-            Box::pin(time::sleep(limits.patience))
+            Box::pin(time::sleep(limits.timeout))
         });
         if !self.is_late {
             self.is_late = true;
-            timer.as_mut().reset(Instant::now() + limits.patience);
+            timer.as_mut().reset(Instant::now() + limits.timeout);
         }
         ready!(timer.as_mut().poll(context));
         if !limits.breaks(TOO_SLOW) {
             return Poll::Pending;
         }
-        Poll::Ready("the client sent nothing of the request's body for too long".into())
+        Poll::Ready("the client sent nothing of the request's body for --body-timeout".into())
+    }
+}
+
+impl Guard {
+    /// The body is at its end, or `frame` is the last of it.
+    fn ended(&mut self, frame: Option<&Frame<Bytes>>) {
+        if let Some(activity) = self.connection.take() {
+            let data = frame.and_then(Frame::data_ref);
+            activity.body_ends(data.map(|data| data.as_ptr_range().end.addr()));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.connection {
+            activity.body_dropped();
+        }
     }
 }
 
@@ -142,7 +174,13 @@ impl Watch {
         }
         match limits.state.load(Ordering::Relaxed) {
             TOO_LARGE => Err(Refusal::BodyTooLarge),
-            TOO_SLOW => Err(Refusal::BodyTooSlow),
+            TOO_SLOW => {
+                info!(
+                    timeout = ?limits.timeout,
+                    "The client sent nothing of the request's body for --body-timeout, answering 408"
+                );
+                Err(Refusal::BodyTooSlow)
+            }
             _ => Ok(()),
         }
     }
@@ -166,7 +204,7 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { incoming, guard } = &mut *self;
-        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context)? else {
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(context)? else {
             return match guard {
                 Some(guard) => guard.poll_late(context).map(|error| Some(Err(error))),
                 None => Poll::Pending,
@@ -176,6 +214,9 @@ impl Body for RequestBody {
             let data = frame.as_ref().and_then(Frame::data_ref);
             if let Err(error) = guard.take(data.map_or(0, Bytes::len)) {
                 return Poll::Ready(Some(Err(error)));
+            }
+            if data.is_none() || incoming.is_end_stream() {
+                guard.ended(frame.as_ref());
             }
         }
         Poll::Ready(frame.map(Ok))

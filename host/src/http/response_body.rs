@@ -1,11 +1,10 @@
 //! The bodies of responses on their way to the connection, with an end that the log hears of.
 
 use std::{
-    future::Future,
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
@@ -15,9 +14,13 @@ use plugin_api::{
     abi::OwnedBytes,
     host::{Body as AppBody, InFlight},
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::debug;
 
-use super::{activity::Answering, trail::Trail};
+use super::{
+    activity::Answering,
+    delivery::{self, PIECE},
+    trail::Trail,
+};
 use crate::{log::access::Outcome, worker::generation::Generation};
 
 /// The body of a response: the host's own, or an app's.
@@ -33,23 +36,35 @@ enum Content {
     /// All of it is there.
     Whole {
         bytes: OwnedBytes,
-        #[expect(
-            dead_code,
-            reason = "the request is in the app for as long as the body is there"
-        )]
+        /// The request is in the app for as long as the body is there. None for the host's own bodies.
         in_flight: Option<InFlight>,
     },
-    /// Apart, so that the others, which are most, are small to move.
-    Stream(Box<Cuttable>),
+    /// Boxed, because most bodies are `Whole`, and are moved several times.
+    Pieces(Box<Pieces>),
 }
 
-/// An app's body that may have to wait, and then breaks off when its generation is cut off.
+/// A body that is given to the connection one part after the other.
 #[derive(Debug)]
-struct Cuttable {
-    body: AppBody,
-    generation: Arc<Generation>,
-    /// Made when the body is first not ready: most never are.
-    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+struct Pieces {
+    /// The rest of a frame that is larger than a part may be.
+    rest: Bytes,
+    source: Source,
+    /// Whether parts are at most [`PIECE`] long.
+    are_small: bool,
+}
+
+/// Where the parts of a body come from, after `rest`.
+#[derive(Debug)]
+enum Source {
+    App(AppBody),
+    /// There are no more, but the request is in the app until the last one has been given.
+    Over(
+        #[expect(
+            dead_code,
+            reason = "the request is in the app for as long as this is there"
+        )]
+        InFlight,
+    ),
 }
 
 impl ResponseBody {
@@ -61,15 +76,25 @@ impl ResponseBody {
         }
     }
 
-    /// The body of an app, in this generation of it.
+    /// The body of an app, in this generation of it. To be called by the task that sends it.
     #[must_use]
     pub fn app(body: AppBody, generation: &Arc<Generation>) -> Self {
         let content = match body.into_whole() {
-            Ok((bytes, in_flight)) => Content::whole(bytes, Some(in_flight)),
-            Err(body) => Content::Stream(Box::new(Cuttable {
-                body,
-                generation: Arc::clone(generation),
-                cut: None,
+            Ok((bytes, in_flight)) => {
+                if delivery::begin(generation, false) && bytes.remaining() > PIECE {
+                    Content::Pieces(Box::new(Pieces {
+                        rest: bytes.into(),
+                        source: Source::Over(in_flight),
+                        are_small: true,
+                    }))
+                } else {
+                    Content::whole(bytes, Some(in_flight))
+                }
+            }
+            Err(body) => Content::Pieces(Box::new(Pieces {
+                rest: Bytes::new(),
+                source: Source::App(body),
+                are_small: delivery::begin(generation, true),
             })),
         };
         Self {
@@ -108,12 +133,13 @@ impl Body for ResponseBody {
                 let bytes = mem::take(bytes);
                 Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Stream(stream) => match (stream.body.take_ahead(), &mut *sending) {
+            Content::Pieces(pieces) => match (pieces.take_ahead(), &mut *sending) {
                 (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                (None, Some((_, trail))) => trail.scope(|| stream.poll(context)),
-                (None, None) => stream.poll(context),
+                (None, Some((_, trail))) => trail.scope(|| pieces.poll(context)),
+                (None, None) => pieces.poll(context),
             },
         };
+        delivery::polled(matches!(polled, Poll::Ready(Some(Ok(_)))));
         if let Some((_, trail)) = sending {
             tell(trail, &polled, content.is_end_stream());
         }
@@ -127,15 +153,29 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole { bytes, .. } => SizeHint::with_exact(bytes.remaining() as u64),
-            Content::Stream(stream) => stream.body.size_hint(),
+            Content::Pieces(pieces) => pieces.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // What an app does at the end of its stream is its request's.
-        if let (Content::Stream(_), Some((_, trail))) = (&self.content, &mut self.sending) {
+        if let Content::Whole {
+            in_flight: None, ..
+        } = &self.content
+        {
+            return;
+        }
+        let over = delivery::end();
+        let Some((_, trail)) = &mut self.sending else {
+            return;
+        };
+        if let Some(over) = over {
+            trail.scope(|| debug!(reason = over.as_str(), "Response given up"));
+            trail.end(over.outcome());
+        }
+        if let Content::Pieces(_) = &self.content {
+            // The app's code that runs when its stream is dropped logs as the request.
             let content = &mut self.content;
             trail.scope(|| *content = Content::whole(OwnedBytes::EMPTY, None));
         }
@@ -150,27 +190,70 @@ impl Content {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole { bytes, .. } => bytes.remaining() == 0,
-            Self::Stream(stream) => stream.body.is_end_stream(),
+            Self::Pieces(pieces) => pieces.is_end_stream(),
         }
     }
 }
 
-impl Cuttable {
+impl Pieces {
+    /// The next part, if it is there without polling the app.
+    fn take_ahead(&mut self) -> Option<OwnedBytes> {
+        if self.rest.is_empty() {
+            let Source::App(body) = &mut self.source else {
+                return None;
+            };
+            let bytes = body.take_ahead()?;
+            return Some(self.part(bytes));
+        }
+        let len = self.rest.len().min(PIECE);
+        Some(self.rest.split_to(len).into())
+    }
+
     fn poll(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
-        let polled = Pin::new(&mut self.body)
-            .poll_frame(context)
-            .map_err(Broken::App);
-        if polled.is_ready() {
-            return polled;
+        let Source::App(body) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(body).poll_frame(context);
+        polled.map(|frame| {
+            let frame = frame?.map_err(Broken::App);
+            Some(frame.map(|frame| match frame.into_data() {
+                Ok(bytes) => Frame::data(self.part(bytes)),
+                Err(frame) => frame,
+            }))
+        })
+    }
+
+    /// `bytes`, or as much of them as may be given at once.
+    fn part(&mut self, bytes: OwnedBytes) -> OwnedBytes {
+        if !self.are_small || bytes.remaining() <= PIECE {
+            return bytes;
         }
-        let cut = self
-            .cut
-            .get_or_insert_with(|| Box::pin(self.generation.cut.clone().cancelled_owned()));
-        ready!(cut.as_mut().poll(context));
-        Poll::Ready(Some(Err(Broken::CutOff)))
+        self.rest = bytes.into();
+        self.rest.split_to(PIECE).into()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+            && match &self.source {
+                Source::App(body) => body.is_end_stream(),
+                Source::Over(_) => true,
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let mut hint = match &self.source {
+            Source::App(body) => body.size_hint(),
+            Source::Over(_) => SizeHint::with_exact(0),
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 
@@ -180,9 +263,6 @@ pub enum Broken {
     /// The app's own reason, or that it panicked.
     #[error(transparent)]
     App(BodyError),
-    /// Its generation was cut off.
-    #[error("the app's time to drain is over")]
-    CutOff,
 }
 
 /// Tells a request's trail what came of polling its body.
@@ -196,7 +276,6 @@ fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<OwnedBytes>, Broken
                 trail.end(Outcome::Answered);
             }
         }
-        Poll::Ready(Some(Err(Broken::CutOff))) => trail.end(Outcome::CutOff),
         Poll::Ready(Some(Err(Broken::App(error)))) => trail.end(if error.is_panic() {
             Outcome::Panicked
         } else {

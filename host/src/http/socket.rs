@@ -14,10 +14,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::activity::Activity;
+use super::{activity::Activity, delivery, preface::Preface};
 
-/// A socket that tells of the bytes that come and go, sends little bytes at once, and sees a client
-/// leave while its request is answered.
+/// A socket that tells of the bytes that come and go, sends a small head and body in one piece, and
+/// notices when a client closes its sending side while its request is being answered.
 ///
 /// hyper can look whether the client is still there (`half_close`), but does so for every request,
 /// with a buffer for what might come. Here it is looked at when hyper has done all that it can and
@@ -26,18 +26,27 @@ use super::activity::Activity;
 pub struct Socket {
     socket: TcpStream,
     activity: Arc<Activity>,
-    /// Else HTTP/2, where bytes are no sign of a request's head, and hyper reads all the time.
-    is_http1: bool,
+    /// What was read of the connection before, and comes first.
+    preface: Preface,
+    /// The last bytes that came, the last one lowest.
+    tail: u32,
+    /// Whether the client took none of what was to be sent last.
+    is_blocked: bool,
+    /// Whether the client had closed its sending side when there was last nothing to send.
+    is_half_closed: bool,
 }
 
 impl Socket {
-    /// Tells `activity` of what goes through `socket`, in HTTP/1 or HTTP/2.
+    /// Tells `activity` of what goes through `socket`, whose first bytes are in `preface`.
     #[must_use]
-    pub fn new(socket: TcpStream, activity: Arc<Activity>, is_http1: bool) -> Self {
+    pub fn new(socket: TcpStream, activity: Arc<Activity>, preface: Preface) -> Self {
         Self {
             socket,
             activity,
-            is_http1,
+            preface,
+            tail: 0,
+            is_blocked: false,
+            is_half_closed: false,
         }
     }
 
@@ -47,28 +56,55 @@ impl Socket {
         self.socket
     }
 
-    /// Tells what came of sending bytes, and passes it on.
-    fn told(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Tells the delivery of a response what came of sending bytes, and passes it on.
+    fn told(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if sent.is_pending() {
-            self.activity.blocked();
-        } else {
-            self.activity.sent();
+            if !self.is_blocked {
+                self.is_blocked = true;
+                delivery::blocked();
+            }
+        } else if self.is_blocked || self.is_half_closed {
+            self.is_blocked = false;
+            self.is_half_closed = false;
+            // The time until the next request begins when the client has taken the last response.
+            self.activity.restart();
+            delivery::sent();
         }
         sent
     }
 
-    /// An error when the client has left before it got its response. Else the task is woken when it
-    /// leaves, or sends more.
-    fn poll_left(&self, context: &mut Context<'_>) -> io::Result<()> {
+    /// Looks whether the client has closed its sending side; an error when it has reset the connection.
+    /// Else the task is woken when it does, or sends more.
+    fn poll_closed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut next = [MaybeUninit::uninit()];
         match self
             .socket
             .poll_peek(context, &mut ReadBuf::uninit(&mut next))
         {
-            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+            Poll::Ready(Ok(0)) if self.is_half_closed => {}
+            Poll::Ready(Ok(0)) => {
+                self.is_half_closed = true;
+                delivery::half_closed();
+            }
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
+        Ok(())
+    }
+
+    /// Whether the bytes that came so far, of which `bytes` are the last, end with an empty line.
+    fn is_blank_line(&mut self, bytes: &[u8]) -> bool {
+        match bytes.last_chunk() {
+            Some(&last) => self.tail = u32::from_be_bytes(last),
+            None => {
+                for byte in bytes {
+                    self.tail = self.tail << 8 | u32::from(*byte);
+                }
+            }
+        }
+        // A line may end with a LF alone (RFC 9112, section 2.2).
+        self.tail & 0xffff == u32::from_be_bytes(*b"\0\0\n\n")
+            || self.tail & 0xff_ffff == u32::from_be_bytes(*b"\0\n\r\n")
     }
 }
 
@@ -78,10 +114,21 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if self.is_http1 && buffer.filled().len() > before {
-            self.activity.received();
+        this.preface.give(buffer);
+        let mut read = Pin::new(&mut this.socket).poll_read(context, buffer);
+        let bytes = &buffer.filled()[before..];
+        if !bytes.is_empty() {
+            // What the socket says beyond them, it says again.
+            read = Poll::Ready(Ok(()));
+            if this.activity.is_http1() {
+                let is_blank_line = this.is_blank_line(bytes);
+                let end = bytes.as_ptr_range().end.addr();
+                this.activity.received(end, is_blank_line);
+            }
+        } else if read.is_pending() && this.activity.is_http1() {
+            this.activity.asked();
         }
         read
     }
@@ -124,8 +171,8 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper comes here when it has written what there is to write.
-        if self.is_http1 && self.activity.is_answering() {
-            self.poll_left(context)?;
+        if self.activity.is_http1() && self.activity.is_answering() {
+            self.poll_closed(context)?;
         }
         Pin::new(&mut self.socket).poll_flush(context)
     }

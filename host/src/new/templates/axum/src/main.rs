@@ -1,3 +1,0 @@
-//! The app as a program of its own: `cargo run --features standalone`.
-
-plugin_api::main!(template_app::app);

@@ -1,0 +1,117 @@
+//! How connections are closed: by a server whose client still sends, and by clients.
+
+use std::time::Duration;
+
+use host_tests::{Setup, eventually, within};
+use tokio::{io::AsyncWriteExt, time::sleep};
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_reads_after_it_has_sent_all() {
+    let setup = Setup::new().plugin("echo").arg("--max-body-size=100KiB");
+    let host = setup.start().await;
+    let length = "Content-Length: 1000000\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    // It announces too much; it turns out to be too much; the app does not read it at all.
+    for (path, header, status) in [
+        ("/echo/len", length, "413"),
+        ("/echo/len", chunked, "413"),
+        ("/echo/x", "Content-Length: 1000\r\n", "200"),
+        ("/echo/x", chunked, "200"),
+    ] {
+        let mut wire = host.wire().await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n");
+        wire.send(head).await;
+        if status == "413" && header == chunked {
+            wire.send(chunk(200_000)).await;
+        }
+        within("an answer", wire.stream().readable()).await.unwrap();
+        // Nothing is on its way now, and yet the body is not at its end.
+        sleep(Duration::from_millis(50)).await;
+        for _ in 0..5 {
+            wire.send(chunk(100)).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        let answer = wire.rest().await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{path} {header}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_sending_does_not_hold_up_the_stop() {
+    let setup = Setup::new().plugin("echo").arg("--max-body-size=1KiB");
+    let host = setup.arg("--graceful-timeout=1h").start().await;
+    let mut wire = host.wire().await;
+    wire.send("POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        .await;
+    wire.head().await;
+    let sends = tokio::spawn(async move { while wire.stream().write_all(b"x").await.is_ok() {} });
+    assert_eq!(host.stop().await.code, Some(0));
+    within("the end of the connection", sends).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_sending_side_is_answered() {
+    let setup = Setup::new().plugin("versioned").plugin("echo");
+    let host = setup.arg("--access-log=-").start().await;
+    let file = host.folder().join("go").display().to_string();
+    let of = |path: &str, version: &str| format!("GET /{path} HTTP/{version}\r\nHost: x\r\n\r\n");
+    let (wait, stream) = (
+        format!("versioned/wait?{file}"),
+        format!("versioned/stream?{file}"),
+    );
+    // What is waited for, what streams, and what is behind them.
+    let mut clients = Vec::new();
+    for (request, end) in [
+        (of(&wait, "1.1"), "unmarked"),
+        (of(&wait, "1.0"), "unmarked"),
+        (of(&stream, "1.1"), "8\r\nunmarked\r\n0\r\n\r\n"),
+        (of(&stream, "1.0"), "unmarked+unmarked"),
+        (of(&wait, "1.1") + &of("versioned", "1.1"), "unmarked"),
+    ] {
+        let mut wire = host.wire().await;
+        wire.send(&request).await;
+        wire.stream().shutdown().await.unwrap();
+        clients.push((wire, request, end));
+    }
+    eventually("all wait", async || {
+        (host.log().with(&["waits"]).len() == 3).then_some(())
+    })
+    .await;
+    // The server knows of it before the app answers.
+    sleep(Duration::from_millis(100)).await;
+    host.folder().signal("go");
+    for (mut wire, request, end) in clients {
+        let answer = wire.rest().await;
+        assert!(answer.ends_with(end), "{request:?}: {answer:?}");
+        let count =
+            answer.matches("HTTP/1.1 200 ").count() + answer.matches("HTTP/1.0 200 ").count();
+        assert_eq!(count, request.matches("GET").count(), "{answer:?}");
+    }
+    host.stdout().nth(5).await;
+    assert_eq!(host.stdout().with(&["client_gone"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_sending_side_gets_a_stream_as_long_as_it_moves() {
+    let host = Setup::new().plugin("echo").start().await;
+    let mut wire = host.wire().await;
+    wire.send("GET /echo/ticks HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    wire.stream().shutdown().await.unwrap();
+    // Longer than an app may give nothing.
+    for second in 1..=3 {
+        sleep(Duration::from_secs(1)).await;
+        wire.until("tick ").await;
+        assert_eq!(
+            host.log().with(&["ticks is dropped"]),
+            [""; 0],
+            "after {second} s"
+        );
+    }
+}
+
+/// A chunk of so many bytes.
+fn chunk(len: usize) -> String {
+    format!("{len:x}\r\n{}\r\n", "x".repeat(len))
+}
