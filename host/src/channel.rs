@@ -27,6 +27,7 @@ use tokio::{net::UnixStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use self::wire::{Reading, Writing};
+pub(crate) use self::wire::{receive, send};
 pub use self::{
     blob::{Blob, bytes_to_fd, fd_to_bytes},
     descriptors::{Packing, Unpacking},

@@ -14,7 +14,7 @@ use clap::{
 };
 
 use self::file::Settings;
-use crate::{config::Config, ctl};
+use crate::{config::Config, ctl, new};
 
 pub use self::file::{APP, FileError};
 
@@ -29,6 +29,8 @@ pub enum Command {
     Check(PathBuf),
     /// Control a host that runs.
     Ctl(ctl::Args),
+    /// Write a crate with an app.
+    New(new::Args),
     /// Print the settings and where they come from: this text, a configuration file.
     PrintConfig(String),
 }
@@ -53,6 +55,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     match (action, config) {
         (Some(Action::Check { file }), _) => Ok(Command::Check(file)),
         (Some(Action::Ctl(args)), _) => Ok(Command::Ctl(args)),
+        (Some(Action::New(args)), _) => Ok(Command::New(args)),
         (None, None) => finish(command, &matches, Settings::default()),
         (None, Some(path)) => {
             let settings = file::read(path, &Args::command())?;
@@ -174,6 +177,8 @@ enum Action {
     },
     /// Control a host that runs with --control
     Ctl(ctl::Args),
+    /// Make a crate with an app, which builds, serves and is tested
+    New(new::Args),
 }
 
 fn with_variable(arg: Arg) -> Arg {

@@ -4,6 +4,7 @@
 //! `main` reads the command line ([`cli`]) and calls [`server`], which binds the sockets, starts
 //! the [`supervisor`] and a [`worker`], which hands each connection to [`http`]. What host and plugins log goes
 //! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
+//! [`new`] writes the crate that an author begins with.
 
 pub mod channel;
 pub mod check;
@@ -15,6 +16,7 @@ pub mod exit;
 pub mod folder;
 pub mod http;
 pub mod log;
+pub mod new;
 pub mod orders;
 pub mod server;
 pub mod shortage;

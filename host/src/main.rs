@@ -2,7 +2,7 @@
 
 use std::{env, process::ExitCode};
 
-use host::{check, cli, ctl, exit, server, signal::EarlySignals, terminal};
+use host::{check, cli, ctl, exit, new, server, signal::EarlySignals, terminal};
 
 fn main() -> ExitCode {
     let early = EarlySignals::catch();
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Check(file)) => check::run(&file),
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),
         Ok(cli::Command::PrintConfig(text)) => terminal::print(text.trim_end(), ExitCode::SUCCESS),
+        Ok(cli::Command::New(args)) => new::run(&args),
         Err(error) => error.report(),
     }
 }

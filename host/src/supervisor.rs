@@ -8,13 +8,19 @@
 
 pub mod app;
 mod apply;
+pub mod backoff;
 pub mod catalog;
 mod commands;
 mod fleet;
+pub mod last_words;
 mod libraries;
+pub mod listeners;
 mod notices;
 mod plans;
+pub mod process;
 pub mod report;
+pub mod systemd;
+pub mod upgrade;
 
 use std::{
     collections::BTreeMap,

@@ -18,6 +18,7 @@
 //! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
 //! - [`Frames`]: HTTP/2 frame by frame, for what no client would send.
 //! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
+//! - [`Workbench`]: crates that a test makes, as an author does with [`host_command`].
 //! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
 
 mod artifacts;
@@ -32,6 +33,7 @@ mod patience;
 mod setup;
 mod upgrade;
 mod wire;
+mod workbench;
 
 pub use self::{
     connection::{Connection, Reply, RequestBody, empty, full},
@@ -45,4 +47,5 @@ pub use self::{
     setup::{Exit, Setup},
     upgrade::{WebSocket, upgrade, upgrade_http2},
     wire::Wire,
+    workbench::{Workbench, host_command},
 };

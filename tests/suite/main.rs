@@ -28,6 +28,7 @@ mod logging;
 mod moody;
 mod mounts;
 mod native;
+mod new_crate;
 mod notes;
 mod own_logging;
 mod panics;

@@ -72,7 +72,7 @@ impl Frame {
 
 /// Sends bytes, and descriptors with the first of them. Returns how many bytes the socket took; the
 /// descriptors are sent whenever that is any.
-pub(super) fn send(
+pub(crate) fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
@@ -149,7 +149,7 @@ impl Reading {
 /// Receives bytes, and adds the descriptors that come with them; they are closed at an exec. Fails
 /// with
 /// `TOOMANYREFS` when descriptors were lost, which the kernel does at the limit on open files.
-pub(super) fn receive(
+pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,

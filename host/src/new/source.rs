@@ -1,0 +1,167 @@
+//! Where a new crate takes `plugin-api` from.
+
+use std::{
+    env, io,
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
+
+/// A dependency on `plugin-api`, as the keys of a table in `Cargo.toml`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source(toml::Table);
+
+impl Source {
+    /// The sources in a folder.
+    #[must_use]
+    pub fn folder(path: PathBuf) -> Self {
+        let path = toml::Value::String(path.to_string_lossy().into_owned());
+        Self(toml::Table::from_iter([("path".to_owned(), path)]))
+    }
+
+    /// The sources in the repository of `host`, for a crate at `path` inside it.
+    #[must_use]
+    pub fn of_repository(path: &Path) -> Option<Self> {
+        let path = absolute(path).ok()?;
+        let has = |folder: &Path, package: &str| folder.join(package).join("Cargo.toml").is_file();
+        let root = path.ancestors().skip(1).find(|folder| {
+            has(folder, "plugin-api") && has(folder, "host") && folder.join("Cargo.toml").is_file()
+        })?;
+        Some(Self::folder(relative(&path, &root.join("plugin-api"))))
+    }
+
+    /// The same source, for a crate at `path`: a folder is relative to that.
+    ///
+    /// # Errors
+    ///
+    /// When a folder has no package.
+    pub fn below(mut self, path: &Path) -> Result<Self, SourceError> {
+        let Some(toml::Value::String(folder)) = self.0.get_mut("path") else {
+            return Ok(self);
+        };
+        let package = PathBuf::from(&*folder);
+        let found = absolute(&package).and_then(|to| Ok((absolute(path)?, to)));
+        match found {
+            Ok((from, to)) if to.join("Cargo.toml").is_file() => {
+                if package.is_relative() {
+                    *folder = relative(&from, &to).to_string_lossy().into_owned();
+                }
+                Ok(self)
+            }
+            _ => Err(SourceError::NoPackage(package)),
+        }
+    }
+
+    /// The keys and values of the table, separated by commas.
+    pub(super) fn to_toml(&self) -> String {
+        let entries = self.0.iter().map(|(key, value)| format!("{key} = {value}"));
+        entries.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        if text.starts_with('{') {
+            let parsed = format!("source = {text}").parse::<toml::Table>();
+            return match parsed.map(|mut table| table.remove("source")) {
+                Ok(Some(toml::Value::Table(table))) => Ok(Self(table)),
+                _ => Err(SourceError::NoDependency(text.to_owned())),
+            };
+        }
+        let is_version =
+            text.starts_with(|first: char| first.is_ascii_digit() || "=^~".contains(first));
+        if is_version && !text.contains('/') {
+            let version = toml::Value::String(text.to_owned());
+            return Ok(Self(toml::Table::from_iter([(
+                "version".to_owned(),
+                version,
+            )])));
+        }
+        Ok(Self::folder(text.into()))
+    }
+}
+
+/// The path with symbolic links of what is there resolved, and without `.` and `..`.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let mut resolved = env::current_dir()?.canonicalize()?;
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                resolved.pop();
+            }
+            Component::CurDir => {}
+            part => {
+                resolved.push(part);
+                resolved = resolved.canonicalize().unwrap_or(resolved);
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+/// The way from one folder to another; both are absolute.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let common = from.components().zip(to.components());
+    let common = common.take_while(|(from, to)| from == to).count();
+    let up = from.components().skip(common).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(common)).collect()
+}
+
+/// A source of `plugin-api` that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The text is no table.
+    #[error(
+        "{0:?} is no dependency, expected a folder, a version, or a table as in '{{ git = \"https://…\" }}'"
+    )]
+    NoDependency(String),
+    /// The folder has no package.
+    #[error("--plugin-api {} has no Cargo.toml, expected the folder of a package", .0.display())]
+    NoPackage(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_table_a_version_or_a_folder() {
+        let written = |text: &str| text.parse::<Source>().map(|source| source.to_toml());
+        assert_eq!(
+            written(r#"{ git = "https://example.org/host", tag = "v1" }"#).unwrap(),
+            r#"git = "https://example.org/host", tag = "v1""#
+        );
+        assert_eq!(written("0.1").unwrap(), r#"version = "0.1""#);
+        assert_eq!(written("=0.1.2").unwrap(), r#"version = "=0.1.2""#);
+        assert_eq!(
+            written("../plugin-api").unwrap(),
+            r#"path = "../plugin-api""#
+        );
+        assert_eq!(written("1/plugin-api").unwrap(), r#"path = "1/plugin-api""#);
+        let error = written("{ git = ").unwrap_err();
+        assert!(
+            error.to_string().contains("expected a folder, a version"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_named_from_the_crate_that_uses_it() {
+        let way = |from: &str, to: &str| relative(Path::new(from), Path::new(to));
+        assert_eq!(
+            way("/a/b/shop", "/a/plugin-api"),
+            Path::new("../../plugin-api")
+        );
+        assert_eq!(
+            way("/a/shop", "/c/plugin-api"),
+            Path::new("../../c/plugin-api")
+        );
+        let error = Source::folder("/nowhere/plugin-api".into()).below(Path::new("shop"));
+        assert_eq!(
+            error,
+            Err(SourceError::NoPackage("/nowhere/plugin-api".into()))
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The files of a new crate. They are kept as a crate named `template-app`, which builds.
+
+use super::Source;
+
+/// What a new crate begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Template {
+    /// An axum `Router`
+    Axum,
+    /// A handler without a framework, which sees requests as the server has them
+    Native,
+    /// An axum `Router` with a WebSocket, and a page that uses it
+    Websocket,
+    /// A gRPC service, from a .proto file
+    Grpc,
+}
+
+/// A file of a new crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    /// Its path in the crate.
+    pub(super) path: &'static str,
+    /// What is in it.
+    pub(super) contents: String,
+}
+
+impl Template {
+    /// The files of a crate of this name.
+    pub(super) fn files(self, name: &str, source: &Source) -> Vec<File> {
+        let mount = match self {
+            Self::Grpc => "/greeter.Greeter".to_owned(),
+            _ => format!("/{name}"),
+        };
+        let fill = |text: &str| {
+            text.replace("path = \"../plugin-api\"", &source.to_toml())
+                .replace("template-app", name)
+                .replace("template_app", &name.replace('-', "_"))
+                .replace("MOUNT", &mount)
+        };
+        let files = self.sources().iter().chain(SHARED);
+        let files = files.map(|(path, text)| File {
+            path,
+            contents: fill(text),
+        });
+        files.collect()
+    }
+
+    fn sources(self) -> &'static [(&'static str, &'static str)] {
+        /// The files of a template's folder, with their contents.
+        macro_rules! files {
+            ($template:literal: $($path:literal),+) => {
+                &[$((
+                    $path,
+                    include_str!(concat!("templates/", $template, "/", $path)),
+                )),+]
+            };
+        }
+        match self {
+            Self::Axum => files!("axum": "Cargo.toml", "src/lib.rs", "src/main.rs", "tests/app.rs"),
+            Self::Native => {
+                files!("native": "Cargo.toml", "src/lib.rs", "src/main.rs", "tests/app.rs")
+            }
+            Self::Websocket => files!(
+                "websocket": "Cargo.toml", "src/lib.rs", "src/main.rs", "src/page.html", "tests/app.rs"
+            ),
+            Self::Grpc => files!(
+                "grpc": "Cargo.toml", "build.rs", "proto/greeter.proto", "src/lib.rs", "src/main.rs",
+                "tests/app.rs"
+            ),
+        }
+    }
+}
+
+/// The files that every crate has.
+const SHARED: &[(&str, &str)] = &[
+    ("README.md", include_str!("templates/README.md")),
+    (".gitignore", "/target\n"),
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn no_placeholder_is_left_in_a_crate() {
+        let source: Source = "/sdk".parse().unwrap();
+        for template in Template::value_variants() {
+            for File { path, contents } in template.files("my-shop", &source) {
+                let left = ["template", "MOUNT", "../plugin-api"];
+                assert!(
+                    left.iter().all(|word| !contents.contains(word)),
+                    "{template:?} {path}: {contents}"
+                );
+            }
+            let files = template.files("my-shop", &source);
+            let manifest: toml::Table = files[0].contents.parse().unwrap();
+            assert_eq!(manifest["package"]["name"].as_str(), Some("my-shop"));
+            assert_eq!(
+                manifest["dependencies"]["plugin-api"]["path"].as_str(),
+                Some("/sdk")
+            );
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Bytes that become lines.
+
+/// Splits bytes into lines, and holds the bytes of the line that is not whole.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// Goes on after the bytes of a line that is not whole.
+    pub(super) fn after(partial: Vec<u8>) -> Self {
+        Self { partial }
+    }
+
+    /// The bytes of the line that is not whole.
+    pub(super) fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// Takes bytes, and calls `line` with each line that is whole now.
+    pub(super) fn feed(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend(part);
+            if self.partial.ends_with(b"\n") {
+                self.partial.pop();
+                self.hand_on(line);
+            }
+            // A line that does not end must not fill the memory: it becomes several.
+            while self.partial.len() >= LONGEST {
+                let rest = self.partial.split_off(LONGEST);
+                self.hand_on(line);
+                self.partial = rest;
+            }
+        }
+    }
+
+    /// Calls `line` with what came after the last line break, if anything did.
+    pub(super) fn finish(&mut self, line: &mut impl FnMut(&str)) {
+        if !self.partial.is_empty() {
+            self.hand_on(line);
+        }
+    }
+
+    fn hand_on(&mut self, line: &mut impl FnMut(&str)) {
+        line(&String::from_utf8_lossy(&self.partial));
+        self.partial.clear();
+    }
+}
+
+/// Up to how many bytes are a line.
+const LONGEST: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        let mut note = |line: &str| seen.push(line.to_owned());
+        pieces.iter().for_each(|piece| lines.feed(piece, &mut note));
+        lines.finish(&mut note);
+        seen
+    }
+
+    #[test]
+    fn bytes_become_lines_wherever_they_are_cut() {
+        let table: [(&[&[u8]], &[&str]); 5] = [
+            (&[], &[]),
+            (&[b"a\nb\n"], &["a", "b"]),
+            (&[b"a", b"b", b"\n", b"\nc"], &["ab", "", "c"]),
+            (&[b"\xc3", b"\xa9\n"], &["\u{e9}"]),
+            (&[b"a\r\n"], &["a\r"]),
+        ];
+        for (pieces, expected) in table {
+            assert_eq!(split(pieces), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_becomes_several() {
+        let endless = vec![b'x'; 2 * LONGEST + 5];
+        let lens: Vec<_> = split(&[&endless[..9], &endless[9..]])
+            .iter()
+            .map(String::len)
+            .collect();
+        assert_eq!(lens, [LONGEST, LONGEST, 5]);
+        // One that is just as long as a line may be ends once.
+        let mut exact = vec![b'x'; LONGEST - 1];
+        exact.push(b'\n');
+        assert_eq!(split(&[&exact]).len(), 1);
+    }
+}

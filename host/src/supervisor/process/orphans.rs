@@ -1,0 +1,81 @@
+//! Orphans: processes whose parent has ended become children of the first process of a container
+//! (PID 1), which has to reap them, or their entries fill the process table.
+
+use std::{fs, io};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Children;
+
+impl Children {
+    /// Reaps orphans from now on when this process is PID 1 or a subreaper, and never the statuses
+    /// of the children in the set. To be called in a process that starts other processes by
+    /// [`Children::start`] alone: a plugin's
+    /// `Command` would miss its child. Runs in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error when signals cannot be received.
+    pub fn reap_orphans(&self) -> io::Result<()> {
+        let mut ended = signal(SignalKind::child())?;
+        let children = self.clone();
+        tokio::spawn(async move {
+            loop {
+                children.reap();
+                if ended.recv().await.is_none() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Reaps every zombie that is a child of this process and not in the set.
+    pub(super) fn reap(&self) {
+        // Held throughout: a child must not leave or enter the set between the look and the
+        // reaping.
+        let watched = self.watched();
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return;
+        };
+        let pids = processes.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.parse::<i32>().ok()
+        });
+        let us = getpid().as_raw_pid();
+        for pid in pids.filter(|pid| !watched.contains(pid)) {
+            let is_ours = fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| is_zombie_of(&stat, us));
+            if let Some(pid) = Pid::from_raw(pid).filter(|_| is_ours) {
+                // `waitid` for any child would take the status of one in the set.
+                let _ = waitid(
+                    WaitId::Pid(pid),
+                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+                );
+            }
+        }
+    }
+}
+
+/// Returns whether a line of `/proc/PID/stat` is of a zombie whose parent is `parent`. The name, in
+/// parentheses, may itself hold spaces and parentheses (proc_pid_stat(5)).
+fn is_zombie_of(stat: &str, parent: i32) -> bool {
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
+    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
+    fields.next() == Some("Z") && fields.next().and_then(|pid| pid.parse().ok()) == Some(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_zombie_of;
+
+    #[test]
+    fn a_zombie_is_known_by_its_line() {
+        assert!(is_zombie_of("12 (sh) Z 7 12 12 0", 7));
+        assert!(is_zombie_of("12 (a) S 1 (b)) Z 7 12", 7));
+        assert!(!is_zombie_of("12 (sh) S 7 12 12 0", 7));
+        assert!(!is_zombie_of("12 (sh) Z 8 12 12 0", 7));
+        assert!(!is_zombie_of("", 7));
+    }
+}

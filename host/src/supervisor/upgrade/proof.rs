@@ -1,0 +1,150 @@
+//! The proof of another build before an upgrade: it starts, reads the configuration, and says which
+//! version of the messages it speaks.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::time;
+
+use crate::{
+    channel::Hello,
+    supervisor::{
+        last_words::{LastWords, Stream},
+        process::{Children, Ended},
+    },
+};
+
+/// The first argument of a process that proves itself. The arguments of the server follow.
+pub const PROVE: &str = "--internal-prove";
+
+/// Prints the proof. A process that was started with [`PROVE`] calls this when it has read the
+/// configuration, and then exits with 0.
+///
+/// # Errors
+///
+/// Returns the system's error when stdout is closed.
+pub fn print_proof(hello: &Hello) -> io::Result<()> {
+    let hello = serde_json::to_string(hello)?;
+    io::stdout().write_all(format!("{MARK}{hello}\n").as_bytes())
+}
+
+/// Runs `path` with [`PROVE`] and the server's arguments `args`, without the program's name.
+/// Returns what the other build says of itself. Runs in a tokio runtime with I/O and time.
+///
+/// # Errors
+///
+/// Fails with the reason why that build must not take over. The process is gone then.
+pub async fn prove(
+    children: &Children,
+    path: &Path,
+    args: &[OsString],
+    ours: &Hello,
+    limit: Duration,
+) -> Result<Hello, ProofError> {
+    let path = path.to_owned();
+    let failed = |source| ProofError::Start {
+        path: path.clone(),
+        source,
+    };
+    let mut command = Command::new(&path);
+    command.arg(PROVE).args(args).stdin(Stdio::null());
+    let mut started = children.start(command).map_err(failed)?;
+    let printed = Arc::new(Mutex::new(String::new()));
+    let words = {
+        let printed = Arc::clone(&printed);
+        LastWords::follow(started.stdout, started.stderr, move |stream, line| {
+            if stream == Stream::Stdout && line.starts_with(MARK) {
+                line.clone_into(&mut printed.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        })
+    };
+    let Ok(ended) = time::timeout(limit, started.child.wait()).await else {
+        started.child.kill(Signal::KILL).map_err(failed)?;
+        started.child.wait().await.map_err(failed)?;
+        return Err(ProofError::TimedOut { path, limit });
+    };
+    let ended = ended.map_err(failed)?;
+    let said = words.finish(FLUSH).await.join("\n");
+    if !ended.is_success() {
+        return Err(ProofError::Refused { path, ended, said });
+    }
+    let printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+    let theirs = printed
+        .strip_prefix(MARK)
+        .map(serde_json::from_str::<Hello>);
+    match theirs {
+        Some(Ok(theirs)) if theirs.protocol == ours.protocol => Ok(theirs),
+        Some(Ok(theirs)) => Err(ProofError::Protocol {
+            path,
+            theirs,
+            ours: ours.clone(),
+        }),
+        _ => Err(ProofError::NoProof { path, said }),
+    }
+}
+
+/// How a line that is the proof begins.
+const MARK: &str = "host can take over: ";
+
+/// How long what the process printed has to be read after its end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Why another build must not take over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// The program ended well, but gave no proof.
+    #[error("{} is no `host` that can take over: it gave no proof, but {said:?}", path.display())]
+    NoProof {
+        /// The program.
+        path: PathBuf,
+        /// What it printed last.
+        said: String,
+    },
+    /// The program speaks other messages.
+    #[error(
+        "{} speaks {theirs}, this server {ours}: it cannot take over and needs a restart",
+        path.display()
+    )]
+    Protocol {
+        /// The program.
+        path: PathBuf,
+        /// What it says of itself.
+        theirs: Hello,
+        /// What this process says of itself.
+        ours: Hello,
+    },
+    /// The program cannot serve with this configuration, or crashes.
+    #[error("{} cannot take over: {ended}: {said}", path.display())]
+    Refused {
+        /// The program.
+        path: PathBuf,
+        /// How it ended.
+        ended: Ended,
+        /// What it printed last.
+        said: String,
+    },
+    /// The program cannot be started.
+    #[error("cannot run {}", path.display())]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The program did not end in time.
+    #[error("{} cannot take over: it gave no proof within {limit:?}", path.display())]
+    TimedOut {
+        /// The program.
+        path: PathBuf,
+        /// How long it had.
+        limit: Duration,
+    },
+}

@@ -1,0 +1,125 @@
+//! The start and the end of workers and of other children.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::Read,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+};
+
+use host::{
+    channel::socket_pair,
+    supervisor::{
+        last_words::LastWords,
+        listeners,
+        process::{CHANNEL_FD, Children, Ended, Executable},
+    },
+};
+use rustix::process::{Pid, getpgid, getpid, set_child_subreaper, test_kill_process};
+
+use crate::{
+    PATIENCE, block_on, eventually,
+    worker::{Notice, Order, Worker},
+};
+
+pub(crate) fn a_worker_talks_and_prints_and_ends() {
+    block_on(async {
+        let executable = Executable::of_this_process().unwrap();
+        let mut worker = Worker::start(&Children::default(), &executable).await;
+        let Notice::Started {
+            channel_fd,
+            stdin,
+            group_is_own,
+            name,
+        } = worker.notice().await
+        else {
+            panic!("a notice of the start");
+        };
+        assert!(channel_fd >= CHANNEL_FD);
+        assert_eq!(stdin, Path::new("/dev/null"));
+        assert!(group_is_own, "a Ctrl-C would reach the worker");
+        assert_eq!(name, "host\n");
+        worker.say("one").await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = listeners::share(&listener).unwrap();
+        worker
+            .orders
+            .send_with(&Order::Serve("served".to_owned()), vec![socket])
+            .unwrap();
+        assert_eq!(worker.notice().await, Notice::Served);
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "served");
+        assert_eq!(worker.words.tail(), ["said one"]);
+        worker.stop().await;
+    });
+}
+
+/// Copies this program, so that the copy can be replaced while it runs.
+pub(crate) fn a_worker_is_started_though_its_program_was_replaced() {
+    if let Some(program) = env::args_os().nth(3) {
+        // This process runs the copy.
+        let executable = Executable::of_this_process().unwrap();
+        fs::remove_file(program).unwrap();
+        return block_on(async {
+            let mut worker = Worker::start(&Children::default(), &executable).await;
+            assert!(matches!(worker.notice().await, Notice::Started { .. }));
+            worker.stop().await;
+        });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("host");
+    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+    let case = "a_worker_is_started_though_its_program_was_replaced";
+    let status = Command::new(&copy)
+        .args(["case", case])
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(!copy.exists());
+}
+
+pub(crate) fn a_worker_ends_after_its_supervisor() {
+    block_on(async {
+        let executable = Executable::of_this_process().unwrap();
+        let (ours, theirs) = socket_pair().unwrap();
+        let children = Children::default();
+        let args = [OsString::from("hangs")];
+        let started = children.start_worker(&executable, theirs, args).unwrap();
+        let mut child = started.child;
+        let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+        eventually(|| words.tail() == ["hangs"]).await;
+        assert_eq!(child.try_wait().unwrap(), None);
+        let group = getpgid(Pid::from_raw(child.pid())).unwrap();
+        assert_eq!(group.as_raw_pid(), child.pid());
+        drop(ours);
+        let ended = tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(ended.to_string(), "SIGKILL");
+    });
+}
+
+pub(crate) fn orphans_are_reaped_and_children_are_not() {
+    set_child_subreaper(Some(getpid())).unwrap();
+    block_on(async {
+        let children = Children::default();
+        children.reap_orphans().unwrap();
+        let mut ours = Command::new("sh");
+        ours.args(["-c", "sh -c 'echo $$; exec sleep 0.05' & exit 5"]);
+        let started = children.start(ours).unwrap();
+        let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+        let orphan = words.finish(PATIENCE).await;
+        let orphan = Pid::from_raw(orphan[0].parse().unwrap()).unwrap();
+        eventually(|| test_kill_process(orphan).is_err()).await;
+        // The child has been a zombie all the time.
+        let mut child = started.child;
+        assert_eq!(child.wait().await.unwrap(), Ended::Exited { code: 5 });
+    });
+}

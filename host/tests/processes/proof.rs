@@ -1,0 +1,64 @@
+//! A program that proves that it can take over, or does not.
+
+use std::{env, ffi::OsString, path::PathBuf, process, thread, time::Duration};
+
+use host::{
+    channel::Hello,
+    supervisor::{
+        process::Children,
+        upgrade::{ProofError, print_proof, prove},
+    },
+};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::{block_on, worker::hello};
+
+pub(crate) fn a_program_proves_that_it_can_take_over() {
+    let us = env::current_exe().unwrap();
+    block_on(async {
+        let children = Children::default();
+        let ask = |path: PathBuf, how: &str| {
+            let (children, args) = (children.clone(), [OsString::from(how)]);
+            async move { prove(&children, &path, &args, &hello(), Duration::from_secs(1)).await }
+        };
+        assert_eq!(ask(us.clone(), "well").await.unwrap(), hello());
+        let error = ask(us.clone(), "badly").await.unwrap_err();
+        let text = format!(
+            "{} cannot take over: exit code 2: no such option",
+            us.display()
+        );
+        assert_eq!(error.to_string(), text);
+        let error = ask(us.clone(), "of another protocol").await.unwrap_err();
+        assert!(matches!(error, ProofError::Protocol { theirs, .. } if theirs.protocol == 9));
+        let error = ask(us.clone(), "never").await.unwrap_err();
+        assert!(matches!(error, ProofError::TimedOut { .. }), "{error}");
+        let error = ask(PathBuf::from("/bin/true"), "").await.unwrap_err();
+        assert!(matches!(error, ProofError::NoProof { .. }), "{error}");
+        let error = ask(PathBuf::from("/nonexistent"), "").await.unwrap_err();
+        assert!(matches!(error, ProofError::Start { .. }), "{error}");
+        let error = ask(us, "crash").await.unwrap_err();
+        assert!(error.to_string().contains("SIGKILL"), "{error}");
+    });
+}
+
+pub(crate) fn run(how: &str) {
+    match how {
+        "well" => {
+            println!("something else");
+            print_proof(&hello()).unwrap();
+        }
+        "of another protocol" => print_proof(&Hello {
+            protocol: 9,
+            ..hello()
+        })
+        .unwrap(),
+        "never" => loop {
+            thread::park();
+        },
+        "crash" => kill_process(getpid(), Signal::KILL).unwrap(),
+        _ => {
+            eprintln!("no such option");
+            process::exit(2);
+        }
+    }
+}
