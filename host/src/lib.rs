@@ -18,6 +18,7 @@ pub mod http;
 pub mod log;
 pub mod new;
 pub mod orders;
+pub mod scoreboard;
 pub mod server;
 pub mod shortage;
 pub mod signal;

@@ -8,6 +8,7 @@
 
 pub mod app;
 mod apply;
+pub mod autopsy;
 pub mod backoff;
 pub mod catalog;
 mod commands;

@@ -4,9 +4,10 @@
 //! [`generation`] is one load. [`registry`] knows which generation serves; the [`faults`] of each
 //! are counted, [`quarantine`] keeps requests from one that panics too often, and [`probation`]
 //! tells whether a new generation is worse than the one before. [`budget`] and [`process`] count
-//! what loads cost.
+//! what loads cost. [`crash`] is the worker's last word.
 
 pub mod budget;
+pub mod crash;
 pub mod faults;
 pub mod generation;
 pub mod library;

@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
 use tokio::{sync::Notify, time::Instant};
+
+use crate::scoreboard::coarse_ms;
 
 /// What one connection is doing. Shared by its socket, its requests and its timer.
 #[derive(Debug)]
@@ -278,14 +278,6 @@ impl Wake for Activity {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.as_ref().map(Waker::wake_by_ref);
     }
-}
-
-/// The time in ms, from any moment and to a few of them, but for a fraction of what it costs to have
-/// it exactly (clock_gettime(2)).
-fn coarse_ms() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
-    seconds * 1000 + nanos / 1_000_000
 }
 
 /// A request that is being answered, up to the last byte of the response's body.

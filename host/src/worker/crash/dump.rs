@@ -1,0 +1,79 @@
+//! Where every thread of a process is: each is sent a signal, whose handler writes that down.
+
+use std::{
+    ffi::{c_int, c_void},
+    fs, io,
+};
+
+use libc::siginfo_t;
+use rustix::process::Pid;
+
+use super::{handle, trace::Context};
+use crate::scoreboard::{
+    Crash, Scoreboard,
+    record::{self, Area},
+};
+
+/// Asks each thread of a process, which may be this one, to write down where it is. Returns how many were asked; what they write is in
+/// [`Scoreboard::dumps`], soon after or never: a thread that waits for its disk or is stopped cannot answer.
+///
+/// # Errors
+///
+/// When the process cannot be asked: it has no handler yet, or is gone.
+pub fn ask(process: Pid, board: &Scoreboard) -> io::Result<usize> {
+    let signal = board
+        .dump_signal()
+        .ok_or_else(|| io::Error::other("the process cannot say where it is"))?;
+    board.forget_dumps();
+    let process = process.as_raw_nonzero().get();
+    let threads = fs::read_dir(format!("/proc/{process}/task"))?;
+    let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    let is_asked = |thread: &c_int| {
+        // SAFETY: it has no memory to be wrong about. The process has a handler for the signal, so that nobody dies of it.
+        unsafe { libc::tgkill(process, *thread, signal) == 0 }
+    };
+    Ok(numbers.filter(is_asked).count())
+}
+
+/// Finds the files that the frames of a process's threads are in, while the process lives.
+///
+/// # Errors
+///
+/// When its maps cannot be read.
+pub fn place(process: Pid, dumps: &mut [Crash]) -> io::Result<()> {
+    let maps = fs::read(format!("/proc/{}/maps", process.as_raw_nonzero()))?;
+    let areas: Vec<_> = maps
+        .split(|byte| *byte == b'\n')
+        .filter_map(Area::parse)
+        .collect();
+    for dump in dumps {
+        for (at, frame) in dump.frames.iter_mut().enumerate() {
+            let inside = frame.address.saturating_sub(u64::from(at > 0));
+            let area = areas
+                .iter()
+                .find(|area| (area.start..area.end).contains(&inside));
+            frame.place = area.map(|area| area.place(frame.address));
+        }
+    }
+    Ok(())
+}
+
+/// Has threads answer.
+pub(super) fn install(board: &Scoreboard) -> io::Result<()> {
+    // The highest ones are hardly ever used; the lowest are the C library's.
+    let signal = libc::SIGRTMAX() - 3;
+    // On the thread's own stack: the other may be too small, and this one is not full.
+    handle(signal, dumps, libc::SA_RESTART)?;
+    board.set_dump_signal(signal);
+    Ok(())
+}
+
+extern "C" fn dumps(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let Some(record) = record::claim_dump() else {
+        return;
+    };
+    // SAFETY: the kernel calls.
+    let context = unsafe { Context::new(signal, info, context) };
+    record.note(&context.facts());
+    record.trace_from(&context);
+}
