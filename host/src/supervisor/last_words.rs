@@ -61,13 +61,11 @@ impl LastWords {
         let reading = TaskTracker::new();
         for source in &streams {
             let (source, kept, line) = (Arc::clone(source), Arc::clone(&kept), Arc::clone(&line));
-            reading.spawn(async move {
-                let keep = |text: &str| {
-                    lock(&kept).push(text);
-                    line(source.stream, text);
-                };
-                source.read(keep).await;
-            });
+            let keep = move |stream, text: &str| {
+                lock(&kept).push(text);
+                line(stream, text);
+            };
+            reading.spawn(async move { source.read(|text| keep(source.stream, text)).await });
         }
         reading.close();
         Self {
@@ -232,11 +230,7 @@ const KEPT: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::File,
-        io::Write,
-        os::fd::{AsFd, OwnedFd},
-    };
+    use std::{fs::File, io::Write, os::fd::OwnedFd};
 
     use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -307,29 +301,32 @@ mod tests {
         assert_eq!(words.finish(Duration::from_millis(5)).await, ["last"]);
     }
 
-    #[tokio::test]
-    async fn a_line_that_is_half_read_goes_on_after_an_exec() {
-        let ((out, mut to_out), (err, to_err)) = (pipe(), pipe());
-        let words = LastWords::follow(out, err, |_, _| {});
-        to_out.write_all(b"whole\nha").unwrap();
-        while words.tail().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        let (suspended, fds) = {
+    #[test]
+    fn a_line_that_is_half_read_goes_on_after_an_exec() {
+        let runtime = || tokio::runtime::Runtime::new().unwrap();
+        // The first reader's tasks end with their runtime, as at an exec.
+        let (suspended, fds, mut to_out, to_err) = runtime().block_on(async {
+            let ((out, mut to_out), (err, to_err)) = (pipe(), pipe());
+            let words = LastWords::follow(out, err, |_, _| {});
+            to_out.write_all(b"whole\nha").unwrap();
+            while words.tail().is_empty() {
+                tokio::task::yield_now().await;
+            }
             let frozen = words.freeze();
             let mut packing = Packing::default();
             let suspended = frozen.suspend(&mut packing);
             let fds = packing.all().iter().map(|fd| fd.try_clone_to_owned());
-            (suspended, fds.collect::<Result<Vec<OwnedFd>, _>>().unwrap())
-        };
-        drop(words.streams);
-        let seen = Seen::default();
-        let mut fds = Unpacking::from(fds);
-        // The tasks of the first reader are cut off before they read on: no await came since.
-        words.reading.close();
-        let resumed = LastWords::resume(suspended, &mut fds, note(&seen)).unwrap();
-        assert!(to_err.as_fd().try_clone_to_owned().is_ok());
-        assert_eq!(resumed.tail(), ["whole"]);
-        assert_eq!(lock(&resumed.streams[0].lines).partial(), b"ha");
+            let fds = fds.collect::<Result<Vec<OwnedFd>, _>>().unwrap();
+            (suspended, fds, to_out, to_err)
+        });
+        runtime().block_on(async {
+            let (seen, mut fds) = (Seen::default(), Unpacking::from(fds));
+            let words = LastWords::resume(suspended, &mut fds, note(&seen)).unwrap();
+            assert_eq!(words.tail(), ["whole"]);
+            to_out.write_all(b"lf\n").unwrap();
+            drop((to_out, to_err));
+            assert_eq!(words.finish(PATIENCE).await, ["whole", "half"]);
+            assert_eq!(*lock(&seen), [(Stream::Stdout, "half".to_owned())]);
+        });
     }
 }
