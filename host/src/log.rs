@@ -10,6 +10,7 @@ pub mod filter;
 pub mod json;
 pub mod level;
 pub mod lines;
+pub mod losses;
 pub mod origin;
 pub mod output;
 pub mod request;
@@ -17,9 +18,8 @@ pub mod request_id;
 pub mod text;
 
 use std::{
-    env,
-    io::{self, IsTerminal},
-    path::PathBuf,
+    env, io,
+    path::{Path, PathBuf},
 };
 
 use plugin_api::level::Directives;
@@ -28,6 +28,7 @@ use tracing_subscriber::{layer::SubscriberExt, registry};
 use self::{
     filter::Filter,
     lines::{Format, Lines},
+    losses::Losses,
     output::Output,
     text::Text,
 };
@@ -40,6 +41,8 @@ pub struct Log {
     pub filter: Filter,
     /// Where it goes.
     pub output: Output,
+    /// What is told of lines that cannot be written.
+    pub losses: Losses,
 }
 
 /// Logs what happens from now on, by `directives`.
@@ -55,11 +58,10 @@ pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError
         filter = filter.with_loud_requests();
     }
     let output = match &config.log_file {
-        Some(path) => open(path)?,
+        Some(path) => Output::log(path).map_err(failed(path))?,
         None => Output::stderr().map_err(OpenError::Stream)?,
     };
-    let is_terminal = config.log_file.is_none() && io::stderr().is_terminal();
-    let ansi = text::colour(is_terminal, env::var_os("NO_COLOR").as_deref());
+    let ansi = text::colour(output.is_terminal(), env::var_os("NO_COLOR").as_deref());
     let format = match config.log_format {
         LogFormat::Text => Format::Text(Text { ansi }),
         LogFormat::Json => Format::Json,
@@ -67,7 +69,12 @@ pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError
     let lines = Lines::new(format, output.clone());
     // It fails when there was one before, which then is this one.
     let _ = tracing::subscriber::set_global_default(registry().with(lines).with(filter.clone()));
-    Ok(Log { filter, output })
+    let losses = Losses::new(output.clone(), filter.clone());
+    Ok(Log {
+        filter,
+        output,
+        losses,
+    })
 }
 
 /// Opens the place for the access log.
@@ -78,15 +85,13 @@ pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError
 pub fn open_access(sink: &LineSink) -> Result<Output, OpenError> {
     match sink {
         LineSink::Stdout => Output::stdout().map_err(OpenError::Stream),
-        LineSink::File(path) => open(path),
+        LineSink::File(path) => Output::access(path).map_err(failed(path)),
     }
 }
 
-fn open(path: &std::path::Path) -> Result<Output, OpenError> {
-    Output::file(path).map_err(|source| OpenError::File {
-        path: path.to_owned(),
-        source,
-    })
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    |source| OpenError::File { path, source }
 }
 
 /// A place for lines that cannot be had.

@@ -53,6 +53,8 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
             return 1;
         }
     };
+    log::output::never_wait();
+    let losses = log.losses.clone();
     let served = match Runtimes::start(config.threads) {
         Ok(runtimes) => {
             let serving = runtimes.serving.handle();
@@ -64,7 +66,7 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
         }
         Err(error) => Err(StartError::Runtime(error)),
     };
-    match served {
+    let code = match served {
         Ok(()) => 0,
         Err(error) => {
             let error = &error as &dyn error::Error;
@@ -75,7 +77,9 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
             }
             1
         }
-    }
+    };
+    losses.finish(true);
+    code
 }
 
 async fn serve(
@@ -89,7 +93,15 @@ async fn serve(
     // All that is done before the addresses are told is there for whoever reads them.
     let access = config.log.access_log.as_ref().map(log::open_access);
     let access = access.transpose()?;
-    let Log { filter, output } = log;
+    let Log {
+        filter,
+        output,
+        losses,
+    } = log;
+    if let Some(access) = &access {
+        losses.watch_access(access.clone());
+    }
+    tokio::spawn(losses.clone().run());
     let levels = Levels::start(filter.clone());
     let outputs: Vec<_> = access.iter().cloned().chain([output]).collect();
     let (handle, commands) = supervisor::Handle::new();
@@ -100,7 +112,9 @@ async fn serve(
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
     let store = open_store(config)?;
-    let listeners = bind(&config.bind)?;
+    // Programs read an access log: nothing else may be between its lines.
+    let prints = !access.as_ref().is_some_and(Output::is_stdout);
+    let listeners = bind(&config.bind, prints)?;
     let captured = config.log.capture_output.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
     let control = control.map(|control| control.start(Control { levels, handle }));
@@ -116,6 +130,7 @@ async fn serve(
         let (control, store) = left_behind;
         exit::leave(1, move || {
             drop(control);
+            losses.finish(false);
             // The next host that starts removes what is left of the copies.
             let _ = store.remove();
         });

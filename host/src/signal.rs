@@ -8,7 +8,10 @@ use std::{
     env, io,
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task,
+};
 use tracing::{error, info, warn};
 
 pub use self::early::EarlySignals;
@@ -57,7 +60,10 @@ async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
     while rotations.recv().await.is_some() {
         let mut are_open = true;
         for output in &outputs {
-            if let Err(error) = output.reopen() {
+            // A file system may not answer.
+            let output = output.clone();
+            let reopened = task::spawn_blocking(move || output.reopen()).await;
+            if let Ok(Err(error)) = reopened {
                 are_open = false;
                 error!(
                     error = &error as &dyn std::error::Error,

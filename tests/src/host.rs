@@ -35,16 +35,29 @@ impl Host {
         }
     }
 
-    /// Reads the first lines of stdout, which say where it listens.
+    /// Reads where it listens from stdout or, where the access log is there, from the log.
     pub async fn listening(&mut self, count: usize) {
         for index in self.addresses.len()..count {
-            let line = self.stdout.nth(index).await;
-            let address = line
-                .strip_prefix("Listening on http://")
-                .and_then(|address| address.parse().ok());
-            self.addresses
-                .push(address.unwrap_or_else(|| panic!("no address: {line:?}")));
+            let address = eventually("an address", async || self.listens(index)).await;
+            self.addresses.push(address);
         }
+    }
+
+    /// Takes note of where it listens, for a host whose streams are the test's.
+    pub fn is_at(&mut self, address: SocketAddr) {
+        self.addresses.push(address);
+    }
+
+    fn listens(&self, index: usize) -> Option<SocketAddr> {
+        let printed = self.stdout.with(&["Listening on http://"]);
+        let logged = self.stderr.with(&["Listening", "http://"]);
+        let line = [printed, logged]
+            .into_iter()
+            .find(|lines| lines.len() > index)?;
+        let (_, address) = line[index].split_once("http://")?;
+        let end =
+            address.find(|letter: char| !letter.is_ascii_hexdigit() && !".:[]".contains(letter));
+        address[..end.unwrap_or(address.len())].parse().ok()
     }
 
     /// Where it listens.

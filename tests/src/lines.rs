@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -20,7 +20,9 @@ struct Output {
 }
 
 impl Lines {
-    pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
+    /// The lines of a stream that the test has.
+    #[must_use]
+    pub fn of(stream: impl Read + Send + 'static) -> Self {
         let lines = Self(Arc::default());
         let writer = lines.clone();
         thread::spawn(move || {
@@ -33,6 +35,14 @@ impl Lines {
             writer.lock().is_closed = true;
         });
         lines
+    }
+
+    /// Those of a stream of a child, none where the stream is not the test's.
+    pub(crate) fn of_child(stream: Option<impl Read + Send + 'static>) -> Self {
+        match stream {
+            Some(stream) => Self::of(stream),
+            None => Self::of(io::empty()),
+        }
     }
 
     /// The lines so far.

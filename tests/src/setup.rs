@@ -17,6 +17,8 @@ use crate::{Folder, Host, Library, Line, Lines, artifacts};
 pub struct Setup {
     folder: Folder,
     command: Command,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
 }
 
 impl Setup {
@@ -39,7 +41,12 @@ impl Setup {
             .env("HOST_PLUGINS", folder.path())
             .env("HOST_BIND", "127.0.0.1:0")
             .env("HOST_QUIET_TIME", "50ms");
-        Self { folder, command }
+        Self {
+            folder,
+            command,
+            stdout: None,
+            stderr: None,
+        }
     }
 
     /// With the example plugin or fixture of this name in `libNAME.so`.
@@ -76,6 +83,20 @@ impl Setup {
         self
     }
 
+    /// With this as its stdout, of which the test sees nothing by [`Host::stdout`] then.
+    #[must_use]
+    pub fn stdout(mut self, stream: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stream.into());
+        self
+    }
+
+    /// With this as its stderr, of which the test sees nothing by [`Host::log`] then.
+    #[must_use]
+    pub fn stderr(mut self, stream: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stream.into());
+        self
+    }
+
     /// The plugins folder.
     #[must_use]
     pub fn folder(&self) -> &Folder {
@@ -100,15 +121,23 @@ impl Setup {
         self.spawn().exit().await
     }
 
-    fn spawn(mut self) -> Host {
+    /// Starts the host, of which nothing is known yet, not even where it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn spawn(mut self) -> Host {
         let command = self
             .command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(self.stdout.unwrap_or_else(Stdio::piped))
+            .stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = command.spawn().expect("cargo built the host");
-        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
-        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        // The test's own streams stay open in the command until it is dropped.
+        drop(self.command);
+        let stdout = Lines::of_child(child.stdout.take());
+        let stderr = Lines::of_child(child.stderr.take());
         Host::new(child, self.folder, stdout, stderr)
     }
 }

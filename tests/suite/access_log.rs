@@ -26,7 +26,10 @@ async fn line(host: &Host, path: &str) -> Value {
 
 #[tokio::test]
 async fn an_answer_has_a_line_even_with_the_log_off() {
-    let host = setup().arg("--log-level=off").start().await;
+    let host = setup()
+        .arg("--log-level=off,host::server=info")
+        .start()
+        .await;
     for mut connection in [host.http1().await, host.http2().await] {
         let reply = connection
             .exchange(Request::post("/echo/body?a=1").body(full("hello")).unwrap())

@@ -24,6 +24,7 @@ mod limits;
 mod log_fidelity;
 mod log_files;
 mod log_live;
+mod log_readers;
 mod logging;
 mod moody;
 mod mounts;

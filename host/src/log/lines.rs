@@ -14,6 +14,7 @@ use tracing_subscriber::{
 use super::{
     fields::SpanFields,
     json::Json,
+    losses,
     origin::{self, Origin},
     output::Output,
     request::{self, Facts},
@@ -170,7 +171,7 @@ impl Lines {
             // Writing to a string does not fail.
             if formatted.is_ok() {
                 buffers.line.0.push(b'\n');
-                self.output.write(&buffers.line.0);
+                losses::write(&self.output, &buffers.line.0);
             }
         });
     }
@@ -209,7 +210,7 @@ pub(super) mod tests {
     /// What `emit` logs, without the ends of the lines.
     pub(crate) fn lines(format: Format, emit: impl FnOnce()) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let output = Output::file(file.path()).unwrap();
+        let output = Output::log(file.path()).unwrap();
         let subscriber = registry().with(Lines::new(format, output));
         subscriber::with_default(subscriber, emit);
         let text = fs::read_to_string(file.path()).unwrap();

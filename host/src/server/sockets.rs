@@ -13,12 +13,13 @@ use rustix::{
     process::{Resource, getrlimit, setrlimit},
 };
 use tokio::net::TcpSocket;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::StartError;
 use crate::config::Address;
 
-/// Binds every address, and prints each address once, before anything else.
+/// Binds every address, and logs each; prints each to stdout as well, before anything else, if it
+/// `prints`.
 ///
 /// A host name may have addresses that this machine does not, as `localhost` has `::1` where IPv6 is
 /// off: of a name, one address that can be had is enough, and a warning names each of the others.
@@ -27,7 +28,7 @@ use crate::config::Address;
 ///
 /// When a name cannot be resolved, an address that is given as such cannot be had, none of a name's
 /// can, or somebody else listens on one of them.
-pub(super) fn bind(addresses: &[Address]) -> Result<Vec<TcpListener>, StartError> {
+pub(super) fn bind(addresses: &[Address], prints: bool) -> Result<Vec<TcpListener>, StartError> {
     let failed = |address: &Address| {
         let address = address.clone();
         |source| StartError::Bind { address, source }
@@ -47,11 +48,14 @@ pub(super) fn bind(addresses: &[Address]) -> Result<Vec<TcpListener>, StartError
     for listener in &listeners {
         // It has an address: it is bound.
         if let Ok(local) = listener.local_addr() {
+            info!(url = format!("http://{local}"), "Listening");
             bound.push_str(&format!("Listening on http://{local}\n"));
         }
     }
-    // Whoever started the server may not want to know.
-    let _ = io::stdout().write_all(bound.as_bytes());
+    if prints {
+        // Whoever started the server may not want to know.
+        let _ = io::stdout().write_all(bound.as_bytes());
+    }
     Ok(listeners)
 }
 

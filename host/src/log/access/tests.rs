@@ -11,7 +11,7 @@ use crate::log::{
 /// The line for an exchange in this format.
 fn line(format: &str, exchange: impl FnOnce(&Arc<AccessLog>)) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let output = Output::file(file.path()).unwrap();
+    let output = Output::access(file.path()).unwrap();
     let skip = vec!["/healthz".to_owned()];
     let access = AccessLog::new(
         format.parse().unwrap(),

@@ -1,0 +1,288 @@
+//! What reads the log stands still, goes away, or is a stream of the process: nothing waits for it,
+//! and what is lost is told.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use host_tests::{Ctl, Host, Line, Lines, Setup, eventually};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat},
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
+use serde_json::Value;
+
+/// More lines than a pipe has room for.
+const FLOOD: &str = "/log_depth/flood/2/500";
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    pipe_with(PipeFlags::CLOEXEC).unwrap()
+}
+
+fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
+async fn floods(host: &Host) {
+    assert_eq!(host.get(FLOOD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_requests_nor_control_nor_the_stop() {
+    let ctl = Ctl::new();
+    let (reader, stderr) = pipe();
+    let setup = Setup::new().plugin("log_depth").arg(ctl.option());
+    let host = setup.stderr(stderr).start().await;
+    host.answers("/log_depth/gated", 200).await;
+    floods(&host).await;
+    for level in ["debug", "trace", "info"] {
+        assert_eq!(ctl.ask(&["log-level", level]).await.0, 0);
+        host.signal(Signal::USR1);
+        floods(&host).await;
+    }
+    let began = Instant::now();
+    assert_eq!(host.stop().await.code, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(4));
+
+    let mut text = String::new();
+    File::from(reader).read_to_string(&mut text).unwrap();
+    assert!(text.len() > 60_000 && text.ends_with('\n'));
+    text.lines().for_each(|line| drop(Line::parse(line)));
+}
+
+#[tokio::test]
+async fn lines_that_were_lost_are_counted_when_somebody_reads_on() {
+    let (reader, stderr) = pipe();
+    let setup = Setup::new()
+        .plugin("log_depth")
+        .arg("--log-level=error,log_depth=info");
+    let host = setup.stderr(stderr).start().await;
+    host.answers("/log_depth/gated", 200).await;
+    floods(&host).await;
+    floods(&host).await;
+    let log = Lines::of(File::from(reader));
+    let line = log
+        .eventually(&["Lines of the log could not be written"])
+        .await;
+    let (_, lost) = line.split_once("lines=").unwrap();
+    let lost: usize = lost.split(' ').next().unwrap().parse().unwrap();
+    assert!(
+        line.contains(" ERROR    host: ") && line.contains("file=stderr"),
+        "{line}"
+    );
+    assert_eq!(log.with(&["flood with"]).len() + lost, 2000);
+    floods(&host).await;
+    assert_eq!(host.stop().await.code, Some(0));
+    log.closed().await;
+    assert_eq!(log.with(&["flood with"]).len() + lost, 3000);
+}
+
+#[tokio::test]
+async fn the_log_tells_that_the_access_log_cannot_be_written() {
+    for is_gone in [true, false] {
+        let (reader, stdout) = pipe();
+        // Two lines do not fit into a pipe.
+        let format = format!("--access-log-format=%(s)s {}", "x".repeat(60_000));
+        let level = "--log-level=error,host::server=info";
+        let setup = Setup::new()
+            .plugin("hello")
+            .args(&["--access-log=-", &format, level]);
+        let reader = (!is_gone).then_some(reader);
+        let host = setup.stdout(stdout).start().await;
+        host.log().eventually(&["Listening"]).await;
+        for _ in 0..3 {
+            assert_eq!(host.get("/quiet").await.status, 200);
+        }
+        let error = if is_gone {
+            "Broken pipe"
+        } else {
+            "nobody reads it"
+        };
+        let parts = [
+            "ERROR",
+            "Lines of the access log cannot",
+            "file=stdout",
+            error,
+        ];
+        host.log().eventually(&parts).await;
+        let exit = host.stop().await;
+        let lines = if is_gone { "lines=3" } else { "lines=2" };
+        let told = exit
+            .log()
+            .into_iter()
+            .filter(|line| line.text.contains("access log"));
+        let told: Vec<_> = told.map(|line| line.text).collect();
+        assert_eq!(told.len(), 2, "{exit}");
+        assert!(told[1].contains(lines), "{exit}");
+        drop(reader);
+    }
+}
+
+#[tokio::test]
+async fn a_log_on_a_full_disk_is_told_on_stderr_once_and_at_the_stop() {
+    for level in ["info", "error", "critical"] {
+        let setup = Setup::new().plugin("hello").arg("--log-file=/dev/full");
+        let host = setup.arg(format!("--log-level={level}")).start().await;
+        host.answers("/", 200).await;
+        let parts = [
+            "cannot be written",
+            "file=/dev/full",
+            "No space left on device",
+        ];
+        host.log().eventually(&parts).await;
+        let exit = host.stop().await;
+        assert_eq!(exit.stderr.len(), 2, "{exit}");
+        assert!(exit.stderr[1].contains("could not be written"), "{exit}");
+        assert!(exit.log().iter().all(Line::is_host), "{exit}");
+    }
+}
+
+#[tokio::test]
+async fn a_fifo_that_nobody_reads_holds_up_neither_the_start_nor_a_rotation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, access) = (folder.path().join("log"), folder.path().join("access"));
+    fifo(&log);
+    fifo(&access);
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("hello").arg(ctl.option());
+    let setup = setup
+        .arg("--log-file")
+        .arg(&log)
+        .arg("--access-log")
+        .arg(&access);
+    let host = setup.start().await;
+    assert_eq!(host.get("/").await.status, 200);
+    host.signal(Signal::USR1);
+    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
+    let lines = Lines::of(File::open(&log).unwrap());
+    lines.eventually(&["Log files opened anew"]).await;
+    lines.eventually(&["this is an INFO message"]).await;
+    let mut line = String::new();
+    let mut access = BufReader::new(File::open(&access).unwrap());
+    access.read_line(&mut line).unwrap();
+    assert!(line.contains("GET / HTTP/1.1"), "{line}");
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_stderr_that_does_not_block_loses_no_line() {
+    let (reader, stderr) = pipe();
+    fcntl_setfl(&stderr, fcntl_getfl(&stderr).unwrap() | OFlags::NONBLOCK).unwrap();
+    let host = Setup::new()
+        .plugin("log_depth")
+        .stderr(stderr)
+        .start()
+        .await;
+    host.answers("/log_depth/gated", 200).await;
+    let reads = thread::spawn(move || {
+        let mut reader = BufReader::new(File::from(reader)).lines();
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next() {
+            lines.push(line.unwrap());
+            if lines.len() % 100 == 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        lines
+    });
+    floods(&host).await;
+    assert_eq!(host.stop().await.code, Some(0));
+    let lines = reads.join().unwrap();
+    let flood = lines.iter().filter(|line| line.contains("flood with"));
+    assert_eq!(flood.count(), 1000);
+}
+
+#[tokio::test]
+async fn a_path_of_a_stream_is_the_stream_for_both_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, err) = (folder.path().join("out"), folder.path().join("err"));
+    for (log, access) in [
+        ("-", "-"),
+        ("/dev/stderr", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/fd/1"),
+    ] {
+        // Without O_APPEND, so that an offset of one's own would write over what is there.
+        let setup = Setup::new()
+            .plugin("log_depth")
+            .arg("--access-log")
+            .arg(access);
+        let setup = setup.arg("--log-file").arg(log).arg("--bind=127.0.0.1:0");
+        let setup = setup
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap());
+        let mut host = setup.spawn();
+        let address = eventually("the address", async || {
+            let text = fs::read_to_string(&err).unwrap();
+            let (_, address) = text.split_once("url=http://")?;
+            address.split_once('\n')?.0.parse().ok()
+        })
+        .await;
+        host.is_at(address);
+        host.answers("/log_depth/gated", 200).await;
+        assert_eq!(host.get("/log_depth/print").await.status, 200);
+        assert_eq!(host.get("/log_depth/gated").await.status, 200);
+        assert_eq!(host.stop().await.code, Some(0));
+        let (out, err) = (
+            fs::read_to_string(&out).unwrap(),
+            fs::read_to_string(&err).unwrap(),
+        );
+        for part in ["printed\n", "GET /log_depth/print", "GET /log_depth/gated"] {
+            assert!(out.contains(part), "{log}: {out}");
+        }
+        for part in ["printed to stderr\n", "Listening", "Loaded", "Stopped"] {
+            assert!(err.contains(part), "{log}: {err}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_can_be_a_socket_as_under_systemd() {
+    let (reader, stdout) = UnixStream::pair().unwrap();
+    let setup = Setup::new().plugin("hello").arg("--log-file=/dev/stdout");
+    let host = setup
+        .arg("--access-log=/dev/stdout")
+        .stderr(OwnedFd::from(stdout.try_clone().unwrap()))
+        .stdout(OwnedFd::from(stdout));
+    let mut host = host.spawn();
+    let lines = Lines::of(reader);
+    let line = lines.eventually(&["Listening", "url="]).await;
+    let (_, address) = line.split_once("http://").unwrap();
+    host.is_at(address.parse().unwrap());
+    host.answers("/", 200).await;
+    lines.eventually(&["GET / HTTP/1.1"]).await;
+    assert_eq!(host.stop().await.code, Some(0));
+    lines.eventually(&["Stopped"]).await;
+}
+
+#[tokio::test]
+async fn stdout_has_nothing_but_the_access_log() {
+    let args = [
+        "--access-log=-",
+        "--access-log-format=json",
+        "--log-format=json",
+    ];
+    let host = Setup::new().plugin("hello").args(&args).start().await;
+    host.answers("/", 200).await;
+    let address = host.address();
+    let exit = host.stop().await;
+    assert!(!exit.stdout.is_empty());
+    for line in &exit.stdout {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["path"], "/");
+    }
+    let listening = exit
+        .stderr
+        .iter()
+        .filter(|line| line.contains("\"Listening\""));
+    let listening: Vec<Value> = listening
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(listening.len(), 1, "{exit}");
+    assert_eq!(listening[0]["fields"]["url"], format!("http://{address}"));
+}
