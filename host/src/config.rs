@@ -39,7 +39,7 @@ pub struct Config {
     pub bind: Vec<Address>,
 
     /// What is logged, by host and plugins alike: trace, debug, info, warn, error, critical or off,
-    /// and for single targets or plugins NAME=LEVEL, as in info,shop=debug
+    /// and TARGET=LEVEL for a target or APP#=LEVEL for all that an app logs, as in info,shop=debug,cart#=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Directives,
 

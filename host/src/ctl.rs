@@ -102,7 +102,16 @@ impl Verb {
                 let until = until.map_or_else(String::new, |(until, then)| {
                     format!(" until {until}, then {then}")
                 });
-                format!("{level}{until}{was}")
+                let unconfirmed = answer["unconfirmed"].as_array();
+                let unconfirmed: Vec<_> = unconfirmed.into_iter().flatten().collect();
+                let unconfirmed = match &*unconfirmed {
+                    [] => String::new(),
+                    names => {
+                        let names: Vec<_> = names.iter().filter_map(|name| name.as_str()).collect();
+                        format!("\nnot confirmed in time: {}", names.join(", "))
+                    }
+                };
+                format!("{level}{until}{was}{unconfirmed}")
             }
         }
     }

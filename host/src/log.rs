@@ -7,6 +7,7 @@ pub mod capture;
 pub mod escape;
 pub mod fields;
 pub mod filter;
+mod followers;
 pub mod json;
 pub mod level;
 pub mod lines;

@@ -141,28 +141,42 @@ impl From<log::Level> for Level {
     }
 }
 
-/// Which level is in force where: `info`, or `info,shop=debug,hyper=warn`.
+/// Which level is in force where: `info`, or `info,shop=debug,cart#=debug`.
 ///
-/// A name is a plugin, or a target with everything below it (`shop` is also `shop::db`, but not
-/// `shopping`). The level is that of the longest name that matches the target, else that of the
-/// plugin, else the default, which is `info` unless given. `-` and `_` are the same in a name, as
-/// the plugin `my-shop` logs with the target `my_shop`. Of two levels for the same name the last
-/// one counts.
+/// `NAME=LEVEL` is for a target with everything below it, as in other programs' `RUST_LOG`: `shop` is
+/// also `shop::db`, but not `shopping`. `NAME#=LEVEL`, as lines of the log show the name, is for all
+/// that the app NAME logs, by its own crate and by every other one. The level is that of the longest
+/// target that matches, else that of the app, else the default, which is `info` unless given. `-` and
+/// `_` are the same in a name, as the crate `my-shop` logs with the target `my_shop`. Of two levels for
+/// the same name the last one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directives {
     default: Level,
-    named: Vec<(String, Level)>,
+    named: Vec<(Name, Level)>,
+}
+
+/// What a level is for.
+#[derive(Clone, Debug)]
+enum Name {
+    /// All that an app logs.
+    App(String),
+    /// A target, and those below it.
+    Target(String),
 }
 
 impl Directives {
-    /// The level in force for `target`, in `plugin` or, without one, in the host itself.
+    /// The level in force for `target`, in the app `app` or, without one, in the host itself.
     #[must_use]
-    pub fn level(&self, plugin: Option<&str>, target: &str) -> Level {
+    pub fn level(&self, app: Option<&str>, target: &str) -> Level {
         let outwards = iter::successors(Some(target), |inner| Some(inner.rsplit_once("::")?.0));
-        outwards
-            .chain(plugin)
-            .find_map(|name| self.named(name))
-            .unwrap_or(self.default)
+        let of_target = outwards.into_iter().find_map(|target| {
+            self.find(|name| matches!(name, Name::Target(name) if same_name(name, target)))
+        });
+        let of_app = || {
+            let app = app?;
+            self.find(|name| matches!(name, Name::App(name) if same_name(name, app)))
+        };
+        of_target.or_else(of_app).unwrap_or(self.default)
     }
 
     /// The most verbose level in force anywhere.
@@ -174,11 +188,43 @@ impl Directives {
             .fold(self.default, Level::max)
     }
 
-    fn named(&self, wanted: &str) -> Option<Level> {
-        self.named
-            .iter()
-            .find(|(name, _)| same_name(name, wanted))
-            .map(|&(_, level)| level)
+    fn find(&self, is_it: impl Fn(&Name) -> bool) -> Option<Level> {
+        let found = self.named.iter().find(|(name, _)| is_it(name))?;
+        Some(found.1)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::App(name), Self::App(other)) | (Self::Target(name), Self::Target(other)) => {
+                same_name(name, other)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Name {}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(name) => write!(formatter, "{name}#"),
+            Self::Target(name) => formatter.write_str(name),
+        }
+    }
+}
+
+impl FromStr for Name {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix('#') {
+            Some(app) if is_segment(app) => Ok(Self::App(app.to_owned())),
+            None if text.split("::").all(is_segment) => Ok(Self::Target(text.to_owned())),
+            _ => Err(LevelError::Name(text.to_owned())),
+        }
     }
 }
 
@@ -211,15 +257,10 @@ impl FromStr for Directives {
                 directives.default = part.trim().parse()?;
                 continue;
             };
-            let name = name.trim();
-            if !is_directive_name(name) {
-                return Err(LevelError::Name(name.to_owned()));
-            }
+            let name: Name = name.trim().parse()?;
             let level = level.trim().parse()?;
-            directives
-                .named
-                .retain(|(other, _)| !same_name(other, name));
-            directives.named.push((name.to_owned(), level));
+            directives.named.retain(|(other, _)| *other != name);
+            directives.named.push((name, level));
         }
         Ok(directives)
     }
@@ -232,20 +273,20 @@ pub enum LevelError {
     /// There is no such level.
     #[error("{0:?} is not a log level, expected {EXPECTED}")]
     Level(String),
-    /// What stands before `=` cannot be the name of a target or plugin.
-    #[error("{0:?} does not name a target or plugin, expected {EXPECTED}")]
+    /// What stands before `=` can be neither a target nor an app.
+    #[error("{0:?} does not name a target or an app, expected {EXPECTED}")]
     Name(String),
 }
 
 const EXPECTED: &str = "trace, debug, info, warn (or warning), error, critical or off, \
-                        and for single targets or plugins NAME=LEVEL, as in info,shop=debug";
+                        and TARGET=LEVEL for a target or APP#=LEVEL for all that an app logs, \
+                        as in info,shop=debug,cart#=debug";
 
 /// Targets are free text; this refuses what would be a mistake here, such as the span filters of
 /// other programs.
-fn is_directive_name(name: &str) -> bool {
+fn is_segment(text: &str) -> bool {
     let in_segment = |letter: char| letter.is_alphanumeric() || "_-./".contains(letter);
-    name.split("::")
-        .all(|segment| !segment.is_empty() && segment.chars().all(in_segment))
+    !text.is_empty() && text.chars().all(in_segment)
 }
 
 fn same_name(one: &str, other: &str) -> bool {

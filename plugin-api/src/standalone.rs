@@ -99,7 +99,7 @@ pub fn run(
             return ExitCode::from(2);
         }
     };
-    log_to_stderr(options.log_level.clone());
+    log_to_stderr(options.log_level.clone(), name.to_owned());
     let served = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let served = runtime.block_on(serve(options, name, version, build));
         // A thread that the app blocks must not keep the process.
@@ -116,10 +116,11 @@ pub fn run(
 }
 
 /// `tracing` and `log` as lines of text.
-fn log_to_stderr(directives: Directives) {
+fn log_to_stderr(directives: Directives, app: String) {
     let max = LevelFilter::from(directives.max_level());
-    let filter =
-        filter_fn(move |metadata| Level::of(metadata) <= directives.level(None, metadata.target()));
+    let filter = filter_fn(move |metadata| {
+        Level::of(metadata) <= directives.level(Some(&app), metadata.target())
+    });
     let subscriber = tracing_subscriber::registry()
         .with(fmt::layer().with_writer(io::stderr))
         .with(filter.with_max_level_hint(max));

@@ -221,6 +221,25 @@ async fn a_target_of_a_plugin_can_have_a_level_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_name_is_a_target_and_with_a_sign_all_that_an_app_logs() {
+    for (level, targets) in [
+        ("off,log_macros=info", &["log_macros"][..]),
+        (
+            "off,log_macros#=info",
+            &["log_macros", "shop::cart", "shop::till"],
+        ),
+        ("off,log-macros#=info,shop=off", &["log_macros"]),
+    ] {
+        let setup = Setup::new().plugin("log_macros");
+        let host = setup.arg(format!("--log-level={level}")).start().await;
+        assert_eq!(host.get("/log_macros/fields").await.status, 200);
+        let log = host.stop().await.log();
+        let seen: Vec<_> = log.iter().map(|line| &*line.target).collect();
+        assert_eq!(seen, targets, "{level}");
+    }
+}
+
+#[tokio::test]
 async fn a_level_that_there_is_not_ends_the_start_with_2_and_the_valid_ones() {
     for level in ["loud", "hello=loud", "", "info,"] {
         let exit = Setup::new().arg(format!("--log-level={level}")).run().await;

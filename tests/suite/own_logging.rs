@@ -38,6 +38,30 @@ async fn one_that_must_be_the_first_is_told_what_to_remove() {
 }
 
 #[tokio::test]
+async fn one_that_keeps_the_lock_of_its_tracing_holds_up_neither_control_nor_the_stop() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("own_logging").plugin("hello");
+    let host = setup.arg(ctl.option()).start().await;
+    host.answers("/own_logging/", 200).await;
+    assert_eq!(host.get("/own_logging/stuck").await.status, 200);
+    for level in ["warn", "debug"] {
+        let (code, printed) = ctl.ask(&["log-level", level]).await;
+        assert_eq!(code, 0, "{printed}");
+        let unconfirmed = "not confirmed in time: own_logging#1";
+        assert!(printed.ends_with(unconfirmed), "{printed}");
+    }
+    let answer = ctl.json(&["log-level", "info"]).await;
+    assert_eq!(answer["unconfirmed"], serde_json::json!(["own_logging#1"]));
+    assert_eq!(host.get("/").await.status, 200);
+    let exit = host.stop().await;
+    assert_eq!(exit.code, Some(0));
+    assert!(
+        exit.to_string().contains("libraries=own_logging#1"),
+        "{exit}"
+    );
+}
+
+#[tokio::test]
 async fn one_that_does_not_is_not_warned_of() {
     let ctl = Ctl::new();
     let host = Setup::new()

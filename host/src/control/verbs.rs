@@ -66,7 +66,7 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
     let directives: Directives = wanted.level.parse()?;
     let lasts = wanted.lasts.as_deref().map(positive_duration).transpose()?;
     let by = "ctl";
-    let was = control
+    let changed = control
         .levels
         .set(SetLevel {
             directives,
@@ -75,8 +75,11 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
         })
         .await
         .ok_or(Refusal::Stopping)?;
-    let mut answer = log_level(control).await?;
-    answer["was"] = was.to_string().into();
+    let mut answer = describe(&changed.is);
+    answer["was"] = changed.was.to_string().into();
+    if !changed.unconfirmed.is_empty() {
+        answer["unconfirmed"] = changed.unconfirmed.into();
+    }
     Ok(answer)
 }
 

@@ -1,8 +1,8 @@
 //! The live gate: which events and spans pass, by directives that can change at any time.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::request;
+use super::{followers::Followers, request};
 
 /// Says which plugin a callsite belongs to: `None` for the host's own.
 ///
@@ -34,13 +34,8 @@ pub struct Filter {
     plugin_of: PluginOf,
     /// Whether there are requests that are logged at debug whatever the directives say.
     has_loud_requests: bool,
-    followers: Arc<Followers>,
+    followers: Followers,
 }
-
-#[derive(Default)]
-struct Followers(Mutex<Vec<Follower>>);
-
-type Follower = Box<dyn Fn(Level) + Send>;
 
 impl Filter {
     /// A gate with these directives, for callsites whose plugin `plugin_of` knows.
@@ -50,7 +45,7 @@ impl Filter {
             directives: Arc::new(ArcSwap::from_pointee(directives)),
             plugin_of,
             has_loud_requests: false,
-            followers: Arc::default(),
+            followers: Followers::default(),
         }
     }
 
@@ -71,27 +66,32 @@ impl Filter {
     }
 
     /// Puts other directives in force, on every thread and with everybody who follows, before it
-    /// returns.
+    /// returns. The result names those that follow but did not confirm it in time: their code blocks.
     ///
     /// It asks again for every callsite of the process, so it must not be called from a layer.
-    pub fn set(&self, directives: Directives) {
-        // Held throughout: of two changes everybody sees the same one last.
-        let followers = self.followers.lock();
+    pub async fn set(&self, directives: Directives) -> Vec<String> {
         self.directives.store(Arc::new(directives));
+        CHANGES.fetch_add(1, Ordering::SeqCst);
         callsite::rebuild_interest_cache();
-        for follower in &*followers {
-            follower(self.max_level());
-        }
+        self.followers.tell().await
+    }
+
+    /// Asks again for every callsite of the process.
+    ///
+    /// `tracing` looks at the interest of a callsite that registers itself, and then stores it,
+    /// without a lock: a callsite that does so while the directives change can store what held
+    /// before. Called some time after [`set`](Self::set), this sets it right.
+    pub fn ask_again(&self) {
+        callsite::rebuild_interest_cache();
     }
 
     /// Tells `follower` the most verbose level in force, now and after each change, for ever: it
-    /// then has to ask anew about each of its callsites.
-    ///
-    /// It must not change the filter.
-    pub fn follow(&self, follower: impl Fn(Level) + Send + 'static) {
-        let mut followers = self.followers.lock();
-        follower(self.max_level());
-        followers.push(Box::new(follower));
+    /// then has to ask anew about each of its callsites. It may block; `name` is what it is called
+    /// then.
+    pub fn follow(&self, name: String, follower: impl Fn(Level) + Send + Sync + 'static) {
+        let filter = self.clone();
+        self.followers
+            .add(name, move || follower(filter.max_level()));
     }
 
     /// The most verbose level of what may pass.
@@ -119,18 +119,6 @@ impl Filter {
     }
 }
 
-impl Followers {
-    fn lock(&self) -> MutexGuard<'_, Vec<Follower>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Followers {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Followers").finish_non_exhaustive()
-    }
-}
-
 impl<S: Subscriber> Layer<S> for Filter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.passes(metadata) {
@@ -154,9 +142,20 @@ impl<S: Subscriber> Layer<S> for Filter {
     }
 }
 
+/// How often directives of this process changed: what was computed without a change meanwhile is up to
+/// date.
+pub(super) fn changes() -> u64 {
+    CHANGES.load(Ordering::SeqCst)
+}
+
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use plugin_api::level::CRITICAL;
+    use tokio::runtime::Builder;
     use tracing::{Event, debug, error, info, trace, warn};
     use tracing_subscriber::{layer::SubscriberExt, registry};
 
@@ -189,6 +188,12 @@ mod tests {
         trace!(target: "shop::db", "trace");
     }
 
+    fn set(filter: &Filter, text: &str) {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let unconfirmed = runtime.block_on(filter.set(text.parse().unwrap()));
+        assert_eq!(unconfirmed, [""; 0]);
+    }
+
     const WORST_FIRST: [Level; 6] = [
         Level::Critical,
         Level::Error,
@@ -218,7 +223,7 @@ mod tests {
             .with(filter.clone());
         tracing::subscriber::with_default(subscriber, || {
             for (text, passed) in TABLE.into_iter().chain(TABLE.into_iter().rev()) {
-                filter.set(text.parse().unwrap());
+                set(&filter, text);
                 log_at_every_level();
                 assert_eq!(*seen.0.lock().unwrap(), WORST_FIRST[..passed], "{text}");
                 seen.0.lock().unwrap().clear();
@@ -232,8 +237,10 @@ mod tests {
         let filter = Filter::new("warn".parse().unwrap(), |_| None);
         let told = Arc::new(Mutex::new(Vec::new()));
         let follower = Arc::clone(&told);
-        filter.follow(move |level| follower.lock().unwrap().push(level));
-        filter.set("off,shop=trace".parse().unwrap());
+        filter.follow("shop".to_owned(), move |level| {
+            follower.lock().unwrap().push(level)
+        });
+        set(&filter, "off,shop=trace");
         assert_eq!(*told.lock().unwrap(), [Level::Warn, Level::Trace]);
     }
 
@@ -252,7 +259,7 @@ mod tests {
     fn the_plugin_of_a_callsite_counts() {
         let (seen, filter) = (
             Seen::default(),
-            Filter::new("off,cart=warn".parse().unwrap(), |_| Some("cart")),
+            Filter::new("off,cart#=warn".parse().unwrap(), |_| Some("cart")),
         );
         tracing::subscriber::with_default(
             registry().with(seen.clone()).with(filter),

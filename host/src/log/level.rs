@@ -4,7 +4,10 @@
 //! One task owns the level and is driven by messages, so that changes come one after the other. It
 //! changes the [`Filter`], which tells every generation.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::pending,
+    time::{Duration, SystemTime},
+};
 
 use plugin_api::{Level, critical, level::Directives};
 use tokio::{
@@ -28,6 +31,17 @@ pub struct State {
     pub until: Option<(SystemTime, Directives)>,
 }
 
+/// What came of a change.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// What was in force before.
+    pub was: Directives,
+    /// What is in force by this change, until another one.
+    pub is: State,
+    /// Whose libraries did not confirm in time that they log by it.
+    pub unconfirmed: Vec<String>,
+}
+
 /// A change that is wanted.
 #[derive(Clone, Debug)]
 pub struct SetLevel {
@@ -40,7 +54,7 @@ pub struct SetLevel {
 }
 
 enum Message {
-    Set(SetLevel, oneshot::Sender<Directives>),
+    Set(SetLevel, oneshot::Sender<Changed>),
     Show(oneshot::Sender<State>),
 }
 
@@ -52,6 +66,7 @@ impl Levels {
         let keeper = Keeper {
             lasting: Directives::clone(&filter.directives()),
             reverts: None,
+            asks_again: None,
             filter,
         };
         tokio::spawn(keeper.run(messages));
@@ -65,12 +80,12 @@ impl Levels {
         state.await.ok()
     }
 
-    /// Changes what is in force, in the host and every generation, before it returns. The result is
-    /// what was in force before; none as in [`state`](Self::state).
-    pub async fn set(&self, change: SetLevel) -> Option<Directives> {
-        let (sender, was) = oneshot::channel();
+    /// Changes what is in force, in the host and every generation, before it returns. None as in
+    /// [`state`](Self::state).
+    pub async fn set(&self, change: SetLevel) -> Option<Changed> {
+        let (sender, changed) = oneshot::channel();
         self.0.send(Message::Set(change, sender)).await.ok()?;
-        was.await.ok()
+        changed.await.ok()
     }
 }
 
@@ -81,29 +96,31 @@ struct Keeper {
     lasting: Directives,
     /// When it is in force again, while something else is.
     reverts: Option<(Instant, SystemTime)>,
+    /// When callsites are asked about once more after a change.
+    asks_again: Option<Instant>,
 }
 
 impl Keeper {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         loop {
-            let message = match self.reverts {
-                Some((deadline, _)) => time::timeout_at(deadline, messages.recv()).await,
-                None => Ok(messages.recv().await),
-            };
-            match message {
-                Ok(Some(Message::Show(sender))) => {
-                    // Who asked may be gone.
-                    let _ = sender.send(self.state());
-                }
-                Ok(Some(Message::Set(change, sender))) => {
-                    let was = Directives::clone(&self.filter.directives());
-                    self.set(change);
-                    let _ = sender.send(was);
-                }
-                Ok(None) => return,
-                Err(_) => {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(Message::Show(sender)) => {
+                        // Whoever asked may be gone.
+                        let _ = sender.send(self.state());
+                    }
+                    Some(Message::Set(change, sender)) => {
+                        let _ = sender.send(self.set(change).await);
+                    }
+                    None => return,
+                },
+                () = at(self.reverts.map(|(deadline, _)| deadline)) => {
                     self.reverts = None;
-                    self.change(self.lasting.clone(), "the end of its time", None);
+                    self.change(self.lasting.clone(), "the end of its time", None).await;
+                }
+                () = at(self.asks_again) => {
+                    self.asks_again = None;
+                    self.filter.ask_again();
                 }
             }
         }
@@ -116,22 +133,29 @@ impl Keeper {
         }
     }
 
-    fn set(&mut self, change: SetLevel) {
+    async fn set(&mut self, change: SetLevel) -> Changed {
         let SetLevel {
             directives,
             lasts,
             by,
         } = change;
+        let was = Directives::clone(&self.filter.directives());
         self.reverts = lasts.map(|lasts| (Instant::now() + lasts, SystemTime::now() + lasts));
         if lasts.is_none() {
             self.lasting.clone_from(&directives);
         }
-        self.change(directives, by, lasts);
+        let unconfirmed = self.change(directives, by, lasts).await;
+        Changed {
+            was,
+            is: self.state(),
+            unconfirmed,
+        }
     }
 
     /// Changes the filter, and says so at a level that passed before: whoever reads the log must
-    /// see why it changes. After `off` it is said at a level that passes now.
-    fn change(&self, is: Directives, by: &str, lasts: Option<Duration>) {
+    /// see why it changes. After `off` it is said at a level that passes now. Whose libraries did not
+    /// confirm it in time.
+    async fn change(&mut self, is: Directives, by: &str, lasts: Option<Duration>) -> Vec<String> {
         let was = self.filter.directives();
         let change = Change {
             was: &was,
@@ -139,16 +163,33 @@ impl Keeper {
             by,
             lasts,
         };
-        match was.level(None, TARGET) {
-            Level::Off => {
-                self.filter.set(is);
-                change.log(change.is.level(None, TARGET));
-            }
-            level => {
-                change.log(level);
-                self.filter.set(is);
-            }
+        let before = was.level(None, TARGET);
+        change.log(before);
+        let unconfirmed = self.filter.set(is).await;
+        if before == Level::Off {
+            change.log(change.is.level(None, TARGET));
         }
+        warn_unconfirmed(&unconfirmed);
+        self.asks_again = Some(Instant::now() + REGISTRATION);
+        unconfirmed
+    }
+}
+
+/// Logs which libraries did not confirm a change in time, if there are any.
+pub fn warn_unconfirmed(libraries: &[String]) {
+    if !libraries.is_empty() {
+        warn!(
+            libraries = libraries.join(","),
+            "Did not confirm the log level in time: a thread in the library may hold the lock of its tracing"
+        );
+    }
+}
+
+/// Returns at the deadline, or never.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline).await,
+        None => pending().await,
     }
 }
 
@@ -180,3 +221,7 @@ impl Change<'_> {
 }
 
 const TARGET: &str = module_path!();
+
+/// How long the registration of a callsite takes at most, on a thread that has to wait for a
+/// processor.
+const REGISTRATION: Duration = Duration::from_secs(1);

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    log::{filter::Filter, output::Output},
+    log::{self, filter::Filter, output::Output},
     orders::{Notice, Order},
 };
 
@@ -316,19 +316,21 @@ impl Worker {
         };
         let filter = self.filter.clone();
         self.tasks.spawn(async move {
-            // Each library is told, and runs code of its own for it.
-            let set = tokio::task::spawn_blocking(move || filter.set(directives));
-            let _ = set.await;
+            let unconfirmed = filter.set(directives).await;
+            log::level::warn_unconfirmed(&unconfirmed);
             Done::SetLevel { number }
         });
     }
 
     fn reopen(&self) {
-        for output in &self.outputs {
-            if let Err(error) = output.reopen() {
-                let error = &error as &dyn std::error::Error;
-                error!(error, "Log file not opened anew");
-            }
+        for output in self.outputs.clone() {
+            // A file system may not answer.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = output.reopen() {
+                    let error = &error as &dyn std::error::Error;
+                    error!(error, "Log file not opened anew");
+                }
+            });
         }
     }
 }

@@ -179,7 +179,9 @@ pub fn max_level(manifest: &Manifest) -> Option<String> {
 
 fn open(order: &Order) -> Result<Plugin, LoadError> {
     let plugin = library::open(&order.started.copy)?;
-    order.filter.follow(move |level| plugin.set_level(level));
+    let name = format!("{}#{}", order.name, order.started.generation);
+    let filter = &order.filter;
+    filter.follow(name, move |level| plugin.set_level(level));
     Ok(plugin)
 }
 

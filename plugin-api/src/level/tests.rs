@@ -59,7 +59,7 @@ fn filters_let_critical_through_as_error() {
 
 #[test]
 fn the_most_specific_directive_wins() {
-    let text = "warn, shop=debug ,shop::db=error,hyper=off,my-cart=trace";
+    let text = "warn, shop=debug ,shop::db=error,hyper=off,my-cart#=trace,shop#=info";
     let directives: Directives = text.parse().unwrap();
     let table = [
         (None, "host::server", Level::Warn),
@@ -70,13 +70,15 @@ fn the_most_specific_directive_wins() {
         (None, "shop::db::pool", Level::Error),
         (None, "shop::dba", Level::Debug),
         (Some("shop"), "shop::cart", Level::Debug),
-        (Some("shop"), "sqlx::query", Level::Debug),
+        (Some("shop"), "sqlx::query", Level::Info),
         (Some("shop"), "shop::db", Level::Error),
         (Some("shop"), "hyper::proto", Level::Off),
         (Some("other"), "other", Level::Warn),
         (Some("other"), "shop::cart", Level::Debug),
         (Some("my-cart"), "my_cart::pay", Level::Trace),
         (Some("my_cart"), "sqlx", Level::Trace),
+        (Some("my-cart"), "hyper", Level::Off),
+        (None, "my_cart", Level::Warn),
         (None, "", Level::Warn),
     ];
     for (plugin, target, level) in table {
@@ -96,6 +98,7 @@ fn display_is_canonical_and_parses_again() {
         ("critical", "critical"),
         ("shop=debug", "info,shop=debug"),
         ("shop=debug,error", "error,shop=debug"),
+        ("shop#=debug, shop=error", "info,shop#=debug,shop=error"),
         ("info,off", "off"),
         (
             "my-shop=debug,a=warn,my_shop=Warning",
@@ -119,15 +122,21 @@ fn what_is_wrong_is_named_with_what_is_valid() {
         ("info,shop", "\"shop\" is not a log level"),
         ("shop=loud", "\"loud\" is not a log level"),
         ("shop=debug=info", "\"debug=info\" is not a log level"),
-        ("=debug", "\"\" does not name a target or plugin"),
+        ("=debug", "\"\" does not name a target or an app"),
         (
             "shop::=debug",
-            "\"shop::\" does not name a target or plugin",
+            "\"shop::\" does not name a target or an app",
         ),
         (
             "shop[cart]=debug",
-            "\"shop[cart]\" does not name a target or plugin",
+            "\"shop[cart]\" does not name a target or an app",
         ),
+        ("#=debug", "\"#\" does not name a target or an app"),
+        (
+            "shop#3=debug",
+            "\"shop#3\" does not name a target or an app",
+        ),
+        ("a::b#=debug", "\"a::b#\" does not name a target or an app"),
         ("a\nb", "\"a\\nb\" is not a log level"),
     ];
     for (text, start) in table {

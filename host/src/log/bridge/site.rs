@@ -13,12 +13,15 @@ use plugin_api::{
     host::{self, Callsite},
 };
 use tracing::{
-    Metadata,
+    Dispatch, Metadata,
     callsite::{self, Identifier},
+    dispatcher,
     field::FieldSet,
     metadata::Kind,
     subscriber::Interest,
 };
+
+use crate::log::filter;
 
 /// The plugin that a callsite belongs to; none for the host's own.
 #[must_use]
@@ -60,8 +63,24 @@ impl Site {
         });
         // Not under the lock: the filter asks whose callsite it is. Whoever finds the site waits
         // until it is known whether it is wanted, so that no first line is lost.
-        site.registered.call_once(|| callsite::register(site));
+        site.registered.call_once(|| site.register());
         site
+    }
+
+    fn register(&'static self) {
+        let mut before = filter::changes();
+        callsite::register(self);
+        // A change of the directives may have been between their look at this site and what was
+        // stored of it (see `Filter::ask_again`).
+        loop {
+            let now = filter::changes();
+            if now == before {
+                return;
+            }
+            before = now;
+            let ask = |dispatch: &Dispatch| dispatch.register_callsite(Self::metadata(self));
+            tracing::Callsite::set_interest(self, dispatcher::get_default(ask));
+        }
     }
 
     /// The one that this is, unless it is the host's own.

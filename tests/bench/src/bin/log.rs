@@ -70,7 +70,8 @@ struct Plugin {
 impl Plugin {
     fn load(library: PathBuf, log: &log::Log) -> Result<Self, Box<dyn Error>> {
         let plugin = library::open(&library)?;
-        log.filter.follow(move |level| plugin.set_level(level));
+        log.filter
+            .follow("bench_log".to_owned(), move |level| plugin.set_level(level));
         let origin = Origin {
             plugin: bridge::intern("bench_log"),
             generation: 1,
