@@ -18,7 +18,7 @@ use host::{
         filter::Filter,
         origin::Origin,
     },
-    plugin::{faults::Faults, quarantine::PanicLimit},
+    worker::{faults::Faults, quarantine::PanicLimit},
 };
 use plugin_api::{
     Level,
