@@ -181,9 +181,8 @@ async fn a_stderr_that_does_not_block_loses_no_line() {
         .await;
     host.answers("/log_depth/gated", 200).await;
     let reads = thread::spawn(move || {
-        let mut reader = BufReader::new(File::from(reader)).lines();
         let mut lines = Vec::new();
-        while let Some(line) = reader.next() {
+        for line in BufReader::new(File::from(reader)).lines() {
             lines.push(line.unwrap());
             if lines.len() % 100 == 0 {
                 thread::sleep(Duration::from_millis(2));
