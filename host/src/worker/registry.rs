@@ -82,6 +82,8 @@ pub struct Routes {
     root: Option<Route>,
     /// What is mounted elsewhere, by its mount.
     prefixes: HashMap<Arc<str>, Route>,
+    /// How long those mounts are: each length once, the longest first.
+    lengths: Vec<usize>,
 }
 
 /// An app at one of its mounts.
@@ -112,23 +114,33 @@ impl Routes {
                 }
             }
         }
+        routes.lengths = routes.prefixes.keys().map(|mount| mount.len()).collect();
+        routes.lengths.sort_unstable_by(|one, other| other.cmp(one));
+        routes.lengths.dedup();
         routes
     }
 
     /// The app with the longest mount that is a prefix of `path` and ends where a segment of it
-    /// ends.
+    /// ends. Mount and path are compared byte by byte: percent-encoding is not undone, and dots and
+    /// doubled slashes are segments like others.
+    ///
+    /// The cost is bounded by the mounts, whatever the client sends: a path is hashed up to the
+    /// length of a mount, and at most once for each length that some mount has.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&Route> {
-        if !self.prefixes.is_empty() {
-            let mut prefix = path;
-            while !prefix.is_empty() {
-                if let Some(route) = self.prefixes.get(prefix) {
-                    return Some(route);
-                }
-                prefix = prefix.rfind('/').map_or("", |slash| &prefix[..slash]);
-            }
-        }
-        self.root.as_ref()
+        let mut candidates = self.candidates(path);
+        let found = candidates.find_map(|prefix| self.prefixes.get(prefix));
+        found.or(self.root.as_ref())
+    }
+
+    /// The prefixes of `path` that are as long as some mount and end where a segment ends, the
+    /// longest first.
+    fn candidates<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        self.lengths.iter().filter_map(|&len| {
+            let prefix = path.get(..len)?;
+            let ends = matches!(path.as_bytes().get(len), None | Some(b'/'));
+            ends.then_some(prefix)
+        })
     }
 }
 
@@ -156,7 +168,15 @@ mod tests {
             ("/shop/administer", "/shop"),
             ("/shop/admin/users/7", "/shop/admin"),
             ("/shop//admin", "/shop"),
+            ("/shop/%61dmin", "/shop"),
+            ("/%73hop", "/"),
+            ("//shop", "/"),
+            ("/shop/./admin", "/shop"),
+            ("/SHOP", "/"),
+            ("/shöp", "/"),
+            ("/sho\u{308}", "/"),
             ("*", "/"),
+            ("", "/"),
         ] {
             assert_eq!(
                 &*registry.routes().find(path).unwrap().mount,
@@ -173,5 +193,39 @@ mod tests {
         assert!(registry.routes().find("/shopping").is_none());
         registry.remove("/shop");
         assert!(registry.routes().find("/shop").is_none());
+    }
+
+    #[test]
+    fn a_long_path_is_looked_up_no_more_often_than_mounts_have_lengths() {
+        let registry = registry(&["/", "/a", "/b", "/shop", "/shop/admin"]);
+        let routes = registry.routes();
+        for path in ["/".repeat(16 << 10), "/a".repeat(8 << 10)] {
+            assert!(routes.candidates(&path).count() <= 3);
+            let longest = routes.candidates(&path).map(str::len).max();
+            assert!(longest <= Some("/shop/admin".len()));
+        }
+    }
+
+    #[test]
+    fn any_path_finds_what_a_walk_over_all_mounts_finds() {
+        let mounts = ["/a", "/a/b", "/a/b/a", "/b", "/ab", "//a", "/a/", "/b/a/b"];
+        let registry = registry(&mounts);
+        let routes = registry.routes();
+        let covers = |mount: &&&str, path: &str| {
+            let rest = path.strip_prefix(**mount);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // All paths of up to seven of these letters.
+        let mut paths = vec![String::new()];
+        for _ in 0..7 {
+            let longer = |path: &String| ["/", "a", "b"].map(|letter| format!("{path}{letter}"));
+            paths = paths.iter().flat_map(longer).collect();
+            for path in &paths {
+                let covering = mounts.iter().filter(|mount| covers(mount, path));
+                let expected = covering.max_by_key(|mount| mount.len());
+                let found = routes.find(path).map(|route| &*route.mount);
+                assert_eq!(found, expected.copied(), "{path}");
+            }
+        }
     }
 }
