@@ -108,7 +108,7 @@ where
         Self {
             body: Some(body),
             first: None,
-            trailers: Default::default(),
+            trailers: Trailers::NONE_YET,
             guard,
         }
     }
@@ -189,10 +189,14 @@ where
         // SAFETY: this table goes with a boxed `Self`, and the caller gives it back once.
         let this = unsafe { Box::from_raw(stream.cast::<Self>()) };
         let Self {
-            body, first, guard, ..
+            body,
+            first,
+            trailers,
+            guard,
         } = *this;
-        // What a panic leaves undone has been reported; there is nobody to tell.
-        let _ = guard.run(move || drop((first, body)));
+        // What a panic leaves undone has been reported; there is nobody to tell. The values of
+        // trailers may be the author's own bytes.
+        let _ = guard.run(move || drop((first, body, trailers)));
     }
 
     /// Puts the next frames into `places`, and gives how many they are: none when the body has to
@@ -292,18 +296,24 @@ fn broken(text: String) -> abi::Frame {
 }
 
 /// Trailers, and the fields that borrow from them.
-#[derive(Default)]
 struct Trailers {
     fields: HeaderFields,
-    _map: HeaderMap,
+    /// None before there are trailers.
+    _map: Option<HeaderMap>,
 }
 
 impl Trailers {
+    /// No trailers, and no room for fields: most streams never have any, and stay open for long.
+    const NONE_YET: Self = Self {
+        fields: HeaderFields::NONE,
+        _map: None,
+    };
+
     fn new(map: HeaderMap) -> Self {
         // A map's names and values lie behind pointers, and stay where they are when the map moves.
         Self {
             fields: HeaderFields::new(&map),
-            _map: map,
+            _map: Some(map),
         }
     }
 }

@@ -45,7 +45,6 @@ const MOST_SPARE: usize = 128;
 
 impl HeaderFields {
     /// No fields, and no room.
-    #[cfg(feature = "host")]
     pub(crate) const NONE: Self = Self(Vec::new());
 
     /// Borrows `fields`, as those of a map; the caller keeps it unchanged for as long as the result is
@@ -160,7 +159,8 @@ unsafe fn add_field(
 unsafe fn known_value(field: &Header, met: Option<&mut Met>) -> Result<HeaderValue, InvalidHeader> {
     // SAFETY: the caller says so.
     let bytes = unsafe { field.value.bytes() };
-    let Some(met) = met.filter(|_| may_be_kept(field)) else {
+    // SAFETY: the caller says so.
+    let Some(met) = met.filter(|_| unsafe { may_be_kept(field) }) else {
         // SAFETY: the caller says so.
         return unsafe { value_of(field) };
     };
@@ -200,8 +200,20 @@ pub(super) fn is_sensitive(field: &Header) -> bool {
 }
 
 /// Whether the value of a field may stay with what was met: it is short, and no secret.
-pub(super) fn may_be_kept(field: &Header) -> bool {
-    field.value.len <= memo::LONGEST && !is_sensitive(field) && !names::is_secret(field.id)
+///
+/// # Safety
+///
+/// What `field` borrows is valid until this returns.
+pub(super) unsafe fn may_be_kept(field: &Header) -> bool {
+    if field.value.len > memo::LONGEST || is_sensitive(field) {
+        return false;
+    }
+    if field.id != 0 {
+        return !names::is_secret(field.id);
+    }
+    // The other side may know a name by its text only.
+    // SAFETY: the caller says so.
+    !names::is_secret_name(unsafe { field.name.bytes() })
 }
 
 /// A field that HTTP does not allow.
@@ -222,7 +234,16 @@ impl InvalidHeader {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        task::{Context, Waker},
+    };
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
     use super::*;
+    use crate::crossing::{Guard, catch, export_polled};
 
     #[test]
     fn fields_cross_as_they_are() {
@@ -241,6 +262,48 @@ mod tests {
         unsafe { add_fields(&mut crossed, fields.as_abi()) }.unwrap();
         assert_eq!(crossed, map);
         assert!(crossed["authorization"].is_sensitive());
+    }
+
+    #[test]
+    fn secrets_are_not_kept_whoever_knows_their_numbers() {
+        let field = |name: &'static str, id| Header {
+            name: Slice::new(name.as_bytes()),
+            value: Slice::new(b"hush"),
+            id,
+            flags: 0,
+        };
+        for (name, id, may_stay) in [
+            ("cookie", 31, false),
+            ("cookie", 0, false),
+            ("authorization", 0, false),
+            ("proxy-authorization", 0, false),
+            ("set-cookie", 0, false),
+            ("accept", 1, true),
+            ("accept", 0, true),
+        ] {
+            // SAFETY: the field borrows static bytes.
+            let may = unsafe { may_be_kept(&field(name, id)) };
+            assert_eq!(may, may_stay, "{name} {id}");
+        }
+    }
+
+    #[test]
+    fn an_open_stream_takes_no_room_for_fields() {
+        #[derive(Clone)]
+        struct Here;
+        impl Guard for Here {
+            fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+                catch(work)
+            }
+        }
+        type Frame = http_body::Frame<bytes::Bytes>;
+        // What this thread has left over.
+        drop(HeaderFields(Vec::with_capacity(8)));
+        let stream = stream::pending::<Result<Frame, Infallible>>();
+        let mut context = Context::from_waker(Waker::noop());
+        let open = export_polled(StreamBody::new(stream), &Here, &mut context);
+        assert!(SPARE.take().capacity() >= 8);
+        drop(open);
     }
 
     #[test]

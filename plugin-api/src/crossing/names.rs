@@ -157,6 +157,14 @@ pub(super) fn is_secret(id: u16) -> bool {
     matches!(id, 17 | 31 | 52 | 66)
 }
 
+/// The same, of the name with this text.
+pub(super) fn is_secret_name(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie"
+    )
+}
+
 /// The name with this text, which may have been met before; none when it is not one.
 pub(super) fn parse(text: &[u8], met: Option<&mut Met>) -> Option<HeaderName> {
     let Some(met) = met.filter(|_| text.len() <= memo::LONGEST) else {
@@ -199,6 +207,10 @@ mod tests {
             &header::SET_COOKIE,
         ];
         assert_eq!(secrets, expected);
+        let named = NAMES
+            .iter()
+            .filter(|name| is_secret_name(name.as_str().as_bytes()));
+        assert_eq!(Vec::from_iter(named), expected);
     }
 
     /// Numbers are part of the ABI.

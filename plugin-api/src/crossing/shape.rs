@@ -13,7 +13,8 @@ use crate::abi::Header;
 
 /// Makes `map`, which is empty, that of the fields that the other side lent.
 ///
-/// A thread keeps some maps, by their names, and for each name the value that it had.
+/// A thread keeps some maps, by their names, and for each name the value that it had. Maps with many
+/// names, or long ones, are not kept: a client chooses how many bytes they are.
 ///
 /// # Errors
 ///
@@ -46,7 +47,7 @@ pub(crate) unsafe fn fill_map(
     map.reserve(fields.len());
     // SAFETY: the caller says so.
     unsafe { add_known(map, fields, Some(met)) }?;
-    if map.keys_len() == fields.len() && fields.len() <= MOST {
+    if map.keys_len() == fields.len() && fields.len() <= MOST && are_short(fields) {
         met.shapes.meet(hash(fields), || Shape::new(map, fields));
     }
     Ok(())
@@ -63,6 +64,11 @@ pub(crate) fn keep_room(mut map: HeaderMap) {
             }
         });
     }
+}
+
+/// Whether the names may stay, all of them.
+fn are_short(fields: &[Header]) -> bool {
+    fields.iter().all(|field| field.name.len <= memo::LONGEST)
 }
 
 fn hash(fields: &[Header]) -> u64 {
@@ -139,7 +145,8 @@ impl Shape {
             let (known, field) = (&mut self.fields[at], &fields[at]);
             // SAFETY: the caller says so.
             let value = unsafe { value_of(field) }?;
-            if known.meet(&value, field) {
+            // SAFETY: the caller says so.
+            if unsafe { known.meet(&value, field) } {
                 self.map.insert(&known.name, value.clone());
             }
             if let Some(place) = map.get_mut(&known.name) {
@@ -162,9 +169,15 @@ impl Field {
         self.id != 0 || self.name.as_str().as_bytes() == unsafe { field.name.bytes() }
     }
 
-    /// A value of `field` was met that is not the kept one. Whether it is from now on.
-    fn meet(&mut self, value: &HeaderValue, field: &Header) -> bool {
-        if !may_be_kept(field) {
+    /// Whether `value`, which is that of `field` and not the kept one, is kept from now on: it was the
+    /// last one as well.
+    ///
+    /// # Safety
+    ///
+    /// What `field` borrows is valid until this returns.
+    unsafe fn meet(&mut self, value: &HeaderValue, field: &Header) -> bool {
+        // SAFETY: the caller says so.
+        if !unsafe { may_be_kept(field) } {
             return false;
         }
         let hash = memo::hash(value.as_bytes());
@@ -252,6 +265,29 @@ mod tests {
         let kept = kept.flatten().unwrap();
         let values: Vec<_> = kept.values().map(HeaderValue::as_bytes).collect();
         assert_eq!(values, [&b"a"[..], b"", b"", b"", b"1"]);
+    }
+
+    #[test]
+    fn maps_with_long_names_cross_and_are_not_kept() {
+        for (len, is_kept) in [
+            (memo::LONGEST, true),
+            (memo::LONGEST + 1, false),
+            (1024, false),
+        ] {
+            let mut map = HeaderMap::new();
+            for name in ["a", "b", "c", &"d".repeat(len)] {
+                let name: HeaderName = name.parse().unwrap();
+                map.append(name, HeaderValue::from_static("1"));
+            }
+            for _ in 0..4 {
+                assert_eq!(crossed(&map), map);
+            }
+            let fields = HeaderFields::new(&map);
+            // SAFETY: `map` is still there.
+            let hash = hash(unsafe { fields.as_abi().fields() });
+            let kept = memo::lend(|met| met.shapes.get(hash).is_some());
+            assert_eq!(kept, Some(is_kept), "{len}");
+        }
     }
 
     #[test]
