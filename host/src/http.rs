@@ -20,6 +20,7 @@ pub mod request_body;
 pub mod response_body;
 pub mod service;
 pub mod socket;
+mod target;
 pub mod trail;
 mod underway;
 pub mod upgrade;

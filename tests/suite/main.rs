@@ -42,5 +42,6 @@ mod signals;
 mod slow_clients;
 mod starts;
 mod streams;
+mod targets;
 mod upgrades;
 mod watching;

@@ -16,8 +16,15 @@ use hyper::body::Incoming;
 use plugin_api::host::{Call, Called, Target};
 
 use super::{
-    activity::Activity, noted::Noted, refusal::Refusal, request_body::RequestBody,
-    response_body::ResponseBody, trail::Trails, underway::Underway, upgrade,
+    activity::Activity,
+    noted::Noted,
+    refusal::Refusal,
+    request_body::RequestBody,
+    response_body::ResponseBody,
+    target::{self, Verdict},
+    trail::Trails,
+    underway::Underway,
+    upgrade,
 };
 use crate::{
     config::Limits,
@@ -66,15 +73,19 @@ impl Dispatch {
             self.body_timeout,
             &client.activity,
         );
-        let noted = Noted::of(head);
-        let is_malformed = noted.is_malformed;
+        let mut noted = Noted::of(head);
+        let verdict = target::judge(head, &noted);
+        if verdict == Verdict::Mend {
+            target::mend(head);
+            noted = Noted::of(head);
+        }
         let trail = self.trails.begin(head, &noted, client.peer);
         let mut underway = Underway::new(head, trail, answering, body.watch());
         let mut body = Some(body);
         // It is made in its place, and stays there: heads are large to move.
         let mut response = Response::default();
-        let entered = if is_malformed {
-            refused(&mut underway, Refusal::BadHost, &mut response)
+        let entered = if let Verdict::Refuse(refusal) = verdict {
+            refused(&mut underway, refusal, &mut response)
         } else {
             self.enter(
                 head,

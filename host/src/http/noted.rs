@@ -1,6 +1,10 @@
 //! What the host itself looks for in a request's headers.
 
-use http::{HeaderName, Version, header::HOST, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Version,
+    header::{COOKIE, HOST},
+    request::Parts,
+};
 
 /// The headers of a request that mean something to the host, found in one pass over all: names that
 /// differ in kind are soon compared, sooner than these few are hashed.
@@ -8,29 +12,44 @@ use http::{HeaderName, Version, header::HOST, request::Parts};
 pub(super) struct Noted<'a> {
     /// What the client says identifies the request.
     pub(super) id: Option<&'a [u8]>,
-    /// The trace that it is a part of.
+    /// The trace that the request is a part of.
     pub(super) trace: Option<&'a [u8]>,
-    /// Whether it does not say once which host it is for, as HTTP/1.1 has it (RFC 9112, section 3.2).
-    pub(super) is_malformed: bool,
+    /// The last `host` field.
+    pub(super) host: Option<&'a HeaderValue>,
+    /// How many `host` fields there are.
+    pub(super) hosts: usize,
+    /// How many `cookie` fields there are.
+    pub(super) cookies: usize,
+    /// Whether a value of an HTTP/2 field begins or ends with a blank, which HTTP/2 forbids (RFC
+    /// 9113, section 8.2.1). HTTP/1 takes such blanks off.
+    pub(super) is_padded: bool,
 }
 
 impl<'a> Noted<'a> {
-    /// What is in this head.
+    /// Looks through the header fields of `head`.
     pub(super) fn of(head: &'a Parts) -> Self {
         let mut noted = Self::default();
-        let mut hosts = 0_u32;
+        let is_http2 = head.version == Version::HTTP_2;
         for (name, value) in &head.headers {
             if *name == HOST {
-                hosts += 1;
+                noted.hosts += 1;
+                noted.host = Some(value);
+            } else if *name == COOKIE {
+                noted.cookies += 1;
             } else if *name == X_REQUEST_ID {
                 noted.id.get_or_insert(value.as_bytes());
             } else if *name == TRACEPARENT {
                 noted.trace.get_or_insert(value.as_bytes());
             }
+            noted.is_padded |= is_http2 && is_padded(value.as_bytes());
         }
-        noted.is_malformed = hosts != 1 && head.version == Version::HTTP_11;
         noted
     }
+}
+
+fn is_padded(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.first()) || is_blank(value.last())
 }
 
 /// What identifies a request, in it and in its response.

@@ -11,8 +11,13 @@ use crate::log::access::Outcome;
 /// A request that no app answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It does not say which host it is for, once (RFC 9112, section 3.2).
+    /// A field of it has a value that HTTP/2 does not allow (RFC 9113, section 8.2.1).
+    BadField,
+    /// It does not say once, and in a form that a host has, which host it is for (RFC 9112, section
+    /// 3.2; RFC 9113, section 8.3.1).
     BadHost,
+    /// Its target is not of a form that goes with its method (RFC 9112, section 3.2).
+    BadTarget,
     /// Its body is larger than this server takes.
     BodyTooLarge,
     /// Its client sent nothing of its body for too long.
@@ -30,7 +35,7 @@ pub(super) enum Refusal {
 impl Refusal {
     fn status(self) -> StatusCode {
         match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::BadField | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -43,7 +48,7 @@ impl Refusal {
     /// What came of the request, in the log's words.
     pub(super) fn outcome(self) -> Outcome {
         match self {
-            Self::BadHost => Outcome::Malformed,
+            Self::BadField | Self::BadHost | Self::BadTarget => Outcome::Malformed,
             Self::BodyTooSlow => Outcome::TimedOut,
             _ => Outcome::Refused,
         }
@@ -61,7 +66,11 @@ impl Refusal {
         );
         match self {
             // The rest of it would have to be read first, or who knows what comes next.
-            Self::BadHost | Self::BodyTooLarge | Self::BodyTooSlow => {
+            Self::BadField
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::BodyTooLarge
+            | Self::BodyTooSlow => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Unavailable => {

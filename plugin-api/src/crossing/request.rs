@@ -31,8 +31,16 @@ pub(crate) struct Lent<'a> {
 impl Lent<'_> {
     /// Runs `work` with the request that this and `head` are, as it crosses.
     pub(crate) fn with<R>(self, head: &Parts, work: impl FnOnce(*const abi::Request) -> R) -> R {
-        let original_path = head.uri.path_and_query().map_or("", |path| path.as_str());
-        let rooted;
+        let (rooted_original, rooted);
+        let original_path = match head.uri.path_and_query().map_or("", |path| path.as_str()) {
+            // An absolute form may leave out an empty path, which is the root's (RFC 9110, section
+            // 4.2.3).
+            query if query.starts_with('?') => {
+                rooted_original = rooted_at(query);
+                rooted_original.as_str()
+            }
+            path => path,
+        };
         let path = match below(self.mount, original_path) {
             path if path.starts_with(['/', '*']) => path,
             // All but requests to an authority, as `CONNECT` is, have a path.

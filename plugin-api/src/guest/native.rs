@@ -58,9 +58,9 @@
 mod fields;
 mod response;
 
-use std::{fmt, future::Future, net::SocketAddr};
+use std::{fmt, future::Future, net::SocketAddr, str};
 
-use http::{HeaderName, Version};
+use http::{HeaderName, Version, header::HOST};
 
 pub use self::response::Response;
 #[cfg(feature = "local")]
@@ -227,6 +227,47 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer.to_std()
+    }
+
+    /// The scheme of the target, as `http`: in HTTP/2 that of a request with an
+    /// [`authority`](Self::authority), in HTTP/1 that of a target that is a whole URL.
+    #[must_use]
+    pub fn scheme(&self) -> Option<&'a str> {
+        Self::some_text(self.0.scheme)
+    }
+
+    /// Host and port in the target, as `example.org:8080`: HTTP/2's `:authority`, and in HTTP/1 those
+    /// of a target that is a whole URL, or the target of a `CONNECT`. [`host`](Self::host) also knows
+    /// the header field.
+    #[must_use]
+    pub fn authority(&self) -> Option<&'a str> {
+        Self::some_text(self.0.authority)
+    }
+
+    /// Which host the request is for, and on which port where the client says so, as
+    /// `example.org:8080`, whatever the version of HTTP: the target's [`authority`](Self::authority),
+    /// or else the header field `host`. The server takes no request in which the two differ.
+    #[must_use]
+    pub fn host(&self) -> Option<&'a str> {
+        let field = || {
+            self.header(&HOST)
+                .and_then(|host| str::from_utf8(host).ok())
+        };
+        self.authority().or_else(field)
+    }
+
+    /// What an extended `CONNECT` of HTTP/2 asks for (RFC 8441), as `websocket`. None for any other
+    /// request.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&'a str> {
+        Self::some_text(self.0.protocol)
+    }
+
+    /// A text of the request that may be missing.
+    fn some_text(slice: abi::Slice) -> Option<&'a str> {
+        // SAFETY: as for `text`.
+        let bytes = unsafe { slice.some_bytes() }?;
+        str::from_utf8(bytes).ok()
     }
 
     /// The version of HTTP.

@@ -1,0 +1,205 @@
+//! Tables of heads, and what is to be done with them.
+
+use http::Request;
+
+use super::*;
+
+/// The head of a request with these header fields.
+fn head(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder()
+        .version(version)
+        .method(method)
+        .uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn verdict(head: &Parts) -> Verdict {
+    judge(head, &Noted::of(head))
+}
+
+const BAD_HOST: Verdict = Verdict::Refuse(Refusal::BadHost);
+const BAD_TARGET: Verdict = Verdict::Refuse(Refusal::BadTarget);
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_maybe_a_port() {
+    for good in [
+        "",
+        "a",
+        "localhost:8000",
+        "example.org",
+        "example.org:",
+        "a_b.example",
+        "127.0.0.1:80",
+        "[::1]",
+        "[::1]:8000",
+        "[fe80::1%25eth0]:80",
+        "xn--bcher-kva.example",
+        "a%20b",
+        "a!$&'()*+;=b",
+    ] {
+        assert!(is_host(good.as_bytes()), "{good:?}");
+    }
+    for bad in [
+        "a b",
+        "u@a",
+        "a/b",
+        "a,b",
+        "a:b",
+        "a:80:80",
+        ":80",
+        "a?b",
+        "a#b",
+        "a\\b",
+        "a%2",
+        "a%zz",
+        "[::1",
+        "::1",
+        "[a]",
+        "[::1]80",
+        "[]",
+        "a\"",
+        "bücher.example",
+        "a[",
+        "<a>",
+    ] {
+        assert!(!is_host(bad.as_bytes()), "{bad:?}");
+    }
+    assert!(!is_host(b"\xff"));
+}
+
+#[test]
+fn a_request_of_http_1_is_for_one_host() {
+    let get = |version, fields: &[(&str, &str)]| verdict(&head(version, "GET", "/a", fields));
+    for version in [Version::HTTP_10, Version::HTTP_11] {
+        assert_eq!(get(version, &[("host", "a")]), Verdict::Sound);
+        assert_eq!(get(version, &[("host", "a"), ("host", "a")]), BAD_HOST);
+        assert_eq!(get(version, &[("host", "u@a")]), BAD_HOST);
+        // Nothing is joined: a client may say it twice.
+        let cookies = [("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")];
+        assert_eq!(get(version, &cookies), Verdict::Sound);
+    }
+    assert_eq!(get(Version::HTTP_10, &[]), Verdict::Sound);
+    assert_eq!(get(Version::HTTP_11, &[]), BAD_HOST);
+}
+
+#[test]
+fn the_form_of_a_target_goes_with_the_method() {
+    for (method, target, expected) in [
+        ("GET", "/a?b", Verdict::Sound),
+        ("OPTIONS", "*", Verdict::Sound),
+        ("GET", "*", BAD_TARGET),
+        ("CONNECT", "a:80", Verdict::Sound),
+        ("CONNECT", "a", BAD_TARGET),
+        ("CONNECT", "/a", BAD_TARGET),
+        ("CONNECT", "http://a:80/", BAD_TARGET),
+        ("GET", "a:80", BAD_TARGET),
+        ("OPTIONS", "a", BAD_TARGET),
+        ("GET", "http://a/b", Verdict::Sound),
+        ("GET", "http://a", Verdict::Sound),
+        ("GET", "http://a?b", Verdict::Sound),
+        ("GET", "http://other/b", Verdict::Mend),
+        ("GET", "http://u@a/b", BAD_HOST),
+    ] {
+        let head = head(Version::HTTP_11, method, target, &[("host", "a")]);
+        assert_eq!(verdict(&head), expected, "{method} {target}");
+    }
+}
+
+#[test]
+fn an_absolute_target_says_the_host_in_place_of_the_field() {
+    let fields = [("accept", "x"), ("host", "a"), ("cookie", "y")];
+    let mut head = head(Version::HTTP_11, "GET", "http://other:8000/b", &fields);
+    mend(&mut head);
+    let names: Vec<_> = head.headers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["accept", "host", "cookie"]);
+    assert_eq!(head.headers[HOST], "other:8000");
+    assert_eq!(verdict(&head), Verdict::Sound);
+}
+
+#[test]
+fn a_request_of_http_2_is_for_one_host() {
+    for (authority, fields, expected) in [
+        ("a", &[][..], Verdict::Sound),
+        ("a", &[("host", "a")], Verdict::Sound),
+        ("a:80", &[("host", "A")], Verdict::Sound),
+        ("a", &[("host", "b")], BAD_HOST),
+        ("a", &[("host", "a:81")], BAD_HOST),
+        ("a", &[("host", "a"), ("host", "a")], BAD_HOST),
+        ("u@a", &[], BAD_HOST),
+        ("a,b", &[], BAD_HOST),
+        ("", &[("host", "a")], Verdict::Sound),
+        ("", &[("host", "")], BAD_HOST),
+        ("", &[], BAD_HOST),
+        ("a", &[("x", " y")], Verdict::Refuse(Refusal::BadField)),
+        ("a", &[("x", "y\t")], Verdict::Refuse(Refusal::BadField)),
+        ("a", &[("x", "y z"), ("x", "")], Verdict::Sound),
+    ] {
+        let target = if authority.is_empty() {
+            "/b".to_owned()
+        } else {
+            format!("http://{authority}/b")
+        };
+        let head = head(Version::HTTP_2, "GET", &target, fields);
+        assert_eq!(verdict(&head), expected, "{authority:?} {fields:?}");
+    }
+    assert_eq!(
+        verdict(&head(Version::HTTP_2, "GET", "http://a?b", &[])),
+        BAD_TARGET
+    );
+    assert_eq!(
+        verdict(&head(Version::HTTP_2, "CONNECT", "a:443", &[])),
+        Verdict::Sound
+    );
+}
+
+#[test]
+fn an_extended_connect_of_http_2_has_a_path() {
+    let mut head = head(Version::HTTP_2, "CONNECT", "http://a/chat", &[]);
+    assert_eq!(verdict(&head), BAD_TARGET);
+    head.extensions.insert(Protocol::from_static("websocket"));
+    assert_eq!(verdict(&head), Verdict::Sound);
+}
+
+#[test]
+fn crumbs_of_a_cookie_are_one_field_where_the_first_was() {
+    let fields = [
+        ("accept", "x"),
+        ("cookie", "a=1"),
+        ("x", "y"),
+        ("cookie", "b=2; c=3"),
+        ("cookie", "d=4"),
+    ];
+    let mut head = head(Version::HTTP_2, "GET", "http://a/", &fields);
+    let last = head.headers.get_all(COOKIE).iter().count();
+    assert_eq!(last, 3);
+    assert_eq!(verdict(&head), Verdict::Mend);
+    mend(&mut head);
+    let seen: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("accept", "x"),
+            ("cookie", "a=1; b=2; c=3; d=4"),
+            ("x", "y")
+        ]
+    );
+    assert!(!head.headers[COOKIE].is_sensitive());
+    assert_eq!(verdict(&head), Verdict::Sound);
+}
+
+#[test]
+fn a_joined_cookie_is_a_secret_when_a_crumb_was() {
+    let mut head = head(Version::HTTP_2, "GET", "http://a/", &[("cookie", "a=1")]);
+    let mut secret = HeaderValue::from_static("b=2");
+    secret.set_sensitive(true);
+    head.headers.append(COOKIE, secret);
+    mend(&mut head);
+    assert!(head.headers[COOKIE].is_sensitive());
+}
