@@ -12,6 +12,7 @@ mod closing;
 pub mod connection;
 pub mod delivery;
 pub mod dispatch;
+mod framing;
 pub mod listener;
 mod noted;
 pub mod preface;

@@ -24,7 +24,8 @@ const FORM: (&str, &[u8]) = ("content-type", b"application/x-www-form-urlencoded
 const PARTS: (&str, &[u8]) = ("content-type", b"multipart/form-data; boundary=XX");
 const LARGE: &[u8] = &[b'l'; 300_000];
 
-/// In order: some answers depend on what came before.
+/// In order: some answers depend on what came before. A 204 or a 304 with a body is not among them: `axum::serve` sends
+/// the body over HTTP/2, and its length over HTTP/1.
 const ASKED: &[Asked] = &[
     ("GET", "/", &[], b""),
     ("GET", "/nothing/here?at=all", &[], b""),
@@ -51,9 +52,7 @@ const ASKED: &[Asked] = &[
     ("GET", "/query?a=1&b=2", &[], b""),
     ("GET", "/query?%FF", &[], b""),
     ("GET", "/status/200", &[], b""),
-    ("GET", "/status/204", &[], b""),
     ("GET", "/status/205", &[], b""),
-    ("GET", "/status/304", &[], b""),
     ("GET", "/status/404", &[], b""),
     ("GET", "/status/418", &[], b""),
     ("GET", "/status/503", &[], b""),
@@ -177,9 +176,13 @@ async fn answers_are_those_of_axum_over_http_2() {
                 full(*body)
             };
             let response = connection.send(request.body(body).unwrap()).await;
-            let (head, body) = response
+            let (mut head, body) = response
                 .unwrap_or_else(|error| panic!("{asked:?}: {error:?}"))
                 .into_parts();
+            if head.status == 204 {
+                // axum gives it one, which RFC 9110, section 8.6, forbids, and hyper takes off over HTTP/1.
+                head.headers.remove("content-length");
+            }
             let body = within("the body", body.collect()).await.unwrap();
             let trailers = body.trailers().cloned();
             answers.push((head.status, fields(head.headers), trailers, body.to_bytes()));

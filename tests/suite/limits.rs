@@ -24,7 +24,7 @@ async fn too_many_headers_are_431() {
     let setup = Setup::new().plugin("echo").arg("--max-headers=20");
     let host = setup.start().await;
     let of = |count| {
-        let request = Request::get("/echo/x").header("host", "x");
+        let request = Request::get("/echo/x").header("host", host.address().to_string());
         (1..count).fold(request, |request, n| request.header(format!("x-{n}"), "y"))
     };
     assert_eq!(statuses(&host, || of(20)).await, [200, 200]);

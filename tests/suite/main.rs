@@ -15,6 +15,7 @@ mod configuring;
 mod deaf_clients;
 mod differential;
 mod evolution;
+mod framing;
 mod generations;
 mod greeter;
 mod handover;

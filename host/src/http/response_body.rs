@@ -14,11 +14,12 @@ use plugin_api::{
     abi::OwnedBytes,
     host::{Body as AppBody, InFlight},
 };
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::{
     activity::Answering,
     delivery::{self, PIECE},
+    framing::{Length, WrongLength},
     trail::Trail,
 };
 use crate::{log::access::Outcome, worker::generation::Generation};
@@ -49,6 +50,8 @@ struct Pieces {
     /// The rest of a frame that is larger than a part may be.
     rest: Bytes,
     source: Source,
+    /// Compares the bytes of an app's stream with the length that the head says.
+    length: Length,
     /// Whether parts are at most [`PIECE`] long.
     are_small: bool,
 }
@@ -76,15 +79,17 @@ impl ResponseBody {
         }
     }
 
-    /// The body of an app, in this generation of it. To be called by the task that sends it.
+    /// The body of an app, in this generation of it, with the length that the head says of a stream.
+    /// To be called by the task that sends it.
     #[must_use]
-    pub fn app(body: AppBody, generation: &Arc<Generation>) -> Self {
+    pub(super) fn app(body: AppBody, generation: &Arc<Generation>, length: Length) -> Self {
         let content = match body.into_whole() {
             Ok((bytes, in_flight)) => {
                 if delivery::begin(generation, false) && bytes.remaining() > PIECE {
                     Content::Pieces(Box::new(Pieces {
                         rest: bytes.into(),
                         source: Source::Over(in_flight),
+                        length: Length::default(),
                         are_small: true,
                     }))
                 } else {
@@ -94,6 +99,7 @@ impl ResponseBody {
             Err(body) => Content::Pieces(Box::new(Pieces {
                 rest: Bytes::new(),
                 source: Source::App(body),
+                length,
                 are_small: delivery::begin(generation, true),
             })),
         };
@@ -133,11 +139,14 @@ impl Body for ResponseBody {
                 let bytes = mem::take(bytes);
                 Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Pieces(pieces) => match (pieces.take_ahead(), &mut *sending) {
-                (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                (None, Some((_, trail))) => trail.scope(|| pieces.poll(context)),
-                (None, None) => pieces.poll(context),
-            },
+            Content::Pieces(pieces) => {
+                let polled = match (pieces.take_ahead(), &mut *sending) {
+                    (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    (None, Some((_, trail))) => trail.scope(|| pieces.poll(context)),
+                    (None, None) => pieces.poll(context),
+                };
+                pieces.measure(polled)
+            }
         };
         delivery::polled(matches!(polled, Poll::Ready(Some(Ok(_)))));
         if let Some((_, trail)) = sending {
@@ -235,8 +244,27 @@ impl Pieces {
         self.rest.split_to(PIECE).into()
     }
 
+    /// `polled`, or an error if that makes the body longer or shorter than the head says.
+    fn measure(
+        &mut self,
+        polled: Poll<Option<Result<Frame<OwnedBytes>, Broken>>>,
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
+        let passed = match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.length.pass(Some(frame)),
+            Poll::Ready(None) => self.length.pass::<OwnedBytes>(None),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => Ok(()),
+        };
+        match passed {
+            Ok(()) => polled,
+            Err(error) => Poll::Ready(Some(Err(Broken::Length(error)))),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
+        // hyper does not poll a body again that is at its end, so the end of a body that is too short
+        // is not reported here: the next poll gives the error.
         self.rest.is_empty()
+            && !self.length.is_short()
             && match &self.source {
                 Source::App(body) => body.is_end_stream(),
                 Source::Over(_) => true,
@@ -263,9 +291,12 @@ pub enum Broken {
     /// The app's own reason, or that it panicked.
     #[error(transparent)]
     App(BodyError),
+    /// The body is not as long as the head of the response says.
+    #[error(transparent)]
+    Length(WrongLength),
 }
 
-/// Tells a request's trail what came of polling its body.
+/// Tells a request's trail what came of polling its body, and the log of a failure.
 fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<OwnedBytes>, Broken>>>, ended: bool) {
     match polled {
         Poll::Pending => {}
@@ -276,10 +307,20 @@ fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<OwnedBytes>, Broken
                 trail.end(Outcome::Answered);
             }
         }
-        Poll::Ready(Some(Err(Broken::App(error)))) => trail.end(if error.is_panic() {
-            Outcome::Panicked
-        } else {
-            Outcome::Failed
-        }),
+        // The panic was logged where it happened.
+        Poll::Ready(Some(Err(Broken::App(error)))) if error.is_panic() => {
+            trail.end(Outcome::Panicked);
+        }
+        Poll::Ready(Some(Err(error))) => {
+            trail.end(Outcome::Failed);
+            let plugin = trail.plugin();
+            trail.scope(|| {
+                error!(
+                    plugin,
+                    error = error as &dyn std::error::Error,
+                    "The app's response broke off"
+                );
+            });
+        }
     }
 }

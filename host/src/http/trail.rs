@@ -42,6 +42,7 @@ impl Trails {
             .map(|access| access.begin(head, peer, &log));
         Trail {
             is_head: head.method == Method::HEAD,
+            plugin: None,
             log: Some(log),
             exchange,
         }
@@ -59,6 +60,8 @@ impl Trails {
 #[derive(Debug)]
 pub struct Trail {
     is_head: bool,
+    /// The name of the app that the request is in; none before.
+    plugin: Option<&'static str>,
     /// Some, but while it is lent to a thread.
     log: Option<Arc<RequestLog>>,
     exchange: Option<Box<Exchange>>,
@@ -84,9 +87,16 @@ impl Trail {
 
     /// It is in a generation of an app.
     pub fn enter(&mut self, plugin: &'static str, generation: u64) {
+        self.plugin = Some(plugin);
         if let Some(exchange) = &mut self.exchange {
             exchange.enter(plugin, generation);
         }
+    }
+
+    /// The name of the app that the request is in; none before.
+    #[must_use]
+    pub fn plugin(&self) -> Option<&'static str> {
+        self.plugin
     }
 
     /// Its response begins. The id goes with it.

@@ -8,14 +8,18 @@ use std::{
     task::Poll,
 };
 
-use http::{Method, Response, Version, header::CONTENT_LENGTH, request::Parts};
+use http::{Response, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use plugin_api::host::{Body as AppBody, Call, CallError};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{
-    activity::Answering, refusal::Refusal, request_body::Watch, response_body::ResponseBody,
+    activity::Answering,
+    framing::{Content, Framing, Misframed},
+    refusal::Refusal,
+    request_body::Watch,
+    response_body::ResponseBody,
     trail::Trail,
 };
 use crate::{
@@ -30,7 +34,7 @@ pub(super) struct Underway {
     pub(super) trail: Trail,
     answering: Answering,
     body: Option<Watch>,
-    is_http2_head: bool,
+    framing: Framing,
 }
 
 impl Underway {
@@ -45,7 +49,7 @@ impl Underway {
             trail,
             answering,
             body,
-            is_http2_head: head.version == Version::HTTP_2 && head.method == Method::HEAD,
+            framing: Framing::of(head),
         }
     }
 
@@ -77,14 +81,53 @@ impl Underway {
             return self.refusal(refusal, response);
         }
         match called {
-            Ok(body) => {
-                if response.status().is_server_error() {
-                    generation.faults.failed();
-                }
-                *response.body_mut() = ResponseBody::app(body, generation);
-            }
+            Ok(body) => self.frame(body, generation, response),
             Err(error) => self.failed(error, generation, response),
         }
+    }
+
+    /// The app's body goes with its response, as far as its head tells the truth of it.
+    fn frame(
+        &mut self,
+        body: AppBody,
+        generation: &Arc<Generation>,
+        response: &mut Response<ResponseBody>,
+    ) {
+        if response.status().is_server_error() {
+            generation.faults.failed();
+        }
+        match self.framing.content(response, &body.size_hint()) {
+            Ok(Content::Body(length)) => {
+                *response.body_mut() = ResponseBody::app(body, generation, length);
+            }
+            Ok(Content::Nothing) => self.trail.scope(|| drop(body)),
+            Err(error) => {
+                self.trail.scope(|| drop(body));
+                self.misframed(&error, generation, response);
+            }
+        }
+    }
+
+    /// The app's response is none that HTTP has a form for: its author hears of it, its client gets
+    /// a 500.
+    #[cold]
+    fn misframed(
+        &mut self,
+        error: &Misframed,
+        generation: &Generation,
+        response: &mut Response<ResponseBody>,
+    ) {
+        generation.faults.failed();
+        self.trail.end(Outcome::Failed);
+        self.trail.scope(|| {
+            error!(
+                plugin = generation.name,
+                status = response.status().as_u16(),
+                error = error as &dyn std::error::Error,
+                "The app's response cannot be sent, its client gets a 500"
+            );
+        });
+        self.refusal(Refusal::Failed, response);
     }
 
     #[cold]
@@ -125,11 +168,11 @@ impl Underway {
         let Self {
             mut trail,
             answering,
-            is_http2_head,
+            framing,
             ..
         } = self;
         trail.respond(response);
-        if is_http2_head {
+        if framing.is_http2_head() {
             without_body(response);
         }
         response.body_mut().until_sent(answering, trail);

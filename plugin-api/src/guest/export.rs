@@ -10,7 +10,8 @@
 ///
 /// - `name = "shop"`: another name, of ASCII letters, digits, `-` and `_`.
 /// - `mount = "/"`: where the app is mounted unless the operator says otherwise; `/NAME` by
-///   default.
+///   default. A mount is compared with a request's path byte by byte, up to the end of a segment:
+///   `/%73hop` is not below `/shop`.
 ///
 /// ```
 /// use axum::{Router, routing::get};
