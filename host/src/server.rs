@@ -30,9 +30,11 @@ use crate::{
     folder::store::{Store, StoreError},
     http::{dispatch::Dispatch, trail::Trails},
     log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels, output::Output},
+    scoreboard::Scoreboard,
     signal::{self, EarlySignals},
     supervisor, terminal,
     worker::{
+        crash,
         life::{self, Settings},
         load,
         registry::Registry,
@@ -55,7 +57,9 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
     };
     log::output::never_wait();
     let losses = log.losses.clone();
-    let served = match Runtimes::start(config.threads) {
+    // Before there are other threads.
+    let watched = Scoreboard::anonymous().and_then(|board| crash::install(board.serve()));
+    let served = match watched.and_then(|()| Runtimes::start(config.threads)) {
         Ok(runtimes) => {
             let serving = runtimes.serving.handle();
             let served = runtimes
@@ -108,6 +112,8 @@ async fn serve(
     signal::follow(levels.clone(), handle.clone(), outputs.clone(), settings)
         .map_err(StartError::Signals)?;
     early.deliver();
+    // All handlers of the host's are set.
+    crash::kept::keep();
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;

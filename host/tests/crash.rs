@@ -21,7 +21,10 @@ use std::{
 
 use host::{
     scoreboard::{self, Crash, Doing, Label, Scoreboard, Snapshot},
-    supervisor::autopsy::{self, Death, Evidence, Generation, Reason},
+    supervisor::{
+        autopsy::{self, Death, Evidence, Generation, Reason},
+        process::Ended,
+    },
     worker::crash,
 };
 use http::Method;
@@ -328,7 +331,15 @@ impl Running {
 impl Dead {
     fn examine(&self) -> Death {
         autopsy::examine(&Evidence {
-            status: self.status,
+            status: match self.status.signal() {
+                Some(signal) => Ended::Signaled {
+                    signal,
+                    core: self.status.core_dumped(),
+                },
+                None => Ended::Exited {
+                    code: self.status.code().unwrap(),
+                },
+            },
             board: &self.board,
             loading: &[],
             probation: &[],

@@ -17,6 +17,7 @@ pub(crate) mod panics;
 mod request;
 mod runtime;
 mod slot;
+mod stack;
 #[cfg(feature = "upgrade")]
 mod stream;
 #[cfg(feature = "upgrade")]

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Limits,
     log::request_id::RequestId,
+    scoreboard,
     worker::{generation::Generation, registry::Registry},
 };
 
@@ -150,7 +151,15 @@ impl Dispatch {
             request_id: id.as_ref().map(RequestId::as_bytes),
             upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
         };
-        match trail.scope(|| in_flight.call(head, body.take(), target, context, response)) {
+        let (method, path) = (&head.method, head.uri.path());
+        let id = id.as_ref().map_or(&[][..], RequestId::as_bytes);
+        let working = scoreboard::enter_request(generation.label, id, method, path);
+        let called = trail.scope(|| in_flight.call(head, body.take(), target, context, response));
+        if goes_on(&called) {
+            trail.keep(working.note());
+        }
+        drop(working);
+        match called {
             Called::Answered(called) => {
                 underway.answered(called, generation, response);
                 Entered::Answered
@@ -188,6 +197,15 @@ impl Dispatch {
                 Entered::Paused(other) => generation = other,
             }
         }
+    }
+}
+
+/// Whether code of the app's is to run again for a request.
+fn goes_on(called: &Called) -> bool {
+    match called {
+        Called::Answered(Ok(body)) => body.is_stream(),
+        Called::Answered(Err(_)) => false,
+        Called::Pending(_) => true,
     }
 }
 

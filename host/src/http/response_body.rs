@@ -22,7 +22,7 @@ use super::{
     framing::{Length, WrongLength},
     trail::Trail,
 };
-use crate::{log::access::Outcome, worker::generation::Generation};
+use crate::{log::access::Outcome, scoreboard::Doing, worker::generation::Generation};
 
 /// The body of a response: the host's own, or an app's.
 #[derive(Debug)]
@@ -142,7 +142,9 @@ impl Body for ResponseBody {
             Content::Pieces(pieces) => {
                 let polled = match (pieces.take_ahead(), &mut *sending) {
                     (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                    (None, Some((_, trail))) => trail.scope(|| pieces.poll(context)),
+                    (None, Some((_, trail))) => {
+                        trail.scope_in_app(Doing::Body, || pieces.poll(context))
+                    }
                     (None, None) => pieces.poll(context),
                 };
                 pieces.measure(polled)
@@ -186,7 +188,9 @@ impl Drop for ResponseBody {
         if let Content::Pieces(_) = &self.content {
             // The app's code that runs when its stream is dropped logs as the request.
             let content = &mut self.content;
-            trail.scope(|| *content = Content::whole(OwnedBytes::EMPTY, None));
+            trail.scope_in_app(Doing::Drop, || {
+                *content = Content::whole(OwnedBytes::EMPTY, None);
+            });
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         request::{self, Facts, RequestLog, Trace},
         request_id::RequestId,
     },
+    scoreboard::{self, Doing, Note},
 };
 
 /// Begins the trails of requests.
@@ -45,6 +46,7 @@ impl Trails {
             plugin: None,
             log: Some(log),
             exchange,
+            note: None,
         }
     }
 
@@ -65,6 +67,8 @@ pub struct Trail {
     /// Some, but while it is lent to a thread.
     log: Option<Arc<RequestLog>>,
     exchange: Option<Box<Exchange>>,
+    /// Some when code of the app's is to run again for the request.
+    note: Option<Box<Note>>,
 }
 
 impl Trail {
@@ -83,6 +87,22 @@ impl Trail {
     /// Runs `work` as the request's: what it logs says so.
     pub fn scope<T>(&mut self, work: impl FnOnce() -> T) -> T {
         request::scope(&mut self.log, work)
+    }
+
+    /// As [`scope`](Self::scope), for code of the app's that goes on with the request.
+    pub(super) fn scope_in_app<T>(&mut self, doing: Doing, work: impl FnOnce() -> T) -> T {
+        let _working = scoreboard::enter_again(self.note.as_deref(), doing);
+        self.scope(work)
+    }
+
+    /// Keeps what the thread noted on entering the app, for when the app goes on with the request.
+    pub(super) fn keep(&mut self, note: Option<Note>) {
+        self.note = note.map(Box::new);
+    }
+
+    /// What was kept.
+    pub(super) fn note(&self) -> Option<&Note> {
+        self.note.as_deref()
     }
 
     /// It is in a generation of an app.

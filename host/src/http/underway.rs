@@ -5,7 +5,7 @@ use std::{
     mem,
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
 };
 
 use http::{Response, header::CONTENT_LENGTH, request::Parts};
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     log::{access::Outcome, request},
+    scoreboard::{self, Doing, Note},
     worker::generation::Generation,
 };
 
@@ -61,7 +62,8 @@ impl Underway {
         mut response: Response<ResponseBody>,
     ) -> impl Future<Output = Response<ResponseBody>> {
         request::scoped(self.trail.log(), async move {
-            match until_cut(call, &generation.cut, &mut response).await {
+            let note = self.trail.note();
+            match until_cut(call, note, &generation.cut, &mut response).await {
                 Some(called) => self.answered(called, &generation, &mut response),
                 None => self.cut_off(&mut response),
             }
@@ -181,21 +183,59 @@ impl Underway {
 
 /// Awaits a call that was polled just now, or drops it when `cut` is cancelled.
 async fn until_cut(
-    mut call: Call,
+    call: Call,
+    note: Option<&Note>,
     cut: &CancellationToken,
     response: &mut Response<ResponseBody>,
 ) -> Option<Result<AppBody, CallError>> {
     let mut cut = pin!(cut.cancelled());
     let mut polled = true;
+    let mut call = InApp {
+        call: Some(call),
+        note,
+    };
     poll_fn(|context| {
         if !mem::take(&mut polled)
-            && let Poll::Ready(done) = call.poll_response(context, response)
+            && let Poll::Ready(done) = call.poll(context, response)
         {
             return Poll::Ready(Some(done));
         }
         cut.as_mut().poll(context).map(|()| None)
     })
     .await
+}
+
+/// A call of an app, whose threads note that they are in the app.
+struct InApp<'a> {
+    /// Some until it is ready.
+    call: Option<Call>,
+    note: Option<&'a Note>,
+}
+
+impl InApp<'_> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        response: &mut Response<ResponseBody>,
+    ) -> Poll<Result<AppBody, CallError>> {
+        let Some(call) = &mut self.call else {
+            panic!("a call was polled after it was ready");
+        };
+        let _working = scoreboard::enter_again(self.note, Doing::Request);
+        let done = ready!(call.poll_response(context, response));
+        // Nothing of the app's is left to be dropped.
+        self.call = None;
+        Poll::Ready(done)
+    }
+}
+
+impl Drop for InApp<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            let _working = scoreboard::enter_again(self.note, Doing::Drop);
+            drop(call);
+        }
+    }
 }
 
 /// Makes it the response to a `HEAD`, which hyper leaves to its user in HTTP/2.

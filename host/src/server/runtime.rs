@@ -8,6 +8,8 @@ use std::{io, thread, time::Duration};
 use plugin_api::host::{Workers, look_after_apps};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::{scoreboard, worker::crash::stack};
+
 /// The server's two runtimes.
 #[derive(Debug)]
 pub(super) struct Runtimes {
@@ -27,10 +29,12 @@ impl Runtimes {
         let serving = Builder::new_multi_thread()
             .worker_threads(threads.into())
             .thread_name("host")
+            .on_thread_start(stack::alternate)
             .enable_all()
             .build()?;
         let managing = Builder::new_current_thread()
             .thread_name("host")
+            .on_thread_start(stack::alternate)
             .enable_all()
             .build()?;
         look_after(serving.handle().clone())?;
@@ -53,6 +57,9 @@ fn look_after(serving: Handle) -> io::Result<()> {
             thread::sleep(BETWEEN_LOOKS);
             serving.look_after();
             look_after_apps();
+            if let Some(board) = scoreboard::serving() {
+                board.tick();
+            }
         }
     };
     // It ends with the process.

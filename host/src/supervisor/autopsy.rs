@@ -12,9 +12,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, process::ExitStatus, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use self::place::{Frame, Symbols};
+use super::process::Ended;
 use crate::{
     scoreboard::{Crash, Doing, Request, Snapshot, ThreadState, Work},
     worker::generation::thread_name,
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
     /// How it ended.
-    pub status: ExitStatus,
+    pub status: Ended,
     /// What its scoreboard says.
     pub board: &'a Snapshot,
     /// Which apps it was told to load, and has not loaded.

@@ -7,12 +7,18 @@ use std::{
 };
 
 use plugin_api::host::App;
-use tokio::{task, time, time::Instant};
+use tokio::{
+    task::{self, JoinHandle},
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{faults::Faults, process};
-use crate::orders::Spec;
+use crate::{
+    orders::Spec,
+    scoreboard::{self, Doing, Label},
+};
 
 /// A loaded app.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub struct Generation {
     pub spec: Arc<Spec>,
     /// The private copy that it was loaded from.
     pub copy: PathBuf,
+    /// What the scoreboard calls it.
+    pub label: Label,
     /// The app itself, which also counts its requests.
     pub app: &'static App,
     /// What went wrong in it.
@@ -51,15 +59,13 @@ impl Generation {
     /// what is left then, and ends the app. The registry must not name this generation any more.
     pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
         self.app.close();
-        let app = self.app;
         // The author's code hears of it, on a thread that it may hold up.
-        let told = task::spawn_blocking(move || app.drain());
+        let told = self.spawn_in_app(Doing::Drain, App::drain);
         let retired = self.drain(patience).await;
         let _ = told.await;
         // It ends the author's code under a guard, so there is no panic to hear of.
-        let stopped = task::spawn_blocking(move || app.stop(STOP))
-            .await
-            .unwrap_or_default();
+        let stopped = self.spawn_in_app(Doing::Stop, |app| app.stop(STOP));
+        let stopped = stopped.await.unwrap_or_default();
         let (plugin, generation) = (self.name, self.number);
         if stopped.timed_out {
             warn!(plugin, generation, timeout = ?STOP, "A shutdown hook did not end in time");
@@ -86,6 +92,19 @@ impl Generation {
             "Stopped"
         );
         retired
+    }
+
+    /// Runs code of the app's on a thread that it may hold up, and that notes what it does.
+    pub fn spawn_in_app<T: Send + 'static>(
+        &self,
+        doing: Doing,
+        work: impl FnOnce(&'static App) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let (app, label) = (self.app, self.label);
+        task::spawn_blocking(move || {
+            let _working = scoreboard::enter(label, doing);
+            work(app)
+        })
     }
 
     async fn drain(&self, patience: Duration) -> Retired {

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plugin_api::host;
 use tokio::{
     sync::Semaphore,
     task::{AbortHandle, JoinError, JoinSet},
@@ -35,6 +36,7 @@ use crate::{
     config::Config,
     log::{self, filter::Filter, output::Output},
     orders::{Notice, Order},
+    scoreboard::Doing,
 };
 
 /// How a worker loads apps, from the configuration.
@@ -278,7 +280,7 @@ impl Worker {
         });
         for generation in self.registry.serving() {
             // The author's code hears of it, on a thread that it may hold up.
-            tokio::task::spawn_blocking(move || generation.app.drain());
+            drop(generation.spawn_in_app(Doing::Drain, host::App::drain));
         }
         let closed = self.serving.close(patience, shared);
         self.tasks.spawn(async move {

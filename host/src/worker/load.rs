@@ -24,8 +24,11 @@ pub use self::{
 
 pub(crate) use self::{error::one_line, steps::as_ms};
 
+use tracing::{debug, warn};
+
 use super::{
     budget::{Budget, Permit},
+    crash,
     faults::Faults,
     generation::{Generation, thread_name},
     library,
@@ -34,6 +37,7 @@ use super::{
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
     orders::Started,
+    scoreboard::{self, Doing, Label},
 };
 
 /// What to start, and how.
@@ -80,6 +84,7 @@ pub async fn load(
     opening: Arc<Semaphore>,
     progress: Progress,
 ) -> Result<Loaded, LoadError> {
+    let label = scoreboard::label(order.name, order.started.generation, &order.started.copy);
     let (order, progress) = (Arc::new(order), Arc::new(progress));
     let mut took = Took::default();
     // One place for each library that is opened: nobody closes the semaphore.
@@ -90,7 +95,7 @@ pub async fn load(
     let limit = order.settings.init_timeout;
     let opened = loader::run(order.thread_name(), &progress, limit, {
         let order = Arc::clone(&order);
-        move || open(&order)
+        move || open(&order, label)
     });
     let plugin = opened.await??;
     took.open = began.elapsed();
@@ -102,9 +107,9 @@ pub async fn load(
         None => None,
     };
     let (paused, state) = handed.unzip();
-    match start(plugin, &order, state, &progress, &mut took).await {
+    match start(plugin, &order, label, state, &progress, &mut took).await {
         Ok((app, faults)) => Ok(Loaded {
-            generation: order.generation(app, faults),
+            generation: order.generation(label, app, faults),
             took,
             paused: paused.map(Kept::take),
             permit,
@@ -117,6 +122,7 @@ pub async fn load(
 async fn start(
     plugin: Plugin,
     order: &Arc<Order>,
+    label: Label,
     state: Option<Bytes>,
     progress: &Arc<Progress>,
     took: &mut Took,
@@ -135,7 +141,12 @@ async fn start(
     let faults = Arc::new(Faults::new(settings.panic_limit));
     let started = loader::run(order.thread_name(), progress, limit, {
         let (order, faults) = (Arc::clone(order), Arc::clone(&faults));
-        move || init(plugin, &order, limit, state.as_deref(), faults)
+        move || {
+            let _working = scoreboard::enter(label, Doing::Init);
+            let app = init(plugin, &order, limit, state.as_deref(), faults);
+            handlers_again(&order);
+            app
+        }
     });
     let app = started.await??;
     took.init = began.elapsed();
@@ -147,13 +158,14 @@ impl Order {
         thread_name(self.name, self.started.generation)
     }
 
-    fn generation(&self, app: &'static App, faults: Arc<Faults>) -> Generation {
+    fn generation(&self, label: Label, app: &'static App, faults: Arc<Faults>) -> Generation {
         Generation {
             name: self.name,
             number: self.started.generation,
             version: self.started.version.clone(),
             spec: Arc::clone(&self.started.spec),
             copy: self.started.copy.clone(),
+            label,
             app,
             faults,
             since: SystemTime::now(),
@@ -177,12 +189,39 @@ pub fn max_level(manifest: &Manifest) -> Option<String> {
     (!lower.is_empty()).then(|| lower.join(","))
 }
 
-fn open(order: &Order) -> Result<Plugin, LoadError> {
-    let plugin = library::open(&order.started.copy)?;
+fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
+    let opened = {
+        let _working = scoreboard::enter(label, Doing::Open);
+        library::open(&order.started.copy)
+    };
+    handlers_again(order);
+    let plugin = opened?;
     let name = format!("{}#{}", order.name, order.started.generation);
     let filter = &order.filter;
     filter.follow(name, move |level| plugin.set_level(level));
     Ok(plugin)
+}
+
+/// Puts the host's signal handlers back to where they were, after code of a library has run that may have set its
+/// own.
+fn handlers_again(order: &Order) {
+    let (plugin, generation) = (order.name, order.started.generation);
+    for signal in crash::reinstall() {
+        debug!(
+            plugin,
+            generation,
+            signal,
+            "The library handles the signal, after the host has written it down"
+        );
+    }
+    for signal in crash::kept::restore() {
+        warn!(
+            plugin,
+            generation,
+            signal,
+            "The library has set a handler for a signal of the host's, which is taken back"
+        );
+    }
 }
 
 /// Empties the app that serves, while new requests for it wait, and takes its state.
@@ -197,10 +236,9 @@ async fn take_state(
     // It is closed when its library was removed meanwhile.
     let paused = before.app.pause().map(Kept::new).ok_or(LoadError::Closed)?;
     progress.at(Step::Drain);
-    let app = before.app;
     // The author's code hears of it, on a thread that it may hold up; and before it is told that it
     // goes on after all.
-    let told = task::spawn_blocking(move || app.drain_while_paused());
+    let told = before.spawn_in_app(Doing::Drain, App::drain_while_paused);
     let _ = time::timeout(timeout, told).await;
     let left = timeout.saturating_sub(began.elapsed());
     time::timeout(left, before.app.drained())
@@ -212,9 +250,10 @@ async fn take_state(
     took.drain = began.elapsed();
 
     progress.at(Step::HandOver);
-    let app = before.app;
+    let (app, label) = (before.app, before.label);
     let left = timeout.saturating_sub(took.drain);
     let state = loader::run(order.thread_name(), progress, left, move || {
+        let _working = scoreboard::enter(label, Doing::HandOver);
         app.hand_over(left)
     })
     .await?;

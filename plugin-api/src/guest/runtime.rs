@@ -7,6 +7,7 @@ use std::{
 
 use tokio::runtime::{Builder, Handle};
 
+use super::stack;
 use crate::crossing::{Guard, Workers, catch};
 
 /// The plugin's own runtime: its copy of tokio knows nothing of the host's.
@@ -23,6 +24,8 @@ impl Runtime {
         let runtime = Builder::new_multi_thread()
             .worker_threads(worker_threads)
             .thread_name(thread_name)
+            .on_thread_start(stack::alternate)
+            .on_thread_stop(stack::give_back)
             .enable_all()
             .build()?;
         Ok(Self {

@@ -211,6 +211,12 @@ impl Body {
         }
     }
 
+    /// Whether there is a stream: code of the app's runs for its bytes, and when it is dropped.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.0, Imported::Stream(_))
+    }
+
     /// The next bytes, when they are here already: no code of the app's runs for them.
     pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
         self.0.take_ahead()

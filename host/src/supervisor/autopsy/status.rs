@@ -1,27 +1,27 @@
 //! Exit statuses and signals in words.
 
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
-
 use super::Evidence;
-use crate::scoreboard::Crash;
+use crate::{
+    scoreboard::Crash,
+    supervisor::process::{Ended, signal_name},
+};
 
 /// The signal that a process died of.
-pub(super) fn signal(status: ExitStatus) -> Option<i32> {
-    // The first process of a container cannot die of a signal that was sent, and says so by its code, as shells do.
-    status.signal()
+pub(super) fn signal(status: Ended) -> Option<i32> {
+    match status {
+        Ended::Signaled { signal, .. } => Some(signal),
+        Ended::Exited { .. } => None,
+    }
 }
 
 /// What ended the process.
 pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> String {
-    let Some(signal) = signal(evidence.status) else {
-        let code = evidence.status.code().unwrap_or_default();
-        return if record.is_some() {
-            format!("a call of exit({code})")
-        } else {
-            format!("exit code {code}")
-        };
+    let signal = match evidence.status {
+        Ended::Exited { code } if record.is_some() => return format!("a call of exit({code})"),
+        Ended::Exited { code } => return format!("exit code {code}"),
+        Ended::Signaled { signal, .. } => signal,
     };
-    let name = name(signal);
+    let name = signal_name(signal);
     if evidence.out_of_memory {
         return format!("{name}, out of memory: killed by the kernel");
     }
@@ -76,7 +76,7 @@ fn is_overflow(record: &Crash) -> bool {
 }
 
 fn with_address(record: &Crash) -> String {
-    let name = name(record.signal);
+    let name = signal_name(record.signal);
     match record.signal {
         libc::SIGSEGV if record.code == SI_KERNEL => format!("{name} at no address that there is"),
         libc::SIGSEGV | libc::SIGBUS => format!("{name} at address {:#x}", record.address),
@@ -118,30 +118,3 @@ const SAID: [&str; 16] = [
 
 /// `si_code` of a fault that the kernel tells no address of (asm-generic/siginfo.h).
 const SI_KERNEL: i32 = 0x80;
-
-/// The name of a signal.
-#[must_use]
-pub(super) fn name(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGALRM => "SIGALRM",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGILL => "SIGILL",
-        libc::SIGINT => "SIGINT",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGSYS => "SIGSYS",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGTRAP => "SIGTRAP",
-        libc::SIGUSR1 => "SIGUSR1",
-        libc::SIGUSR2 => "SIGUSR2",
-        libc::SIGXCPU => "SIGXCPU",
-        libc::SIGXFSZ => "SIGXFSZ",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
-}

@@ -1,7 +1,5 @@
 //! Who is blamed for what.
 
-use std::os::unix::process::ExitStatusExt;
-
 use super::*;
 use crate::scoreboard::{Address, LoadedApp};
 
@@ -16,7 +14,7 @@ fn blame_is_from_the_best_evidence_there_is() {
         frames: frames(file),
         ..crash(libc::SIGSEGV, 1, name)
     };
-    let segv = ExitStatus::from_raw(libc::SIGSEGV);
+    let segv = signalled(libc::SIGSEGV);
     let none = Vec::new;
     // Who is at work, what was written down, what is being loaded, what is in its probation; who is to blame, and why.
     for (threads, crashes, loading, probation, blame) in [
@@ -115,8 +113,7 @@ fn blame_is_from_the_best_evidence_there_is() {
 
 #[test]
 fn a_death_is_told_in_words() {
-    let signalled = ExitStatus::from_raw;
-    let exited = |code: i32| ExitStatus::from_raw(code << 8);
+    let exited = |code| Ended::Exited { code };
     let of = |signal, code, address, stack| Crash {
         address,
         stack,
@@ -127,7 +124,7 @@ fn a_death_is_told_in_words() {
     for (status, crash, last_words, out_of_memory, what) in [
         (signalled(segv), None, "", false, "SIGSEGV"),
         (
-            signalled(segv | 0x80),
+            signalled(segv),
             Some(of(segv, 1, 0x18, 0x7f00_0000)),
             "",
             false,
@@ -225,7 +222,7 @@ fn nobody_is_blamed_for_a_kill() {
     let death = examine(&Evidence {
         loading: &loading,
         probation: &loading,
-        ..evidence(ExitStatus::from_raw(libc::SIGKILL), &board)
+        ..evidence(signalled(libc::SIGKILL), &board)
     });
     assert_eq!(death.blame, None);
     assert_eq!(death.suspects, loading);
@@ -260,7 +257,14 @@ fn the_thread_that_hangs_longest_is_to_blame() {
     assert_eq!(death.blame, None);
 }
 
-fn evidence<'a>(status: ExitStatus, board: &'a Snapshot) -> Evidence<'a> {
+fn signalled(signal: i32) -> Ended {
+    Ended::Signaled {
+        signal,
+        core: false,
+    }
+}
+
+fn evidence<'a>(status: Ended, board: &'a Snapshot) -> Evidence<'a> {
     Evidence {
         status,
         board,

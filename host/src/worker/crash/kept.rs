@@ -1,18 +1,32 @@
 //! The host's handlers of ordinary signals, which a plugin or a C library in it may replace: SIGTERM that stops nothing any more, SIGCHLD that
 //! nobody hears of.
 
-use std::{ffi::c_int, fmt, ptr};
+use std::{ffi::c_int, fmt, ptr, sync::OnceLock};
 
 use super::action;
+
+/// Keeps the handlers of now, once. To be called when all handlers of the host are set: tokio sets one when a signal is first
+/// listened to.
+pub fn keep() {
+    KEPT.get_or_init(Handlers::now);
+}
+
+/// Sets the handlers again that somebody has replaced since [`keep`]. Returns the names of their signals.
+#[must_use]
+pub fn restore() -> Vec<&'static str> {
+    KEPT.get().map(Handlers::restore).unwrap_or_default()
+}
+
+static KEPT: OnceLock<Handlers> = OnceLock::new();
 
 /// Who handles the signals that a server lives by.
 pub struct Handlers(Vec<(c_int, &'static str, libc::sigaction)>);
 
 impl Handlers {
-    /// Those of now. To be called when all handlers of the host are set: tokio sets one when a signal is first listened to.
+    /// Those of now.
     #[must_use]
     pub fn now() -> Self {
-        let kept = KEPT.into_iter();
+        let kept = SIGNALS.into_iter();
         Self(
             kept.filter_map(|(signal, name)| Some((signal, name, action(signal)?)))
                 .collect(),
@@ -43,7 +57,7 @@ impl fmt::Debug for Handlers {
     }
 }
 
-const KEPT: [(c_int, &str); 10] = [
+const SIGNALS: [(c_int, &str); 10] = [
     (libc::SIGCHLD, "SIGCHLD"),
     (libc::SIGHUP, "SIGHUP"),
     (libc::SIGINT, "SIGINT"),

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plugin_api::host;
 use tokio::task;
 use tracing::debug;
 
@@ -13,6 +14,7 @@ use super::{App, Done, Loading, Progress, Retiring, Worker};
 use crate::{
     log::bridge,
     orders::{Commit, Notice, Started},
+    scoreboard::Doing,
     worker::{
         generation::{Generation, Retired},
         link::Notices,
@@ -144,9 +146,8 @@ impl Worker {
         let in_flight = before.as_ref().map_or(0, |before| before.app.in_flight());
         if let Some(before) = before.as_ref().filter(|_| commit.watch && !handed_over) {
             app.kept = Some(Arc::clone(before));
-            let again = Arc::clone(before);
             // It keeps no client from the new one.
-            task::spawn_blocking(move || again.app.drain());
+            drop(before.spawn_in_app(Doing::Drain, host::App::drain));
         }
         self.notices.send(Notice::Swapped {
             app: commit.app.clone(),
@@ -203,12 +204,12 @@ impl Worker {
             return self.end(kept);
         }
         let bad = app.serving.replace(Arc::clone(&kept));
-        let again = Arc::clone(&kept);
+        let told = Arc::clone(&kept);
         let (name, mounts) = (kept.name, kept.spec.mounts.clone());
         // Published after the app was told, so that no request meets an app that ends.
         let registry = Arc::clone(&self.registry);
         registry.publish(name, mounts, Some(kept));
-        task::spawn_blocking(move || again.app.go_on());
+        drop(told.spawn_in_app(Doing::Drain, host::App::go_on));
         if let Some(bad) = bad {
             self.end(bad);
         }

@@ -17,7 +17,7 @@ use rustix::thread::set_name;
 use tokio::{sync::oneshot, time};
 
 use super::{LoadError, Progress};
-use crate::log::origin;
+use crate::{log::origin, worker::crash::stack};
 
 /// Runs what may block on a loader thread that is named `name` meanwhile: the author's code may
 /// start threads, and these get the name. Work that is not done within `limit` is left behind.
@@ -77,6 +77,7 @@ fn start(job: Job) -> io::Result<()> {
 }
 
 fn serve(own: &mpsc::Sender<Job>, jobs: &mpsc::Receiver<Job>) {
+    stack::alternate();
     while let Ok(Job { name, work }) = jobs.recv() {
         rename(&name);
         work();
