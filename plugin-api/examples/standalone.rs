@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::Request, response::IntoResponse, routing::get};
+use http::{
+    StatusCode,
+    header::{CONNECTION, UPGRADE},
+};
+use hyper_util::rt::TokioIo;
 use plugin_api::{ConfigError, Context};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 plugin_api::main!(app, name = "shop");
 
@@ -25,7 +31,28 @@ fn app(context: Context) -> Result<Router, ConfigError> {
             std::thread::sleep(Duration::from_secs(3600));
         }
     });
-    Ok(Router::new().route("/", get(hello)))
+    let talk = async move |request| talk(request, context).await;
+    Ok(Router::new()
+        .route("/", get(hello))
+        .route("/talk", get(talk)))
+}
+
+/// Takes the connection over, and says goodbye to its client before the program ends.
+async fn talk(mut request: Request, context: Context) -> impl IntoResponse {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let mut client = TokioIo::new(upgraded);
+        context.draining().await;
+        let mut answer = [0; 3];
+        if client.write_all(b"goodbye").await.is_ok()
+            && client.read_exact(&mut answer).await.is_ok()
+        {
+            tracing::warn!("the client has heard");
+        }
+    });
+    let headers = [(CONNECTION, "upgrade"), (UPGRADE, "talk")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers)
 }
 
 async fn hello() -> &'static str {

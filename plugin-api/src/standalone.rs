@@ -1,6 +1,7 @@
 //! An app as a program of its own: what [`main!`](crate::main) runs.
 
 mod options;
+mod socket;
 
 use std::{
     convert::Infallible,
@@ -28,7 +29,10 @@ use tracing::{error, info, warn};
 use tracing_core::LevelFilter;
 use tracing_subscriber::{filter::filter_fn, fmt, layer::SubscriberExt};
 
-use self::options::{Command, Options};
+use self::{
+    options::{Command, Options},
+    socket::Socket,
+};
 use crate::{
     BoxError, Context, Level,
     guest::{Building, Facts, Local},
@@ -41,7 +45,8 @@ use crate::{
 /// LEVEL` (info without it) and `--config FILE`, spelled as the server spells them, or the variables
 /// `HOST_BIND`, `HOST_LOG_LEVEL` and `HOST_CONFIG`. Of the file, which is the server's, it takes `bind`,
 /// `log-level` and the `config` in the table `[app.NAME]`. It serves HTTP/1.1 and HTTP/2, prints where
-/// on stdout, logs to stderr, and stops gracefully on SIGTERM and SIGINT, at once on a second one. Key-value
+/// on stdout, logs to stderr, and stops gracefully on SIGTERM and SIGINT, at once on a second one: it waits for
+/// requests, and for connections that the app took over, such as WebSockets, for up to 30 s. Key-value
 /// pairs of the crate `log` are not among what it logs, as they are in the server.
 ///
 /// The app's name is that of its crate; `main!(shop::app, name = "shop")` gives it another, as
@@ -147,6 +152,7 @@ async fn serve(
         generation: 1,
         config: options.config,
         previous_state: None,
+        is_second: false,
     });
     let app = Arc::new(Local::start(context, build).await?);
     for listener in &listeners {
@@ -158,18 +164,29 @@ async fn serve(
         signal(SignalKind::interrupt())?,
     ];
     let connections = GracefulShutdown::new();
-    let (sender, mut accepted) = mpsc::channel(1);
+    // Each listener holds the room for its next connection.
+    let (sender, mut accepted) = mpsc::channel(listeners.len());
     for listener in listeners {
         tokio::spawn(accept(listener, sender.clone()));
     }
+    drop(sender);
+    let (open, mut closed) = mpsc::channel(1);
+    let connect = |(stream, peer)| {
+        let socket = Socket::new(stream, open.clone());
+        connect(socket, peer, &app, &connections);
+    };
     loop {
         tokio::select! {
-            Some((stream, peer)) = accepted.recv() => connect(stream, peer, &app, &connections),
+            Some(next) = accepted.recv() => connect(next),
             () = next(&mut signals) => break,
         }
     }
     info!("Stopping");
-    drop(accepted);
+    // What was accepted before is served as well.
+    accepted.close();
+    while let Some(next) = accepted.recv().await {
+        connect(next);
+    }
     // Not on the thread that the hooks run on, which they may block.
     tokio::spawn(async move {
         next(&mut signals).await;
@@ -177,10 +194,13 @@ async fn serve(
         process::exit(1);
     });
     app.drain();
-    if time::timeout(PATIENCE, connections.shutdown())
-        .await
-        .is_err()
-    {
+    drop(open);
+    let ended = async {
+        connections.shutdown().await;
+        // A connection that the app took over is no longer HTTP's, and ends with its socket.
+        while closed.recv().await.is_some() {}
+    };
+    if time::timeout(PATIENCE, ended).await.is_err() {
         warn!("Cutting off connections that did not end in time");
     }
     app.stop().await;
@@ -197,12 +217,12 @@ async fn next([one, other]: &mut [Signal; 2]) {
 
 /// Accepts connections for as long as somebody takes them.
 async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    loop {
+    // With the room for it first, a connection that is accepted is taken also when the program stops.
+    while let Ok(room) = accepted.reserve().await {
         tokio::select! {
             () = accepted.closed() => return,
             next = listener.accept() => match next {
-                // It is closed when nobody takes it any more.
-                Ok(next) => drop(accepted.send(next).await),
+                Ok(next) => room.send(next),
                 Err(error) => {
                     warn!(%error, "Cannot accept connections, trying again");
                     time::sleep(BACK_OFF).await;
@@ -212,7 +232,7 @@ async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, Socket
     }
 }
 
-fn connect(stream: TcpStream, peer: SocketAddr, app: &Arc<Local>, connections: &GracefulShutdown) {
+fn connect(socket: Socket, peer: SocketAddr, app: &Arc<Local>, connections: &GracefulShutdown) {
     let app = Arc::clone(app);
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
@@ -224,7 +244,7 @@ fn connect(stream: TcpStream, peer: SocketAddr, app: &Arc<Local>, connections: &
         .http2()
         .timer(TokioTimer::new())
         .enable_connect_protocol();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
     let connection = connections.watch(connection.into_owned());
     tokio::spawn(async move {
         if let Err(error) = connection.await {

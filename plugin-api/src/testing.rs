@@ -54,6 +54,7 @@ pub struct Setup {
     config: Option<Vec<u8>>,
     previous_state: Option<Vec<u8>>,
     version: Option<&'static str>,
+    is_second: bool,
 }
 
 /// What Cargo says of the package whose tests it runs.
@@ -107,6 +108,15 @@ impl Setup {
         Self { config, ..self }
     }
 
+    /// Started while the version before still runs, until [`App::previous_ended`].
+    #[must_use]
+    pub fn beside_previous(self) -> Self {
+        Self {
+            is_second: true,
+            ..self
+        }
+    }
+
     /// Of another version than that of the package whose test it is.
     #[must_use]
     pub fn version(self, version: &'static str) -> Self {
@@ -137,6 +147,7 @@ impl Setup {
             generation: 1,
             config: self.config,
             previous_state: self.previous_state,
+            is_second: self.is_second,
         });
         let local = Local::start(context, |context| build(app, context)).await?;
         Ok(App {
@@ -210,6 +221,21 @@ impl App {
     /// When it has none to give, or its hook fails.
     pub async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
         self.local.hand_over().await
+    }
+
+    /// Tells the app that its next version did not start after [`hand_over`](Self::hand_over), and that it
+    /// goes on: the hook of [`Context::on_handover_failed`] runs.
+    ///
+    /// # Errors
+    ///
+    /// When the hook fails.
+    pub async fn go_on(&self) -> Result<(), BoxError> {
+        self.local.go_on().await
+    }
+
+    /// Tells the app that the version before has ended: [`Context::previous_ended`] is ready.
+    pub fn previous_ended(&self) {
+        self.local.alone();
     }
 
     /// Tells the app that it is to finish what it has: [`Context::draining`] is ready.

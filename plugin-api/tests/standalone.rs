@@ -101,6 +101,31 @@ fn it_serves_logs_at_the_level_and_stops_gracefully() {
 }
 
 #[test]
+fn it_waits_for_connections_that_were_taken_over() {
+    let mut program = Program::start(&["--bind=127.0.0.1:0", "--log-level", "warning"]);
+    let mut stream = TcpStream::connect(program.address()).unwrap();
+    stream
+        .write_all(b"GET /talk HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: talk\r\n\r\n")
+        .unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).unwrap(), 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+
+    program.terminate();
+    let mut goodbye = [0; 7];
+    stream.read_exact(&mut goodbye).unwrap();
+    assert_eq!(&goodbye, b"goodbye");
+    // It waits for what the client has to say.
+    stream.get_mut().write_all(b"bye").unwrap();
+    let (log, code) = program.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("the client has heard"), "{log}");
+}
+
+#[test]
 fn it_is_told_by_the_servers_file_and_obeys_a_second_signal() {
     let file = env::temp_dir().join(format!("shop-{}.toml", process::id()));
     let text = "bind = '127.0.0.1:0'\nthreads = 2\n[app.shop]\nconfig = { closes = 'never' }";

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -12,7 +17,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use plugin_api::{BoxError, Context, Level, RequestInfo, testing};
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 
 #[derive(serde::Deserialize)]
 struct Settings {
@@ -144,6 +149,68 @@ async fn a_hook_that_panics_keeps_no_other_from_running() {
     });
     let events = app.await.unwrap().stop().await;
     assert_eq!(events.last().unwrap().message, "goodbye");
+}
+
+#[tokio::test]
+async fn a_hook_may_add_another() {
+    let app = testing::App::start(|context: Context| {
+        let inner = context.clone();
+        context.on_shutdown(async move {
+            inner.on_shutdown(async { tracing::info!("goodbye again") });
+        });
+        Router::new()
+    });
+    let events = app.await.unwrap().stop().await;
+    assert_eq!(events.last().unwrap().message, "goodbye again");
+}
+
+#[tokio::test]
+async fn an_app_that_goes_on_takes_back_what_it_let_go_of() {
+    let app = testing::App::start(|context: Context| {
+        context.on_handover(|| tracing::info!("let go"));
+        context.on_handover_failed(async || {
+            tracing::info!("taken back");
+            Ok::<_, BoxError>(())
+        });
+        Router::new()
+    });
+    let app = app.await.unwrap();
+    // Nothing was let go of.
+    app.go_on().await.unwrap();
+    assert_eq!(app.hand_over().await.unwrap(), b"");
+    app.go_on().await.unwrap();
+    app.go_on().await.unwrap();
+    let said: Vec<_> = app
+        .events()
+        .into_iter()
+        .map(|event| event.message)
+        .collect();
+    assert_eq!(said, ["let go", "taken back"]);
+}
+
+#[tokio::test]
+async fn an_app_knows_whether_the_version_before_has_ended_and_whether_it_is_to_end_itself() {
+    let start = |setup: testing::Setup| async {
+        let (sender, context) = oneshot::channel();
+        let app = setup.start(move |context: Context| {
+            let _ = sender.send(context);
+            Router::new()
+        });
+        (app.await.unwrap(), context.await.unwrap())
+    };
+    let (_app, context) = start(testing::Setup::new()).await;
+    context.previous_ended().await;
+
+    let (app, context) = start(testing::Setup::new().beside_previous()).await;
+    let mut ended = pin!(context.previous_ended());
+    let is_ready = poll_fn(|task| Poll::Ready(ended.as_mut().poll(task).is_ready()));
+    assert!(!is_ready.await);
+    app.previous_ended();
+    ended.await;
+
+    assert!(!context.is_draining());
+    app.drain();
+    assert!(context.is_draining());
 }
 
 #[test]

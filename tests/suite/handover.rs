@@ -1,6 +1,6 @@
 //! State that a plugin hands over to its next version: nothing of it is lost, whatever goes wrong.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use host_tests::{Connection, Ctl, Host, Library, Setup, Wire, eventually};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -137,6 +137,55 @@ async fn what_has_no_end_may_end_for_the_handover() {
     host.folder().put(FILE, &of("v3"));
     assert_eq!(second.response().await.1, "drained");
     host.serves("/counter/version", "v3").await;
+}
+
+#[tokio::test]
+async fn a_version_that_goes_on_takes_back_what_it_let_go_of() {
+    for mood in ["v1", "v1 errs"] {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let holder = |mark: &str| Library::plugin("holder").marked(mark);
+        let setup = Setup::new().library("libholder.so", &holder(mood));
+        let host = setup.env("HOLDER_ADDRESS", &address).start().await;
+        let holds = |mark: &str| format!("{mark} holds, draining false");
+        assert_eq!(host.get("/holder").await.text(), holds(mood));
+        host.folder().put("libholder.so", &holder("v2 fails"));
+        host.log()
+            .eventually(&["ERROR", "libholder.so", "serves on", "it is told to"])
+            .await;
+        // No request comes in before.
+        assert_eq!(host.get("/holder").await.text(), holds(mood));
+        if mood == "v1" {
+            host.folder().put("libholder.so", &holder("v3"));
+            host.serves("/holder", &holds("v3")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_version_knows_when_the_one_before_has_ended() {
+    let holder = |mark: &str| Library::plugin("holder").marked(mark);
+    let setup = Setup::new().library("libholder.so", &holder("v1 shares"));
+    let host = setup.start().await;
+    host.log().eventually(&["v1 shares is alone"]).await;
+    let mut wire = host.wire().await;
+    wire.send("GET /holder/drained HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    host.log().eventually(&["v1 shares waits"]).await;
+    host.folder().put("libholder.so", &holder("v2 shares"));
+    host.serves("/holder", "v2 shares is without, draining false")
+        .await;
+    assert_eq!(wire.response().await.1, "draining true");
+    host.log().eventually(&["v2 shares is alone"]).await;
+    let log = host.log().all().join("\n");
+    let order = [
+        "v1 shares says goodbye",
+        "v1 shares says goodbye again",
+        "v2 shares is alone",
+    ];
+    let places = order.map(|line| log.find(line).unwrap_or_else(|| panic!("{line}: {log}")));
+    assert!(places.is_sorted(), "{log}");
 }
 
 #[tokio::test]

@@ -62,6 +62,17 @@ async fn one_that_keeps_the_lock_of_its_tracing_holds_up_neither_control_nor_the
 }
 
 #[tokio::test]
+async fn one_that_panics_harms_no_other_app() {
+    let setup = Setup::new().plugin("own_logging").plugin("hello");
+    let host = setup.env("OWN_LOGGING", "panics").start().await;
+    host.log()
+        .eventually(&["ERROR", "the app's own subscriber"])
+        .await;
+    host.serves("/quiet", "hello world").await;
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn one_that_does_not_is_not_warned_of() {
     let ctl = Ctl::new();
     let host = Setup::new()

@@ -2,7 +2,7 @@
 
 use host_tests::{Exit, Host, Library, Line, Setup, empty, within};
 use http_body_util::BodyExt;
-use hyper::Request;
+use hyper::{Request, Version};
 
 #[tokio::test]
 async fn a_panic_in_a_handler_is_500_and_one_line_with_message_and_place() {
@@ -124,10 +124,65 @@ async fn a_runtime_that_cannot_be_left_ends_the_request() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_cannot_be_left_in_a_later_frame_cuts_the_response_off() {
+    let host = panics().await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let mut connection = host.connect(version).await;
+        let request = Request::get("/panics/stream-guard").body(empty()).unwrap();
+        let is_whole = match connection.send(request).await {
+            Ok(response) => within("the end", response.into_body().collect())
+                .await
+                .is_ok(),
+            Err(_) => false,
+        };
+        assert!(!is_whole);
+    }
+    assert_eq!(
+        lines(&lives_on(host).await, "dropped out of order").len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_panic_in_the_drop_of_trailers_harms_nobody() {
+    let host = panics().await;
+    let mut connection = host.http2().await;
+    let reply = connection.get("/panics/trailers").await;
+    assert_eq!(reply.text(), "fine");
+    host.log().eventually(&["panic in drop of trailers"]).await;
+    has_one_line(&lives_on(host).await, "panic in drop of trailers");
+}
+
+#[tokio::test]
 async fn a_panic_in_a_task_ends_that_task() {
     let host = panics().await;
     assert_eq!(host.get("/panics/task").await.text(), "the task panicked");
     has_one_line(&lives_on(host).await, "panic in task");
+}
+
+#[tokio::test]
+async fn a_panic_hook_of_the_apps_own_takes_nothing_out_of_the_log() {
+    for (hook, calls) in [("polite hook", 2), ("silent hook", 2), ("no hook", 0)] {
+        let library = Library::plugin("panics").marked(hook);
+        let host = Setup::new().library("libpanics.so", &library).start().await;
+        assert_eq!(host.get("/panics/handler").await.status, 500);
+        assert_eq!(host.get("/panics/task").await.text(), "the task panicked");
+        let exit = host.stop().await;
+        assert_eq!(exit.code, Some(0), "{exit}");
+        for message in ["panic in handler", "panic in task"] {
+            let lines = exit.stderr.iter();
+            let told: Vec<_> = lines
+                .filter(|line| line.contains("ERROR") && line.contains(message))
+                .collect();
+            assert_eq!(told.len(), 1, "{hook}: {exit}");
+            assert!(told[0].contains("src/lib.rs:"), "{hook}: {told:?}");
+        }
+        let own = exit
+            .stderr
+            .iter()
+            .filter(|line| line.contains("the app's own hook"));
+        assert_eq!(own.count(), calls, "{hook}: {exit}");
+    }
 }
 
 #[tokio::test]

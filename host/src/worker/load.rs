@@ -234,7 +234,12 @@ async fn take_state(
     let began = Instant::now();
     let timeout = order.settings.handover_timeout;
     // It is closed when its library was removed meanwhile.
-    let paused = before.app.pause().map(Kept::new).ok_or(LoadError::Closed)?;
+    let paused = before.app.pause().ok_or(LoadError::Closed)?;
+    let paused = Kept {
+        paused: Some(paused),
+        app: before.app,
+        timeout,
+    };
     progress.at(Step::Drain);
     // The author's code hears of it, on a thread that it may hold up; and before it is told that it
     // goes on after all.
@@ -261,18 +266,20 @@ async fn take_state(
     Ok((paused, state?))
 }
 
-/// A pause that is ended on a thread that may block: the author's code is told that its app goes on.
+/// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
+/// takes back what it let go of for the handover before requests are let in again.
 #[derive(Debug)]
-struct Kept(Option<Paused>);
+struct Kept {
+    paused: Option<Paused>,
+    app: &'static App,
+    /// How long the app has to take back what it let go of.
+    timeout: Duration,
+}
 
 impl Kept {
-    fn new(paused: Paused) -> Self {
-        Self(Some(paused))
-    }
-
     #[expect(clippy::expect_used, reason = "the pause is taken once")]
     fn take(mut self) -> Paused {
-        self.0
+        self.paused
             .take()
             .expect("the pause is taken by whoever owns it")
     }
@@ -280,8 +287,12 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(paused) = self.0.take() {
-            task::spawn_blocking(move || drop(paused));
+        if let Some(paused) = self.paused.take() {
+            let (app, timeout) = (self.app, self.timeout);
+            task::spawn_blocking(move || {
+                app.take_back(timeout);
+                drop(paused);
+            });
         }
     }
 }

@@ -57,12 +57,12 @@ fn the_layout_is_as_recorded() {
         }
         Init {
             size, host, name, mount, config, previous_state, thread_name, generation, timeout_ms,
-            worker_threads,
+            worker_threads, is_second,
         }
         Initialized { size, app, message, hands_over, asks_for_headers }
         OwnedBytes { ptr, len, owner, free }
         Panic { size, message, file, thread, backtrace, line, column, span }
-        Plugin { size, init, call, poll, cancel, set_level, stop, hand_over, drain, look_after }
+        Plugin { size, init, call, poll, cancel, set_level, stop, hand_over, drain, look_after, go_on, alone }
         Registered { callsite, interest }
         Request {
             size, method, scheme, authority, path, original_path, mount, request_id, peer, headers,

@@ -53,6 +53,13 @@ pub struct Plugin {
     /// blocked, so that somebody waits for timers and sockets. Called every 50 ms or so, by one thread at a
     /// time, and not after `stop` was called. It returns at once, and runs none of the author's code.
     pub look_after: Option<unsafe extern "C" fn(app: *mut c_void)>,
+    /// Since 1.4, where `size` covers it: tells an app whose `hand_over` was called that no new generation
+    /// takes its place, so that it can take back what it let go of. On a thread that may block, and before
+    /// any request is let in again. It returns when the app has done so, or after `timeout_ms` milliseconds.
+    pub go_on: Option<unsafe extern "C" fn(app: *mut c_void, timeout_ms: u64)>,
+    /// Since 1.4, where `size` covers it: tells an app that was started beside others
+    /// ([`Init::is_second`]) that they have ended. It returns at once.
+    pub alone: Option<unsafe extern "C" fn(app: *mut c_void)>,
 }
 
 #[cfg(any(feature = "host", test))]
@@ -144,6 +151,29 @@ pub struct Init {
     pub timeout_ms: u64,
     /// How many threads the plugin's runtime has.
     pub worker_threads: u32,
+    /// Since 1.4, where `size` covers it: 1 when an earlier generation of the app has not ended yet, of whose
+    /// end the app is told by [`Plugin::alone`]. A `u64`, as it must not lie in the padding of the older
+    /// struct.
+    pub is_second: u64,
+}
+
+impl Init {
+    /// What the host says, with zeros in place of what an older host does not have. A reference to what the
+    /// host lends would promise all of this type.
+    ///
+    /// # Safety
+    ///
+    /// `init` is valid for as many bytes as its size says.
+    pub(crate) unsafe fn whole(init: *const Self) -> Self {
+        // SAFETY: every struct begins with its size.
+        let size = unsafe { (*init).size };
+        let mut whole = std::mem::MaybeUninit::<Self>::zeroed();
+        let bytes = size.min(size_of::<Self>());
+        // SAFETY: both are at least that long.
+        unsafe { ptr::copy_nonoverlapping(init.cast::<u8>(), whole.as_mut_ptr().cast(), bytes) };
+        // SAFETY: all that 1.0 has is there, and zeros are numbers.
+        unsafe { whole.assume_init() }
+    }
 }
 
 /// What came of [`Plugin::init`]. The host makes it, empty; the plugin fills it in; the host owns
@@ -256,17 +286,17 @@ mod tests {
     fn a_table_of_1_0_has_no_function_that_came_later() {
         unsafe extern "C" fn any() {}
         let function = any as *const () as usize;
-        let mut table = [function; 10];
+        let mut table = [function; 12];
         table[0] = Plugin::FIRST;
         // SAFETY: it is as long as it says; nobody calls its functions.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
         let whole = whole.unwrap();
-        assert!(whole.drain.is_none() && whole.look_after.is_none());
+        assert!(whole.drain.is_none() && whole.alone.is_none());
         table[0] = size_of::<Plugin>();
         // SAFETY: as above.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
         let whole = whole.unwrap();
-        assert!(whole.drain.is_some() && whole.look_after.is_some());
+        assert!(whole.drain.is_some() && whole.alone.is_some());
         table[0] = 56;
         // SAFETY: as above.
         let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };

@@ -213,6 +213,10 @@ where
             trailers,
             guard,
         } = self;
+        let Some(end) = places.len().checked_sub(1) else {
+            // There is room for one frame at least, by the contract. Pending is an answer without one.
+            return 0;
+        };
         let Some(open) = body else {
             places[0] = abi::Frame::end();
             return 1;
@@ -239,7 +243,7 @@ where
             last = true;
             // The work may have filled all places before the guard failed, as when it cannot leave the
             // runtime. Then the last of them tells of the failure.
-            let at = count.min(places.len() - 1);
+            let at = count.min(end);
             places[at] = broken(PANICKED.to_owned());
             count = at + 1;
         }

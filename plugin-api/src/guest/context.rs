@@ -1,11 +1,15 @@
 //! What an app is told when it starts, and what it can ask for.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::de::DeserializeOwned;
@@ -43,9 +47,14 @@ struct Inner {
     generation: u64,
     config: Option<Vec<u8>>,
     previous_state: Option<Vec<u8>>,
-    shutdown: Mutex<Vec<Hook>>,
+    shutdown: Mutex<VecDeque<Hook>>,
     handover: Mutex<Option<handover::Hook>>,
+    take_back: Mutex<Option<handover::Hook>>,
+    /// Whether the handover's hook was called, and nothing came of it so far.
+    handed_over: AtomicBool,
     draining: watch::Sender<bool>,
+    /// Whether an earlier generation has not ended yet.
+    is_second: watch::Sender<bool>,
 }
 
 pub(crate) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -95,13 +104,17 @@ impl Context {
 
     /// Runs `hook` when the app ends: at the server's stop, and when a new version has taken over
     /// and the last request of this one is done. Hooks run one after the other, in the order in
-    /// which they were added, in the app's runtime.
+    /// which they were added, in the app's runtime. A hook may add another one.
+    ///
+    /// All hooks together have 5 s. One that panics or takes too long does not keep the others from being
+    /// run, but what is left of the time is theirs. Hooks do not run when the function that makes the app
+    /// fails, as there is no app then: they are dropped. They run neither when the server crashes or is killed.
     pub fn on_shutdown(&self, hook: impl Future<Output = ()> + Send + 'static) {
         self.0
             .shutdown
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::pin(hook));
+            .push_back(Box::pin(hook));
     }
 
     /// Waits until this version is to finish what it has: a new one took over or is about to, the app
@@ -138,14 +151,55 @@ impl Context {
         }
     }
 
+    /// Whether this version is to finish what it has: whether [`draining`](Self::draining) is ready.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.0.draining.borrow()
+    }
+
+    /// Waits until no earlier generation of this app runs: until their requests have left, their shutdown
+    /// hooks are done and their tasks are cancelled. Ready at once for the first generation, and under a
+    /// server of an ABI before 1.4.
+    ///
+    /// By default a new version starts, and serves, while the one before still finishes what it has. What
+    /// only one of them may do, such as hold a lock file, listen on a port or consume a queue, can begin after
+    /// this. The function that makes the app must not wait for it, because the one before is stopped only after
+    /// this one serves: wait in a task or in a handler. To close something before the new version
+    /// *starts*, see [`on_handover`](Self::on_handover).
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use plugin_api::Context;
+    ///
+    /// async fn app(context: Context) -> Router {
+    ///     tokio::spawn(async move {
+    ///         context.previous_ended().await;
+    ///         // Only now: one consumer at a time.
+    ///         consume().await;
+    ///     });
+    ///     Router::new()
+    /// }
+    /// # async fn consume() {}
+    /// ```
+    pub fn previous_ended(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let mut is_second = self.0.is_second.subscribe();
+        async move {
+            // An error when this app is gone itself; nobody waits then.
+            let _ = is_second.wait_for(|is| !is).await;
+        }
+    }
+
     /// Has `hook` give the state that the next generation is to start with, as
     /// [`previous_state`](Self::previous_state). Of use while the app starts; the last hook counts.
     ///
     /// When a new version is about to take over, new requests wait, those in the app end, and then
     /// the hook is called, so that no update is lost. It gives a copy of the state: when the new
-    /// version does not start, this one goes on with its own. The hook gives bytes or text, a
+    /// version does not start, this one goes on with its own. The hook gives bytes, text or `()`, a
     /// `Result` of them, or a future of either; an error, a panic, or taking longer
     /// than the server's `--handover-timeout` keeps this version serving.
+    ///
+    /// The hook is also the place to let go of what only one version may have: a port, a lock file, an
+    /// embedded database. [`on_handover_failed`](Self::on_handover_failed) is the place to take it back.
     ///
     /// Both versions have to understand the bytes, so they should begin with the version of their
     /// form.
@@ -176,6 +230,44 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
     }
 
+    /// Runs `hook` when the hook of [`on_handover`](Self::on_handover) was called and this version goes on
+    /// nevertheless, as the new one did not start, or the hook failed. No request comes in before this hook has
+    /// ended, for up to the server's `--handover-timeout`. Of use while the app starts; the last hook counts. An
+    /// error is logged. Servers of an ABI before 1.4 do not run it.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use axum::Router;
+    /// use plugin_api::{BoxError, Context};
+    /// use tokio::{net::TcpListener, sync::Mutex};
+    ///
+    /// async fn app(context: Context) -> Result<Router, BoxError> {
+    ///     let open = async || TcpListener::bind("127.0.0.1:9100").await;
+    ///     let port = Arc::new(Mutex::new(Some(open().await?)));
+    ///     let held = Arc::clone(&port);
+    ///     context.on_handover(move || {
+    ///         let held = Arc::clone(&held);
+    ///         async move { drop(held.lock().await.take()) }
+    ///     });
+    ///     context.on_handover_failed(move || {
+    ///         let port = Arc::clone(&port);
+    ///         async move {
+    ///             *port.lock().await = Some(TcpListener::bind("127.0.0.1:9100").await?);
+    ///             Ok::<_, std::io::Error>(())
+    ///         }
+    ///     });
+    ///     Ok(Router::new())
+    /// }
+    /// ```
+    pub fn on_handover_failed<Shape>(&self, hook: impl IntoHandover<Shape>) {
+        *self
+            .0
+            .take_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
+    }
+
     /// What the generation before this one handed over; none when it was the first, did not hand
     /// over, or belongs to an app that was removed meanwhile.
     #[must_use]
@@ -191,6 +283,7 @@ impl Context {
             generation,
             config,
             previous_state,
+            is_second,
         } = facts;
         Self(Arc::new(Inner {
             name,
@@ -201,12 +294,36 @@ impl Context {
             previous_state,
             shutdown: Mutex::default(),
             handover: Mutex::default(),
+            take_back: Mutex::default(),
+            handed_over: AtomicBool::new(false),
             draining: watch::Sender::default(),
+            is_second: watch::Sender::new(is_second),
         }))
     }
 
     pub(crate) fn set_draining(&self, is: bool) {
         self.0.draining.send_replace(is);
+    }
+
+    pub(crate) fn set_second(&self, is: bool) {
+        self.0.is_second.send_replace(is);
+    }
+
+    /// The hook of the handover is called now.
+    pub(crate) fn set_handed_over(&self, is: bool) {
+        self.0.handed_over.store(is, Ordering::Relaxed);
+    }
+
+    /// The hook for a handover that came to nothing, if the handover's hook was called and the app has one.
+    pub(crate) fn take_back_hook(&self) -> Option<handover::Hook> {
+        if !self.0.handed_over.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        self.0
+            .take_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The hook for the handover, if the app has one.
@@ -220,20 +337,25 @@ impl Context {
 
     /// Drops the hooks, which may hold the context that they are in.
     pub(crate) fn clear_hooks(&self) {
-        let handover = self.0.handover.lock();
-        let handover = handover.unwrap_or_else(PoisonError::into_inner).take();
-        drop((handover, self.take_shutdown_hooks()));
-    }
-
-    /// The hooks, in the order in which they were added.
-    pub(crate) fn take_shutdown_hooks(&self) -> Vec<Hook> {
-        mem::take(
+        let hooks = [&self.0.handover, &self.0.take_back];
+        let hooks = hooks.map(|hook| hook.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let shutdown = mem::take(
             &mut *self
                 .0
                 .shutdown
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
-        )
+        );
+        drop((hooks, shutdown));
+    }
+
+    /// The next of the hooks that run at the end, in the order in which they were added.
+    pub(crate) fn next_shutdown_hook(&self) -> Option<Hook> {
+        self.0
+            .shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 }
 
@@ -257,6 +379,8 @@ pub(crate) struct Facts {
     pub(crate) generation: u64,
     pub(crate) config: Option<Vec<u8>>,
     pub(crate) previous_state: Option<Vec<u8>>,
+    /// Whether an earlier generation has not ended yet.
+    pub(crate) is_second: bool,
 }
 
 /// An app's configuration that is not of the form that the app expects.

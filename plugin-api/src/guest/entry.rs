@@ -71,6 +71,8 @@ impl<E: Entry> Table<E> {
         hand_over,
         drain: Some(drain),
         look_after: Some(look_after),
+        go_on: Some(go_on),
+        alone: Some(alone),
     };
 }
 
@@ -83,16 +85,18 @@ struct Guest {
 
 unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) -> u32 {
     // SAFETY: the host lends it for the call.
-    let init = unsafe { &*init };
+    let init = unsafe { Init::whole(init) };
     // SAFETY: the host's table stays for ever.
     let host = unsafe { HostLog::new(init.host) };
     panics::install(host);
     let started = panics::catch(|| {
         Logger::install(host);
         // SAFETY: `init` is lent for the call.
-        unsafe { start::<E>(init) }
+        unsafe { start::<E>(&init) }
     });
-    logger::check_for_rivals();
+    panics::keep_hook();
+    // A rival's code is asked about callsites, and may panic.
+    let _ = catch(logger::check_for_rivals);
     let started = started.unwrap_or_else(|panic| Err(format!("panicked: {panic}").into()));
     let failed = u32::from(started.is_err());
     let answer = match started {
@@ -135,6 +139,7 @@ unsafe fn start<E: Entry>(init: &Init) -> Result<Guest, BoxError> {
         generation: init.generation,
         config: bytes(init.config),
         previous_state: bytes(init.previous_state),
+        is_second: init.is_second != 0,
     });
 
     let built = panics::catch(|| {
@@ -232,6 +237,7 @@ unsafe extern "C" fn hand_over(
             .context
             .handover_hook()
             .ok_or("it has nothing to hand over")?;
+        guest.context.set_handed_over(true);
         guest
             .runtime
             .handle()
@@ -267,6 +273,41 @@ unsafe extern "C" fn look_after(app: *mut c_void) {
     let _ = catch(|| guest.runtime.look_after());
 }
 
+unsafe extern "C" fn go_on(app: *mut c_void, timeout_ms: u64) {
+    // SAFETY: the app is what `init` gave, and not yet dropped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let limit = Duration::from_millis(timeout_ms);
+    let _ = catch(|| {
+        let Some(hook) = guest.context.take_back_hook() else {
+            return;
+        };
+        let taken_back = guest
+            .runtime
+            .handle()
+            .block_on(async { time::timeout(limit, hook()).await });
+        match taken_back {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(
+                error = &*error as &dyn std::error::Error,
+                "The app goes on, but its hook for a handover that failed has failed as well"
+            ),
+            Err(_) => tracing::error!(
+                ?limit,
+                "The app goes on, but its hook for a handover that failed did not end in time"
+            ),
+        }
+    });
+}
+
+unsafe extern "C" fn alone(app: *mut c_void) {
+    // SAFETY: the app is what `init` gave, and not yet dropped.
+    let guest = unsafe { &*app.cast::<Guest>() };
+    let _ = guest
+        .runtime
+        .entered()
+        .run(|| guest.context.set_second(false));
+}
+
 unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped) {
     // SAFETY: the host lends it for the call.
     let stop = unsafe { &*stop };
@@ -277,7 +318,7 @@ unsafe extern "C" fn stop(app: *mut c_void, stop: *const Stop, out: *mut Stopped
     let deadline = time::Instant::now() + Duration::from_millis(stop.timeout_ms);
     let left = || deadline.saturating_duration_since(time::Instant::now());
 
-    for hook in guest.context.take_shutdown_hooks() {
+    while let Some(hook) = guest.context.next_shutdown_hook() {
         // One that panics has been reported, and is no reason to leave out the others.
         let run = || {
             guest

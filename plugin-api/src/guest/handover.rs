@@ -9,7 +9,7 @@ pub(crate) type Hook = Arc<dyn Fn() -> Giving + Send + Sync>;
 
 type Giving = Pin<Box<dyn Future<Output = Result<Vec<u8>, BoxError>> + Send>>;
 
-/// A function or async function that gives bytes or text, or a `Result` of them.
+/// A function or async function that gives bytes, text or `()`, or a `Result` of them.
 ///
 /// `Shape` tells the two apart; it is always inferred.
 pub trait IntoHandover<Shape>: Send + Sync + 'static {
@@ -64,6 +64,25 @@ impl State for Vec<u8> {
 impl State for String {
     fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
         Ok(String::into_bytes(self))
+    }
+}
+
+impl State for &'static str {
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
+        Ok(self.into())
+    }
+}
+
+impl State for &'static [u8] {
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
+        Ok(self.into())
+    }
+}
+
+/// No state: for a hook that only lets go of something.
+impl State for () {
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
+        Ok(Vec::new())
     }
 }
 

@@ -95,14 +95,31 @@ impl Local {
     #[cfg(feature = "testing")]
     pub(crate) async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
         let hook = self.context.handover_hook();
+        self.context.set_handed_over(true);
         hook.ok_or("it has nothing to hand over")?().await
+    }
+
+    /// Tells the app that the handover came to nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn go_on(&self) -> Result<(), BoxError> {
+        self.context.set_draining(false);
+        match self.context.take_back_hook() {
+            Some(hook) => hook().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the app that no earlier generation of it runs.
+    #[cfg(feature = "testing")]
+    pub(crate) fn alone(&self) {
+        self.context.set_second(false);
     }
 
     /// Ends the app as the server does: its hooks run, one after the other. One that panics, or does not
     /// end in time, is no reason to leave out the others.
     pub(crate) async fn stop(&self) {
         let end = Instant::now() + STOP;
-        for mut hook in self.context.take_shutdown_hooks() {
+        while let Some(mut hook) = self.context.next_shutdown_hook() {
             let run = poll_fn(|context| {
                 let polled = catch(|| hook.as_mut().poll(context));
                 polled.unwrap_or(Poll::Ready(()))

@@ -7,6 +7,7 @@
 //! into buffers of the thread.
 
 mod host;
+mod log_always;
 mod records;
 mod rivals;
 mod spans;
@@ -14,8 +15,8 @@ mod table;
 mod values;
 
 use std::sync::{
-    OnceLock,
-    atomic::{AtomicU32, Ordering},
+    Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use tracing_core::{
@@ -41,6 +42,8 @@ pub(crate) struct Logger {
     host: HostLog,
     /// The callsites of `tracing`, by the address of their metadata.
     callsites: Table<Known>,
+    /// Those of spans, by the host's names for them.
+    spans: Table<Known>,
     /// The places that use `log`.
     records: Records,
 }
@@ -57,11 +60,41 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// The most verbose level in force.
 static LEVEL: AtomicU32 = AtomicU32::new(Level::Info as u32);
 
+/// How often the level was changed: an answer of the host may be of the level before if this is another
+/// than it was before the question.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Locked while [`LEVEL`] and the maximum of the crate `log` are made the same, and while they are compared.
+static CHANGING: Mutex<()> = Mutex::new(());
+
 /// Takes a new level, from the next log call on.
 pub(crate) fn set_level(level: Level) {
-    LEVEL.store(level as u32, Ordering::SeqCst);
+    {
+        let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        LEVEL.store(level as u32, Ordering::SeqCst);
+        CHANGES.fetch_add(1, Ordering::SeqCst);
+        if LOGGER.get().is_some() {
+            log::set_max_level(level.into());
+        }
+    }
+    ask_anew();
+}
+
+/// Asks the host anew about every place that logs.
+fn ask_anew() {
     if let Some(logger) = LOGGER.get() {
         logger.ask_anew();
+    }
+}
+
+/// Asks the host something whose answer depends on the level, again if the level changes meanwhile.
+fn of_one_level<T>(ask: impl Fn() -> T) -> T {
+    loop {
+        let before = CHANGES.load(Ordering::SeqCst);
+        let answer = ask();
+        if CHANGES.load(Ordering::SeqCst) == before {
+            return answer;
+        }
     }
 }
 
@@ -79,6 +112,7 @@ impl Logger {
             Self {
                 host,
                 callsites: Table::new(),
+                spans: Table::new(),
                 records: Records::new(host),
             }
         });
@@ -88,6 +122,7 @@ impl Logger {
         // Nothing of the author's has run yet, so nobody else can have installed one.
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
         let _ = log::set_logger(&logger.records);
+        log_always::find_out();
         // It may have changed meanwhile, with nobody to follow it.
         logger.ask_anew();
         rivals::watch();
@@ -95,7 +130,10 @@ impl Logger {
 
     /// Asks the host anew about every place.
     fn ask_anew(&self) {
-        log::set_max_level(level().into());
+        {
+            let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+            log::set_max_level(level().into());
+        }
         self.records.ask_anew();
         rivals::expect(callsite::rebuild_interest_cache);
     }
@@ -141,6 +179,10 @@ impl Logger {
 
     fn register(&self, metadata: &'static Metadata<'static>, site: HostSite) -> HostSite {
         let make = || Known { metadata, site };
+        if metadata.is_span() {
+            self.spans
+                .find_or_insert(hash_of(site.0.addr()), |known| known.site == site, make);
+        }
         self.callsites
             .find_or_insert(hash(metadata), |known| same(known.metadata, metadata), make)
             .site
@@ -162,8 +204,12 @@ impl Logger {
 }
 
 fn hash(metadata: &Metadata<'_>) -> usize {
+    hash_of(std::ptr::from_ref(metadata).addr())
+}
+
+fn hash_of(address: usize) -> usize {
     // Addresses are multiples of 8; a product's upper half depends on all of their bits.
-    let product = (std::ptr::from_ref(metadata).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let product = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (product >> 32) as usize
 }
 
@@ -175,7 +221,10 @@ fn same(known: &'static Metadata<'static>, metadata: &Metadata<'_>) -> bool {
 impl Subscriber for &'static Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         rivals::registering(metadata);
-        let (site, interest) = self.ask(metadata);
+        if log_always::is_probe(metadata.target()) {
+            return Interest::never();
+        }
+        let (site, interest) = of_one_level(|| self.ask(metadata));
         self.register(metadata, site);
         match interest {
             Registered::NEVER => Interest::never(),
@@ -204,6 +253,7 @@ impl Subscriber for &'static Logger {
             |values| event.record(values),
             |entry| self.host.event(entry),
         );
+        log_always::logged(event.metadata());
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -256,7 +306,8 @@ impl Subscriber for &'static Logger {
             Entry::ROOT => (0, None),
             span => {
                 let site = self.host.span_callsite(span);
-                let known = self.callsites.search(|known| known.site == site);
+                let hash = hash_of(site.0.addr());
+                let known = self.spans.find(hash, |known| known.site == site);
                 (span, known.map(|known| known.metadata))
             }
         };

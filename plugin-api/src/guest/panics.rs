@@ -6,7 +6,11 @@ use std::{
     backtrace::{Backtrace, BacktraceStatus},
     cell::{Cell, RefCell},
     panic::{self, Location, PanicHookInfo},
-    sync::OnceLock,
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -20,21 +24,65 @@ use crate::{
 pub(crate) fn install(host: HostLog) {
     // An app is started once.
     let _ = HOST.set(host);
-    panic::set_hook(Box::new(move |info| {
-        TOLD.set(true);
-        if CATCHING.get() {
-            CAUGHT.replace(format!("{} at {}", message(info.payload()), place(info)));
-        } else {
-            report(host, message(info.payload()), info.location());
-        }
-    }));
+    set_hook(host, None);
+}
+
+/// Puts our hook back if the author's code has set another: the author's hook is then called by ours, as a
+/// panic without a report would be missing from the log.
+pub(crate) fn keep_hook() {
+    let Some(&host) = HOST.get().filter(|_| !thread::panicking()) else {
+        return;
+    };
+    let hook = panic::take_hook();
+    if address(&*hook) == HOOK.load(Ordering::Relaxed) {
+        panic::set_hook(hook);
+    } else {
+        set_hook(host, Some(hook));
+    }
+}
+
+type Hook = dyn Fn(&PanicHookInfo<'_>) + Send + Sync;
+
+fn set_hook(host: HostLog, theirs: Option<Box<Hook>>) {
+    let hook: Box<Hook> = Box::new(move |info| told(host, info, theirs.as_deref()));
+    HOOK.store(address(&*hook), Ordering::Relaxed);
+    panic::set_hook(hook);
+}
+
+/// Where a hook is. Ours is on the heap, as it has something to keep.
+fn address(hook: &Hook) -> usize {
+    ptr::from_ref(hook).cast::<()>().addr()
+}
+
+/// The hook. `theirs` is the author's.
+fn told(host: HostLog, info: &PanicHookInfo<'_>, theirs: Option<&Hook>) {
+    if IN_THEIRS.get() {
+        // The author's hook calls the one before it, which is this one.
+        return;
+    }
+    TOLD.set(true);
+    if CATCHING.get() {
+        CAUGHT.replace(format!("{} at {}", message(info.payload()), place(info)));
+    } else {
+        report(host, message(info.payload()), info.location());
+    }
+    if let Some(theirs) = theirs {
+        IN_THEIRS.set(true);
+        theirs(info);
+        IN_THEIRS.set(false);
+    }
 }
 
 static HOST: OnceLock<HostLog> = OnceLock::new();
 
+/// The address of our hook.
+static HOOK: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
     /// Whether the hook was told of the panic that is on its way.
     static TOLD: Cell<bool> = const { Cell::new(false) };
+    /// Whether the author's hook runs.
+    static IN_THEIRS: Cell<bool> = const { Cell::new(false) };
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
 }
@@ -44,6 +92,8 @@ pub(crate) fn caught(payload: &(dyn Any + Send)) {
     let Some(&host) = HOST.get().filter(|_| !TOLD.replace(false)) else {
         return;
     };
+    // Or it was replaced while the app ran.
+    keep_hook();
     if CATCHING.get() {
         CAUGHT.replace(message(payload).to_owned());
     } else {

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::running;
 use crate::abi::{self, OwnedBytes};
 
 /// An app of a plugin.
@@ -225,9 +226,39 @@ impl App {
         // SAFETY: the app is stopped once; it is closed, so that with no request in it there will
         // be none.
         unsafe { (self.plugin.stop)(self.app, &raw const request, &raw mut answer) };
+        running::ended(self);
         Stopped {
             tasks: answer.tasks,
             timed_out: answer.timed_out != 0,
+        }
+    }
+
+    /// Tells an app that was asked for its state that no new generation takes its place. Blocks until the
+    /// author's code has taken back what it let go of, for up to about `timeout`. Requests are to be let in
+    /// after that. Plugins of an ABI before 1.4 are not told.
+    pub fn take_back(&self, timeout: Duration) {
+        let Some(go_on) = self.plugin.go_on else {
+            return;
+        };
+        // It is in flight like a request, as in a handover.
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(self);
+        if !self.stopped.load(Ordering::SeqCst) {
+            // SAFETY: the app is not dropped while something is in it.
+            unsafe { go_on(self.app, millis(timeout)) };
+        }
+    }
+
+    /// Tells the app that no earlier generation of it runs.
+    pub(super) fn tell_alone(&self) {
+        let Some(alone) = self.plugin.alone else {
+            return;
+        };
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(self);
+        if !self.stopped.load(Ordering::SeqCst) {
+            // SAFETY: the app is not dropped while something is in it.
+            unsafe { alone(self.app) };
         }
     }
 
@@ -245,11 +276,6 @@ impl App {
             // SAFETY: the app is not stopped while the lock is held, nor dropped.
             unsafe { look_after(self.app) };
         }
-    }
-
-    /// Whether the app was stopped.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
     }
 
     fn shift(&self, from: u8, to: u8) -> bool {

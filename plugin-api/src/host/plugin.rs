@@ -77,6 +77,7 @@ impl Plugin {
             generation: init.generation,
             timeout_ms: init.timeout.as_millis().try_into().unwrap_or(u64::MAX),
             worker_threads: init.worker_threads,
+            is_second: running::has_earlier(init.name, init.generation).into(),
         };
         let mut answer = abi::Initialized::new();
         // SAFETY: everything is borrowed for the call, but the host's table, which is leaked.
@@ -85,7 +86,8 @@ impl Plugin {
             // SAFETY: the plugin says that this is its app.
             let app = unsafe { App::new(self.0, &answer) };
             let app: &'static App = Box::leak(Box::new(app));
-            running::add(app);
+            let is_second = request.is_second != 0;
+            running::add(app, init.name, init.generation, is_second);
             return Ok(app);
         }
         Err(InitError(

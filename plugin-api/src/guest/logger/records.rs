@@ -16,7 +16,7 @@ use log::{
 
 use super::{
     host::{HostLog, HostSite},
-    spans,
+    log_always, of_one_level, spans,
     table::Table,
     values::Values,
 };
@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Records {
     host: HostLog,
     places: Table<Place>,
+    /// Places of targets and levels alone, for who asks whether they are wanted.
+    targets: Table<Place>,
     /// By level, for the records of all places that there is no room for.
     shared: [OnceLock<Place>; 6],
 }
@@ -55,6 +57,7 @@ impl Records {
         Self {
             host,
             places: Table::new(),
+            targets: Table::new(),
             shared: Default::default(),
         }
     }
@@ -64,19 +67,22 @@ impl Records {
         let ask = |place: &Place| {
             place
                 .interest
-                .store(place.ask(self.host).1, Ordering::Relaxed)
+                .store(of_one_level(|| place.ask(self.host)).1, Ordering::Relaxed)
         };
         self.places.for_each(ask);
+        self.targets.for_each(ask);
         self.shared.iter().filter_map(OnceLock::get).for_each(ask);
     }
 
     fn place(&self, record: &Record<'_>) -> &Place {
         let hash = hash(record);
-        let is_it = |place: &Place| place.is_of(record);
-        match self.places.find(hash, is_it) {
+        match self.places.find(hash, |place| place.is_of(record)) {
             Some(place) => place,
             None if self.places.len() < MAX_PLACES => {
-                let make = || Place::of(record, self.host);
+                // The author's code gives the keys, and may log: so not while the table is locked.
+                let keys = Keys::of(record);
+                let is_it = |place: &Place| place.is_at(record) && place.keys == keys;
+                let make = || Place::of(record, keys.clone(), self.host);
                 self.places.find_or_insert(hash, is_it, make)
             }
             None => self.shared[record.level() as usize]
@@ -85,20 +91,50 @@ impl Records {
     }
 }
 
-impl log::Log for Records {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+impl Records {
+    /// The place of a target and level alone. None when there is no room for another one.
+    fn target(&self, metadata: &log::Metadata<'_>) -> Option<&Place> {
+        let hash = hash_of(metadata, 0, 0);
+        let is_it =
+            |place: &Place| place.level == metadata.level() && *place.target == *metadata.target();
+        let known = self.targets.find(hash, is_it);
+        if known.is_none() && self.targets.len() < MAX_PLACES {
+            let make = || Place::of_target(metadata, self.host);
+            return Some(self.targets.find_or_insert(hash, is_it, make));
+        }
+        known
     }
 
-    fn log(&self, record: &Record<'_>) {
-        let place = self.place(record);
-        let span = spans::current();
-        let wanted = match place.interest.load(Ordering::Relaxed) {
+    fn wants(&self, place: &Place, span: u64) -> bool {
+        match place.interest.load(Ordering::Relaxed) {
             Registered::NEVER => false,
             Registered::SOMETIMES => self.host.enabled(place.site, span),
             _ => true,
-        };
-        if wanted {
+        }
+    }
+}
+
+impl log::Log for Records {
+    /// Whether what a target logs at a level is wanted: `log_enabled!` asks, for who would have to work for a
+    /// record. The maximum of `log` is that of all targets.
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        if metadata.level() > log::max_level() {
+            return false;
+        }
+        if log_always::is_probe(metadata.target()) {
+            return true;
+        }
+        self.target(metadata)
+            .is_none_or(|place| self.wants(place, spans::current()))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if log_always::is_double(record) {
+            return;
+        }
+        let place = self.place(record);
+        let span = spans::current();
+        if self.wants(place, span) {
             Values::collect(|values| {
                 place.collect(record, values);
                 values.with_entry(place.site, span, |entry| self.host.event(entry));
@@ -110,17 +146,30 @@ impl log::Log for Records {
 }
 
 impl Place {
-    fn of(record: &Record<'_>, host: HostLog) -> Self {
-        let mut keys = Keys(Vec::new());
-        // Collecting does not fail; a source that does has the keys so far.
-        let _ = record.key_values().visit(&mut keys);
+    fn of(record: &Record<'_>, keys: Vec<Box<str>>, host: HostLog) -> Self {
         Self {
             file: record.file().map(Into::into),
             line: record.line(),
             level: record.level(),
             target: record.target().into(),
             module: record.module_path().map(Into::into),
-            keys: keys.0,
+            keys,
+            is_shared: false,
+            site: HostSite::NONE,
+            interest: AtomicU32::new(Registered::NEVER),
+        }
+        .asked(host)
+    }
+
+    /// Nothing is logged by it.
+    fn of_target(metadata: &log::Metadata<'_>, host: HostLog) -> Self {
+        Self {
+            file: None,
+            line: None,
+            level: metadata.level(),
+            target: metadata.target().into(),
+            module: None,
+            keys: Vec::new(),
             is_shared: false,
             site: HostSite::NONE,
             interest: AtomicU32::new(Registered::NEVER),
@@ -144,7 +193,7 @@ impl Place {
     }
 
     fn asked(mut self, host: HostLog) -> Self {
-        let (site, interest) = self.ask(host);
+        let (site, interest) = of_one_level(|| self.ask(host));
         self.site = site;
         self.interest = AtomicU32::new(interest);
         self
@@ -170,11 +219,14 @@ impl Place {
     }
 
     fn is_of(&self, record: &Record<'_>) -> bool {
+        self.is_at(record) && self.has_keys_of(record)
+    }
+
+    fn is_at(&self, record: &Record<'_>) -> bool {
         self.line == record.line()
             && self.level == record.level()
             && *self.target == *record.target()
             && self.file.as_deref() == record.file()
-            && self.has_keys_of(record)
     }
 
     fn has_keys_of(&self, record: &Record<'_>) -> bool {
@@ -199,14 +251,28 @@ impl Place {
 
 fn hash(record: &Record<'_>) -> usize {
     let line = record.line().unwrap_or(0) as usize;
-    let lengths = record.target().len() + 31 * record.file().map_or(0, str::len);
-    line.wrapping_mul(0x9e37_79b1) ^ lengths.wrapping_mul(0x85eb_ca6b) ^ record.level() as usize
+    hash_of(record.metadata(), line, record.file().map_or(0, str::len))
+}
+
+fn hash_of(metadata: &log::Metadata<'_>, line: usize, file: usize) -> usize {
+    let lengths = metadata.target().len() + 31 * file;
+    line.wrapping_mul(0x9e37_79b1) ^ lengths.wrapping_mul(0x85eb_ca6b) ^ metadata.level() as usize
 }
 
 /// How many places a library may have.
 const MAX_PLACES: usize = 4096;
 
 struct Keys(Vec<Box<str>>);
+
+impl Keys {
+    /// The keys of a record.
+    fn of(record: &Record<'_>) -> Vec<Box<str>> {
+        let mut keys = Self(Vec::new());
+        // Collecting does not fail; a source that does has the keys so far.
+        let _ = record.key_values().visit(&mut keys);
+        keys.0
+    }
+}
 
 impl<'a> VisitSource<'a> for Keys {
     fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {

@@ -4,7 +4,10 @@
 //! for good, so it stays in force. But whoever makes a subscriber makes `tracing` ask every other
 //! one again about all callsites: asked without having caused it, we know of a rival.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tracing_core::{
     Kind, Level, Metadata,
@@ -55,10 +58,15 @@ pub(super) fn registering(metadata: &Metadata<'_>) {
 
 /// Warns of a rival that was found since the last time, and undoes what it did to the level.
 pub(crate) fn check() {
-    let level_changed = log::max_level() != log::LevelFilter::from(super::level());
+    let level_changed = {
+        let _changing = super::CHANGING
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        log::max_level() != log::LevelFilter::from(super::level())
+    };
     if FOUND.swap(false, Ordering::SeqCst) | level_changed {
         // Its answers are still with the callsites.
-        super::set_level(super::level());
+        super::ask_anew();
         log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE}");
     }
 }

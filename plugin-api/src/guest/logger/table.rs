@@ -78,13 +78,6 @@ impl<T: Sync> Table<T> {
         *self.len.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A value that `is_it` accepts, by looking at all of them. One that is just being added may be
-    /// missed.
-    pub(super) fn search(&self, is_it: impl Fn(&T) -> bool) -> Option<&'static T> {
-        let mut nodes = self.slots()?.iter().filter_map(node);
-        nodes.find_map(|node| is_it(&node.value).then_some(&node.value))
-    }
-
     /// Shows `see` all values, while nobody adds one.
     pub(super) fn for_each(&self, see: impl FnMut(&'static T)) {
         let _len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
