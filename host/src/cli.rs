@@ -70,6 +70,25 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     }
 }
 
+/// The configuration with these settings by key and nothing else: neither the environment nor a file
+/// is read.
+///
+/// # Errors
+///
+/// When a value is not one of its option's.
+pub fn of_settings(settings: &BTreeMap<String, String>) -> Result<Config, Error> {
+    let mut flags = vec!["host".to_owned()];
+    for (key, text) in settings.iter().filter(|(key, _)| *key != file::APP) {
+        // Each value is written as a configuration file has it.
+        let value = format!("value = {text}").parse::<toml::Table>().ok();
+        let value = value.and_then(|mut table| table.remove("value"));
+        let values = value.as_ref().and_then(file::texts).unwrap_or_default();
+        flags.extend(values.iter().map(|value| format!("--{key}={value}")));
+    }
+    let matches = Args::command().try_get_matches_from(flags)?;
+    Ok(Args::from_arg_matches(&matches)?.settings)
+}
+
 /// The error, which names the variable when the value that is wrong is the environment's.
 fn blame(error: clap::Error, command: &clap::Command, args: &[OsString]) -> Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else {

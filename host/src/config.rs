@@ -14,12 +14,14 @@ use self::{
 pub use self::{
     app::{App, AppError},
     value::{Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
+    workers::Workers,
 };
 use crate::log::access::AccessFormat;
 
 mod app;
 pub(crate) mod quantity;
 mod value;
+mod workers;
 
 /// The settings of a host that serves.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,6 +99,10 @@ pub struct Config {
     /// removed; 0s cuts them off at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub graceful_timeout: Duration,
+
+    /// The worker processes.
+    #[command(flatten)]
+    pub processes: Workers,
 
     /// How plugins are replaced.
     #[command(flatten)]

@@ -2,9 +2,18 @@
 
 use std::{env, process::ExitCode};
 
-use host::{check, cli, ctl, exit, new, server, signal::EarlySignals, terminal};
+use host::{
+    check, cli, ctl, exit, new, server, signal::EarlySignals, supervisor::process, terminal,
+    worker::program,
+};
 
 fn main() -> ExitCode {
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == process::WORKER)
+    {
+        program::run();
+    }
     let early = EarlySignals::catch();
     let command = cli::parse(env::args_os());
     if !matches!(command, Ok(cli::Command::Serve(..))) {

@@ -8,6 +8,7 @@
 //! from then on it serves. Until then nothing has changed for a client.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -56,6 +57,9 @@ pub struct Started {
 /// come; what takes time goes on while later ones are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
+    /// What the worker is made of: the first order of a worker process. The server's stdout, its
+    /// stderr, the scoreboard and the listening sockets go with it, in this order.
+    Setup(Box<Setup>),
     /// Answer requests below the mounts with 503: the app is on its way.
     Hold {
         /// The app.
@@ -90,6 +94,11 @@ pub enum Order {
         /// Whether the generation before, which was kept, takes over again.
         back: bool,
     },
+    /// Let no more requests into the app, which are answered with 503, and end its generations.
+    Suspend {
+        /// The app.
+        app: String,
+    },
     /// Take the app away: it is mounted nowhere, and its generations end.
     Remove {
         /// The app.
@@ -120,6 +129,22 @@ pub enum Order {
         shared: bool,
     },
 }
+
+/// What a worker process is made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Which worker it is.
+    pub worker: u64,
+    /// The settings of the server by key, as a configuration file has them.
+    pub settings: BTreeMap<String, String>,
+    /// The directives in force.
+    pub level: String,
+    /// The folder of the private copies.
+    pub copies: PathBuf,
+}
+
+/// The version of these messages: a supervisor and a worker of different versions do not talk.
+pub const PROTOCOL: u32 = 1;
 
 /// A generation that is to serve.
 #[derive(Clone, Debug, Serialize, Deserialize)]

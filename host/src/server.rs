@@ -1,44 +1,41 @@
 //! The life of the server: bind, load, serve, drain, stop.
 
 mod plugins;
-mod runtime;
+pub(crate) mod runtime;
 mod sockets;
 
 use std::{
     collections::BTreeMap,
     error, io,
-    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, Runtime},
     signal::unix::{self, Signal, SignalKind},
+    task::JoinError,
 };
 use tracing::{debug, info, warn};
 
 use self::{
-    plugins::{Running, open_store},
-    runtime::Runtimes,
+    plugins::{Kind, Running, open_store, processes},
+    runtime::Threads,
     sockets::{bind, raise_open_files},
 };
 use crate::{
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
     exit,
-    folder::store::{Store, StoreError},
-    http::{dispatch::Dispatch, trail::Trails},
-    log::{self, Log, OpenError, access::AccessLog, filter::Filter, level::Levels, output::Output},
+    folder::store::StoreError,
+    log::{self, Log, OpenError, level::Levels, output::Output},
     scoreboard::Scoreboard,
     signal::{self, EarlySignals},
     supervisor, terminal,
     worker::{
         crash,
-        life::{self, Settings},
         load,
-        registry::Registry,
-        serving::{Serving, Tokens},
+        setup::{self, Logs},
     },
 };
 
@@ -57,15 +54,16 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
     };
     log::output::never_wait();
     let losses = log.losses.clone();
-    // Before there are other threads.
-    let watched = Scoreboard::anonymous().and_then(|board| crash::install(board.serve()));
-    let served = match watched.and_then(|()| Runtimes::start(config.threads)) {
-        Ok(runtimes) => {
-            let serving = runtimes.serving.handle();
-            let served = runtimes
+    // Before there are other threads. A supervisor runs no plugin, and needs no record.
+    let serves = config.processes.workers == 0;
+    let watched = serves.then(|| Scoreboard::anonymous().and_then(|board| crash::install(board.serve())));
+    let served = match watched.transpose().and_then(|_| Threads::start(config)) {
+        Ok(threads) => {
+            let serving = threads.serving.as_ref().map(Runtime::handle);
+            let served = threads
                 .managing
                 .block_on(serve(config, settings, early, log, serving));
-            runtimes.shut_down();
+            threads.shut_down();
             served
         }
         Err(error) => Err(StartError::Runtime(error)),
@@ -91,7 +89,7 @@ async fn serve(
     settings: BTreeMap<String, String>,
     early: EarlySignals,
     log: Log,
-    serving: &Handle,
+    serving: Option<&Handle>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     // All that is done before the addresses are told is there for whoever reads them.
@@ -106,10 +104,17 @@ async fn serve(
         losses.watch_access(access.clone());
     }
     tokio::spawn(losses.clone().run());
-    let levels = Levels::start(filter.clone());
-    let outputs: Vec<_> = access.iter().cloned().chain([output]).collect();
+    // Programs read an access log: nothing else may be between its lines.
+    let prints = !access.as_ref().is_some_and(Output::is_stdout);
+    let logs = Logs {
+        filter,
+        output,
+        access,
+    };
+    let levels = Levels::start(logs.filter.clone());
     let (handle, commands) = supervisor::Handle::new();
-    signal::follow(levels.clone(), handle.clone(), outputs.clone(), settings)
+    let outputs = logs.outputs();
+    signal::follow(levels.clone(), handle.clone(), outputs, settings.clone())
         .map_err(StartError::Signals)?;
     early.deliver();
     // All handlers of the host's are set.
@@ -117,22 +122,39 @@ async fn serve(
     let control = config.control.as_ref();
     let control = control.map(|socket| ControlListener::bind(socket.path()));
     let control = control.transpose()?;
-    let store = open_store(config)?;
-    // Programs read an access log: nothing else may be between its lines.
-    let prints = !access.as_ref().is_some_and(Output::is_stdout);
+    let store = Arc::new(open_store(config)?);
     let listeners = bind(&config.bind, prints)?;
-    let captured = config.log.capture_output.then(log::capture::start);
-    let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let control = control.map(|control| control.start(Control { levels, handle }));
     raise_open_files(config.limits.max_connections);
-    let worker = worker_parts(config, listeners, access, filter, outputs, &store, serving);
-    let running = Running::start(config, store, worker, commands);
+    let copies = store.folder().to_owned();
+    let captures = config.log.capture_output && serving.is_some();
+    let captured = captures.then(log::capture::start);
+    let _captured = captured.transpose().map_err(StartError::Capture)?;
+    let kind = match serving {
+        Some(threads) => {
+            let parts = setup::parts(config, listeners, logs, copies, threads);
+            Kind::Task(Box::new(parts))
+        }
+        None => {
+            handle.follow_level(&logs.filter);
+            let processes = processes(config, settings, logs.filter, copies, listeners)?;
+            Kind::Processes(processes, config.processes.workers.into())
+        }
+    };
+    let control = control.map(|control| {
+        let handle = handle.clone();
+        control.start(Control { levels, handle })
+    });
+    let mut running = Running::start(config, Arc::clone(&store), kind, commands);
 
-    let signal = signals.next().await;
-    let left_behind = (control, running.store());
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        ended = running.failed() => return Err(StartError::Supervisor(ended.err())),
+    };
+    let left_behind = (control, store);
     tokio::spawn(async move {
         let signal = signals.second().await;
         warn!(signal, "Stopping at once");
+        handle.kill().await;
         let (control, store) = left_behind;
         exit::leave(1, move || {
             drop(control);
@@ -146,37 +168,6 @@ async fn serve(
     running.stop(config.graceful_timeout).await;
     info!(took = ?began.elapsed(), "Stopped");
     Ok(())
-}
-
-/// What a worker in this process works with.
-fn worker_parts(
-    config: &Config,
-    listeners: Vec<TcpListener>,
-    access: Option<Output>,
-    filter: Filter,
-    outputs: Vec<Output>,
-    store: &Store,
-    serving: &Handle,
-) -> life::Parts {
-    let tokens = Tokens::default();
-    let trails = Trails {
-        debug_header: config.log.debug_header.clone(),
-        access: access.map(|output| {
-            let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
-            let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.cut.clone());
-            Arc::new(log)
-        }),
-    };
-    let registry = Arc::new(Registry::default());
-    let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, trails);
-    life::Parts {
-        settings: Settings::of(config),
-        registry,
-        filter,
-        outputs,
-        copies: store.folder().to_owned(),
-        serving: Serving::new(listeners, serving.clone(), dispatch, &config.limits, tokens),
-    }
 }
 
 /// The signals that stop a server.
@@ -243,9 +234,15 @@ pub enum StartError {
     /// There are no threads.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    /// The program of this process cannot be started again.
+    #[error("cannot start worker processes: is /proc mounted?")]
+    Executable(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+    /// The supervisor has ended by a fault of its own.
+    #[error("the supervisor failed")]
+    Supervisor(#[source] Option<JoinError>),
     /// There is no place for private copies.
     #[error("cannot keep copies of libraries: see --state-dir")]
     Store(#[from] StoreError),

@@ -39,8 +39,8 @@ pub fn follow(
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
     let unused = signal(SignalKind::user_defined2())?;
-    tokio::spawn(reread(hangups, levels, handle, settings));
-    tokio::spawn(reopen(rotations, outputs));
+    tokio::spawn(reread(hangups, levels, handle.clone(), settings));
+    tokio::spawn(reopen(rotations, handle, outputs));
     tokio::spawn(ignore(unused));
     Ok(())
 }
@@ -56,8 +56,9 @@ async fn ignore(mut unused: Signal) {
     }
 }
 
-async fn reopen(mut rotations: Signal, outputs: Vec<Output>) {
+async fn reopen(mut rotations: Signal, handle: supervisor::Handle, outputs: Vec<Output>) {
     while rotations.recv().await.is_some() {
+        handle.reopen().await;
         let mut are_open = true;
         for output in &outputs {
             // A file system may not answer.

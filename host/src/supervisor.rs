@@ -12,6 +12,7 @@ pub mod autopsy;
 pub mod backoff;
 pub mod catalog;
 mod commands;
+mod deaths;
 mod fleet;
 pub mod last_words;
 mod libraries;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod report;
 pub mod systemd;
 pub mod upgrade;
+pub mod workers;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::{JoinError, JoinSet},
@@ -39,12 +42,14 @@ use tracing::{error, warn};
 
 use self::{
     app::{App, AskId, WorkerId},
+    backoff::{Backoff, Crashes},
     catalog::Settings,
     commands::Asking,
     fleet::Fleet,
     libraries::{Libraries, Read},
     plans::Refused,
     report::{Failure, Proof},
+    workers::{Event, Workers},
 };
 pub use self::{
     commands::{Command, Handle},
@@ -53,8 +58,12 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    folder::{scan::Change, store::Store, watcher::Look},
-    orders::{Notice, Order, Started},
+    folder::{
+        scan::Change,
+        store::{Hash, Store},
+        watcher::Look,
+    },
+    orders::{Notice, Started},
     worker::load::Took,
 };
 
@@ -81,6 +90,14 @@ pub struct Supervisor {
     last_ask: AskId,
     asking: Asking,
     fleet: Fleet,
+    /// What starts worker processes; none when the worker is a task of this process.
+    workers: Option<Workers>,
+    /// How many workers there are to be.
+    wanted_workers: usize,
+    /// How many workers will be started after a wait.
+    hiring: usize,
+    backoff: Backoff,
+    crashes: Crashes<(String, Hash)>,
     /// How many libraries may be read and copied at once: each takes memory for its whole size.
     preparing: Arc<Semaphore>,
     /// Whether to look, once all is read, for apps that the operator speaks of and that are not
@@ -92,6 +109,7 @@ pub struct Supervisor {
 /// Something that was begun is done.
 #[derive(Debug)]
 enum Done {
+    Hire,
     Prepared {
         app: String,
         generation: u64,
@@ -113,7 +131,7 @@ pub struct Parts {
     /// What operators ask.
     pub commands: mpsc::Receiver<Command>,
     /// What the workers tell.
-    pub notices: mpsc::UnboundedReceiver<(WorkerId, Notice)>,
+    pub events: mpsc::UnboundedReceiver<(WorkerId, Event)>,
 }
 
 impl Supervisor {
@@ -140,15 +158,32 @@ impl Supervisor {
             last_ask: 0,
             asking: Asking::default(),
             fleet: Fleet::default(),
+            workers: None,
+            wanted_workers: 0,
+            hiring: 0,
+            backoff: Backoff::default(),
+            crashes: Crashes::new(
+                config.processes.crash_limit.into(),
+                config.processes.crash_window,
+            ),
             preparing: Arc::new(Semaphore::new(PREPARE_AT_ONCE)),
             checks_strangers: true,
             tasks: JoinSet::new(),
         }
     }
 
-    /// Adds a worker that takes orders by `link`.
+    /// Adds a worker that is a task of this process, and takes orders by `link`.
     pub fn add_worker(&mut self, link: Link) -> WorkerId {
-        self.fleet.add(link)
+        let id = self.fleet.next_id();
+        self.fleet.add(id, link);
+        id
+    }
+
+    /// Has `count` worker processes from now on, which `workers` starts.
+    pub fn start_workers(&mut self, workers: Workers, count: usize) {
+        self.workers = Some(workers);
+        self.wanted_workers = count;
+        self.hire();
     }
 
     /// Follows what happens until `stop` is sent or dropped; then ends all workers, giving what is in
@@ -165,7 +200,7 @@ impl Supervisor {
         let Parts {
             mut looks,
             mut commands,
-            mut notices,
+            mut events,
         } = parts;
         let latest = Instant::now() + first_loads;
         let patience = loop {
@@ -174,7 +209,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 patience = &mut stop => break patience.unwrap_or_default(),
-                Some((worker, notice)) = notices.recv() => self.notice(worker, notice),
+                Some((worker, event)) = events.recv() => self.event(worker, event),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 Some(command) = commands.recv() => self.command(command),
                 Some(look) = looks.recv() => self.look(look),
@@ -189,7 +224,14 @@ impl Supervisor {
                 }
             }
         };
-        self.end(patience, &mut notices).await;
+        self.end(patience, &mut events, &mut commands).await;
+    }
+
+    fn event(&mut self, worker: WorkerId, event: Event) {
+        match event {
+            Event::Gone(gone) => self.gone(worker, gone),
+            Event::Notice(notice) => self.notice(worker, notice),
+        }
     }
 
     fn is_loading(&self) -> bool {
@@ -222,37 +264,70 @@ impl Supervisor {
                     app.proved_good(generation);
                 }
             }
+            Ok(Done::Hire) => {
+                self.hiring -= 1;
+                self.hire();
+            }
             Ok(Done::Read(read)) => self.read(*read),
             Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
         }
     }
 
-    /// Ends all workers.
+    /// Ends all workers. A process that does not end in time is killed.
     async fn end(
         mut self,
         patience: Duration,
-        notices: &mut mpsc::UnboundedReceiver<(WorkerId, Notice)>,
+        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
+        commands: &mut mpsc::Receiver<Command>,
     ) {
+        if let Some(workers) = &mut self.workers {
+            // Who connects from now on is refused.
+            workers.listeners.clear();
+        }
         for reply in std::mem::take(&mut self.asks).into_values() {
             // Who asked may be gone.
             let _ = reply.send(Err(AskError::Stopping));
         }
-        self.fleet.send_all(&Order::Stop {
-            patience,
-            shared: false,
-        });
-        while !self.fleet.is_empty() {
-            match notices.recv().await {
-                Some((worker, Notice::Stopped)) => self.fleet.remove(worker),
-                Some(_) => {}
-                None => return,
-            }
+        self.fleet.stop_all(patience);
+        let is_over = time::timeout(patience + LAST, self.ended(events, commands)).await;
+        if is_over.is_err() {
+            warn!("Workers did not end in time, and are killed");
+            self.fleet.kill_all(Signal::KILL);
+            let _ = time::timeout(LAST, self.ended(events, commands)).await;
         }
         let store = Arc::clone(&self.store);
         let removed = tokio::task::spawn_blocking(move || store.remove()).await;
         if let Ok(Err(error)) = removed {
             let error = &error as &dyn std::error::Error;
             warn!(error, "Cannot remove the copies of libraries");
+        }
+    }
+
+    /// Waits until all workers have ended. What operators ask meanwhile is answered.
+    async fn ended(
+        &mut self,
+        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) {
+        while !self.fleet.is_empty() {
+            tokio::select! {
+                Some((worker, event)) = events.recv() => match event {
+                    Event::Notice(Notice::Stopped) if self.workers.is_none() => {
+                        self.fleet.remove(worker);
+                    }
+                    Event::Notice(notice @ (Notice::Report { .. } | Notice::InForce { .. })) => {
+                        self.notice(worker, notice);
+                    }
+                    Event::Notice(_) => {}
+                    Event::Gone(gone) => self.gone_at_last(worker, gone),
+                },
+                Some(command) = commands.recv() => self.last_command(command),
+                Some(done) = self.tasks.join_next() => {
+                    if let Ok(Done::ReportTimedOut(number)) = done {
+                        self.report_timed_out(number);
+                    }
+                }
+            }
         }
     }
 }
@@ -262,6 +337,9 @@ async fn at(time: Option<Instant>) -> Option<()> {
     time::sleep_until(time?.into()).await;
     Some(())
 }
+
+/// How much longer than their requests workers may take to end.
+const LAST: Duration = Duration::from_secs(2);
 
 /// How many libraries are read and copied at once.
 const PREPARE_AT_ONCE: usize = 2;

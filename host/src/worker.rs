@@ -16,6 +16,8 @@ pub mod link;
 pub mod load;
 pub mod probation;
 pub mod process;
+pub mod program;
 pub mod quarantine;
 pub mod registry;
 pub mod serving;
+pub mod setup;

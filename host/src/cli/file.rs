@@ -167,7 +167,7 @@ pub enum FileError {
 }
 
 /// A value in the spelling of the command line; `None` for one that has none.
-fn texts(value: &toml::Value) -> Option<Vec<String>> {
+pub(super) fn texts(value: &toml::Value) -> Option<Vec<String>> {
     let text = |value: &toml::Value| match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {

@@ -1,17 +1,27 @@
-//! The watcher, the supervisor and the worker of a server that is one process.
+//! The supervisor of a server, the watcher that pokes it, and its workers.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinHandle},
+};
 use tracing::warn;
 
+use super::StartError;
 use crate::{
     config::{Config, Watch},
     folder::{
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
-    supervisor::{Command, Link, Parts, Supervisor},
+    log::filter::Filter,
+    supervisor::{
+        Command, Link, Parts, Supervisor,
+        app::WorkerId,
+        process::{Children, Executable},
+        workers::{Event, Workers},
+    },
     worker::{
         life::{self, Worker},
         link::{Notices, Orders},
@@ -22,7 +32,6 @@ use crate::{
 pub(super) struct Running {
     stop: oneshot::Sender<Duration>,
     supervisor: JoinHandle<()>,
-    store: Arc<Store>,
 }
 
 /// Makes the place for private copies of libraries, and the plugins folder if there is none.
@@ -35,15 +44,56 @@ pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
     Store::open(&config.state_dir())
 }
 
+/// What makes worker processes.
+pub(super) fn processes(
+    config: &Config,
+    settings: std::collections::BTreeMap<String, String>,
+    filter: Filter,
+    copies: PathBuf,
+    listeners: Vec<TcpListener>,
+) -> Result<Processes, StartError> {
+    let executable = Executable::of_this_process().map_err(StartError::Executable)?;
+    let children = Children::default();
+    if rustix::process::getpid().is_init() {
+        children.reap_orphans().map_err(StartError::Signals)?;
+    }
+    let (events, happened) = mpsc::unbounded_channel();
+    let workers = Workers {
+        executable,
+        children,
+        settings,
+        filter,
+        copies,
+        listeners,
+        many: config.processes.workers > 1,
+        capture: config.log.capture_output,
+        events,
+    };
+    Ok(Processes { workers, happened })
+}
+
+/// What makes worker processes, and where it comes out what happens to them.
+pub(super) struct Processes {
+    workers: Workers,
+    happened: mpsc::UnboundedReceiver<(WorkerId, Event)>,
+}
+
+/// The workers of a server.
+pub(super) enum Kind {
+    /// One, as a task of this process.
+    Task(Box<life::Parts>),
+    /// Processes, so many.
+    Processes(Processes, usize),
+}
+
 impl Running {
     /// Starts to follow the plugins folder, and to serve what is in it.
     pub(super) fn start(
         config: &Config,
-        store: Store,
-        worker: life::Parts,
+        store: Arc<Store>,
+        kind: Kind,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        let store = Arc::new(store);
         let (looks, looked) = mpsc::channel(16);
         let (retries, retried) = mpsc::unbounded_channel();
         let options = WatchOptions {
@@ -53,36 +103,27 @@ impl Running {
         };
         tokio::spawn(Watcher::new(config.plugins.clone(), options, looks, retried).run());
 
-        let mut supervisor = Supervisor::new(config, Arc::clone(&store), retries);
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let id = supervisor.add_worker(Link::local(orders));
-        let (notices, mut noticed) = mpsc::unbounded_channel();
-        let (all_notices, notices_of_all) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Some(notice) = noticed.recv().await {
-                if all_notices.send((id, notice)).is_err() {
-                    return;
-                }
+        let mut supervisor = Supervisor::new(config, store, retries);
+        let events = match kind {
+            Kind::Task(parts) => start_task(&mut supervisor, *parts),
+            Kind::Processes(Processes { workers, happened }, count) => {
+                supervisor.start_workers(workers, count);
+                happened
             }
-        });
-        tokio::spawn(Worker::new(worker, Notices::new(notices)).run(Orders::new(ordered)));
+        };
         let parts = Parts {
             looks: looked,
             commands,
-            notices: notices_of_all,
+            events,
         };
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(supervisor.run(parts, config.ready_timeout, stopped));
-        Self {
-            stop,
-            supervisor,
-            store,
-        }
+        Self { stop, supervisor }
     }
 
-    /// The private copies.
-    pub(super) fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.store)
+    /// Returns when the supervisor has ended by itself, which it does only by a fault of its own.
+    pub(super) async fn failed(&mut self) -> Result<(), JoinError> {
+        (&mut self.supervisor).await
     }
 
     /// Ends everything, giving requests that are in flight at most `patience`.
@@ -90,4 +131,24 @@ impl Running {
         let _ = self.stop.send(patience);
         let _ = self.supervisor.await;
     }
+}
+
+/// Starts the worker of a server that is one process.
+fn start_task(
+    supervisor: &mut Supervisor,
+    parts: life::Parts,
+) -> mpsc::UnboundedReceiver<(WorkerId, Event)> {
+    let (orders, ordered) = mpsc::unbounded_channel();
+    let id = supervisor.add_worker(Link::local(orders));
+    let (notices, mut noticed) = mpsc::unbounded_channel();
+    let (events, happened) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(notice) = noticed.recv().await {
+            if events.send((id, Event::Notice(notice))).is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(Worker::new(parts, Notices::new(notices)).run(Orders::new(ordered)));
+    happened
 }

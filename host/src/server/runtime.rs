@@ -8,44 +8,68 @@ use std::{io, thread, time::Duration};
 use plugin_api::host::{Workers, look_after_apps};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{scoreboard, worker::crash::stack};
+use crate::{config::Config, scoreboard, worker::crash::stack};
 
-/// The server's two runtimes.
+/// The server's runtimes.
 #[derive(Debug)]
-pub(super) struct Runtimes {
-    /// Serves connections, and runs the apps' handlers.
-    pub(super) serving: Runtime,
+pub(super) struct Threads {
+    /// Serves connections, and runs the apps' handlers; none when other processes do so.
+    pub(super) serving: Option<Runtime>,
     /// Runs on the thread that blocks on it, where no app's code does.
     pub(super) managing: Runtime,
 }
 
-impl Runtimes {
-    /// Starts so many threads to serve.
+impl Threads {
+    /// Starts the threads that this process needs.
     ///
     /// # Errors
     ///
     /// When the system gives no threads, or nothing to wait with.
-    pub(super) fn start(threads: u16) -> io::Result<Self> {
-        let serving = Builder::new_multi_thread()
-            .worker_threads(threads.into())
-            .thread_name("host")
-            .on_thread_start(stack::alternate)
-            .enable_all()
-            .build()?;
-        let managing = Builder::new_current_thread()
-            .thread_name("host")
-            .on_thread_start(stack::alternate)
-            .enable_all()
-            .build()?;
-        look_after(serving.handle().clone())?;
-        Ok(Self { serving, managing })
+    pub(super) fn start(config: &Config) -> io::Result<Self> {
+        let serves = config.processes.workers == 0;
+        let serving = serves.then(|| serving(config.threads)).transpose()?;
+        Ok(Self {
+            serving,
+            managing: managing()?,
+        })
     }
 
-    /// Ends both. A thread that hangs, in a plugin or on a file system, must not keep the process.
+    /// Ends them. A thread that hangs, in a plugin or on a file system, must not keep the process.
     pub(super) fn shut_down(self) {
-        self.serving.shutdown_background();
+        if let Some(serving) = self.serving {
+            serving.shutdown_background();
+        }
         self.managing.shutdown_background();
     }
+}
+
+/// A runtime of so many threads that serve, which nobody's blocked thread holds up.
+///
+/// # Errors
+///
+/// When the system gives no threads, or nothing to wait with.
+pub(crate) fn serving(threads: u16) -> io::Result<Runtime> {
+    let serving = Builder::new_multi_thread()
+        .worker_threads(threads.into())
+        .thread_name("host")
+        .on_thread_start(stack::alternate)
+        .enable_all()
+        .build()?;
+    look_after(serving.handle().clone())?;
+    Ok(serving)
+}
+
+/// A runtime that runs on the thread that blocks on it.
+///
+/// # Errors
+///
+/// When the system gives nothing to wait with.
+pub(crate) fn managing() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .thread_name("host")
+        .on_thread_start(stack::alternate)
+        .enable_all()
+        .build()
 }
 
 /// Sees to it that blocked threads do not hold up idle ones, in the runtime that serves and in those of

@@ -15,6 +15,7 @@
 //!                        └ failed: the generation before serves again
 //! ```
 
+mod crash;
 mod loading;
 mod probation;
 
@@ -28,6 +29,7 @@ use std::{
 use tracing::info;
 
 pub use self::{
+    crash::Blame,
     loading::{Loading, Phase, Source, Wanted, Why},
     probation::Probation,
 };

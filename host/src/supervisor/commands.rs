@@ -1,7 +1,15 @@
 //! What an operator asks, and what they are told.
 
-use std::{collections::BTreeMap, collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use rustix::process::Signal;
 use tokio::{
     sync::{mpsc, oneshot},
     time,
@@ -17,6 +25,7 @@ use super::{
 use crate::{
     config::{self, Mount},
     folder::candidate::{Candidate, Rejected},
+    log::filter::Filter,
     orders::{Order, WorkerReport},
     worker::load::LoadError,
 };
@@ -40,6 +49,8 @@ pub enum Command {
     SetLevel(String, oneshot::Sender<()>),
     /// Open the log files anew in all workers.
     Reopen,
+    /// End all worker processes at once.
+    Kill(oneshot::Sender<()>),
 }
 
 /// Questions that workers have not answered yet.
@@ -120,6 +131,41 @@ impl Handle {
         self.send(Command::Configure(mounts, apps)).await
     }
 
+    /// Has the workers follow `filter` from now on: a change of it returns when the new directives
+    /// are in force in all of them, or a worker does not answer in time.
+    pub fn follow_level(&self, filter: &Filter) {
+        let commands = self.0.clone();
+        let followed = filter.clone();
+        // The first call comes at once, before there are workers; those start with what is in force.
+        let is_first = AtomicBool::new(true);
+        filter.follow("worker processes".to_owned(), move |_| {
+            if is_first.swap(false, Ordering::Relaxed) {
+                return;
+            }
+            let (sender, set) = oneshot::channel();
+            let directives = followed.directives().to_string();
+            let command = Command::SetLevel(directives, sender);
+            if commands.blocking_send(command).is_ok() {
+                // An error means that the host stops.
+                let _ = set.blocking_recv();
+            }
+        });
+    }
+
+    /// Has all workers open their log files anew.
+    pub async fn reopen(&self) {
+        // When the host stops, nothing needs to be opened any more.
+        let _ = self.send(Command::Reopen).await;
+    }
+
+    /// Ends all worker processes at once.
+    pub async fn kill(&self) {
+        let (sender, killed) = oneshot::channel();
+        if self.send(Command::Kill(sender)).await.is_ok() {
+            let _ = time::timeout(Duration::from_millis(100), killed).await;
+        }
+    }
+
     async fn send(&self, command: Command) -> Result<(), AskError> {
         self.0.send(command).await.map_err(|_| AskError::Stopping)
     }
@@ -138,6 +184,23 @@ impl Supervisor {
             Command::Rollback(name, reply) => self.ask_rollback(name, reply),
             Command::SetLevel(directives, reply) => self.set_level(directives, reply),
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
+            Command::Kill(reply) => {
+                self.fleet.kill_all(Signal::KILL);
+                // Who asked may be gone.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// What is asked while the server stops: nothing is loaded any more.
+    pub(super) fn last_command(&mut self, command: Command) {
+        match command {
+            Command::Reload(_, reply) | Command::Rollback(_, reply) => {
+                // Who asked may be gone.
+                let _ = reply.send(Err(AskError::Stopping));
+            }
+            Command::Configure(..) => {}
+            command => self.command(command),
         }
     }
 
@@ -146,6 +209,7 @@ impl Supervisor {
             Some(app) => app.library.clone(),
             None => return self.not_found(name, reply),
         };
+        self.forgive(&name);
         let ask = self.ask(reply);
         let read = libraries::read(library, Purpose::Reload { app: name, ask });
         self.tasks.spawn(async move { Done::Read(read.await) });
@@ -212,7 +276,7 @@ impl Supervisor {
     }
 
     /// A mount that another app has.
-    fn taken(&self, name: &str, mounts: &[std::sync::Arc<str>]) -> Option<Taken> {
+    fn taken(&self, name: &str, mounts: &[Arc<str>]) -> Option<Taken> {
         let others = self.apps.values().filter(|app| app.name != name);
         for other in others {
             let has = other.holding().mounts;
@@ -272,6 +336,19 @@ impl Supervisor {
             reporting.waiting.clear();
         }
         self.report_if_complete(number);
+    }
+
+    /// A worker is gone, and will not answer.
+    pub(super) fn forget_asked(&mut self, worker: WorkerId) {
+        for number in self.asking.reports.keys().copied().collect::<Vec<_>>() {
+            if let Some(reporting) = self.asking.reports.get_mut(&number) {
+                reporting.waiting.remove(&worker);
+            }
+            self.report_if_complete(number);
+        }
+        for number in self.asking.levels.keys().copied().collect::<Vec<_>>() {
+            self.in_force(worker, number);
+        }
     }
 
     fn report_if_complete(&mut self, number: u64) {

@@ -1,7 +1,12 @@
 //! The workers that there are, and what each of them has.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::app::WorkerId;
@@ -17,11 +22,17 @@ pub(super) struct Fleet {
     last: WorkerId,
     /// Whether the first loads are over, so that connections are accepted.
     accepts: bool,
+    /// The copies that workers had opened which have ended.
+    copies: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
-struct Worker {
+pub(super) struct Worker {
     link: Link,
+    /// Whether it was told to stop.
+    pub(super) is_leaving: bool,
+    /// The private copies that it has opened.
+    opened: BTreeSet<PathBuf>,
     /// Whether it takes orders.
     is_ready: bool,
     /// Whether it accepts connections.
@@ -35,38 +46,98 @@ struct Worker {
 
 /// The way to a worker.
 #[derive(Clone, Debug)]
-pub struct Link(mpsc::UnboundedSender<Order>);
+pub struct Link {
+    orders: mpsc::UnboundedSender<Order>,
+    /// The way to its process; none when the worker is a task of this one.
+    kill: Option<mpsc::UnboundedSender<Signal>>,
+}
 
 impl Link {
     /// The way to a worker that is a task of this process.
     #[must_use]
     pub fn local(orders: mpsc::UnboundedSender<Order>) -> Self {
-        Self(orders)
+        Self { orders, kill: None }
+    }
+
+    /// The way to a worker that is a process of its own.
+    #[must_use]
+    pub fn process(
+        orders: mpsc::UnboundedSender<Order>,
+        kill: mpsc::UnboundedSender<Signal>,
+    ) -> Self {
+        Self {
+            orders,
+            kill: Some(kill),
+        }
     }
 
     /// Tells the worker. One that is gone is known to be by other ways.
     fn send(&self, order: Order) {
-        let _ = self.0.send(order);
+        let _ = self.orders.send(order);
+    }
+
+    /// Sends a signal to the worker's process, if it has one of its own.
+    fn kill(&self, signal: Signal) {
+        if let Some(kill) = &self.kill {
+            // A process that has ended needs no signal.
+            let _ = kill.send(signal);
+        }
     }
 }
 
 impl Fleet {
-    pub(super) fn add(&mut self, link: Link) -> WorkerId {
+    /// The number of the next worker.
+    pub(super) fn next_id(&mut self) -> WorkerId {
         self.last += 1;
+        self.last
+    }
+
+    /// How many workers there are that were not told to stop.
+    pub(super) fn staying(&self) -> usize {
+        let staying = self.workers.values().filter(|worker| !worker.is_leaving);
+        staying.count()
+    }
+
+    pub(super) fn add(&mut self, id: WorkerId, link: Link) {
         let worker = Worker {
             link,
             is_ready: false,
             accepts: false,
             booting: BTreeMap::new(),
+            is_leaving: false,
             steps: BTreeMap::new(),
+            opened: BTreeSet::new(),
             loads_left: usize::MAX,
         };
-        self.workers.insert(self.last, worker);
-        self.last
+        self.workers.insert(id, worker);
     }
 
-    pub(super) fn remove(&mut self, worker: WorkerId) {
-        self.workers.remove(&worker);
+    /// Forgets a worker that has ended.
+    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Worker> {
+        let left = self.workers.remove(&worker)?;
+        self.copies.extend(left.opened.iter().cloned());
+        Some(left)
+    }
+
+    /// The copies that were opened by workers that have ended, and by none that runs, and that are
+    /// not `needed`. Each is told once.
+    pub(super) fn unused_copies(&mut self, needed: impl Fn(&PathBuf) -> bool) -> Vec<PathBuf> {
+        let workers = &self.workers;
+        let is_used = |copy: &PathBuf| {
+            needed(copy) || workers.values().any(|worker| worker.opened.contains(copy))
+        };
+        let (used, unused) = std::mem::take(&mut self.copies)
+            .into_iter()
+            .partition(|copy| is_used(copy));
+        self.copies = used;
+        unused.into_iter().collect()
+    }
+
+    /// Sends a signal to the processes of all workers.
+    pub(super) fn kill_all(&self, signal: Signal) {
+        for worker in self.workers.values() {
+            worker.link.kill(signal);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -75,13 +146,17 @@ impl Fleet {
 
     /// The workers that take part in loads.
     pub(super) fn taking_part(&self) -> Vec<WorkerId> {
-        let ready = self.workers.iter().filter(|(_, worker)| worker.is_ready);
+        let is_there = |(_, worker): &(&WorkerId, &Worker)| worker.is_ready && !worker.is_leaving;
+        let ready = self.workers.iter().filter(is_there);
         ready.map(|(&id, _)| id).collect()
     }
 
     /// Tells one worker.
-    pub(super) fn send(&self, worker: WorkerId, order: Order) {
-        if let Some(worker) = self.workers.get(&worker) {
+    pub(super) fn send(&mut self, worker: WorkerId, order: Order) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            if let Order::Load { started, .. } = &order {
+                worker.opened.insert(started.copy.clone());
+            }
             worker.link.send(order);
         }
     }
@@ -100,6 +175,7 @@ impl Fleet {
         };
         worker.is_ready = true;
         for started in starts {
+            worker.opened.insert(started.copy.clone());
             worker
                 .booting
                 .insert(started.app.clone(), started.generation);
@@ -141,6 +217,13 @@ impl Fleet {
         }
     }
 
+    /// A load in a worker is over.
+    pub(super) fn load_over(&mut self, worker: WorkerId, app: &str, generation: u64) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.steps.remove(&(app.to_owned(), generation));
+        }
+    }
+
     pub(super) fn note_loads_left(&mut self, worker: WorkerId, left: usize) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.loads_left = left;
@@ -160,6 +243,21 @@ impl Fleet {
         }
     }
 
+    /// Tells a worker to end.
+    pub(super) fn stop(&mut self, id: WorkerId, patience: Duration, shared: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.is_leaving = true;
+            worker.link.send(Order::Stop { patience, shared });
+        }
+    }
+
+    /// Tells all workers to end.
+    pub(super) fn stop_all(&mut self, patience: Duration) {
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.stop(id, patience, false);
+        }
+    }
+
     fn accept_if_booted(&mut self, id: WorkerId) {
         let accepts = self.accepts;
         let Some(worker) = self.workers.get_mut(&id) else {
@@ -169,5 +267,14 @@ impl Fleet {
             worker.accepts = true;
             worker.link.send(Order::Accept);
         }
+    }
+}
+
+impl Worker {
+    /// The loads that are in the code of a library.
+    pub(super) fn loading(&self) -> Vec<(String, u64)> {
+        let in_code = |step: &Step| matches!(step, Step::Open | Step::Init);
+        let loads = self.steps.iter().filter(|(_, step)| in_code(step));
+        loads.map(|(load, _)| load.clone()).collect()
     }
 }

@@ -27,6 +27,7 @@ impl Supervisor {
                 took,
                 handed_over,
             } => {
+                self.fleet.load_over(worker, &app, generation);
                 let workers = self.fleet.taking_part();
                 if self.fleet.boots(worker, &app, generation) {
                     return;
@@ -42,7 +43,10 @@ impl Supervisor {
                 generation,
                 step,
                 error,
-            } => self.failed(worker, &app, generation, step, error),
+            } => {
+                self.fleet.load_over(worker, &app, generation);
+                self.failed(worker, &app, generation, step, error);
+            }
             Notice::Swapped {
                 app,
                 generation,
@@ -80,13 +84,28 @@ impl Supervisor {
             Notice::InForce { number } => self.in_force(worker, number),
             Notice::Report { number, report } => self.reported(worker, number, *report),
             Notice::LoadsLeft(left) => self.fleet.note_loads_left(worker, left),
-            Notice::Stopped => self.fleet.remove(worker),
+            // A worker process is gone when it has ended.
+            Notice::Stopped if self.workers.is_some() => {}
+            Notice::Stopped => {
+                self.fleet.remove(worker);
+            }
         }
     }
 
     /// A worker takes orders: it gets all apps as they are.
     fn ready(&mut self, worker: WorkerId) {
         let mut starts = Vec::new();
+        if let Some(workers) = &self.workers {
+            // The level may have changed since the worker was started.
+            let directives = workers.filter.directives().to_string();
+            self.fleet.send(
+                worker,
+                Order::SetLevel {
+                    number: 0,
+                    directives,
+                },
+            );
+        }
         for app in self.apps.values() {
             let hold = Order::Hold {
                 app: app.name.clone(),

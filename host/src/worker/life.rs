@@ -233,6 +233,8 @@ impl Worker {
                 generation,
                 back,
             } => self.settle(&app, generation, back),
+            Order::Setup(_) => error!("A worker is set up once"),
+            Order::Suspend { app } => self.suspend(&app),
             Order::Remove { app } => self.remove(&app),
             Order::SetLevel { number, directives } => self.set_level(number, &directives),
             Order::Reopen => self.reopen(),

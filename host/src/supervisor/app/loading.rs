@@ -455,7 +455,9 @@ impl App {
     }
 
     fn note_before(&mut self, before: Option<&Started>, now: &Started, why: Why) {
-        self.aside.clear();
+        let hash = now.spec.hash;
+        self.aside
+            .retain(|&aside, why| aside != hash && matches!(why, Aside::Crashed(_)));
         let Some(before) = before else { return };
         if why == Why::Rollback {
             let aside = Aside::RolledBack(Arc::clone(&before.spec));

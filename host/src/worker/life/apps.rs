@@ -233,6 +233,20 @@ impl Worker {
         }
     }
 
+    pub(super) fn suspend(&mut self, name: &str) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        if let Some(serving) = &app.serving {
+            let (name, mounts) = (serving.name, serving.spec.mounts.clone());
+            self.registry.publish(name, mounts, None);
+        }
+        let generations = [app.serving.take(), app.kept.take()];
+        for generation in generations.into_iter().flatten() {
+            self.end(generation);
+        }
+    }
+
     pub(super) fn remove(&mut self, name: &str) {
         self.registry.remove(name);
         if let Some(app) = self.apps.remove(name) {

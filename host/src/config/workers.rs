@@ -1,0 +1,38 @@
+//! The settings of worker processes.
+
+use std::time::Duration;
+
+use super::{cores, quantity::positive_duration};
+
+/// How many worker processes there are, and when one of them ends.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Workers")]
+pub struct Workers {
+    /// Processes that load plugins and serve, each with --threads; auto for one a core. A crash of a
+    /// plugin ends its process, and another one starts. 0 keeps everything in one process, which a
+    /// crash ends
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = count)]
+    pub workers: u16,
+
+    /// How many crashes of workers within --crash-window an app may be to blame for: then its last
+    /// good version serves instead, and its library is not loaded again until it changes; 0 for no
+    /// limit. One crash while it starts is enough
+    #[arg(long, value_name = "NUMBER", default_value = "3")]
+    pub crash_limit: u16,
+
+    /// The time within which crashes are counted for --crash-limit
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_duration)]
+    pub crash_window: Duration,
+}
+
+/// A number of worker processes.
+fn count(text: &str) -> Result<u16, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(cores());
+    }
+    let number = text.parse().ok().filter(|&number| number <= MOST);
+    number.ok_or_else(|| format!("expected a number up to {MOST}, or auto for one a core"))
+}
+
+/// So many workers at most: each takes memory for every plugin.
+const MOST: u16 = 256;

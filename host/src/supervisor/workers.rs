@@ -1,0 +1,238 @@
+//! Worker processes: started with what they need, listened to, and seen off.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::TcpListener,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use super::{
+    app::WorkerId,
+    fleet::Link,
+    last_words::{LastWords, Stream},
+    listeners,
+    process::{Child, Children, Ended, Executable, Started},
+};
+use crate::{
+    channel::{Channel, ChannelError, Hello, socket_pair},
+    log::filter::Filter,
+    orders::{Notice, Order, PROTOCOL, Setup},
+    scoreboard::Scoreboard,
+};
+
+/// What happens to a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// It tells something.
+    Notice(Notice),
+    /// Its process has ended, or never was one.
+    Gone(Gone),
+}
+
+/// How a worker process ended.
+#[derive(Debug)]
+pub struct Gone {
+    /// The process; none when it could not be started.
+    pub pid: Option<i32>,
+    /// How it ended, or why it could not be started.
+    pub ended: Result<Ended, String>,
+    /// What it printed last.
+    pub last_words: Vec<String>,
+}
+
+/// Starts worker processes.
+#[derive(Debug)]
+pub struct Workers {
+    /// The program.
+    pub executable: Executable,
+    /// The processes.
+    pub children: Children,
+    /// The settings of the server by key.
+    pub settings: BTreeMap<String, String>,
+    /// The level, as it is when a worker starts.
+    pub filter: Filter,
+    /// The folder of the private copies.
+    pub copies: PathBuf,
+    /// The sockets that all workers accept from.
+    pub listeners: Vec<TcpListener>,
+    /// Whether there may be several workers at once.
+    pub many: bool,
+    /// Whether what workers print is logged, line by line.
+    pub capture: bool,
+    /// Where what happens to workers is told.
+    pub events: mpsc::UnboundedSender<(WorkerId, Event)>,
+}
+
+impl Workers {
+    /// Starts a worker process, and returns the way to it at once: orders wait until it takes them.
+    pub fn start(&self, id: WorkerId) -> Link {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (kill, kills) = mpsc::unbounded_channel();
+        let events = Events(id, self.events.clone());
+        match self.spawn() {
+            Ok((started, socket, board)) => {
+                let hello = Hello {
+                    protocol: PROTOCOL,
+                    build: self.executable.build().to_owned(),
+                };
+                let pid = started.child.pid();
+                info!(worker = id, pid, "Worker started");
+                let words = self.follow(id, started.stdout, started.stderr);
+                tokio::spawn(watch(started.child, words, kills, events.clone()));
+                match self.setup(id, board) {
+                    Ok(setup) => {
+                        tokio::spawn(talk(socket, hello, setup, ordered, events));
+                    }
+                    Err(error) => {
+                        // The process ends, since its channel does.
+                        error!(%error, "A worker cannot be given what it needs");
+                    }
+                }
+            }
+            Err(error) => events.send(Event::Gone(Gone {
+                pid: None,
+                ended: Err(error.to_string()),
+                last_words: Vec::new(),
+            })),
+        }
+        Link::process(orders, kill)
+    }
+
+    fn spawn(&self) -> io::Result<(Started, OwnedFd, OwnedFd)> {
+        let (_board, shared) = Scoreboard::create()?;
+        let (ours, theirs) = socket_pair()?;
+        let started = self.children.start_worker(&self.executable, theirs, [])?;
+        Ok((started, ours, shared))
+    }
+
+    /// What a worker is told first, and the descriptors that go with it.
+    fn setup(&self, worker: WorkerId, board: OwnedFd) -> io::Result<(Order, Vec<OwnedFd>)> {
+        let mut descriptors = vec![
+            io::stdout().as_fd().try_clone_to_owned()?,
+            io::stderr().as_fd().try_clone_to_owned()?,
+            board,
+        ];
+        for listener in &self.listeners {
+            descriptors.push(listeners::share(listener)?);
+        }
+        let setup = Setup {
+            worker,
+            settings: self.settings.clone(),
+            level: self.filter.directives().to_string(),
+            copies: self.copies.clone(),
+        };
+        Ok((Order::Setup(Box::new(setup)), descriptors))
+    }
+
+    /// Passes on what a worker prints, to the log or to the server's own streams.
+    fn follow(
+        &self,
+        worker: WorkerId,
+        stdout: tokio::net::unix::pipe::Receiver,
+        stderr: tokio::net::unix::pipe::Receiver,
+    ) -> LastWords {
+        let capture = self.capture;
+        // Which worker it is tells nothing when there is one.
+        let worker = self.many.then_some(worker);
+        LastWords::follow(stdout, stderr, move |stream, line| {
+            match (stream, capture) {
+                (Stream::Stdout, true) => info!(target: "stdout", worker, "{line}"),
+                (Stream::Stderr, true) => info!(target: "stderr", worker, "{line}"),
+                (Stream::Stdout, false) => pass_on(io::stdout(), line),
+                (Stream::Stderr, false) => pass_on(io::stderr(), line),
+            }
+        })
+    }
+}
+
+/// Writes a line to a stream of the server's. A stream that nobody reads loses it.
+fn pass_on(mut stream: impl io::Write, line: &str) {
+    let _ = stream.write_all(format!("{line}\n").as_bytes());
+    let _ = stream.flush();
+}
+
+/// Where what happens to one worker is told.
+#[derive(Clone, Debug)]
+struct Events(WorkerId, mpsc::UnboundedSender<(WorkerId, Event)>);
+
+impl Events {
+    /// Tells the supervisor, unless it is gone.
+    fn send(&self, event: Event) {
+        let _ = self.1.send((self.0, event));
+    }
+}
+
+/// Tells when the process has ended, and ends it when that is asked for.
+async fn watch(
+    mut child: Child,
+    words: LastWords,
+    mut kills: mpsc::UnboundedReceiver<Signal>,
+    events: Events,
+) {
+    let pid = child.pid();
+    let ended = loop {
+        tokio::select! {
+            ended = child.wait() => break ended.map_err(|error| error.to_string()),
+            Some(signal) = kills.recv() => {
+                // It may have ended at this moment.
+                let _ = child.kill(signal);
+            }
+        }
+    };
+    let last_words = words.finish(LAST_WORDS).await;
+    events.send(Event::Gone(Gone {
+        pid: Some(pid),
+        ended,
+        last_words,
+    }));
+}
+
+/// Sends orders to the process, and passes on what it tells.
+async fn talk(
+    socket: OwnedFd,
+    hello: Hello,
+    (setup, descriptors): (Order, Vec<OwnedFd>),
+    mut ordered: mpsc::UnboundedReceiver<Order>,
+    events: Events,
+) {
+    let channel: Channel<Order, Notice> = match Channel::open(socket, &hello).await {
+        Ok(channel) => channel,
+        Err(error) => return say_broken(events.0, &error),
+    };
+    let (sender, mut receiver) = channel.split();
+    // A worker that is gone is told of by the end of its process.
+    let _ = sender.send_with(&setup, descriptors);
+    drop(setup);
+    loop {
+        tokio::select! {
+            order = ordered.recv() => match order {
+                Some(order) => {
+                    let _ = sender.send(&order);
+                }
+                None => return sender.flush().await,
+            },
+            notice = receiver.recv() => match notice {
+                Ok(Some((notice, _))) => events.send(Event::Notice(notice)),
+                Ok(None) => return,
+                Err(error) => return say_broken(events.0, &error),
+            },
+        }
+    }
+}
+
+fn say_broken(worker: WorkerId, error: &ChannelError) {
+    if !matches!(error, ChannelError::NoHello) {
+        let error = error as &dyn std::error::Error;
+        error!(worker, error, "The channel to a worker failed");
+    }
+}
+
+/// How long what is left in a dead worker's pipes has to come.
+const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -1,0 +1,244 @@
+//! The program of a worker process: what `host` runs when its supervisor starts it again.
+//!
+//! The process has a channel to the supervisor as its stdin, and two pipes to it as stdout and
+//! stderr, for what plugins and libraries print. The first order is [`Order::Setup`]; with it come
+//! the listening sockets and the streams that the server itself writes to.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
+use signal_hook::{consts, flag};
+use tokio::{runtime::Handle, sync::mpsc};
+
+use super::{
+    crash,
+    life::Worker,
+    link::{Notices, Orders},
+    setup::{self, Logs},
+};
+use crate::{
+    channel::{Channel, ChannelError, Hello, Receiver, Sender},
+    cli,
+    config::Config,
+    exit,
+    log::{self, Log, losses::Losses},
+    orders::{Notice, Order, PROTOCOL, Setup},
+    scoreboard::Scoreboard,
+    server::runtime,
+    supervisor::{listeners, process},
+    terminal,
+    worker::load::chain,
+};
+
+/// Runs the worker until it was told to stop, or its supervisor is gone.
+pub fn run() -> ! {
+    let code = match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            // The supervisor logs what a worker prints.
+            terminal::complain(format_args!("the worker cannot start: {}", chain(&error)));
+            1
+        }
+    };
+    exit::leave(code, || {})
+}
+
+fn serve() -> Result<(), WorkerError> {
+    let channel = process::take_channel().map_err(WorkerError::Channel)?;
+    ignore_signals()?;
+    let managing = runtime::managing().map_err(WorkerError::Runtime)?;
+    let served = managing.block_on(begin(channel));
+    managing.shutdown_background();
+    served
+}
+
+/// Signals are the supervisor's to act on: a service manager may send them to every process of the
+/// service. A handler, and not `SIG_IGN`, which the children of plugins would inherit.
+fn ignore_signals() -> Result<(), WorkerError> {
+    for signal in [
+        consts::SIGHUP,
+        consts::SIGINT,
+        consts::SIGTERM,
+        consts::SIGUSR1,
+        consts::SIGUSR2,
+    ] {
+        let nobody = Arc::new(AtomicBool::new(false));
+        flag::register(signal, nobody).map_err(WorkerError::Signals)?;
+    }
+    Ok(())
+}
+
+async fn begin(channel: OwnedFd) -> Result<(), WorkerError> {
+    let watched = channel.try_clone().map_err(WorkerError::Channel)?;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let channel: Channel<Notice, Order> = Channel::open(channel, &hello).await?;
+    let (sender, mut receiver) = channel.split();
+    let (setup, descriptors) = match receiver.recv().await? {
+        Some((Order::Setup(setup), descriptors)) => (setup, descriptors),
+        Some(_) => return Err(WorkerError::NoSetup),
+        // The supervisor is gone already.
+        None => return Ok(()),
+    };
+    let config = cli::of_settings(&setup.settings)?;
+    process::end_with_supervisor(&watched, config.graceful_timeout + LAST)
+        .map_err(WorkerError::Channel)?;
+    drop(watched);
+    work(&config, &setup, descriptors, sender, receiver).await
+}
+
+async fn work(
+    config: &Config,
+    setup: &Setup,
+    descriptors: Vec<OwnedFd>,
+    sender: Sender<Notice>,
+    receiver: Receiver<Order>,
+) -> Result<(), WorkerError> {
+    let mut descriptors = descriptors.into_iter();
+    let streams = Streams {
+        stdout: descriptors.next().ok_or(WorkerError::NoSetup)?,
+        stderr: descriptors.next().ok_or(WorkerError::NoSetup)?,
+    };
+    let board = descriptors.next().ok_or(WorkerError::NoSetup)?;
+    // Before there are other threads.
+    let board = Scoreboard::attach(&board).map_err(WorkerError::Board)?;
+    crash::install(board.serve()).map_err(WorkerError::Board)?;
+    crash::kept::keep();
+    let (logs, losses) = streams.open_logs(config, setup)?;
+    log::output::never_wait();
+    let listeners = descriptors
+        .map(listeners::receive)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(WorkerError::Listener)?;
+    let serving = runtime::serving(config.threads).map_err(WorkerError::Runtime)?;
+    let threads: &Handle = serving.handle();
+    let parts = setup::parts(config, listeners, logs, setup.copies.clone(), threads);
+
+    let (notices, noticed) = mpsc::unbounded_channel();
+    let (orders, ordered) = mpsc::unbounded_channel();
+    tokio::spawn(take_orders(receiver, orders));
+    let sending = tokio::spawn(send_notices(noticed, sender));
+    Worker::new(parts, Notices::new(notices))
+        .run(Orders::new(ordered))
+        .await;
+    losses.finish(true);
+    // The last notices are on their way when this ends.
+    let _ = tokio::time::timeout(LAST, sending).await;
+    serving.shutdown_background();
+    Ok(())
+}
+
+/// Passes orders on. The end of the channel is the end of the orders.
+async fn take_orders(mut receiver: Receiver<Order>, orders: mpsc::UnboundedSender<Order>) {
+    loop {
+        match receiver.recv().await {
+            Ok(Some((order, _))) => {
+                if orders.send(order).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "The channel to the supervisor failed");
+                return;
+            }
+        }
+    }
+}
+
+async fn send_notices(mut noticed: mpsc::UnboundedReceiver<Notice>, sender: Sender<Notice>) {
+    while let Some(notice) = noticed.recv().await {
+        if sender.send(&notice).is_err() {
+            return;
+        }
+    }
+    sender.flush().await;
+}
+
+/// The streams that the server writes to. The worker's own are pipes to the supervisor.
+struct Streams {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Streams {
+    /// Opens the log and the access log: a log that goes to a stream keeps the descriptor that the
+    /// stream has at this moment, so the worker's own are put back afterwards.
+    fn open_logs(self, config: &Config, setup: &Setup) -> Result<(Logs, Losses), WorkerError> {
+        let own = Streams {
+            stdout: rustix::io::fcntl_dupfd_cloexec(stdout(), 3).map_err(WorkerError::stream)?,
+            stderr: rustix::io::fcntl_dupfd_cloexec(stderr(), 3).map_err(WorkerError::stream)?,
+        };
+        dup2_stdout(&self.stdout).map_err(WorkerError::stream)?;
+        dup2_stderr(&self.stderr).map_err(WorkerError::stream)?;
+        let directives = setup.level.parse().unwrap_or(config.log_level.clone());
+        let opened = log::init(&config.log, directives).and_then(|log| {
+            let access = config.log.access_log.as_ref().map(log::open_access);
+            Ok((log, access.transpose()?))
+        });
+        dup2_stdout(&own.stdout).map_err(WorkerError::stream)?;
+        dup2_stderr(&own.stderr).map_err(WorkerError::stream)?;
+        let (log, access) = opened?;
+        let Log {
+            filter,
+            output,
+            losses,
+        } = log;
+        // The other processes of the server write to the same places.
+        for output in access.iter().chain([&output]) {
+            output.share();
+        }
+        if let Some(access) = &access {
+            losses.watch_access(access.clone());
+        }
+        tokio::spawn(losses.clone().run());
+        let logs = Logs {
+            filter,
+            output,
+            access,
+        };
+        Ok((logs, losses))
+    }
+}
+
+/// A worker process that could not start.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the scoreboard cannot be used")]
+    Board(#[source] io::Error),
+    #[error("there is no channel to a supervisor")]
+    Channel(#[source] io::Error),
+    #[error("the supervisor's settings cannot be read")]
+    Settings(#[from] cli::Error),
+    #[error("the supervisor cannot be understood")]
+    Hello(#[from] ChannelError),
+    #[error("a socket of the supervisor's cannot be used")]
+    Listener(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] log::OpenError),
+    #[error("the supervisor did not say what the worker is made of")]
+    NoSetup,
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("signals cannot be handled")]
+    Signals(#[source] io::Error),
+    #[error("the streams of the server cannot be used")]
+    Stream(#[source] io::Error),
+}
+
+impl WorkerError {
+    fn stream(error: rustix::io::Errno) -> Self {
+        Self::Stream(error.into())
+    }
+}
+
+/// How much longer than its requests a worker may take to end.
+const LAST: Duration = Duration::from_secs(2);

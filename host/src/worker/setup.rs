@@ -1,0 +1,69 @@
+//! What a worker is made of, from the configuration.
+
+use std::{net::TcpListener, path::PathBuf, sync::Arc};
+
+use tokio::runtime::Handle;
+
+use super::{
+    life::{Parts, Settings},
+    registry::Registry,
+    serving::{Serving, Tokens},
+};
+use crate::{
+    config::Config,
+    http::{dispatch::Dispatch, trail::Trails},
+    log::{access::AccessLog, filter::Filter, output::Output},
+};
+
+/// Where a worker logs.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    /// The level.
+    pub filter: Filter,
+    /// The log.
+    pub output: Output,
+    /// The access log.
+    pub access: Option<Output>,
+}
+
+impl Logs {
+    /// Every place for lines.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<Output> {
+        let access = self.access.iter().cloned();
+        access.chain([self.output.clone()]).collect()
+    }
+}
+
+/// The parts of a worker that accepts from `listeners`, serves on `threads`, and opens libraries from
+/// the folder `copies`.
+#[must_use]
+pub fn parts(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    logs: Logs,
+    copies: PathBuf,
+    threads: &Handle,
+) -> Parts {
+    let tokens = Tokens::default();
+    let access = logs.access.clone().map(|output| {
+        let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
+        let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.cut.clone());
+        Arc::new(log)
+    });
+    let trails = Trails {
+        debug_header: config.log.debug_header.clone(),
+        access,
+    };
+    let registry = Arc::new(Registry::default());
+    let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, trails);
+    let outputs = logs.outputs();
+    Parts {
+        settings: Settings::of(config),
+        registry,
+        filter: logs.filter,
+        outputs,
+        copies,
+        serving: Serving::new(listeners, threads.clone(), dispatch, &config.limits, tokens),
+    }
+}
