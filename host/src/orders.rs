@@ -228,6 +228,8 @@ pub enum Notice {
     InForce {
         /// The number of the change.
         number: u64,
+        /// The libraries that did not confirm in time.
+        unconfirmed: Vec<String>,
     },
     /// The answer to [`Order::Report`].
     Report {

@@ -102,7 +102,10 @@ async fn a_file_that_cannot_be_opened_anew_is_written_on() {
     let folder = logs.path().join("logs");
     fs::create_dir(&folder).unwrap();
     let file = folder.join("log");
-    let host = setup.arg("--log-file").arg(&file).start().await;
+    let setup = setup.plugin("hello").arg("--log-file").arg(&file);
+    let host = setup.start().await;
+    // The worker has the file open as well.
+    host.answers("/", 200).await;
     let moved = logs.path().join("moved");
     fs::rename(&folder, &moved).unwrap();
     host.signal(Signal::USR1);

@@ -1,8 +1,11 @@
 //! The live gate: which events and spans pass, by directives that can change at any time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -92,6 +95,17 @@ impl Filter {
         let filter = self.clone();
         self.followers
             .add(name, move || follower(filter.max_level()));
+    }
+
+    /// Tells `follower` of each change, as [`follow`](Self::follow) does, where it stands for others:
+    /// it returns the names of those that did not confirm, within `limit`.
+    pub fn follow_as_group(
+        &self,
+        name: String,
+        limit: Duration,
+        follower: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) {
+        self.followers.add_group(name, limit, follower);
     }
 
     /// The most verbose level of what may pass.

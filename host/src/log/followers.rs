@@ -19,8 +19,11 @@ pub(super) struct Followers(Arc<Mutex<Vec<Arc<Follower>>>>);
 struct Follower {
     /// What messages call it.
     name: String,
-    /// Has it ask for what is in force now.
-    tell: Box<dyn Fn() + Send + Sync>,
+    /// Has it ask for what is in force now. Returns who did not confirm to it, where it stands for
+    /// others.
+    tell: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// How long it may take.
+    limit: Duration,
     state: Mutex<State>,
     is_told: Condvar,
 }
@@ -31,16 +34,34 @@ struct State {
     is_running: bool,
     /// Whether there was a change since that thread last began to.
     is_stale: bool,
-    /// Whether that thread took longer than [`LIMIT`].
+    /// Whether that thread took longer than the follower's limit.
     is_stuck: bool,
+    /// Who did not confirm the last change to it.
+    unconfirmed: Vec<String>,
 }
 
 impl Followers {
     /// Adds one, and tells it, on this thread.
     pub(super) fn add(&self, name: String, tell: impl Fn() + Send + Sync + 'static) {
+        let tell = move || {
+            tell();
+            Vec::new()
+        };
+        self.add_group(name, LIMIT, tell);
+    }
+
+    /// Adds one that stands for others, and that has so long to be told. It returns the names of those
+    /// that did not confirm.
+    pub(super) fn add_group(
+        &self,
+        name: String,
+        limit: Duration,
+        tell: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) {
         let follower = Arc::new(Follower {
             name,
             tell: Box::new(tell),
+            limit,
             state: Mutex::default(),
             is_told: Condvar::new(),
         });
@@ -54,33 +75,37 @@ impl Followers {
         let followers = lock(&self.0).clone();
         let mut unconfirmed = Vec::new();
         for follower in followers {
-            if !follower.confirms().await {
-                unconfirmed.push(follower.name.clone());
-            }
+            unconfirmed.extend(follower.confirms().await);
         }
         unconfirmed
     }
 }
 
 impl Follower {
-    /// Tells it on another thread. Whether it returned in time.
-    async fn confirms(self: &Arc<Self>) -> bool {
+    /// Tells it on another thread. Returns who did not confirm in time: itself, or those that it stands
+    /// for.
+    async fn confirms(self: &Arc<Self>) -> Vec<String> {
         {
             let mut state = lock(&self.state);
             if state.is_stuck {
                 // Another thread would be stuck as well. The one that is tells it of this change too.
                 state.is_stale = true;
-                return false;
+                return vec![self.name.clone()];
             }
         }
         let follower = Arc::clone(self);
         let told = task::spawn_blocking(move || follower.tell());
-        if time::timeout(LIMIT, told).await.is_ok() {
-            return true;
-        }
+        let is_told = time::timeout(self.limit, told).await.is_ok();
         let mut state = lock(&self.state);
+        if is_told {
+            return state.unconfirmed.clone();
+        }
         state.is_stuck = state.is_running;
-        !state.is_stuck
+        if state.is_stuck {
+            vec![self.name.clone()]
+        } else {
+            state.unconfirmed.clone()
+        }
     }
 
     /// Tells it, so that it has been told of everything up to now when this returns.
@@ -96,10 +121,14 @@ impl Follower {
         while state.is_stale {
             state.is_stale = false;
             drop(state);
-            (self.tell)();
+            let unconfirmed = (self.tell)();
             state = lock(&self.state);
+            state.unconfirmed = unconfirmed;
         }
-        *state = State::default();
+        *state = State {
+            unconfirmed: std::mem::take(&mut state.unconfirmed),
+            ..State::default()
+        };
         drop(state);
         self.is_told.notify_all();
     }

@@ -46,7 +46,7 @@ pub enum Command {
     /// Where apps are mounted, and the apps that the operator describes, from now on.
     Configure(Vec<Mount>, Vec<config::App>),
     /// Put these directives in force in all workers.
-    SetLevel(String, oneshot::Sender<()>),
+    SetLevel(String, oneshot::Sender<Vec<String>>),
     /// Open the log files anew in all workers.
     Reopen,
     /// End all worker processes at once.
@@ -71,7 +71,9 @@ struct Reporting {
 #[derive(Debug)]
 struct Setting {
     waiting: BTreeSet<WorkerId>,
-    reply: oneshot::Sender<()>,
+    /// The libraries that did not confirm in time.
+    unconfirmed: BTreeSet<String>,
+    reply: oneshot::Sender<Vec<String>>,
 }
 
 impl Handle {
@@ -138,18 +140,19 @@ impl Handle {
         let followed = filter.clone();
         // The first call comes at once, before there are workers; those start with what is in force.
         let is_first = AtomicBool::new(true);
-        filter.follow("worker processes".to_owned(), move |_| {
+        let tell = move || {
             if is_first.swap(false, Ordering::Relaxed) {
-                return;
+                return Vec::new();
             }
             let (sender, set) = oneshot::channel();
             let directives = followed.directives().to_string();
             let command = Command::SetLevel(directives, sender);
-            if commands.blocking_send(command).is_ok() {
-                // An error means that the host stops.
-                let _ = set.blocking_recv();
-            }
-        });
+            // An error means that the host stops.
+            let sent = commands.blocking_send(command).is_ok();
+            let unconfirmed = sent.then(|| set.blocking_recv().ok()).flatten();
+            unconfirmed.unwrap_or_default()
+        };
+        filter.follow_as_group("worker processes".to_owned(), LEVEL_PATIENCE, tell);
     }
 
     /// Has all workers open their log files anew.
@@ -347,7 +350,7 @@ impl Supervisor {
             self.report_if_complete(number);
         }
         for number in self.asking.levels.keys().copied().collect::<Vec<_>>() {
-            self.in_force(worker, number);
+            self.in_force(worker, number, Vec::new());
         }
     }
 
@@ -373,20 +376,26 @@ impl Supervisor {
         let _ = reporting.reply.send(report);
     }
 
-    fn set_level(&mut self, directives: String, reply: oneshot::Sender<()>) {
+    fn set_level(&mut self, directives: String, reply: oneshot::Sender<Vec<String>>) {
         self.asking.last += 1;
         let number = self.asking.last;
         let waiting = self.fleet.taking_part().into_iter().collect();
         self.fleet.send_all(&Order::SetLevel { number, directives });
-        self.asking
-            .levels
-            .insert(number, Setting { waiting, reply });
+        self.asking.levels.insert(
+            number,
+            Setting {
+                waiting,
+                unconfirmed: BTreeSet::new(),
+                reply,
+            },
+        );
         self.tell_if_in_force(number);
     }
 
-    pub(super) fn in_force(&mut self, worker: WorkerId, number: u64) {
+    pub(super) fn in_force(&mut self, worker: WorkerId, number: u64, unconfirmed: Vec<String>) {
         if let Some(setting) = self.asking.levels.get_mut(&number) {
             setting.waiting.remove(&worker);
+            setting.unconfirmed.extend(unconfirmed);
         }
         self.tell_if_in_force(number);
     }
@@ -397,10 +406,15 @@ impl Supervisor {
             && let Some(setting) = self.asking.levels.remove(&number)
         {
             // Who asked may be gone.
-            let _ = setting.reply.send(());
+            let _ = setting
+                .reply
+                .send(setting.unconfirmed.into_iter().collect());
         }
     }
 }
+
+/// How long workers have to put a level in force.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long workers have to answer.
 const REPORT_PATIENCE: Duration = Duration::from_secs(2);

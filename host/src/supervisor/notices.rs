@@ -81,7 +81,10 @@ impl Supervisor {
                 };
                 self.apply(&app, actions);
             }
-            Notice::InForce { number } => self.in_force(worker, number),
+            Notice::InForce {
+                number,
+                unconfirmed,
+            } => self.in_force(worker, number, unconfirmed),
             Notice::Report { number, report } => self.reported(worker, number, *report),
             Notice::LoadsLeft(left) => self.fleet.note_loads_left(worker, left),
             // A worker process is gone when it has ended.

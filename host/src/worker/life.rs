@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    log::{self, filter::Filter, output::Output},
+    log::{filter::Filter, output::Output},
     orders::{Notice, Order},
     scoreboard::Doing,
 };
@@ -157,6 +157,7 @@ enum Done {
     },
     SetLevel {
         number: u64,
+        unconfirmed: Vec<String>,
     },
 }
 
@@ -266,7 +267,16 @@ impl Worker {
                 generation,
                 retired,
             }) => self.retired(&generation, retired),
-            Ok(Done::SetLevel { number }) => self.notices.send(Notice::InForce { number }),
+            Ok(Done::SetLevel {
+                number,
+                unconfirmed,
+            }) => {
+                // In one process the change has told of them already.
+                self.notices.send(Notice::InForce {
+                    number,
+                    unconfirmed,
+                });
+            }
         }
         false
     }
@@ -321,8 +331,10 @@ impl Worker {
         let filter = self.filter.clone();
         self.tasks.spawn(async move {
             let unconfirmed = filter.set(directives).await;
-            log::level::warn_unconfirmed(&unconfirmed);
-            Done::SetLevel { number }
+            Done::SetLevel {
+                number,
+                unconfirmed,
+            }
         });
     }
 
