@@ -33,8 +33,7 @@ use crate::{
     signal::{self, EarlySignals},
     supervisor, terminal,
     worker::{
-        crash,
-        load,
+        crash, load,
         setup::{self, Logs},
     },
 };
@@ -56,7 +55,8 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
     let losses = log.losses.clone();
     // Before there are other threads. A supervisor runs no plugin, and needs no record.
     let serves = config.processes.workers == 0;
-    let watched = serves.then(|| Scoreboard::anonymous().and_then(|board| crash::install(board.serve())));
+    let watched =
+        serves.then(|| Scoreboard::anonymous().and_then(|board| crash::install(board.serve())));
     let served = match watched.transpose().and_then(|_| Threads::start(config)) {
         Ok(threads) => {
             let serving = threads.serving.as_ref().map(Runtime::handle);
