@@ -57,6 +57,8 @@ enum Verb {
         #[arg(value_parser = name)]
         name: String,
     },
+    /// Replace all worker processes by fresh ones, one after the other, without losing a request
+    Recycle,
     /// Load the library of an app that served before the one that does, and wait as reload does
     Rollback {
         /// The app
@@ -70,6 +72,7 @@ impl Verb {
         let (method, path, body) = match self {
             Self::Plugins => (Method::GET, "/plugins", None),
             Self::Reload { name } => (Method::POST, &*format!("/plugins/{name}/reload"), None),
+            Self::Recycle => (Method::POST, "/recycle", None),
             Self::Rollback { name } => (Method::POST, &*format!("/plugins/{name}/rollback"), None),
             Self::LogLevel { level: None, .. } => (Method::GET, "/log-level", None),
             Self::LogLevel {
@@ -94,6 +97,7 @@ impl Verb {
         let text = |key: &str| answer[key].as_str();
         match self {
             Self::Plugins => plugins::plugins(answer),
+            Self::Recycle => format!("{} workers recycled", answer["recycled"]),
             Self::Reload { .. } | Self::Rollback { .. } => plugins::proof(answer),
             Self::LogLevel { .. } => {
                 let level = text("level").unwrap_or_default();

@@ -67,6 +67,13 @@ pub enum Order {
         /// Where it will be mounted.
         mounts: Vec<Arc<str>>,
     },
+    /// Have requests below the mounts wait: the app is about to come over from another worker.
+    Await {
+        /// The app.
+        app: String,
+        /// Where it will be mounted.
+        mounts: Vec<Arc<str>>,
+    },
     /// Start a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
     Load {
         /// What to start.
@@ -74,6 +81,9 @@ pub enum Order {
         /// Whether it takes over as soon as it has started, without [`Order::Commit`]: for a worker
         /// that is to have what the others have.
         serve: bool,
+        /// The state that it starts with, which the app gave in another worker.
+        #[serde(with = "base64_option")]
+        state: Option<Vec<u8>>,
     },
     /// Send requests to generations that are loaded, at one moment. Answered by
     /// [`Notice::Swapped`] for each.
@@ -127,6 +137,9 @@ pub enum Order {
         /// Whether other workers accept from the same sockets. Without any, the connections that
         /// wait in the kernel's queues are served as well.
         shared: bool,
+        /// The apps whose state another worker waits for. Each is answered by [`Notice::State`] when
+        /// the connections have ended.
+        give: Vec<String>,
     },
 }
 
@@ -181,6 +194,8 @@ pub enum Notice {
         took: Took,
         /// Whether the generation before gave its state, and gets no requests until the commit.
         handed_over: bool,
+        /// Whether the app has state to hand over itself.
+        hands_over: bool,
     },
     /// A generation could not be started.
     Failed {
@@ -203,6 +218,14 @@ pub enum Notice {
         took: Duration,
         /// How many requests were in the generation before.
         in_flight: u64,
+    },
+    /// The state of an app, for another worker.
+    State {
+        /// The app.
+        app: String,
+        /// The state, or why there is none.
+        #[serde(with = "base64_result")]
+        state: Result<Vec<u8>, String>,
     },
     /// What the watch over a generation came to.
     Judged {
@@ -297,4 +320,51 @@ pub struct GenerationReport {
     pub panics: u64,
     /// What its library takes.
     pub footprint: Footprint,
+}
+
+/// Bytes in JSON, as base64.
+mod base64_option {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes));
+        text.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let bytes = text.map(|text| BASE64_STANDARD.decode(text));
+        bytes.transpose().map_err(D::Error::custom)
+    }
+}
+
+/// Bytes in JSON, as base64, or an error.
+mod base64_result {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Result<Vec<u8>, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes));
+        text.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Result<Vec<u8>, String>, D::Error> {
+        let text = Result::<String, String>::deserialize(deserializer)?;
+        let bytes = text.map(|text| BASE64_STANDARD.decode(text));
+        match bytes {
+            Ok(bytes) => bytes.map(Ok).map_err(D::Error::custom),
+            Err(error) => Ok(Err(error)),
+        }
+    }
 }

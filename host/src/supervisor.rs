@@ -20,6 +20,7 @@ pub mod listeners;
 mod notices;
 mod plans;
 pub mod process;
+pub mod recycle;
 pub mod report;
 pub mod systemd;
 pub mod upgrade;
@@ -48,6 +49,7 @@ use self::{
     fleet::Fleet,
     libraries::{Libraries, Read},
     plans::Refused,
+    recycle::{Limits, Recycling},
     report::{Failure, Proof},
     workers::{Event, Workers},
 };
@@ -96,6 +98,10 @@ pub struct Supervisor {
     wanted_workers: usize,
     /// How many workers will be started after a wait.
     hiring: usize,
+    recycling: Recycling,
+    /// When workers are recycled by themselves.
+    limits: Limits,
+    graceful_timeout: Duration,
     backoff: Backoff,
     crashes: Crashes<(String, Hash)>,
     /// How many libraries may be read and copied at once: each takes memory for its whole size.
@@ -109,7 +115,13 @@ pub struct Supervisor {
 /// Something that was begun is done.
 #[derive(Debug)]
 enum Done {
+    Checked(Vec<(WorkerId, Option<u64>)>),
     Hire,
+    Retry {
+        worker: WorkerId,
+        app: String,
+        generation: u64,
+    },
     Prepared {
         app: String,
         generation: u64,
@@ -161,6 +173,9 @@ impl Supervisor {
             workers: None,
             wanted_workers: 0,
             hiring: 0,
+            recycling: Recycling::default(),
+            limits: Limits::of(&config.processes),
+            graceful_timeout: config.graceful_timeout,
             backoff: Backoff::default(),
             crashes: Crashes::new(
                 config.processes.crash_limit.into(),
@@ -184,6 +199,7 @@ impl Supervisor {
         self.workers = Some(workers);
         self.wanted_workers = count;
         self.hire();
+        self.check_later();
     }
 
     /// Follows what happens until `stop` is sent or dropped; then ends all workers, giving what is in
@@ -222,6 +238,7 @@ impl Supervisor {
                 if !self.fleet.accepts() && !self.is_loading() {
                     self.fleet.accept();
                 }
+                self.recycle_next();
             }
         };
         self.end(patience, &mut events, &mut commands).await;
@@ -268,6 +285,12 @@ impl Supervisor {
                 self.hiring -= 1;
                 self.hire();
             }
+            Ok(Done::Checked(sizes)) => self.checked(sizes),
+            Ok(Done::Retry {
+                worker,
+                app,
+                generation,
+            }) => self.retry(worker, &app, generation),
             Ok(Done::Read(read)) => self.read(*read),
             Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
         }

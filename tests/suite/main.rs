@@ -35,6 +35,7 @@ mod notes;
 mod own_logging;
 mod panics;
 mod quarantine;
+mod recycling;
 mod reload;
 mod rollback;
 mod runtime;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{cores, quantity::positive_duration};
+use super::{
+    cores,
+    quantity::{body_size, positive_duration},
+};
 
 /// How many worker processes there are, and when one of them ends.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,6 +22,16 @@ pub struct Workers {
     /// limit. One crash while it starts is enough
     #[arg(long, value_name = "NUMBER", default_value = "3")]
     pub crash_limit: u16,
+
+    /// Replace a worker by a fresh one when it takes more memory than this, without losing a request;
+    /// none for no limit
+    #[arg(long, value_name = "SIZE", default_value = "none", value_parser = body_size)]
+    pub worker_max_memory: u64,
+
+    /// Replace a worker by a fresh one when it has run for so long, give or take a tenth [default:
+    /// never]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub worker_max_age: Option<Duration>,
 
     /// The time within which crashes are counted for --crash-limit
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_duration)]

@@ -50,6 +50,12 @@ async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Re
             Ok(json!(control.handle.rollback((*name).to_owned()).await?))
         }
         (_, ["plugins", _, "reload" | "rollback"]) => Err(Refusal::Method("POST")),
+        (&Method::POST, ["recycle"]) => {
+            let recycled = control.handle.recycle().await;
+            let recycled = recycled.map_err(Refusal::Workers)?;
+            Ok(json!({ "recycled": recycled }))
+        }
+        (_, ["recycle"]) => Err(Refusal::Method("POST")),
         _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
     }
 }
@@ -164,6 +170,8 @@ enum Refusal {
     Stopping,
     #[error(transparent)]
     Value(#[from] ValueError),
+    #[error("{0}")]
+    Workers(String),
 }
 
 impl Refusal {
@@ -171,7 +179,7 @@ impl Refusal {
         match self {
             Self::Ask(AskError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Ask(AskError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Ask(_) => StatusCode::CONFLICT,
+            Self::Ask(_) | Self::Workers(_) => StatusCode::CONFLICT,
             Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {
                 StatusCode::BAD_REQUEST
             }

@@ -14,6 +14,7 @@ use http::{Request, Response, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use plugin_api::host::{Call, Called, Target};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     activity::Activity,
@@ -105,10 +106,10 @@ impl Dispatch {
             Entered::Pending(call, generation) => {
                 Box::pin(underway.wait(call, generation, response))
             }
-            Entered::Paused(generation) => {
+            Entered::Closed(door) => {
                 let head = mem::replace(head, Request::new(()).into_parts().0);
                 let (dispatch, client) = (Arc::clone(self), client.clone());
-                Box::pin(dispatch.again(head, body, underway, generation, client))
+                Box::pin(dispatch.again(head, body, underway, door, client))
             }
         };
         wait.insert(future).as_mut().poll(context)
@@ -137,10 +138,13 @@ impl Dispatch {
         };
         let generation = match &route.serving {
             Some(generation) if !generation.faults.are_too_many() => generation,
+            None if let Some(arrival) = &route.arrival => {
+                return Entered::Closed(Door::Arrival(arrival.clone()));
+            }
             _ => return refused(underway, Refusal::Unavailable, response),
         };
         let Some(in_flight) = generation.app.enter() else {
-            return Entered::Paused(Arc::clone(generation));
+            return Entered::Closed(Door::Paused(Arc::clone(generation)));
         };
         let trail = &mut underway.trail;
         trail.enter(generation.name, generation.number);
@@ -168,20 +172,20 @@ impl Dispatch {
         }
     }
 
-    /// Finds the app for a request that waits for this generation, and calls it.
+    /// Finds the app for a request that waits at this door, and calls it.
     async fn again(
         self: Arc<Self>,
         mut head: Parts,
         mut body: Option<RequestBody>,
         mut underway: Underway,
-        mut generation: Arc<Generation>,
+        mut door: Door,
         client: Client,
     ) -> Response<ResponseBody> {
         let mut response = Response::default();
         loop {
             // Either it hands over, or it is closed: but then its routes were replaced before, and
             // there are others to look at.
-            generation.app.resumed().await;
+            door.opened().await;
             let entered = poll_fn(|context| {
                 let (response, underway) = (&mut response, &mut underway);
                 Poll::Ready(self.enter(&mut head, &mut body, underway, response, &client, context))
@@ -194,7 +198,7 @@ impl Dispatch {
                 Entered::Pending(call, generation) => {
                     return underway.wait(call, generation, response).await;
                 }
-                Entered::Paused(other) => generation = other,
+                Entered::Closed(other) => door = other,
             }
         }
     }
@@ -225,8 +229,26 @@ enum Entered {
     Answered,
     /// It was polled, and waits.
     Pending(Call, Arc<Generation>),
-    /// The app lets no request in.
+    /// The app lets no request in for now.
+    Closed(Door),
+}
+
+/// What a request waits for before it can enter its app.
+enum Door {
+    /// The app is about to come over from another worker.
+    Arrival(CancellationToken),
+    /// The generation hands its state over, or was closed.
     Paused(Arc<Generation>),
+}
+
+impl Door {
+    /// Returns when it is worth another look at the routes.
+    async fn opened(&self) {
+        match self {
+            Self::Arrival(arrival) => arrival.cancelled().await,
+            Self::Paused(generation) => generation.app.resumed().await,
+        }
+    }
 }
 
 /// The client at the other end of a connection. Cheap to clone.

@@ -30,7 +30,7 @@ use tracing::info;
 
 pub use self::{
     crash::Blame,
-    loading::{Loading, Phase, Source, Wanted, Why},
+    loading::{Loading, Phase, Report, Source, Wanted, Why},
     probation::Probation,
 };
 use super::{
@@ -86,6 +86,8 @@ pub struct App {
     pub serving: Option<Started>,
     /// What is being done.
     pub state: State,
+    /// Whether what serves has state to hand over.
+    pub hands_over: bool,
     /// How long the load of what serves took.
     pub took: Option<Took>,
     /// What served before, if its library was another.
@@ -153,6 +155,7 @@ impl App {
             mounts: Vec::new(),
             serving: None,
             state: State::Resting,
+            hands_over: false,
             took: None,
             previous: None,
             good: None,

@@ -20,6 +20,7 @@ use super::{
     app::{AskId, Source, Wanted, Why, WorkerId},
     catalog::{Facts, Settings, Taken},
     libraries::{self, Purpose},
+    recycle::Reason,
     report::{self, AskError, Failure, Known, Proof, Report},
 };
 use crate::{
@@ -49,6 +50,8 @@ pub enum Command {
     SetLevel(String, oneshot::Sender<Vec<String>>),
     /// Open the log files anew in all workers.
     Reopen,
+    /// Replace all workers by fresh ones. The reply says how many.
+    Recycle(oneshot::Sender<Result<usize, String>>),
     /// End all worker processes at once.
     Kill(oneshot::Sender<()>),
 }
@@ -155,6 +158,20 @@ impl Handle {
         filter.follow_as_group("worker processes".to_owned(), LEVEL_PATIENCE, tell);
     }
 
+    /// Replaces all workers by fresh ones, one after the other, and returns how many, when the old
+    /// ones have finished what they had.
+    ///
+    /// # Errors
+    ///
+    /// When there are no worker processes, or the host stops.
+    pub async fn recycle(&self) -> Result<usize, String> {
+        let (sender, recycled) = oneshot::channel();
+        let stopping = || AskError::Stopping.to_string();
+        let sent = self.send(Command::Recycle(sender)).await;
+        sent.map_err(|_| stopping())?;
+        recycled.await.map_err(|_| stopping())?
+    }
+
     /// Has all workers open their log files anew.
     pub async fn reopen(&self) {
         // When the host stops, nothing needs to be opened any more.
@@ -187,6 +204,7 @@ impl Supervisor {
             Command::Rollback(name, reply) => self.ask_rollback(name, reply),
             Command::SetLevel(directives, reply) => self.set_level(directives, reply),
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
+            Command::Recycle(reply) => self.recycle_all(Reason::Operator, reply),
             Command::Kill(reply) => {
                 self.fleet.kill_all(Signal::KILL);
                 // Who asked may be gone.

@@ -53,7 +53,9 @@ impl Supervisor {
         }
         self.libraries.touch();
         self.remove_unused_copies();
-        if !left.is_leaving {
+        let was_replaced = self.replaces(worker).is_some() || left.is_leaving;
+        self.recycled(worker);
+        if !was_replaced {
             let wait = match blamed {
                 // The guilty app is counted, so that the restarts have an end.
                 Some(_) => Duration::ZERO,

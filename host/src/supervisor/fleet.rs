@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -29,6 +29,8 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) struct Worker {
     link: Link,
+    /// When it was started.
+    since: Instant,
     /// Whether it was told to stop.
     pub(super) is_leaving: bool,
     /// The private copies that it has opened.
@@ -49,25 +51,34 @@ pub(super) struct Worker {
 pub struct Link {
     orders: mpsc::UnboundedSender<Order>,
     /// The way to its process; none when the worker is a task of this one.
-    kill: Option<mpsc::UnboundedSender<Signal>>,
+    process: Option<Process>,
+}
+
+/// The process of a worker.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its number; none when it could not be started.
+    pub pid: Option<i32>,
+    /// Where signals for it go.
+    pub kill: mpsc::UnboundedSender<Signal>,
 }
 
 impl Link {
     /// The way to a worker that is a task of this process.
     #[must_use]
     pub fn local(orders: mpsc::UnboundedSender<Order>) -> Self {
-        Self { orders, kill: None }
+        Self {
+            orders,
+            process: None,
+        }
     }
 
     /// The way to a worker that is a process of its own.
     #[must_use]
-    pub fn process(
-        orders: mpsc::UnboundedSender<Order>,
-        kill: mpsc::UnboundedSender<Signal>,
-    ) -> Self {
+    pub fn process(orders: mpsc::UnboundedSender<Order>, process: Process) -> Self {
         Self {
             orders,
-            kill: Some(kill),
+            process: Some(process),
         }
     }
 
@@ -78,9 +89,9 @@ impl Link {
 
     /// Sends a signal to the worker's process, if it has one of its own.
     fn kill(&self, signal: Signal) {
-        if let Some(kill) = &self.kill {
+        if let Some(process) = &self.process {
             // A process that has ended needs no signal.
-            let _ = kill.send(signal);
+            let _ = process.kill.send(signal);
         }
     }
 }
@@ -101,6 +112,7 @@ impl Fleet {
     pub(super) fn add(&mut self, id: WorkerId, link: Link) {
         let worker = Worker {
             link,
+            since: Instant::now(),
             is_ready: false,
             accepts: false,
             booting: BTreeMap::new(),
@@ -151,6 +163,16 @@ impl Fleet {
         ready.map(|(&id, _)| id).collect()
     }
 
+    /// The workers that were not told to stop, with their processes and their ages.
+    pub(super) fn ages(&self) -> Vec<(WorkerId, i32, Duration)> {
+        let there = self.workers.iter().filter(|(_, worker)| !worker.is_leaving);
+        let age = |(&id, worker): (&WorkerId, &Worker)| {
+            let pid = worker.link.process.as_ref()?.pid?;
+            Some((id, pid, worker.since.elapsed()))
+        };
+        there.filter_map(age).collect()
+    }
+
     /// Tells one worker.
     pub(super) fn send(&mut self, worker: WorkerId, order: Order) {
         if let Some(worker) = self.workers.get_mut(&worker) {
@@ -168,10 +190,11 @@ impl Fleet {
         }
     }
 
-    /// A worker takes orders, and starts these generations before it accepts connections.
-    pub(super) fn boot(&mut self, id: WorkerId, starts: Vec<Started>) {
+    /// A worker takes orders, and starts these generations before it accepts connections. True when it
+    /// accepts from now on.
+    pub(super) fn boot(&mut self, id: WorkerId, starts: Vec<Started>) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else {
-            return;
+            return false;
         };
         worker.is_ready = true;
         for started in starts {
@@ -182,9 +205,10 @@ impl Fleet {
             worker.link.send(Order::Load {
                 started,
                 serve: true,
+                state: None,
             });
         }
-        self.accept_if_booted(id);
+        self.accept_if_booted(id)
     }
 
     /// Whether this load is one of those that a worker begins with.
@@ -193,22 +217,32 @@ impl Fleet {
         worker.is_some_and(|worker| worker.booting.get(app) == Some(&generation))
     }
 
-    /// A generation that a worker begins with serves. False when it is none of those.
-    pub(super) fn booted(&mut self, id: WorkerId, app: &str, generation: u64) -> bool {
-        if !self.boots(id, app, generation) {
-            return false;
-        }
+    /// A generation that a worker begins with serves, or did not start. True when the worker accepts
+    /// connections from now on.
+    pub(super) fn booted(&mut self, id: WorkerId, app: &str) -> bool {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.booting.remove(app);
         }
-        self.accept_if_booted(id);
-        true
+        self.accept_if_booted(id)
     }
 
-    /// A generation that a worker begins with did not start: the worker serves the others. False
-    /// when it is none of those.
-    pub(super) fn boot_failed(&mut self, id: WorkerId, app: &str, generation: u64) -> bool {
-        self.booted(id, app, generation)
+    /// Whether a worker is there that was not told to stop.
+    pub(super) fn is_there(&self, id: WorkerId) -> bool {
+        let worker = self.workers.get(&id);
+        worker.is_some_and(|worker| !worker.is_leaving)
+    }
+
+    /// Tells a worker to end, as another one has taken its place and waits for the state of the apps
+    /// `give`.
+    pub(super) fn leave(&mut self, id: WorkerId, patience: Duration, give: Vec<String>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.is_leaving = true;
+            worker.link.send(Order::Stop {
+                patience,
+                shared: true,
+                give,
+            });
+        }
     }
 
     pub(super) fn note_step(&mut self, worker: WorkerId, app: &str, generation: u64, step: Step) {
@@ -244,29 +278,36 @@ impl Fleet {
     }
 
     /// Tells a worker to end.
-    pub(super) fn stop(&mut self, id: WorkerId, patience: Duration, shared: bool) {
+    fn stop(&mut self, id: WorkerId, patience: Duration) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.is_leaving = true;
-            worker.link.send(Order::Stop { patience, shared });
+            worker.link.send(Order::Stop {
+                patience,
+                shared: false,
+                give: Vec::new(),
+            });
         }
     }
 
     /// Tells all workers to end.
     pub(super) fn stop_all(&mut self, patience: Duration) {
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.stop(id, patience, false);
+            self.stop(id, patience);
         }
     }
 
-    fn accept_if_booted(&mut self, id: WorkerId) {
+    /// True when the worker accepts from now on.
+    fn accept_if_booted(&mut self, id: WorkerId) -> bool {
         let accepts = self.accepts;
         let Some(worker) = self.workers.get_mut(&id) else {
-            return;
+            return false;
         };
-        if accepts && worker.is_ready && worker.booting.is_empty() && !worker.accepts {
+        let begins = accepts && worker.is_ready && worker.booting.is_empty() && !worker.accepts;
+        if begins {
             worker.accepts = true;
             worker.link.send(Order::Accept);
         }
+        begins
     }
 }
 

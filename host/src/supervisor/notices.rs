@@ -1,10 +1,18 @@
 //! What workers tell, and what becomes of it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time;
 
-use super::{Done, Supervisor, app::WorkerId, report::Failure};
+use super::{
+    Done, Supervisor,
+    app::{Report, WorkerId},
+    recycle::Reason,
+    report::Failure,
+};
 use crate::orders::{Notice, Order};
 
 impl Supervisor {
@@ -26,14 +34,20 @@ impl Supervisor {
                 generation,
                 took,
                 handed_over,
+                hands_over,
             } => {
                 self.fleet.load_over(worker, &app, generation);
-                let workers = self.fleet.taking_part();
                 if self.fleet.boots(worker, &app, generation) {
                     return;
                 }
+                let report = Report {
+                    took,
+                    handed_over,
+                    hands_over,
+                };
+                let workers = self.fleet.taking_part();
                 let actions = match self.apps.get_mut(&app) {
-                    Some(app) => app.loaded(worker, generation, took, handed_over, &workers),
+                    Some(app) => app.loaded(worker, generation, report, &workers),
                     None => Vec::new(),
                 };
                 self.apply(&app, actions);
@@ -86,7 +100,8 @@ impl Supervisor {
                 unconfirmed,
             } => self.in_force(worker, number, unconfirmed),
             Notice::Report { number, report } => self.reported(worker, number, *report),
-            Notice::LoadsLeft(left) => self.fleet.note_loads_left(worker, left),
+            Notice::LoadsLeft(left) => self.loads_left(worker, left),
+            Notice::State { app, state } => self.state_given(worker, &app, state),
             // A worker process is gone when it has ended.
             Notice::Stopped if self.workers.is_some() => {}
             Notice::Stopped => {
@@ -109,17 +124,34 @@ impl Supervisor {
                 },
             );
         }
+        let mut waiting = BTreeMap::new();
+        let replaces = self.replaces(worker).is_some();
         for app in self.apps.values() {
-            let hold = Order::Hold {
-                app: app.name.clone(),
-                mounts: app.mounts.clone(),
+            let started = app.for_new_worker().cloned();
+            // The state of an app that hands over comes from the worker that this one replaces.
+            let waits = replaces && app.hands_over && started.is_some();
+            let (name, mounts) = (app.name.clone(), app.mounts.clone());
+            let order = if waits {
+                Order::Await { app: name, mounts }
+            } else {
+                Order::Hold { app: name, mounts }
             };
-            self.fleet.send(worker, hold);
-            if let Some(serving) = &app.serving {
-                starts.push(serving.clone());
+            self.fleet.send(worker, order);
+            match started {
+                Some(started) if waits => {
+                    waiting.insert(app.name.clone(), started);
+                }
+                started => starts.extend(started),
             }
         }
-        self.fleet.boot(worker, starts);
+        if let Some(current) = &mut self.recycling.current
+            && current.new == worker
+        {
+            current.wait_for_state = waiting;
+        }
+        if self.fleet.boot(worker, starts) {
+            self.accepts(worker);
+        }
         let names: Vec<_> = self.apps.keys().cloned().collect();
         for name in names {
             let app = self.apps.get_mut(&name);
@@ -136,7 +168,10 @@ impl Supervisor {
         took: Duration,
         in_flight: u64,
     ) {
-        if self.fleet.booted(worker, name, generation) {
+        if self.fleet.boots(worker, name, generation) {
+            if self.fleet.booted(worker, name) {
+                self.accepts(worker);
+            }
             return;
         }
         let Some(app) = self.apps.get_mut(name) else {
@@ -155,6 +190,36 @@ impl Supervisor {
         // A name or a mount may have become free.
         self.libraries.touch();
         self.commit_what_is_ready();
+    }
+
+    /// A worker could not start what serves in others: it tries again, as what was missing may be back.
+    fn retry_later(&mut self, worker: WorkerId, app: &str, generation: u64) {
+        let app = app.to_owned();
+        self.tasks.spawn(async move {
+            time::sleep(BOOT_RETRY).await;
+            Done::Retry {
+                worker,
+                app,
+                generation,
+            }
+        });
+    }
+
+    /// Starts again what a worker could not start, if it is still what serves.
+    pub(super) fn retry(&mut self, worker: WorkerId, app: &str, generation: u64) {
+        let serving = self.apps.get(app).and_then(|app| app.serving.clone());
+        if let Some(started) = serving.filter(|serving| serving.generation == generation) {
+            self.fleet.boot(worker, vec![started]);
+        }
+    }
+
+    /// A worker has loaded another library. Before it can load no more, a fresh one takes its place.
+    fn loads_left(&mut self, worker: WorkerId, left: usize) {
+        self.fleet.note_loads_left(worker, left);
+        if left < self.apps.len() + LOADS_KEPT {
+            self.recycle(worker, Reason::Loads);
+            self.recycle_next();
+        }
     }
 
     fn failed(
@@ -179,8 +244,12 @@ impl Supervisor {
             error,
             at: SystemTime::now(),
         };
-        if self.fleet.boot_failed(worker, name, generation) {
+        if self.fleet.boots(worker, name, generation) {
             app.say_failed(failure);
+            self.retry_later(worker, name, generation);
+            if self.fleet.booted(worker, name) {
+                self.accepts(worker);
+            }
             return;
         }
         let actions = app.load_failed(generation, failure);
@@ -189,6 +258,12 @@ impl Supervisor {
         self.commit_what_is_ready();
     }
 }
+
+/// After how long a worker starts again what it could not start.
+const BOOT_RETRY: Duration = Duration::from_secs(5);
+
+/// How many loads a worker keeps for what comes while it is replaced.
+const LOADS_KEPT: usize = 24;
 
 /// After how long without a probation a generation counts as good.
 const PROVED_AFTER: Duration = Duration::from_secs(60);

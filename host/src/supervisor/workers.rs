@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use super::{
     app::WorkerId,
-    fleet::Link,
+    fleet::{Link, Process},
     last_words::{LastWords, Stream},
     listeners,
     process::{Child, Children, Ended, Executable, Started},
@@ -76,6 +76,7 @@ impl Workers {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
         let events = Events(id, self.events.clone());
+        let mut process = Process { pid: None, kill };
         match self.spawn() {
             Ok((started, socket, board)) => {
                 let hello = Hello {
@@ -83,6 +84,7 @@ impl Workers {
                     build: self.executable.build().to_owned(),
                 };
                 let pid = started.child.pid();
+                process.pid = Some(pid);
                 info!(worker = id, pid, "Worker started");
                 let words = self.follow(id, started.stdout, started.stderr);
                 tokio::spawn(watch(started.child, words, kills, events.clone()));
@@ -102,7 +104,7 @@ impl Workers {
                 last_words: Vec::new(),
             })),
         }
-        Link::process(orders, kill)
+        Link::process(orders, process)
     }
 
     fn spawn(&self) -> io::Result<(Started, OwnedFd, OwnedFd)> {

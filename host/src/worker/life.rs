@@ -6,6 +6,7 @@
 //! and ended is what the supervisor says.
 
 mod apps;
+mod give;
 mod reports;
 
 use std::{
@@ -22,6 +23,7 @@ use tokio::{
 };
 use tracing::error;
 
+use self::give::Given;
 use super::{
     budget::Budget,
     generation::{Generation, Retired},
@@ -34,7 +36,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    log::{filter::Filter, output::Output},
+    log::{bridge, filter::Filter, output::Output},
     orders::{Notice, Order},
     scoreboard::Doing,
 };
@@ -101,6 +103,10 @@ pub struct Worker {
     tasks: JoinSet<Done>,
     /// Set when the worker was told to stop.
     stopping: Option<Stopping>,
+    /// Whether the last connection of a worker that stops has ended.
+    is_disconnected: bool,
+    /// How many apps are asked for their state.
+    giving: usize,
 }
 
 /// What a worker has of an app.
@@ -132,12 +138,16 @@ struct Retiring {
 struct Stopping {
     began: Instant,
     patience: Duration,
+    /// The apps whose state another worker waits for.
+    give: Vec<String>,
 }
 
 /// Something that was begun is done.
 #[derive(Debug)]
 enum Done {
     Disconnected,
+    Give,
+    Given(Given),
     Judged {
         generation: Arc<Generation>,
         verdict: Verdict,
@@ -197,6 +207,8 @@ impl Worker {
             ended: Vec::new(),
             tasks: JoinSet::new(),
             stopping: None,
+            is_disconnected: false,
+            giving: 0,
         }
     }
 
@@ -208,14 +220,15 @@ impl Worker {
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next() => {
-                    if self.done(done) {
+                    self.done(done);
+                    if self.is_disconnected && self.giving == 0 {
                         break;
                     }
                 }
                 order = orders.recv(), if !orders.is_closed() => match order {
                     Some(order) => self.order(order),
                     // Without a supervisor nobody else would end the worker.
-                    None => self.stop(self.settings.graceful_timeout, false),
+                    None => self.stop(self.settings.graceful_timeout, false, Vec::new()),
                 },
             }
         }
@@ -226,7 +239,15 @@ impl Worker {
     fn order(&mut self, order: Order) {
         match order {
             Order::Hold { app, mounts } => self.hold(&app, mounts),
-            Order::Load { started, serve } => self.load(started, serve),
+            Order::Load {
+                started,
+                serve,
+                state,
+            } => self.load(started, serve, state),
+            Order::Await { app, mounts } => {
+                self.apps.entry(app.clone()).or_default();
+                self.registry.expect(bridge::intern(&app), mounts);
+            }
             Order::Commit(commits) => self.commit(&commits),
             Order::Discard { app, generation } => self.discard(&app, generation),
             Order::Settle {
@@ -241,16 +262,27 @@ impl Worker {
             Order::Reopen => self.reopen(),
             Order::Report { number } => self.report(number),
             Order::Accept => self.serving.accept(),
-            Order::Stop { patience, shared } => self.stop(patience, shared),
+            Order::Stop {
+                patience,
+                shared,
+                give,
+            } => self.stop(patience, shared, give),
         }
     }
 
-    /// Handles what is done; true when it was the last connection of a worker that stops.
-    fn done(&mut self, done: Result<Done, JoinError>) -> bool {
+    fn done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Err(error) if error.is_cancelled() => {}
             Err(error) => error!(%error, "A task of the worker failed"),
-            Ok(Done::Disconnected) => return true,
+            Ok(Done::Disconnected) => {
+                self.give_once();
+                self.is_disconnected = true;
+            }
+            Ok(Done::Give) => self.give_once(),
+            Ok(Done::Given(given)) => {
+                self.giving -= 1;
+                self.given(given);
+            }
             Ok(Done::Judged {
                 generation,
                 verdict,
@@ -270,30 +302,43 @@ impl Worker {
             Ok(Done::SetLevel {
                 number,
                 unconfirmed,
-            }) => {
-                // In one process the change has told of them already.
-                self.notices.send(Notice::InForce {
-                    number,
-                    unconfirmed,
-                });
-            }
+            }) => self.notices.send(Notice::InForce {
+                number,
+                unconfirmed,
+            }),
         }
-        false
+    }
+
+    /// Gives the state of the apps that another worker waits for, unless that was begun.
+    fn give_once(&mut self) {
+        let stopping = self.stopping.as_mut();
+        let apps = stopping.map(|stopping| std::mem::take(&mut stopping.give));
+        let apps = apps.unwrap_or_default();
+        self.giving += apps.len();
+        self.give(apps);
     }
 
     /// Accepts no more connections and lets those that are open end. Apps are told to finish.
-    fn stop(&mut self, patience: Duration, shared: bool) {
+    /// `give` are the apps whose state another worker waits for.
+    fn stop(&mut self, patience: Duration, shared: bool, give: Vec<String>) {
         if self.stopping.is_some() {
             return;
         }
         self.stopping = Some(Stopping {
             began: Instant::now(),
             patience,
+            give,
         });
         for generation in self.registry.serving() {
             // The author's code hears of it, on a thread that it may hold up.
             drop(generation.spawn_in_app(Doing::Drain, host::App::drain));
         }
+        let latest = self.settings.handover_timeout;
+        self.tasks.spawn(async move {
+            // Requests wait in the other worker meanwhile.
+            tokio::time::sleep(latest).await;
+            Done::Give
+        });
         let closed = self.serving.close(patience, shared);
         self.tasks.spawn(async move {
             closed.await;

@@ -49,6 +49,8 @@ pub struct Order {
     pub started: Started,
     /// What serves now.
     pub before: Option<Arc<Generation>>,
+    /// The state that the app gave in another worker.
+    pub state: Option<Bytes>,
     /// How long the steps may take, and what the app gets.
     pub settings: Settings,
     /// The level, which the library follows from before its start on.
@@ -103,10 +105,20 @@ pub async fn load(
 
     let before = order.before.as_ref();
     let handed = match before.filter(|before| before.app.hands_over()) {
-        Some(before) => Some(take_state(before, &order, &progress, &mut took).await?),
+        Some(before) => Some(
+            take_state(
+                before,
+                order.thread_name(),
+                order.settings.handover_timeout,
+                &progress,
+                &mut took,
+            )
+            .await?,
+        ),
         None => None,
     };
     let (paused, state) = handed.unzip();
+    let state = state.or_else(|| order.state.clone());
     match start(plugin, &order, label, state, &progress, &mut took).await {
         Ok((app, faults)) => Ok(Loaded {
             generation: order.generation(label, app, faults),
@@ -225,14 +237,14 @@ fn handlers_again(order: &Order) {
 }
 
 /// Empties the app that serves, while new requests for it wait, and takes its state.
-async fn take_state(
+pub(super) async fn take_state(
     before: &Arc<Generation>,
-    order: &Arc<Order>,
+    thread: String,
+    timeout: Duration,
     progress: &Arc<Progress>,
     took: &mut Took,
 ) -> Result<(Kept, Bytes), LoadError> {
     let began = Instant::now();
-    let timeout = order.settings.handover_timeout;
     // It is closed when its library was removed meanwhile.
     let paused = before.app.pause().ok_or(LoadError::Closed)?;
     let paused = Kept {
@@ -257,7 +269,7 @@ async fn take_state(
     progress.at(Step::HandOver);
     let (app, label) = (before.app, before.label);
     let left = timeout.saturating_sub(took.drain);
-    let state = loader::run(order.thread_name(), progress, left, move || {
+    let state = loader::run(thread, progress, left, move || {
         let _working = scoreboard::enter(label, Doing::HandOver);
         app.hand_over(left)
     })
@@ -269,7 +281,7 @@ async fn take_state(
 /// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
 /// takes back what it let go of for the handover before requests are let in again.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     paused: Option<Paused>,
     app: &'static App,
     /// How long the app has to take back what it let go of.
@@ -278,7 +290,7 @@ struct Kept {
 
 impl Kept {
     #[expect(clippy::expect_used, reason = "the pause is taken once")]
-    fn take(mut self) -> Paused {
+    pub(super) fn take(mut self) -> Paused {
         self.paused
             .take()
             .expect("the pause is taken by whoever owns it")

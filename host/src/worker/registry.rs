@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use tokio_util::sync::CancellationToken;
 
 use super::generation::Generation;
 
@@ -21,6 +22,26 @@ pub struct Registry {
 struct Published {
     mounts: Vec<Arc<str>>,
     serving: Option<Arc<Generation>>,
+    /// Cancelled when the app is there, or is waited for no longer.
+    arrival: Option<CancellationToken>,
+}
+
+impl Published {
+    fn new(mounts: Vec<Arc<str>>, serving: Option<Arc<Generation>>) -> Self {
+        Self {
+            mounts,
+            serving,
+            arrival: None,
+        }
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if let Some(arrival) = &self.arrival {
+            arrival.cancel();
+        }
+    }
 }
 
 /// An app, its mounts, and what is to serve there.
@@ -44,19 +65,43 @@ impl Registry {
         serving: Option<Arc<Generation>>,
     ) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = apps.insert(name, Published { mounts, serving });
+        let before = apps.insert(name, Published::new(mounts, serving));
         self.routes.store(Arc::new(Routes::of(&apps)));
-        before?.serving
+        before?.serving.take()
     }
 
     /// Publishes several apps at one moment, as [`publish`](Self::publish) does one: two apps may so
     /// exchange their mounts.
     pub fn publish_all(&self, changes: Vec<Change>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever waits for one of these looks at the routes again, which must be new then.
+        let mut before = Vec::new();
         for (name, mounts, serving) in changes {
-            apps.insert(name, Published { mounts, serving });
+            before.extend(apps.insert(name, Published::new(mounts, serving)));
         }
         self.routes.store(Arc::new(Routes::of(&apps)));
+    }
+
+    /// Has requests below `mounts` wait: the app is about to come.
+    pub fn expect(&self, name: &'static str, mounts: Vec<Arc<str>>) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = Published::new(mounts, None);
+        expected.arrival = Some(CancellationToken::new());
+        let _before = apps.insert(name, expected);
+        self.routes.store(Arc::new(Routes::of(&apps)));
+    }
+
+    /// Answers requests that wait for the app: it does not come.
+    pub fn forget_expected(&self, name: &str) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(app) = apps.get_mut(name) else {
+            return;
+        };
+        let arrival = app.arrival.take();
+        self.routes.store(Arc::new(Routes::of(&apps)));
+        if let Some(arrival) = arrival {
+            arrival.cancel();
+        }
     }
 
     /// The generations that serve.
@@ -71,7 +116,7 @@ impl Registry {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let before = apps.remove(name);
         self.routes.store(Arc::new(Routes::of(&apps)));
-        before?.serving
+        before?.serving.take()
     }
 }
 
@@ -95,6 +140,8 @@ pub struct Route {
     pub name: &'static str,
     /// What serves; none while the app is not available.
     pub serving: Option<Arc<Generation>>,
+    /// Cancelled when the app is there, where requests wait for that.
+    pub arrival: Option<CancellationToken>,
 }
 
 impl Routes {
@@ -106,6 +153,7 @@ impl Routes {
                     mount: Arc::clone(mount),
                     name,
                     serving: app.serving.clone(),
+                    arrival: app.arrival.clone(),
                 };
                 if **mount == *"/" {
                     routes.root = Some(route);

@@ -97,6 +97,19 @@ pub struct Rollout {
     pub took: Took,
     /// Whether the generation before gave its state away.
     pub handed_over: bool,
+    /// Whether the generation has state to hand over itself.
+    pub hands_over: bool,
+}
+
+/// What a worker says of a generation that it has started.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// How long each step took.
+    pub took: Took,
+    /// Whether the generation before gave its state away.
+    pub handed_over: bool,
+    /// Whether the generation has state to hand over itself.
+    pub hands_over: bool,
 }
 
 impl Rollout {
@@ -231,6 +244,7 @@ impl App {
             is_proved: false,
             took: read,
             handed_over: false,
+            hands_over: false,
         });
         workers
             .first()
@@ -253,6 +267,7 @@ impl App {
         let order = Order::Load {
             started: rollout.started.clone(),
             serve: false,
+            state: None,
         };
         vec![Action::Send(Some(worker), order)]
     }
@@ -272,8 +287,7 @@ impl App {
         &mut self,
         worker: WorkerId,
         generation: u64,
-        took: Took,
-        handed_over: bool,
+        report: Report,
         workers: &[WorkerId],
     ) -> Vec<Action> {
         let discard = Order::Discard {
@@ -288,10 +302,11 @@ impl App {
         };
         rollout.starting.remove(&worker);
         rollout.loaded.insert(worker);
-        rollout.handed_over |= handed_over;
+        rollout.handed_over |= report.handed_over;
+        rollout.hands_over = report.hands_over;
         if !rollout.is_proved {
             rollout.is_proved = true;
-            rollout.took = rollout.took.and(took);
+            rollout.took = rollout.took.and(report.took);
         }
         let missing: Vec<_> = workers
             .iter()
@@ -311,6 +326,15 @@ impl App {
     pub fn is_ready(&self) -> bool {
         let phase = self.loading().map(|loading| &loading.phase);
         matches!(phase, Some(Phase::Starting(rollout)) if rollout.is_ready())
+    }
+
+    /// What a worker that starts now is to have: what serves, or is about to in all other workers.
+    #[must_use]
+    pub fn for_new_worker(&self) -> Option<&Started> {
+        match self.loading().map(|loading| &loading.phase) {
+            Some(Phase::Committing { rollout, .. }) => Some(&rollout.started),
+            _ => self.serving.as_ref(),
+        }
     }
 
     fn commit_if_ready(&self) -> Option<Action> {
@@ -400,6 +424,7 @@ impl App {
         else {
             return Vec::new();
         };
+        self.hands_over = rollout.hands_over;
         let Rollout {
             started,
             mut took,

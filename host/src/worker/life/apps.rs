@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use plugin_api::host;
 use tokio::task;
 use tracing::debug;
@@ -31,7 +32,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn load(&mut self, started: Started, serve: bool) {
+    pub(super) fn load(&mut self, started: Started, serve: bool, state: Option<Vec<u8>>) {
         let app = self.apps.entry(started.app.clone()).or_default();
         let (name, generation) = (started.app.clone(), started.generation);
         let progress = Progress::new(progress_notice(
@@ -43,6 +44,7 @@ impl Worker {
             name: bridge::intern(&started.app),
             started,
             before: app.serving.clone(),
+            state: state.map(Bytes::from),
             settings: self.settings,
             filter: self.filter.clone(),
         };
@@ -74,18 +76,29 @@ impl Worker {
             // It was discarded meanwhile.
             (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
             (None, Err(_)) => {}
-            (Some(_), Err(error)) => self.notices.send(Notice::Failed {
-                app: name.to_owned(),
-                generation,
-                step: error.step().to_owned(),
-                error: chain(&error),
-            }),
+            (Some(Loading { serve, .. }), Err(error)) => {
+                if serve {
+                    // Requests that wait for the app are answered with 503.
+                    self.registry.forget_expected(name);
+                }
+                self.notices.send(Notice::Failed {
+                    app: name.to_owned(),
+                    generation,
+                    step: error.step().to_owned(),
+                    error: chain(&error),
+                });
+            }
+            // What others have meanwhile is newer.
+            (Some(Loading { serve: true, .. }), Ok(loaded)) if self.has_newer(name, generation) => {
+                self.end(Arc::new(loaded.generation));
+            }
             (Some(Loading { serve, .. }), Ok(loaded)) => {
                 self.notices.send(Notice::Loaded {
                     app: name.to_owned(),
                     generation,
                     took: loaded.took,
                     handed_over: loaded.paused.is_some(),
+                    hands_over: loaded.generation.app.hands_over(),
                 });
                 if let Some(app) = self.apps.get_mut(name) {
                     app.loaded.insert(generation, loaded);
@@ -99,6 +112,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn has_newer(&self, name: &str, generation: u64) -> bool {
+        let serving = self.apps.get(name).and_then(|app| app.serving.as_ref());
+        serving.is_some_and(|serving| serving.number > generation)
     }
 
     /// The generations get the requests from here on, all at one moment.

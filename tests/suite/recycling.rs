@@ -1,0 +1,151 @@
+//! Workers that are replaced by fresh ones: nothing of what clients or apps have is lost.
+
+use std::time::Duration;
+
+use host_tests::{Connection, Ctl, Host, Library, Setup, eventually};
+use tokio::{sync::watch, task::JoinSet};
+
+#[tokio::test]
+async fn no_request_and_no_update_is_lost_through_ten_recycles() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("hello").library(FILE, &of("v1"));
+    let host = setup.arg(ctl.option()).start().await;
+    host.serves("/counter/version", "v1").await;
+    let address = host.address();
+    let (done, is_done) = watch::channel(false);
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        let is_done = is_done.clone();
+        let path = if client < 4 { "/counter" } else { "/" };
+        clients.spawn(async move {
+            let mut answers = 0;
+            while !*is_done.borrow() {
+                let reply = Connection::http1(address).await.get(path).await;
+                assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+                answers += u64::from(path == "/counter");
+            }
+            answers
+        });
+    }
+    for _ in 0..10 {
+        let answer = ctl.json(&["recycle"]).await;
+        assert_eq!(answer["recycled"], 1);
+    }
+    done.send(true).unwrap();
+    let answers: u64 = clients.join_all().await.into_iter().sum();
+    assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
+    assert_eq!(host.log().with(&["INFO", "Recycled"]).len(), 10);
+    assert_eq!(ctl.app("counter").await["serving"]["generation"], 1);
+    // The numbers of generations go on in the fresh worker.
+    host.folder().put(FILE, &of("v2"));
+    host.serves("/counter/version", "v2").await;
+    host.log()
+        .eventually(&["Loaded", "counter", "generation=2", "replaces=1"])
+        .await;
+    let last: u64 = host.get("/counter").await.text().parse().unwrap();
+    assert_eq!(last, answers + 2);
+}
+
+#[tokio::test]
+async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_closed() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("versioned");
+    let host = setup.arg(ctl.option()).start().await;
+    host.answers("/versioned", 200).await;
+    let mut wire = host.wire().await;
+    let file = host.folder().join("go");
+    wire.send(format!(
+        "GET /versioned/wait?{} HTTP/1.1\r\nHost: x\r\n\r\n",
+        file.display()
+    ))
+    .await;
+    host.log().eventually(&["waits"]).await;
+    let recycle = tokio::spawn(async move {
+        let answer = ctl.json(&["recycle"]).await;
+        (answer["recycled"].clone(), ctl)
+    });
+    host.log()
+        .eventually(&["Finishing what is in flight"])
+        .await;
+    // The fresh worker serves meanwhile.
+    assert_eq!(host.get("/versioned").await.status, 200);
+    host.folder().signal("go");
+    let response = wire.rest().await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    let head = response.to_lowercase();
+    assert!(head.contains("connection: close\r\n"), "{response}");
+    assert_eq!(recycle.await.unwrap().0, 1);
+}
+
+#[tokio::test]
+async fn several_workers_are_recycled_one_after_the_other() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("hello").arg("--workers=2");
+    let host = setup.arg(ctl.option()).start().await;
+    host.answers("/", 200).await;
+    eventually("both workers serve", async || {
+        (host.log().with(&["Worker started"]).len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(ctl.json(&["recycle"]).await["recycled"], 2);
+    assert_eq!(host.get("/").await.status, 200);
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_worker_ends_when_it_is_old() {
+    let setup = Setup::new().plugin("hello").arg("--worker-max-age=1s");
+    let host: Host = setup.start().await;
+    host.answers("/", 200).await;
+    let parts = ["INFO", "Recycled", "--worker-max-age"];
+    host.log().eventually(&parts).await;
+    assert_eq!(host.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_host_of_one_process_has_no_workers_to_recycle() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().arg("--workers=0").arg(ctl.option());
+    let _host = setup.start().await;
+    let refusal = ctl.refusal(&["recycle"]).await;
+    assert!(refusal.contains("--workers=0"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("hello");
+    let host = setup.arg(ctl.option()).start().await;
+    host.answers("/", 200).await;
+    let address = host.address();
+    let kill = async || {
+        let parts = ["Worker started"];
+        let started = host.log().with(&parts);
+        let pid = started.last().unwrap().split("pid=").nth(1).unwrap();
+        let pid: i32 = pid.split_whitespace().next().unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        started.len()
+    };
+    for _ in 0..2 {
+        let before = kill().await;
+        // Connections are never refused: the supervisor has the socket.
+        let mut connection = Connection::http1(address).await;
+        assert_eq!(connection.get("/").await.status, 200);
+        host.log().nth_with(before, &["Worker started"]).await;
+    }
+    let died = host
+        .log()
+        .eventually(&["ERROR", "Worker died", "SIGKILL"])
+        .await;
+    assert!(!died.contains("plugin="), "{died}");
+    tokio::time::timeout(Duration::from_secs(20), host.stop())
+        .await
+        .unwrap();
+}
+
+const FILE: &str = "libcounter.so";
+
+fn of(mark: &str) -> Library {
+    Library::plugin("counter").marked(mark)
+}
