@@ -4,7 +4,8 @@
 //! ([`activity`]) on its [`socket`], [`delivery`] is what the sending of one response waits for,
 //! [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none,
 //! [`request_body`] and [`response_body`] are what is sent, [`upgrade`] a connection that an app takes
-//! over, and [`trail`] what the log gets to know.
+//! over, and [`trail`] what the log gets to know. `target`, `fields` and `framing` have the rules of
+//! RFC 9110, 9112 and 9113 that hyper leaves to its user.
 
 pub mod activity;
 mod builders;
@@ -12,6 +13,7 @@ mod closing;
 pub mod connection;
 pub mod delivery;
 pub mod dispatch;
+mod fields;
 mod framing;
 pub mod listener;
 mod noted;

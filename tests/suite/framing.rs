@@ -211,6 +211,18 @@ async fn a_status_without_a_body_has_neither_body_nor_length() {
 }
 
 #[tokio::test]
+async fn a_value_with_blanks_around_it_has_none_on_the_wire_of_http_2() {
+    let host = framing().await;
+    for mut connection in [host.http1().await, host.http2().await] {
+        let reply = connection.get("/framing?padded=y").await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("x-padded")),
+            (200, "y")
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_interim_status_is_no_response() {
     let host = framing().await;
     for (version, status) in [

@@ -34,6 +34,11 @@ impl Framing {
         }
     }
 
+    /// Whether the response goes out over HTTP/2.
+    pub(super) fn is_http2(self) -> bool {
+        self.is_http2
+    }
+
     /// Whether the body has to be taken off a response, which hyper leaves to its user for a `HEAD` of
     /// HTTP/2.
     pub(super) fn is_http2_head(self) -> bool {

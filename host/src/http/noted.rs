@@ -6,6 +6,8 @@ use http::{
     request::Parts,
 };
 
+use super::fields::is_padded;
+
 /// The headers of a request that mean something to the host, found in one pass over all: names that
 /// differ in kind are soon compared, sooner than these few are hashed.
 #[derive(Debug, Default)]
@@ -45,11 +47,6 @@ impl<'a> Noted<'a> {
         }
         noted
     }
-}
-
-fn is_padded(value: &[u8]) -> bool {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_blank(value.first()) || is_blank(value.last())
 }
 
 /// What identifies a request, in it and in its response.

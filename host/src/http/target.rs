@@ -1,17 +1,12 @@
 //! Which host and resource a request is for: the rules for whoever takes requests off the wire (RFC
-//! 9112, section 3.2; RFC 9113, section 8).
+//! 9112, section 3.2; RFC 9113, section 8.3.1).
 
 use std::net::Ipv6Addr;
 
-use http::{
-    HeaderValue, Method, Version,
-    header::{COOKIE, HOST},
-    request::Parts,
-    uri::Authority,
-};
+use http::{HeaderValue, Method, Version, header::HOST, request::Parts, uri::Authority};
 use hyper::ext::Protocol;
 
-use super::{noted::Noted, refusal::Refusal};
+use super::{fields, noted::Noted, refusal::Refusal};
 
 /// What has to be done with the head of a request before an app sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,24 +116,12 @@ fn is_same(authority: &Authority, host: &HeaderValue, scheme: Option<&str>) -> b
 #[cold]
 pub(super) fn mend(head: &mut Parts) {
     if head.version == Version::HTTP_2 {
-        join_cookies(head);
+        fields::join_cookies(&mut head.headers);
     } else if let Some(authority) = head.uri.authority() {
         // The field that came is ignored (RFC 9112, section 3.2.2).
         let host = HeaderValue::from_str(authority.as_str());
         host.into_iter()
             .for_each(|host| drop(head.headers.insert(HOST, host)));
-    }
-}
-
-/// Makes one field of the crumbs that HTTP/2 may make of a cookie, as an app that knows nothing of
-/// HTTP/2 expects it (RFC 9113, section 8.2.3). The field is where the first crumb was.
-fn join_cookies(head: &mut Parts) {
-    let crumbs = || head.headers.get_all(COOKIE).iter();
-    let crumb_bytes: Vec<_> = crumbs().map(HeaderValue::as_bytes).collect();
-    let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(crumb_bytes.join(&b"; "[..])));
-    if let Ok(mut joined) = joined {
-        joined.set_sensitive(crumbs().any(HeaderValue::is_sensitive));
-        head.headers.insert(COOKIE, joined);
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::error;
 
 use super::{
     activity::Answering,
+    fields,
     framing::{Content, Framing, Misframed},
     refusal::Refusal,
     request_body::Watch,
@@ -174,6 +175,9 @@ impl Underway {
             ..
         } = self;
         trail.respond(response);
+        if framing.is_http2() {
+            fields::trim(response.headers_mut());
+        }
         if framing.is_http2_head() {
             without_body(response);
         }
