@@ -12,7 +12,7 @@ use self::{
 };
 
 pub use self::{
-    app::{App, AppError},
+    app::{App, AppError, ReloadBy},
     value::{Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
     workers::Workers,
 };

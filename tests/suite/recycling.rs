@@ -149,3 +149,69 @@ const FILE: &str = "libcounter.so";
 fn of(mark: &str) -> Library {
     Library::plugin("counter").marked(mark)
 }
+
+/// A host with the counter, which is reloaded by process, and its first version.
+async fn by_process(library: &Library, reload: &str) -> (Host, Ctl) {
+    let ctl = Ctl::new();
+    let setup = Setup::new().library(FILE, library).arg(ctl.option());
+    let config = setup.folder().join("host.toml");
+    std::fs::write(&config, format!("[app.counter]\n{reload}")).unwrap();
+    let host = setup.arg("--config").arg(&config).start().await;
+    host.serves("/counter/version", "v1").await;
+    (host, ctl)
+}
+
+#[tokio::test]
+async fn an_app_that_is_reloaded_by_process_keeps_its_state() {
+    let (host, ctl) = by_process(&of("v1"), "reload = 'process'").await;
+    assert_eq!(host.get("/counter").await.text(), "1");
+    host.folder().put(FILE, &of("v2"));
+    host.serves("/counter/version", "v2").await;
+    let loaded = ["Loaded", "generation=2", "replaces=1", "by_process="];
+    host.log().eventually(&loaded).await;
+    host.log()
+        .eventually(&["Recycled", "an app is reloaded by process"])
+        .await;
+    assert_eq!(host.get("/counter").await.text(), "2");
+    assert_eq!(host.log().with(&["Worker started"]).len(), 2);
+
+    let proof = ctl.json(&["reload", "counter"]).await;
+    assert_eq!(proof["new_generation"], 3);
+    assert_eq!(host.get("/counter").await.text(), "3");
+    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
+    let (host, ctl) = by_process(&of("v1"), "reload = 'process'").await;
+    assert_eq!(host.get("/counter").await.text(), "1");
+    host.folder().put(FILE, &of("v2 fails"));
+    host.log()
+        .eventually(&["ERROR", "serves on", "it is told to fail"])
+        .await;
+    host.serves("/counter/version", "v1").await;
+    assert_eq!(host.get("/counter").await.text(), "2");
+    let refusal = ctl.refusal(&["reload", "counter"]).await;
+    assert!(refusal.contains("it is told to fail"), "{refusal}");
+    host.folder().put(FILE, &of("v3"));
+    host.serves("/counter/version", "v3").await;
+    assert_eq!(host.get("/counter").await.text(), "3");
+}
+
+#[tokio::test]
+async fn a_library_that_carries_sqlite_is_reloaded_by_process_unless_told_otherwise() {
+    let carries = |mark: &str| {
+        let mut bytes = of(mark).bytes().to_vec();
+        bytes.extend(b"SQLite format 3\0 database disk image is malformed");
+        Library::new(bytes)
+    };
+    for (reload, workers) in [("", 2), ("reload = 'swap'", 1)] {
+        let (host, _ctl) = by_process(&carries("v1"), reload).await;
+        host.folder().put(FILE, &carries("v2"));
+        host.serves("/counter/version", "v2").await;
+        host.log().eventually(&["Loaded", "generation=2"]).await;
+        assert_eq!(host.log().with(&["Worker started"]).len(), workers);
+        let why = host.log().with(&["Loaded", "carries SQLite"]);
+        assert_eq!(why.is_empty(), workers == 1);
+    }
+}

@@ -19,6 +19,20 @@ pub struct App {
     pub mounts: Vec<String>,
     /// What the plugin's `Context::config` gives: a JSON object.
     pub config: Option<String>,
+    /// How a new version takes over.
+    pub reload: ReloadBy,
+}
+
+/// How a new version of an app takes over from the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReloadBy {
+    /// Within the process, unless the library carries a C library that must not be loaded twice in one.
+    #[default]
+    Auto,
+    /// In a fresh process, so that old and new are never in one.
+    Process,
+    /// Within the process.
+    Swap,
 }
 
 impl App {
@@ -44,6 +58,7 @@ impl App {
             plugin: name.to_owned(),
             mounts: Vec::new(),
             config: None,
+            reload: ReloadBy::default(),
         };
         for (key, value) in table {
             match key.as_str() {
@@ -62,6 +77,14 @@ impl App {
                             "`/`, a path such as `/shop`, or a list of them",
                         )
                     })?;
+                }
+                "reload" => {
+                    app.reload = match value.as_str() {
+                        Some("auto") => ReloadBy::Auto,
+                        Some("process") => ReloadBy::Process,
+                        Some("swap") => ReloadBy::Swap,
+                        _ => return Err(wrong(".reload", value, "auto, process or swap")),
+                    }
                 }
                 "config" if value.is_table() => {
                     let config = json(value)
@@ -115,7 +138,7 @@ fn json(value: &toml::Value) -> Option<Json> {
 #[non_exhaustive]
 pub enum AppError {
     /// A key is none.
-    #[error("there is no setting `app.{app}.{key}`, expected plugin, mount or config")]
+    #[error("there is no setting `app.{app}.{key}`, expected plugin, mount, config or reload")]
     Key {
         /// The app's name.
         app: String,

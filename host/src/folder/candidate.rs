@@ -9,7 +9,7 @@ use plugin_api::manifest::Manifest;
 use tokio::task;
 
 use super::{
-    manifest,
+    embedded, manifest,
     store::{Hash, Snapshot},
 };
 use crate::worker::load::LoadError;
@@ -23,6 +23,8 @@ pub struct Candidate {
     pub manifest: Manifest,
     /// The bytes of the library, which are what is loaded: nobody can change them any more.
     pub snapshot: Snapshot,
+    /// The C library in it that must not be loaded twice in one process, if there is one.
+    pub carries: Option<&'static str>,
     /// How long reading and checking them took.
     pub read: Duration,
 }
@@ -89,6 +91,7 @@ fn read(path: PathBuf) -> Result<Candidate, Rejected> {
     Ok(Candidate {
         path,
         manifest,
+        carries: embedded::find(snapshot.bytes()),
         snapshot,
         read: began.elapsed(),
     })

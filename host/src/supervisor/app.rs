@@ -18,6 +18,7 @@
 mod crash;
 mod loading;
 mod probation;
+mod replacing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +31,7 @@ use tracing::info;
 
 pub use self::{
     crash::Blame,
-    loading::{Loading, Phase, Report, Source, Wanted, Why},
+    loading::{Loading, Phase, Report, Rollout, Source, Wanted, Why},
     probation::Probation,
 };
 use super::{
@@ -65,6 +66,8 @@ pub enum Action {
         /// Where its library comes from.
         source: Source,
     },
+    /// Start fresh workers with what is on its way, in place of all that run.
+    Replace,
     /// Tell workers; all that serve when none are named.
     Send(Option<WorkerId>, Order),
     /// Remove a copy that no worker has opened.
@@ -86,6 +89,8 @@ pub struct App {
     pub serving: Option<Started>,
     /// What is being done.
     pub state: State,
+    /// Why a new generation takes over in fresh workers; none when it does within those that run.
+    pub by_process: Option<String>,
     /// Whether what serves has state to hand over.
     pub hands_over: bool,
     /// How long the load of what serves took.
@@ -155,6 +160,7 @@ impl App {
             mounts: Vec::new(),
             serving: None,
             state: State::Resting,
+            by_process: None,
             hands_over: false,
             took: None,
             previous: None,

@@ -34,6 +34,7 @@ impl Supervisor {
                 Action::Send(None, order) => self.fleet.send_all(&order),
                 Action::Send(Some(worker), order) => self.fleet.send(worker, order),
                 Action::RemoveCopy(copy) => remove_copy(copy),
+                Action::Replace => self.replace_workers(),
             }
         }
     }
@@ -73,6 +74,7 @@ impl Supervisor {
         prepared: Result<Box<(Started, Took)>, Failure>,
     ) {
         let workers = self.fleet.taking_part();
+        let are_processes = self.workers.is_some();
         let Some(app) = self.apps.get_mut(name) else {
             // It was removed meanwhile.
             if let Ok(prepared) = prepared {
@@ -83,7 +85,7 @@ impl Supervisor {
         let actions = match prepared {
             Ok(prepared) => {
                 let (started, took) = *prepared;
-                app.prepared(started, took, &workers)
+                app.prepared(started, took, &workers, are_processes)
             }
             Err(failure) => app.load_failed(generation, failure),
         };

@@ -17,8 +17,8 @@ use std::{
 };
 
 use crate::{
-    config::{self, Mount},
-    folder::store::Hash,
+    config::{self, Mount, ReloadBy},
+    folder::{candidate::Candidate, store::Hash},
     orders::Spec,
 };
 
@@ -49,6 +49,21 @@ pub struct Facts {
     pub mount: String,
     /// The library's content.
     pub hash: Hash,
+    /// The C library in it that must not be loaded twice in one process, if there is one.
+    pub carries: Option<&'static str>,
+}
+
+impl Facts {
+    /// What a library that was read says.
+    #[must_use]
+    pub fn of(candidate: &Candidate) -> Self {
+        Self {
+            plugin: candidate.manifest.name.clone(),
+            mount: candidate.manifest.mount.clone(),
+            hash: candidate.hash(),
+            carries: candidate.carries,
+        }
+    }
 }
 
 /// What an app has before a plan is made.
@@ -159,6 +174,19 @@ impl Settings {
             vec![Arc::from(&*facts.mount)]
         } else {
             vec![Arc::from(format!("/{name}"))]
+        }
+    }
+
+    /// Why a new version of the app `name` takes over in a fresh process, if it does.
+    #[must_use]
+    pub fn by_process(&self, name: &str, facts: &Facts) -> Option<String> {
+        let table = self.apps.iter().find(|app| app.name == name);
+        match table.map(|app| app.reload).unwrap_or_default() {
+            ReloadBy::Auto => facts.carries.map(|carries| {
+                format!("it carries {carries}, which must not be loaded twice in one process")
+            }),
+            ReloadBy::Process => Some("the configuration says so".to_owned()),
+            ReloadBy::Swap => None,
         }
     }
 

@@ -263,11 +263,7 @@ impl Supervisor {
         };
         let library = app.library.clone();
         let wanted = examined.and_then(|candidate| {
-            let facts = Facts {
-                plugin: candidate.manifest.name.clone(),
-                mount: candidate.manifest.mount.clone(),
-                hash: candidate.hash(),
-            };
+            let facts = Facts::of(&candidate);
             let spec = self.settings.spec(name, &facts);
             match self.taken(name, &spec.mounts) {
                 Some(taken) => Err(candidate.rejected(LoadError::Taken(Box::new(taken)))),

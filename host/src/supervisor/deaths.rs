@@ -29,8 +29,8 @@ impl Supervisor {
         let Some(left) = self.fleet.remove(worker) else {
             return;
         };
-        let is_expected =
-            left.is_leaving && gone.ended.as_ref().is_ok_and(|ended| ended.is_success());
+        let is_good = gone.ended.as_ref().is_ok_and(|ended| ended.is_success());
+        let is_expected = left.is_killed || (left.is_leaving && is_good);
         if is_expected {
             info!(worker, pid = gone.pid, "Worker ended");
         }

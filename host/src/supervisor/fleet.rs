@@ -33,6 +33,8 @@ pub(super) struct Worker {
     since: Instant,
     /// Whether it was told to stop.
     pub(super) is_leaving: bool,
+    /// Whether the supervisor has killed it.
+    pub(super) is_killed: bool,
     /// The private copies that it has opened.
     opened: BTreeSet<PathBuf>,
     /// Whether it takes orders.
@@ -117,6 +119,7 @@ impl Fleet {
             accepts: false,
             booting: BTreeMap::new(),
             is_leaving: false,
+            is_killed: false,
             steps: BTreeMap::new(),
             opened: BTreeSet::new(),
             loads_left: usize::MAX,
@@ -286,6 +289,15 @@ impl Fleet {
                 shared: false,
                 give: Vec::new(),
             });
+        }
+    }
+
+    /// Ends a worker at once.
+    pub(super) fn end(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.is_leaving = true;
+            worker.is_killed = true;
+            worker.link.kill(Signal::KILL);
         }
     }
 

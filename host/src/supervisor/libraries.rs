@@ -99,11 +99,7 @@ impl Libraries {
 
     /// A library that may be loaded.
     pub(super) fn learn(&mut self, path: PathBuf, candidate: Candidate) -> Arc<Candidate> {
-        let facts = Facts {
-            plugin: candidate.manifest.name.clone(),
-            mount: candidate.manifest.mount.clone(),
-            hash: candidate.hash(),
-        };
+        let facts = Facts::of(&candidate);
         let candidate = Arc::new(candidate);
         let kept = self.fresh.values().flatten();
         let bytes: usize = kept.map(|kept| kept.snapshot.bytes().len()).sum();

@@ -40,6 +40,12 @@ impl Supervisor {
                 if self.fleet.boots(worker, &app, generation) {
                     return;
                 }
+                if let Some(app) = self.apps.get_mut(&app)
+                    && app.is_replacement(generation)
+                {
+                    // It starts with the state of the worker that is replaced.
+                    return app.replaced_in(worker, hands_over);
+                }
                 let report = Report {
                     took,
                     handed_over,
@@ -127,7 +133,7 @@ impl Supervisor {
         let mut waiting = BTreeMap::new();
         let replaces = self.replaces(worker).is_some();
         for app in self.apps.values() {
-            let started = app.for_new_worker().cloned();
+            let started = app.for_new_worker(replaces).cloned();
             // The state of an app that hands over comes from the worker that this one replaces.
             let waits = replaces && app.hands_over && started.is_some();
             let (name, mounts) = (app.name.clone(), app.mounts.clone());
@@ -169,6 +175,9 @@ impl Supervisor {
         in_flight: u64,
     ) {
         if self.fleet.boots(worker, name, generation) {
+            if let Some(app) = self.apps.get_mut(name) {
+                app.replaced_in(worker, false);
+            }
             if self.fleet.booted(worker, name) {
                 self.accepts(worker);
             }
@@ -244,6 +253,9 @@ impl Supervisor {
             error,
             at: SystemTime::now(),
         };
+        if app.is_replacement(generation) {
+            return self.replacement_failed(worker, name, generation, failure);
+        }
         if self.fleet.boots(worker, name, generation) {
             app.say_failed(failure);
             self.retry_later(worker, name, generation);

@@ -190,6 +190,9 @@ impl Supervisor {
             return;
         };
         app.plugin = plugin;
+        if let Some(Library::Plugin(facts)) = self.libraries.known().get(&planned.library) {
+            app.by_process = self.settings.by_process(name, facts);
+        }
         if app.library != planned.library {
             info!(
                 plugin = name,

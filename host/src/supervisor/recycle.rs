@@ -14,7 +14,11 @@ use std::{
 use tokio::{sync::oneshot, time};
 use tracing::{info, warn};
 
-use super::{Done, Supervisor, app::WorkerId};
+use super::{
+    Done, Supervisor,
+    app::{Phase, WorkerId},
+    report::Failure,
+};
 use crate::{
     config::Workers,
     orders::{Order, Started},
@@ -67,6 +71,8 @@ pub(super) struct Current {
     pub(super) new: WorkerId,
     /// What the new worker has to start with the state of the old one, by app.
     pub(super) wait_for_state: BTreeMap<String, Started>,
+    /// The states that the old worker has given, until it has ended.
+    states: BTreeMap<String, Vec<u8>>,
     began: Instant,
     reason: Reason,
 }
@@ -189,6 +195,7 @@ impl Supervisor {
                 old,
                 new,
                 wait_for_state: BTreeMap::new(),
+                states: BTreeMap::new(),
                 began: Instant::now(),
                 reason,
             });
@@ -205,7 +212,8 @@ impl Supervisor {
     fn is_loading_in_workers(&self) -> bool {
         self.apps.values().any(|app| {
             let loading = app.loading();
-            loading.is_some_and(|loading| loading.rollout().is_some())
+            let phase = loading.map(|loading| &loading.phase);
+            matches!(phase, Some(Phase::Starting(_) | Phase::Committing { .. }))
         })
     }
 
@@ -245,7 +253,10 @@ impl Supervisor {
             return;
         };
         let state = match state {
-            Ok(state) => Some(state),
+            Ok(state) => {
+                current.states.insert(app.to_owned(), state.clone());
+                Some(state)
+            }
             Err(error) => {
                 warn!(
                     plugin = app,
@@ -265,6 +276,77 @@ impl Supervisor {
                 state,
             },
         );
+    }
+
+    /// Replaces all workers by fresh ones that start what is on its way.
+    pub(super) fn replace_workers(&mut self) {
+        for worker in self.fleet.taking_part() {
+            self.recycle(worker, Reason::App);
+        }
+        self.recycle_next();
+    }
+
+    /// A fresh worker could not start the generation that is to replace what serves. What serves,
+    /// serves on: the fresh worker ends, or has it instead when the old one has given its state.
+    pub(super) fn replacement_failed(
+        &mut self,
+        worker: WorkerId,
+        name: &str,
+        generation: u64,
+        failure: Failure,
+    ) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        let serving = app.serving.clone();
+        let have_it = app.loading().and_then(|loading| loading.rollout());
+        let have_it = have_it
+            .map(|rollout| rollout.loaded.clone())
+            .unwrap_or_default();
+        let actions = app.load_failed(generation, failure);
+        self.recycling
+            .queue
+            .retain(|&(_, reason)| reason != Reason::App);
+        let state = self.recycling.current.as_ref();
+        let state = state.and_then(|current| current.states.get(name).cloned());
+        match (state, serving) {
+            (Some(state), Some(started)) => self.fleet.send(
+                worker,
+                Order::Load {
+                    started,
+                    serve: true,
+                    state: Some(state),
+                },
+            ),
+            _ => self.fleet.end(worker),
+        }
+        for other in have_it {
+            self.recycle(other, Reason::App);
+        }
+        self.apply(name, actions);
+    }
+
+    /// The apps that are reloaded by process and that all workers have serve from now on.
+    fn finish_replacements(&mut self) {
+        let workers = self.fleet.taking_part();
+        for name in self.apps.keys().cloned().collect::<Vec<_>>() {
+            let Some(app) = self.apps.get_mut(&name) else {
+                continue;
+            };
+            match app.not_replaced(&workers) {
+                Some(left) if left.is_empty() => {
+                    let actions = app.replaced();
+                    self.apply(&name, actions);
+                    self.libraries.touch();
+                }
+                Some(left) => {
+                    for worker in left {
+                        self.recycle(worker, Reason::App);
+                    }
+                }
+                None => {}
+            }
+        }
     }
 
     /// A worker has ended: the one that was replaced, or one of the two by an accident.
@@ -303,6 +385,7 @@ impl Supervisor {
             self.recycling.current = Some(current);
             return;
         }
+        self.finish_replacements();
         self.recycle_next();
     }
 }

@@ -67,6 +67,8 @@ pub enum Phase {
     Preparing,
     /// It starts in workers, or has started in all of them and may be committed.
     Starting(Rollout),
+    /// It starts in fresh workers, which take the place of those that run.
+    Replacing(Rollout),
     /// The workers were told to send requests to it.
     Committing {
         /// What was committed.
@@ -132,7 +134,9 @@ impl Loading {
     pub fn rollout(&self) -> Option<&Rollout> {
         match &self.phase {
             Phase::Preparing => None,
-            Phase::Starting(rollout) | Phase::Committing { rollout, .. } => Some(rollout),
+            Phase::Starting(rollout)
+            | Phase::Replacing(rollout)
+            | Phase::Committing { rollout, .. } => Some(rollout),
         }
     }
 
@@ -142,6 +146,7 @@ impl Loading {
         match &self.phase {
             Phase::Preparing => Step::Stage.name(),
             Phase::Starting(rollout) if !rollout.is_ready() => rollout.step.name(),
+            Phase::Replacing(rollout) => rollout.step.name(),
             Phase::Starting(_) | Phase::Committing { .. } => "swap",
         }
     }
@@ -231,12 +236,19 @@ impl App {
     }
 
     /// The private copy is written. The generation starts in the first of `workers`, or as soon as
-    /// there is one.
-    pub fn prepared(&mut self, started: Started, read: Took, workers: &[WorkerId]) -> Vec<Action> {
+    /// there is one; or in fresh workers, if there are processes and it must not meet the one before.
+    pub fn prepared(
+        &mut self,
+        started: Started,
+        read: Took,
+        workers: &[WorkerId],
+        are_processes: bool,
+    ) -> Vec<Action> {
+        let replaces = are_processes && self.by_process.is_some() && self.serving.is_some();
         let Some(loading) = self.loading_mut(started.generation) else {
             return vec![Action::RemoveCopy(started.copy)];
         };
-        loading.phase = Phase::Starting(Rollout {
+        let rollout = Rollout {
             started,
             step: Step::Open,
             starting: BTreeSet::new(),
@@ -245,10 +257,14 @@ impl App {
             took: read,
             handed_over: false,
             hands_over: false,
-        });
-        workers
-            .first()
-            .map_or_else(Vec::new, |&first| self.start_in(first))
+        };
+        if replaces {
+            loading.phase = Phase::Replacing(rollout);
+            return vec![Action::Replace];
+        }
+        loading.phase = Phase::Starting(rollout);
+        let first = workers.first();
+        first.map_or_else(Vec::new, |&first| self.start_in(first))
     }
 
     /// Starts what is on its way in a worker that does not have it yet.
@@ -328,15 +344,6 @@ impl App {
         matches!(phase, Some(Phase::Starting(rollout)) if rollout.is_ready())
     }
 
-    /// What a worker that starts now is to have: what serves, or is about to in all other workers.
-    #[must_use]
-    pub fn for_new_worker(&self) -> Option<&Started> {
-        match self.loading().map(|loading| &loading.phase) {
-            Some(Phase::Committing { rollout, .. }) => Some(&rollout.started),
-            _ => self.serving.as_ref(),
-        }
-    }
-
     fn commit_if_ready(&self) -> Option<Action> {
         self.is_ready().then_some(Action::Commit)
     }
@@ -407,7 +414,7 @@ impl App {
     }
 
     /// Committing → Probation or Resting.
-    fn finish(&mut self, loading: Loading) -> Vec<Action> {
+    pub(super) fn finish(&mut self, loading: Loading) -> Vec<Action> {
         let Loading {
             wanted,
             phase,
@@ -458,7 +465,9 @@ impl App {
         if let Some(kept) = probation.and_then(|probation| probation.kept) {
             actions.extend(self.drain(kept.generation, workers.clone(), None));
         }
-        let watches = self.watches && wanted.why != Why::Rollback;
+        // A generation that started in fresh workers has nobody beside it to go back to.
+        let is_alone = workers.is_empty();
+        let watches = self.watches && wanted.why != Why::Rollback && !is_alone;
         match before {
             Some(before) if watches => {
                 let is_kept = !handed_over;
@@ -503,6 +512,7 @@ impl App {
             mount = self.mounts.join(","),
             max_level = now.max_level,
             file = %self.library.display(),
+            by_process = self.by_process,
             took = ?took.total(),
             "{}", if why == Why::Rollback { "Rolled back" } else { "Loaded" }
         );
@@ -574,6 +584,10 @@ impl App {
         };
         match &mut loading.phase {
             Phase::Preparing => Vec::new(),
+            Phase::Replacing(rollout) => {
+                rollout.loaded.remove(&worker);
+                Vec::new()
+            }
             Phase::Starting(rollout) => {
                 rollout.starting.remove(&worker);
                 rollout.loaded.remove(&worker);

@@ -15,6 +15,7 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
                 plugin: plugin.to_owned(),
                 mount: words.next().unwrap().to_owned(),
                 hash: hash(words.next().unwrap_or("v1")),
+                carries: None,
             }),
         };
         (PathBuf::from(path), library)
@@ -228,6 +229,7 @@ fn a_plan_holds_whatever_is_in_the_folder() {
                     plugin: plugin.to_owned(),
                     mount: ["/x", "/y", "/z"][next(3)].to_owned(),
                     hash: hash(["v1", "v2"][next(2)]),
+                    carries: None,
                 }),
             };
             files.insert(PathBuf::from(path), library);
