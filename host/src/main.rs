@@ -3,16 +3,19 @@
 use std::{env, process::ExitCode};
 
 use host::{
-    check, cli, ctl, exit, new, server, signal::EarlySignals, supervisor::process, terminal,
-    worker::program,
+    check, cli, ctl, exit, new, server,
+    signal::EarlySignals,
+    supervisor::process,
+    terminal,
+    worker::{program, trial},
 };
 
 fn main() -> ExitCode {
-    if env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == process::WORKER)
-    {
-        program::run();
+    let mut args = env::args_os().skip(1);
+    match args.next() {
+        Some(first) if first == process::WORKER => program::run(),
+        Some(first) if first == trial::OPEN => trial::run(args.next()),
+        _ => {}
     }
     let early = EarlySignals::catch();
     let command = cli::parse(env::args_os());

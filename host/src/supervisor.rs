@@ -27,7 +27,7 @@ pub mod upgrade;
 pub mod workers;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -66,7 +66,7 @@ use crate::{
         watcher::Look,
     },
     orders::{Notice, Started},
-    worker::load::Took,
+    worker::{load::Took, trial::Trial},
 };
 
 /// Who waits for a load.
@@ -104,6 +104,11 @@ pub struct Supervisor {
     graceful_timeout: Duration,
     backoff: Backoff,
     crashes: Crashes<(String, Hash)>,
+    /// What opens libraries for the first time; none when there are no processes.
+    trial: Option<Trial>,
+    /// The contents that were opened.
+    opened: BTreeSet<Hash>,
+    init_timeout: Duration,
     /// How many libraries may be read and copied at once: each takes memory for its whole size.
     preparing: Arc<Semaphore>,
     /// Whether to look, once all is read, for apps that the operator speaks of and that are not
@@ -181,6 +186,9 @@ impl Supervisor {
                 config.processes.crash_limit.into(),
                 config.processes.crash_window,
             ),
+            trial: None,
+            opened: BTreeSet::new(),
+            init_timeout: config.init_timeout,
             preparing: Arc::new(Semaphore::new(PREPARE_AT_ONCE)),
             checks_strangers: true,
             tasks: JoinSet::new(),
@@ -196,6 +204,11 @@ impl Supervisor {
 
     /// Has `count` worker processes from now on, which `workers` starts.
     pub fn start_workers(&mut self, workers: Workers, count: usize) {
+        self.trial = Some(Trial {
+            executable: Arc::clone(&workers.executable),
+            children: workers.children.clone(),
+            limit: self.init_timeout,
+        });
         self.workers = Some(workers);
         self.wanted_workers = count;
         self.hire();

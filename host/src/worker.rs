@@ -21,3 +21,4 @@ pub mod quarantine;
 pub mod registry;
 pub mod serving;
 pub mod setup;
+pub mod trial;

@@ -59,7 +59,7 @@ pub(super) fn processes(
     }
     let (events, happened) = mpsc::unbounded_channel();
     let workers = Workers {
-        executable,
+        executable: Arc::new(executable),
         children,
         settings,
         filter,

@@ -1,6 +1,11 @@
 //! Does what an app's state machine says: tells workers, answers who asked, writes private copies.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::task;
 
@@ -16,7 +21,10 @@ use crate::{
     },
     orders::{Order, Spec, Started},
     supervisor::catalog::Taken,
-    worker::load::{LoadError, Took, max_level},
+    worker::{
+        load::{LoadError, Took, max_level},
+        trial::Trial,
+    },
 };
 
 impl Supervisor {
@@ -51,18 +59,22 @@ impl Supervisor {
         let app = name.to_owned();
         let library = self.apps.get(name).map(|app| app.library.clone());
         let (store, preparing) = (Arc::clone(&self.store), Arc::clone(&self.preparing));
+        let is_new = !self.opened.contains(&spec.hash);
+        let trial = self.trial.clone().filter(|_| is_new);
         self.tasks.spawn(async move {
             // Nobody closes the semaphore.
             let _place = preparing.acquire_owned().await;
             let hash = spec.hash;
             let prepared = prepare(app.clone(), generation, spec, source, store).await;
             let library = library.unwrap_or_default();
+            let prepared = match prepared {
+                Err(error) => Err(Failure::new(&library, Some(hash), &error)),
+                Ok(prepared) => try_open(trial, prepared, &library).await,
+            };
             Done::Prepared {
                 app,
                 generation,
-                prepared: prepared
-                    .map(Box::new)
-                    .map_err(|error| Failure::new(&library, Some(hash), &error)),
+                prepared: prepared.map(Box::new),
             }
         });
     }
@@ -85,6 +97,7 @@ impl Supervisor {
         let actions = match prepared {
             Ok(prepared) => {
                 let (started, took) = *prepared;
+                self.opened.insert(started.spec.hash);
                 app.prepared(started, took, &workers, are_processes)
             }
             Err(failure) => app.load_failed(generation, failure),
@@ -159,6 +172,33 @@ impl Supervisor {
         let failure = Failure::new(&app.library, Some(hash), &error);
         let actions = app.load_failed(generation, failure);
         self.apply(name, actions);
+    }
+}
+
+/// Opens a library that was never opened before in a process of its own.
+async fn try_open(
+    trial: Option<Trial>,
+    (started, mut took): (Started, Took),
+    library: &Path,
+) -> Result<(Started, Took), Failure> {
+    let Some(trial) = trial else {
+        return Ok((started, took));
+    };
+    let began = Instant::now();
+    let opened = trial.open(&started.copy).await;
+    took.open = began.elapsed();
+    match opened {
+        Ok(()) => Ok((started, took)),
+        Err(error) => {
+            let hash = started.spec.hash;
+            remove_copy(started.copy);
+            Err(Failure::at_step(
+                library,
+                Some(hash),
+                "open".to_owned(),
+                error,
+            ))
+        }
     }
 }
 

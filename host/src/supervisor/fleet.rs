@@ -213,6 +213,19 @@ impl Fleet {
         }
         self.accept_if_booted(id)
     }
+    /// A worker starts what it could not start before.
+    pub(super) fn boot_again(&mut self, id: WorkerId, started: Started, state: Option<Vec<u8>>) {
+        let booting = (started.app.clone(), started.generation);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.booting.extend([booting]);
+        }
+        let order = Order::Load {
+            started,
+            serve: true,
+            state,
+        };
+        self.send(id, order);
+    }
 
     /// Whether this load is one of those that a worker begins with.
     pub(super) fn boots(&self, worker: WorkerId, app: &str, generation: u64) -> bool {

@@ -37,6 +37,7 @@ impl Supervisor {
                 hands_over,
             } => {
                 self.fleet.load_over(worker, &app, generation);
+                self.recycling.forget_state(worker, &app);
                 if self.fleet.boots(worker, &app, generation) {
                     return;
                 }
@@ -44,7 +45,8 @@ impl Supervisor {
                     && app.is_replacement(generation)
                 {
                     // It starts with the state of the worker that is replaced.
-                    return app.replaced_in(worker, hands_over);
+                    app.replaced_in(worker, hands_over);
+                    return self.finish_replacements();
                 }
                 let report = Report {
                     took,
@@ -132,8 +134,11 @@ impl Supervisor {
         }
         let mut waiting = BTreeMap::new();
         let replaces = self.replaces(worker).is_some();
-        for app in self.apps.values() {
+        for app in self.apps.values_mut() {
             let started = app.for_new_worker(replaces).cloned();
+            if replaces {
+                app.replaces_in(worker);
+            }
             // The state of an app that hands over comes from the worker that this one replaces.
             let waits = replaces && app.hands_over && started.is_some();
             let (name, mounts) = (app.name.clone(), app.mounts.clone());
@@ -218,7 +223,8 @@ impl Supervisor {
     pub(super) fn retry(&mut self, worker: WorkerId, app: &str, generation: u64) {
         let serving = self.apps.get(app).and_then(|app| app.serving.clone());
         if let Some(started) = serving.filter(|serving| serving.generation == generation) {
-            self.fleet.boot(worker, vec![started]);
+            let state = self.recycling.state(worker, app);
+            self.fleet.boot_again(worker, started, state);
         }
     }
 

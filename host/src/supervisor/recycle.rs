@@ -62,6 +62,20 @@ pub(super) struct Recycling {
     replies: Vec<oneshot::Sender<Result<usize, String>>>,
     /// How many were replaced since the queue was last empty.
     done: usize,
+    /// The states that fresh workers start apps with, until they have.
+    states: BTreeMap<(WorkerId, String), Vec<u8>>,
+}
+
+impl Recycling {
+    /// The state that a fresh worker starts the app with.
+    pub(super) fn state(&self, worker: WorkerId, app: &str) -> Option<Vec<u8>> {
+        self.states.get(&(worker, app.to_owned())).cloned()
+    }
+
+    /// The app has started in the worker.
+    pub(super) fn forget_state(&mut self, worker: WorkerId, app: &str) {
+        self.states.remove(&(worker, app.to_owned()));
+    }
 }
 
 /// A worker that is being replaced.
@@ -71,8 +85,6 @@ pub(super) struct Current {
     pub(super) new: WorkerId,
     /// What the new worker has to start with the state of the old one, by app.
     pub(super) wait_for_state: BTreeMap<String, Started>,
-    /// The states that the old worker has given, until it has ended.
-    states: BTreeMap<String, Vec<u8>>,
     began: Instant,
     reason: Reason,
 }
@@ -195,7 +207,6 @@ impl Supervisor {
                 old,
                 new,
                 wait_for_state: BTreeMap::new(),
-                states: BTreeMap::new(),
                 began: Instant::now(),
                 reason,
             });
@@ -254,7 +265,8 @@ impl Supervisor {
         };
         let state = match state {
             Ok(state) => {
-                current.states.insert(app.to_owned(), state.clone());
+                let key = (current.new, app.to_owned());
+                self.recycling.states.insert(key, state.clone());
                 Some(state)
             }
             Err(error) => {
@@ -307,8 +319,7 @@ impl Supervisor {
         self.recycling
             .queue
             .retain(|&(_, reason)| reason != Reason::App);
-        let state = self.recycling.current.as_ref();
-        let state = state.and_then(|current| current.states.get(name).cloned());
+        let state = self.recycling.state(worker, name);
         match (state, serving) {
             (Some(state), Some(started)) => self.fleet.send(
                 worker,
@@ -327,7 +338,10 @@ impl Supervisor {
     }
 
     /// The apps that are reloaded by process and that all workers have serve from now on.
-    fn finish_replacements(&mut self) {
+    pub(super) fn finish_replacements(&mut self) {
+        if self.recycling.current.is_some() {
+            return;
+        }
         let workers = self.fleet.taking_part();
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             let Some(app) = self.apps.get_mut(&name) else {
@@ -347,10 +361,14 @@ impl Supervisor {
                 None => {}
             }
         }
+        self.recycle_next();
     }
 
     /// A worker has ended: the one that was replaced, or one of the two by an accident.
     pub(super) fn recycled(&mut self, worker: WorkerId) {
+        self.recycling
+            .states
+            .retain(|(fresh, _), _| *fresh != worker);
         self.recycling.queue.retain(|&(queued, _)| queued != worker);
         let Some(current) = self.recycling.current.take() else {
             return self.recycle_next();

@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -51,7 +52,7 @@ pub struct Gone {
 #[derive(Debug)]
 pub struct Workers {
     /// The program.
-    pub executable: Executable,
+    pub executable: Arc<Executable>,
     /// The processes.
     pub children: Children,
     /// The settings of the server by key.

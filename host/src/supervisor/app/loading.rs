@@ -585,6 +585,7 @@ impl App {
         match &mut loading.phase {
             Phase::Preparing => Vec::new(),
             Phase::Replacing(rollout) => {
+                rollout.starting.remove(&worker);
                 rollout.loaded.remove(&worker);
                 Vec::new()
             }

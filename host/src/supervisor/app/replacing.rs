@@ -33,22 +33,31 @@ impl App {
             _ => self.serving.as_ref(),
         }
     }
+    /// A fresh worker, which takes the place of another, starts the new generation.
+    pub fn replaces_in(&mut self, worker: WorkerId) {
+        if let State::Loading(loading) = &mut self.state
+            && let Phase::Replacing(rollout) = &mut loading.phase
+        {
+            rollout.starting.insert(worker);
+        }
+    }
 
     /// The new generation serves in a fresh worker.
     pub fn replaced_in(&mut self, worker: WorkerId, hands_over: bool) {
         if let State::Loading(loading) = &mut self.state
             && let Phase::Replacing(rollout) = &mut loading.phase
         {
+            rollout.starting.remove(&worker);
             rollout.loaded.insert(worker);
             rollout.hands_over = hands_over;
         }
     }
-
-    /// The workers that still have the generation before.
+    /// The workers that still have the generation before. None when no generation is being replaced,
+    /// or a fresh worker still starts the new one.
     #[must_use]
     pub fn not_replaced(&self, workers: &[WorkerId]) -> Option<BTreeSet<WorkerId>> {
         match self.loading().map(|loading| &loading.phase) {
-            Some(Phase::Replacing(rollout)) => {
+            Some(Phase::Replacing(rollout)) if rollout.starting.is_empty() => {
                 let all = workers.iter().copied();
                 Some(
                     all.filter(|worker| !rollout.loaded.contains(worker))
