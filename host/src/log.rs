@@ -16,6 +16,7 @@ pub mod origin;
 pub mod output;
 pub mod request;
 pub mod request_id;
+pub mod streams;
 pub mod text;
 
 use std::{
@@ -62,9 +63,10 @@ pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError
         Some(path) => Output::log(path).map_err(failed(path))?,
         None => Output::stderr().map_err(OpenError::Stream)?,
     };
-    let ansi = text::colour(output.is_terminal(), env::var_os("NO_COLOR").as_deref());
+    let is_terminal = output.is_terminal();
+    let ansi = text::colour(is_terminal, env::var_os("NO_COLOR").as_deref());
     let format = match config.log_format {
-        LogFormat::Text => Format::Text(Text { ansi }),
+        LogFormat::Text => Format::Text(Text { ansi, is_terminal }),
         LogFormat::Json => Format::Json,
     };
     let lines = Lines::new(format, output.clone());

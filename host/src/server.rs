@@ -72,7 +72,7 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
         Ok(()) => 0,
         Err(error) => {
             let error = &error as &dyn error::Error;
-            tracing::error!(error, "Cannot start");
+            tracing::error!(error = load::chain(error), "Cannot start");
             // Who started it looks here, and the log may be elsewhere, or off.
             if config.log.log_file.is_some() || !tracing::enabled!(tracing::Level::ERROR) {
                 terminal::complain(format_args!("cannot start: {}", load::chain(error)));
@@ -124,6 +124,7 @@ async fn serve(
     let control = control.transpose()?;
     let store = Arc::new(open_store(config)?);
     let listeners = bind(&config.bind, prints)?;
+    log::streams::keep_harmless();
     raise_open_files(config.limits.max_connections);
     let copies = store.folder().to_owned();
     let captures = config.log.capture_output && serving.is_some();
@@ -223,7 +224,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// What plugins print cannot be captured.
-    #[error("cannot capture what plugins print: see --capture-output")]
+    #[error("cannot capture what plugins print; see --capture-output")]
     Capture(#[source] io::Error),
     /// The control socket cannot be had.
     #[error(transparent)]
@@ -244,7 +245,7 @@ pub enum StartError {
     #[error("the supervisor failed")]
     Supervisor(#[source] Option<JoinError>),
     /// There is no place for private copies.
-    #[error("cannot keep copies of libraries: see --state-dir")]
+    #[error("cannot keep copies of libraries; see --state-dir")]
     Store(#[from] StoreError),
 }
 

@@ -22,7 +22,7 @@ fn types() -> Vec<(&'static str, Value, &'static str)> {
             "-170141183460469231731687303715884105728",
         ),
         ("half", json!(0.5), "0.5"),
-        ("text", json!("a \"b\""), r#""a \"b\"""#),
+        ("text", json!("a \"b\""), r#"'a "b"'"#),
         ("shown", json!("1-2"), "1-2"),
         (
             "debugged",
@@ -65,6 +65,17 @@ async fn every_type_of_value_arrives_in_json() {
             .unwrap()["message"],
         "types of tracing"
     );
+}
+
+#[tokio::test]
+async fn of_two_values_of_a_field_the_later_one_arrives() {
+    let exit = after("/twice", &["--log-format=json"]).await;
+    for crate_name in ["tracing", "log"] {
+        let message = format!("\"message\":\"{crate_name}\",");
+        let line = exit.stderr.iter().find(|line| line.contains(&message));
+        let fields = r#""fields":{"message":"field","a":2}"#;
+        assert!(line.is_some_and(|line| line.contains(fields)), "{exit}");
+    }
 }
 
 #[tokio::test]

@@ -203,6 +203,37 @@ async fn a_stderr_that_does_not_block_loses_no_line() {
 }
 
 #[tokio::test]
+async fn prints_into_a_pipe_whose_reader_is_gone_harm_no_app() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let ((stdout, out), (stderr, err)) = (pipe(), pipe());
+    let setup = Setup::new()
+        .plugin("log_depth")
+        .arg("--log-file")
+        .arg(log.path());
+    let mut host = setup.stdout(out).stderr(err).spawn();
+    let text = || fs::read_to_string(log.path()).unwrap();
+    let address = eventually("the address", async || {
+        let text = text();
+        let (_, address) = text.split_once("url=http://")?;
+        address.split_once('\n')?.0.parse().ok()
+    })
+    .await;
+    host.is_at(address);
+    host.answers("/log_depth/print", 200).await;
+    for (name, reader) in [("stdout", stdout), ("stderr", stderr)] {
+        drop(reader);
+        let told = format!("from now on stream={name}");
+        eventually(&told, async || text().contains(&told).then_some(())).await;
+    }
+    let mut connection = host.http1().await;
+    for _ in 0..110 {
+        assert_eq!(connection.get("/log_depth/print").await.status, 200);
+    }
+    assert!(!text().contains("panicked"), "{}", text());
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_path_of_a_stream_is_the_stream_for_both_logs() {
     let folder = tempfile::tempdir().unwrap();
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));

@@ -22,7 +22,7 @@ impl<W: Write> Write for Escape<W> {
 }
 
 /// Writes `text` as the value of a field: as it is when it reads as one word, else in quotes with
-/// escapes.
+/// escapes. Text with double quotes in it is in single ones, where it has none of those.
 ///
 /// What is a string literal already, as `Debug` prints strings, is not quoted again.
 ///
@@ -33,11 +33,16 @@ pub fn write_value(writer: &mut impl Write, text: &str) -> fmt::Result {
     if is_word(text) || is_literal(text) {
         return write_escaped(writer, text, is_unfit);
     }
-    writer.write_char('"')?;
+    let quote = if text.contains('"') && !text.contains('\'') {
+        '\''
+    } else {
+        '"'
+    };
+    writer.write_char(quote)?;
     write_escaped(writer, text, |letter| {
-        is_unfit(letter) || matches!(letter, '"' | '\\')
+        is_unfit(letter) || letter == quote || letter == '\\'
     })?;
-    writer.write_char('"')
+    writer.write_char(quote)
 }
 
 fn write_escaped(writer: &mut impl Write, text: &str, unfit: impl Fn(char) -> bool) -> fmt::Result {
@@ -87,7 +92,8 @@ fn is_word(text: &str) -> bool {
             matches!(byte, b' ' | b'"' | b'=' | b'{' | b'}')
         })
     };
-    !text.is_empty() && (is_plain_word() || text.chars().all(in_word))
+    let is_quoted = text.starts_with(['\'', '"']);
+    !text.is_empty() && !is_quoted && (is_plain_word() || text.chars().all(in_word))
 }
 
 fn is_literal(text: &str) -> bool {
@@ -142,11 +148,14 @@ mod tests {
             ("a=1", r#""a=1""#),
             ("id}", r#""id}""#),
             ("line\nbreak", r#""line\nbreak""#),
-            (r#"say "hi" \n"#, r#""say \"hi\" \\n""#),
+            (r#"say "hi" \n"#, r#"'say "hi" \\n'"#),
+            (r#"say "it's""#, r#""say \"it's\"""#),
+            ("it's", "it's"),
+            ("'it'", r#""'it'""#),
             (r#""a \"literal\"""#, r#""a \"literal\"""#),
-            (r#""a" b="c""#, r#""\"a\" b=\"c\"""#),
-            (r#""open\""#, r#""\"open\\\"""#),
-            (r#"""#, r#""\"""#),
+            (r#""a" b="c""#, r#"'"a" b="c"'"#),
+            (r#""open\""#, r#"'"open\\"'"#),
+            (r#"""#, r#"'"'"#),
             ("\"literal\u{202e}\"", r#""literal\u{202e}""#),
         ];
         for (text, written) in table {

@@ -6,7 +6,10 @@ use std::{
     iter,
 };
 
-use tracing::field::{Field, Visit};
+use tracing::{
+    Event,
+    field::{Field, FieldSet, Visit},
+};
 
 /// A value. Errors are text, with their sources; so is what `Debug` and `Display` write.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,32 +24,70 @@ pub enum Value<'a> {
     Str(&'a str),
 }
 
-/// Gives `sink` each field of an event or span but the message: `record` is its `record`.
+/// Gives `sink` each field of an event, but its text. Of two values of a field the later one counts, so
+/// that each name comes once.
 ///
 /// `scratch` is where texts are put together.
-pub fn visit(
-    scratch: &mut String,
-    record: impl FnOnce(&mut dyn Visit),
-    sink: impl FnMut(&Field, Value<'_>),
-) {
-    record(&mut Each { scratch, sink });
+pub fn visit(scratch: &mut String, event: &Event<'_>, sink: impl FnMut(&Field, Value<'_>)) {
+    let fields = event.metadata().fields();
+    let later = if may_repeat(fields) {
+        let mut names = Names::default();
+        event.record(&mut names);
+        names.0
+    } else {
+        Vec::new()
+    };
+    event.record(&mut Each {
+        scratch,
+        sink,
+        text: text_of(fields),
+        later: &later,
+    });
 }
 
-/// Writes the message of an event to `writer`: `record` is the event's `record`. Whether it has one.
+/// Writes the text of an event to `writer`. Whether it has one.
 ///
 /// # Errors
 ///
-/// When `writer` fails. A message that fails to format does not fail the line.
-pub fn write_message(
-    writer: &mut impl Write,
-    record: impl FnOnce(&mut dyn Visit),
-) -> Result<bool, fmt::Error> {
+/// When `writer` fails. A text that fails to format does not fail the line.
+pub fn write_message(writer: &mut impl Write, event: &Event<'_>) -> Result<bool, fmt::Error> {
+    let Some(text) = text_of(event.metadata().fields()) else {
+        return Ok(false);
+    };
     let mut message = Message {
         writer,
+        text,
         written: Ok(false),
     };
-    record(&mut message);
+    event.record(&mut message);
     message.written
+}
+
+/// Which field is the text of an event: the first one called `message`, where the macros put it. A field
+/// that an author calls so, beside a text, is one like others.
+fn text_of(fields: &FieldSet) -> Option<usize> {
+    fields.iter().position(|field| field.name() == MESSAGE)
+}
+
+/// Whether two of the fields have one name. Costs next to nothing where the names differ.
+fn may_repeat(fields: &FieldSet) -> bool {
+    let mut seen = 0_u128;
+    let is_seen = |field: Field| {
+        let name = name(&field).as_bytes();
+        let first = name.first().copied().unwrap_or_default();
+        let last = name.last().copied().unwrap_or_default();
+        let sum = name.len() * 31 + usize::from(first) * 7 + usize::from(last) * 3;
+        let bit = 1 << (sum % 128);
+        let is_seen = seen & bit != 0;
+        seen |= bit;
+        is_seen
+    };
+    // Names that only look alike are told apart when they are compared.
+    let are_equal = |(index, field): (usize, Field)| {
+        let others = fields.iter().skip(index + 1);
+        others.into_iter().any(|other| name(&other) == name(&field))
+    };
+    fields.iter().any(is_seen) && fields.iter().enumerate().any(are_equal)
 }
 
 /// The name of a field, as authors know it.
@@ -59,17 +100,27 @@ pub fn name(field: &Field) -> &'static str {
 struct Each<'a, F> {
     scratch: &'a mut String,
     sink: F,
+    /// The index of the field that is the text.
+    text: Option<usize>,
+    /// All names and indices of fields that have a value, where a name comes twice.
+    later: &'a [(&'static str, usize)],
 }
 
 impl<F: FnMut(&Field, Value<'_>)> Each<'_, F> {
+    fn is_wanted(&self, field: &Field) -> bool {
+        let is_later =
+            |&(other, index): &(&str, usize)| index > field.index() && other == name(field);
+        self.text != Some(field.index()) && !self.later.iter().any(is_later)
+    }
+
     fn give(&mut self, field: &Field, value: Value<'_>) {
-        if field.name() != MESSAGE {
+        if self.is_wanted(field) {
             (self.sink)(field, value);
         }
     }
 
     fn give_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
-        if field.name() != MESSAGE {
+        if self.is_wanted(field) {
             self.scratch.clear();
             write(self.scratch);
             (self.sink)(field, Value::Str(self.scratch));
@@ -123,20 +174,32 @@ impl<F: FnMut(&Field, Value<'_>)> Visit for Each<'_, F> {
     }
 }
 
+/// The names and indices of the fields that have a value.
+#[derive(Default)]
+struct Names(Vec<(&'static str, usize)>);
+
+impl Visit for Names {
+    fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
+        self.0.push((name(field), field.index()));
+    }
+}
+
 struct Message<'a, W> {
     writer: &'a mut W,
+    /// The index of the text.
+    text: usize,
     written: Result<bool, fmt::Error>,
 }
 
 impl<W: Write> Visit for Message<'_, W> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == MESSAGE {
+        if field.index() == self.text {
             self.written = self.writer.write_str(value).map(|()| true);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == MESSAGE {
+        if field.index() == self.text {
             let written = write!(self.writer, "{value:?}");
             self.written = written
                 .or_else(|_| self.writer.write_str(UNPRINTABLE))
@@ -179,6 +242,8 @@ impl SpanFields {
                 };
                 self.set(name(field), kept);
             },
+            text: None,
+            later: &[],
         });
     }
 

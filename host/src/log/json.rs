@@ -64,7 +64,7 @@ where
     map.serialize_entry("target", metadata.target())?;
     scratch.clear();
     // Writing to a string does not fail.
-    let _ = fields::write_message(scratch, |visit| event.record(visit));
+    let _ = fields::write_message(scratch, event);
     map.serialize_entry("message", scratch)?;
     map.serialize_entry("plugin", &head.origin.map(|origin| origin.plugin))?;
     map.serialize_entry("generation", &head.origin.map(|origin| origin.generation))?;
@@ -100,15 +100,11 @@ impl Serialize for EventFields<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         let mut failed = None;
-        fields::visit(
-            &mut self.1.borrow_mut(),
-            |visit| self.0.record(visit),
-            |field, value| {
-                if failed.is_none() {
-                    failed = map.serialize_entry(fields::name(field), &value).err();
-                }
-            },
-        );
+        fields::visit(&mut self.1.borrow_mut(), self.0, |field, value| {
+            if failed.is_none() {
+                failed = map.serialize_entry(fields::name(field), &value).err();
+            }
+        });
         failed.map_or_else(|| map.end(), Err)
     }
 }
@@ -213,6 +209,35 @@ mod tests {
             time.len() == 27 && humantime::parse_rfc3339(time).is_ok(),
             "{time}"
         );
+    }
+
+    #[test]
+    fn every_key_is_there_once() {
+        let lines = lines(Format::Json, || {
+            info!(a = 1, b = 2, a = tracing::field::Empty, a = 3, "text");
+            info!(b.c = 1, "b.c" = 2, r#type = 1, "type" = 2, "text");
+            info!(message = "field", "text");
+            info!(message = "text");
+            let _span = info_span!("s", message = "field", a = 1, a = 2).entered();
+            info!("in a span");
+        });
+        let expected = [
+            (r#""fields":{"b":2,"a":3}"#, "text"),
+            (r#""fields":{"b.c":2,"type":2}"#, "text"),
+            (r#""fields":{"message":"field"}"#, "text"),
+            (r#""fields":{}"#, "text"),
+            (
+                r#""spans":[{"name":"s","fields":{"message":"field","a":2}}]"#,
+                "in a span",
+            ),
+        ];
+        for (line, (part, message)) in lines.iter().zip(expected) {
+            assert!(line.contains(part), "{line}");
+            assert!(
+                line.contains(&format!(r#""message":"{message}","#)),
+                "{line}"
+            );
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ use super::{
 pub struct Text {
     /// Whether to colour the level and dim the time.
     pub ansi: bool,
+    /// Whether a person reads it on a terminal, where a backtrace has its lines below that of the
+    /// event.
+    pub is_terminal: bool,
 }
 
 /// Whether to colour what goes to a stream: to a terminal, unless `NO_COLOR` is set and not empty
@@ -73,22 +76,30 @@ impl Text {
         line.write_str(": ")?;
         Escape(&mut *line).write_str(event.metadata().target())?;
         line.write_str(": ")?;
-        let has_message =
-            fields::write_message(&mut Escape(&mut *line), |visit| event.record(visit))?;
+        let has_message = fields::write_message(&mut Escape(&mut *line), event)?;
         let mut separator = if has_message { " " } else { "" };
         let mut written = Ok(());
-        fields::visit(
-            scratch,
-            |visit| event.record(visit),
-            |field, value| {
-                let before = std::mem::replace(&mut separator, " ");
-                written = written
-                    .and_then(|()| line.write_str(before))
-                    .and_then(|()| write_field(line, fields::name(field), &value));
-            },
-        );
+        let mut backtrace = String::new();
+        fields::visit(scratch, event, |field, value| {
+            if self.is_terminal
+                && let ("backtrace", Value::Str(text)) = (fields::name(field), value)
+            {
+                backtrace.push_str(text);
+                return;
+            }
+            let before = std::mem::replace(&mut separator, " ");
+            written = written
+                .and_then(|()| line.write_str(before))
+                .and_then(|()| write_field(line, fields::name(field), &value));
+        });
         written?;
-        write_place(line, head.request, spans)
+        write_place(line, head.request, spans)?;
+        // A person reads it, line by line. What is indented is no line of the log.
+        for frame in backtrace.lines() {
+            line.write_str("\n    ")?;
+            Escape(&mut *line).write_str(frame)?;
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,13 @@ fn lines(emit: impl FnOnce()) -> Vec<String> {
         );
         rest.to_owned()
     };
-    let lines = tests::lines(Format::Text(Text { ansi: false }), emit);
+    let lines = tests::lines(
+        Format::Text(Text {
+            ansi: false,
+            is_terminal: false,
+        }),
+        emit,
+    );
     lines.into_iter().map(without_time).collect()
 }
 
@@ -62,7 +68,7 @@ fn plugin_fields_and_spans_are_shown() {
         [
             "INFO     my-shop#3: shop::cart: item 1 sku=12 price=1.5 gone=true name=\"a b\" \
                  in request{id=7f method=GET}:cart",
-            "INFO     host: t: big=340282366920938463463374607431768211455 type=\"Some(\\\"x\\\")\" path=\"a b\" \
+            "INFO     host: t: big=340282366920938463463374607431768211455 type='Some(\"x\")' path=\"a b\" \
                  name=\"a b\" in request{id=7f method=GET}:cart",
         ]
     );
@@ -119,7 +125,7 @@ fn hostile_text_of_any_origin_stays_in_its_line() {
         r"INFO     my\nshop#1: t\nt: \n2026 ERROR\r\x00\x1b[2J\u{9b}1m\u{2028}\u{202e}"
     ));
     assert!(
-        lines[1].contains(r#" "k\n y"=1 in request\n{path="\n2026 ERROR\r"#),
+        lines[1].contains(r#" "k\n y"=1 in request\n{path='\n2026 ERROR\r"#),
         "{}",
         lines[1]
     );
@@ -132,7 +138,10 @@ fn hostile_text_of_any_origin_stays_in_its_line() {
 #[test]
 fn colour_marks_time_and_level_only() {
     let lines = tests::lines(
-        Format::Text(Text { ansi: true }),
+        Format::Text(Text {
+            ansi: true,
+            is_terminal: true,
+        }),
         || warn!(target: "t", "x"),
     );
     let line = &lines[0];
@@ -141,6 +150,23 @@ fn colour_marks_time_and_level_only() {
         line.ends_with("Z\x1b[0m \x1b[33mWARN    \x1b[0m host: t: x"),
         "{line:?}"
     );
+}
+
+#[test]
+fn a_backtrace_has_lines_of_its_own_on_a_terminal_only() {
+    let emit =
+        || error!(target: "t", backtrace = "0: main\n  at src/lib.rs:1\x1b[2J", n = 1, "panicked");
+    let format = |is_terminal| {
+        Format::Text(Text {
+            ansi: false,
+            is_terminal,
+        })
+    };
+    let lines = tests::lines(format(true), emit);
+    assert!(lines[0].ends_with("t: panicked n=1"), "{lines:?}");
+    assert_eq!(lines[1..], ["    0: main", r"      at src/lib.rs:1\x1b[2J"]);
+    let lines = tests::lines(format(false), emit);
+    assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Why a library was not loaded.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, iter, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
@@ -120,16 +120,28 @@ pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// An error and its sources in one line.
+/// An error and its sources in one line. What an error advises, behind a semicolon, comes after its
+/// sources: a reader looks for the cause first.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
+    let (mut text, mut advice) = (String::new(), String::new());
+    for error in iter::successors(Some(error), |&error| error.source()) {
+        let said = error.to_string();
+        let (what, advised) = match said.split_once("; ") {
+            Some(parts) if error.source().is_some() => parts,
+            _ => (&*said, ""),
+        };
+        for (all, part, mark) in [(&mut text, what, ": "), (&mut advice, advised, "; ")] {
+            if !all.is_empty() && !part.is_empty() {
+                all.push_str(mark);
+            }
+            all.push_str(part);
+        }
     }
-    one_line(&text)
+    if !advice.is_empty() {
+        text.push_str("; ");
+    }
+    one_line(&(text + &advice))
 }
 
 #[cfg(test)]
@@ -142,6 +154,18 @@ mod tests {
         assert_eq!(
             chain(&LoadError::Thread(said)),
             "the thread that loads it failed: no database: at db.example"
+        );
+    }
+
+    #[test]
+    fn the_cause_comes_before_the_advice() {
+        let error = StoreError::Write {
+            path: "/state/shop".into(),
+            source: io::Error::other("disk full; really"),
+        };
+        assert_eq!(
+            chain(&error),
+            "cannot write the copy /state/shop: disk full; really; see --state-dir"
         );
     }
 }
