@@ -28,7 +28,7 @@ use crate::{
     control::{ControlError, ControlListener, verbs::Control},
     exit,
     folder::store::StoreError,
-    log::{self, Log, OpenError, level::Levels, output::Output},
+    log::{self, Log, OpenError, capture::Printed, level::Levels, output::Output},
     scoreboard::Scoreboard,
     signal::{self, EarlySignals},
     supervisor, terminal,
@@ -124,7 +124,9 @@ async fn serve(
     let control = control.transpose()?;
     let store = Arc::new(open_store(config)?);
     let listeners = bind(&config.bind, prints)?;
-    log::streams::keep_harmless();
+    if serving.is_some() {
+        log::streams::keep_harmless();
+    }
     raise_open_files(config.limits.max_connections);
     let copies = store.folder().to_owned();
     let captures = config.log.capture_output && serving.is_some();
@@ -137,7 +139,12 @@ async fn serve(
         }
         None => {
             handle.follow_level(&logs.filter);
-            let processes = processes(config, settings, logs.filter, copies, listeners)?;
+            // Workers write lines to the same places.
+            logs.outputs().iter().for_each(Output::share);
+            let access = logs.access.as_ref();
+            let printed = Printed::new(&config.log, &logs.output, access, &losses);
+            let log = (logs.filter, printed);
+            let processes = processes(config, settings, log, copies, listeners)?;
             Kind::Processes(processes, config.processes.workers.into())
         }
     };

@@ -204,12 +204,19 @@ async fn a_stderr_that_does_not_block_loses_no_line() {
 
 #[tokio::test]
 async fn prints_into_a_pipe_whose_reader_is_gone_harm_no_app() {
+    for workers in ["0", "1"] {
+        prints_harm_no_app(workers).await;
+    }
+}
+
+async fn prints_harm_no_app(workers: &str) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let ((stdout, out), (stderr, err)) = (pipe(), pipe());
     let setup = Setup::new()
         .plugin("log_depth")
         .arg("--log-file")
         .arg(log.path());
+    let setup = setup.arg(format!("--workers={workers}"));
     let mut host = setup.stdout(out).stderr(err).spawn();
     let text = || fs::read_to_string(log.path()).unwrap();
     let address = eventually("the address", async || {
@@ -222,8 +229,20 @@ async fn prints_into_a_pipe_whose_reader_is_gone_harm_no_app() {
     host.answers("/log_depth/print", 200).await;
     for (name, reader) in [("stdout", stdout), ("stderr", stderr)] {
         drop(reader);
-        let told = format!("from now on stream={name}");
-        eventually(&told, async || text().contains(&told).then_some(())).await;
+        // In one process its streams are replaced; of workers the supervisor passes lines on.
+        let told = match workers {
+            "0" => format!("from now on stream={name}"),
+            _ => format!(
+                "Lines of the output of apps cannot be written, and are lost until they can be file={name}"
+            ),
+        };
+        let is_told = async || {
+            if workers == "1" {
+                assert_eq!(host.get("/log_depth/print").await.status, 200);
+            }
+            text().contains(&told).then_some(())
+        };
+        eventually(&told, is_told).await;
     }
     let mut connection = host.http1().await;
     for _ in 0..110 {
@@ -302,14 +321,30 @@ async fn stdout_has_nothing_but_the_access_log() {
         "--access-log-format=json",
         "--log-format=json",
     ];
-    let host = Setup::new().plugin("hello").args(&args).start().await;
+    let setup = Setup::new().plugin("hello").plugin("log_depth");
+    let host = setup.args(&args).start().await;
     host.answers("/", 200).await;
+    host.answers("/log_depth/gated", 200).await;
+    assert_eq!(host.get("/log_depth/print").await.status, 200);
     let address = host.address();
     let exit = host.stop().await;
-    assert!(!exit.stdout.is_empty());
+    for line in &exit.stderr {
+        let _: Value = serde_json::from_str(line).unwrap();
+    }
+    for printed in ["\"printed\"", "\"printed to stderr\""] {
+        assert!(
+            exit.stderr.iter().any(|line| line.contains(printed)),
+            "{exit}"
+        );
+    }
+    assert!(
+        exit.stdout
+            .iter()
+            .any(|line| line.contains("/log_depth/print"))
+    );
     for line in &exit.stdout {
         let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["path"], "/");
+        assert!(line["path"].is_string(), "{line}");
     }
     let listening = exit
         .stderr

@@ -19,6 +19,44 @@ use rustix::{
 };
 use tracing::info;
 
+use super::{losses::Losses, output::Output};
+use crate::config::{LogConfig, LogFormat};
+
+/// Where the lines go that worker processes print: to the streams of the server, or to the log.
+#[derive(Clone, Debug)]
+pub struct Printed {
+    /// None where what is printed to stdout is logged.
+    pub stdout: Option<Output>,
+    /// None where what is printed to stderr is logged.
+    pub stderr: Option<Output>,
+}
+
+impl Printed {
+    /// Lines are logged where the operator asks for it, and where a stream has a log or access log in
+    /// JSON: a program reads it, which expects nothing else between its lines.
+    #[must_use]
+    pub fn new(config: &LogConfig, log: &Output, access: Option<&Output>, losses: &Losses) -> Self {
+        let json = [
+            (config.log_format == LogFormat::Json).then_some(log),
+            access.filter(|_| config.access_log_format.is_json()),
+        ];
+        let goes_on = |stream: io::Result<Output>| {
+            let stream = stream.ok()?;
+            let is_json = json.iter().flatten().any(|json| json.is_same_file(&stream));
+            if config.capture_output || is_json {
+                return None;
+            }
+            stream.share();
+            losses.watch("output of apps", stream.clone());
+            Some(stream)
+        };
+        Self {
+            stdout: goes_on(Output::stdout()),
+            stderr: goes_on(Output::stderr()),
+        }
+    }
+}
+
 /// The streams as they were. Dropping it puts them back, after what was printed has been logged.
 #[derive(Debug)]
 pub struct Captured {

@@ -30,9 +30,19 @@ struct Watched {
     log: Output,
     /// Where lines about the log go when it cannot be written.
     stderr: Option<Output>,
-    access: Option<Output>,
-    /// Whether somebody was told that lines are being lost: of the log, of the access log.
-    is_told: [bool; 2],
+    /// Whether somebody was told that lines of the log are being lost.
+    is_told: bool,
+    others: Vec<Other>,
+}
+
+/// An output that is not the log.
+#[derive(Debug)]
+struct Other {
+    /// What its lines are of.
+    which: &'static str,
+    output: Output,
+    /// Whether the log was told that lines are being lost.
+    is_told: bool,
 }
 
 impl Losses {
@@ -48,19 +58,31 @@ impl Losses {
             filter,
             log,
             stderr,
-            access: None,
-            is_told: [false; 2],
+            is_told: false,
+            others: Vec::new(),
         })))
     }
 
     /// Watches the access log as well.
     pub fn watch_access(&self, access: Output) {
+        self.watch("access log", access);
+    }
+
+    /// Watches another output, whose lines are of `which`.
+    pub fn watch(&self, which: &'static str, output: Output) {
         let mut watched = self.lock();
-        if access.is_same_file(&watched.log) {
-            access.share();
-            watched.log.share();
+        let others = watched.others.iter().map(|other| &other.output);
+        for known in others.chain([&watched.log]) {
+            if output.is_same_file(known) {
+                output.share();
+                known.share();
+            }
         }
-        watched.access = Some(access);
+        watched.others.push(Other {
+            which,
+            output,
+            is_told: false,
+        });
     }
 
     /// Writes what waits to be written when there is room again, and tells of losses, until it is
@@ -83,9 +105,11 @@ impl Losses {
     pub fn finish(&self, waits: bool) {
         let mut watched = self.lock();
         if waits {
-            for output in [Some(&watched.log), watched.access.as_ref()] {
-                output.into_iter().for_each(Output::finish);
-            }
+            watched.log.finish();
+            watched
+                .others
+                .iter()
+                .for_each(|other| other.output.finish());
         }
         watched.look(true);
     }
@@ -96,56 +120,22 @@ impl Losses {
 }
 
 impl Watched {
-    /// Looks after both outputs, and tells what is to be told; all of it, where this is the `last`
+    /// Looks after all outputs, and tells what is to be told; all of it, where this is the `last`
     /// time. Whether another look is needed soon.
     fn look(&mut self, last: bool) -> bool {
-        let access = self.look_at_access(last);
-        let log = self.look_at_log(last);
-        access || log
-    }
-
-    fn look_at_access(&mut self, last: bool) -> bool {
-        let Some(access) = self.access.clone() else {
-            return false;
-        };
-        let state = access.settle();
-        let [_, is_told] = &mut self.is_told;
-        if state.lost == 0 {
-            *is_told = false;
-            return !state.is_clear;
+        let level = self.level();
+        let mut again = false;
+        for other in &mut self.others {
+            again |= other.look(level, last);
         }
-        let file = access.name();
-        if !std::mem::replace(is_told, true) && !last {
-            let error = access.failure();
-            tell(
-                self.level(),
-                &Began {
-                    which: "access log",
-                    file,
-                    error,
-                },
-            );
-        }
-        if last || state.is_over {
-            let lines = state.lost;
-            tell(
-                self.level(),
-                &Ended {
-                    which: "access log",
-                    file,
-                    lines,
-                },
-            );
-            access.told(lines);
-            self.is_told[1] = false;
-        }
-        true
+        // Behind the others: what is told of them is in it.
+        again | self.look_at_log(last)
     }
 
     fn look_at_log(&mut self, last: bool) -> bool {
         let state = self.log.settle();
         if state.lost == 0 {
-            self.is_told[0] = false;
+            self.is_told = false;
             return !state.is_clear;
         }
         let level = self.level();
@@ -160,8 +150,8 @@ impl Watched {
         // At the level off nobody is told anything.
         if is_written || level == Level::Off {
             self.log.told(lines);
-            self.is_told[0] = false;
-        } else if !std::mem::replace(&mut self.is_told[0], true) {
+            self.is_told = false;
+        } else if !std::mem::replace(&mut self.is_told, true) {
             let error = self.log.failure();
             report(other, || {
                 tell(
@@ -180,6 +170,28 @@ impl Watched {
     /// The level in force for what is told.
     fn level(&self) -> Level {
         self.filter.directives().level(None, module_path!())
+    }
+}
+
+impl Other {
+    fn look(&mut self, level: Level, last: bool) -> bool {
+        let (which, file) = (self.which, self.output.name());
+        let state = self.output.settle();
+        if state.lost == 0 {
+            self.is_told = false;
+            return !state.is_clear;
+        }
+        if !std::mem::replace(&mut self.is_told, true) && !last {
+            let error = self.output.failure();
+            tell(level, &Began { which, file, error });
+        }
+        if last || state.is_over {
+            let lines = state.lost;
+            tell(level, &Ended { which, file, lines });
+            self.output.told(lines);
+            self.is_told = false;
+        }
+        true
     }
 }
 

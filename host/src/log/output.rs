@@ -145,8 +145,9 @@ impl Output {
     /// Whether both write to one and the same file or pipe.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
-        let identities = (self.lock().identity(), other.lock().identity());
-        matches!(identities, (Ok(one), Ok(other)) if one == other)
+        let own = self.lock().identity();
+        let others = other.lock().identity();
+        matches!((own, others), (Ok(own), Ok(others)) if own == others)
     }
 
     /// Keeps lines whole that are longer than `PIPE_BUF`, where others write lines to the same pipe:

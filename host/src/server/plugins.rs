@@ -15,7 +15,7 @@ use crate::{
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
     },
-    log::filter::Filter,
+    log::{capture::Printed, filter::Filter},
     supervisor::{
         Command, Link, Parts, Supervisor,
         app::WorkerId,
@@ -48,7 +48,7 @@ pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
 pub(super) fn processes(
     config: &Config,
     settings: std::collections::BTreeMap<String, String>,
-    filter: Filter,
+    (filter, printed): (Filter, Printed),
     copies: PathBuf,
     listeners: Vec<TcpListener>,
 ) -> Result<Processes, StartError> {
@@ -66,7 +66,7 @@ pub(super) fn processes(
         copies,
         listeners,
         many: config.processes.workers > 1,
-        capture: config.log.capture_output,
+        printed,
         events,
     };
     Ok(Processes { workers, happened })

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     channel::{Channel, ChannelError, Hello, socket_pair},
-    log::filter::Filter,
+    log::{capture::Printed, filter::Filter},
     orders::{Notice, Order, PROTOCOL, Setup},
     scoreboard::Scoreboard,
 };
@@ -65,8 +65,8 @@ pub struct Workers {
     pub listeners: Vec<TcpListener>,
     /// Whether there may be several workers at once.
     pub many: bool,
-    /// Whether what workers print is logged, line by line.
-    pub capture: bool,
+    /// Where the lines go that workers print.
+    pub printed: Printed,
     /// Where what happens to workers is told.
     pub events: mpsc::UnboundedSender<(WorkerId, Event)>,
 }
@@ -141,24 +141,21 @@ impl Workers {
         stdout: tokio::net::unix::pipe::Receiver,
         stderr: tokio::net::unix::pipe::Receiver,
     ) -> LastWords {
-        let capture = self.capture;
+        let printed = self.printed.clone();
         // Which worker it is tells nothing when there is one.
         let worker = self.many.then_some(worker);
         LastWords::follow(stdout, stderr, move |stream, line| {
-            match (stream, capture) {
-                (Stream::Stdout, true) => info!(target: "stdout", worker, "{line}"),
-                (Stream::Stderr, true) => info!(target: "stderr", worker, "{line}"),
-                (Stream::Stdout, false) => pass_on(io::stdout(), line),
-                (Stream::Stderr, false) => pass_on(io::stderr(), line),
+            let output = match stream {
+                Stream::Stdout => &printed.stdout,
+                Stream::Stderr => &printed.stderr,
+            };
+            match (stream, output) {
+                (_, Some(output)) => output.write(format!("{line}\n").as_bytes()),
+                (Stream::Stdout, None) => info!(target: "stdout", worker, "{line}"),
+                (Stream::Stderr, None) => info!(target: "stderr", worker, "{line}"),
             }
         })
     }
-}
-
-/// Writes a line to a stream of the server's. A stream that nobody reads loses it.
-fn pass_on(mut stream: impl io::Write, line: &str) {
-    let _ = stream.write_all(format!("{line}\n").as_bytes());
-    let _ = stream.flush();
 }
 
 /// Where what happens to one worker is told.

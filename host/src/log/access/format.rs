@@ -62,6 +62,12 @@ enum Atom {
 }
 
 impl AccessFormat {
+    /// Whether lines are JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.0.parts.is_none()
+    }
+
     /// The headers that it needs of requests.
     #[must_use]
     pub fn request_headers(&self) -> &[HeaderName] {
