@@ -5,6 +5,7 @@ pub mod access;
 pub mod bridge;
 pub mod capture;
 pub mod escape;
+pub mod event;
 pub mod fields;
 pub mod filter;
 mod followers;

@@ -14,8 +14,8 @@ use tracing::Event;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::{
+    event::{Buffers, Head, each_span},
     fields::{self, SpanFields, Value},
-    lines::{Buffers, Head, each_span},
 };
 
 /// Formats events as JSON.

@@ -73,7 +73,7 @@ impl Levels {
         Self(sender)
     }
 
-    /// What is in force. None when the host is past the end of its runtime.
+    /// What is in force. None after the runtime has shut down.
     pub async fn state(&self) -> Option<State> {
         let (sender, state) = oneshot::channel();
         self.0.send(Message::Show(sender)).await.ok()?;

@@ -4,21 +4,24 @@
 //! thread while its app runs ([`scope`]), and its span is made when something first wants to be in
 //! it. The span carries the facts on, to what the app spawns in it.
 
+mod scoped;
+mod trace;
+
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
-    pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
 use tracing::{Metadata, Span, dispatcher, error_span, field, span::Id};
 use tracing_subscriber::{
     Registry,
     registry::{LookupSpan, SpanRef},
 };
 
+pub use self::{
+    scoped::{Scoped, scoped},
+    trace::Trace,
+};
 use super::request_id::RequestId;
 
 /// A request, as the log knows it.
@@ -33,7 +36,7 @@ pub struct RequestLog {
 pub struct Facts {
     /// What identifies it.
     pub id: RequestId,
-    /// Whose part it is.
+    /// The trace that the request is a part of.
     pub trace: Option<Trace>,
     /// Whether it is logged at debug whatever the level.
     pub loud: bool,
@@ -177,85 +180,3 @@ pub fn with_span<T>(span: &Id, work: impl Fn(SpanRef<'_, Registry>) -> T) -> Opt
 }
 
 const TARGET: &str = "request";
-
-/// The W3C trace that a request is a part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
-    text: [u8; 55],
-}
-
-impl Trace {
-    /// Reads a `traceparent` (W3C Trace Context, section 3.2); none when it is not of that form.
-    #[must_use]
-    pub fn parse(traceparent: &[u8]) -> Option<Self> {
-        let text: [u8; 55] = traceparent.get(..55)?.try_into().ok()?;
-        let is_hex = |part: &[u8]| {
-            part.iter()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let is_set = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
-        let [version, trace, span, flags] = [0..2, 3..35, 36..52, 53..55].map(|at| &text[at]);
-        let dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
-        // A later version may have more behind a dash.
-        let ends = match traceparent.get(55) {
-            None => true,
-            Some(&next) => version != b"00" && next == b'-',
-        };
-        let is_one = dashes
-            && ends
-            && version != b"ff"
-            && [version, trace, span, flags].into_iter().all(is_hex)
-            && is_set(trace)
-            && is_set(span);
-        is_one.then_some(Self { text })
-    }
-
-    /// 32 hexadecimal digits.
-    #[must_use]
-    pub fn trace_id(&self) -> &str {
-        std::str::from_utf8(&self.text[3..35]).unwrap_or_default()
-    }
-
-    /// The caller's span: 16 hexadecimal digits.
-    #[must_use]
-    pub fn span_id(&self) -> &str {
-        std::str::from_utf8(&self.text[36..52]).unwrap_or_default()
-    }
-}
-
-pin_project! {
-    /// A future whose polls, and whose drop, are a request's.
-    #[derive(Debug)]
-    pub struct Scoped<F> {
-        #[pin]
-        future: Option<F>,
-        request: Option<Arc<RequestLog>>,
-    }
-
-    impl<F> PinnedDrop for Scoped<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            scope(this.request, || this.future.set(None));
-        }
-    }
-}
-
-/// Makes all that `future` does the doing of `request`.
-pub fn scoped<F: Future>(request: Option<Arc<RequestLog>>, future: F) -> Scoped<F> {
-    Scoped {
-        future: Some(future),
-        request,
-    }
-}
-
-impl<F: Future> Future for Scoped<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let Some(future) = this.future.as_pin_mut() else {
-            unreachable!("it is there until it is dropped");
-        };
-        scope(this.request, || future.poll(context))
-    }
-}

@@ -18,8 +18,8 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::{
     escape::{self, Escape},
+    event::{Buffers, Head, Line, each_span},
     fields::{self, Value},
-    lines::{Buffers, Head, Line, each_span},
     request::Facts,
 };
 
