@@ -8,7 +8,7 @@ pub mod verbs;
 use std::{
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, MetadataExt},
             net::{self, UnixStream},
@@ -25,10 +25,12 @@ use rustix::{
     fs::{Mode, fchmod},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, sync::Semaphore};
 use tracing::debug;
 
 use self::verbs::Control;
+use crate::channel::{Packing, Unpacking};
 use crate::shortage::Shortage;
 
 /// A bound control socket.
@@ -57,11 +59,36 @@ impl ControlListener {
         };
         let listener = listen_on(path).map_err(failed)?;
         let metadata = fs::metadata(path).map_err(failed)?;
+        let kept = listener.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self {
             listener: UnixListener::from_std(listener).map_err(failed)?,
             file: SocketFile {
+                listener: kept,
                 path: path.to_owned(),
                 id: (metadata.dev(), metadata.ino()),
+            },
+        })
+    }
+
+    /// Goes on with a socket that an earlier image of this process bound.
+    ///
+    /// # Errors
+    ///
+    /// When its descriptor is missing, or no listening socket.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn resume(suspended: SuspendedSocket, descriptors: &mut Unpacking) -> io::Result<Self> {
+        let listener = net::UnixListener::from(descriptors.take(suspended.listener)?);
+        listener.set_nonblocking(true)?;
+        let kept = listener.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener)?,
+            file: SocketFile {
+                path: suspended.path,
+                id: suspended.id,
+                listener: kept,
             },
         })
     }
@@ -143,15 +170,42 @@ fn listen_on(path: &Path) -> io::Result<net::UnixListener> {
 pub struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
+    /// The socket, for the next image of this process.
+    listener: OwnedFd,
+}
+
+/// A control socket as a value that can be JSON, for the next image of this process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SuspendedSocket {
+    path: PathBuf,
+    id: (u64, u64),
+    /// The number of the descriptor.
+    listener: usize,
+}
+
+impl SocketFile {
+    /// Describes the socket, and adds it to the descriptors that travel.
+    pub fn suspend<'a>(&'a self, packing: &mut Packing<'a>) -> SuspendedSocket {
+        SuspendedSocket {
+            path: self.path.clone(),
+            id: self.id,
+            listener: packing.put(&self.listener),
+        }
+    }
+
+    /// Removes the file, unless another took its place.
+    pub fn remove(&self) {
+        let is_ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.id;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            // The next one that starts makes way for itself.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.id;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
-            // Whoever starts next makes way.
-            let _ = fs::remove_file(&self.path);
-        }
+        self.remove();
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod plugins;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use clap::Subcommand;
@@ -59,6 +59,12 @@ enum Verb {
     },
     /// Replace all worker processes by fresh ones, one after the other, without losing a request
     Recycle,
+    /// Execute another build of the host in place: the same process and sockets, then fresh workers
+    Upgrade {
+        /// The program; without it, that at the path of the one that runs
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
     /// Load the library of an app that served before the one that does, and wait as reload does
     Rollback {
         /// The app
@@ -73,6 +79,11 @@ impl Verb {
             Self::Plugins => (Method::GET, "/plugins", None),
             Self::Reload { name } => (Method::POST, &*format!("/plugins/{name}/reload"), None),
             Self::Recycle => (Method::POST, "/recycle", None),
+            Self::Upgrade { path } => {
+                let path = path.as_ref().map(std::path::absolute);
+                let path = path.transpose().map_err(CtlError::Path)?;
+                (Method::POST, "/upgrade", Some(json!({ "path": path })))
+            }
             Self::Rollback { name } => (Method::POST, &*format!("/plugins/{name}/rollback"), None),
             Self::LogLevel { level: None, .. } => (Method::GET, "/log-level", None),
             Self::LogLevel {
@@ -97,6 +108,7 @@ impl Verb {
         let text = |key: &str| answer[key].as_str();
         match self {
             Self::Plugins => plugins::plugins(answer),
+            Self::Upgrade { .. } => format!("upgrading to {}", text("build").unwrap_or_default()),
             Self::Recycle => format!("{} workers recycled", answer["recycled"]),
             Self::Reload { .. } | Self::Rollback { .. } => plugins::proof(answer),
             Self::LogLevel { .. } => {
@@ -202,6 +214,8 @@ enum CtlError {
     },
     #[error("the connection to the host failed")]
     Exchange(#[source] hyper::Error),
+    #[error("the path cannot be made absolute")]
+    Path(#[source] io::Error),
     #[error("{0}")]
     Refused(String),
     #[error("this cannot be asked")]

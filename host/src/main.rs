@@ -5,9 +5,9 @@ use std::{env, process::ExitCode};
 use host::{
     check, cli, ctl, exit, new, server,
     signal::EarlySignals,
-    supervisor::process,
+    supervisor::{process, upgrade},
     terminal,
-    worker::{program, trial},
+    worker::{load::chain, program, trial},
 };
 
 fn main() -> ExitCode {
@@ -15,8 +15,18 @@ fn main() -> ExitCode {
     match args.next() {
         Some(first) if first == process::WORKER => program::run(),
         Some(first) if first == trial::OPEN => trial::run(args.next()),
+        Some(first) if first == upgrade::PROVE => return server::prove(args),
         _ => {}
     }
+    let adopted = match upgrade::adopt() {
+        Ok(adopted) => adopted,
+        Err(error) => {
+            // Whoever connects waits for the workers of this build: those of the build before end, as
+            // nobody has their channels any more.
+            terminal::complain(format_args!("the upgrade is lost: {}", chain(&error)));
+            return ExitCode::FAILURE;
+        }
+    };
     let early = EarlySignals::catch();
     let command = cli::parse(env::args_os());
     if !matches!(command, Ok(cli::Command::Serve(..))) {
@@ -24,7 +34,7 @@ fn main() -> ExitCode {
     }
     match command {
         Ok(cli::Command::Serve(config, settings)) => {
-            exit::leave(server::run(&config, settings, early), || {})
+            exit::leave(server::run(&config, settings, early, adopted), || {})
         }
         Ok(cli::Command::Check(file)) => check::run(&file),
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),

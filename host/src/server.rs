@@ -6,7 +6,11 @@ mod sockets;
 
 use std::{
     collections::BTreeMap,
-    error, io,
+    error,
+    ffi::OsString,
+    io,
+    net::TcpListener,
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,14 +28,24 @@ use self::{
     sockets::{bind, raise_open_files},
 };
 use crate::{
+    channel::Hello,
+    cli,
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
     exit,
-    folder::store::StoreError,
+    folder::store::{Store, StoreError},
     log::{self, Log, OpenError, capture::Printed, level::Levels, output::Output},
+    orders::PROTOCOL,
     scoreboard::Scoreboard,
     signal::{self, EarlySignals},
-    supervisor, terminal,
+    supervisor::{
+        self,
+        handover::Handover,
+        listeners,
+        process::Executable,
+        upgrade::{Adopted, print_proof},
+    },
+    terminal,
     worker::{
         crash, load,
         setup::{self, Logs},
@@ -43,8 +57,17 @@ use crate::{
 ///
 /// The process must end by [`exit::leave`] then: libraries are loaded, and their threads run.
 #[must_use]
-pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySignals) -> u8 {
-    let log = match log::init(&config.log, config.log_level.clone()) {
+pub fn run(
+    config: &Config,
+    settings: BTreeMap<String, String>,
+    early: EarlySignals,
+    adopted: Option<Adopted<Handover>>,
+) -> u8 {
+    let level = adopted.as_ref().map(|adopted| adopted.state.level.parse());
+    let level = level
+        .and_then(Result::ok)
+        .unwrap_or(config.log_level.clone());
+    let log = match log::init(&config.log, level) {
         Ok(log) => log,
         Err(error) => {
             terminal::complain(format_args!("cannot start: {}", load::chain(&error)));
@@ -62,7 +85,7 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
             let serving = threads.serving.as_ref().map(Runtime::handle);
             let served = threads
                 .managing
-                .block_on(serve(config, settings, early, log, serving));
+                .block_on(serve(config, settings, early, adopted, log, serving));
             threads.shut_down();
             served
         }
@@ -84,10 +107,40 @@ pub fn run(config: &Config, settings: BTreeMap<String, String>, early: EarlySign
     code
 }
 
+/// Says that this build can take over from one that runs: it reads the same configuration, and speaks
+/// the same messages. `args` are those of the server.
+#[must_use]
+pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = [OsString::from("host")].into_iter().chain(args);
+    match cli::parse(args) {
+        Ok(cli::Command::Serve(config, _)) if config.processes.workers > 0 => {
+            let hello = Executable::of_this_process().map(|executable| Hello {
+                protocol: PROTOCOL,
+                build: executable.build().to_owned(),
+            });
+            match hello.and_then(|hello| print_proof(&hello)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    terminal::complain(format_args!("{error}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Ok(_) => {
+            terminal::complain(format_args!(
+                "these are not the arguments of a host with workers"
+            ));
+            ExitCode::FAILURE
+        }
+        Err(error) => error.report(),
+    }
+}
+
 async fn serve(
     config: &Config,
     settings: BTreeMap<String, String>,
     early: EarlySignals,
+    mut adopted: Option<Adopted<Handover>>,
     log: Log,
     serving: Option<&Handle>,
 ) -> Result<(), StartError> {
@@ -117,13 +170,21 @@ async fn serve(
     signal::follow(levels.clone(), handle.clone(), outputs, settings.clone())
         .map_err(StartError::Signals)?;
     early.deliver();
+    if let Some(adopted) = &adopted {
+        adopted.unblock_signals().map_err(StartError::Signals)?;
+    }
     // All handlers of the host's are set.
     crash::kept::keep();
-    let control = config.control.as_ref();
-    let control = control.map(|socket| ControlListener::bind(socket.path()));
-    let control = control.transpose()?;
-    let store = Arc::new(open_store(config)?);
-    let listeners = bind(&config.bind, prints)?;
+    let (control, store, listeners) = match &mut adopted {
+        Some(adopted) => resume(adopted)?,
+        None => {
+            let control = config.control.as_ref();
+            let control = control.map(|socket| ControlListener::bind(socket.path()));
+            let store = open_store(config)?;
+            (control.transpose()?, store, bind(&config.bind, prints)?)
+        }
+    };
+    let store = Arc::new(store);
     if serving.is_some() {
         log::streams::keep_harmless();
     }
@@ -145,14 +206,17 @@ async fn serve(
             let printed = Printed::new(&config.log, &logs.output, access, &losses);
             let log = (logs.filter, printed);
             let processes = processes(config, settings, log, copies, listeners)?;
-            Kind::Processes(processes, config.processes.workers.into())
+            match adopted {
+                Some(adopted) => Kind::Adopted(processes, Box::new(adopted)),
+                None => Kind::Processes(processes, config.processes.workers.into()),
+            }
         }
     };
     let control = control.map(|control| {
         let handle = handle.clone();
-        control.start(Control { levels, handle })
+        Arc::new(control.start(Control { levels, handle }))
     });
-    let mut running = Running::start(config, Arc::clone(&store), kind, commands);
+    let mut running = Running::start(config, Arc::clone(&store), kind, control.clone(), commands);
 
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -165,7 +229,9 @@ async fn serve(
         handle.kill().await;
         let (control, store) = left_behind;
         exit::leave(1, move || {
-            drop(control);
+            if let Some(control) = control {
+                control.remove();
+            }
             losses.finish(false);
             // The next host that starts removes what is left of the copies.
             let _ = store.remove();
@@ -176,6 +242,21 @@ async fn serve(
     running.stop(config.graceful_timeout).await;
     info!(took = ?began.elapsed(), "Stopped");
     Ok(())
+}
+
+/// Goes on with what an earlier image of this process had bound and opened.
+fn resume(
+    adopted: &mut Adopted<Handover>,
+) -> Result<(Option<ControlListener>, Store, Vec<TcpListener>), StartError> {
+    let Adopted { state, descriptors } = adopted;
+    let control = state.control.take();
+    let control = control.map(|control| ControlListener::resume(control, descriptors));
+    let control = control.transpose().map_err(StartError::Resume)?;
+    let store = Store::resume(state.store.clone(), descriptors).map_err(StartError::Resume)?;
+    let numbers = state.listeners.iter();
+    let listeners = numbers.map(|&number| listeners::receive(descriptors.take(number)?));
+    let listeners = listeners.collect::<io::Result<_>>();
+    Ok((control, store, listeners.map_err(StartError::Resume)?))
 }
 
 /// The signals that stop a server.
@@ -245,6 +326,9 @@ pub enum StartError {
     /// The program of this process cannot be started again.
     #[error("cannot start worker processes: is /proc mounted?")]
     Executable(#[source] io::Error),
+    /// What an earlier image of this process handed over cannot be used.
+    #[error("cannot go on with the sockets and folders of the build before")]
+    Resume(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),

@@ -1,5 +1,5 @@
 //! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 opens
-//! the files of the log anew, SIGUSR2 is not used.
+//! the files of the log anew, SIGUSR2 executes another build of the host.
 
 mod early;
 
@@ -38,21 +38,18 @@ pub fn follow(
 ) -> io::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
     let rotations = signal(SignalKind::user_defined1())?;
-    let unused = signal(SignalKind::user_defined2())?;
+    let upgrades = signal(SignalKind::user_defined2())?;
     tokio::spawn(reread(hangups, levels, handle.clone(), settings));
+    tokio::spawn(upgrade(upgrades, handle.clone()));
     tokio::spawn(reopen(rotations, handle, outputs));
-    tokio::spawn(ignore(unused));
     Ok(())
 }
 
-/// SIGUSR2 would end the process without a handler. Other servers take it for an upgrade or a
-/// rotation, so a script that sends it by mistake is told.
-async fn ignore(mut unused: Signal) {
-    while unused.recv().await.is_some() {
-        warn!(
-            signal = "SIGUSR2",
-            "This signal does nothing; SIGUSR1 opens log files anew"
-        );
+/// SIGUSR2 executes the build of the host that is at the path of this program by now. The log says
+/// what came of it.
+async fn upgrade(mut upgrades: Signal, handle: supervisor::Handle) {
+    while upgrades.recv().await.is_some() {
+        let _ = handle.upgrade(None).await;
     }
 }
 

@@ -14,6 +14,7 @@ pub mod catalog;
 mod commands;
 mod deaths;
 mod fleet;
+pub mod handover;
 pub mod last_words;
 mod libraries;
 pub mod listeners;
@@ -24,6 +25,7 @@ pub mod recycle;
 pub mod report;
 pub mod systemd;
 pub mod upgrade;
+mod upgrading;
 pub mod workers;
 
 use std::{
@@ -51,6 +53,8 @@ use self::{
     plans::Refused,
     recycle::{Limits, Recycling},
     report::{Failure, Proof},
+    upgrade::ProofError,
+    upgrading::UpgradeReply,
     workers::{Event, Workers},
 };
 pub use self::{
@@ -59,7 +63,9 @@ pub use self::{
     report::AskError,
 };
 use crate::{
+    channel::Hello,
     config::Config,
+    control::SocketFile,
     folder::{
         scan::Change,
         store::{Hash, Store},
@@ -86,6 +92,10 @@ pub struct Supervisor {
     apps: BTreeMap<String, App>,
     /// Those that went: something of them may still be at work.
     removed: BTreeMap<String, App>,
+    /// How often apps were loaded that an earlier image of this process has removed.
+    loads_before: BTreeMap<String, u64>,
+    /// The control socket, for the next image of this process.
+    control: Option<Arc<SocketFile>>,
     /// Libraries that are no app, by path and app.
     refused: BTreeMap<(PathBuf, String), Refused>,
     asks: BTreeMap<AskId, Reply>,
@@ -137,6 +147,12 @@ enum Done {
         generation: u64,
     },
     Read(Box<Read>),
+    Upgrade {
+        path: PathBuf,
+        proved: Result<Hello, ProofError>,
+        reply: UpgradeReply,
+    },
+    Execute(PathBuf),
     ReportTimedOut(u64),
 }
 
@@ -170,6 +186,8 @@ impl Supervisor {
             libraries: Libraries::default(),
             apps: BTreeMap::new(),
             removed: BTreeMap::new(),
+            loads_before: BTreeMap::new(),
+            control: None,
             refused: BTreeMap::new(),
             asks: BTreeMap::new(),
             last_ask: 0,
@@ -304,6 +322,12 @@ impl Supervisor {
                 app,
                 generation,
             }) => self.retry(worker, &app, generation),
+            Ok(Done::Upgrade {
+                path,
+                proved,
+                reply,
+            }) => self.proved(&path, proved, reply),
+            Ok(Done::Execute(path)) => self.execute(&path),
             Ok(Done::Read(read)) => self.read(*read),
             Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
         }

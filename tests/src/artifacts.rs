@@ -9,7 +9,12 @@ use std::{
 };
 
 /// The host. `HOST_TEST_HOST` may name one that was built otherwise, as `scripts/release` does.
-pub(crate) fn host() -> &'static Path {
+///
+/// # Panics
+///
+/// When it cannot be built.
+#[must_use]
+pub fn host() -> &'static Path {
     static HOST: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("HOST_TEST_HOST") {
         // Tests have folders of their own.
         Some(host) => fs::canonicalize(&host).expect("HOST_TEST_HOST names a host"),

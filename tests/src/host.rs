@@ -72,6 +72,12 @@ impl Host {
         &self.addresses
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its plugins folder.
     #[must_use]
     pub fn folder(&self) -> &Folder {

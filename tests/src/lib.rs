@@ -36,6 +36,7 @@ mod wire;
 mod workbench;
 
 pub use self::{
+    artifacts::host as host_program,
     connection::{Connection, Reply, RequestBody, empty, full},
     ctl::Ctl,
     folder::Folder,

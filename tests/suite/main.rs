@@ -46,4 +46,5 @@ mod starts;
 mod streams;
 mod targets;
 mod upgrades;
+mod upgrading;
 mod watching;

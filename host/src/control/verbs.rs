@@ -3,7 +3,7 @@
 //! A verb takes and gives JSON. It sends a message to whoever owns what it is about, and answers
 //! with what came of it.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -56,6 +56,12 @@ async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Re
             Ok(json!({ "recycled": recycled }))
         }
         (_, ["recycle"]) => Err(Refusal::Method("POST")),
+        (&Method::POST, ["upgrade"]) => {
+            let UpgradeTo { path } = read(body).await?;
+            let upgraded = control.handle.upgrade(path).await;
+            Ok(json!({ "build": upgraded.map_err(Refusal::Workers)? }))
+        }
+        (_, ["upgrade"]) => Err(Refusal::Method("POST")),
         _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
     }
 }
@@ -92,6 +98,14 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
 /// `GET /plugins`: the apps, and what their loads cost.
 async fn plugins(control: &Control) -> Result<Value, Refusal> {
     Ok(json!(control.handle.report().await?))
+}
+
+/// The body of `POST /upgrade`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeTo {
+    /// The program; without one, that at the path of the one that runs.
+    path: Option<PathBuf>,
 }
 
 /// The body of `PUT /log-level`.

@@ -14,14 +14,20 @@ mod snapshot;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process,
     sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
+
+use crate::channel::Unpacking;
 
 pub use self::snapshot::{Hash, Snapshot};
 
@@ -67,6 +73,35 @@ impl Store {
         create(&folder)?;
         let lock = Mutex::new(lock(&folder.join(LOCK))?);
         Ok(Self { folder, lock })
+    }
+
+    /// Describes the folder, and adds its lock to the descriptors that travel to the next image of this
+    /// process. No await may happen before that is executed.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not open more files.
+    pub fn suspend(&self) -> io::Result<(SuspendedStore, OwnedFd)> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = lock.as_fd().try_clone_to_owned()?;
+        let suspended = SuspendedStore {
+            folder: self.folder.clone(),
+            lock: 0,
+        };
+        Ok((suspended, lock))
+    }
+
+    /// Goes on with the folder of an earlier image of this process.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor of its lock is missing.
+    pub fn resume(suspended: SuspendedStore, descriptors: &mut Unpacking) -> io::Result<Self> {
+        let lock = File::from(descriptors.take(suspended.lock)?);
+        Ok(Self {
+            folder: suspended.folder,
+            lock: Mutex::new(lock),
+        })
     }
 
     /// Makes the folder anew if somebody removed it, as with the plugins folder that it is in.
@@ -138,6 +173,14 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// A folder of copies as a value that can be JSON, for the next image of this process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SuspendedStore {
+    folder: PathBuf,
+    /// The number of the descriptor that holds the lock.
+    pub lock: usize,
 }
 
 /// Why a library could not be read or copied.

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::StartError;
 use crate::{
     config::{Config, Watch},
+    control::SocketFile,
     folder::{
         store::{Store, StoreError},
         watcher::{WatchOptions, Watcher},
@@ -19,7 +20,9 @@ use crate::{
     supervisor::{
         Command, Link, Parts, Supervisor,
         app::WorkerId,
+        handover::Handover,
         process::{Children, Executable},
+        upgrade::Adopted,
         workers::{Event, Workers},
     },
     worker::{
@@ -84,6 +87,8 @@ pub(super) enum Kind {
     Task(Box<life::Parts>),
     /// Processes, so many.
     Processes(Processes, usize),
+    /// The processes of an earlier image of this one, which are replaced.
+    Adopted(Processes, Box<Adopted<Handover>>),
 }
 
 impl Running {
@@ -92,6 +97,7 @@ impl Running {
         config: &Config,
         store: Arc<Store>,
         kind: Kind,
+        control: Option<Arc<SocketFile>>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (looks, looked) = mpsc::channel(16);
@@ -104,10 +110,16 @@ impl Running {
         tokio::spawn(Watcher::new(config.plugins.clone(), options, looks, retried).run());
 
         let mut supervisor = Supervisor::new(config, store, retries);
+        supervisor.keep_control(control);
         let events = match kind {
             Kind::Task(parts) => start_task(&mut supervisor, *parts),
             Kind::Processes(Processes { workers, happened }, count) => {
                 supervisor.start_workers(workers, count);
+                happened
+            }
+            Kind::Adopted(Processes { workers, happened }, adopted) => {
+                let Adopted { state, descriptors } = *adopted;
+                supervisor.go_on(workers, state, descriptors);
                 happened
             }
         };

@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tracing::info;
 
 pub use self::{
@@ -127,7 +128,7 @@ pub enum State {
 }
 
 /// Why something is not loaded again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Aside {
     /// The operator, or the probation, went back to the version before.
     RolledBack(Arc<Spec>),

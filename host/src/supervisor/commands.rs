@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +23,7 @@ use super::{
     libraries::{self, Purpose},
     recycle::Reason,
     report::{self, AskError, Failure, Known, Proof, Report},
+    upgrading::UpgradeReply,
 };
 use crate::{
     config::{self, Mount},
@@ -52,6 +54,8 @@ pub enum Command {
     Reopen,
     /// Replace all workers by fresh ones. The reply says how many.
     Recycle(oneshot::Sender<Result<usize, String>>),
+    /// Execute another build in place: the one at this path, or at the path of this program.
+    Upgrade(Option<PathBuf>, UpgradeReply),
     /// End all worker processes at once.
     Kill(oneshot::Sender<()>),
 }
@@ -172,6 +176,20 @@ impl Handle {
         recycled.await.map_err(|_| stopping())?
     }
 
+    /// Executes another build of the host in this process: the one at `path`, or at the path of this
+    /// program. Returns which build that is, when it has proved that it can take over.
+    ///
+    /// # Errors
+    ///
+    /// When it has not, or when something is under way: this build goes on.
+    pub async fn upgrade(&self, path: Option<PathBuf>) -> Result<String, String> {
+        let (sender, upgraded) = oneshot::channel();
+        let stopping = || AskError::Stopping.to_string();
+        let sent = self.send(Command::Upgrade(path, sender)).await;
+        sent.map_err(|_| stopping())?;
+        upgraded.await.map_err(|_| stopping())?
+    }
+
     /// Has all workers open their log files anew.
     pub async fn reopen(&self) {
         // When the host stops, nothing needs to be opened any more.
@@ -205,6 +223,7 @@ impl Supervisor {
             Command::SetLevel(directives, reply) => self.set_level(directives, reply),
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
             Command::Recycle(reply) => self.recycle_all(Reason::Operator, reply),
+            Command::Upgrade(path, reply) => self.upgrade(path, reply),
             Command::Kill(reply) => {
                 self.fleet.kill_all(Signal::KILL);
                 // Who asked may be gone.
@@ -220,7 +239,7 @@ impl Supervisor {
                 // Who asked may be gone.
                 let _ = reply.send(Err(AskError::Stopping));
             }
-            Command::Configure(..) => {}
+            Command::Configure(..) | Command::Upgrade(..) => {}
             command => self.command(command),
         }
     }

@@ -3,14 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use super::app::WorkerId;
+use super::{app::WorkerId, last_words::LastWords};
 use crate::{
+    channel::Sender,
     orders::{Order, Started},
     worker::load::Step,
 };
@@ -48,6 +50,16 @@ pub(super) struct Worker {
     loads_left: usize,
 }
 
+/// An open way to a worker process.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) id: WorkerId,
+    pub(super) pid: i32,
+    pub(super) channel: Sender<Order>,
+    pub(super) words: LastWords,
+    pub(super) opened: BTreeSet<PathBuf>,
+}
+
 /// The way to a worker.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -61,6 +73,10 @@ pub struct Link {
 pub struct Process {
     /// Its number; none when it could not be started.
     pub pid: Option<i32>,
+    /// The channel to it, once that is open.
+    pub channel: Arc<OnceLock<Sender<Order>>>,
+    /// What it prints.
+    pub words: Option<LastWords>,
     /// Where signals for it go.
     pub kill: mpsc::UnboundedSender<Signal>,
 }
@@ -86,7 +102,19 @@ impl Link {
 
     /// Tells the worker. One that is gone is known to be by other ways.
     fn send(&self, order: Order) {
-        let _ = self.orders.send(order);
+        let channel = self
+            .process
+            .as_ref()
+            .and_then(|process| process.channel.get());
+        match channel {
+            // Nothing may wait in this process when another image of it goes on.
+            Some(channel) => {
+                let _ = channel.send(&order);
+            }
+            None => {
+                let _ = self.orders.send(order);
+            }
+        }
     }
 
     /// Sends a signal to the worker's process, if it has one of its own.
@@ -164,6 +192,50 @@ impl Fleet {
         let is_there = |(_, worker): &(&WorkerId, &Worker)| worker.is_ready && !worker.is_leaving;
         let ready = self.workers.iter().filter(is_there);
         ready.map(|(&id, _)| id).collect()
+    }
+
+    /// Whether so many workers serve, and no other is there.
+    pub(super) fn is_steady(&self, wanted: usize) -> bool {
+        let serves = |worker: &Worker| worker.accepts && !worker.is_leaving;
+        self.workers.len() == wanted && self.workers.values().all(serves)
+    }
+
+    /// The ways to all workers, for another image of this process. None when one is not open.
+    pub(super) fn ways(&self) -> Option<Vec<Way>> {
+        let way = |(&id, worker): (&WorkerId, &Worker)| {
+            let process = worker.link.process.as_ref()?;
+            Some(Way {
+                id,
+                pid: process.pid?,
+                channel: process.channel.get()?.clone(),
+                words: process.words.clone()?,
+                opened: worker.opened.clone(),
+            })
+        };
+        self.workers.iter().map(way).collect()
+    }
+
+    /// The number of the last worker.
+    pub(super) fn last_id(&self) -> WorkerId {
+        self.last
+    }
+
+    /// Goes on with the workers of an earlier image of this process, which serve.
+    pub(super) fn adopt(
+        &mut self,
+        links: BTreeMap<WorkerId, (Link, BTreeSet<PathBuf>)>,
+        last: WorkerId,
+    ) {
+        self.last = last;
+        self.accepts = true;
+        for (id, (link, opened)) in links {
+            self.add(id, link);
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.is_ready = true;
+                worker.accepts = true;
+                worker.opened = opened;
+            }
+        }
     }
 
     /// The workers that were not told to stop, with their processes and their ages.

@@ -246,7 +246,10 @@ impl Supervisor {
             name.to_owned(),
             plugin.to_owned(),
             library.to_owned(),
-            before.map_or(0, |before| before.loads),
+            before.map_or_else(
+                || self.loads_before.remove(name).unwrap_or_default(),
+                |before| before.loads,
+            ),
             self.watches,
         );
         self.apps.insert(name.to_owned(), app);

@@ -37,6 +37,8 @@ pub enum Reason {
     Memory,
     /// An operator wants it.
     Operator,
+    /// The host was upgraded.
+    Upgrade,
 }
 
 impl Reason {
@@ -47,6 +49,7 @@ impl Reason {
             Self::Loads => "it can load few more libraries",
             Self::Memory => "it takes more than --worker-max-memory",
             Self::Operator => "an operator asks for it",
+            Self::Upgrade => "the host was upgraded",
         }
     }
 }

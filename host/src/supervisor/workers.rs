@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,14 +17,16 @@ use tracing::{error, info};
 use super::{
     app::WorkerId,
     fleet::{Link, Process},
+    handover::WorkerState,
     last_words::{LastWords, Stream},
     listeners,
     process::{Child, Children, Ended, Executable, Started},
+    upgrading::hello,
 };
 use crate::{
-    channel::{Channel, ChannelError, Hello, socket_pair},
+    channel::{Channel, ChannelError, Hello, Receiver, Sender, Unpacking, socket_pair},
     log::{capture::Printed, filter::Filter},
-    orders::{Notice, Order, PROTOCOL, Setup},
+    orders::{Notice, Order, Setup},
     scoreboard::Scoreboard,
 };
 
@@ -77,21 +79,25 @@ impl Workers {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
         let events = Events(id, self.events.clone());
-        let mut process = Process { pid: None, kill };
+        let mut process = Process {
+            pid: None,
+            channel: Arc::default(),
+            words: None,
+            kill,
+        };
         match self.spawn() {
             Ok((started, socket, board)) => {
-                let hello = Hello {
-                    protocol: PROTOCOL,
-                    build: self.executable.build().to_owned(),
-                };
+                let hello = hello(self);
                 let pid = started.child.pid();
                 process.pid = Some(pid);
                 info!(worker = id, pid, "Worker started");
-                let words = self.follow(id, started.stdout, started.stderr);
+                let words = LastWords::follow(started.stdout, started.stderr, self.line(id));
+                process.words = Some(words.clone());
                 tokio::spawn(watch(started.child, words, kills, events.clone()));
                 match self.setup(id, board) {
                     Ok(setup) => {
-                        tokio::spawn(talk(socket, hello, setup, ordered, events));
+                        let channel = Arc::clone(&process.channel);
+                        tokio::spawn(talk(socket, hello, setup, ordered, channel, events));
                     }
                     Err(error) => {
                         // The process ends, since its channel does.
@@ -106,6 +112,41 @@ impl Workers {
             })),
         }
         Link::process(orders, process)
+    }
+
+    /// Goes on with a worker process that an earlier image of this process started.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process, or a descriptor is missing.
+    pub fn resume(
+        &self,
+        state: WorkerState,
+        descriptors: &mut Unpacking,
+    ) -> Result<Link, ChannelError> {
+        let WorkerState {
+            id,
+            pid,
+            channel,
+            words,
+            ..
+        } = state;
+        let child = self.children.adopt(pid)?;
+        let channel: Channel<Order, Notice> = Channel::resume(channel, descriptors)?;
+        let words = LastWords::resume(words, descriptors, self.line(id))?;
+        let (sender, receiver) = channel.split();
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (kill, kills) = mpsc::unbounded_channel();
+        let events = Events(id, self.events.clone());
+        tokio::spawn(watch(child, words.clone(), kills, events.clone()));
+        let process = Process {
+            pid: Some(pid),
+            channel: Arc::new(OnceLock::from(sender.clone())),
+            words: Some(words),
+            kill,
+        };
+        tokio::spawn(listen(sender, receiver, ordered, events));
+        Ok(Link::process(orders, process))
     }
 
     fn spawn(&self) -> io::Result<(Started, OwnedFd, OwnedFd)> {
@@ -134,17 +175,12 @@ impl Workers {
         Ok((Order::Setup(Box::new(setup)), descriptors))
     }
 
-    /// Passes on what a worker prints, to the log or to the server's own streams.
-    fn follow(
-        &self,
-        worker: WorkerId,
-        stdout: tokio::net::unix::pipe::Receiver,
-        stderr: tokio::net::unix::pipe::Receiver,
-    ) -> LastWords {
+    /// Passes on a line that a worker prints, to the log or to the server's own streams.
+    fn line(&self, worker: WorkerId) -> impl Fn(Stream, &str) + Send + Sync + use<> {
         let printed = self.printed.clone();
         // Which worker it is tells nothing when there is one.
         let worker = self.many.then_some(worker);
-        LastWords::follow(stdout, stderr, move |stream, line| {
+        move |stream, line| {
             let output = match stream {
                 Stream::Stdout => &printed.stdout,
                 Stream::Stderr => &printed.stderr,
@@ -154,7 +190,7 @@ impl Workers {
                 (Stream::Stdout, None) => info!(target: "stdout", worker, "{line}"),
                 (Stream::Stderr, None) => info!(target: "stderr", worker, "{line}"),
             }
-        })
+        }
     }
 }
 
@@ -200,16 +236,33 @@ async fn talk(
     hello: Hello,
     (setup, descriptors): (Order, Vec<OwnedFd>),
     mut ordered: mpsc::UnboundedReceiver<Order>,
+    opened: Arc<OnceLock<Sender<Order>>>,
     events: Events,
 ) {
     let channel: Channel<Order, Notice> = match Channel::open(socket, &hello).await {
         Ok(channel) => channel,
         Err(error) => return say_broken(events.0, &error),
     };
-    let (sender, mut receiver) = channel.split();
+    let (sender, receiver) = channel.split();
     // A worker that is gone is told of by the end of its process.
     let _ = sender.send_with(&setup, descriptors);
     drop(setup);
+    while let Ok(order) = ordered.try_recv() {
+        let _ = sender.send(&order);
+    }
+    // Orders take the short way from now on.
+    let _ = opened.set(sender.clone());
+    drop(opened);
+    listen(sender, receiver, ordered, events).await;
+}
+
+/// Passes on what the process tells, until nobody needs the worker any more.
+async fn listen(
+    sender: Sender<Order>,
+    mut receiver: Receiver<Notice>,
+    mut ordered: mpsc::UnboundedReceiver<Order>,
+    events: Events,
+) {
     loop {
         tokio::select! {
             order = ordered.recv() => match order {

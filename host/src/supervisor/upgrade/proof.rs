@@ -122,7 +122,11 @@ pub enum ProofError {
         ours: Hello,
     },
     /// The program cannot serve with this configuration, or crashes.
-    #[error("{} cannot take over: {ended}: {said}", path.display())]
+    #[error(
+        "{} cannot take over: {ended}, {}",
+        path.display(),
+        if said.is_empty() { "and it said nothing" } else { said }
+    )]
     Refused {
         /// The program.
         path: PathBuf,

@@ -1,0 +1,252 @@
+//! The supervisor executes another build of itself in place, and goes on where the one before was.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    env,
+    ffi::OsString,
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::{
+    Done, Supervisor,
+    handover::{AppState, Handover, WorkerState},
+    recycle::Reason,
+    systemd,
+    upgrade::{self, ProofError, UpgradeError},
+    workers::Workers,
+};
+use crate::{
+    channel::{Hello, Packing, Unpacking},
+    control::SocketFile,
+    orders::PROTOCOL,
+    worker::load::chain,
+};
+
+/// Who asked for an upgrade: they only hear of it when it fails, or after it was proved.
+pub(super) type UpgradeReply = oneshot::Sender<Result<String, String>>;
+
+impl Supervisor {
+    /// Keeps the control socket for the next image.
+    pub fn keep_control(&mut self, control: Option<Arc<SocketFile>>) {
+        self.control = control;
+    }
+
+    /// Has the build at `path` prove itself, and executes it in place when it did.
+    pub(super) fn upgrade(&mut self, path: Option<PathBuf>, reply: UpgradeReply) {
+        let (workers, why_not) = match (&self.workers, self.why_not_now()) {
+            (None, _) => (
+                None,
+                Some("the host is one process (--workers=0), which cannot be upgraded in place"),
+            ),
+            (Some(workers), why_not) => (Some(workers), why_not),
+        };
+        let path = path.map_or_else(program, Ok);
+        let (Some(workers), Ok(path), None) = (workers, path, why_not) else {
+            let why = why_not.unwrap_or("the path of this program is not known, expected a PATH");
+            return refuse(reply, why.to_owned());
+        };
+        info!(
+            file = %path.display(),
+            build = workers.executable.build(),
+            "Asked to upgrade: the other build proves itself first"
+        );
+        let children = workers.children.clone();
+        let hello = hello(workers);
+        self.tasks.spawn(async move {
+            let args: Vec<_> = env::args_os().skip(1).collect();
+            let proved = upgrade::prove(&children, &path, &args, &hello, PROOF).await;
+            Done::Upgrade {
+                path,
+                proved,
+                reply,
+            }
+        });
+    }
+
+    /// Why an upgrade has to wait: what is under way would be lost.
+    fn why_not_now(&self) -> Option<&'static str> {
+        if self.apps.values().any(|app| app.loading().is_some()) {
+            Some("an app is being loaded; try again when it is")
+        } else if self.recycling.current.is_some() {
+            Some("a worker is being recycled; try again when it is")
+        } else if !self.fleet.is_steady(self.wanted_workers) {
+            Some("not all workers serve; try again when they do")
+        } else {
+            None
+        }
+    }
+
+    /// The other build has proved itself, or not.
+    pub(super) fn proved(
+        &mut self,
+        path: &Path,
+        proved: Result<Hello, ProofError>,
+        reply: UpgradeReply,
+    ) {
+        let theirs = match proved {
+            Ok(theirs) => theirs,
+            Err(error) => return refuse(reply, chain(&error)),
+        };
+        if let Some(why_not) = self.why_not_now() {
+            return refuse(reply, why_not.to_owned());
+        }
+        info!(file = %path.display(), build = theirs.build, "Upgrading");
+        // The answer has to leave before this image ends.
+        let _ = reply.send(Ok(theirs.build));
+        let path = path.to_owned();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(ANSWER).await;
+            Done::Execute(path)
+        });
+    }
+
+    /// Executes the other build. Returns when that fails.
+    pub(super) fn execute(&mut self, path: &Path) {
+        if let Some(why_not) = self.why_not_now() {
+            error!(file = %path.display(), error = why_not, "Not upgraded, this build goes on");
+            return;
+        }
+        systemd::reloading();
+        match self.hand_over(path) {
+            Ok(never) => match never {},
+            Err(error) => {
+                systemd::ready();
+                error!(
+                    file = %path.display(),
+                    error = chain(&error),
+                    "Not upgraded, this build goes on"
+                );
+            }
+        }
+    }
+
+    fn hand_over(&mut self, path: &Path) -> Result<Infallible, UpgradeError> {
+        let not_there = || UpgradeError::Receive(io::ErrorKind::NotFound.into());
+        let workers = self.workers.as_ref().ok_or_else(not_there)?;
+        let (mut store, lock) = self.store.suspend()?;
+        let ways = self.fleet.ways().ok_or_else(not_there)?;
+        // From here on nothing is read or written until the new image goes on.
+        let frozen: Vec<_> = ways
+            .iter()
+            .map(|way| (way, way.channel.freeze(), way.words.freeze()))
+            .collect();
+        let mut packing = Packing::default();
+        store.lock = packing.put(&lock);
+        let handover = Handover {
+            build: workers.executable.build().to_owned(),
+            listeners: workers
+                .listeners
+                .iter()
+                .map(|listener| packing.put(listener))
+                .collect(),
+            control: self
+                .control
+                .as_ref()
+                .map(|control| control.suspend(&mut packing)),
+            store,
+            level: workers.filter.directives().to_string(),
+            workers: frozen
+                .iter()
+                .map(|(way, channel, words)| WorkerState {
+                    id: way.id,
+                    pid: way.pid,
+                    channel: channel.suspend(&mut packing),
+                    words: words.suspend(&mut packing),
+                    opened: way.opened.clone(),
+                })
+                .collect(),
+            last_worker: self.fleet.last_id(),
+            wanted_workers: self.wanted_workers,
+            apps: self.apps.values().map(AppState::of).collect(),
+            loads: self
+                .removed
+                .iter()
+                .map(|(name, app)| (name.clone(), app.loads))
+                .collect(),
+        };
+        let args: Vec<OsString> = env::args_os().collect();
+        upgrade::exec(path, &args, &handover, &packing)
+    }
+
+    /// Goes on with what an earlier image of this process handed over, and replaces its workers by
+    /// fresh ones of this build.
+    pub fn go_on(&mut self, workers: Workers, handover: Handover, mut descriptors: Unpacking) {
+        let Handover {
+            build,
+            workers: states,
+            last_worker,
+            wanted_workers,
+            apps,
+            loads,
+            ..
+        } = handover;
+        self.apps = apps
+            .into_iter()
+            .map(|app| app.into_app(self.watches))
+            .map(|app| (app.name.clone(), app))
+            .collect();
+        self.loads_before = loads;
+        let mut links = BTreeMap::new();
+        for state in states {
+            let (id, opened) = (state.id, state.opened.clone());
+            match workers.resume(state, &mut descriptors) {
+                Ok(link) => {
+                    links.insert(id, (link, opened));
+                }
+                // The worker ends, as its channel does.
+                Err(error) => {
+                    let error = chain(&error);
+                    error!(worker = id, error, "A worker is lost in the upgrade");
+                }
+            }
+        }
+        info!(
+            from = build,
+            to = workers.executable.build(),
+            workers = links.len(),
+            "Upgraded in place"
+        );
+        self.fleet.adopt(links, last_worker);
+        self.start_workers(workers, wanted_workers);
+        let (reply, _) = oneshot::channel();
+        self.recycle_all(Reason::Upgrade, reply);
+        systemd::ready();
+    }
+}
+
+fn refuse(reply: UpgradeReply, why: String) {
+    warn!(error = why, "Not upgraded, this build goes on");
+    // Who asked may be gone.
+    let _ = reply.send(Err(why));
+}
+
+/// What this build says of itself.
+pub(super) fn hello(workers: &Workers) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        build: workers.executable.build().to_owned(),
+    }
+}
+
+/// The path that this program was started from: another build may be there by now.
+fn program() -> io::Result<PathBuf> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    // The kernel says so of a file that was replaced or removed (proc_pid_exe(5)).
+    let bytes = path.as_os_str().as_bytes();
+    let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+    Ok(OsString::from_vec(bytes.to_vec()).into())
+}
+
+/// How long the other build may take to prove itself.
+const PROOF: Duration = Duration::from_secs(20);
+
+/// How long the answer to who asked has to leave.
+const ANSWER: Duration = Duration::from_millis(50);

@@ -1,0 +1,95 @@
+//! Another build of the host takes over in place: the same process, the same sockets, and nothing of
+//! what clients or apps have is lost.
+
+use std::{fs, path::PathBuf};
+
+use host_tests::{Connection, Ctl, Host, Setup, host_program};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinSet};
+
+#[tokio::test]
+async fn nothing_is_lost_through_three_upgrades() {
+    let (host, ctl) = host().await;
+    let builds = Builds::new();
+    let (address, pid) = (host.address(), host.pid());
+    let (done, is_done) = watch::channel(false);
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let is_done = is_done.clone();
+        clients.spawn(async move {
+            let mut answers = 0;
+            while !*is_done.borrow() {
+                let reply = Connection::http1(address).await.get("/counter").await;
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                answers += 1;
+            }
+            answers
+        });
+    }
+    for number in 1..=3 {
+        let build = builds.another(number);
+        let (code, printed) = ctl.ask(&["upgrade", build.to_str().unwrap()]).await;
+        assert_eq!(code, 0, "{printed}");
+        let recycled = ["INFO", "Recycled", "the host was upgraded"];
+        host.log().nth_with(number - 1, &recycled).await;
+        assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), build);
+    }
+    done.send(true).unwrap();
+    let answers: u64 = clients.join_all().await.into_iter().sum();
+    assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
+    assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
+    // Everything that an operator reaches is there.
+    let answer = ctl.json(&["log-level", "warn"]).await;
+    assert_eq!(answer["was"], "info");
+    assert_eq!(host.stop().await.code, Some(0));
+    assert!(!ctl.path().exists());
+}
+
+#[tokio::test]
+async fn what_cannot_take_over_changes_nothing() {
+    let (host, ctl) = host().await;
+    let builds = Builds::new();
+    let text = builds.0.path().join("text");
+    fs::write(&text, "no program").unwrap();
+    for path in [text, "/bin/false".into(), "/nowhere/host".into()] {
+        let refusal = ctl.refusal(&["upgrade", path.to_str().unwrap()]).await;
+        assert!(refusal.contains(path.to_str().unwrap()), "{refusal}");
+        assert_eq!(host.get("/counter").await.status, 200);
+    }
+    let not = host.log().with(&["WARN", "Not upgraded"]);
+    assert_eq!(not.len(), 3, "{not:?}");
+    assert_eq!(host.get("/counter").await.text(), "4");
+}
+
+#[tokio::test]
+async fn a_signal_upgrades_to_what_is_at_the_path_of_the_program() {
+    let (host, _ctl) = host().await;
+    host.signal(Signal::USR2);
+    let recycled = ["INFO", "Recycled", "the host was upgraded"];
+    host.log().eventually(&recycled).await;
+    assert_eq!(host.get("/counter").await.status, 200);
+}
+
+async fn host() -> (Host, Ctl) {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("counter").arg(ctl.option());
+    let host = setup.start().await;
+    host.answers("/counter/version", 200).await;
+    (host, ctl)
+}
+
+/// Copies of the host that are other files.
+struct Builds(TempDir);
+
+impl Builds {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn another(&self, number: usize) -> PathBuf {
+        let path = self.0.path().join(format!("host-{number}"));
+        fs::copy(host_program(), &path).unwrap();
+        path
+    }
+}
