@@ -5,6 +5,8 @@ mod call;
 mod context;
 mod entry;
 mod export;
+#[cfg(feature = "axum")]
+mod extractors;
 mod factory;
 mod handover;
 #[cfg(feature = "info")]

@@ -19,7 +19,8 @@ async fn what_one_says_all_hear() {
     let mut two = WebSocket::http2(host.address(), "/chat/socket").await;
     // An answer to a request comes before somebody is there to listen.
     for count in ["here=2", "here=3"] {
-        host.log().eventually(&["Somebody came", count]).await;
+        let line = host.log().eventually(&["Somebody came", count]).await;
+        assert!(line.contains(" in request{id="), "{line}");
     }
     one.send("hello").await;
     assert_eq!(one.text().await, "hello");

@@ -53,6 +53,25 @@ async fn the_app_sees_the_path_below_its_mount_and_the_original() {
 }
 
 #[tokio::test]
+async fn redirects_of_an_app_are_as_it_makes_them_and_it_can_know_its_mount() {
+    let host = Setup::new()
+        .plugin("redirects")
+        .arg("--mount=/x=redirects,/y/z=redirects")
+        .start()
+        .await;
+    for mount in ["/x", "/y/z"] {
+        let unaware = host.get(&format!("{mount}/unaware")).await;
+        assert_eq!(unaware.header("location"), "/new");
+        let aware = host.get(&format!("{mount}/aware")).await;
+        assert_eq!(aware.header("location"), format!("{mount}/new"));
+        assert_eq!(aware.header("set-cookie"), format!("a=1; Path={mount}/"));
+        assert_eq!(host.get(aware.header("location")).await.text(), "new");
+        let first = host.get(&format!("{mount}/first")).await;
+        assert_eq!(first.header("location"), "/x/new");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_can_be_mounted_in_several_places() {
     let host = Setup::new()
         .plugin("echo")

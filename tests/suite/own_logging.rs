@@ -28,12 +28,15 @@ async fn one_that_must_be_the_first_is_told_what_to_remove() {
     let error = host.log().eventually(&["ERROR", "Not loaded"]).await;
     for part in [
         "step=init",
+        "in own_logging::app",
+        "own_logging/src/lib.rs:",
         "the server's is there before it",
         "remove the line",
         "fmt::init()",
     ] {
         assert!(error.contains(part), "{error}");
     }
+    assert!(!error.contains("registry"), "{error}");
     assert_eq!(host.get("/own_logging").await.status, 503);
 }
 

@@ -180,6 +180,10 @@ where
         };
         let (head, body) = response.into_parts();
         let mut body = export_polled(body, runtime, context);
+        #[cfg(feature = "axum")]
+        if head.status == StatusCode::INTERNAL_SERVER_ERROR {
+            super::extractors::look_at(&body);
+        }
         let fields = fields_of(&head, &body);
         give(call, head.status, &fields, &mut body);
         keep_room(head.headers);

@@ -72,6 +72,14 @@ impl Context {
         &self.0.mount
     }
 
+    /// A path of the app's as clients see it: `/cart` of an app at `/shop` is `/shop/cart`. For what nobody
+    /// rewrites: the `Location` of redirects, links, paths of cookies. Of an app with several mounts this is
+    /// the first; with the feature `info`, `RequestInfo::below_mount` is that of a request.
+    #[must_use]
+    pub fn below_mount(&self, path: &str) -> String {
+        below(&self.0.mount, path)
+    }
+
     /// The plugin's version, as its `Cargo.toml` has it.
     #[must_use]
     pub fn version(&self) -> &'static str {
@@ -357,6 +365,13 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     }
+}
+
+/// `path` below `mount`, as clients see it.
+pub(crate) fn below(mount: &str, path: &str) -> String {
+    let mount = mount.strip_suffix('/').unwrap_or(mount);
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("{mount}{slash}{path}")
 }
 
 impl fmt::Debug for Inner {

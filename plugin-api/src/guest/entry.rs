@@ -108,9 +108,11 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
         },
         Err(error) => {
             let error = error.to_string();
-            let message = match logger::advice(&error) {
-                Some(advice) => format!("{error}: {advice}"),
-                None => error,
+            let place = panics::place_of_a_second_logger();
+            let message = if logger::is_of_a_second_logger(&error) {
+                logger::advice(place.as_deref())
+            } else {
+                error
             };
             Initialized {
                 message: message.into(),

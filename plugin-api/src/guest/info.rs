@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
+use super::context::below;
 use crate::{
     BoxError, abi,
     crossing::{Met, path_and_query},
@@ -89,6 +90,22 @@ impl RequestInfo {
     #[must_use]
     pub fn mount(&self) -> &str {
         str::from_utf8(&self.mount).unwrap_or("/")
+    }
+
+    /// A path of the app's as the client of this request sees it: `/cart` of an app at `/shop` is
+    /// `/shop/cart`. For what nobody rewrites: the `Location` of redirects, links, paths of cookies.
+    ///
+    /// ```
+    /// use axum::{Extension, response::Redirect};
+    /// use plugin_api::RequestInfo;
+    ///
+    /// async fn checkout(Extension(info): Extension<RequestInfo>) -> Redirect {
+    ///     Redirect::to(&info.below_mount("/cart"))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn below_mount(&self, path: &str) -> String {
+        below(self.mount(), path)
     }
 
     /// What identifies this request in the log. Empty when the server gave none.

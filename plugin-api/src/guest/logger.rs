@@ -32,7 +32,7 @@ use crate::{
 
 pub(crate) use self::{
     host::HostLog,
-    rivals::{advice, check as check_for_rivals},
+    rivals::{advice, check as check_for_rivals, is_of_a_second_logger},
     spans::current as current_span,
 };
 

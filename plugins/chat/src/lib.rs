@@ -22,7 +22,7 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use plugin_api::Context;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tracing::{debug, info};
+use tracing::{Instrument, Span, debug, info};
 
 plugin_api::export_app!(app);
 
@@ -45,9 +45,11 @@ struct Room {
 }
 
 async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Response {
+    // What follows runs in a task of axum's, where no span is current: what it logs has the request's id by this.
+    let request = Span::current();
     upgrade
         .max_message_size(4 << 10)
-        .on_upgrade(async move |socket| talk(socket, &room).await)
+        .on_upgrade(async move |socket| talk(socket, &room).instrument(request).await)
 }
 
 /// Passes on what this one says, and what the others say, until it leaves.

@@ -71,8 +71,8 @@ pub(crate) fn check() {
     }
 }
 
-/// What to do about an app that did not start, where that is known from why.
-pub(crate) fn advice(why: &str) -> Option<String> {
+/// Whether an app that says this did not start because it is the second to install a subscriber or a logger.
+pub(crate) fn is_of_a_second_logger(why: &str) -> bool {
     // What `log` and `tracing` say to whoever comes second, for people and by `Debug`.
     let second = [
         "SetLoggerError",
@@ -80,9 +80,15 @@ pub(crate) fn advice(why: &str) -> Option<String> {
         "logging system was already initialized",
         "global default trace dispatcher has already been set",
     ];
-    second.iter().any(|said| why.contains(said)).then(|| {
-        format!("the app sets up logging of its own, but the server's is there before it: {REMOVE}")
-    })
+    second.iter().any(|said| why.contains(said))
+}
+
+/// What to say of such an app; `place` is where it does so.
+pub(crate) fn advice(place: Option<&str>) -> String {
+    let place = place.map_or_else(String::new, |place| format!(" in {place}"));
+    format!(
+        "the app sets up logging of its own{place}, but the server's is there before it: {REMOVE}"
+    )
 }
 
 const REMOVE: &str = "remove the line that installs a subscriber or logger, such as \
