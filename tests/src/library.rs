@@ -40,6 +40,12 @@ impl Library {
         Self::new(fs::read(artifacts::aborting_plugin()).expect("cargo built it"))
     }
 
+    /// The fixture `log_always`, whose `tracing` has the feature of that name.
+    #[must_use]
+    pub fn log_always() -> Self {
+        Self::new(fs::read(artifacts::plugin_with_log_always()).expect("cargo built it"))
+    }
+
     /// A program: the host itself.
     #[must_use]
     pub fn executable() -> Self {

@@ -25,6 +25,7 @@ mod limits;
 mod log_fidelity;
 mod log_files;
 mod log_live;
+mod log_of_plugins;
 mod log_readers;
 mod logging;
 mod moody;

@@ -28,7 +28,6 @@ async fn one_that_must_be_the_first_is_told_what_to_remove() {
     let error = host.log().eventually(&["ERROR", "Not loaded"]).await;
     for part in [
         "step=init",
-        "in own_logging::app",
         "own_logging/src/lib.rs:",
         "the server's is there before it",
         "remove the line",

@@ -170,6 +170,14 @@ impl Logger {
         Some(known.site)
     }
 
+    /// The metadata of a span of this library.
+    fn metadata_of(&self, span: u64) -> Option<&'static Metadata<'static>> {
+        let site = self.host.span_callsite(span);
+        let hash = hash_of(site.0.addr());
+        let known = self.spans.find(hash, |known| known.site == site)?;
+        Some(known.metadata)
+    }
+
     /// The host's name for a callsite. It is known since the callsite was registered, as all are
     /// that the macros of `tracing` make.
     fn site(&self, metadata: &'static Metadata<'static>) -> HostSite {
@@ -265,6 +273,7 @@ impl Subscriber for &'static Logger {
             |values| span.record(values),
             |entry| self.host.new_span(entry),
         );
+        log_always::logged(span.metadata());
         // Without one, what is in it is in nothing.
         Id::from_u64(if id == 0 { Entry::ROOT } else { id })
     }
@@ -276,6 +285,12 @@ impl Subscriber for &'static Logger {
             |collected| values.record(collected),
             |entry| self.host.record(entry),
         );
+        if let Some(metadata) = log_always::is_on()
+            .then(|| self.metadata_of(span.into_u64()))
+            .flatten()
+        {
+            log_always::logged(metadata);
+        }
     }
 
     fn record_follows_from(&self, span: &Id, cause: &Id) {
@@ -304,12 +319,7 @@ impl Subscriber for &'static Logger {
         let (span, metadata) = match spans::current() {
             Entry::CURRENT => (self.host.request_span(), Some(rivals::REQUEST)),
             Entry::ROOT => (0, None),
-            span => {
-                let site = self.host.span_callsite(span);
-                let hash = hash_of(site.0.addr());
-                let known = self.spans.find(hash, |known| known.site == site);
-                (span, known.map(|known| known.metadata))
-            }
+            span => (span, self.metadata_of(span)),
         };
         match metadata {
             Some(metadata) if span != 0 => Current::new(Id::from_u64(span), metadata),

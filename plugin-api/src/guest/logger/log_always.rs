@@ -22,7 +22,7 @@ const PROBE: &str = "plugin_api::log_always";
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The event that this thread logged last.
+    /// The event or span that this thread told of last.
     static LAST: Cell<Option<&'static Metadata<'static>>> = const { Cell::new(None) };
 }
 
@@ -47,7 +47,12 @@ pub(super) fn is_probe(target: &str) -> bool {
     target == PROBE
 }
 
-/// This thread has logged an event.
+/// Whether the feature is on.
+pub(super) fn is_on() -> bool {
+    IS_ON.load(Ordering::Relaxed)
+}
+
+/// This thread has logged an event, or told of a span.
 pub(super) fn logged(event: &'static Metadata<'static>) {
     if IS_ON.load(Ordering::Relaxed) {
         LAST.set(Some(event));

@@ -92,5 +92,4 @@ pub(crate) fn advice(place: Option<&str>) -> String {
 }
 
 const REMOVE: &str = "remove the line that installs a subscriber or logger, such as \
-                      `tracing_subscriber::fmt::init()` or `env_logger::init()`; the server's \
-                      --log-level rules what is logged";
+                      `tracing_subscriber::fmt::init()` or `env_logger::init()`";
