@@ -165,9 +165,9 @@ impl Context {
         *self.0.draining.borrow()
     }
 
-    /// Waits until no earlier generation of this app runs: until their requests have left, their shutdown
-    /// hooks are done and their tasks are cancelled. Ready at once for the first generation, and under a
-    /// server of an ABI before 1.4.
+    /// Waits until no earlier generation of this app runs in this process: until their requests have left,
+    /// their shutdown hooks are done and their tasks are cancelled. Ready at once for the first generation, and
+    /// under a server of an ABI before 1.4. Of other worker processes of the server it knows nothing.
     ///
     /// By default a new version starts, and serves, while the one before still finishes what it has. What
     /// only one of them may do, such as hold a lock file, listen on a port or consume a queue, can begin after
