@@ -28,7 +28,7 @@ fn asks_for_connect_info(text: &[u8]) -> bool {
     text.starts_with(missing)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "axum-info"))]
 mod tests {
     use axum::{
         extract::{ConnectInfo, FromRequestParts},
