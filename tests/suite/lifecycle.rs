@@ -130,6 +130,22 @@ async fn idle_connections_do_not_delay_the_stop() {
 }
 
 #[tokio::test]
+async fn the_stop_says_how_many_connections_are_open() {
+    // A name with as many addresses as the system has for it.
+    let setup = Setup::new().plugin("versioned").arg("--bind=localhost:0");
+    let host = setup.start().await;
+    let (mut first, mut second) = (host.http1().await, host.http2().await);
+    for connection in [&mut first, &mut second] {
+        assert_eq!(connection.get("/versioned").await.status, 200);
+    }
+    let exit = host.stop().await;
+    let lines = exit.log_of("host");
+    let counts = lines.iter().filter(|line| line.text.contains("connections="));
+    let counts: Vec<_> = counts.map(|line| line.text.as_str()).collect();
+    assert!(counts.len() == 1 && counts[0].ends_with("connections=2"), "{counts:?}");
+}
+
+#[tokio::test]
 async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
     let host = Setup::new()
         .plugin("versioned")
