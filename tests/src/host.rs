@@ -1,6 +1,7 @@
 //! A running host.
 
 use std::{
+    fs,
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     process::{Child, ExitStatus},
@@ -170,20 +171,33 @@ impl Host {
         kill_process(Pid::from_child(&self.child), signal).expect("the host runs");
     }
 
-    /// Changes how many files it may have open, and gives what it was before.
+    /// Changes how many files it and its workers may have open: none for as many as the system allows.
     ///
     /// # Panics
     ///
     /// When the host is gone, or the system does not allow it.
-    pub fn limit_open_files(&self, limit: Option<u64>) -> Option<u64> {
+    pub fn limit_open_files(&self, limit: Option<u64>) {
+        // Children have it from this process.
+        let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
-            current: limit,
-            // Children have it from this process.
-            maximum: getrlimit(Resource::Nofile).maximum,
+            current: limit.or(maximum),
+            maximum,
         };
-        let host = Some(Pid::from_child(&self.child));
-        let before = prlimit(host, Resource::Nofile, limit);
-        before.expect("the soft limit may change").current
+        for process in [vec![Pid::from_child(&self.child)], self.workers()].concat() {
+            prlimit(Some(process), Resource::Nofile, limit).expect("the soft limit may change");
+        }
+    }
+
+    /// The processes that it has started.
+    fn workers(&self) -> Vec<Pid> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let children = tasks.expect("the host runs").filter_map(|task| {
+            // A thread may have ended meanwhile.
+            fs::read_to_string(task.ok()?.path().join("children")).ok()
+        });
+        let text: String = children.collect();
+        let ids = text.split_whitespace().filter_map(|id| id.parse().ok());
+        ids.filter_map(Pid::from_raw).collect()
     }
 
     /// Stops all its threads, until [`Signal::CONT`] goes on.

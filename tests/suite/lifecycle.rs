@@ -140,9 +140,14 @@ async fn the_stop_says_how_many_connections_are_open() {
     }
     let exit = host.stop().await;
     let lines = exit.log_of("host");
-    let counts = lines.iter().filter(|line| line.text.contains("connections="));
+    let counts = lines
+        .iter()
+        .filter(|line| line.text.contains("connections="));
     let counts: Vec<_> = counts.map(|line| line.text.as_str()).collect();
-    assert!(counts.len() == 1 && counts[0].ends_with("connections=2"), "{counts:?}");
+    assert!(
+        counts.len() == 1 && counts[0].ends_with("connections=2"),
+        "{counts:?}"
+    );
 }
 
 #[tokio::test]

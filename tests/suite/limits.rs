@@ -155,7 +155,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     let host = setup.start().await;
     // It raises the limit itself before it serves.
     host.serves("/versioned", "v1").await;
-    let before = host.limit_open_files(Some(128));
+    host.limit_open_files(Some(128));
     let mut clients = Vec::new();
     for _ in 0..150 {
         let mut wire = host.wire().await;
@@ -181,7 +181,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     assert!(last.response().await.0.starts_with("HTTP/1.1 200 "));
     let over = ["INFO", "There are file descriptors again"];
     host.log().eventually(&over).await;
-    host.limit_open_files(before);
+    host.limit_open_files(None);
     assert_eq!(host.get("/versioned").await.text(), "v2");
 }
 
@@ -192,7 +192,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     let host = setup.start().await;
     host.serves("/versioned", "unmarked").await;
     // Fewer than are open.
-    let before = host.limit_open_files(Some(4));
+    host.limit_open_files(Some(4));
     let mut client = host.http1().await;
     let reply = tokio::spawn(async move { client.get("/versioned").await.status });
     let asked = tokio::spawn(async move { ctl.ask(&["plugins"]).await.0 });
@@ -205,7 +205,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     }
     // Longer than it takes to try several times.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    host.limit_open_files(before);
+    host.limit_open_files(None);
     assert_eq!(reply.await.unwrap(), 200);
     assert_eq!(asked.await.unwrap(), 0);
     for line in [
