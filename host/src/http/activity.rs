@@ -60,12 +60,29 @@ struct Received {
     end: AtomicUsize,
     /// Whether the last bytes end a head, or a chunked body.
     is_blank_line: AtomicBool,
-    /// Whether there are bytes behind the last request.
-    has_more: AtomicBool,
-    /// Whether what comes is a request's body.
-    is_body: AtomicBool,
-    /// Whether the body of the last request was dropped before its end.
-    is_unread: AtomicBool,
+    /// What is known of the body of the last request: [`NO_BODY`] and so on.
+    body: AtomicU32,
+}
+
+/// There is none.
+const NO_BODY: u32 = 0;
+/// Some of the body has not been read yet.
+const COMING: u32 = 1;
+/// The body was dropped before its end. What hyper does with the rest, hyper does not tell.
+const DROPPED: u32 = 2;
+/// The body has been read, and nothing is behind it.
+const READ: u32 = 3;
+/// The body has been read, and something is behind it.
+const READ_AND_MORE: u32 = 4;
+
+impl Received {
+    /// Whether bytes are known to be behind the last request.
+    fn has_more(&self) -> bool {
+        match self.body.load(Ordering::Relaxed) {
+            NO_BODY => !self.is_blank_line.load(Ordering::Relaxed),
+            body => body == READ_AND_MORE,
+        }
+    }
 }
 
 /// Which time limit a connection has reached.
@@ -155,19 +172,21 @@ impl Activity {
         received
             .is_blank_line
             .store(is_blank_line, Ordering::Relaxed);
-        if !received.is_body.load(Ordering::Relaxed) {
-            received.has_more.store(!is_blank_line, Ordering::Relaxed);
+        if received.body.load(Ordering::Relaxed) == READ {
+            // What comes behind a body is the next head.
+            received.body.store(NO_BODY, Ordering::Relaxed);
         }
-        if !self.is_answering() && self.waits.load(Ordering::Relaxed) == REQUEST {
+        if self.waits.load(Ordering::Relaxed) == REQUEST && !self.is_answering() {
             self.waits.store(BYTES, Ordering::Relaxed);
         }
     }
 
-    /// hyper asked for more bytes over HTTP/1 than have come.
+    /// hyper asked for more bytes over HTTP/1 than have come. When that is for a request, a part of it
+    /// may have come together with the one before.
     pub fn asked(&self) {
-        if self.received.has_more.load(Ordering::Relaxed)
-            && self.waits.load(Ordering::Relaxed) == REQUEST
+        if self.waits.load(Ordering::Relaxed) == REQUEST
             && !self.is_answering()
+            && self.received.has_more()
         {
             self.waits.store(BYTES, Ordering::Relaxed);
         }
@@ -175,12 +194,8 @@ impl Activity {
 
     /// A request came over HTTP/1, and a body of it is to come, or not.
     pub fn body_begins(&self, is_coming: bool) {
-        let received = &self.received;
-        received.is_unread.store(is_coming, Ordering::Relaxed);
-        if is_coming {
-            received.is_body.store(true, Ordering::Relaxed);
-            received.has_more.store(false, Ordering::Relaxed);
-        }
+        let body = if is_coming { COMING } else { NO_BODY };
+        self.received.body.store(body, Ordering::Relaxed);
     }
 
     /// All of a request's body has been read: up to the address `end`, or up to a blank line when the
@@ -191,28 +206,27 @@ impl Activity {
             Some(end) => end != received.end.load(Ordering::Relaxed),
             None => !received.is_blank_line.load(Ordering::Relaxed),
         };
-        received.has_more.store(has_more, Ordering::Relaxed);
-        received.is_body.store(false, Ordering::Relaxed);
-        received.is_unread.store(false, Ordering::Relaxed);
+        let body = if has_more { READ_AND_MORE } else { READ };
+        received.body.store(body, Ordering::Relaxed);
     }
 
-    /// A request's body is dropped before its end. What hyper does with the rest, it does not tell.
+    /// A request's body is dropped before its end.
     pub fn body_dropped(&self) {
-        self.received.is_body.store(false, Ordering::Relaxed);
+        self.received.body.store(DROPPED, Ordering::Relaxed);
     }
 
     /// The connection is to end. When no request is being answered, hyper has got over whatever was
     /// left of the last one's body.
     pub fn ends(&self) {
         if !self.is_answering() {
-            self.received.is_unread.store(false, Ordering::Relaxed);
+            self.received.body.store(READ, Ordering::Relaxed);
         }
     }
 
-    /// Whether the last request's body was dropped before its end: its client may still send it.
+    /// Whether the last request's body was not read to its end: its client may still send it.
     #[must_use]
     pub fn is_body_unread(&self) -> bool {
-        self.received.is_unread.load(Ordering::Relaxed)
+        matches!(self.received.body.load(Ordering::Relaxed), COMING | DROPPED)
     }
 
     /// The connection has waited for its client until now, and begins to wait for something else.

@@ -9,7 +9,7 @@
 //! that the response's body and the socket can tell what they are waiting for.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     future::Future,
     mem,
@@ -27,20 +27,31 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::{log::access::Outcome, worker::generation::Generation};
 
 /// What the delivery of the response that a task sends waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Delivery {
     /// How long the client may take nothing.
     timeout: Duration,
-    /// Whether this is a stream of HTTP/2, where the window of one stream counts, not the socket.
-    is_stream: bool,
-    wait: Wait,
+    state: State,
     /// The generation whose response is being sent, if its abort has to be watched.
     generation: Option<Arc<Generation>>,
-    /// Whether `wait` or `generation` began anew since the last [`poll_over`](Self::poll_over).
-    is_new: bool,
     /// Made when the first wait begins, and kept: most deliveries never wait.
     timer: Option<Pin<Box<Sleep>>>,
     abort: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// What the socket and the body of a response tell of a delivery. It is small, because each poll lends
+/// it to the thread and takes it back.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// Whether this is a stream of HTTP/2, where the window of one stream counts, not the socket.
+    is_stream: bool,
+    wait: Wait,
+    /// Whether there is something to wait for since the last [`Delivery::poll_over`].
+    is_new: bool,
+    /// Whether there is a response whose generation's abort is watched.
+    is_begun: bool,
+    /// Whether that changed while the thread had the state: [`BEGUN`] is the generation, or none.
+    has_changed: bool,
     over: Option<Over>,
 }
 
@@ -102,42 +113,47 @@ impl Delivery {
     pub fn of_connection(timeout: Duration) -> Self {
         Self {
             timeout,
-            ..Self::default()
+            state: State::default(),
+            generation: None,
+            timer: None,
+            abort: None,
         }
     }
 
     /// A delivery over one stream of HTTP/2.
     fn of_stream(timeout: Duration) -> Self {
-        Self {
-            timeout,
-            is_stream: true,
-            ..Self::default()
-        }
+        let mut delivery = Self::of_connection(timeout);
+        delivery.state.is_stream = true;
+        delivery
     }
 
-    /// Runs `work`, and meanwhile lends this to the thread.
+    /// Runs `work`, and meanwhile lends the state to the thread.
     pub fn scope<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        CURRENT.replace(Some(mem::take(self)));
+        CURRENT.set(self.state);
         let result = work();
-        *self = CURRENT.take().unwrap_or_default();
+        self.state = CURRENT.replace(State::default());
+        if mem::take(&mut self.state.has_changed) {
+            self.generation = BEGUN.take();
+            self.abort = None;
+        }
         result
     }
 
     /// Whether the client has to take bytes before anything else can be sent.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.wait == Wait::Client
+        self.state.wait == Wait::Client
     }
 
     /// Whether [`poll_over`](Self::poll_over) has something new to wait for.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.state.is_new
     }
 
     /// Ready when the delivery is over before its end. Else the task is woken when that may be so.
     pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Over> {
-        let is_new = mem::take(&mut self.is_new);
+        let is_new = mem::take(&mut self.state.is_new);
         if let Some(generation) = &self.generation {
             let abort = self
                 .abort
@@ -146,7 +162,7 @@ impl Delivery {
                 return self.over(Over::Aborted);
             }
         }
-        let (timeout, over) = match self.wait {
+        let (timeout, over) = match self.state.wait {
             Wait::Nothing => return Poll::Pending,
             Wait::Client => (self.timeout, Over::TooSlow),
             Wait::HalfClosed => (HALF_CLOSED, Over::ClientGone),
@@ -164,74 +180,95 @@ impl Delivery {
     }
 
     fn over(&mut self, over: Over) -> Poll<Over> {
-        self.over = Some(over);
+        self.state.over = Some(over);
         Poll::Ready(over)
     }
+}
 
+impl State {
     fn wait(&mut self, wait: Wait) {
         self.wait = wait;
         self.is_new = true;
     }
 }
 
-/// Calls `work` with the delivery of the task that this thread polls. None where no task has one.
-fn current<T>(work: impl FnOnce(&mut Delivery) -> T) -> Option<T> {
-    CURRENT
-        .try_with(|current| Some(work(current.try_borrow_mut().ok()?.as_mut()?)))
-        .ok()?
+/// Changes the state of the delivery whose task this thread polls.
+fn change(work: impl FnOnce(&mut State)) {
+    let mut state = CURRENT.get();
+    work(&mut state);
+    CURRENT.set(state);
 }
 
 /// The socket takes nothing more, because the client does not.
 pub(super) fn blocked() {
-    current(|delivery| delivery.wait(Wait::Client));
+    change(|state| state.wait(Wait::Client));
 }
 
 /// The socket took some bytes.
 pub(super) fn sent() {
-    current(|delivery| delivery.wait = Wait::Nothing);
+    change(|state| state.wait = Wait::Nothing);
 }
 
 /// The client has closed its sending side, and there is nothing to send.
 pub(super) fn half_closed() {
-    current(|delivery| delivery.wait(Wait::HalfClosed));
+    change(|state| state.wait(Wait::HalfClosed));
 }
 
 /// A response of `generation` begins. Its abort is watched when hyper may leave the body unpolled:
 /// `has_to_wait` says that the body is not all there. True when the body has to be given in pieces of
 /// at most [`PIECE`] bytes.
 pub(super) fn begin(generation: &Arc<Generation>, has_to_wait: bool) -> bool {
-    let begun = current(|delivery| {
-        if delivery.is_stream || has_to_wait || delivery.wait == Wait::Client {
-            delivery.generation = Some(Arc::clone(generation));
-            delivery.abort = None;
-            delivery.is_new = true;
-        }
-        delivery.is_stream
-    });
-    begun.unwrap_or_default()
+    let state = CURRENT.get();
+    if state.is_stream || has_to_wait || state.wait == Wait::Client {
+        BEGUN.set(Some(Arc::clone(generation)));
+        change(|state| {
+            state.is_begun = true;
+            state.has_changed = true;
+            state.is_new = true;
+        });
+    }
+    state.is_stream
 }
 
 /// hyper polled a response's body: it gave bytes, which the client of a stream now has to take; or it
 /// did not, and then the client is not what the stream waits for.
 pub(super) fn polled(has_bytes: bool) {
-    current(|delivery| {
-        if delivery.is_stream && has_bytes {
-            delivery.wait(Wait::Client);
-        } else if delivery.is_stream {
-            delivery.wait = Wait::Nothing;
-        }
-    });
+    if CURRENT.get().is_stream {
+        change(|state| {
+            if has_bytes {
+                state.wait(Wait::Client);
+            } else {
+                state.wait = Wait::Nothing;
+            }
+        });
+    }
 }
 
-/// A response's body is dropped. Why that is so before its end, unless the client has left.
+/// The body of an app's response is dropped. Why that is so before its end, unless the client has left.
 pub(super) fn end() -> Option<Over> {
-    let (generation, over) = current(|delivery| (delivery.generation.take(), delivery.over))?;
-    drop(generation);
-    over
+    let state = CURRENT.get();
+    if state.is_begun {
+        BEGUN.set(None);
+        change(|state| {
+            state.is_begun = false;
+            state.has_changed = true;
+        });
+    }
+    state.over
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Delivery>> = const { RefCell::new(None) };
+    /// The state of the delivery whose task the thread polls.
+    static CURRENT: Cell<State> = const { Cell::new(State {
+        is_stream: false,
+        wait: Wait::Nothing,
+        is_new: false,
+        is_begun: false,
+        has_changed: false,
+        over: None,
+    }) };
+    /// The generation whose response began, while the thread polls the task that sends it.
+    static BEGUN: RefCell<Option<Arc<Generation>>> = const { RefCell::new(None) };
 }
 
 /// Runs each stream of HTTP/2 on a task of its own, with a [`Delivery`]: hyper asks its executor to do

@@ -55,6 +55,9 @@ impl Preface {
 
     /// Gives the bytes that have not been given yet, as many as there is room for.
     pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        if self.given == self.len {
+            return;
+        }
         let rest = &self.bytes[self.given.into()..self.len.into()];
         let count = rest.len().min(buffer.remaining());
         buffer.put_slice(&rest[..count]);
