@@ -15,7 +15,7 @@ use host::{
         bridge::{self, Bridge},
         origin::Origin,
     },
-    plugin::{faults::Faults, library, quarantine::PanicLimit},
+    worker::{faults::Faults, library, quarantine::PanicLimit},
 };
 use host_bench::{
     Rounds,
