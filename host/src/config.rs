@@ -218,7 +218,7 @@ pub struct Limits {
     pub keep_alive: Duration,
 
     /// Connections open at once; more wait to be accepted. Each needs a file descriptor (`ulimit
-    /// -n`)
+    /// -n`), of which 64 are kept for the operator
     #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = value_parser!(u32).range(1..))]
     pub max_connections: u32,
 }

@@ -132,10 +132,10 @@ impl Activity {
 
     /// A request's head is complete. It counts as being answered until the result is dropped.
     #[must_use]
-    pub fn request(self: &Arc<Self>) -> Answering {
+    pub fn request(self: &Arc<Self>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.waits.store(REQUEST, Ordering::Relaxed);
-        Answering(Arc::clone(self))
+        RequestGuard(Arc::clone(self))
     }
 
     /// Whether a request is being answered.
@@ -146,8 +146,8 @@ impl Activity {
 
     /// An app may take the connection over. That counts as a request, until the result is dropped.
     #[must_use]
-    pub fn taken_over(self: &Arc<Self>) -> TakenOver {
-        TakenOver {
+    pub fn taken_over(self: &Arc<Self>) -> UpgradeGuard {
+        UpgradeGuard {
             answering: Some(self.request()),
             activity: Arc::clone(self),
         }
@@ -296,9 +296,9 @@ impl Wake for Activity {
 
 /// A request that is being answered, up to the last byte of the response's body.
 #[derive(Debug)]
-pub struct Answering(Arc<Activity>);
+pub struct RequestGuard(Arc<Activity>);
 
-impl Drop for Answering {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.restart();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
@@ -307,13 +307,13 @@ impl Drop for Answering {
 
 /// A connection that an app has taken over, or may take over.
 #[derive(Debug)]
-pub struct TakenOver {
+pub struct UpgradeGuard {
     /// Some until it is dropped.
-    answering: Option<Answering>,
+    answering: Option<RequestGuard>,
     activity: Arc<Activity>,
 }
 
-impl Drop for TakenOver {
+impl Drop for UpgradeGuard {
     fn drop(&mut self) {
         self.answering = None;
         self.activity.given_back.notify_waiters();

@@ -34,7 +34,7 @@ use crate::{config::Limits, log::access::Outcome};
 
 /// How connections are served: what all of them share.
 #[derive(Debug)]
-pub struct Protocol {
+pub struct ConnectionServer {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
     limits: Limits,
@@ -45,7 +45,7 @@ pub struct Protocol {
     abort: CancellationToken,
 }
 
-impl Protocol {
+impl ConnectionServer {
     /// Serves requests by `dispatch`, within `limits`.
     #[must_use]
     pub fn new(

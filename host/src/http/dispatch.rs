@@ -82,7 +82,7 @@ impl Dispatch {
             noted = Noted::of(head);
         }
         let trail = self.trails.begin(head, &noted, client.peer);
-        let mut underway = Underway::new(head, trail, answering, body.watch());
+        let mut underway = Underway::new(head, trail, answering, body.limit_state());
         let mut body = Some(body);
         // It is made in its place, and stays there: heads are large to move.
         let mut response = Response::default();

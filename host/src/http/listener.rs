@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use super::connection::Protocol;
+use super::connection::ConnectionServer;
 use crate::shortage::Shortage;
 
 /// Accepts connections on all of `listeners` and serves each on a task of `connections`, until `stop`
@@ -33,7 +33,7 @@ use crate::shortage::Shortage;
 /// connection, whichever listener it comes to.
 pub async fn accept(
     listeners: Vec<TcpListener>,
-    protocol: Arc<Protocol>,
+    server: Arc<ConnectionServer>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -43,7 +43,7 @@ pub async fn accept(
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "Cannot set TCP_NODELAY");
         }
-        connections.spawn(Arc::clone(&protocol).serve(stream, peer, permit));
+        connections.spawn(Arc::clone(&server).serve(stream, peer, permit));
     };
     let accept = async {
         let mut shortage = Shortage::new("connections");

@@ -36,7 +36,7 @@ pub struct RequestBody {
 /// Sees to it that a body keeps its limits.
 #[derive(Debug)]
 struct Guard {
-    watch: Watch,
+    state: BodyLimitState,
     /// How many bytes may still come.
     left: u64,
     /// Made when it first has to wait; whoever polls it may have no timers.
@@ -49,7 +49,7 @@ struct Guard {
 
 /// The limits of a body that comes, and whether it kept them. A clone is of the same body.
 #[derive(Clone, Debug)]
-pub struct Watch(Arc<Limits>);
+pub struct BodyLimitState(Arc<Limits>);
 
 #[derive(Debug)]
 struct Limits {
@@ -95,7 +95,7 @@ impl RequestBody {
                 state: AtomicU8::new(COMING),
             };
             Box::new(Guard {
-                watch: Watch(Arc::new(limits)),
+                state: BodyLimitState(Arc::new(limits)),
                 left: limit,
                 timer: None,
                 is_late: false,
@@ -107,8 +107,8 @@ impl RequestBody {
 
     /// What will tell whether it kept its limits; none where there is nothing to come.
     #[must_use]
-    pub fn watch(&self) -> Option<Watch> {
-        self.guard.as_ref().map(|guard| guard.watch.clone())
+    pub fn limit_state(&self) -> Option<BodyLimitState> {
+        self.guard.as_ref().map(|guard| guard.state.clone())
     }
 }
 
@@ -122,7 +122,7 @@ impl Guard {
                 Ok(())
             }
             None => {
-                self.watch.0.breaks(TOO_LARGE);
+                self.state.0.breaks(TOO_LARGE);
                 Err("the request's body is larger than this server takes".into())
             }
         }
@@ -130,7 +130,7 @@ impl Guard {
 
     /// No bytes came: an error when that is so for too long.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
-        let Watch(limits) = &self.watch;
+        let BodyLimitState(limits) = &self.state;
         let timer = self.timer.get_or_insert_with(|| {
             let _entered = limits.runtime.enter();
             Box::pin(time::sleep(limits.timeout))
@@ -165,7 +165,7 @@ impl Drop for Guard {
     }
 }
 
-impl Watch {
+impl BodyLimitState {
     /// The app answers. What it says counts, but for a body that did not keep its limits before.
     pub(super) fn answered(&self) -> Result<(), Refusal> {
         let Self(limits) = self;

@@ -17,7 +17,7 @@ use plugin_api::{
 use tracing::{debug, error};
 
 use super::{
-    activity::Answering,
+    activity::RequestGuard,
     delivery::{self, PIECE},
     framing::{Length, WrongLength},
     trail::Trail,
@@ -29,7 +29,7 @@ use crate::{log::access::Outcome, scoreboard::Doing, worker::generation::Generat
 pub struct ResponseBody {
     content: Content,
     /// Until when the request counts as being answered, and what the log gets to know.
-    sending: Option<(Answering, Trail)>,
+    sending: Option<(RequestGuard, Trail)>,
 }
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl ResponseBody {
     }
 
     /// The request counts as being answered for as long as this is there, and ends with it.
-    pub fn until_sent(&mut self, answering: Answering, trail: Trail) {
+    pub fn until_sent(&mut self, answering: RequestGuard, trail: Trail) {
         self.sending = Some((answering, trail));
     }
 }

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{
-    activity::Answering,
+    activity::RequestGuard,
     fields,
     framing::{Content, Framing, Misframed},
     refusal::Refusal,
-    request_body::Watch,
+    request_body::BodyLimitState,
     response_body::ResponseBody,
     trail::Trail,
 };
@@ -34,8 +34,8 @@ use crate::{
 pub(super) struct Underway {
     /// What it leaves in the log.
     pub(super) trail: Trail,
-    answering: Answering,
-    body: Option<Watch>,
+    answering: RequestGuard,
+    body: Option<BodyLimitState>,
     framing: Framing,
 }
 
@@ -44,8 +44,8 @@ impl Underway {
     pub(super) fn new(
         head: &Parts,
         trail: Trail,
-        answering: Answering,
-        body: Option<Watch>,
+        answering: RequestGuard,
+        body: Option<BodyLimitState>,
     ) -> Self {
         Self {
             trail,
@@ -80,7 +80,7 @@ impl Underway {
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
-        if let Some(Err(refusal)) = self.body.as_ref().map(Watch::answered) {
+        if let Some(Err(refusal)) = self.body.as_ref().map(BodyLimitState::answered) {
             return self.refusal(refusal, response);
         }
         match called {

@@ -18,37 +18,37 @@ use plugin_api::host::{InFlight, Upgrade};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::activity::{Activity, TakenOver};
+use super::activity::{Activity, UpgradeGuard};
 
 /// The connection of a request that asks for an upgrade, for the app to take. The connection counts
-/// as busy while the app has it, and is cut off when `cut` is cancelled.
+/// as busy while the app has it, and is cut off when `abort` is cancelled.
 pub fn take(
     head: &mut Parts,
     in_flight: &InFlight,
-    cut: &CancellationToken,
+    abort: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
     // Most requests have none.
     if head.extensions.is_empty() {
         return None;
     }
-    open(head, in_flight, cut, activity)
+    open(head, in_flight, abort, activity)
 }
 
 #[cold]
 fn open(
     head: &mut Parts,
     in_flight: &InFlight,
-    cut: &CancellationToken,
+    abort: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
     let on_upgrade = head.extensions.remove::<OnUpgrade>()?;
     let protocol = head.extensions.remove::<Protocol>();
     let stream = Stream {
         state: State::Waiting(on_upgrade, Arc::default()),
-        cut: cut.clone(),
-        cut_reader: None,
-        cut_writer: None,
+        abort: abort.clone(),
+        abort_reader: None,
+        abort_writer: None,
         _taken_over: activity.taken_over(),
     };
     Some(Upgrade::new(
@@ -62,11 +62,11 @@ fn open(
 #[derive(Debug)]
 struct Stream {
     state: State,
-    cut: CancellationToken,
+    abort: CancellationToken,
     // Made when the connection is first not ready to be read, or to be written to.
-    cut_reader: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    cut_writer: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _taken_over: TakenOver,
+    abort_reader: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    abort_writer: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _taken_over: UpgradeGuard,
 }
 
 #[derive(Debug)]
@@ -108,15 +108,15 @@ impl Stream {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
-        if !polled.is_pending() && !self.cut.is_cancelled() {
+        if !polled.is_pending() && !self.abort.is_cancelled() {
             return polled;
         }
-        let cut = match side {
-            Side::Reader => &mut self.cut_reader,
-            Side::Writer => &mut self.cut_writer,
+        let abort = match side {
+            Side::Reader => &mut self.abort_reader,
+            Side::Writer => &mut self.abort_writer,
         };
-        let cut = cut.get_or_insert_with(|| Box::pin(self.cut.clone().cancelled_owned()));
-        cut.as_mut().poll(context).map(|()| {
+        let abort = abort.get_or_insert_with(|| Box::pin(self.abort.clone().cancelled_owned()));
+        abort.as_mut().poll(context).map(|()| {
             Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the app's time to drain is over",

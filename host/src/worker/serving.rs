@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Limits,
-    http::{connection::Protocol, dispatch::Dispatch, listener},
+    http::{connection::ConnectionServer, dispatch::Dispatch, listener},
 };
 
 /// The connections of a worker.
@@ -16,7 +16,7 @@ use crate::{
 pub struct Serving {
     listeners: Vec<TcpListener>,
     threads: Handle,
-    protocol: Arc<Protocol>,
+    server: Arc<ConnectionServer>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
     /// How many of the tasks of `connections` accept.
@@ -43,7 +43,7 @@ impl Serving {
         limits: &Limits,
         tokens: Tokens,
     ) -> Self {
-        let protocol = Protocol::new(
+        let server = ConnectionServer::new(
             limits.clone(),
             Arc::new(dispatch),
             tokens.stop.clone(),
@@ -52,7 +52,7 @@ impl Serving {
         Self {
             listeners,
             threads,
-            protocol: Arc::new(protocol),
+            server: Arc::new(server),
             permits: Arc::new(Semaphore::new(limits.max_connections as usize)),
             connections: TaskTracker::new(),
             accepting: 0,
@@ -72,7 +72,7 @@ impl Serving {
         });
         let accept = listener::accept(
             listeners.collect(),
-            Arc::clone(&self.protocol),
+            Arc::clone(&self.server),
             Arc::clone(&self.permits),
             self.connections.clone(),
             self.tokens.stop.clone(),
