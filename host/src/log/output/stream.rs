@@ -5,6 +5,7 @@
 //! what others print.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::fd::OwnedFd,
     path::{self, Path, PathBuf},
@@ -25,7 +26,8 @@ impl Stream {
 
     /// The stream that `path` names, itself or by symbolic links; `minus` is the one that `-` is.
     pub(super) fn named(path: &Path, minus: Self) -> Option<Self> {
-        if path == Path::new("-") {
+        // Settings are made absolute when they are read, `-` among them.
+        if path.file_name() == Some(OsStr::new("-")) {
             return Some(minus);
         }
         let mut path = path::absolute(path).ok()?;
@@ -107,6 +109,7 @@ mod tests {
         let own = format!("/proc/{}/fd/2", process::id());
         let table = [
             (Path::new("-"), Some(2)),
+            (Path::new("/where/it/started/-"), Some(2)),
             (Path::new("/dev/stdout"), Some(1)),
             (Path::new("/dev/stderr"), Some(2)),
             (Path::new("/dev/fd/7"), Some(7)),
