@@ -17,11 +17,13 @@ mod fleet;
 pub mod handover;
 pub mod last_words;
 mod libraries;
+mod limits;
 pub mod listeners;
 mod notices;
 mod plans;
 pub mod process;
 pub mod recycle;
+mod replacing;
 pub mod report;
 pub mod systemd;
 pub mod upgrade;
@@ -50,8 +52,9 @@ use self::{
     commands::Asking,
     fleet::Fleet,
     libraries::{Libraries, Read},
+    limits::Limits,
     plans::Refused,
-    recycle::{Limits, Recycling},
+    recycle::Recycling,
     report::{Failure, Proof},
     upgrade::ProofError,
     upgrading::UpgradeReply,

@@ -15,6 +15,7 @@
 //!                        └ failed: the generation before serves again
 //! ```
 
+mod commit;
 mod crash;
 mod loading;
 mod probation;
@@ -345,3 +346,6 @@ fn superseded(ask: AskId) -> Action {
 fn answer(asked: Option<(AskId, Box<Proof>)>) -> Option<Action> {
     asked.map(|(ask, proof)| Action::Answer(ask, Ok(proof)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,24 +5,16 @@
 //! state over serves in the new worker only when the old one has given the state; until then its
 //! requests wait in the new worker. One worker is recycled at a time.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
-use tokio::{sync::oneshot, time};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{
-    Done, Supervisor,
+    Supervisor,
     app::{Phase, WorkerId},
-    report::Failure,
 };
-use crate::{
-    config::Workers,
-    orders::{Order, Started},
-};
+use crate::orders::{Order, Started};
 
 /// Why a worker is recycled, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +50,7 @@ impl Reason {
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
     /// Which are next, and why.
-    queue: Vec<(WorkerId, Reason)>,
+    pub(super) queue: Vec<(WorkerId, Reason)>,
     /// The one that is being replaced.
     pub(super) current: Option<Current>,
     /// Who waits until all are replaced.
@@ -92,62 +84,7 @@ pub(super) struct Current {
     reason: Reason,
 }
 
-/// When workers are recycled by themselves.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// The most memory of a worker, in bytes.
-    memory: u64,
-    /// The longest that a worker runs.
-    age: Option<Duration>,
-}
-
-impl Limits {
-    pub(super) fn of(config: &Workers) -> Self {
-        Self {
-            memory: config.worker_max_memory,
-            age: config.worker_max_age,
-        }
-    }
-
-    /// Whether a worker of this number has run for long enough. Workers that were started together
-    /// differ by up to a tenth either way, so that they do not end together.
-    fn is_old(self, worker: WorkerId, age: Duration) -> bool {
-        // A number between 0.9 and 1.1 that the worker keeps.
-        let jitter = 0.9 + (worker.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / 8e7;
-        self.age.is_some_and(|limit| age >= limit.mul_f64(jitter))
-    }
-}
-
 impl Supervisor {
-    /// Looks from time to time whether workers are too old or too large.
-    pub(super) fn check_later(&mut self) {
-        if self.limits.age.is_none() && self.limits.memory == u64::MAX {
-            return;
-        }
-        let workers = self.fleet.ages();
-        self.tasks.spawn(async move {
-            time::sleep(BETWEEN_CHECKS).await;
-            let pids = workers.into_iter().map(|(worker, pid, _)| (worker, pid));
-            let sizes = pids.map(|(worker, pid)| (worker, resident(pid)));
-            Done::Checked(sizes.collect())
-        });
-    }
-
-    pub(super) fn checked(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
-        for (worker, size) in sizes {
-            if size.is_some_and(|size| size > self.limits.memory) {
-                self.recycle(worker, Reason::Memory);
-            }
-        }
-        for (worker, _, age) in self.fleet.ages() {
-            if self.limits.is_old(worker, age) {
-                self.recycle(worker, Reason::Age);
-            }
-        }
-        self.recycle_next();
-        self.check_later();
-    }
-
     /// Recycles all workers, one after the other. The reply says how many were replaced.
     pub(super) fn recycle_all(
         &mut self,
@@ -293,80 +230,6 @@ impl Supervisor {
         );
     }
 
-    /// Replaces all workers by fresh ones that start what is on its way.
-    pub(super) fn replace_workers(&mut self) {
-        for worker in self.fleet.taking_part() {
-            self.recycle(worker, Reason::App);
-        }
-        self.recycle_next();
-    }
-
-    /// A fresh worker could not start the generation that is to replace what serves. What serves,
-    /// serves on: the fresh worker ends, or has it instead when the old one has given its state.
-    pub(super) fn replacement_failed(
-        &mut self,
-        worker: WorkerId,
-        name: &str,
-        generation: u64,
-        failure: Failure,
-    ) {
-        let Some(app) = self.apps.get_mut(name) else {
-            return;
-        };
-        let serving = app.serving.clone();
-        let have_it = app.loading().and_then(|loading| loading.rollout());
-        let have_it = have_it
-            .map(|rollout| rollout.loaded.clone())
-            .unwrap_or_default();
-        let actions = app.load_failed(generation, failure);
-        self.recycling
-            .queue
-            .retain(|&(_, reason)| reason != Reason::App);
-        let state = self.recycling.state(worker, name);
-        match (state, serving) {
-            (Some(state), Some(started)) => self.fleet.send(
-                worker,
-                Order::Load {
-                    started,
-                    serve: true,
-                    state: Some(state),
-                },
-            ),
-            _ => self.fleet.end(worker),
-        }
-        for other in have_it {
-            self.recycle(other, Reason::App);
-        }
-        self.apply(name, actions);
-    }
-
-    /// The apps that are reloaded by process and that all workers have serve from now on.
-    pub(super) fn finish_replacements(&mut self) {
-        if self.recycling.current.is_some() {
-            return;
-        }
-        let workers = self.fleet.taking_part();
-        for name in self.apps.keys().cloned().collect::<Vec<_>>() {
-            let Some(app) = self.apps.get_mut(&name) else {
-                continue;
-            };
-            match app.not_replaced(&workers) {
-                Some(left) if left.is_empty() => {
-                    let actions = app.replaced();
-                    self.apply(&name, actions);
-                    self.libraries.touch();
-                }
-                Some(left) => {
-                    for worker in left {
-                        self.recycle(worker, Reason::App);
-                    }
-                }
-                None => {}
-            }
-        }
-        self.recycle_next();
-    }
-
     /// A worker has ended: the one that was replaced, or one of the two by an accident.
     pub(super) fn recycled(&mut self, worker: WorkerId) {
         self.recycling
@@ -408,36 +271,5 @@ impl Supervisor {
         }
         self.finish_replacements();
         self.recycle_next();
-    }
-}
-
-/// How much memory a process has that no file backs, in bytes (proc_pid_status(5), `RssAnon`): the
-/// private copies of libraries are files, which the system can read again.
-fn resident(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib << 10)
-}
-
-/// How often workers are looked at.
-const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_that_started_together_do_not_end_together() {
-        let limits = Limits {
-            memory: u64::MAX,
-            age: Some(Duration::from_secs(1000)),
-        };
-        let is_old = |worker, seconds| limits.is_old(worker, Duration::from_secs(seconds));
-        let at_limit = (1..=100).filter(|&worker| is_old(worker, 1000)).count();
-        assert!((20..=80).contains(&at_limit), "{at_limit}");
-        assert!((1..=100).all(|worker| !is_old(worker, 899) && is_old(worker, 1111)));
     }
 }

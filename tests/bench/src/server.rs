@@ -19,7 +19,13 @@ use crate::cases;
 /// The command that starts `host` with these plugins.
 #[must_use]
 pub fn host(programs: &Path, plugins: &Path) -> Vec<String> {
-    let flags = ["--bind=127.0.0.1:0", "--threads=1", "--app-threads=1"];
+    // One process: a worker is the same program, which would have to be measured apart from its supervisor.
+    let flags = [
+        "--bind=127.0.0.1:0",
+        "--workers=0",
+        "--threads=1",
+        "--app-threads=1",
+    ];
     let mut command = vec![programs.join("host").display().to_string()];
     command.extend(flags.map(Into::into));
     command.push(format!("--plugins={}", plugins.display()));

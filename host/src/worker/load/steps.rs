@@ -110,6 +110,17 @@ pub struct Took {
 }
 
 impl Took {
+    /// No time at all.
+    pub const NONE: Self = Self {
+        read: Duration::ZERO,
+        stage: Duration::ZERO,
+        open: Duration::ZERO,
+        drain: Duration::ZERO,
+        hand_over: Duration::ZERO,
+        init: Duration::ZERO,
+        swap: Duration::ZERO,
+    };
+
     /// These times and those of other steps.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

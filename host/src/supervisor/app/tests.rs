@@ -1,0 +1,317 @@
+use std::time::SystemTime;
+
+use super::*;
+
+const WORKERS: [WorkerId; 2] = [1, 2];
+
+fn spec(content: &str) -> Arc<Spec> {
+    Arc::new(Spec {
+        hash: Hash::of(content.as_bytes()),
+        mounts: vec![Arc::from("/shop")],
+        config: None,
+    })
+}
+
+fn wanted(content: &str, why: Why) -> Wanted {
+    Wanted {
+        spec: spec(content),
+        source: Source::File("libshop.so".into()),
+        why,
+        ask: None,
+    }
+}
+
+fn failure() -> Failure {
+    Failure {
+        file: "libshop.so".to_owned(),
+        hash: None,
+        step: "init".to_owned(),
+        error: "no database".to_owned(),
+        at: SystemTime::UNIX_EPOCH,
+    }
+}
+
+const REPORT: Report = Report {
+    took: Took::NONE,
+    handed_over: false,
+    hands_over: false,
+};
+
+/// An app that is driven by hand.
+struct Driven(App);
+
+impl Driven {
+    fn new(watches: bool) -> Self {
+        let (name, library) = ("shop".to_owned(), "libshop.so".into());
+        Self(App::new(name.clone(), name, library, 0, watches))
+    }
+
+    /// The generation that is on its way, when one is.
+    fn on_its_way(&self) -> Option<u64> {
+        self.0.loading().map(|loading| loading.generation)
+    }
+
+    fn started(&self) -> Started {
+        let loading = self.0.loading().expect("something is on its way");
+        Started {
+            app: "shop".to_owned(),
+            generation: loading.generation,
+            copy: format!("shop.g{}.so", loading.generation).into(),
+            spec: Arc::clone(&loading.wanted.spec),
+            version: "0.1.0".to_owned(),
+            max_level: None,
+        }
+    }
+
+    fn want(&mut self, content: &str, why: Why) {
+        self.0.want(wanted(content, why));
+    }
+
+    fn prepared(&mut self) -> Vec<Action> {
+        let started = self.started();
+        self.0.prepared(started, Took::NONE, &WORKERS, true)
+    }
+
+    fn loaded(&mut self, worker: WorkerId) -> Vec<Action> {
+        let generation = self.on_its_way().unwrap_or_default();
+        self.0.loaded(worker, generation, REPORT, &WORKERS)
+    }
+
+    fn swapped(&mut self, worker: WorkerId) -> Vec<Action> {
+        let generation = self.on_its_way().unwrap_or_default();
+        self.0.swapped(worker, generation, Duration::ZERO, 0)
+    }
+
+    fn fails(&mut self) -> Vec<Action> {
+        let generation = self.on_its_way().unwrap_or_default();
+        self.0.load_failed(generation, failure())
+    }
+
+    /// Loads a version in all workers.
+    fn load(&mut self, content: &str) {
+        self.want(content, Why::Changed);
+        self.prepared();
+        self.loaded(1);
+        self.loaded(2);
+        assert!(self.0.commit().is_some());
+        self.swapped(1);
+        self.swapped(2);
+    }
+
+    fn serves(&self) -> Option<u64> {
+        self.0.serving.as_ref().map(|serving| serving.generation)
+    }
+}
+
+/// The workers that are told to start something.
+fn told_to_load(actions: &[Action]) -> Vec<WorkerId> {
+    let worker = |action: &Action| match action {
+        Action::Send(Some(worker), Order::Load { .. }) => Some(*worker),
+        _ => None,
+    };
+    actions.iter().filter_map(worker).collect()
+}
+
+fn is_told(actions: &[Action], is: impl Fn(&Order) -> bool) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Send(_, order) if is(order)))
+}
+
+#[test]
+fn the_second_worker_starts_a_version_when_the_first_one_has_and_all_swap_together() {
+    let mut app = Driven::new(false);
+    app.want("v1", Why::Changed);
+    assert_eq!(told_to_load(&app.prepared()), [1]);
+    assert!(app.0.commit().is_none());
+    assert_eq!(told_to_load(&app.loaded(1)), [2]);
+    assert!(app.0.commit().is_none());
+    let actions = app.loaded(2);
+    assert!(matches!(actions[..], [Action::Commit]));
+    assert!(app.0.commit().is_some());
+    app.swapped(1);
+    assert_eq!(app.serves(), None);
+    app.swapped(2);
+    assert_eq!(app.serves(), Some(1));
+}
+
+#[test]
+fn a_version_that_fails_in_the_second_worker_serves_nowhere() {
+    let mut app = Driven::new(false);
+    app.load("v1");
+    app.want("v2", Why::Changed);
+    app.prepared();
+    app.loaded(1);
+    let actions = app.fails();
+    assert!(is_told(&actions, |order| matches!(
+        order,
+        Order::Discard { generation: 2, .. }
+    )));
+    assert_eq!(app.serves(), Some(1));
+    assert!(app.0.last_error.is_some());
+    // The number is used up.
+    app.load("v3");
+    assert_eq!(app.serves(), Some(3));
+}
+
+#[test]
+fn a_load_that_fails_does_not_end_the_probation_of_what_serves() {
+    let mut app = Driven::new(true);
+    app.load("v1");
+    app.load("v2");
+    assert!(app.0.probation().is_some());
+    app.want("v3", Why::Changed);
+    app.prepared();
+    // The verdict waits for the load: if that had succeeded, there would be nothing to decide.
+    app.0.judged(1, 2, Some((5, 6)));
+    assert_eq!(app.serves(), Some(2));
+    let actions = app.fails();
+    assert!(is_told(&actions, |order| matches!(
+        order,
+        Order::Settle { back: true, .. }
+    )));
+    assert_eq!(app.serves(), Some(1));
+    // What was rolled back from is not loaded again, though its configuration is another.
+    let mut other = (*spec("v2")).clone();
+    other.config = Some(Arc::from("{}"));
+    let again = Wanted {
+        spec: Arc::new(other),
+        ..wanted("v2", Why::Changed)
+    };
+    assert!(app.0.want(again).is_empty());
+    assert_eq!(app.on_its_way(), None);
+}
+
+#[test]
+fn a_version_passes_its_probation_in_all_workers_or_not_at_all() {
+    let mut app = Driven::new(true);
+    app.load("v1");
+    app.load("v2");
+    assert!(app.0.judged(1, 2, None).is_empty());
+    let actions = app.0.judged(2, 2, None);
+    assert!(is_told(&actions, |order| matches!(
+        order,
+        Order::Settle { back: false, .. }
+    )));
+    let good = app.0.good.as_ref().map(|good| good.generation);
+    assert_eq!((app.serves(), good), (Some(2), Some(2)));
+}
+
+#[test]
+fn a_crash_puts_a_version_aside_and_the_one_before_is_started_again() {
+    let mut app = Driven::new(false);
+    app.load("v1");
+    app.0.proved_good(1);
+    app.load("v2");
+    let hash = spec("v2").hash;
+    let actions = app.0.put_aside(2, hash, failure());
+    assert!(is_told(&actions, |order| matches!(
+        order,
+        Order::Suspend { .. }
+    )));
+    assert_eq!(app.serves(), None);
+    app.prepared();
+    app.loaded(1);
+    app.loaded(2);
+    app.0.commit();
+    app.swapped(1);
+    app.swapped(2);
+    assert_eq!(app.serves(), Some(3));
+    let serving = app.0.serving.as_ref().map(|serving| serving.spec.hash);
+    assert_eq!(serving, Some(spec("v1").hash));
+    // The file is still there, and is not loaded until it changes or somebody asks.
+    assert!(app.0.want(wanted("v2", Why::Changed)).is_empty());
+    app.want("v2", Why::Reload);
+    assert_eq!(app.on_its_way(), Some(4));
+}
+
+#[test]
+fn a_load_whose_worker_is_gone_starts_again_in_the_next_one() {
+    let mut app = Driven::new(false);
+    app.want("v1", Why::Changed);
+    app.prepared();
+    app.0.worker_gone(1);
+    assert_eq!(told_to_load(&app.0.start_in(3)), [3]);
+    app.0.loaded(3, 1, REPORT, &[3]);
+    assert!(app.0.commit().is_some());
+    app.swapped(3);
+    assert_eq!(app.serves(), Some(1));
+}
+
+#[test]
+fn a_commit_is_done_when_the_workers_that_are_left_have_swapped() {
+    let mut app = Driven::new(false);
+    app.want("v1", Why::Changed);
+    app.prepared();
+    app.loaded(1);
+    app.loaded(2);
+    app.0.commit();
+    app.swapped(1);
+    app.0.worker_gone(2);
+    assert_eq!(app.serves(), Some(1));
+}
+
+#[test]
+fn whatever_happens_what_serves_stays_until_something_else_does() {
+    // A seeded walk over all events, in any order: what serves goes only with a successor, a crash or
+    // a removal; numbers only grow; every load comes to an end.
+    let mut seed = 11_u64;
+    let mut next = |below: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for watches in [false, true] {
+        let mut app = Driven::new(watches);
+        let mut highest = 0;
+        for _ in 0..20_000 {
+            let before = app.serves();
+            let mut may_end = false;
+            let worker = WORKERS[next(2) as usize];
+            let content = ["v1", "v2", "v3", "v4"][next(4) as usize];
+            match next(12) {
+                0 => app.want(content, Why::Changed),
+                1 => app.want(content, Why::Reload),
+                2..=4 if app.0.loading().is_some_and(|it| it.rollout().is_none()) => {
+                    app.prepared();
+                }
+                5 | 6 => {
+                    app.loaded(worker);
+                }
+                7 => {
+                    app.0.commit();
+                }
+                8 => {
+                    app.swapped(worker);
+                }
+                9 if !matches!(
+                    app.0.loading().map(|loading| &loading.phase),
+                    Some(Phase::Committing { .. })
+                ) =>
+                {
+                    app.fails();
+                }
+                10 => {
+                    let failed = (next(2) == 0).then_some((9, 9));
+                    app.0.judged(worker, before.unwrap_or_default(), failed);
+                }
+                11 if next(20) == 0 => {
+                    if let Some(serving) = app.0.serving.clone() {
+                        may_end = true;
+                        let (generation, hash) = (serving.generation, serving.spec.hash);
+                        app.0.put_aside(generation, hash, failure());
+                    }
+                }
+                _ => {}
+            }
+            assert!(app.serves().is_some() || before.is_none() || may_end);
+            highest = highest.max(app.0.loads);
+            assert_eq!(app.0.loads, highest);
+            assert!(app.serves() <= Some(highest));
+            let way = app.on_its_way();
+            assert!(way.is_none() || way > app.serves() || app.0.probation().is_some());
+        }
+        assert!(highest > 500, "{highest}");
+    }
+}

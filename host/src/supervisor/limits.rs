@@ -1,0 +1,96 @@
+//! Workers that have run for long enough, or take too much memory, are recycled.
+
+use std::{fs, time::Duration};
+
+use tokio::time;
+
+use super::{Done, Supervisor, app::WorkerId, recycle::Reason};
+use crate::config::Workers;
+
+/// When workers are recycled by themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The most memory of a worker, in bytes.
+    memory: u64,
+    /// The longest that a worker runs.
+    age: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) fn of(config: &Workers) -> Self {
+        Self {
+            memory: config.worker_max_memory,
+            age: config.worker_max_age,
+        }
+    }
+
+    /// Whether a worker of this number has run for long enough. Workers that were started together
+    /// differ by up to a tenth either way, so that they do not end together.
+    fn is_old(self, worker: WorkerId, age: Duration) -> bool {
+        // A number between 0.9 and 1.1 that the worker keeps.
+        let jitter = 0.9 + (worker.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / 8e7;
+        self.age.is_some_and(|limit| age >= limit.mul_f64(jitter))
+    }
+}
+
+impl Supervisor {
+    /// Looks from time to time whether workers are too old or too large.
+    pub(super) fn check_later(&mut self) {
+        if self.limits.age.is_none() && self.limits.memory == u64::MAX {
+            return;
+        }
+        let workers = self.fleet.ages();
+        self.tasks.spawn(async move {
+            time::sleep(BETWEEN_CHECKS).await;
+            let pids = workers.into_iter().map(|(worker, pid, _)| (worker, pid));
+            let sizes = pids.map(|(worker, pid)| (worker, resident(pid)));
+            Done::Checked(sizes.collect())
+        });
+    }
+
+    pub(super) fn checked(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
+        for (worker, size) in sizes {
+            if size.is_some_and(|size| size > self.limits.memory) {
+                self.recycle(worker, Reason::Memory);
+            }
+        }
+        for (worker, _, age) in self.fleet.ages() {
+            if self.limits.is_old(worker, age) {
+                self.recycle(worker, Reason::Age);
+            }
+        }
+        self.recycle_next();
+        self.check_later();
+    }
+}
+
+/// How much memory a process has that no file backs, in bytes (proc_pid_status(5), `RssAnon`): the
+/// private copies of libraries are files, which the system can read again.
+fn resident(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// How often workers are looked at.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_started_together_do_not_end_together() {
+        let limits = Limits {
+            memory: u64::MAX,
+            age: Some(Duration::from_secs(1000)),
+        };
+        let is_old = |worker, seconds| limits.is_old(worker, Duration::from_secs(seconds));
+        let at_limit = (1..=100).filter(|&worker| is_old(worker, 1000)).count();
+        assert!((20..=80).contains(&at_limit), "{at_limit}");
+        assert!((1..=100).all(|worker| !is_old(worker, 899) && is_old(worker, 1111)));
+    }
+}
