@@ -1,47 +1,87 @@
 //! `host check FILE.so`: what a library says of itself, and whether this host would load it.
+//!
+//! The check does what a load does, short of starting the app: it opens a private copy, from a folder
+//! beside the library, so that the dynamic linker finds what it would find for the host, and no more.
+//! Opening runs the library's static constructors. These may crash or never return, so a process of
+//! its own opens the copy, with a time limit.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    env,
+    fs::{self, File},
+    io::ErrorKind,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    time::Duration,
+};
 
 use plugin_api::manifest::{AbiVersion, Manifest};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use crate::{
-    folder::manifest,
+    exit,
+    folder::{
+        manifest,
+        store::{Snapshot, Store, StoreError},
+    },
+    terminal::print,
     worker::{library, load},
 };
 
-/// Prints the manifest and the verdict. The result is for `main`: 0 when this host would load the
-/// library, else 1.
-///
-/// The library is opened, as a load does it, but its app is not started.
+/// Prints the manifest and the verdict of each library. The result is for `main`: 0 when this host
+/// would load all of them, else 1.
 #[must_use]
-pub fn run(file: &Path) -> ExitCode {
-    println!("{:<10} {}", "file", file.display());
-    let verdict = manifest::read(file).map_err(describe).and_then(|manifest| {
-        print(&manifest);
-        manifest::accept(&manifest).map_err(describe)?;
-        // A name without a slash is one that the dynamic linker looks for elsewhere.
-        let path = fs::canonicalize(file).map_err(describe)?;
-        library::open(&path).map_err(describe)
-    });
-    match verdict {
-        Ok(_) => {
-            println!("{:<10} this host would load it", "verdict");
-            ExitCode::SUCCESS
-        }
-        Err(reason) => {
-            println!("{:<10} refused: {reason}", "verdict");
-            ExitCode::FAILURE
+pub fn run(files: &[PathBuf], limit: Duration) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        fact("file", file.display());
+        match check(file, limit) {
+            Ok(()) => fact("verdict", "this host would load it"),
+            Err(reason) => {
+                fact("verdict", format_args!("refused: {reason}"));
+                code = ExitCode::FAILURE;
+            }
         }
     }
+    code
 }
 
-fn print(manifest: &Manifest) {
+/// Opens the library at `copy` in this process, which ends then: with 0 and [`OPENED`] as the last line
+/// of stdout, or with 1 and the reason there.
+pub fn open(copy: &Path) -> ! {
+    let (code, told) = match library::open(copy) {
+        Ok(_) => (0, OPENED.to_owned()),
+        Err(error) => (1, load::chain(&error)),
+    };
+    print(told, ExitCode::SUCCESS);
+    exit::leave(code, || {});
+}
+
+fn fact(name: &str, value: impl std::fmt::Display) {
+    print(format_args!("{name:<10} {value}"), ExitCode::SUCCESS);
+}
+
+/// The reason, in one line, for which this host would not load the library.
+fn check(file: &Path, limit: Duration) -> Result<(), String> {
+    let snapshot = Snapshot::read(file).map_err(describe)?;
+    let manifest = manifest::read_bytes(snapshot.bytes()).map_err(describe)?;
+    show(&manifest, manifest::uses_static_tls(snapshot.bytes()));
+    manifest::accept(&manifest).map_err(describe)?;
+    let copies = Copies::beside(file).map_err(describe)?;
+    let copy = copies.store.stage(&snapshot, &manifest.name, 1);
+    open_elsewhere(&copy.map_err(describe)?, limit)
+}
+
+fn show(manifest: &Manifest, uses_static_tls: bool) {
     let abi = format!("{} (this host: {})", manifest.abi, AbiVersion::CURRENT);
     let levels = format!(
         "tracing {}, log {}",
         manifest.tracing_max_level, manifest.log_max_level
     );
-    for (fact, value) in [
+    for (name, value) in [
         ("plugin", &manifest.name),
         ("version", &manifest.version),
         ("mount", &manifest.mount),
@@ -51,7 +91,99 @@ fn print(manifest: &Manifest) {
         ("panic", &manifest.panic),
         ("max level", &levels),
     ] {
-        println!("{fact:<10} {value}");
+        fact(name, value);
+    }
+    if uses_static_tls {
+        fact("warning", format_args!("it {}", library::STATIC_TLS));
+    }
+}
+
+/// Opens a copy in a process of its own.
+fn open_elsewhere(copy: &Path, limit: Duration) -> Result<(), String> {
+    // A file, and not a pipe, which a process that the library leaves behind would hold open.
+    let told = copy.with_extension("verdict");
+    let stdout = File::create(&told).map_err(describe)?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(["check", "--open"])
+        .arg(copy)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .spawn()
+        .map_err(describe)?;
+    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(describe)?;
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    let timeout = Timespec::try_from(limit).map_err(describe)?;
+    if !matches!(poll(&mut ended, Some(&timeout)), Ok(1..)) {
+        // It may just have ended; then the line below is late by that much.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!(
+            "opening it takes longer than {}: a static constructor of it does not return; see --timeout",
+            humantime::format_duration(limit)
+        ));
+    }
+    let status = child.wait().map_err(describe)?;
+    let told = fs::read_to_string(&told).unwrap_or_default();
+    verdict(status, told.lines().last().unwrap_or_default())
+}
+
+fn verdict(status: ExitStatus, told: &str) -> Result<(), String> {
+    match (status.code(), status.signal()) {
+        // The code alone does not tell: the library may have ended the process.
+        (Some(0), _) if told == OPENED => Ok(()),
+        (_, Some(signal)) => {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            Err(format!(
+                "opening it ends the process by {name}: a static constructor of it crashes"
+            ))
+        }
+        (code, _) if code != Some(1) || told.is_empty() => Err(format!(
+            "opening it ends the process ({status}): a static constructor of it does so"
+        )),
+        _ => Err(told.to_owned()),
+    }
+}
+
+/// Copies in a folder that is removed when this value is dropped.
+struct Copies {
+    store: Store,
+    /// Whether the folder that others may share was made for this check.
+    is_made: bool,
+}
+
+impl Copies {
+    /// As the host has them for the plugins folder that the library is in, by default; in the folder
+    /// for temporary files when there is no writing there.
+    fn beside(file: &Path) -> Result<Self, StoreError> {
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).join(".host");
+        match Self::open(&folder) {
+            Err(StoreError::Create { source, .. })
+                if [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]
+                    .contains(&source.kind()) =>
+            {
+                Self::open(&env::temp_dir().join("host-check"))
+            }
+            opened => opened,
+        }
+    }
+
+    fn open(folder: &Path) -> Result<Self, StoreError> {
+        let is_made = !folder.exists();
+        let store = Store::open(folder)?;
+        Ok(Self { store, is_made })
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        // What is left is swept by the next host or check.
+        let _ = self.store.remove();
+        if self.is_made {
+            self.store.remove_parent();
+        }
     }
 }
 
@@ -59,3 +191,6 @@ fn print(manifest: &Manifest) {
 fn describe(error: impl std::error::Error) -> String {
     load::chain(&error)
 }
+
+/// What the process that opened a library says.
+const OPENED: &str = "opened";

@@ -3,12 +3,13 @@
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use clap::{ArgAction, value_parser};
+use clap::ArgAction;
 use plugin_api::level::Directives;
 
 use self::{
-    quantity::{body_size, duration, header_bytes, positive_duration},
-    value::path,
+    path::absolute_path,
+    quantity::{body_size, boolean, duration, header_bytes, number, positive_duration},
+    value::request_path,
 };
 
 pub use self::{
@@ -19,6 +20,7 @@ pub use self::{
 use crate::log::access::AccessFormat;
 
 mod app;
+pub(crate) mod path;
 pub(crate) mod quantity;
 mod value;
 mod workers;
@@ -27,7 +29,7 @@ mod workers;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     /// Folder of plugins: libraries in it are loaded, and followed as they change
-    #[arg(long, value_name = "DIR", default_value = "./plugins")]
+    #[arg(long, value_name = "DIR", default_value = "./plugins", value_parser = absolute_path())]
     pub plugins: PathBuf,
 
     /// Where to serve: an address or host name, and a port, of which 0 takes a free one
@@ -57,16 +59,16 @@ pub struct Config {
 
     /// Folder for the private copies that plugins are loaded from; not on a file system mounted
     /// noexec [default: .host in the folder of plugins]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     state_dir: Option<PathBuf>,
 
     /// Threads that serve connections
-    #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = number::<u16>(1..=1024))]
     pub threads: u16,
 
     /// Threads of each app's own runtime, which run what it spawns [default: as many as --threads, and
     /// at least 2]
-    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "NUMBER", value_parser = number::<u16>(1..=1024))]
     app_threads: Option<u16>,
 
     /// How long a file in the folder of plugins must be unchanged before it is loaded
@@ -88,7 +90,7 @@ pub struct Config {
 
     /// How many panics within --panic-window are too many: the plugin gets no more requests, which
     /// are answered with 503, until it is replaced; 0 for no limit
-    #[arg(long, value_name = "NUMBER", default_value = "100")]
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub panic_limit: u16,
 
     /// The time within which panics are counted for --panic-limit
@@ -119,6 +121,14 @@ pub struct Config {
     /// The tables `[app.NAME]` of the configuration file.
     #[arg(skip)]
     pub apps: Vec<App>,
+
+    /// Whether nobody said where the folder of plugins is: then the host makes a missing one.
+    #[arg(skip)]
+    pub is_default_folder: bool,
+
+    /// Variables of the environment that look like settings, and are none: a line for each.
+    #[arg(skip)]
+    pub near_misses: Vec<String>,
 }
 
 impl Config {
@@ -144,7 +154,7 @@ impl Config {
 pub struct Reload {
     /// How changes in the folder of plugins are noticed: by events of the system, or by reading it
     /// twice a second, for file systems without events
-    #[arg(long, value_name = "HOW", default_value = "events")]
+    #[arg(long, value_name = "HOW", default_value = "events", ignore_case = true)]
     pub watch: Watch,
 
     /// How long requests may wait while a plugin hands its state over to its new version; after
@@ -158,8 +168,8 @@ pub struct Reload {
         long,
         value_name = "BOOL",
         action = ArgAction::Set,
+        value_parser = boolean,
         num_args = 0..=1,
-        require_equals = true,
         default_missing_value = "true",
         default_value = "false"
     )]
@@ -170,11 +180,11 @@ pub struct Reload {
     pub probation: Duration,
 
     /// How many panics or responses of status 5xx are too many in that time
-    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = number::<u64>(1..=u32::MAX.into()))]
     pub rollback_failures: u64,
 
     /// What part of the requests these must be besides, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = value_parser!(u64).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = number::<u64>(0..=100))]
     pub rollback_percent: u64,
 }
 
@@ -196,7 +206,7 @@ pub struct Limits {
     pub max_header_bytes: u32,
 
     /// Headers of a request; more are answered with 431
-    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = number::<u16>(1..=10_000))]
     pub max_headers: u16,
 
     /// How long a client may take to send a request's line and headers
@@ -219,7 +229,7 @@ pub struct Limits {
 
     /// Connections open at once; more wait to be accepted. Each needs a file descriptor (`ulimit
     /// -n`), of which 64 are kept for the operator
-    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = number::<u32>(1..=u32::MAX.into()))]
     pub max_connections: u32,
 }
 
@@ -228,11 +238,16 @@ pub struct Limits {
 #[command(next_help_heading = "Log")]
 pub struct LogConfig {
     /// How lines of the log look: text for people, or json, one object a line
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        ignore_case = true
+    )]
     pub log_format: LogFormat,
 
     /// Append the log to this file, not to stderr; SIGUSR1 opens it anew, as after a rotation
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path())]
     pub log_file: Option<PathBuf>,
 
     /// Log a request that carries this header at debug, from end to end, whatever the level; best
@@ -243,12 +258,12 @@ pub struct LogConfig {
     /// Whether to log, line by line, what plugins print to stdout and stderr
     #[arg(
         long,
-        value_name = "true|false",
+        value_name = "BOOL",
         action = ArgAction::Set,
-        default_value = "false",
-        default_missing_value = "true",
+        value_parser = boolean,
         num_args = 0..=1,
-        require_equals = true
+        default_missing_value = "true",
+        default_value = "false"
     )]
     pub capture_output: bool,
 
@@ -263,7 +278,7 @@ pub struct LogConfig {
 
     /// Leave out requests for these paths from the access log when they succeed, as in /healthz
     /// (repeatable, or separated by commas)
-    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = path)]
+    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = request_path)]
     pub access_log_skip: Vec<String>,
 }
 

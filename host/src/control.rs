@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, MetadataExt},
-            net::{self, UnixStream},
+            net,
         },
     },
     path::{Path, PathBuf},
@@ -23,7 +23,9 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::{
     fs::{Mode, fchmod},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    },
 };
 use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, sync::Semaphore};
@@ -140,7 +142,7 @@ fn make_way(path: &Path) -> Result<(), ControlError> {
     if !metadata.file_type().is_socket() {
         return Err(ControlError::NotSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    match try_connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|source| ControlError::Bind {
                 path: path.to_owned(),
@@ -148,6 +150,17 @@ fn make_way(path: &Path) -> Result<(), ControlError> {
             }),
         _ => Err(ControlError::InUse(path.to_owned())),
     }
+}
+
+/// Connects, without waiting where many others wait already: a host that is stopped accepts nobody.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
 fn listen_on(path: &Path) -> io::Result<net::UnixListener> {

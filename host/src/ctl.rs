@@ -12,9 +12,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use plugin_api::{level::Directives, manifest::is_name};
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, runtime::Builder};
+use tokio::{net::UnixStream, runtime::Builder, time};
 
-use crate::config::{ControlSocket, quantity::positive_duration};
+use crate::{
+    config::{ControlSocket, quantity::positive_duration},
+    terminal::{complain, print},
+    worker::load::chain,
+};
 
 /// What to ask, and whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +32,11 @@ pub struct Args {
         hide_env_values = true
     )]
     control: Option<ControlSocket>,
+
+    /// How long to wait for the answer [default: 10s; for reload and rollback, as long as the load and
+    /// the requests in the old generation take]
+    #[arg(long, global = true, value_name = "TIME", value_parser = positive_duration)]
+    timeout: Option<Duration>,
 
     /// Print the answer as JSON
     #[arg(long, global = true)]
@@ -103,6 +112,14 @@ impl Verb {
         request.body(body).map_err(CtlError::Request)
     }
 
+    /// How long the answer may take, unless the person who asks says so.
+    fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::LogLevel { .. } | Self::Plugins => Some(TIMEOUT),
+            Self::Reload { .. } | Self::Rollback { .. } => None,
+        }
+    }
+
     /// The answer for people.
     fn print(&self, answer: &Value) -> String {
         let text = |key: &str| answer[key].as_str();
@@ -147,36 +164,41 @@ fn name(text: &str) -> Result<String, String> {
 pub fn run(args: &Args) -> ExitCode {
     // An option of all verbs cannot be one that has to be there.
     let Some(socket) = &args.control else {
-        eprintln!(
-            "error: no control socket, expected --control=unix:PATH or HOST_CONTROL, as the host was started with"
+        complain(
+            "no control socket, expected --control=unix:PATH or HOST_CONTROL, as the host was started with",
         );
         return ExitCode::from(2);
     };
     match ask(args, socket) {
-        Ok(answer) if args.json => println!("{answer}"),
-        Ok(answer) => println!("{}", args.verb.print(&answer)),
+        Ok(answer) if args.json => print(answer, ExitCode::SUCCESS),
+        Ok(answer) => print(args.verb.print(&answer), ExitCode::SUCCESS),
         Err(error) => {
-            let cause = std::error::Error::source(&error);
-            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            eprintln!("error: {error}{cause}");
-            return ExitCode::FAILURE;
+            complain(chain(&error));
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn ask(args: &Args, socket: &ControlSocket) -> Result<Value, CtlError> {
     let request = args.verb.request()?;
     let runtime = Builder::new_current_thread().enable_all().build();
     let exchanged = runtime.map_err(CtlError::Runtime)?.block_on(async {
-        let stream =
-            UnixStream::connect(socket.path())
+        let connected = UnixStream::connect(socket.path()).await;
+        let stream = connected.map_err(|source| CtlError::Connect {
+            socket: socket.clone(),
+            source,
+        })?;
+        let exchange = exchange(stream, request);
+        let answer = match args.timeout.or(args.verb.timeout()) {
+            Some(limit) => time::timeout(limit, exchange)
                 .await
-                .map_err(|source| CtlError::Connect {
+                .map_err(|_| CtlError::Silent {
                     socket: socket.clone(),
-                    source,
-                })?;
-        exchange(stream, request).await.map_err(CtlError::Exchange)
+                    limit,
+                })?,
+            None => exchange.await,
+        };
+        answer.map_err(CtlError::Exchange)
     });
     let (status, body) = exchanged?;
     let answer: Value = serde_json::from_slice(&body).map_err(CtlError::Answer)?;
@@ -222,4 +244,15 @@ enum CtlError {
     Request(#[source] http::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error(
+        "the host on {socket} does not answer within {}: is it stopped, or out of descriptors? See --timeout",
+        humantime::format_duration(*limit)
+    )]
+    Silent {
+        socket: ControlSocket,
+        limit: Duration,
+    },
 }
+
+/// How long a host may take to say what it knows. It does so at once, unless it is stopped.
+const TIMEOUT: Duration = Duration::from_secs(10);

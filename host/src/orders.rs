@@ -152,8 +152,6 @@ pub struct Setup {
     pub settings: BTreeMap<String, String>,
     /// The directives in force.
     pub level: String,
-    /// The folder of the private copies.
-    pub copies: PathBuf,
 }
 
 /// The version of these messages: a supervisor and a worker of different versions do not talk.

@@ -6,10 +6,11 @@ mod sockets;
 
 use std::{
     collections::BTreeMap,
-    error,
+    env, error,
     ffi::OsString,
     io,
     net::TcpListener,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -145,6 +146,7 @@ async fn serve(
     serving: Option<&Handle>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new().map_err(StartError::Signals)?;
+    name_what_has_no_effect(config);
     // All that is done before the addresses are told is there for whoever reads them.
     let access = config.log.access_log.as_ref().map(log::open_access);
     let access = access.transpose()?;
@@ -189,13 +191,12 @@ async fn serve(
         log::streams::keep_harmless();
     }
     raise_open_files(config.limits.max_connections);
-    let copies = store.folder().to_owned();
     let captures = config.log.capture_output && serving.is_some();
     let captured = captures.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
     let kind = match serving {
         Some(threads) => {
-            let parts = setup::parts(config, listeners, logs, copies, threads);
+            let parts = setup::parts(config, listeners, logs, threads);
             Kind::Task(Box::new(parts))
         }
         None => {
@@ -205,7 +206,7 @@ async fn serve(
             let access = logs.access.as_ref();
             let printed = Printed::new(&config.log, &logs.output, access, &losses);
             let log = (logs.filter, printed);
-            let processes = processes(config, settings, log, copies, listeners)?;
+            let processes = processes(config, settings, log, listeners)?;
             match adopted {
                 Some(adopted) => Kind::Adopted(processes, Box::new(adopted)),
                 None => Kind::Processes(processes, config.processes.workers.into()),
@@ -257,6 +258,18 @@ fn resume(
     let listeners = numbers.map(|&number| listeners::receive(descriptors.take(number)?));
     let listeners = listeners.collect::<io::Result<_>>();
     Ok((control, store, listeners.map_err(StartError::Resume)?))
+}
+
+/// Variables that somebody probably set for the host, and that it does not know.
+fn name_what_has_no_effect(config: &Config) {
+    for near_miss in &config.near_misses {
+        warn!("{near_miss}");
+    }
+    if env::var_os("RUST_LOG").is_some() && config.log_level.to_string() == "info" {
+        info!(
+            "RUST_LOG has no effect on the host and its plugins: see --log-level or HOST_LOG_LEVEL"
+        );
+    }
 }
 
 /// The signals that stop a server.
@@ -317,6 +330,14 @@ pub enum StartError {
     /// The control socket cannot be had.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The plugins folder is none.
+    #[error("cannot read the plugins folder {}, expected a folder that is there; see --plugins", folder.display())]
+    Folder {
+        /// What should be the folder.
+        folder: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The access log cannot be written.
     #[error(transparent)]
     Log(#[from] OpenError),

@@ -171,6 +171,23 @@ impl Library {
         Self::new(fs::read(path).expect("strip wrote it"))
     }
 
+    /// What debuggers read beside the stripped library, which has headers like a library and nothing to load.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `objcopy`.
+    #[must_use]
+    pub fn debug_information(&self) -> Self {
+        let folder =
+            tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable");
+        let path = folder.path().join("libsplit.so");
+        fs::write(&path, self.bytes()).expect("there is space");
+        let mut objcopy = Command::new("objcopy");
+        let objcopy = objcopy.arg("--only-keep-debug").arg(&path).status();
+        assert!(objcopy.expect("objcopy can be run").success());
+        Self::new(fs::read(path).expect("objcopy wrote it"))
+    }
+
     /// The first bytes of it.
     #[must_use]
     pub fn truncated(&self, len: usize) -> Self {

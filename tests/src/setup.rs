@@ -3,14 +3,18 @@
 use std::{
     env,
     ffi::OsStr,
-    fmt,
+    fmt, io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Command, Stdio},
     sync::Once,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{Folder, Host, Library, Line, Lines, artifacts};
+use tokio::task;
+
+use crate::{Folder, Host, Library, Line, Lines, artifacts, within};
 
 /// A host that is not started yet: on a free port, on a plugins folder of its own, and in the environment of nobody.
 #[derive(Debug)]
@@ -76,6 +80,13 @@ impl Setup {
         self
     }
 
+    /// With this working directory.
+    #[must_use]
+    pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
+        self.command.current_dir(path);
+        self
+    }
+
     /// With an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -110,15 +121,32 @@ impl Setup {
         host
     }
 
-    /// Starts the host, which may not have read its configuration yet when this returns.
-    #[must_use]
-    pub fn launch(self) -> Host {
-        self.spawn()
-    }
-
     /// Runs the host to its end: for what does not serve.
     pub async fn run(self) -> Exit {
         self.spawn().exit().await
+    }
+
+    /// Runs the host to its end, while the reader of its stdout is gone.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no pipe or no process for it.
+    pub async fn run_unread(mut self) -> Exit {
+        let (reader, writer) = io::pipe().expect("the system has pipes");
+        drop(reader);
+        self.command.stdin(Stdio::null()).stdout(writer);
+        let output = task::spawn_blocking(move || self.command.output());
+        let output = within("the end of the host", output).await;
+        let output = output
+            .expect("it is not cancelled")
+            .expect("cargo built the host");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Exit {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            stdout: Vec::new(),
+            stderr: stderr.lines().map(str::to_owned).collect(),
+        }
     }
 
     /// Starts the host, of which nothing is known yet, not even where it listens.

@@ -161,6 +161,28 @@ async fn a_plugin_that_is_starting_is_503_and_holds_up_nobody() {
     assert_eq!(host.stop().await.code, Some(0));
 }
 
+#[tokio::test]
+async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
+    // By its path, the debug information comes before the library.
+    let library = Library::version("v1");
+    let setup = Setup::new()
+        .library("libversioned.debug.so", &library.debug_information())
+        .library("libhelper.so", &Library::foreign())
+        .library(FILE, &library);
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+    for file in ["libhelper.so", "libversioned.debug.so"] {
+        host.log().eventually(&["INFO", "Not a plugin", file]).await;
+    }
+    host.folder().put("libhelper.so", &Library::foreign());
+    host.folder().put(FILE, &Library::version("v2"));
+    host.serves("/versioned", "v2").await;
+    let exit = host.stop().await;
+    let told = exit.to_string();
+    assert!(!told.contains("ERROR"), "{told}");
+    assert_eq!(told.matches("Not a plugin").count(), 2, "{told}");
+}
+
 /// Replaces a good library by each bad one in turn, then by a good one again. The result is a line for each bad one.
 async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Line> {
     let setup = Setup::new().library(FILE, &Library::version("v1"));

@@ -74,6 +74,62 @@ async fn a_file_that_is_missing_is_1() {
     assert_eq!(exit.code, Some(1), "{exit}");
 }
 
+#[tokio::test]
+async fn a_library_whose_constructor_does_not_end_well_is_refused() {
+    for (mark, reason) in [
+        ("hanging constructor", "takes longer than 100ms"),
+        ("crashing constructor", "ends the process by SIGABRT"),
+        ("exiting constructor", "ends the process (exit status: 0)"),
+    ] {
+        let library = Library::plugin("process_wide").marked(mark);
+        let setup = Setup::new().library("libchecked.so", &library);
+        let file = setup.folder().join("libchecked.so");
+        let exit = setup
+            .args(&["check", "--timeout=100ms"])
+            .arg(file)
+            .run()
+            .await;
+        assert_eq!(exit.code, Some(1), "{exit}");
+        let verdict = exit.stdout.last().unwrap();
+        assert!(verdict.contains(reason), "{exit}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_dynamic_linker_finds_beside_the_original_only_is_missing() {
+    let library = Library::plugin("versioned").replaced("libgcc_s.so.1", "libmine_.so.1");
+    let exit = check(&library).await;
+    assert_eq!(exit.code, Some(1), "{exit}");
+    let verdict = exit.stdout.last().unwrap();
+    assert!(
+        verdict.contains("libmine_.so.1") && verdict.contains("LD_LIBRARY_PATH"),
+        "{verdict}"
+    );
+    assert!(!verdict.contains("noexec"), "{verdict}");
+}
+
+#[tokio::test]
+async fn several_libraries_are_checked_and_nothing_is_left_behind() {
+    let setup = Setup::new()
+        .library("libgood.so", &Library::version("v1"))
+        .library("libbad.so", &Library::foreign());
+    let (good, bad) = (
+        setup.folder().join("libgood.so"),
+        setup.folder().join("libbad.so"),
+    );
+    let host = setup.arg("check").arg(&good).arg(&bad).spawn();
+    let left = host.folder().path().to_owned();
+    host_tests::eventually("the verdicts", async || {
+        (host.stdout().with(&["verdict"]).len() == 2).then_some(())
+    })
+    .await;
+    host_tests::eventually("nothing is left", async || {
+        (std::fs::read_dir(&left).unwrap().count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(host.exit().await.code, Some(1));
+}
+
 async fn check(library: &Library) -> Exit {
     let setup = Setup::new().library("libchecked.so", library);
     let file = setup.folder().join("libchecked.so");

@@ -19,7 +19,7 @@ async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() 
         let setup = Setup::new();
         let file = setup.folder().join("host.toml");
         mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let mut host = setup.arg("--config").arg(&file).launch();
+        let mut host = setup.arg("--config").arg(&file).spawn();
         let pipe = {
             let file = file.clone();
             task::spawn_blocking(move || OpenOptions::new().write(true).open(file))

@@ -47,6 +47,8 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
     let mut settings = Settings::default();
     let mut args = vec![command.get_name().to_owned()];
     for (key, value) in table {
+        // A key of two words is written with a dash here, and with an underscore in many other places.
+        let key = key.replace('_', "-");
         if key == APP {
             settings.apps = apps(&value).map_err(|error| FileError::App {
                 path: path.clone(),
@@ -56,11 +58,7 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             continue;
         }
         let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(&key)) else {
-            let valid = keys(command)
-                .filter_map(Arg::get_long)
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(FileError::Key { path, key, valid });
+            return Err(unknown(path, key, command));
         };
         let Some(values) = texts(&value) else {
             return Err(FileError::Kind {
@@ -70,14 +68,35 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             });
         };
         args.extend(values.iter().map(|value| format!("--{key}={value}")));
-        settings.options.insert(arg.get_id().to_string(), values);
+        if settings
+            .options
+            .insert(arg.get_id().to_string(), values)
+            .is_some()
+        {
+            return Err(FileError::Twice { path, key });
+        }
     }
     match command.clone().try_get_matches_from(args) {
         Ok(_) => Ok(settings),
         Err(error) => Err(FileError::Value {
             path,
-            message: super::first_line(&error),
+            message: super::message(&error),
         }),
+    }
+}
+
+/// The error for a key that is no setting, with the setting that is probably meant.
+fn unknown(path: PathBuf, key: String, command: &clap::Command) -> FileError {
+    let valid: Vec<_> = keys(command)
+        .filter_map(Arg::get_long)
+        .chain([APP])
+        .collect();
+    let near = super::variables::nearest(&key, valid.iter().copied());
+    FileError::Key {
+        meant: near.map_or_else(String::new, |near| format!(" (is `{near}` meant?)")),
+        valid: valid.join(", "),
+        path,
+        key,
     }
 }
 
@@ -135,14 +154,24 @@ pub enum FileError {
         message: String,
     },
     /// The file has a key that is no setting.
-    #[error("{path}: there is no setting `{key}`, expected one of {valid}")]
+    #[error("{path}: there is no setting `{key}`{meant}, expected one of {valid}")]
     Key {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
+        /// The key that is probably meant, as a question in brackets, or nothing.
+        meant: String,
         /// Every key that there is.
         valid: String,
+    },
+    /// The file has a key twice, with a dash and with an underscore.
+    #[error("{path}: `{key}` is set twice, expected it once")]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
     },
     /// The file has a value of a kind that no setting takes.
     #[error(

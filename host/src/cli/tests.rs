@@ -35,14 +35,16 @@ fn printed(file: Option<&str>, flags: &[&str]) -> String {
 
 #[test]
 fn clap_finds_no_fault_with_the_options() {
-    Args::command().mut_args(with_variable).debug_assert();
+    variables::with_names(command()).debug_assert();
 }
 
 #[test]
 fn defaults_are_sane() {
     let config = config(None, &[]);
-    assert_eq!(config.plugins, PathBuf::from("./plugins"));
-    assert_eq!(config.state_dir(), PathBuf::from("./plugins/.host"));
+    let here = env::current_dir().unwrap();
+    assert_eq!(config.plugins, here.join("plugins"));
+    assert_eq!(config.state_dir(), here.join("plugins/.host"));
+    assert!(config.is_default_folder);
     assert_eq!(config.app_threads(), config.threads.max(2));
     assert_eq!(config.bind, ["127.0.0.1:8000".parse().unwrap()]);
     assert_eq!(config.log_level.to_string(), "info");
@@ -94,7 +96,7 @@ fn every_option_can_be_a_flag_or_a_key() {
     let command = Args::command();
     assert_eq!(
         file::keys(&command)
-            .filter_map(Arg::get_long)
+            .filter_map(clap::Arg::get_long)
             .collect::<Vec<_>>(),
         table.map(|(key, ..)| key)
     );
@@ -170,7 +172,7 @@ fn the_environment_is_above_the_file_and_below_flags() {
 
 #[test]
 fn wrong_usage_names_the_value_and_what_is_valid() {
-    let table: [(&[&str], &[&str]); 7] = [
+    let table: [(&[&str], &[&str]); 11] = [
         (
             &["--log-level=loud"],
             &[
@@ -186,7 +188,20 @@ fn wrong_usage_names_the_value_and_what_is_valid() {
             &["--keep-alive=0s"],
             &["\"0s\" is out of range, expected more than 0s"],
         ),
-        (&["--max-headers=0"], &["0 is not in 1..=10000"]),
+        (
+            &["--max-headers=0"],
+            &["\"0\" is not a number from 1 to 10000"],
+        ),
+        (&["--threads=x"], &["\"x\" is not a number from 1 to 1024"]),
+        (
+            &["--keep-alive", "-1"],
+            &["\"-1\" is not a time, expected a number of seconds, or"],
+        ),
+        (
+            &["--auto-rollback=maybe"],
+            &["\"maybe\" is neither true nor false, expected true, yes, on, 1"],
+        ),
+        (&["--watch=never"], &["[possible values: events, poll]"]),
         (
             &["--mount=/a=x", "--mount=/a=y"],
             &["`/a` is mounted twice, for x and y, expected one app"],
@@ -220,7 +235,19 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         ("a = 1\nb = ", "host.toml:2: "),
         (
             "log-lvel = 'info'",
-            "there is no setting `log-lvel`, expected one of plugins, bind, log-level,",
+            "there is no setting `log-lvel` (is `log-level` meant?), expected one of plugins, bind, log-level,",
+        ),
+        (
+            "[apps.shop]\nplugin = 'shop'",
+            "there is no setting `apps` (is `app` meant?), expected one of plugins,",
+        ),
+        (
+            "log-level = 'info'\nlog_level = 'warn'",
+            "`log-level` is set twice",
+        ),
+        (
+            "log-format = 'xml'",
+            "invalid value 'xml' for '--log-format <FORMAT>', expected text or json",
         ),
         ("config = 'x'", "there is no setting `config`"),
         (
@@ -236,8 +263,8 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
             "cannot be used multiple times",
         ),
         (
-            "keep-alive = 75",
-            "\"75\" is not a time, expected numbers with units",
+            "keep-alive = 1.5",
+            "\"1.5\" is not a time, expected a number of seconds, or numbers with units",
         ),
         ("bind = []", "the value of `bind` is of type array"),
         (
@@ -258,13 +285,53 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         );
     }
     assert_eq!(
-        error(None, &["--config=none.toml"]),
-        "could not read the configuration file none.toml"
+        error(None, &["--config=/none.toml"]),
+        "could not read the configuration file /none.toml"
     );
 }
 
 #[test]
 fn check_takes_a_library_and_no_settings() {
-    let command = parse(["host", "check", "libshop.so"].map(OsString::from)).unwrap();
-    assert!(matches!(command, Command::Check(file) if file.as_os_str() == "libshop.so"));
+    let command = parse(["host", "check", "libshop.so", "b.so"].map(OsString::from)).unwrap();
+    let Command::Check(files, limit) = command else {
+        panic!("{command:?}");
+    };
+    assert_eq!(files, ["libshop.so", "b.so"].map(PathBuf::from));
+    assert_eq!(limit, Duration::from_secs(10));
+    assert!(parse(["host", "check"].map(OsString::from)).is_err());
+}
+
+#[test]
+fn what_is_meant_is_taken() {
+    let config = config(
+        Some("log_level = 'debug'\ngraceful-timeout = 30\nauto-rollback = 1\nlog_format = 'JSON'"),
+        &[
+            "--watch=Poll",
+            "--max-body-size=16K",
+            "--capture-output",
+            "yes",
+            "--control=/run/host.sock",
+        ],
+    );
+    assert_eq!(config.log_level.to_string(), "debug");
+    assert_eq!(config.graceful_timeout, Duration::from_secs(30));
+    assert!(config.reload.auto_rollback && config.log.capture_output);
+    assert_eq!(config.log.log_format, crate::config::LogFormat::Json);
+    assert_eq!(config.reload.watch, crate::config::Watch::Poll);
+    assert_eq!(config.limits.max_body_size, 16 << 10);
+    assert_eq!(config.control.unwrap().to_string(), "unix:/run/host.sock");
+}
+
+#[test]
+fn what_stands_in_place_of_a_command_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libshop.so");
+    fs::write(&library, "").unwrap();
+    for (path, meant) in [
+        (folder.path(), "`host --plugins /"),
+        (&*library, "`host check /"),
+    ] {
+        let message = error(None, &[path.to_str().unwrap()]);
+        assert!(message.contains(meant), "{message}");
+    }
 }

@@ -11,6 +11,8 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use plugin_api::manifest::{is_mount, is_name};
 
+use super::path::absolute;
+
 // === impl Address ===
 
 /// Where to listen: an IP address or a host name, and a port.
@@ -69,8 +71,10 @@ impl FromStr for ControlSocket {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("unix:") {
-            Some(path) if !path.is_empty() => Ok(Self(path.into())),
+        // A path alone is meant as one. Other text may be meant as an address.
+        let path = text.strip_prefix("unix:");
+        match path.or_else(|| text.contains('/').then_some(text)) {
+            Some(path) if !path.is_empty() => Ok(Self(absolute(Path::new(path))?)),
             _ => Err(ValueError::ControlSocket(text.to_owned())),
         }
     }
@@ -111,7 +115,7 @@ impl FromStr for LineSink {
         match text {
             "" => Err(ValueError::LineSink),
             "-" => Ok(Self::Stdout),
-            path => Ok(Self::File(path.into())),
+            path => Ok(Self::File(absolute(Path::new(path))?)),
         }
     }
 }
@@ -206,6 +210,9 @@ pub enum ValueError {
         "{0:?} is not an address, expected ADDRESS:PORT, as in 127.0.0.1:8000, [::1]:8000 or localhost:8000"
     )]
     Address(String),
+    /// Neither yes nor no.
+    #[error("{0:?} is neither true nor false, expected true, yes, on, 1, false, no, off or 0")]
+    Boolean(String),
     /// Not a Unix socket.
     #[error("{0:?} is not a control socket, expected unix:PATH, as in unix:/run/host.sock")]
     ControlSocket(String),
@@ -222,12 +229,22 @@ pub enum ValueError {
         "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
     )]
     Mount(String),
+    /// Not a number, or not one that the setting takes.
+    #[error("{text:?} is not a number from {least} to {most}")]
+    Number {
+        /// The text as given.
+        text: String,
+        /// The least that the setting takes.
+        least: u64,
+        /// The most that the setting takes.
+        most: u64,
+    },
     /// Not the path of a request.
     #[error("{0:?} is not a path, expected one with a slash in front, as in /healthz")]
     Path(String),
     /// Not a size.
     #[error(
-        "{0:?} is not a size, expected a number of bytes, KiB, MiB or GiB, as in 16384 or 16KiB"
+        "{0:?} is not a size, expected a whole number of bytes, or one with a unit, as in 16384, 16KiB, 16K (the same) or 16KB (16000 bytes)"
     )]
     Size(String),
     /// A size that the setting does not take.
@@ -240,7 +257,7 @@ pub enum ValueError {
     },
     /// Not a time.
     #[error(
-        "{text:?} is not a time, expected numbers with units, as in 30s, 500ms or 1m 30s: {reason}"
+        "{text:?} is not a time, expected a number of seconds, or numbers with units, as in 30, 500ms or 1m 30s: {reason}"
     )]
     Time {
         /// The time as given.
@@ -256,12 +273,22 @@ pub enum ValueError {
         /// What the setting takes.
         expected: &'static str,
     },
+    /// A path that leads from a folder that is not there.
+    #[error(
+        "{path:?} is relative, and there is no working directory ({reason}); expected a path from / on"
+    )]
+    WorkingDirectory {
+        /// The path as given.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
 }
 
-// === paths ===
+// === paths of requests ===
 
-/// As requests have it.
-pub(super) fn path(text: &str) -> Result<String, ValueError> {
+/// The path of a request.
+pub(super) fn request_path(text: &str) -> Result<String, ValueError> {
     if text.starts_with('/') {
         Ok(text.to_owned())
     } else {

@@ -5,6 +5,8 @@
 //! SIGBUS, one that aborts on a panic kills it later. So everything that the file itself can tell
 //! is checked here, before.
 
+mod dynamic;
+
 use std::{env::consts::ARCH, fs, io, path::Path};
 
 use object::{
@@ -12,6 +14,8 @@ use object::{
     read::elf::{FileHeader, ProgramHeader, SectionHeader},
 };
 use plugin_api::manifest::{self, AbiVersion, Manifest, NOTE_OWNER, NOTE_TYPE, SECTION};
+
+pub use self::dynamic::uses_static_tls;
 
 /// Reads the manifest of the library at `path`.
 ///
@@ -35,7 +39,10 @@ pub fn read_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     let header = header(bytes)?;
     let note = note(header, bytes)
         .map_err(ManifestError::Malformed)?
-        .ok_or(ManifestError::NoManifest)?;
+        .ok_or_else(|| match dynamic::has_root_module(bytes) {
+            true => ManifestError::NoManifest,
+            false => ManifestError::NoPlugin,
+        })?;
     Ok(Manifest::parse(note)?)
 }
 
@@ -89,11 +96,24 @@ pub enum ManifestError {
     /// The manifest is not of the form that this host reads.
     #[error("its manifest cannot be read; build it with the plugin-api of this host")]
     Manifest(#[from] manifest::ManifestError),
-    /// It is a shared object, but no plugin.
+    /// It is a shared object without its code.
     #[error(
-        "it is no plugin: it has no manifest; does the crate call plugin_api::export_app! and build as crate-type cdylib?"
+        "it has no dynamic section, expected a shared object with its code; a file of debug information, as `objcopy \
+         --only-keep-debug` makes it, belongs into another folder"
+    )]
+    NoDynamic,
+    /// It is a plugin whose manifest was removed.
+    #[error(
+        "it has no manifest, expected the ELF section {SECTION}, which `strip --remove-section=.note*` takes away; build it \
+         without that"
     )]
     NoManifest,
+    /// It is a shared object, but no plugin.
+    #[error(
+        "it is no plugin: it has no manifest and no root module; does the crate call plugin_api::export_app! and build as \
+         crate-type cdylib?"
+    )]
+    NoPlugin,
     /// It is something else altogether.
     #[error("it is no ELF file, expected a shared object, as a crate of crate-type cdylib builds")]
     NotElf,
@@ -126,6 +146,15 @@ pub enum ManifestError {
     /// The file could not be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
+}
+
+impl ManifestError {
+    /// Whether the file is a sound one that is no plugin, and is not meant as one: what lies beside
+    /// plugins, such as a library that they need, or their debug information.
+    #[must_use]
+    pub fn is_no_plugin(&self) -> bool {
+        matches!(self, Self::NoDynamic | Self::NoPlugin)
+    }
 }
 
 type Header = elf::FileHeader64<NativeEndian>;
@@ -239,8 +268,18 @@ fn check_shared(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
         .iter()
         .any(|segment| segment.p_type(NativeEndian) == elf::PT_INTERP);
     let found = match header.e_type(NativeEndian) {
-        // A position-independent executable is of the same type, but names its dynamic linker.
-        elf::ET_DYN if !has_interpreter => return Ok(()),
+        // A position-independent executable is of the same type, but names its dynamic linker. A file
+        // of debug information has the headers of its library, but nothing is behind them.
+        elf::ET_DYN if !has_interpreter => {
+            let is_dynamic = |segment: &elf::ProgramHeader64<NativeEndian>| {
+                segment.p_type(NativeEndian) == elf::PT_DYNAMIC
+                    && segment.p_filesz(NativeEndian) > 0
+            };
+            return match segments.iter().any(is_dynamic) {
+                true => Ok(()),
+                false => Err(ManifestError::NoDynamic),
+            };
+        }
         elf::ET_DYN | elf::ET_EXEC => "an executable",
         elf::ET_REL => "an object file",
         _ => "another kind of ELF file",

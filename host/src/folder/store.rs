@@ -20,7 +20,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,10 +34,20 @@ pub use self::snapshot::{Hash, Snapshot};
 /// This process's folder of copies.
 #[derive(Debug)]
 pub struct Store {
+    /// The folder that this process shares with others, as the operator names it: it may lead through a
+    /// symlink that is set anew at each deploy.
+    parent: PathBuf,
+    /// The folder of this process.
+    place: Mutex<Place>,
+}
+
+/// A folder, under the name by which the system knows what is mapped from there.
+#[derive(Debug)]
+struct Place {
     folder: PathBuf,
-    /// Held locked until the process ends, however it ends: it tells other hosts that the folder is
-    /// in use.
-    lock: Mutex<File>,
+    /// Held locked until the process ends, however it ends: the lock tells other hosts that the folder
+    /// is in use.
+    lock: File,
 }
 
 impl Store {
@@ -51,7 +61,133 @@ impl Store {
     ///
     /// When a folder or a lock file cannot be created, or the file system cannot lock.
     pub fn open(parent: &Path) -> Result<Self, StoreError> {
-        create(parent)?;
+        create(parent, true)?;
+        Ok(Self {
+            parent: parent.to_owned(),
+            place: Mutex::new(Place::make(parent)?),
+        })
+    }
+
+    /// Describes the folder, and adds its lock to the descriptors that travel to the next image of this
+    /// process. No await may happen before that is executed.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not open more files.
+    pub fn suspend(&self) -> io::Result<(SuspendedStore, OwnedFd)> {
+        let place = self.place();
+        let lock = place.lock.as_fd().try_clone_to_owned()?;
+        let suspended = SuspendedStore {
+            parent: self.parent.clone(),
+            folder: place.folder.clone(),
+            lock: 0,
+        };
+        Ok((suspended, lock))
+    }
+
+    /// Goes on with the folder of an earlier image of this process.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor of its lock is missing.
+    pub fn resume(suspended: SuspendedStore, descriptors: &mut Unpacking) -> io::Result<Self> {
+        let lock = File::from(descriptors.take(suspended.lock)?);
+        Ok(Self {
+            parent: suspended.parent,
+            place: Mutex::new(Place {
+                folder: suspended.folder,
+                lock,
+            }),
+        })
+    }
+
+    /// The folder in use. When somebody removed it, as with an old release that it was in, there is a
+    /// new one, where the parent's path leads now.
+    fn usable_folder(&self) -> Result<PathBuf, StoreError> {
+        let mut place = self.place();
+        if !place.folder.exists() {
+            // Without the folders above, which somebody removed or has yet to make.
+            create(&self.parent, false)?;
+            *place = Place::make(&self.parent)?;
+        }
+        Ok(place.folder.clone())
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a copy of `snapshot` for a generation of the plugin `name`, a new file that no path
+    /// of this process ever named before, and returns where it is. The name is that of a manifest,
+    /// so it is safe in a file name. A folder that was removed is made anew.
+    ///
+    /// # Errors
+    ///
+    /// When the copy cannot be written, for want of space say, or the generation has one already.
+    /// Then nothing is left of it.
+    pub fn stage(
+        &self,
+        snapshot: &Snapshot,
+        name: &str,
+        generation: u64,
+    ) -> Result<PathBuf, StoreError> {
+        let path = self.usable_folder()?.join(format!(
+            "{name}.g{generation}.{}.so",
+            snapshot.hash().short()
+        ));
+        let failed = |source| StoreError::Write {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o500)
+            .open(&path)
+            .map_err(failed)?;
+        file.write_all(snapshot.bytes()).map_err(|source| {
+            // The error worth telling is the first one.
+            let _ = fs::remove_file(&path);
+            failed(source)
+        })?;
+        Ok(path)
+    }
+
+    /// Where the next copy will be, unless somebody removes the folder.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.place().folder.clone()
+    }
+
+    /// Removes the folder with all copies. For the end of the process: libraries that are still
+    /// mapped go on working, but a backtrace through them has no names any more. That is why
+    /// dropping a store removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When something in the folder cannot be removed.
+    pub fn remove(&self) -> Result<(), StoreError> {
+        let folder = self.folder();
+        match fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Remove {
+                path: folder,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder that this process shares with others, if no other is there: for one that was
+    /// made for a moment, after [`remove`](Self::remove).
+    pub fn remove_parent(&self) {
+        // Whoever has come meanwhile has a folder there, so that the second call fails.
+        let _ = fs::remove_file(self.parent.join(LOCK));
+        let _ = fs::remove_dir(&self.parent);
+    }
+}
+
+impl Place {
+    fn make(parent: &Path) -> Result<Self, StoreError> {
         // As the system names what is mapped from there.
         let parent = fs::canonicalize(parent).map_err(|source| StoreError::Create {
             path: parent.to_owned(),
@@ -70,114 +206,18 @@ impl Store {
             process::id(),
             started.as_nanos()
         ));
-        create(&folder)?;
-        let lock = Mutex::new(lock(&folder.join(LOCK))?);
-        Ok(Self { folder, lock })
-    }
-
-    /// Describes the folder, and adds its lock to the descriptors that travel to the next image of this
-    /// process. No await may happen before that is executed.
-    ///
-    /// # Errors
-    ///
-    /// When this process may not open more files.
-    pub fn suspend(&self) -> io::Result<(SuspendedStore, OwnedFd)> {
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let lock = lock.as_fd().try_clone_to_owned()?;
-        let suspended = SuspendedStore {
-            folder: self.folder.clone(),
-            lock: 0,
-        };
-        Ok((suspended, lock))
-    }
-
-    /// Goes on with the folder of an earlier image of this process.
-    ///
-    /// # Errors
-    ///
-    /// When the descriptor of its lock is missing.
-    pub fn resume(suspended: SuspendedStore, descriptors: &mut Unpacking) -> io::Result<Self> {
-        let lock = File::from(descriptors.take(suspended.lock)?);
+        create(&folder, false)?;
         Ok(Self {
-            folder: suspended.folder,
-            lock: Mutex::new(lock),
+            lock: lock(&folder.join(LOCK))?,
+            folder,
         })
-    }
-
-    /// Makes the folder anew if somebody removed it, as with the plugins folder that it is in.
-    fn restore(&self) -> Result<(), StoreError> {
-        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.folder.exists() {
-            create(&self.folder)?;
-            *held = lock(&self.folder.join(LOCK))?;
-        }
-        Ok(())
-    }
-
-    /// Writes a copy of `snapshot` for a generation of the plugin `name`, a new file that no path
-    /// of this process ever named before, and returns where it is. The name is that of a manifest,
-    /// so it is safe in a file name. A folder that was removed is made anew.
-    ///
-    /// # Errors
-    ///
-    /// When the copy cannot be written, for want of space say, or the generation has one already.
-    /// Then nothing is left of it.
-    pub fn stage(
-        &self,
-        snapshot: &Snapshot,
-        name: &str,
-        generation: u64,
-    ) -> Result<PathBuf, StoreError> {
-        let path = self.folder.join(format!(
-            "{name}.g{generation}.{}.so",
-            snapshot.hash().short()
-        ));
-        let failed = |source| StoreError::Write {
-            path: path.clone(),
-            source,
-        };
-        self.restore()?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o500)
-            .open(&path)
-            .map_err(failed)?;
-        file.write_all(snapshot.bytes()).map_err(|source| {
-            // The error worth telling is the first one.
-            let _ = fs::remove_file(&path);
-            failed(source)
-        })?;
-        Ok(path)
-    }
-
-    /// Where the copies are.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Removes the folder with all copies. For the end of the process: libraries that are still
-    /// mapped go on working, but a backtrace through them has no names any more. That is why
-    /// dropping a store removes nothing.
-    ///
-    /// # Errors
-    ///
-    /// When something in the folder cannot be removed.
-    pub fn remove(&self) -> Result<(), StoreError> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Remove {
-                path: self.folder.clone(),
-                source,
-            }),
-            _ => Ok(()),
-        }
     }
 }
 
 /// A folder of copies as a value that can be JSON, for the next image of this process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SuspendedStore {
+    parent: PathBuf,
     folder: PathBuf,
     /// The number of the descriptor that holds the lock.
     pub lock: usize,
@@ -241,16 +281,20 @@ pub enum StoreError {
     },
 }
 
-/// Creates a folder, for its user only, if it is missing.
-fn create(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
+/// Creates a folder, for its user only, if it is missing; and the folders above it as well, when
+/// `with_parents` says so.
+fn create(path: &Path, with_parents: bool) -> Result<(), StoreError> {
+    let created = DirBuilder::new()
+        .recursive(with_parents)
         .mode(0o700)
-        .create(path)
-        .map_err(|source| StoreError::Create {
+        .create(path);
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        created => created.map_err(|source| StoreError::Create {
             path: path.to_owned(),
             source,
-        })
+        }),
+    }
 }
 
 /// Creates the lock file at `path` if need be, and holds it locked for as long as the result lives.

@@ -1,19 +1,20 @@
 //! The supervisor of a server, the watcher that pokes it, and its workers.
 
-use std::{fs, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::TcpListener, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
 };
-use tracing::warn;
+use tracing::info;
 
 use super::StartError;
 use crate::{
     config::{Config, Watch},
     control::SocketFile,
     folder::{
-        store::{Store, StoreError},
+        scan::is_library,
+        store::Store,
         watcher::{WatchOptions, Watcher},
     },
     log::{capture::Printed, filter::Filter},
@@ -37,14 +38,30 @@ pub(super) struct Running {
     supervisor: JoinHandle<()>,
 }
 
-/// Makes the place for private copies of libraries, and the plugins folder if there is none.
-pub(super) fn open_store(config: &Config) -> Result<Store, StoreError> {
-    if !config.plugins.exists() {
-        warn!(folder = %config.plugins.display(), "The plugins folder is missing, making one");
-        // The watcher tells when it is not there.
-        let _ = fs::create_dir_all(&config.plugins);
+/// Looks at the plugins folder, and makes the place for private copies of libraries.
+///
+/// # Errors
+///
+/// When there is no folder that can be read, although the operator says that it is there: the name is
+/// probably misspelled. Only the folder of the default is made when it is missing.
+pub(super) fn open_store(config: &Config) -> Result<Store, StartError> {
+    let folder = &config.plugins;
+    if config.is_default_folder && fs::symlink_metadata(folder).is_err() {
+        info!(folder = %folder.display(), "The plugins folder is missing, making one");
+        // Whether that was possible is seen below.
+        let _ = fs::create_dir(folder);
     }
-    Store::open(&config.state_dir())
+    let entries = fs::read_dir(folder).map_err(|source| StartError::Folder {
+        folder: folder.clone(),
+        source,
+    })?;
+    if !entries
+        .flatten()
+        .any(|entry| is_library(&entry.file_name()))
+    {
+        info!(folder = %folder.display(), "No plugins yet: copy a library (NAME.so) into the folder to serve it");
+    }
+    Ok(Store::open(&config.state_dir())?)
 }
 
 /// What makes worker processes.
@@ -52,7 +69,6 @@ pub(super) fn processes(
     config: &Config,
     settings: std::collections::BTreeMap<String, String>,
     (filter, printed): (Filter, Printed),
-    copies: PathBuf,
     listeners: Vec<TcpListener>,
 ) -> Result<Processes, StartError> {
     let executable = Executable::of_this_process().map_err(StartError::Executable)?;
@@ -66,7 +82,6 @@ pub(super) fn processes(
         children,
         settings,
         filter,
-        copies,
         listeners,
         many: config.processes.workers > 1,
         printed,

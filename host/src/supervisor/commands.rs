@@ -402,7 +402,7 @@ impl Supervisor {
         let known = Known {
             apps,
             refused: refused.map(|refused| refused.failure.clone()).collect(),
-            copies: self.store.folder().to_owned(),
+            copies: self.store.folder(),
         };
         let report = report::report(known, &reporting.reports);
         // Who asked may be gone.

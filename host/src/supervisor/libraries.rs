@@ -21,6 +21,8 @@ pub(super) struct Libraries {
     known: BTreeMap<PathBuf, Library>,
     /// Why files that are there cannot be loaded, and which plugin they say they are.
     failures: BTreeMap<PathBuf, (Option<String>, Failure)>,
+    /// Files that are not meant as plugins, such as libraries that these need.
+    others: BTreeSet<PathBuf>,
     reading: BTreeMap<PathBuf, Reading>,
     /// Files that are gone, until the next plan.
     gone: BTreeSet<PathBuf>,
@@ -107,6 +109,7 @@ impl Libraries {
         self.fresh
             .insert(path.clone(), is_room.then(|| Arc::clone(&candidate)));
         self.failures.remove(&path);
+        self.others.remove(&path);
         self.known.insert(path, Library::Plugin(facts));
         self.is_changed = true;
         candidate
@@ -122,6 +125,14 @@ impl Libraries {
         self.failures.insert(path.clone(), (plugin, failure));
         self.known.insert(path, Library::Unusable);
         self.is_changed = true;
+    }
+
+    /// A file that is not meant as a plugin. Returns whether that is new.
+    pub(super) fn learn_other(&mut self, path: PathBuf) -> bool {
+        self.failures.remove(&path);
+        self.known.insert(path.clone(), Library::Unusable);
+        self.is_changed = true;
+        self.others.insert(path)
     }
 
     /// Something else than a file changed, which the next plan is to take into account.
@@ -154,6 +165,7 @@ impl Libraries {
         for path in std::mem::take(&mut self.gone) {
             self.known.remove(&path);
             self.failures.remove(&path);
+            self.others.remove(&path);
         }
         std::mem::take(&mut self.fresh)
     }

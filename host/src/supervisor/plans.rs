@@ -81,6 +81,14 @@ impl Supervisor {
     }
 
     fn unusable(&mut self, path: PathBuf, rejected: &Rejected) {
+        let has_apps = self.apps.values().any(|app| app.library == path);
+        if rejected.error.is_no_plugin() && !has_apps {
+            if self.libraries.learn_other(path.clone()) {
+                let reason = &rejected.error as &dyn std::error::Error;
+                info!(file = %path.display(), reason, "Not a plugin, left alone");
+            }
+            return;
+        }
         let failure = Failure::new(&path, rejected.hash, &rejected.error);
         let apps = self.apps.values_mut().filter(|app| app.library == path);
         for app in apps {

@@ -5,7 +5,6 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -61,8 +60,6 @@ pub struct Workers {
     pub settings: BTreeMap<String, String>,
     /// The level, as it is when a worker starts.
     pub filter: Filter,
-    /// The folder of the private copies.
-    pub copies: PathBuf,
     /// The sockets that all workers accept from.
     pub listeners: Vec<TcpListener>,
     /// Whether there may be several workers at once.
@@ -170,7 +167,6 @@ impl Workers {
             worker,
             settings: self.settings.clone(),
             level: self.filter.directives().to_string(),
-            copies: self.copies.clone(),
         };
         Ok((Order::Setup(Box::new(setup)), descriptors))
     }

@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "opening a library runs its code")]
 
-use std::{mem, path::Path};
+use std::{error::Error, mem, path::Path};
 
 use abi_stable::library::lib_header_from_path;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -29,7 +29,7 @@ pub fn open(copy: &Path) -> Result<Plugin, OpenError> {
     // SAFETY: its initializers run, as the operator asked for by putting the library into the
     // folder.
     let library = unsafe { Library::open(Some(copy), flags) };
-    mem::forget(library.map_err(OpenError::Link)?);
+    mem::forget(library.map_err(|error| OpenError::link(&error))?);
     let header = lib_header_from_path(copy)
         .map_err(|error| OpenError::Root(one_line(&error.to_string())))?;
     // SAFETY: it is never unmapped, and the operator trusts it to be a plugin.
@@ -44,11 +44,90 @@ pub enum OpenError {
     #[error(transparent)]
     Gate(#[from] GateError),
     /// The dynamic linker does not take it.
-    #[error(
-        "the dynamic linker refuses it (\"failed to map segment\" means a file system mounted noexec: see --state-dir)"
-    )]
-    Link(#[source] libloading::Error),
+    #[error("the dynamic linker refuses it: {reason}{advice}")]
+    Link {
+        /// What the dynamic linker says.
+        reason: String,
+        /// What to do about it, behind a semicolon, or nothing.
+        advice: String,
+    },
     /// It has no root module.
     #[error("it has no root module; build it with the plugin-api of this host: {0}")]
     Root(String),
+}
+
+impl OpenError {
+    fn link(error: &dyn Error) -> Self {
+        let reason = error
+            .source()
+            .map_or_else(|| error.to_string(), ToString::to_string);
+        let reason = one_line(&reason);
+        let advice = advice(&reason).map_or_else(String::new, |advice| format!("; {advice}"));
+        Self::Link { reason, advice }
+    }
+}
+
+/// What to do about a refusal of the dynamic linker, by glibc's words for it.
+fn advice(reason: &str) -> Option<&'static str> {
+    [
+        (
+            "failed to map segment",
+            "the copy is on a file system that is mounted noexec: see --state-dir",
+        ),
+        (
+            "cannot open shared object file",
+            "a plugin is loaded from a copy in --state-dir, so $ORIGIN in a run path is not the plugins folder: put the \
+             other library where the dynamic linker looks for it, name its folder in LD_LIBRARY_PATH before the host \
+             starts, or link the plugin with an absolute run path",
+        ),
+        ("static TLS", STATIC_TLS),
+        (
+            "undefined symbol",
+            "no library that it names has the symbol: is it linked with all libraries that it needs?",
+        ),
+        (
+            "version `GLIBC_",
+            "it was built where the C library is newer: build it on a system as old as the host's",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(words, advice)| reason.contains(words).then_some(advice))
+}
+
+/// What a library with `DF_STATIC_TLS` does, and what to do about it.
+pub const STATIC_TLS: &str = "takes room of the static TLS block, of which there is little for all libraries and loads \
+    together, so that it can be loaded a few times at most; with jemalloc as allocator, turn on the feature \
+    disable_initial_exec_tls, with mimalloc local_dynamic_tls, or start the host with \
+    GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_about_what_is_wrong() {
+        for (reason, part) in [
+            (
+                "libhelper.so: cannot open shared object file: No such file or directory",
+                "LD_LIBRARY_PATH",
+            ),
+            (
+                "/s/shop.g1.so: failed to map segment from shared object",
+                "noexec",
+            ),
+            (
+                "/s/shop.g1.so: cannot allocate memory in static TLS block",
+                "disable_initial_exec_tls",
+            ),
+            ("/s/shop.g1.so: undefined symbol: answer", "the symbol"),
+            (
+                "/lib/libc.so.6: version `GLIBC_2.99' not found (required by /s/shop.g1.so)",
+                "newer",
+            ),
+        ] {
+            let error = OpenError::link(&std::io::Error::other(reason)).to_string();
+            assert!(error.contains(reason) && error.contains(part), "{error}");
+        }
+        assert_eq!(advice("invalid ELF header"), None);
+    }
 }

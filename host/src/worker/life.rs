@@ -88,8 +88,6 @@ pub struct Worker {
     registry: Arc<Registry>,
     filter: Filter,
     outputs: Vec<Output>,
-    /// The folder of the private copies, for the report.
-    copies: PathBuf,
     notices: Notices,
     serving: Serving,
     budget: Arc<Budget>,
@@ -182,8 +180,6 @@ pub struct Parts {
     pub filter: Filter,
     /// The log and the access log.
     pub outputs: Vec<Output>,
-    /// The folder of the private copies.
-    pub copies: PathBuf,
     /// The connections.
     pub serving: Serving,
 }
@@ -197,7 +193,6 @@ impl Worker {
             registry: parts.registry,
             filter: parts.filter,
             outputs: parts.outputs,
-            copies: parts.copies,
             notices,
             serving: parts.serving,
             budget: Arc::default(),

@@ -2,10 +2,10 @@
 //! copies of libraries.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
@@ -90,19 +90,22 @@ impl Footprint {
     }
 }
 
-/// What each of the libraries that are mapped from `folder` takes.
+/// What each of these copies of libraries takes.
 #[must_use]
-pub fn footprints(folder: &Path) -> HashMap<PathBuf, Footprint> {
-    parse(lines("/proc/self/smaps"), folder)
+pub fn footprints(copies: &HashSet<PathBuf>) -> HashMap<PathBuf, Footprint> {
+    parse(lines("/proc/self/smaps"), copies)
 }
 
-fn parse(smaps: impl Iterator<Item = String>, folder: &Path) -> HashMap<PathBuf, Footprint> {
+fn parse(
+    smaps: impl Iterator<Item = String>,
+    copies: &HashSet<PathBuf>,
+) -> HashMap<PathBuf, Footprint> {
     let mut footprints: HashMap<PathBuf, Footprint> = HashMap::new();
     let mut current = None;
     for line in smaps {
         if let Some(path) = area(&line) {
             let path = PathBuf::from(path.trim_end_matches(" (deleted)"));
-            current = path.starts_with(folder).then_some(path);
+            current = copies.contains(&path).then_some(path);
             if let Some(path) = &current {
                 footprints.entry(path.clone()).or_default().maps += 1;
             }
@@ -141,6 +144,8 @@ fn count(folder: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -160,7 +165,8 @@ Anonymous:            16 kB
 7f60-7f70 r-xp 00000000 08:01 44                         /s/shop.g2.abc.so (deleted)
 Anonymous:            12 kB
 ";
-        let footprints = parse(smaps.lines().map(str::to_owned), Path::new("/s"));
+        let copies = ["/s/shop.g1.abc.so", "/s/shop.g2.abc.so"].map(PathBuf::from);
+        let footprints = parse(smaps.lines().map(str::to_owned), &copies.into());
         let of = |path: &str| footprints[Path::new(path)];
         let footprint = |kib: u64, maps| Footprint {
             anonymous_bytes: kib << 10,

@@ -119,7 +119,7 @@ async fn work(
         .map_err(WorkerError::Listener)?;
     let serving = runtime::serving(config.threads).map_err(WorkerError::Runtime)?;
     let threads: &Handle = serving.handle();
-    let parts = setup::parts(config, listeners, logs, setup.copies.clone(), threads);
+    let parts = setup::parts(config, listeners, logs, threads);
 
     let (notices, noticed) = mpsc::unbounded_channel();
     let (orders, ordered) = mpsc::unbounded_channel();

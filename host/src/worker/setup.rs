@@ -1,6 +1,6 @@
 //! What a worker is made of, from the configuration.
 
-use std::{net::TcpListener, path::PathBuf, sync::Arc};
+use std::{net::TcpListener, sync::Arc};
 
 use tokio::runtime::Handle;
 
@@ -35,14 +35,12 @@ impl Logs {
     }
 }
 
-/// The parts of a worker that accepts from `listeners`, serves on `threads`, and opens libraries from
-/// the folder `copies`.
+/// The parts of a worker that accepts from `listeners`, and serves on `threads`.
 #[must_use]
 pub fn parts(
     config: &Config,
     listeners: Vec<TcpListener>,
     logs: Logs,
-    copies: PathBuf,
     threads: &Handle,
 ) -> Parts {
     let tokens = Tokens::default();
@@ -63,7 +61,6 @@ pub fn parts(
         registry,
         filter: logs.filter,
         outputs,
-        copies,
         serving: Serving::new(listeners, threads.clone(), dispatch, &config.limits, tokens),
     }
 }

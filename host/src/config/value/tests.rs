@@ -38,10 +38,18 @@ fn addresses_have_a_host_and_a_port() {
 
 #[test]
 fn control_sockets_are_unix_sockets() {
-    let socket: ControlSocket = "unix:run/host.sock".parse().unwrap();
-    assert_eq!(socket.path(), Path::new("run/host.sock"));
-    assert_eq!(socket.to_string(), "unix:run/host.sock");
-    for bad in ["", "unix:", "/run/host.sock", "127.0.0.1:9000"] {
+    for text in ["unix:/run/host.sock", "/run/host.sock", "/run/./host.sock"] {
+        let socket: ControlSocket = text.parse().unwrap();
+        assert_eq!(socket.path(), Path::new("/run/host.sock"));
+        assert_eq!(socket.to_string(), "unix:/run/host.sock");
+    }
+    // Wherever the process goes, the socket stays.
+    let here = std::env::current_dir().unwrap();
+    for text in ["unix:host.sock", "./host.sock"] {
+        let socket: ControlSocket = text.parse().unwrap();
+        assert_eq!(socket.path(), here.join("host.sock"));
+    }
+    for bad in ["", "unix:", "127.0.0.1:9000", "9000"] {
         assert_eq!(
             bad.parse::<ControlSocket>(),
             Err(ValueError::ControlSocket(bad.to_owned()))

@@ -5,12 +5,18 @@ use super::*;
 const HEADER: usize = 64;
 const SEGMENT: usize = 56;
 const SECTION_HEADER: usize = 64;
+const DYNAMIC: usize = 32;
 
-/// The smallest library that has a manifest: one segment, then the note, the names, and the
-/// table of sections.
+/// The smallest library that has a manifest: what is loaded, which is also a dynamic section with these
+/// flags, then the note, the names, and the table of sections.
 fn library(note: &[u8]) -> Vec<u8> {
+    with_flags(note, 0)
+}
+
+fn with_flags(note: &[u8], flags: usize) -> Vec<u8> {
     let names = format!("\0{SECTION}\0.shstrtab\0");
-    let note_at = HEADER + SEGMENT;
+    let dynamic_at = HEADER + 2 * SEGMENT;
+    let note_at = dynamic_at + DYNAMIC;
     let names_at = note_at + note.len();
     let table_at = names_at + names.len();
     let machine = if ARCH == "x86_64" {
@@ -30,9 +36,12 @@ fn library(note: &[u8]) -> Vec<u8> {
     file.resize(16, 0);
     half_words(&mut file, &[elf::ET_DYN.0, machine.0, 1, 0]);
     words(&mut file, &[0, HEADER, table_at]);
-    half_words(&mut file, &[0, 0, 64, 56, 1, 64, 3, 2]);
+    half_words(&mut file, &[0, 0, 64, 56, 2, 64, 3, 2]);
     half_words(&mut file, &[1, 0, 4, 0]);
     words(&mut file, &[0, 0, 0, table_at, table_at, 4096]);
+    half_words(&mut file, &[elf::PT_DYNAMIC.0 as u16, 0, 4, 0]);
+    words(&mut file, &[dynamic_at, 0, 0, DYNAMIC, DYNAMIC, 8]);
+    words(&mut file, &[elf::DT_FLAGS.0 as usize, flags, 0, 0]);
     file.extend_from_slice(note);
     file.extend_from_slice(names.as_bytes());
     file.resize(file.len() + SECTION_HEADER, 0);
@@ -88,6 +97,26 @@ fn a_manifest_is_read_from_a_whole_library() {
 }
 
 #[test]
+fn a_library_that_needs_static_tls_is_told_apart() {
+    let note = note("", "");
+    assert!(uses_static_tls(&with_flags(&note, 0x10)));
+    assert!(uses_static_tls(&with_flags(&note, 0x18)));
+    assert!(!uses_static_tls(&with_flags(&note, 0x08)));
+    assert!(!uses_static_tls(b"text"));
+}
+
+#[test]
+fn a_file_of_debug_information_is_no_library() {
+    let mut file = library(&note("", ""));
+    // The length of the dynamic section in the file.
+    let at = HEADER + SEGMENT + 32;
+    file[at..at + 8].fill(0);
+    let error = read_bytes(&file).unwrap_err();
+    assert!(matches!(error, ManifestError::NoDynamic), "{error}");
+    assert!(error.is_no_plugin());
+}
+
+#[test]
 fn a_library_cut_anywhere_is_incomplete() {
     let library = library(&note("", ""));
     for len in 0..library.len() {
@@ -137,7 +166,7 @@ fn what_this_host_cannot_load_is_refused() {
         "{mount}"
     );
     let none = read_bytes(&library(b"")).unwrap_err();
-    assert!(matches!(none, ManifestError::NoManifest), "{none}");
+    assert!(matches!(none, ManifestError::NoPlugin), "{none}");
 }
 
 #[test]

@@ -50,11 +50,40 @@ fn a_folder_that_somebody_removed_is_made_anew_and_locked() {
     let parent = tempfile::tempdir().unwrap();
     let store = Store::open(&parent.path().join("a/b")).unwrap();
     let snapshot = snapshot(parent.path(), b"code");
-    fs::remove_dir_all(parent.path().join("a")).unwrap();
+    fs::remove_dir_all(parent.path().join("a/b")).unwrap();
     let path = store.stage(&snapshot, "shop", 1).unwrap();
     // Another host leaves it alone.
     Store::open(&parent.path().join("a/b")).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"code");
+}
+
+#[test]
+fn the_folder_of_a_release_that_was_removed_does_not_come_back() {
+    let deployed = tempfile::tempdir().unwrap();
+    let release = |name: &str| deployed.path().join(name);
+    let current = deployed.path().join("current");
+    for name in ["41", "42"] {
+        fs::create_dir(release(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("41", &current).unwrap();
+    let store = Store::open(&current.join(".host")).unwrap();
+    let snapshot = snapshot(deployed.path(), b"code");
+    let first = store.stage(&snapshot, "shop", 1).unwrap();
+    assert!(first.starts_with(fs::canonicalize(release("41")).unwrap()));
+
+    fs::remove_file(&current).unwrap();
+    std::os::unix::fs::symlink("42", &current).unwrap();
+    fs::remove_dir_all(release("41")).unwrap();
+    let second = store.stage(&snapshot, "shop", 2).unwrap();
+    assert!(second.starts_with(fs::canonicalize(release("42")).unwrap()));
+    assert!(!release("41").exists());
+    store.remove().unwrap();
+    assert!(!second.exists() && !release("41").exists());
+    fs::remove_dir_all(release("42")).unwrap();
+    assert!(matches!(
+        store.stage(&snapshot, "shop", 3),
+        Err(StoreError::Create { .. })
+    ));
 }
 
 #[test]
@@ -73,7 +102,7 @@ fn copies_are_private_and_go_when_told() {
     let parent = tempfile::tempdir().unwrap();
     let parent = parent.path().join("a/b");
     let store = Store::open(&parent).unwrap();
-    let folder = store.folder.clone();
+    let folder = store.folder();
     assert_eq!(
         fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
         0o700
@@ -90,7 +119,7 @@ fn only_folders_without_an_owner_are_swept() {
     ended
         .stage(&snapshot(parent.path(), b"code"), "shop", 1)
         .unwrap();
-    let ended_folder = ended.folder.clone();
+    let ended_folder = ended.folder();
     drop(ended);
     let killed_early = parent.path().join("host-1-2");
     let strange = parent.path().join("host-notes");
@@ -99,7 +128,7 @@ fn only_folders_without_an_owner_are_swept() {
     fs::write(strange.join("todo"), "").unwrap();
 
     let _next = Store::open(parent.path()).unwrap();
-    assert!(living.folder.exists() && strange.exists());
+    assert!(living.folder().exists() && strange.exists());
     assert!(!ended_folder.exists() && !killed_early.exists());
 }
 

@@ -1,6 +1,10 @@
 //! What a worker says of itself when it is asked.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tokio::task;
 
@@ -27,11 +31,16 @@ impl Worker {
             let since = retiring.since.elapsed();
             generations.push((Arc::clone(&retiring.generation), "draining", Some(since)));
         }
-        let (ended, copies) = (self.ended.clone(), self.copies.clone());
+        let ended = self.ended.clone();
         let budget = Arc::clone(&self.budget);
         self.tasks.spawn(async move {
             // Reading the maps takes a while when there are many.
             let report = task::spawn_blocking(move || {
+                let mapped = generations.iter().map(|(generation, ..)| &generation.copy);
+                let copies: HashSet<_> = mapped
+                    .chain(ended.iter().map(|(_, copy)| copy))
+                    .cloned()
+                    .collect();
                 let footprints = process::footprints(&copies);
                 let generations =
                     generations

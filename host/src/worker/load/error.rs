@@ -107,6 +107,12 @@ impl LoadError {
         )
     }
 
+    /// Whether the file is a sound one that is not meant as a plugin, as a library that plugins need.
+    #[must_use]
+    pub fn is_no_plugin(&self) -> bool {
+        matches!(self, Self::Manifest(error) if error.is_no_plugin())
+    }
+
     /// Whether the library went away before it was read.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -1,0 +1,62 @@
+//! The settings in force, as a configuration file: for `--print-config`, and to tell what changed.
+
+use std::collections::BTreeMap;
+
+use clap::{Arg, ArgAction, parser::ValueSource};
+
+use super::{Sources, file};
+
+/// The settings as a configuration file, with the source of each as a comment.
+pub(super) fn print(sources: &Sources<'_>) -> String {
+    let line = |arg: &Arg| {
+        let (id, key) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
+        let Some(value) = value(arg, sources) else {
+            return format!("# {key} is not set\n");
+        };
+        if key == SECRET {
+            return format!("# {key} is set, and not shown\n");
+        }
+        let source = match sources.matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            _ if sources.variables.contains_key(id) => "environment",
+            _ if sources.file.options.contains_key(id) => "file",
+            _ => "default",
+        };
+        format!("{key} = {value}  # {source}\n")
+    };
+    file::keys(sources.command)
+        .map(line)
+        .chain([sources.file.tables.clone()])
+        .collect()
+}
+
+/// The settings by key, as a configuration file has them; those of apps are one text.
+pub(super) fn by_key(sources: &Sources<'_>) -> BTreeMap<String, String> {
+    let setting = |arg: &Arg| Some((arg.get_long()?.to_owned(), value(arg, sources)?));
+    file::keys(sources.command)
+        .filter_map(setting)
+        .chain([(file::APP.to_owned(), sources.file.tables.clone())])
+        .collect()
+}
+
+/// The value of an option as a configuration file has it, if there is one.
+fn value(arg: &Arg, sources: &Sources<'_>) -> Option<String> {
+    let values = sources.matches.get_raw(arg.get_id().as_str())?;
+    let values: Vec<_> = values
+        .map(|value| to_toml(&value.to_string_lossy()))
+        .collect();
+    Some(match values.as_slice() {
+        [value] if !matches!(arg.get_action(), ArgAction::Append) => value.to_string(),
+        _ => toml::Value::Array(values).to_string(),
+    })
+}
+
+fn to_toml(text: &str) -> toml::Value {
+    text.parse().map_or_else(
+        |_| toml::Value::String(text.to_owned()),
+        toml::Value::Integer,
+    )
+}
+
+/// The option whose value nobody may see.
+const SECRET: &str = "debug-header";
