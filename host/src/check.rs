@@ -7,28 +7,23 @@
 
 use std::{
     env,
-    fs::{self, File},
     io::ErrorKind,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, ExitStatus, Stdio},
+    process::ExitCode,
     time::Duration,
 };
 
 use plugin_api::manifest::{AbiVersion, Manifest};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
+use tokio::runtime::Builder;
 
 use crate::{
-    exit,
     folder::{
         manifest,
         store::{Snapshot, Store, StoreError},
     },
+    supervisor::process::{Children, Executable},
     terminal::print,
-    worker::{library, load},
+    worker::{library, load, trial::Trial},
 };
 
 /// Prints the manifest and the verdict of each library. The result is for `main`: 0 when this host
@@ -47,17 +42,6 @@ pub fn run(files: &[PathBuf], limit: Duration) -> ExitCode {
         }
     }
     code
-}
-
-/// Opens the library at `copy` in this process, which ends then: with 0 and [`OPENED`] as the last line
-/// of stdout, or with 1 and the reason there.
-pub fn open(copy: &Path) -> ! {
-    let (code, told) = match library::open(copy) {
-        Ok(_) => (0, OPENED.to_owned()),
-        Err(error) => (1, load::chain(&error)),
-    };
-    print(told, ExitCode::SUCCESS);
-    exit::leave(code, || {});
 }
 
 fn fact(name: &str, value: impl std::fmt::Display) {
@@ -98,50 +82,16 @@ fn show(manifest: &Manifest, uses_static_tls: bool) {
     }
 }
 
-/// Opens a copy in a process of its own.
+/// Opens a copy in a process of its own, as the host does.
 fn open_elsewhere(copy: &Path, limit: Duration) -> Result<(), String> {
-    // A file, and not a pipe, which a process that the library leaves behind would hold open.
-    let told = copy.with_extension("verdict");
-    let stdout = File::create(&told).map_err(describe)?;
-    let mut child = Command::new("/proc/self/exe")
-        .args(["check", "--open"])
-        .arg(copy)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .spawn()
-        .map_err(describe)?;
-    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(describe)?;
-    let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    let timeout = Timespec::try_from(limit).map_err(describe)?;
-    if !matches!(poll(&mut ended, Some(&timeout)), Ok(1..)) {
-        // It may just have ended; then the line below is late by that much.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(format!(
-            "opening it takes longer than {}: a static constructor of it does not return; see --timeout",
-            humantime::format_duration(limit)
-        ));
-    }
-    let status = child.wait().map_err(describe)?;
-    let told = fs::read_to_string(&told).unwrap_or_default();
-    verdict(status, told.lines().last().unwrap_or_default())
-}
-
-fn verdict(status: ExitStatus, told: &str) -> Result<(), String> {
-    match (status.code(), status.signal()) {
-        // The code alone does not tell: the library may have ended the process.
-        (Some(0), _) if told == OPENED => Ok(()),
-        (_, Some(signal)) => {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            Err(format!(
-                "opening it ends the process by {name}: a static constructor of it crashes"
-            ))
-        }
-        (code, _) if code != Some(1) || told.is_empty() => Err(format!(
-            "opening it ends the process ({status}): a static constructor of it does so"
-        )),
-        _ => Err(told.to_owned()),
-    }
+    let trial = Trial {
+        executable: Executable::of_this_process().map_err(describe)?.into(),
+        children: Children::default(),
+        limit,
+        option: "--timeout",
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(describe)?.block_on(trial.open(copy))
 }
 
 /// Copies in a folder that is removed when this value is dropped.
@@ -191,6 +141,3 @@ impl Drop for Copies {
 fn describe(error: impl std::error::Error) -> String {
     load::chain(&error)
 }
-
-/// What the process that opened a library says.
-const OPENED: &str = "opened";

@@ -44,8 +44,6 @@ pub enum Command {
     Ctl(ctl::Args),
     /// Write a crate with an app.
     New(new::Args),
-    /// Open this copy of a library, and say what came of it: what `Check` runs for each library.
-    Open(PathBuf),
     /// Print the settings and where they come from: this text, a configuration file.
     PrintConfig(String),
 }
@@ -65,10 +63,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         .map_err(|error| usage(error, &args))?;
     let Args { action, config, .. } = Args::from_arg_matches(&matches)?;
     match action {
-        Some(Action::Check {
-            open: Some(copy), ..
-        }) => Ok(Command::Open(copy)),
-        Some(Action::Check { files, timeout, .. }) => Ok(Command::Check(files, timeout)),
+        Some(Action::Check { files, timeout }) => Ok(Command::Check(files, timeout)),
         Some(Action::Ctl(args)) => Ok(Command::Ctl(args)),
         Some(Action::New(args)) => Ok(Command::New(args)),
         None => serve(command, matches, config, &args),
@@ -227,16 +222,12 @@ enum Action {
     /// Print the manifest of each library and whether this host would load it; exits with 0 or 1
     Check {
         /// The libraries
-        #[arg(value_name = "FILE.so", required_unless_present = "open")]
+        #[arg(value_name = "FILE.so", required = true)]
         files: Vec<PathBuf>,
 
         /// How long opening a library may take
         #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
         timeout: Duration,
-
-        /// Open a copy in this process
-        #[arg(long, value_name = "COPY", hide = true, conflicts_with = "files")]
-        open: Option<PathBuf>,
     },
     /// Control a host that runs with --control
     Ctl(ctl::Args),

@@ -33,7 +33,7 @@ pub struct Args {
     )]
     control: Option<ControlSocket>,
 
-    /// How long to wait for the answer [default: 10s; for reload and rollback, as long as the load and
+    /// How long to wait for the answer [default: 10s; for recycle, reload, rollback and upgrade, as long as the loads and
     /// the requests in the old generation take]
     #[arg(long, global = true, value_name = "TIME", value_parser = positive_duration)]
     timeout: Option<Duration>,
@@ -116,7 +116,9 @@ impl Verb {
     fn timeout(&self) -> Option<Duration> {
         match self {
             Self::LogLevel { .. } | Self::Plugins => Some(TIMEOUT),
-            Self::Reload { .. } | Self::Rollback { .. } => None,
+            Self::Recycle | Self::Reload { .. } | Self::Rollback { .. } | Self::Upgrade { .. } => {
+                None
+            }
         }
     }
 

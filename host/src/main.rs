@@ -37,7 +37,6 @@ fn main() -> ExitCode {
             exit::leave(server::run(&config, settings, early, adopted), || {})
         }
         Ok(cli::Command::Check(files, limit)) => check::run(&files, limit),
-        Ok(cli::Command::Open(copy)) => check::open(&copy),
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),
         Ok(cli::Command::PrintConfig(text)) => terminal::print(text.trim_end(), ExitCode::SUCCESS),
         Ok(cli::Command::New(args)) => new::run(&args),

@@ -175,8 +175,6 @@ async fn serve(
     if let Some(adopted) = &adopted {
         adopted.unblock_signals().map_err(StartError::Signals)?;
     }
-    // All handlers of the host's are set.
-    crash::kept::keep();
     let (control, store, listeners) = match &mut adopted {
         Some(adopted) => resume(adopted)?,
         None => {

@@ -229,6 +229,7 @@ impl Supervisor {
             executable: Arc::clone(&workers.executable),
             children: workers.children.clone(),
             limit: self.init_timeout,
+            option: "--init-timeout",
         });
         self.workers = Some(workers);
         self.wanted_workers = count;

@@ -4,7 +4,8 @@
 //! [`generation`] is one load. [`registry`] knows which generation serves; the [`faults`] of each
 //! are counted, [`quarantine`] keeps requests from one that panics too often, and [`probation`]
 //! tells whether a new generation is worse than the one before. [`budget`] and [`process`] count
-//! what loads cost. [`crash`] is the worker's last word.
+//! what loads cost. [`crash`] is the worker's last word. [`process_guard`] puts back what a
+//! start changed of the process.
 
 pub mod budget;
 pub mod crash;
@@ -16,6 +17,7 @@ pub mod link;
 pub mod load;
 pub mod probation;
 pub mod process;
+pub mod process_guard;
 pub mod program;
 pub mod quarantine;
 pub mod registry;

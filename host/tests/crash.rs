@@ -189,12 +189,6 @@ fn a_fault_that_another_handler_mends_is_no_crash() {
 }
 
 #[test]
-fn handlers_of_other_signals_are_put_back() {
-    let dead = died("kept");
-    assert!(dead.status.success(), "{}", dead.stderr);
-}
-
-#[test]
 fn a_thread_that_hangs_says_where() {
     let mut running = Running::start("hang");
     running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
@@ -394,7 +388,6 @@ fn child() {
             in_app(label, write_to_null);
         }
         "mended" => mended(label),
-        "kept" => kept(),
         other => panic!("there is no {other}"),
     }
 }
@@ -605,19 +598,6 @@ fn mended(label: Label) {
             unsafe { page.cast::<u8>().write_volatile(1) };
         }
     });
-}
-
-fn kept() {
-    extern "C" fn other(_signal: c_int) {}
-    let kept = crash::kept::Handlers::now();
-    assert!(kept.restore().is_empty());
-    let other = other as *const () as usize;
-    // SAFETY: the handler does nothing.
-    unsafe { libc::signal(libc::SIGTERM, other) };
-    // SAFETY: as above.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    assert_eq!(kept.restore(), ["SIGCHLD", "SIGTERM"]);
-    assert!(kept.restore().is_empty());
 }
 
 /// A record is worth something by itself, too.

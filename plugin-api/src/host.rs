@@ -11,6 +11,7 @@ mod log;
 mod plugin;
 mod request;
 mod running;
+mod signals;
 mod slot;
 mod stream;
 mod streams;
@@ -23,6 +24,7 @@ pub use self::{
     plugin::{GateError, Init, InitError, Plugin},
     request::{Target, Upgrade},
     running::look_after_apps,
+    signals::{Disposition, DispositionKind, SignalMask, decimal_sign},
     streams::flush_c_streams,
 };
 pub use crate::crossing::Workers;

@@ -77,9 +77,9 @@ async fn a_file_that_is_missing_is_1() {
 #[tokio::test]
 async fn a_library_whose_constructor_does_not_end_well_is_refused() {
     for (mark, reason) in [
-        ("hanging constructor", "takes longer than 100ms"),
-        ("crashing constructor", "ends the process by SIGABRT"),
-        ("exiting constructor", "ends the process (exit status: 0)"),
+        ("hanging constructor", "did not end within 100ms"),
+        ("crashing constructor", "ended the process with SIGABRT"),
+        ("exiting constructor", "ended the process with exit code 0"),
     ] {
         let library = Library::plugin("process_wide").marked(mark);
         let setup = Setup::new().library("libchecked.so", &library);

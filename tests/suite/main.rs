@@ -35,6 +35,7 @@ mod new_crate;
 mod notes;
 mod own_logging;
 mod panics;
+mod process_wide;
 mod quarantine;
 mod recycling;
 mod reload;

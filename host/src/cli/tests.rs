@@ -72,6 +72,11 @@ fn every_option_can_be_a_flag_or_a_key() {
         ("panic-limit", "5", "5"),
         ("panic-window", "10s", "\"10s\""),
         ("graceful-timeout", "1m 30s", "\"1m 30s\""),
+        ("workers", "2", "2"),
+        ("crash-limit", "5", "5"),
+        ("worker-max-memory", "1GiB", "\"1GiB\""),
+        ("worker-max-age", "1h", "\"1h\""),
+        ("crash-window", "2m", "\"2m\""),
         ("watch", "poll", "\"poll\""),
         ("handover-timeout", "5s", "\"5s\""),
         ("auto-rollback", "true", "\"true\""),
@@ -252,7 +257,7 @@ fn a_wrong_file_is_named_with_what_is_wrong() {
         ("config = 'x'", "there is no setting `config`"),
         (
             "[app.shop]\nplugins = 'shop'",
-            "there is no setting `app.shop.plugins`, expected plugin, mount or config",
+            "there is no setting `app.shop.plugins`, expected plugin, mount, config or reload",
         ),
         (
             "log-level = 'loud'",

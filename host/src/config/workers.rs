@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     cores,
-    quantity::{body_size, positive_duration},
+    quantity::{body_size, number, positive_duration},
 };
 
 /// How many worker processes there are, and when one of them ends.
@@ -20,7 +20,7 @@ pub struct Workers {
     /// How many crashes of workers within --crash-window an app may be to blame for: then its last
     /// good version serves instead, and its library is not loaded again until it changes; 0 for no
     /// limit. One crash while it starts is enough
-    #[arg(long, value_name = "NUMBER", default_value = "3")]
+    #[arg(long, value_name = "NUMBER", default_value = "3", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub crash_limit: u16,
 
     /// Replace a worker by a fresh one when it takes more memory than this, without losing a request;

@@ -7,7 +7,7 @@
 //! Plugins and C libraries set handlers of their own: after each load, [`reinstall`] goes back to the front.
 //!
 //! [`stack`] gives threads the stack that a handler needs when their own is full; [`dump`] makes threads say where they
-//! are; [`kept`] looks after the handlers of other signals.
+//! are. Other signals are looked after by [`process_guard`](super::process_guard).
 
 #![expect(
     unsafe_code,
@@ -16,7 +16,6 @@
 
 pub mod dump;
 mod exit;
-pub mod kept;
 pub mod stack;
 mod trace;
 

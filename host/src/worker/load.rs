@@ -24,7 +24,7 @@ pub use self::{
 
 pub(crate) use self::{error::one_line, steps::as_ms};
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     budget::{Budget, Permit},
@@ -33,6 +33,7 @@ use super::{
     generation::{Generation, thread_name},
     library,
     life::Settings,
+    process_guard,
 };
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
@@ -203,6 +204,7 @@ pub fn max_level(manifest: &Manifest) -> Option<String> {
 
 fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
     let opened = {
+        let _watch = process_guard::watch(order.name);
         let _working = scoreboard::enter(label, Doing::Open);
         library::open(&order.started.copy)
     };
@@ -214,8 +216,8 @@ fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
     Ok(plugin)
 }
 
-/// Puts the host's signal handlers back to where they were, after code of a library has run that may have set its
-/// own.
+/// Puts the host's handlers of fatal signals in front again, after code of a library has run that may have set its
+/// own. What else it may have changed of the process, [`process_guard`] puts back.
 fn handlers_again(order: &Order) {
     let (plugin, generation) = (order.name, order.started.generation);
     for signal in crash::reinstall() {
@@ -224,14 +226,6 @@ fn handlers_again(order: &Order) {
             generation,
             signal,
             "The library handles the signal, after the host has written it down"
-        );
-    }
-    for signal in crash::kept::restore() {
-        warn!(
-            plugin,
-            generation,
-            signal,
-            "The library has set a handler for a signal of the host's, which is taken back"
         );
     }
 }
@@ -331,5 +325,6 @@ fn init(
         timeout,
         worker_threads: order.settings.app_threads,
     };
+    let _watch = process_guard::watch(order.name);
     Ok(plugin.init(Bridge::new(origin, faults), &init)?)
 }

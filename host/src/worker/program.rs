@@ -110,7 +110,6 @@ async fn work(
     // Before there are other threads.
     let board = Scoreboard::attach(&board).map_err(WorkerError::Board)?;
     crash::install(board.serve()).map_err(WorkerError::Board)?;
-    crash::kept::keep();
     let (logs, losses) = streams.open_logs(config, setup)?;
     log::output::never_wait();
     let listeners = descriptors

@@ -37,12 +37,7 @@ impl Logs {
 
 /// The parts of a worker that accepts from `listeners`, and serves on `threads`.
 #[must_use]
-pub fn parts(
-    config: &Config,
-    listeners: Vec<TcpListener>,
-    logs: Logs,
-    threads: &Handle,
-) -> Parts {
+pub fn parts(config: &Config, listeners: Vec<TcpListener>, logs: Logs, threads: &Handle) -> Parts {
     let tokens = Tokens::default();
     let access = logs.access.clone().map(|output| {
         let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);

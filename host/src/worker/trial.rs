@@ -4,7 +4,13 @@
 //! hangs would freeze every thread that needs that lock; one that crashes, or ends the process, would
 //! take a serving worker with it.
 
-use std::{ffi::OsString, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::Path,
+    process::{Command, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use tokio::time;
@@ -16,6 +22,7 @@ use crate::{
         last_words::{LastWords, Stream},
         process::{Children, Ended, Executable, Started},
     },
+    terminal,
 };
 
 /// The first argument of a process that opens a library; the second is the library.
@@ -28,7 +35,7 @@ pub fn run(library: Option<OsString>) -> ! {
         Ok(_) => exit::leave(OPENED, || {}),
         Err(error) => {
             // The supervisor reads the last line.
-            println!("{}", chain(&error));
+            terminal::print(chain(&error), ExitCode::FAILURE);
             exit::leave(1, || {})
         }
     }
@@ -43,6 +50,8 @@ pub struct Trial {
     pub children: Children,
     /// How long opening a library may take.
     pub limit: Duration,
+    /// The option that says so.
+    pub option: &'static str,
 }
 
 impl Trial {
@@ -70,8 +79,9 @@ impl Trial {
             let _ = child.kill(Signal::KILL);
             let _ = child.wait().await;
             return Err(format!(
-                "opening it did not end within {}: does a static constructor hang? see --init-timeout",
-                humantime::format_duration(limit)
+                "opening it did not end within {}: does a static constructor hang? see {}",
+                humantime::format_duration(limit),
+                self.option
             ));
         };
         let ended = ended.map_err(|error| error.to_string())?;

@@ -1,0 +1,203 @@
+//! What belongs to the whole process, and a plugin that starts may change: the guard looks before and
+//! after, puts back what is the host's or everybody's, and says which plugin it was.
+//!
+//! Signals decide how the server stops; the working directory, the umask and the limits are the
+//! operator's; the first three descriptors are where the log goes. A library changes them for all
+//! apps, most often by a line that was right in a program of its own: a crate that catches Ctrl-C, a
+//! logger that redirects stderr.
+//!
+//! The environment is not watched, because reading it while another library sets a variable is a data
+//! race; the host reads its own variables once, when it starts. What an app changes after its start
+//! is not seen.
+
+mod descriptors;
+mod signals;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Display,
+    fs, io,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use plugin_api::host::{SignalMask, decimal_sign};
+use rustix::{
+    fs::Mode,
+    process::{Resource, Rlimit, getrlimit, setrlimit, umask},
+};
+use tracing::warn;
+
+use self::{descriptors::Descriptors, signals::Dispositions};
+
+/// Watches the start of an app, on the thread that runs the start, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Watch {
+    app: String,
+    /// That of the thread, which goes on with other work after the start.
+    mask: Option<SignalMask>,
+}
+
+/// Watches a start of the app `app` from now on.
+pub fn watch(app: &str) -> Watch {
+    let mut starts = starts();
+    if starts.apps.is_empty() {
+        // As everything was before the first of the starts that go on at the same time.
+        starts.before = Some(Process::now());
+    }
+    *starts.apps.entry(app.to_owned()).or_default() += 1;
+    Watch {
+        app: app.to_owned(),
+        mask: SignalMask::of_this_thread(),
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(mask) = &self.mask {
+            mask.restore();
+        }
+        let mut starts = starts();
+        let apps: Vec<_> = starts.apps.keys().cloned().collect();
+        let mut changes = Vec::new();
+        if let Some(before) = &mut starts.before {
+            before.put_back(&mut changes);
+        }
+        if let Some(count) = starts.apps.get_mut(&self.app) {
+            *count -= 1;
+            if *count == 0 {
+                starts.apps.remove(&self.app);
+            }
+        }
+        if starts.apps.is_empty() {
+            starts.before = None;
+        }
+        drop(starts);
+        for Change { what, done } in changes {
+            warn!(
+                // One of them, when several start at the same time.
+                plugin = apps.join(" or "),
+                what, done, "A plugin changed what belongs to the whole process"
+            );
+        }
+    }
+}
+
+/// The starts that go on, and how the process was before the first of them.
+struct Starts {
+    apps: BTreeMap<String, usize>,
+    before: Option<Process>,
+}
+
+static STARTS: Mutex<Starts> = Mutex::new(Starts {
+    apps: BTreeMap::new(),
+    before: None,
+});
+
+fn starts() -> MutexGuard<'static, Starts> {
+    STARTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something that a plugin changed.
+struct Change {
+    what: String,
+    /// What the host did about it.
+    done: String,
+}
+
+impl Change {
+    fn put_back(what: impl Into<String>, result: Result<(), impl Display>) -> Self {
+        Self {
+            what: what.into(),
+            done: match result {
+                Ok(()) => "put back".to_owned(),
+                Err(error) => format!("cannot be put back: {error}"),
+            },
+        }
+    }
+}
+
+/// What belongs to the whole process, as it was at one moment.
+struct Process {
+    directory: Option<PathBuf>,
+    umask: Option<Mode>,
+    limits: Vec<(Resource, Rlimit)>,
+    decimal_sign: Option<char>,
+    descriptors: Descriptors,
+    dispositions: Dispositions,
+}
+
+impl Process {
+    fn now() -> Self {
+        Self {
+            directory: env::current_dir().ok(),
+            umask: current_umask(),
+            limits: LIMITS.map(|limit| (limit, getrlimit(limit))).into(),
+            decimal_sign: decimal_sign(),
+            descriptors: Descriptors::now(),
+            dispositions: Dispositions::now(),
+        }
+    }
+
+    /// Puts back what is otherwise now.
+    fn put_back(&mut self, changes: &mut Vec<Change>) {
+        self.dispositions.put_back(changes);
+        self.descriptors.put_back(changes);
+        if let Some(directory) = &self.directory
+            && env::current_dir().ok().as_ref() != Some(directory)
+        {
+            let result = env::set_current_dir(directory);
+            changes.push(Change::put_back("the working directory", result));
+        }
+        if let Some(before) = self.umask
+            && current_umask().is_some_and(|now| now != before)
+        {
+            umask(before);
+            changes.push(Change::put_back("the umask", Ok::<_, io::Error>(())));
+        }
+        for (limit, before) in &self.limits {
+            let is_less = |now: Option<u64>, before: Option<u64>| {
+                now.is_some_and(|now| before.is_none_or(|before| now < before))
+            };
+            // More than there was is no harm.
+            if is_less(getrlimit(*limit).current, before.current) {
+                let what = format!("the limit {limit:?}");
+                changes.push(Change::put_back(what, setrlimit(*limit, *before)));
+            }
+        }
+        let now = decimal_sign();
+        if now != self.decimal_sign {
+            // The plugin may depend on it, and the host does not.
+            changes.push(Change {
+                what: "the locale of numbers in C code".to_owned(),
+                done: "left as it is".to_owned(),
+            });
+            self.decimal_sign = now;
+        }
+    }
+}
+
+/// Asking by umask(2) would change it for a moment.
+fn current_umask() -> Option<Mode> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))?;
+    Some(Mode::from_raw_mode(
+        u32::from_str_radix(mask.trim(), 8).ok()?,
+    ))
+}
+
+/// The limits whose loss other apps or the host would notice.
+const LIMITS: [Resource; 8] = [
+    Resource::As,
+    Resource::Core,
+    Resource::Cpu,
+    Resource::Data,
+    Resource::Fsize,
+    Resource::Nofile,
+    Resource::Nproc,
+    Resource::Stack,
+];

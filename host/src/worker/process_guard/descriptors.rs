@@ -1,0 +1,74 @@
+//! stdin, stdout and stderr: which files they are, and a way to have them again.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::fstat,
+    io::{Errno, fcntl_dupfd_cloexec},
+    stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout},
+};
+
+use super::Change;
+
+/// The first three descriptors.
+pub(super) struct Descriptors(Vec<Descriptor>);
+
+struct Descriptor {
+    stream: &'static Stream,
+    file: Option<FileId>,
+    /// The same file under another number, where a plugin does not look.
+    kept: OwnedFd,
+}
+
+/// Device and number of a file.
+type FileId = (u64, u64);
+
+struct Stream {
+    name: &'static str,
+    get: fn() -> BorrowedFd<'static>,
+    set: fn(&OwnedFd) -> Result<(), Errno>,
+}
+
+impl Descriptors {
+    pub(super) fn now() -> Self {
+        let descriptor = |stream: &'static Stream| {
+            Some(Descriptor {
+                stream,
+                file: file((stream.get)()),
+                kept: fcntl_dupfd_cloexec((stream.get)(), 3).ok()?,
+            })
+        };
+        Self(STREAMS.iter().filter_map(descriptor).collect())
+    }
+
+    pub(super) fn put_back(&self, changes: &mut Vec<Change>) {
+        for Descriptor { stream, file, kept } in &self.0 {
+            if self::file((stream.get)()) != *file {
+                changes.push(Change::put_back(stream.name, (stream.set)(kept)));
+            }
+        }
+    }
+}
+
+fn file(descriptor: BorrowedFd<'_>) -> Option<FileId> {
+    let stat = fstat(descriptor).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+static STREAMS: [Stream; 3] = [
+    Stream {
+        name: "stdin",
+        get: stdin,
+        set: |kept| dup2_stdin(kept),
+    },
+    Stream {
+        name: "stdout",
+        get: stdout,
+        set: |kept| dup2_stdout(kept),
+    },
+    Stream {
+        name: "stderr",
+        get: stderr,
+        set: |kept| dup2_stderr(kept),
+    },
+];

@@ -1,0 +1,88 @@
+//! The signals that matter to the host, and which changes of them would harm it.
+
+use plugin_api::host::{Disposition, DispositionKind};
+use signal_hook::low_level::signal_name;
+
+use super::Change;
+
+/// What the process does at each signal of [`SIGNALS`].
+pub(super) struct Dispositions(Vec<(i32, Disposition)>);
+
+impl Dispositions {
+    pub(super) fn now() -> Self {
+        let of = |signal| Some((signal, Disposition::of(signal).ok()?));
+        Self(SIGNALS.into_iter().filter_map(of).collect())
+    }
+
+    /// Puts back the signals whose new disposition does harm.
+    pub(super) fn put_back(&self, changes: &mut Vec<Change>) {
+        for (signal, before) in &self.0 {
+            let Ok(now) = Disposition::of(*signal) else {
+                continue;
+            };
+            if now != *before && is_harm(*signal, before.kind(), now.kind()) {
+                let name = signal_name(*signal).unwrap_or("a signal");
+                let does = match now.kind() {
+                    DispositionKind::Default => "has its default action",
+                    DispositionKind::Ignored => "is ignored",
+                    DispositionKind::Handler | DispositionKind::InfoHandler => {
+                        "has a handler of the plugin's"
+                    }
+                };
+                let what = format!("{name}, which {does}");
+                changes.push(Change::put_back(what, before.restore(*signal)));
+            }
+        }
+    }
+}
+
+/// Whether a disposition takes a signal away from the host.
+fn is_harm(signal: i32, before: DispositionKind, now: DispositionKind) -> bool {
+    match (before, now) {
+        // Only the default action ends the process.
+        (DispositionKind::Ignored, now) => now == DispositionKind::Default,
+        // Nobody could wait for a child process any more (wait(2)).
+        (DispositionKind::Default, DispositionKind::Ignored) => signal == libc::SIGCHLD,
+        (DispositionKind::Default, _) => false,
+        // tokio's handler in the plugin calls the host's, and the plugin hears of the signal, too.
+        (_, DispositionKind::InfoHandler) => false,
+        _ => true,
+    }
+}
+
+/// Those that the host handles, or that would end it, or that tell of child processes. The fatal ones are
+/// those of [`crash`](super::super::crash).
+const SIGNALS: [i32; 8] = [
+    libc::SIGCHLD,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGPIPE,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{DispositionKind::*, *};
+
+    #[test]
+    fn only_what_takes_a_signal_away_is_harm() {
+        for (signal, before, now, expected) in [
+            (libc::SIGTERM, InfoHandler, Default, true),
+            (libc::SIGTERM, InfoHandler, Ignored, true),
+            (libc::SIGTERM, InfoHandler, Handler, true),
+            (libc::SIGTERM, InfoHandler, InfoHandler, false),
+            (libc::SIGPIPE, Ignored, Default, true),
+            (libc::SIGPIPE, Ignored, Handler, false),
+            (libc::SIGCHLD, Default, Ignored, true),
+            (libc::SIGCHLD, Default, InfoHandler, false),
+            (libc::SIGQUIT, Default, Handler, false),
+            (libc::SIGQUIT, Default, Ignored, false),
+        ] {
+            let found = is_harm(signal, before, now);
+            assert_eq!(found, expected, "{signal}, {before:?} to {now:?}");
+        }
+    }
+}
