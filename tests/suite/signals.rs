@@ -14,7 +14,7 @@ async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() 
     for (signal, line) in [
         (Signal::HUP, "Configuration read again"),
         (Signal::USR1, "Log files opened anew"),
-        (Signal::USR2, "This signal does nothing"),
+        (Signal::USR2, "Not upgraded"),
     ] {
         let setup = Setup::new();
         let file = setup.folder().join("host.toml");
