@@ -204,7 +204,7 @@ fn a_thread_that_hangs_says_where() {
             .any(|dump| dump.thread == stuck && dump.frames.len() > 1)
     });
     crash::dump::place(pid, &mut dumps).unwrap();
-    let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO);
+    let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO).locate();
     assert_blamed(&death, Reason::Hung);
     assert!(
         death.frame().unwrap().function.contains("loop_for_ever"),
@@ -340,6 +340,7 @@ impl Dead {
             last_words: &self.stderr,
             out_of_memory: false,
         })
+        .locate()
     }
 }
 

@@ -13,6 +13,7 @@ mod closing;
 mod command_line;
 mod configuring;
 mod deaf_clients;
+mod deaths;
 mod differential;
 mod evolution;
 mod framing;

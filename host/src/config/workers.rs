@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     cores,
-    quantity::{body_size, number, positive_duration},
+    quantity::{body_size, duration, number, positive_duration},
 };
 
 /// How many worker processes there are, and when one of them ends.
@@ -32,6 +32,11 @@ pub struct Workers {
     /// never]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub worker_max_age: Option<Duration>,
+
+    /// How long a thread that serves may be in an app without an end or a wait, before its worker is ended and replaced:
+    /// the log says where the thread was. Waiting and streaming are progress; 0 for no limit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub worker_timeout: Duration,
 
     /// The time within which crashes are counted for --crash-limit
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_duration)]

@@ -85,6 +85,7 @@ pub(super) fn processes(
         listeners,
         many: config.processes.workers > 1,
         printed,
+        timeout: config.processes.worker_timeout,
         events,
     };
     Ok(Processes { workers, happened })

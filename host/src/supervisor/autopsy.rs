@@ -2,7 +2,7 @@
 //! blame and where in the code that was.
 //!
 //! [`examine`] looks at a worker that died, [`examine_hung`] at one that was ended because it made no progress. Both are
-//! pure, apart from reading the staged copies for [`place`]. Blame is from evidence, in this order: what was written down
+//! pure and take no time; [`Death::locate`] reads the staged copies for the names in [`place`]. Blame is from evidence, in this order: what was written down
 //! as the worker died; a load under way, if it is the only one; the only app that threads were in; an app in its probation, if it is the
 //! only one. Nobody is blamed for a signal that somebody else has sent.
 
@@ -12,12 +12,12 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
-use self::place::{Frame, Symbols};
+use self::place::{Frame, Held, Symbols};
 use super::process::Ended;
 use crate::{
-    scoreboard::{Crash, Doing, Request, Snapshot, ThreadState, Work},
+    scoreboard::{Address, Crash, Doing, Request, Snapshot, ThreadState, Work},
     worker::generation::thread_name,
 };
 
@@ -47,6 +47,15 @@ pub struct Generation {
     pub number: u64,
 }
 
+impl From<&(String, u64)> for Generation {
+    fn from((app, number): &(String, u64)) -> Self {
+        Self {
+            app: app.clone(),
+            number: *number,
+        }
+    }
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} generation {}", self.app, self.number)
@@ -64,8 +73,14 @@ pub struct Death {
     pub request: Option<Request>,
     /// The name of the thread that did it.
     pub thread: Option<String>,
-    /// Where in the code, the innermost first.
+    /// The addresses that the thread was at, the innermost first.
+    pub addresses: Vec<Address>,
+    /// The same as functions and lines, once they were [looked up](Self::locate).
     pub place: Vec<Frame>,
+    /// The libraries of the worker's apps.
+    pub copies: Vec<PathBuf>,
+    /// Those of them that the addresses are in, opened.
+    held: Held,
     /// Who was at work, where nothing says who of them it was.
     pub suspects: Vec<Generation>,
 }
@@ -98,6 +113,17 @@ pub enum Reason {
     Hung,
 }
 
+impl Reason {
+    /// Whether the app was being started.
+    #[must_use]
+    pub fn is_start(self) -> bool {
+        match self {
+            Self::Thread(doing) => doing.is_load(),
+            reason => reason == Self::Loading,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -119,22 +145,14 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What ended a worker, and who is to blame. Reads the staged copies for the names of functions, which takes up to some seconds for a library
-/// with full debug information: not on a thread that others wait for.
+/// What ended a worker, and who is to blame.
 #[must_use]
 pub fn examine(evidence: &Evidence<'_>) -> Death {
     let board = evidence.board;
     let record = record_of(evidence);
-    let mut death = Death {
-        what: status::describe(evidence, record),
-        blame: None,
-        request: None,
-        thread: None,
-        place: Vec::new(),
-        suspects: at_work(board),
-    };
+    let mut death = Death::new(board, status::describe(evidence, record));
     if let Some(record) = record {
-        death.tell(board, record);
+        death.tell(record);
         death.blame = recorded(board, record);
     }
     let is_known = death.blame.is_some() || status::is_from_outside(evidence, record);
@@ -159,14 +177,7 @@ pub fn examine_hung(board: &Snapshot, dumps: &[Crash], timeout: Duration) -> Dea
         .filter(|thread| is_stuck(thread, timeout))
         .collect();
     stuck.sort_by_key(|thread| std::cmp::Reverse(thread.work.as_ref().map(|work| work.lasts)));
-    let mut death = Death {
-        what: format!("no progress for {timeout:?}"),
-        blame: None,
-        request: None,
-        thread: None,
-        place: Vec::new(),
-        suspects: at_work(board),
-    };
+    let mut death = Death::new(board, format!("no progress for {timeout:?}"));
     let Some(first) = stuck.first() else {
         return death;
     };
@@ -180,7 +191,7 @@ pub fn examine_hung(board: &Snapshot, dumps: &[Crash], timeout: Duration) -> Dea
     }
     let dump = dumps.iter().find(|dump| dump.thread == first.thread);
     if let Some(dump) = dump {
-        death.place = Symbols::default().frames(&dump.frames, &copies(board));
+        death.addresses.clone_from(&dump.frames);
     }
     death
 }
@@ -192,6 +203,48 @@ fn is_stuck(thread: &ThreadState, timeout: Duration) -> bool {
 }
 
 impl Death {
+    fn new(board: &Snapshot, what: String) -> Self {
+        Self {
+            what,
+            blame: None,
+            request: None,
+            thread: None,
+            addresses: Vec::new(),
+            place: Vec::new(),
+            copies: board.apps.iter().map(|app| app.copy.clone()).collect(),
+            held: Held::default(),
+            suspects: at_work(board),
+        }
+    }
+
+    /// A worker that could not be started.
+    pub(super) fn never_began(error: String) -> Self {
+        Self::new(&Snapshot::default(), error)
+    }
+
+    /// Opens the libraries that are to be read, as they may be removed before they are.
+    pub fn hold(&mut self) {
+        let files = self
+            .addresses
+            .iter()
+            .filter_map(|address| address.place.as_ref());
+        let mut files: Vec<_> = files
+            .map(|(file, _)| file)
+            .filter(|file| self.copies.contains(file))
+            .collect();
+        files.dedup();
+        self.held = Held::open(files);
+    }
+
+    /// Looks up the functions and lines, by the symbols of the libraries. That takes up to some seconds for one with full
+    /// debug information: not for a thread that others wait for.
+    #[must_use]
+    pub fn locate(mut self) -> Self {
+        let copies: Vec<_> = self.copies.iter().map(PathBuf::as_path).collect();
+        self.place = Symbols::new(&self.held).frames(&self.addresses, &copies);
+        self
+    }
+
     /// The frame that says most: the innermost one of the blamed app's own code, or of its library, or of all.
     #[must_use]
     pub fn frame(&self) -> Option<&Frame> {
@@ -204,10 +257,10 @@ impl Death {
     }
 
     /// Takes over what a record says.
-    fn tell(&mut self, board: &Snapshot, record: &Crash) {
+    fn tell(&mut self, record: &Crash) {
         self.request = record.work.as_ref().and_then(|work| work.request.clone());
         self.thread = Some(record.name.clone());
-        self.place = Symbols::default().frames(&record.frames, &copies(board));
+        self.addresses.clone_from(&record.frames);
     }
 }
 
@@ -331,9 +384,4 @@ fn generation(work: &Work) -> Option<Generation> {
         app: app.app.clone(),
         number: app.generation,
     })
-}
-
-/// The staged copies.
-fn copies(board: &Snapshot) -> Vec<&std::path::Path> {
-    board.apps.iter().map(|app| app.copy.as_path()).collect()
 }

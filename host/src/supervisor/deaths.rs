@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time;
+use tokio::{task, time};
 use tracing::{error, info, warn};
 
 use super::{
     Done, Supervisor,
     app::{Action, Aside, Blame, WorkerId},
+    autopsy::{self, Death, Evidence, Generation},
     backoff::Verdict,
     report::Failure,
     workers::Gone,
@@ -36,8 +37,9 @@ impl Supervisor {
         }
         let mut blamed = None;
         if !is_expected {
-            blamed = self.blame(&left.loading(), &gone);
-            self.say_died(worker, &gone, blamed.as_ref());
+            let death = self.examine(&left.loading(), &gone);
+            blamed = blame(&death);
+            say_died(worker, gone, death);
         }
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             let app = self.apps.get_mut(&name);
@@ -69,7 +71,8 @@ impl Supervisor {
     pub(super) fn gone_at_last(&mut self, worker: WorkerId, gone: Gone) {
         self.fleet.remove(worker);
         if !gone.ended.as_ref().is_ok_and(|ended| ended.is_success()) {
-            self.say_died(worker, &gone, None);
+            let death = self.examine(&[], &gone);
+            say_died(worker, gone, death);
         }
     }
 
@@ -88,32 +91,32 @@ impl Supervisor {
         });
     }
 
-    /// Who is to blame: the one load that was in the plugin's code.
-    fn blame(&self, loading: &[(String, u64)], _gone: &Gone) -> Option<Blame> {
-        let [(app, generation)] = loading else {
-            return None;
+    /// What ended a worker, and who is to blame. `loading` are the loads that were in the plugin's code.
+    fn examine(&self, loading: &[(String, u64)], gone: &Gone) -> Death {
+        let status = match &gone.ended {
+            Ok(status) => *status,
+            Err(error) => return Death::never_began(error.clone()),
         };
-        Some(Blame {
-            app: app.clone(),
-            generation: *generation,
-            while_starting: true,
+        if let Some(dumps) = &gone.hung {
+            let timeout = self.workers.as_ref().map(|workers| workers.timeout);
+            return autopsy::examine_hung(&gone.board, dumps, timeout.unwrap_or_default());
+        }
+        let loading: Vec<_> = loading.iter().map(Generation::from).collect();
+        let probation = self.apps.values().filter_map(|app| {
+            let serving = app.probation().and(app.serving.as_ref())?;
+            Some(Generation {
+                app: app.name.clone(),
+                number: serving.generation,
+            })
+        });
+        autopsy::examine(&Evidence {
+            status,
+            board: &gone.board,
+            loading: &loading,
+            probation: &probation.collect::<Vec<_>>(),
+            last_words: &gone.last_words.join("\n"),
+            out_of_memory: gone.out_of_memory,
         })
-    }
-
-    fn say_died(&self, worker: WorkerId, gone: &Gone, blamed: Option<&Blame>) {
-        let what = match &gone.ended {
-            Ok(ended) => ended.to_string(),
-            Err(error) => error.clone(),
-        };
-        let last_words = gone.last_words.last();
-        error!(
-            worker,
-            pid = gone.pid,
-            plugin = blamed.map(|blamed| &*blamed.app),
-            generation = blamed.map(|blamed| blamed.generation),
-            last_words,
-            "Worker died: {what}"
-        );
     }
 
     /// Counts the crash, and puts the generation aside when it crashed too often or at its start.
@@ -176,4 +179,53 @@ impl Supervisor {
                 .retain(|_, aside| !matches!(aside, Aside::Crashed(_)));
         }
     }
+}
+
+/// Whom a death is counted against.
+fn blame(death: &Death) -> Option<Blame> {
+    let autopsy::Blame { generation, reason } = death.blame.clone()?;
+    Some(Blame {
+        app: generation.app,
+        generation: generation.number,
+        while_starting: reason.is_start(),
+    })
+}
+
+/// Says what ended a worker, with the place in the code: looking that up takes its time, which nobody waits for.
+fn say_died(worker: WorkerId, gone: Gone, mut death: Death) {
+    death.hold();
+    task::spawn_blocking(move || {
+        let death = death.locate();
+        let blame = death.blame.as_ref();
+        let (generation, reason) = (
+            blame.map(|blame| &blame.generation),
+            blame.map(|blame| blame.reason),
+        );
+        let request = death.request.as_ref();
+        let suspects = match blame {
+            None if !death.suspects.is_empty() => Some(list(&death.suspects)),
+            _ => None,
+        };
+        error!(
+            worker,
+            pid = gone.pid,
+            plugin = generation.map(|generation| &*generation.app),
+            generation = generation.map(|generation| generation.number),
+            reason = reason.map(tracing::field::display),
+            request = request.map(|request| &*request.id),
+            method = request.map(|request| &*request.method),
+            path = request.map(|request| &*request.path),
+            thread = death.thread.as_deref(),
+            at = death.frame().map(tracing::field::display),
+            at_work = suspects,
+            last_words = gone.last_words.last(),
+            "Worker died: {}",
+            death.what
+        );
+    });
+}
+
+fn list(generations: &[Generation]) -> String {
+    let each: Vec<_> = generations.iter().map(ToString::to_string).collect();
+    each.join(", ")
 }

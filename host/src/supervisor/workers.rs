@@ -1,5 +1,7 @@
 //! Worker processes: started with what they need, listened to, and seen off.
 
+mod progress;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -15,6 +17,7 @@ use tracing::{error, info};
 
 use super::{
     app::WorkerId,
+    autopsy::oom,
     fleet::{Link, Process},
     handover::WorkerState,
     last_words::{LastWords, Stream},
@@ -26,7 +29,7 @@ use crate::{
     channel::{Channel, ChannelError, Hello, Receiver, Sender, Unpacking, socket_pair},
     log::{capture::Printed, filter::Filter},
     orders::{Notice, Order, Setup},
-    scoreboard::Scoreboard,
+    scoreboard::{Crash, Scoreboard, Snapshot},
 };
 
 /// What happens to a worker.
@@ -47,6 +50,12 @@ pub struct Gone {
     pub ended: Result<Ended, String>,
     /// What it printed last.
     pub last_words: Vec<String>,
+    /// What its scoreboard says.
+    pub board: Snapshot,
+    /// Where its threads were, when it was ended because one of them made no progress.
+    pub hung: Option<Vec<Crash>>,
+    /// Whether the kernel has killed it for want of memory, as far as can be told.
+    pub out_of_memory: bool,
 }
 
 /// Starts worker processes.
@@ -64,6 +73,8 @@ pub struct Workers {
     pub listeners: Vec<TcpListener>,
     /// Whether there may be several workers at once.
     pub many: bool,
+    /// How long a thread of a worker may be in an app without progress; zero for no limit.
+    pub timeout: Duration,
     /// Where the lines go that workers print.
     pub printed: Printed,
     /// Where what happens to workers is told.
@@ -83,15 +94,22 @@ impl Workers {
             kill,
         };
         match self.spawn() {
-            Ok((started, socket, board)) => {
+            Ok((started, socket, board, shared)) => {
                 let hello = hello(self);
                 let pid = started.child.pid();
                 process.pid = Some(pid);
                 info!(worker = id, pid, "Worker started");
                 let words = LastWords::follow(started.stdout, started.stderr, self.line(id));
                 process.words = Some(words.clone());
-                tokio::spawn(watch(started.child, words, kills, events.clone()));
-                match self.setup(id, board) {
+                let watch = Watch {
+                    child: started.child,
+                    words,
+                    board,
+                    timeout: self.timeout,
+                    events: events.clone(),
+                };
+                tokio::spawn(watch.run(kills));
+                match self.setup(id, shared) {
                     Ok(setup) => {
                         let channel = Arc::clone(&process.channel);
                         tokio::spawn(talk(socket, hello, setup, ordered, channel, events));
@@ -106,6 +124,9 @@ impl Workers {
                 pid: None,
                 ended: Err(error.to_string()),
                 last_words: Vec::new(),
+                board: Snapshot::default(),
+                hung: None,
+                out_of_memory: false,
             })),
         }
         Link::process(orders, process)
@@ -135,7 +156,15 @@ impl Workers {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
         let events = Events(id, self.events.clone());
-        tokio::spawn(watch(child, words.clone(), kills, events.clone()));
+        let watch = Watch {
+            child,
+            words: words.clone(),
+            // The worker is replaced soon; until then, what it writes down of itself is not read.
+            board: Scoreboard::anonymous()?,
+            timeout: self.timeout,
+            events: events.clone(),
+        };
+        tokio::spawn(watch.run(kills));
         let process = Process {
             pid: Some(pid),
             channel: Arc::new(OnceLock::from(sender.clone())),
@@ -146,11 +175,11 @@ impl Workers {
         Ok(Link::process(orders, process))
     }
 
-    fn spawn(&self) -> io::Result<(Started, OwnedFd, OwnedFd)> {
-        let (_board, shared) = Scoreboard::create()?;
+    fn spawn(&self) -> io::Result<(Started, OwnedFd, Scoreboard, OwnedFd)> {
+        let (board, shared) = Scoreboard::create()?;
         let (ours, theirs) = socket_pair()?;
         let started = self.children.start_worker(&self.executable, theirs, [])?;
-        Ok((started, ours, shared))
+        Ok((started, ours, board, shared))
     }
 
     /// What a worker is told first, and the descriptors that go with it.
@@ -201,29 +230,52 @@ impl Events {
     }
 }
 
-/// Tells when the process has ended, and ends it when that is asked for.
-async fn watch(
-    mut child: Child,
+/// A process that is waited for.
+struct Watch {
+    child: Child,
     words: LastWords,
-    mut kills: mpsc::UnboundedReceiver<Signal>,
+    board: Scoreboard,
+    timeout: Duration,
     events: Events,
-) {
-    let pid = child.pid();
-    let ended = loop {
-        tokio::select! {
-            ended = child.wait() => break ended.map_err(|error| error.to_string()),
-            Some(signal) = kills.recv() => {
-                // It may have ended at this moment.
-                let _ = child.kill(signal);
+}
+
+impl Watch {
+    /// Tells when the process has ended. Ends it when that is asked for, and when it makes no progress.
+    async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
+        let pid = self.child.pid();
+        let killed_before = oom::kills();
+        let mut hung = None;
+        let ended = loop {
+            let stuck = progress::stuck(pid, &self.board, self.timeout);
+            tokio::select! {
+                ended = self.child.wait() => break ended.map_err(|error| error.to_string()),
+                Some(signal) = kills.recv() => {
+                    // It may have ended at this moment.
+                    let _ = self.child.kill(signal);
+                }
+                dumps = stuck, if hung.is_none() => {
+                    hung = Some(dumps);
+                    let _ = self.child.kill(Signal::KILL);
+                }
             }
-        }
-    };
-    let last_words = words.finish(LAST_WORDS).await;
-    events.send(Event::Gone(Gone {
-        pid: Some(pid),
-        ended,
-        last_words,
-    }));
+        };
+        let is_killed = matches!(
+            ended,
+            Ok(Ended::Signaled {
+                signal: libc::SIGKILL,
+                ..
+            })
+        );
+        let last_words = self.words.finish(LAST_WORDS).await;
+        self.events.send(Event::Gone(Gone {
+            pid: Some(pid),
+            ended,
+            last_words,
+            board: self.board.snapshot(),
+            hung,
+            out_of_memory: is_killed && oom::kills() > killed_before,
+        }));
+    }
 }
 
 /// Sends orders to the process, and passes on what it tells.

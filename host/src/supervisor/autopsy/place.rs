@@ -6,8 +6,10 @@ use std::{
     collections::HashMap,
     fmt,
     fs::{self, File},
+    os::fd::AsRawFd,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use addr2line::Loader;
@@ -62,9 +64,27 @@ impl fmt::Display for Frame {
     }
 }
 
+/// Files that are open, whatever becomes of their names.
+#[derive(Clone, Debug, Default)]
+pub struct Held(HashMap<PathBuf, Arc<File>>);
+
+impl Held {
+    /// Opens files. One that cannot be opened has no symbols.
+    pub fn open<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let opened = files.into_iter().filter_map(|path| {
+            let is_file = fs::metadata(path).ok()?.is_file();
+            let file = is_file.then(|| File::open(path).ok()).flatten()?;
+            Some((path.clone(), Arc::new(file)))
+        });
+        Self(opened.collect())
+    }
+}
+
 /// The symbols of the files that were looked at. They are kept in memory as long as this is.
-#[derive(Default)]
-pub struct Symbols(HashMap<PathBuf, Option<Image>>);
+pub struct Symbols<'a> {
+    held: &'a Held,
+    images: HashMap<PathBuf, Option<Image>>,
+}
 
 /// A file with code.
 struct Image {
@@ -73,7 +93,16 @@ struct Image {
     segments: Vec<(u64, u64, u64)>,
 }
 
-impl Symbols {
+impl<'a> Symbols<'a> {
+    /// No symbols yet. What is held is not opened by its name.
+    #[must_use]
+    pub fn new(held: &'a Held) -> Self {
+        Self {
+            held,
+            images: HashMap::new(),
+        }
+    }
+
     /// The functions at some addresses, with those that were made a part of others; the innermost first. `copies` are the
     /// apps' libraries.
     pub fn frames(&mut self, addresses: &[Address], copies: &[&Path]) -> Vec<Frame> {
@@ -100,7 +129,10 @@ impl Symbols {
     }
 
     fn image(&mut self, path: &Path) -> Option<&Image> {
-        let image = self.0.entry(path.to_owned()).or_insert_with(|| {
+        let held = self.held.0.get(path);
+        let image = self.images.entry(path.to_owned()).or_insert_with(|| {
+            let by_number = held.map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+            let path = by_number.as_deref().map_or(path, Path::new);
             // The file is a plugin author's; what is wrong with it must not harm the server.
             panic::catch_unwind(|| Image::open(path)).ok().flatten()
         });
@@ -108,9 +140,9 @@ impl Symbols {
     }
 }
 
-impl fmt::Debug for Symbols {
+impl fmt::Debug for Symbols<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.0.keys()).finish()
+        formatter.debug_set().entries(self.images.keys()).finish()
     }
 }
 
@@ -160,9 +192,9 @@ impl Image {
         if functions.is_empty() {
             functions.push((None, None));
         }
-        // Line tables alone have no names: the outermost is the symbol's.
-        if let Some((name @ None, _)) = functions.last_mut() {
-            *name = self.symbol(address);
+        // Line tables alone have short names, without crate and module: the outermost function is the symbol's.
+        if let Some((name, _)) = functions.last_mut() {
+            *name = self.symbol(address).or_else(|| name.take());
         }
         let frames = functions.into_iter().filter_map(|(name, source)| {
             Some(Frame {

@@ -1,0 +1,147 @@
+//! A worker that dies: one line says what ended it, who is to blame and where, and another worker serves.
+
+use host_tests::{Host, Library, Setup};
+
+#[tokio::test]
+async fn a_null_write_names_app_generation_request_and_place() {
+    let host = dies().start().await;
+    let line = dies_of(&host, "null").await;
+    for part in [
+        "SIGSEGV at address 0x0",
+        "plugin=dies",
+        "generation=1",
+        "method=GET",
+        "path=/dies/null",
+        "write_to_null",
+        "ways.rs:",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn threads_of_an_app_are_known_by_their_code() {
+    let host = dies().start().await;
+    for way in ["task", "thread"] {
+        let line = dies_of(&host, way).await;
+        for part in ["SIGSEGV at address 0x0", "plugin=dies", "write_to_null"] {
+            assert!(line.contains(part), "{way}: {part} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_stack_is_called_so() {
+    let host = dies().start().await;
+    for way in ["overflow", "task-overflow"] {
+        let line = dies_of(&host, way).await;
+        for part in ["a thread's stack is full", "plugin=dies", "recurse"] {
+            assert!(line.contains(part), "{way}: {part} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_way_to_die_has_its_name() {
+    let host = dies().start().await;
+    for (way, what, place) in [
+        ("abort", "SIGABRT", "lib.rs:"),
+        ("exit", "a call of exit(0)", "lib.rs:"),
+        ("_exit", "exit code 3", ""),
+        ("bus", "SIGBUS at address 0x", "touch_bus"),
+        ("illegal", "SIGILL at instruction 0x", "run_illegal"),
+        ("double-free", "SIGABRT (free(): double free", "free_twice"),
+        ("memory", "SIGABRT (memory allocation of", "take_memory"),
+    ] {
+        let line = dies_of(&host, way).await;
+        for part in [what, place, "plugin=dies", "generation=1"] {
+            assert!(line.contains(part), "{way}: {part} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_dies_costs_nothing_that_serves() {
+    for (mark, what, place) in [
+        ("init", "SIGSEGV at address 0x0", "write_to_null"),
+        ("constructor", "SIGSEGV at address 0x0", "constructor"),
+        ("parse", "a call of exit(2)", "lib.rs:"),
+    ] {
+        let host = dies().start().await;
+        let library = Library::plugin("dies").marked(mark);
+        host.folder().put("libdies.so", &library);
+        let line = host.log().eventually(&["Worker died", what]).await;
+        for part in [place, "plugin=dies", "generation=2"] {
+            assert!(line.contains(part), "{mark}: {part} in {line}");
+        }
+        host.log().eventually(&["Put aside", "plugin=dies"]).await;
+        host.serves("/dies", "unmarked").await;
+    }
+}
+
+#[tokio::test]
+async fn a_kill_from_outside_is_nobodys_fault() {
+    let host = dies().start().await;
+    let pid = worker(&host).await;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let line = host.log().eventually(&["Worker died"]).await;
+    assert!(
+        line.contains("SIGKILL") && !line.contains("plugin="),
+        "{line}"
+    );
+    host.serves("/dies", "unmarked").await;
+}
+
+#[tokio::test]
+async fn a_thread_that_hangs_is_named_with_its_place_and_replaced() {
+    let host = dies().arg("--worker-timeout=500ms").start().await;
+    for (way, place) in [("sleep", "lib.rs:"), ("loop", "loop_for_ever")] {
+        let line = dies_of(&host, way).await;
+        for part in ["no progress for 500ms", "plugin=dies", place] {
+            assert!(line.contains(part), "{way}: {part} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn handlers_that_an_app_replaces_are_taken_back() {
+    let host = dies().start().await;
+    let library = Library::plugin("dies").marked("handlers");
+    host.folder().put("libdies.so", &library);
+    host.serves("/dies", "handlers").await;
+    for signal in ["SIGCHLD", "SIGHUP", "SIGTERM"] {
+        let signal = format!("signal={signal}");
+        host.log()
+            .eventually(&["which is taken back", &signal])
+            .await;
+    }
+    let line = dies_of(&host, "null").await;
+    assert!(line.contains("SIGSEGV at address 0x0"), "{line}");
+    assert!(line.contains("generation=2"), "{line}");
+}
+
+fn dies() -> Setup {
+    // A crash limit would put the app aside.
+    Setup::new().plugin("dies").arg("--crash-limit=0")
+}
+
+/// Has the app die in one way, and returns what is said of it once the app serves again.
+async fn dies_of(host: &Host, way: &str) -> String {
+    let before = host.log().with(&["Worker died"]).len();
+    let mark = host.answers("/dies", 200).await;
+    let mut wire = host.wire().await;
+    let request = format!("GET /dies/{way} HTTP/1.1\r\nHost: x\r\n\r\n");
+    wire.send(&request).await;
+    // The connection ends with the worker, and another one serves.
+    assert!(!wire.rest().await.contains("alive"));
+    host.serves("/dies", &mark.text()).await;
+    host.log().nth_with(before, &["Worker died"]).await
+}
+
+/// The process of the worker.
+async fn worker(host: &Host) -> rustix::process::Pid {
+    let line = host.log().eventually(&["Worker started", "pid="]).await;
+    let (_, pid) = line.split_once("pid=").unwrap();
+    let digits: String = pid.chars().take_while(char::is_ascii_digit).collect();
+    rustix::process::Pid::from_raw(digits.parse().unwrap()).unwrap()
+}
