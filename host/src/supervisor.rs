@@ -281,7 +281,7 @@ impl Supervisor {
 
     fn event(&mut self, worker: WorkerId, event: Event) {
         match event {
-            Event::Gone(gone) => self.gone(worker, gone),
+            Event::Gone(gone) => self.gone(worker, *gone),
             Event::Notice(notice) => self.notice(worker, notice),
         }
     }
@@ -383,7 +383,7 @@ impl Supervisor {
                         self.notice(worker, notice);
                     }
                     Event::Notice(_) => {}
-                    Event::Gone(gone) => self.gone_at_last(worker, gone),
+                    Event::Gone(gone) => self.gone_at_last(worker, *gone),
                 },
                 Some(command) = commands.recv() => self.last_command(command),
                 Some(done) = self.tasks.join_next() => {

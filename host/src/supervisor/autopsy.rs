@@ -75,7 +75,7 @@ pub struct Death {
     pub thread: Option<String>,
     /// The addresses that the thread was at, the innermost first.
     pub addresses: Vec<Address>,
-    /// The same as functions and lines, once they were [looked up](Self::locate).
+    /// Those in libraries of apps, or else all, as functions and lines, once they were [looked up](Self::locate).
     pub place: Vec<Frame>,
     /// The libraries of the worker's apps.
     pub copies: Vec<PathBuf>,

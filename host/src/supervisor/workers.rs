@@ -38,7 +38,7 @@ pub enum Event {
     /// It tells something.
     Notice(Notice),
     /// Its process has ended, or never was one.
-    Gone(Gone),
+    Gone(Box<Gone>),
 }
 
 /// How a worker process ended.
@@ -120,14 +120,14 @@ impl Workers {
                     }
                 }
             }
-            Err(error) => events.send(Event::Gone(Gone {
+            Err(error) => events.send(Event::Gone(Box::new(Gone {
                 pid: None,
                 ended: Err(error.to_string()),
                 last_words: Vec::new(),
                 board: Snapshot::default(),
                 hung: None,
                 out_of_memory: false,
-            })),
+            }))),
         }
         Link::process(orders, process)
     }
@@ -267,14 +267,14 @@ impl Watch {
             })
         );
         let last_words = self.words.finish(LAST_WORDS).await;
-        self.events.send(Event::Gone(Gone {
+        self.events.send(Event::Gone(Box::new(Gone {
             pid: Some(pid),
             ended,
             last_words,
             board: self.board.snapshot(),
             hung,
             out_of_memory: is_killed && oom::kills() > killed_before,
-        }));
+        })));
     }
 }
 

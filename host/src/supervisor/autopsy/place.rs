@@ -104,10 +104,19 @@ impl<'a> Symbols<'a> {
     }
 
     /// The functions at some addresses, with those that were made a part of others; the innermost first. `copies` are the
-    /// apps' libraries.
+    /// apps' libraries: when some of the addresses are in these, only those are looked up.
     pub fn frames(&mut self, addresses: &[Address], copies: &[&Path]) -> Vec<Frame> {
+        let is_in_app = |address: &Address| {
+            let place = address.place.as_ref();
+            place.is_some_and(|(file, _)| copies.contains(&file.as_path()))
+        };
+        // The host's and the system's way to the app takes as long to look up, and says nothing.
+        let are_some_in_apps = addresses.iter().any(is_in_app);
         let mut frames = Vec::new();
         for (at, address) in addresses.iter().enumerate() {
+            if are_some_in_apps && !is_in_app(address) {
+                continue;
+            }
             // A return address belongs to the call before it.
             let back = u64::from(at > 0);
             let Some((image, offset)) = &address.place else {
