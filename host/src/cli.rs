@@ -13,14 +13,14 @@ use std::{
 };
 
 use clap::{
-    ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable,
+    ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable,
     error::ErrorKind, parser::ValueSource,
 };
 
 use self::{error::message, file::Settings};
 use crate::{
     config::{Config, path::absolute_path, quantity::positive_duration},
-    ctl, new,
+    ctl, dev, new,
 };
 
 pub use self::{
@@ -42,6 +42,8 @@ pub enum Command {
     Check(Vec<PathBuf>, Duration),
     /// Control a host that runs.
     Ctl(ctl::Args),
+    /// Develop apps: with these settings, and those of them that are the server's as they were given.
+    Dev(Box<dev::Args>, Vec<OsString>),
     /// Write a crate with an app.
     New(new::Args),
     /// Print the settings and where they come from: this text, a configuration file.
@@ -65,6 +67,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     match action {
         Some(Action::Check { files, timeout }) => Ok(Command::Check(files, timeout)),
         Some(Action::Ctl(args)) => Ok(Command::Ctl(args)),
+        Some(Action::Dev(args)) => {
+            let matches = matches.subcommand_matches("dev");
+            Ok(Command::Dev(args, matches.map(given).unwrap_or_default()))
+        }
         Some(Action::New(args)) => Ok(Command::New(args)),
         None => serve(command, matches, config, &args),
     }
@@ -231,6 +237,8 @@ enum Action {
     },
     /// Control a host that runs with --control
     Ctl(ctl::Args),
+    /// Build apps and serve them, and do so again whenever a file is saved
+    Dev(Box<dev::Args>),
     /// Make a crate with an app, which builds, serves and is tested
     New(new::Args),
 }
@@ -249,6 +257,22 @@ fn mounted_twice(config: &Config) -> Option<String> {
             "`{path}` is mounted twice, for {other} and {app}, expected one app"
         ))
     })
+}
+
+/// The server's options among the arguments of a subcommand, as they were given.
+fn given(matches: &ArgMatches) -> Vec<OsString> {
+    let server = Config::augment_args(clap::Command::new("host"));
+    let options = server.get_arguments().filter_map(|arg| {
+        let (id, long) = (arg.get_id().as_str(), arg.get_long()?);
+        let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+        let values = matches.get_raw(id).filter(|_| is_given)?;
+        Some(values.map(move |value| {
+            let mut option = OsString::from(format!("--{long}="));
+            option.push(value);
+            option
+        }))
+    });
+    options.flatten().collect()
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 //! ([`activity`]) on its [`socket`], [`delivery`] is what the sending of one response waits for,
 //! [`service`] is what hyper calls, [`dispatch`] finds the app and answers where there is none,
 //! [`request_body`] and [`response_body`] are what is sent, [`upgrade`] a connection that an app takes
-//! over, and [`trail`] what the log gets to know. `target`, `fields` and `framing` have the rules of
-//! RFC 9110, 9112 and 9113 that hyper leaves to its user.
+//! over, [`trail`] what the log gets to know, and [`dev`] what a development session adds. `target`, `fields` and `framing`
+//! have the rules of RFC 9110, 9112 and 9113 that hyper leaves to its user.
 
 pub mod activity;
 mod builders;
 mod closing;
 pub mod connection;
 pub mod delivery;
+pub mod dev;
 pub mod dispatch;
 mod fields;
 mod framing;

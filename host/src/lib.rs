@@ -4,7 +4,7 @@
 //! `main` reads the command line ([`cli`]) and calls [`server`], which binds the sockets, starts
 //! the [`supervisor`] and a [`worker`], which hands each connection to [`http`]. What host and plugins log goes
 //! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
-//! [`new`] writes the crate that an author begins with.
+//! [`new`] writes the crate that an author begins with, and [`dev`] serves it while it is worked on.
 
 pub mod channel;
 pub mod check;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod ctl;
+pub mod dev;
 pub mod exit;
 pub mod folder;
 pub mod http;

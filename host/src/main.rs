@@ -3,7 +3,7 @@
 use std::{env, process::ExitCode};
 
 use host::{
-    check, cli, ctl, exit, new, server,
+    check, cli, ctl, dev, exit, new, server,
     signal::EarlySignals,
     supervisor::{process, upgrade},
     terminal,
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         }
     };
     let early = EarlySignals::catch();
+    dev::follow_parent();
     let command = cli::parse(env::args_os());
     if !matches!(command, Ok(cli::Command::Serve(..))) {
         early.release();
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Ctl(args)) => ctl::run(&args),
         Ok(cli::Command::PrintConfig(text)) => terminal::print(text.trim_end(), ExitCode::SUCCESS),
         Ok(cli::Command::New(args)) => new::run(&args),
+        Ok(cli::Command::Dev(args, given)) => dev::run(&args, given),
         Err(error) => error.report(),
     }
 }

@@ -19,11 +19,13 @@
 //! - [`Frames`]: HTTP/2 frame by frame, for what no client would send.
 //! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
 //! - [`Workbench`]: crates that a test makes, as an author does with [`host_command`].
+//! - [`Dev`]: a session of `host dev`.
 //! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
 
 mod artifacts;
 mod connection;
 mod ctl;
+mod dev;
 mod folder;
 mod frames;
 mod host;
@@ -39,6 +41,7 @@ pub use self::{
     artifacts::host as host_program,
     connection::{Connection, Reply, RequestBody, empty, full},
     ctl::Ctl,
+    dev::Dev,
     folder::Folder,
     frames::{Frame, Frames},
     host::Host,

@@ -2,14 +2,15 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::artifacts;
 
-/// A folder of a test's own in the target folder, empty at first. What Cargo builds there is kept
-/// from run to run, and shared by all: each crate needs a name that no other test uses.
+/// A workspace of a test's own, empty at first. What Cargo builds for it is kept from run to run, and
+/// shared by all: each crate needs a name that no other test uses.
 #[derive(Debug)]
 pub struct Workbench {
     path: PathBuf,
@@ -23,13 +24,14 @@ impl Workbench {
     /// When it cannot be made.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let path = root().join("crates").join(name);
+        let path = root().join(name);
         if path.exists() {
             fs::remove_dir_all(&path).expect("the folder is the test's own");
         }
-        fs::create_dir_all(&path).expect("the target folder is writable");
+        fs::create_dir_all(&path).expect("the folder for temporary files is writable");
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
-        // The versions that this workspace has are on the machine, and there is no registry to ask.
+        fs::write(path.join("Cargo.toml"), WORKSPACE).expect("the folder is writable");
+        // The versions that this repository has are on the machine, and there is no registry to ask.
         fs::copy(lock, path.join("Cargo.lock")).expect("the workspace has a lock file");
         Self { path }
     }
@@ -43,7 +45,21 @@ impl Workbench {
     /// Where Cargo builds.
     #[must_use]
     pub fn target(&self) -> PathBuf {
-        root().join("target")
+        target()
+    }
+
+    /// Makes a crate by `host new`, and gives its folder.
+    ///
+    /// # Panics
+    ///
+    /// When there is none then.
+    pub fn new_crate(&self, name: &str, template: &str) -> PathBuf {
+        let mut host = host_command();
+        host.args(["new", name, "--template", template]);
+        let output = host.current_dir(&self.path).output();
+        let output = output.expect("cargo built the host");
+        assert!(output.status.success(), "{output:?}");
+        self.path.join(name)
     }
 
     /// Runs Cargo there.
@@ -85,12 +101,21 @@ fn author_command(program: impl AsRef<Path>) -> Command {
         .env("CARGO_NET_OFFLINE", "true")
         // Less to build.
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
-        .env("CARGO_TARGET_DIR", root().join("target"))
+        .env("CARGO_TARGET_DIR", target())
         .env("XDG_CACHE_HOME", root().join("cache"));
     command
 }
 
-/// The folder in the target folder that is kept from run to run.
+/// Where crates are kept from run to run: not in this repository, whose workspace they are no part of.
 fn root() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    artifacts::temporary().hash(&mut hasher);
+    env::temp_dir().join(format!("host-tests-{:x}", hasher.finish()))
+}
+
+/// Where Cargo builds them: in the target folder of this repository, from which libraries can be loaded.
+fn target() -> PathBuf {
     artifacts::temporary().with_file_name("host-tests-crates")
 }
+
+const WORKSPACE: &str = "[workspace]\nresolver = \"3\"\nmembers = []\n";

@@ -14,6 +14,8 @@ mod command_line;
 mod configuring;
 mod deaf_clients;
 mod deaths;
+mod dev;
+mod dev_pages;
 mod differential;
 mod evolution;
 mod framing;

@@ -13,11 +13,6 @@ const TEMPLATES: [&str; 4] = ["axum", "native", "websocket", "grpc"];
 #[test]
 fn every_template_is_formatted_builds_and_passes_its_tests_as_plugin_and_as_program() {
     let bench = Workbench::new("templates");
-    fs::write(
-        bench.path().join("Cargo.toml"),
-        "[workspace]\nresolver = \"3\"\nmembers = []\n",
-    )
-    .unwrap();
     for template in TEMPLATES {
         let name = format!("new-{template}");
         let output = new(bench.path(), &[&name, "--template", template]);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     activity::Activity,
+    dev::Dev,
     noted::Noted,
     refusal::Refusal,
     request_body::RequestBody,
@@ -43,6 +44,8 @@ pub struct Dispatch {
     body_timeout: Duration,
     /// What requests leave in the log.
     pub trails: Trails,
+    /// What a development session adds; none in another server.
+    pub(super) dev: Option<Arc<Dev>>,
 }
 
 impl Dispatch {
@@ -55,6 +58,7 @@ impl Dispatch {
             max_body_size: limits.max_body_size,
             body_timeout: limits.body_timeout,
             trails,
+            dev: Dev::from_environment(),
         }
     }
 

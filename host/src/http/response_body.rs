@@ -1,7 +1,7 @@
 //! The bodies of responses on their way to the connection, with an end that the log hears of.
 
 use std::{
-    mem,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -42,6 +42,17 @@ enum Content {
     },
     /// Boxed, because most bodies are `Whole`, and are moved several times.
     Pieces(Box<Pieces>),
+    /// Another body, which passes this one on.
+    Changed(Changed),
+}
+
+/// A body that changes what an app's says.
+struct Changed(Pin<Box<dyn Body<Data = OwnedBytes, Error = Broken> + Send>>);
+
+impl fmt::Debug for Changed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Changed")
+    }
 }
 
 /// A body that is given to the connection one part after the other.
@@ -109,6 +120,32 @@ impl ResponseBody {
         }
     }
 
+    /// A body made of another, which it holds: that one tells the log what becomes of the request.
+    pub(super) fn changed(
+        body: impl Body<Data = OwnedBytes, Error = Broken> + Send + 'static,
+    ) -> Self {
+        Self {
+            content: Content::Changed(Changed(Box::pin(body))),
+            sending: None,
+        }
+    }
+
+    /// Whether it is the host's own, in the place of an app's.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(
+            self.content,
+            Content::Whole {
+                in_flight: None,
+                ..
+            }
+        )
+    }
+
+    /// Puts a body of the host's in the place of this one, for the same request.
+    pub(super) fn replace(&mut self, bytes: impl Into<Bytes>) {
+        self.content = Content::whole(bytes.into().into(), None);
+    }
+
     /// The request counts as being answered for as long as this is there, and ends with it.
     pub fn until_sent(&mut self, answering: RequestGuard, trail: Trail) {
         self.sending = Some((answering, trail));
@@ -135,6 +172,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
         let Self { content, sending } = &mut *self;
         let polled = match content {
+            Content::Changed(Changed(body)) => return body.as_mut().poll_frame(context),
             Content::Whole { bytes, .. } => {
                 let bytes = mem::take(bytes);
                 Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
@@ -165,13 +203,15 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Whole { bytes, .. } => SizeHint::with_exact(bytes.remaining() as u64),
             Content::Pieces(pieces) => pieces.size_hint(),
+            Content::Changed(Changed(body)) => body.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Content::Whole {
+        if let Content::Changed(_)
+        | Content::Whole {
             in_flight: None, ..
         } = &self.content
         {
@@ -204,6 +244,7 @@ impl Content {
         match self {
             Self::Whole { bytes, .. } => bytes.remaining() == 0,
             Self::Pieces(pieces) => pieces.is_end_stream(),
+            Self::Changed(Changed(body)) => body.is_end_stream(),
         }
     }
 }

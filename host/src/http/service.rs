@@ -84,6 +84,10 @@ impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
             panic!("an answer was polled after it was ready");
         };
         let Shared { dispatch, client } = &*this.shared;
+        if let Some(dev) = &dispatch.dev {
+            let wait = dev.answer(dispatch, &mut this.head, body, client);
+            return this.wait.insert(wait).as_mut().poll(context).map(Ok);
+        }
         let begun = dispatch.begin(&mut this.head, body, client, context, &mut this.wait);
         begun.map(Ok)
     }

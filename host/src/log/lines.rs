@@ -20,6 +20,7 @@ use super::{
     request::{self, Facts},
     text::Text,
 };
+use crate::http::dev::capture;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +114,11 @@ impl Lines {
             if formatted.is_ok() {
                 buffers.line.0.push(b'\n');
                 losses::write(&self.output, &buffers.line.0);
+                if let Some(request) = head.request
+                    && capture::is_on()
+                {
+                    capture::line(request.id.as_str(), &buffers.line.0);
+                }
             }
         });
     }

@@ -1,0 +1,157 @@
+//! What a session says in the terminal.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{cargo::plain, job::Round, live::Fate};
+
+/// Says something in the terminal.
+pub(super) fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Shows what the compiler said, in colour where there is some.
+pub(super) fn show(report: &str) {
+    let report = report.trim_end();
+    if report.is_empty() {
+        return;
+    }
+    let is_coloured = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if is_coloured {
+        eprintln!("{report}");
+    } else {
+        eprintln!("{}", plain(report));
+    }
+}
+
+/// The line for a round that ended: what changed, what serves, and how long it took from the edit.
+pub(super) fn line(round: &Round, changed: &BTreeSet<PathBuf>, live: Option<Duration>) -> String {
+    let mut line = String::new();
+    let roots: Vec<&Path> = round
+        .projects
+        .iter()
+        .map(|project| &*project.root)
+        .collect();
+    if !changed.is_empty() {
+        let _ = write!(line, "{}: ", files(changed, &roots));
+    }
+    let _ = write!(line, "built in {}", seconds(round.building));
+    if !round.is_built {
+        return line.replace("built in", "build failed after") + "; what served before serves on";
+    }
+    if round.fates.is_empty() {
+        return line + ", and nothing is new";
+    }
+    let mut served = Vec::new();
+    let mut failed = Vec::new();
+    for (file, fate) in &round.fates {
+        match fate {
+            Fate::Serves(apps) => served.extend(
+                apps.iter()
+                    .map(|app| format!("{}#{}", app.name, app.generation)),
+            ),
+            Fate::Failed(error) => failed.push(format!("{file} does not start: {error}")),
+        }
+    }
+    if !served.is_empty() {
+        let _ = write!(
+            line,
+            ", {} swapped in after {}",
+            served.join(", "),
+            seconds(round.swapping)
+        );
+    }
+    if let (Some(live), []) = (live, &*failed) {
+        let _ = write!(line, ", edit → live {}", seconds(live));
+    }
+    for failure in failed {
+        let _ = write!(line, "; {failure}");
+    }
+    line
+}
+
+/// The names of files, relative to a root: the first three.
+pub(super) fn files(changed: &BTreeSet<PathBuf>, roots: &[&Path]) -> String {
+    let short = |path: &PathBuf| {
+        let short = roots.iter().find_map(|root| path.strip_prefix(root).ok());
+        short.unwrap_or(path).display().to_string()
+    };
+    let names: Vec<_> = changed.iter().take(3).map(short).collect();
+    let more = changed.len().saturating_sub(names.len());
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    names.join(", ") + &more
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::live::Served, *};
+
+    fn round(fate: Option<Fate>) -> Round {
+        Round {
+            building: Duration::from_millis(710),
+            swapping: Duration::from_millis(30),
+            is_built: true,
+            fates: fate
+                .map(|fate| ("libshop.so".to_owned(), fate))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            ..Round::default()
+        }
+    }
+
+    #[test]
+    fn a_round_is_one_line() {
+        let changed = BTreeSet::from([PathBuf::from("src/lib.rs")]);
+        let served = Served {
+            name: "shop".to_owned(),
+            generation: 3,
+            mounts: Vec::new(),
+        };
+        let live = Some(Duration::from_millis(810));
+        assert_eq!(
+            line(&round(Some(Fate::Serves(vec![served]))), &changed, live),
+            "src/lib.rs: built in 0.71 s, shop#3 swapped in after 0.03 s, edit → live 0.81 s"
+        );
+        let failed = Fate::Failed("init: no database".to_owned());
+        assert_eq!(
+            line(&round(Some(failed)), &changed, live),
+            "src/lib.rs: built in 0.71 s; libshop.so does not start: init: no database"
+        );
+        assert_eq!(
+            line(&round(None), &changed, live),
+            "src/lib.rs: built in 0.71 s, and nothing is new"
+        );
+        let failed = Round {
+            is_built: false,
+            ..round(None)
+        };
+        assert_eq!(
+            line(&failed, &changed, live),
+            "src/lib.rs: build failed after 0.71 s; what served before serves on"
+        );
+    }
+
+    #[test]
+    fn files_are_named_briefly() {
+        let changed = ["/w/a", "/w/b", "/v/c", "/w/d", "/w/e"]
+            .map(PathBuf::from)
+            .into();
+        assert_eq!(files(&changed, &[Path::new("/w")]), "/v/c, a, b and 2 more");
+    }
+}

@@ -1,0 +1,148 @@
+//! Backtraces and lines of source.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use crate::dev::state::Options;
+
+/// A frame of a backtrace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// The function.
+    pub(super) function: String,
+    /// Where it was: file, line and column.
+    pub(super) place: Option<String>,
+}
+
+impl Frame {
+    /// Whether it is in the author's sources.
+    pub(super) fn is_own(&self, options: &Options) -> bool {
+        let file = self
+            .place
+            .as_deref()
+            .and_then(|place| place.rsplitn(3, ':').nth(2));
+        file.is_some_and(|file| find(file, options).is_some())
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.function)?;
+        match &self.place {
+            Some(place) => write!(formatter, " at {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The frames of a backtrace as std prints it: `3: FUNCTION`, and below that `at FILE:LINE:COLUMN`.
+pub(super) fn parse(backtrace: &str) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = Vec::new();
+    for line in backtrace.lines().map(str::trim) {
+        if let Some(place) = line.strip_prefix("at ") {
+            if let Some(frame) = frames.last_mut() {
+                frame.place = Some(place.to_owned());
+            }
+        } else if let Some((number, function)) = line.split_once(": ")
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            frames.push(Frame {
+                function: function.to_owned(),
+                place: None,
+            });
+        }
+    }
+    frames
+}
+
+/// Lines of a file around one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Excerpt {
+    /// The line that it is about.
+    pub(super) line: u32,
+    /// The lines, by their numbers.
+    pub(super) lines: Vec<(u32, String)>,
+}
+
+impl Excerpt {
+    /// Reads a file of the author's; none of another is shown.
+    pub(super) fn read(file: &str, line: u32, options: &Options) -> Option<Self> {
+        let text = fs::read_to_string(find(file, options)?).ok()?;
+        let lines = (1_u32..).zip(text.lines().map(str::to_owned));
+        let near = lines.filter(|(number, _)| number.abs_diff(line) <= AROUND);
+        Some(Self {
+            line,
+            lines: near.collect(),
+        })
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|(number, text)| {
+            let mark = if *number == self.line { '>' } else { ' ' };
+            writeln!(formatter, "{mark} {number:>4} {text}")
+        })
+    }
+}
+
+/// A file of the author's sources. The compiler names it relative to the workspace, a backtrace to the
+/// folder that the server runs in.
+fn find(file: &str, options: &Options) -> Option<PathBuf> {
+    let roots = options.roots.iter().map(PathBuf::as_path);
+    roots.chain([Path::new(".")]).find_map(|root| {
+        let path = root.join(file).canonicalize().ok()?;
+        let is_own = options
+            .sources
+            .iter()
+            .any(|folder| path.starts_with(folder));
+        is_own.then_some(path)
+    })
+}
+
+/// How many lines are shown before and behind.
+const AROUND: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_functions_with_places() {
+        let frames = parse(
+            "   0: std::panicking::begin\n             at /rustc/1/std.rs:1:2\n  11: shop::buy\n             at ./src/lib.rs:7:9\n  12: start\n",
+        );
+        let texts: Vec<_> = frames.iter().map(Frame::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "std::panicking::begin at /rustc/1/std.rs:1:2",
+                "shop::buy at ./src/lib.rs:7:9",
+                "start"
+            ]
+        );
+    }
+
+    #[test]
+    fn only_sources_of_the_author_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("src")).unwrap();
+        fs::write(root.join("src/lib.rs"), "one\ntwo\nthree\n").unwrap();
+        fs::write(root.join("secret"), "secret\n").unwrap();
+        let options = Options {
+            sources: vec![root.join("src")],
+            roots: vec![root],
+            ..Options::default()
+        };
+        let excerpt = Excerpt::read("src/lib.rs", 2, &options).unwrap();
+        assert_eq!(
+            excerpt.to_string(),
+            "     1 one\n>    2 two\n     3 three\n"
+        );
+        assert_eq!(Excerpt::read("secret", 1, &options), None);
+        assert_eq!(Excerpt::read("src/../secret", 1, &options), None);
+    }
+}

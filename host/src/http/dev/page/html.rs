@@ -1,0 +1,117 @@
+//! A failure as a page.
+
+use std::fmt::Write;
+
+use super::{Excerpt, Failure, Frame};
+
+/// The page. It has no script and nothing from elsewhere.
+pub(super) fn page(failure: &Failure) -> String {
+    let status = failure.status.to_string();
+    let (title, rest) = failure
+        .message
+        .split_once('\n')
+        .unwrap_or((&failure.message, ""));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body data-host-dev>\n<p>{status}</p>\n<h1>{title}</h1>\n",
+        title = escape(title),
+        status = escape(&status),
+    );
+    if let Some(place) = &failure.place {
+        let _ = writeln!(page, "<p class=\"place\">{}</p>", escape(place));
+    }
+    if !rest.trim().is_empty() {
+        let _ = writeln!(page, "<pre>{}</pre>", escape(rest.trim()));
+    }
+    if let Some(source) = &failure.source {
+        let _ = writeln!(page, "<pre class=\"source\">{}</pre>", lines(source));
+    }
+    list(
+        &mut page,
+        "Your frames",
+        true,
+        failure.own_frames.iter().map(Frame::to_string),
+    );
+    list(
+        &mut page,
+        "Log of the request",
+        true,
+        failure.log.iter().cloned(),
+    );
+    let request = failure
+        .request
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"));
+    list(&mut page, "Request", false, request);
+    list(
+        &mut page,
+        "Other frames",
+        false,
+        failure.other_frames.iter().map(Frame::to_string),
+    );
+    page + "</body>\n</html>\n"
+}
+
+fn list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item = String>) {
+    let lines: Vec<_> = lines
+        .map(|line| escape(&crate::dev::plain(&line)))
+        .collect();
+    if !lines.is_empty() {
+        let open = if is_open { " open" } else { "" };
+        let lines = lines.join("\n");
+        let _ = writeln!(
+            page,
+            "<details{open}><summary>{title}</summary><pre>{lines}</pre></details>"
+        );
+    }
+}
+
+fn lines(source: &Excerpt) -> String {
+    let lines = source.lines.iter().map(|(number, text)| {
+        let line = format!("{number:>5}  {}\n", escape(text));
+        if *number == source.line {
+            format!("<mark>{line}</mark>")
+        } else {
+            line
+        }
+    });
+    lines.collect()
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}\
+pre{background:#8882;padding:1rem;overflow:auto}mark{background:#f552;color:inherit;display:block}\
+h1{font-size:1.4rem;color:#c33}.place{font-family:monospace}summary{cursor:pointer;font-weight:600}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_elsewhere_is_text() {
+        let failure = Failure {
+            message: "panicked: <script>alert(1)</script>".to_owned(),
+            log: vec!["\u{1b}[31m<b>\"".to_owned()],
+            request: vec![("x".to_owned(), "<i>".to_owned())],
+            ..Failure::default()
+        };
+        let page = page(&failure);
+        assert!(
+            !page.contains("<script>") && !page.contains("<b>") && !page.contains("<i>"),
+            "{page}"
+        );
+        assert!(page.contains("&lt;b&gt;&quot;"), "{page}");
+    }
+}
