@@ -82,7 +82,7 @@ async function main() {
     pages.plain = first;
     await pages.spa.waitForFunction(() => document.title.endsWith("/spa/inner"));
 
-    edit("fn page(", "fn page( oops");
+    edit("-> Html<String> {", "-> Html<String> { oops;");
     for (const [name, page] of Object.entries(pages)) {
       await page.bringToFront();
       await overlay(page, "The build failed");
@@ -90,7 +90,7 @@ async function main() {
       assert.equal(await page.locator("h1").first().textContent(), "version 1");
       console.log(`ok: the overlay is over the ${name} page`);
     }
-    edit("fn page( oops", "fn page(");
+    edit("-> Html<String> { oops;", "-> Html<String> {");
     for (const [name, page] of Object.entries(pages)) {
       await page.bringToFront();
       await noOverlay(page);
