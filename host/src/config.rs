@@ -15,7 +15,7 @@ use self::{
 pub use self::{
     app::{App, AppError, ReloadBy},
     value::{Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
-    workers::Workers,
+    workers::{MOST_WORKERS, Workers},
 };
 use crate::log::access::AccessFormat;
 

@@ -3,6 +3,7 @@
 //! It is there when the operator asks for it. What can be asked of it is in [`verbs`]; `host ctl`
 //! ([`ctl`](crate::ctl)) is its client, and so is `curl --unix-socket`.
 
+mod upload;
 pub mod verbs;
 
 use std::{

@@ -1,6 +1,8 @@
 //! `host ctl`: what a person at a terminal asks of a running host, by its control socket.
 
+mod deploy;
 mod plugins;
+mod workers;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::{net::UnixStream, runtime::Builder, time};
 
 use crate::{
-    config::{ControlSocket, quantity::positive_duration},
+    config::{ControlSocket, MOST_WORKERS, quantity::positive_duration},
     terminal::{complain, print},
     worker::load::chain,
 };
@@ -67,7 +69,10 @@ enum Verb {
         name: String,
     },
     /// Replace all worker processes by fresh ones, one after the other, without losing a request
-    Recycle,
+    Recycle {
+        /// This worker alone: its number in `host ctl workers`
+        worker: Option<u64>,
+    },
     /// Execute another build of the host in place: the same process and sockets, then fresh workers
     Upgrade {
         /// The program; without it, that at the path of the one that runs
@@ -80,14 +85,39 @@ enum Verb {
         #[arg(value_parser = name)]
         name: String,
     },
+    /// Check libraries as `host check` does, load each and put it into the plugins folder, in place of
+    /// the one that its plugin has there. Waits as reload does. When one is not loaded, the folder
+    /// stays as it is and the exit code is 1
+    Deploy {
+        /// The libraries
+        #[arg(value_name = "FILE.so", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show the worker processes: what each does and takes, and which died last
+    Workers,
+    /// Have another number of worker processes, until the host is started again
+    Scale {
+        /// How many
+        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)))]
+        workers: u16,
+    },
 }
 
 impl Verb {
     fn request(&self) -> Result<Request<Full<Bytes>>, CtlError> {
         let (method, path, body) = match self {
+            Self::Deploy { .. } => unreachable!("each file has a request of its own"),
             Self::Plugins => (Method::GET, "/plugins", None),
+            Self::Workers => (Method::GET, "/workers", None),
+            Self::Scale { workers } => {
+                let body = json!({ "workers": workers });
+                (Method::PUT, "/workers", Some(body))
+            }
             Self::Reload { name } => (Method::POST, &*format!("/plugins/{name}/reload"), None),
-            Self::Recycle => (Method::POST, "/recycle", None),
+            Self::Recycle { worker: None } => (Method::POST, "/recycle", None),
+            Self::Recycle {
+                worker: Some(worker),
+            } => (Method::POST, &*format!("/workers/{worker}/recycle"), None),
             Self::Upgrade { path } => {
                 let path = path.as_ref().map(std::path::absolute);
                 let path = path.transpose().map_err(CtlError::Path)?;
@@ -115,10 +145,14 @@ impl Verb {
     /// How long the answer may take, unless the person who asks says so.
     fn timeout(&self) -> Option<Duration> {
         match self {
-            Self::LogLevel { .. } | Self::Plugins => Some(TIMEOUT),
-            Self::Recycle | Self::Reload { .. } | Self::Rollback { .. } | Self::Upgrade { .. } => {
-                None
+            Self::LogLevel { .. } | Self::Plugins | Self::Scale { .. } | Self::Workers => {
+                Some(TIMEOUT)
             }
+            Self::Deploy { .. }
+            | Self::Recycle { .. }
+            | Self::Reload { .. }
+            | Self::Rollback { .. }
+            | Self::Upgrade { .. } => None,
         }
     }
 
@@ -128,8 +162,14 @@ impl Verb {
         match self {
             Self::Plugins => plugins::plugins(answer),
             Self::Upgrade { .. } => format!("upgrading to {}", text("build").unwrap_or_default()),
-            Self::Recycle => format!("{} workers recycled", answer["recycled"]),
+            Self::Recycle { .. } => format!("{} workers recycled", answer["recycled"]),
             Self::Reload { .. } | Self::Rollback { .. } => plugins::proof(answer),
+            Self::Deploy { .. } => deploy::deployed(answer),
+            Self::Workers => workers::roster(answer),
+            Self::Scale { .. } => format!(
+                "{} workers ({} before); see host ctl workers",
+                answer["workers"], answer["was"]
+            ),
             Self::LogLevel { .. } => {
                 let level = text("level").unwrap_or_default();
                 let was = text("was").map_or_else(String::new, |was| format!(" (was {was})"));
@@ -171,7 +211,11 @@ pub fn run(args: &Args) -> ExitCode {
         );
         return ExitCode::from(2);
     };
-    match ask(args, socket) {
+    if let Verb::Deploy { files } = &args.verb {
+        return deploy::run(args, socket, files);
+    }
+    let request = args.verb.request();
+    match request.and_then(|request| ask(args, socket, request)) {
         Ok(answer) if args.json => print(answer, ExitCode::SUCCESS),
         Ok(answer) => print(args.verb.print(&answer), ExitCode::SUCCESS),
         Err(error) => {
@@ -181,8 +225,11 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn ask(args: &Args, socket: &ControlSocket) -> Result<Value, CtlError> {
-    let request = args.verb.request()?;
+fn ask(
+    args: &Args,
+    socket: &ControlSocket,
+    request: Request<Full<Bytes>>,
+) -> Result<Value, CtlError> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let exchanged = runtime.map_err(CtlError::Runtime)?.block_on(async {
         let connected = UnixStream::connect(socket.path()).await;
@@ -238,6 +285,8 @@ enum CtlError {
     },
     #[error("the connection to the host failed")]
     Exchange(#[source] hyper::Error),
+    #[error("cannot read {}", file.display())]
+    File { file: PathBuf, source: io::Error },
     #[error("the path cannot be made absolute")]
     Path(#[source] io::Error),
     #[error("{0}")]

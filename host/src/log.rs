@@ -19,6 +19,7 @@ pub mod request;
 pub mod request_id;
 pub mod streams;
 pub mod text;
+pub mod worker;
 
 use std::{
     env, io,

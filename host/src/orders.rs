@@ -148,6 +148,8 @@ pub enum Order {
 pub struct Setup {
     /// Which worker it is.
     pub worker: u64,
+    /// Whether there are others, so that lines of the log tell which worker wrote them.
+    pub many: bool,
     /// The settings of the server by key, as a configuration file has them.
     pub settings: BTreeMap<String, String>,
     /// The directives in force.
@@ -276,6 +278,8 @@ pub struct WorkerReport {
     pub loads: usize,
     /// About how many more can be.
     pub loads_left: usize,
+    /// Requests that the apps got since the worker began.
+    pub requests: u64,
     /// What the process has.
     pub process: Process,
 }

@@ -44,6 +44,7 @@ use crate::{
         handover::Handover,
         listeners,
         process::Executable,
+        systemd,
         upgrade::{Adopted, print_proof},
     },
     terminal,
@@ -213,7 +214,11 @@ async fn serve(
     };
     let control = control.map(|control| {
         let handle = handle.clone();
-        Arc::new(control.start(Control { levels, handle }))
+        Arc::new(control.start(Control {
+            levels,
+            handle,
+            plugins: config.plugins.clone(),
+        }))
     });
     let mut running = Running::start(config, Arc::clone(&store), kind, control.clone(), commands);
 
@@ -221,9 +226,13 @@ async fn serve(
         signal = signals.next() => signal,
         ended = running.failed() => return Err(StartError::Supervisor(ended.err())),
     };
+    systemd::stopping();
     let left_behind = (control, store);
-    tokio::spawn(async move {
-        let signal = signals.second().await;
+    let at_once = tokio::spawn(async move {
+        let signal = match signal {
+            QUIT => signal,
+            _ => signals.second().await,
+        };
         warn!(signal, "Stopping at once");
         handle.kill().await;
         let (control, store) = left_behind;
@@ -236,6 +245,10 @@ async fn serve(
             let _ = store.remove();
         });
     });
+    if signal == QUIT {
+        // The task ends the process.
+        let _ = at_once.await;
+    }
     let began = Instant::now();
     info!(signal, timeout = ?config.graceful_timeout, "Stopping, a second signal stops at once");
     running.stop(config.graceful_timeout).await;
@@ -274,15 +287,18 @@ fn name_what_has_no_effect(config: &Config) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = unix::signal(SignalKind::terminate())?;
         let interrupt = unix::signal(SignalKind::interrupt())?;
+        let quit = unix::signal(SignalKind::quit())?;
         Ok(Self {
             terminate,
             interrupt,
+            quit,
         })
     }
 
@@ -290,6 +306,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => QUIT,
         }
     }
 
@@ -299,7 +316,7 @@ impl Signals {
         let first = Instant::now();
         loop {
             let signal = self.next().await;
-            if first.elapsed() >= ECHO {
+            if signal == QUIT || first.elapsed() >= ECHO {
                 return signal;
             }
             debug!(
@@ -358,6 +375,9 @@ pub enum StartError {
     #[error("cannot keep copies of libraries; see --state-dir")]
     Store(#[from] StoreError),
 }
+
+/// The signal that stops a server at once.
+const QUIT: &str = "SIGQUIT";
 
 /// How soon after the first signal another one is taken for the same.
 const ECHO: Duration = Duration::from_millis(200);

@@ -1,5 +1,6 @@
 //! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 opens
-//! the files of the log anew, SIGUSR2 executes another build of the host.
+//! the files of the log anew, SIGUSR2 executes another build of the host, SIGTTIN and SIGTTOU add and
+//! take away a worker.
 
 mod early;
 
@@ -8,6 +9,7 @@ use std::{
     env, io,
 };
 
+use signal_hook::consts;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task,
@@ -22,7 +24,7 @@ use crate::{
         level::{Levels, SetLevel},
         output::Output,
     },
-    supervisor,
+    supervisor::{self, Scale, systemd},
 };
 
 /// Follows the signals from now on. `settings` are those that the server started with, by key.
@@ -41,7 +43,11 @@ pub fn follow(
     let upgrades = signal(SignalKind::user_defined2())?;
     tokio::spawn(reread(hangups, levels, handle.clone(), settings));
     tokio::spawn(upgrade(upgrades, handle.clone()));
-    tokio::spawn(reopen(rotations, handle, outputs));
+    tokio::spawn(reopen(rotations, handle.clone(), outputs));
+    for (number, name, by) in SCALES {
+        let scales = signal(SignalKind::from_raw(number))?;
+        tokio::spawn(scale(scales, name, by, handle.clone()));
+    }
     Ok(())
 }
 
@@ -50,6 +56,16 @@ pub fn follow(
 async fn upgrade(mut upgrades: Signal, handle: supervisor::Handle) {
     while upgrades.recv().await.is_some() {
         let _ = handle.upgrade(None).await;
+    }
+}
+
+/// Gunicorn has these signals too. A terminal sends SIGTTIN to a program in the background that reads
+/// from it, and SIGTTOU to one that sets it, which this server does not do.
+async fn scale(mut signals: Signal, name: &str, by: Scale, handle: supervisor::Handle) {
+    while signals.recv().await.is_some() {
+        if let Err(error) = handle.scale(by).await {
+            warn!(signal = name, %error, "The number of workers stays as it is");
+        }
     }
 }
 
@@ -83,6 +99,9 @@ async fn reread(
     mut before: BTreeMap<String, String>,
 ) {
     while hangups.recv().await.is_some() {
+        systemd::reloading();
+        // Dropped at the end of this turn.
+        let _reloaded = Reloaded;
         let (config, settings) = match read() {
             Ok(read) => read,
             Err(error) => {
@@ -123,6 +142,21 @@ async fn reread(
         }
     }
 }
+
+/// Tells systemd that the configuration is read, whatever came of it.
+struct Reloaded;
+
+impl Drop for Reloaded {
+    fn drop(&mut self) {
+        systemd::ready();
+    }
+}
+
+/// The signals that change the number of workers.
+const SCALES: [(i32, &str, Scale); 2] = [
+    (consts::SIGTTIN, "SIGTTIN", Scale::Up),
+    (consts::SIGTTOU, "SIGTTOU", Scale::Down),
+];
 
 /// The keys of the settings that are others now, without the level's.
 fn changed<'a>(

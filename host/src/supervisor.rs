@@ -8,11 +8,13 @@
 
 pub mod app;
 mod apply;
+mod asking;
 pub mod autopsy;
 pub mod backoff;
 pub mod catalog;
 mod commands;
 mod deaths;
+mod deploy;
 mod fleet;
 pub mod handover;
 pub mod last_words;
@@ -25,13 +27,15 @@ pub mod process;
 pub mod recycle;
 mod replacing;
 pub mod report;
+mod roster;
+mod scale;
 pub mod systemd;
 pub mod upgrade;
 mod upgrading;
 pub mod workers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -47,9 +51,10 @@ use tracing::{error, warn};
 
 use self::{
     app::{App, AskId, WorkerId},
+    asking::Asking,
     backoff::{Backoff, Crashes},
     catalog::Settings,
-    commands::Asking,
+    deploy::Deployment,
     fleet::Fleet,
     libraries::{Libraries, Read},
     limits::Limits,
@@ -62,8 +67,11 @@ use self::{
 };
 pub use self::{
     commands::{Command, Handle},
+    deploy::{Deployed, Outcome, Upload},
     fleet::Link,
     report::AskError,
+    roster::{Died, Roster, Told, WorkerView},
+    scale::{Scale, Scaled},
 };
 use crate::{
     channel::Hello,
@@ -109,11 +117,16 @@ pub struct Supervisor {
     workers: Option<Workers>,
     /// How many workers there are to be.
     wanted_workers: usize,
+    /// The last workers that died, the latest first.
+    died: VecDeque<Died>,
+    /// Whether systemd was told that the server serves.
+    is_ready: bool,
     /// How many workers will be started after a wait.
     hiring: usize,
     recycling: Recycling,
     /// When workers are recycled by themselves.
     limits: Limits,
+    /// How long the requests of a worker that is told to end may take.
     graceful_timeout: Duration,
     backoff: Backoff,
     crashes: Crashes<(String, Hash)>,
@@ -134,6 +147,7 @@ pub struct Supervisor {
 #[derive(Debug)]
 enum Done {
     Checked(Vec<(WorkerId, Option<u64>)>),
+    Deployed(Box<Deployment>),
     Hire,
     Retry {
         worker: WorkerId,
@@ -198,6 +212,8 @@ impl Supervisor {
             fleet: Fleet::default(),
             workers: None,
             wanted_workers: 0,
+            died: VecDeque::new(),
+            is_ready: false,
             hiring: 0,
             recycling: Recycling::default(),
             limits: Limits::of(&config.processes),
@@ -224,7 +240,9 @@ impl Supervisor {
     }
 
     /// Has `count` worker processes from now on, which `workers` starts.
-    pub fn start_workers(&mut self, workers: Workers, count: usize) {
+    pub fn start_workers(&mut self, mut workers: Workers, count: usize) {
+        // An upgrade goes on with the number that an operator has asked for.
+        workers.many |= count > 1;
         self.trial = Some(Trial {
             executable: Arc::clone(&workers.executable),
             children: workers.children.clone(),
@@ -275,6 +293,10 @@ impl Supervisor {
                 }
                 self.recycle_next();
             }
+            if !self.is_ready && self.fleet.serves() {
+                self.is_ready = true;
+                systemd::ready();
+            }
         };
         self.end(patience, &mut events, &mut commands).await;
     }
@@ -316,6 +338,7 @@ impl Supervisor {
                     app.proved_good(generation);
                 }
             }
+            Ok(Done::Deployed(deployment)) => self.deployed(*deployment),
             Ok(Done::Hire) => {
                 self.hiring -= 1;
                 self.hire();

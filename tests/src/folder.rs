@@ -15,7 +15,13 @@ use crate::{Library, artifacts};
 pub struct Folder(TempDir);
 
 impl Folder {
-    pub(crate) fn new() -> Self {
+    /// An empty folder.
+    ///
+    /// # Panics
+    ///
+    /// When there is no place for it.
+    #[must_use]
+    pub fn new() -> Self {
         Self(tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable"))
     }
 
@@ -53,5 +59,11 @@ impl Folder {
     /// Makes an empty file: what some plugins wait for.
     pub fn signal(&self, name: &str) {
         fs::write(self.join(name), "").expect("the folder is writable");
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
     }
 }

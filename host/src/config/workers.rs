@@ -48,9 +48,9 @@ fn count(text: &str) -> Result<u16, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(cores());
     }
-    let number = text.parse().ok().filter(|&number| number <= MOST);
-    number.ok_or_else(|| format!("expected a number up to {MOST}, or auto for one a core"))
+    let number = text.parse().ok().filter(|&number| number <= MOST_WORKERS);
+    number.ok_or_else(|| format!("expected a number up to {MOST_WORKERS}, or auto for one a core"))
 }
 
 /// So many workers at most: each takes memory for every plugin.
-const MOST: u16 = 256;
+pub const MOST_WORKERS: u16 = 256;

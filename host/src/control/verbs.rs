@@ -17,10 +17,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time;
 
+use super::upload::{self, UploadError};
 use crate::{
     config::{ValueError, quantity::positive_duration},
     log::level::{Levels, SetLevel, State},
-    supervisor::{AskError, Handle},
+    supervisor::{AskError, Handle, Scale},
     worker::load::chain,
 };
 
@@ -31,6 +32,8 @@ pub struct Control {
     pub levels: Levels,
     /// The plugins.
     pub handle: Handle,
+    /// The plugins folder, for libraries that are uploaded.
+    pub plugins: PathBuf,
 }
 
 /// Finds the verb for a request.
@@ -50,18 +53,23 @@ async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Re
             Ok(json!(control.handle.rollback((*name).to_owned()).await?))
         }
         (_, ["plugins", _, "reload" | "rollback"]) => Err(Refusal::Method("POST")),
-        (&Method::POST, ["recycle"]) => {
-            let recycled = control.handle.recycle().await;
-            let recycled = recycled.map_err(Refusal::Workers)?;
-            Ok(json!({ "recycled": recycled }))
-        }
-        (_, ["recycle"]) => Err(Refusal::Method("POST")),
+        (&Method::POST, ["recycle"]) => recycle(control, None).await,
+        (&Method::POST, ["workers", worker, "recycle"]) => match worker.parse() {
+            Ok(worker) => recycle(control, Some(worker)).await,
+            Err(_) => Err(Refusal::NotFound(head.uri.path().to_owned())),
+        },
+        (_, ["recycle"] | ["workers", _, "recycle"]) => Err(Refusal::Method("POST")),
         (&Method::POST, ["upgrade"]) => {
             let UpgradeTo { path } = read(body).await?;
             let upgraded = control.handle.upgrade(path).await;
             Ok(json!({ "build": upgraded.map_err(Refusal::Workers)? }))
         }
         (_, ["upgrade"]) => Err(Refusal::Method("POST")),
+        (&Method::GET, ["workers"]) => Ok(json!(control.handle.workers().await?)),
+        (&Method::PUT, ["workers"]) => scale(control, read(body).await?).await,
+        (_, ["workers"]) => Err(Refusal::Method("GET, PUT")),
+        (&Method::PUT, ["libraries", name]) => deploy(control, name, body).await,
+        (_, ["libraries", _]) => Err(Refusal::Method("PUT")),
         _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
     }
 }
@@ -106,6 +114,32 @@ async fn plugins(control: &Control) -> Result<Value, Refusal> {
 struct UpgradeTo {
     /// The program; without one, that at the path of the one that runs.
     path: Option<PathBuf>,
+}
+
+/// `POST /recycle` and `POST /workers/NUMBER/recycle`: replaces all workers, or one, by fresh ones.
+async fn recycle(control: &Control, worker: Option<u64>) -> Result<Value, Refusal> {
+    let recycled = control.handle.recycle(worker).await;
+    let recycled = recycled.map_err(Refusal::Workers)?;
+    Ok(json!({ "recycled": recycled }))
+}
+
+/// `PUT /workers`: has another number of worker processes.
+async fn scale(control: &Control, wanted: WantedWorkers) -> Result<Value, Refusal> {
+    let scale = Scale::To(wanted.workers);
+    Ok(json!(control.handle.scale(scale).await?))
+}
+
+/// `PUT /libraries/NAME`: loads the library that is the body, and puts it into the plugins folder.
+async fn deploy(control: &Control, name: &str, body: Incoming) -> Result<Value, Refusal> {
+    let upload = upload::receive(&control.plugins, name, body).await?;
+    Ok(json!(control.handle.deploy(upload).await?))
+}
+
+/// The body of `PUT /workers`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedWorkers {
+    workers: usize,
 }
 
 /// The body of `PUT /log-level`.
@@ -177,11 +211,13 @@ enum Refusal {
     #[error("the method is not one of this path's, expected one of {0}")]
     Method(&'static str),
     #[error(
-        "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload or /plugins/NAME/rollback"
+        "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload, /plugins/NAME/rollback, /recycle, /workers, /workers/NUMBER/recycle or /libraries/FILE.so"
     )]
     NotFound(String),
     #[error("the host is stopping")]
     Stopping,
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     #[error(transparent)]
     Value(#[from] ValueError),
     #[error("{0}")]
@@ -193,7 +229,9 @@ impl Refusal {
         match self {
             Self::Ask(AskError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Ask(AskError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ask(AskError::WorkerCount { .. }) => StatusCode::BAD_REQUEST,
             Self::Ask(_) | Self::Workers(_) => StatusCode::CONFLICT,
+            Self::Upload(error) => error.status(),
             Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {
                 StatusCode::BAD_REQUEST
             }

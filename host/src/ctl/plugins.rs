@@ -131,15 +131,15 @@ fn failed(failure: &Value) -> String {
     )
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn string(value: &Value) -> &str {
+pub(super) fn string(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn bytes(value: &Value) -> String {
+pub(super) fn bytes(value: &Value) -> String {
     let kib = value.as_f64().unwrap_or_default() / 1024.0;
     if kib < 10_000.0 {
         format!("{kib:.0} KiB")

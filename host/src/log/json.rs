@@ -16,6 +16,7 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 use super::{
     event::{Buffers, Head, each_span},
     fields::{self, SpanFields, Value},
+    worker,
 };
 
 /// Formats events as JSON.
@@ -68,6 +69,7 @@ where
     map.serialize_entry("message", scratch)?;
     map.serialize_entry("plugin", &head.origin.map(|origin| origin.plugin))?;
     map.serialize_entry("generation", &head.origin.map(|origin| origin.generation))?;
+    map.serialize_entry("worker", &worker::number())?;
     map.serialize_entry(
         "request_id",
         &head.request.map(|request| request.id.as_str()),

@@ -21,6 +21,7 @@ use super::{
     event::{Buffers, Head, Line, each_span},
     fields::{self, Value},
     request::Facts,
+    worker,
 };
 
 /// Formats events as text.
@@ -93,6 +94,9 @@ impl Text {
                 .and_then(|()| write_field(line, fields::name(field), &value));
         });
         written?;
+        if let Some(worker) = worker::in_text() {
+            write!(line, "{separator}worker={worker}")?;
+        }
         write_place(line, head.request, spans)?;
         // A person reads it, line by line. What is indented is no line of the log.
         for frame in backtrace.lines() {

@@ -1,7 +1,6 @@
 //! What an operator asks, and what they are told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -19,17 +18,20 @@ use tokio::{
 use super::{
     Done, Reply, Supervisor,
     app::{AskId, Source, Wanted, Why, WorkerId},
+    asking::ReportTo,
     catalog::{Facts, Settings, Taken},
+    deploy::{Deployed, Upload},
     libraries::{self, Purpose},
-    recycle::Reason,
-    report::{self, AskError, Failure, Known, Proof, Report},
+    report::{AskError, Failure, Proof, Report},
+    roster::Roster,
+    scale::{Scale, Scaled},
     upgrading::UpgradeReply,
 };
 use crate::{
     config::{self, Mount},
     folder::candidate::{Candidate, Rejected},
     log::filter::Filter,
-    orders::{Order, WorkerReport},
+    orders::Order,
     worker::load::LoadError,
 };
 
@@ -52,35 +54,18 @@ pub enum Command {
     SetLevel(String, oneshot::Sender<Vec<String>>),
     /// Open the log files anew in all workers.
     Reopen,
-    /// Replace all workers by fresh ones. The reply says how many.
-    Recycle(oneshot::Sender<Result<usize, String>>),
+    /// Replace a worker, or all when none is named, by fresh ones. The reply says how many.
+    Recycle(Option<WorkerId>, oneshot::Sender<Result<usize, String>>),
     /// Execute another build in place: the one at this path, or at the path of this program.
     Upgrade(Option<PathBuf>, UpgradeReply),
     /// End all worker processes at once.
     Kill(oneshot::Sender<()>),
-}
-
-/// Questions that workers have not answered yet.
-#[derive(Debug, Default)]
-pub(super) struct Asking {
-    last: u64,
-    reports: BTreeMap<u64, Reporting>,
-    levels: BTreeMap<u64, Setting>,
-}
-
-#[derive(Debug)]
-struct Reporting {
-    waiting: BTreeSet<WorkerId>,
-    reports: Vec<(WorkerId, WorkerReport)>,
-    reply: oneshot::Sender<Report>,
-}
-
-#[derive(Debug)]
-struct Setting {
-    waiting: BTreeSet<WorkerId>,
-    /// The libraries that did not confirm in time.
-    unconfirmed: BTreeSet<String>,
-    reply: oneshot::Sender<Vec<String>>,
+    /// Which workers are there?
+    Workers(oneshot::Sender<Roster>),
+    /// Have another number of workers.
+    Scale(Scale, oneshot::Sender<Result<Scaled, AskError>>),
+    /// Load a library that is not in the plugins folder yet, and put it there once it serves.
+    Deploy(Box<Upload>, oneshot::Sender<Result<Deployed, AskError>>),
 }
 
 impl Handle {
@@ -162,16 +147,16 @@ impl Handle {
         filter.follow_as_group("worker processes".to_owned(), LEVEL_PATIENCE, tell);
     }
 
-    /// Replaces all workers by fresh ones, one after the other, and returns how many, when the old
-    /// ones have finished what they had.
+    /// Replaces a worker, or all when none is named, by fresh ones, one after the other. Returns how
+    /// many, when the old ones have finished what they had.
     ///
     /// # Errors
     ///
-    /// When there are no worker processes, or the host stops.
-    pub async fn recycle(&self) -> Result<usize, String> {
+    /// When there are no worker processes or not this one, or the host stops.
+    pub async fn recycle(&self, worker: Option<WorkerId>) -> Result<usize, String> {
         let (sender, recycled) = oneshot::channel();
         let stopping = || AskError::Stopping.to_string();
-        let sent = self.send(Command::Recycle(sender)).await;
+        let sent = self.send(Command::Recycle(worker, sender)).await;
         sent.map_err(|_| stopping())?;
         recycled.await.map_err(|_| stopping())?
     }
@@ -204,6 +189,42 @@ impl Handle {
         }
     }
 
+    /// Which workers there are.
+    ///
+    /// # Errors
+    ///
+    /// When the host stops.
+    pub async fn workers(&self) -> Result<Roster, AskError> {
+        let (sender, roster) = oneshot::channel();
+        self.send(Command::Workers(sender)).await?;
+        roster.await.map_err(|_| AskError::Stopping)
+    }
+
+    /// Has another number of workers from now on. Returns when the workers that are too many were
+    /// told to end, and those that are missing were started.
+    ///
+    /// # Errors
+    ///
+    /// When there are no worker processes, when there would be none or too many, or when the host
+    /// stops.
+    pub async fn scale(&self, scale: Scale) -> Result<Scaled, AskError> {
+        let (sender, scaled) = oneshot::channel();
+        self.send(Command::Scale(scale, sender)).await?;
+        scaled.await.map_err(|_| AskError::Stopping)?
+    }
+
+    /// Loads a library that is not in the plugins folder yet, and puts it there. Returns when it
+    /// serves in all workers and the old generations have finished what they had.
+    ///
+    /// # Errors
+    ///
+    /// When it is not loaded, or the host stops: the folder is then as it was.
+    pub async fn deploy(&self, upload: Upload) -> Result<Deployed, AskError> {
+        let (sender, deployed) = oneshot::channel();
+        self.send(Command::Deploy(Box::new(upload), sender)).await?;
+        deployed.await.map_err(|_| AskError::Stopping)?
+    }
+
     async fn send(&self, command: Command) -> Result<(), AskError> {
         self.0.send(command).await.map_err(|_| AskError::Stopping)
     }
@@ -212,7 +233,13 @@ impl Handle {
 impl Supervisor {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Report(reply) => self.ask_report(reply),
+            Command::Report(reply) => self.ask_report(ReportTo::Apps(reply)),
+            Command::Workers(reply) => self.ask_report(ReportTo::Workers(reply)),
+            Command::Scale(scale, reply) => {
+                // Who asked may be gone.
+                let _ = reply.send(self.scale(scale));
+            }
+            Command::Deploy(upload, reply) => self.deploy(*upload, reply),
             Command::Configure(mounts, apps) => {
                 self.settings = Settings { mounts, apps };
                 self.checks_strangers = true;
@@ -222,7 +249,7 @@ impl Supervisor {
             Command::Rollback(name, reply) => self.ask_rollback(name, reply),
             Command::SetLevel(directives, reply) => self.set_level(directives, reply),
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
-            Command::Recycle(reply) => self.recycle_all(Reason::Operator, reply),
+            Command::Recycle(worker, reply) => self.ask_recycle(worker, reply),
             Command::Upgrade(path, reply) => self.upgrade(path, reply),
             Command::Kill(reply) => {
                 self.fleet.kill_all(Signal::KILL);
@@ -237,6 +264,12 @@ impl Supervisor {
         match command {
             Command::Reload(_, reply) | Command::Rollback(_, reply) => {
                 // Who asked may be gone.
+                let _ = reply.send(Err(AskError::Stopping));
+            }
+            Command::Scale(_, reply) => {
+                let _ = reply.send(Err(AskError::Stopping));
+            }
+            Command::Deploy(_, reply) => {
                 let _ = reply.send(Err(AskError::Stopping));
             }
             Command::Configure(..) | Command::Upgrade(..) => {}
@@ -334,120 +367,13 @@ impl Supervisor {
         let _ = reply.send(Err(AskError::NotFound { name, known }));
     }
 
-    fn ask(&mut self, reply: Reply) -> AskId {
+    /// Keeps who waits for a load until the load is over.
+    pub(super) fn ask(&mut self, reply: Reply) -> AskId {
         self.last_ask += 1;
         self.asks.insert(self.last_ask, reply);
         self.last_ask
-    }
-
-    fn ask_report(&mut self, reply: oneshot::Sender<Report>) {
-        self.asking.last += 1;
-        let number = self.asking.last;
-        let waiting: BTreeSet<_> = self.fleet.taking_part().into_iter().collect();
-        self.fleet.send_all(&Order::Report { number });
-        let reporting = Reporting {
-            waiting,
-            reports: Vec::new(),
-            reply,
-        };
-        self.asking.reports.insert(number, reporting);
-        self.tasks.spawn(async move {
-            time::sleep(REPORT_PATIENCE).await;
-            Done::ReportTimedOut(number)
-        });
-        self.report_if_complete(number);
-    }
-
-    pub(super) fn reported(&mut self, worker: WorkerId, number: u64, report: WorkerReport) {
-        if let Some(reporting) = self.asking.reports.get_mut(&number) {
-            reporting.waiting.remove(&worker);
-            reporting.reports.push((worker, report));
-        }
-        self.report_if_complete(number);
-    }
-
-    /// A worker did not answer in time: the report is of those that did.
-    pub(super) fn report_timed_out(&mut self, number: u64) {
-        if let Some(reporting) = self.asking.reports.get_mut(&number) {
-            reporting.waiting.clear();
-        }
-        self.report_if_complete(number);
-    }
-
-    /// A worker is gone, and will not answer.
-    pub(super) fn forget_asked(&mut self, worker: WorkerId) {
-        for number in self.asking.reports.keys().copied().collect::<Vec<_>>() {
-            if let Some(reporting) = self.asking.reports.get_mut(&number) {
-                reporting.waiting.remove(&worker);
-            }
-            self.report_if_complete(number);
-        }
-        for number in self.asking.levels.keys().copied().collect::<Vec<_>>() {
-            self.in_force(worker, number, Vec::new());
-        }
-    }
-
-    fn report_if_complete(&mut self, number: u64) {
-        let reporting = self.asking.reports.get(&number);
-        if reporting.is_none_or(|reporting| !reporting.waiting.is_empty()) {
-            return;
-        }
-        let Some(reporting) = self.asking.reports.remove(&number) else {
-            return;
-        };
-        let mut apps: Vec<_> = self.apps.values().map(|app| (app, false)).collect();
-        apps.extend(self.removed.values().map(|app| (app, true)));
-        apps.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-        let refused = self.refused.values();
-        let known = Known {
-            apps,
-            refused: refused.map(|refused| refused.failure.clone()).collect(),
-            copies: self.store.folder(),
-        };
-        let report = report::report(known, &reporting.reports);
-        // Who asked may be gone.
-        let _ = reporting.reply.send(report);
-    }
-
-    fn set_level(&mut self, directives: String, reply: oneshot::Sender<Vec<String>>) {
-        self.asking.last += 1;
-        let number = self.asking.last;
-        let waiting = self.fleet.taking_part().into_iter().collect();
-        self.fleet.send_all(&Order::SetLevel { number, directives });
-        self.asking.levels.insert(
-            number,
-            Setting {
-                waiting,
-                unconfirmed: BTreeSet::new(),
-                reply,
-            },
-        );
-        self.tell_if_in_force(number);
-    }
-
-    pub(super) fn in_force(&mut self, worker: WorkerId, number: u64, unconfirmed: Vec<String>) {
-        if let Some(setting) = self.asking.levels.get_mut(&number) {
-            setting.waiting.remove(&worker);
-            setting.unconfirmed.extend(unconfirmed);
-        }
-        self.tell_if_in_force(number);
-    }
-
-    fn tell_if_in_force(&mut self, number: u64) {
-        let setting = self.asking.levels.get(&number);
-        if setting.is_some_and(|setting| setting.waiting.is_empty())
-            && let Some(setting) = self.asking.levels.remove(&number)
-        {
-            // Who asked may be gone.
-            let _ = setting
-                .reply
-                .send(setting.unconfirmed.into_iter().collect());
-        }
     }
 }
 
 /// How long workers have to put a level in force.
 const LEVEL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long workers have to answer.
-const REPORT_PATIENCE: Duration = Duration::from_secs(2);

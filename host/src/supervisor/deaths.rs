@@ -11,6 +11,7 @@ use super::{
     autopsy::{self, Death, Evidence, Generation},
     backoff::Verdict,
     report::Failure,
+    roster::Died,
     workers::Gone,
 };
 
@@ -18,7 +19,7 @@ impl Supervisor {
     /// Starts workers until there are as many as there are to be.
     pub(super) fn hire(&mut self) {
         let Some(workers) = &self.workers else { return };
-        while self.fleet.staying() + self.hiring < self.wanted_workers {
+        while self.staying() + self.hiring < self.wanted_workers {
             let id = self.fleet.next_id();
             let link = workers.start(id);
             self.fleet.add(id, link);
@@ -39,6 +40,14 @@ impl Supervisor {
         if !is_expected {
             let death = self.examine(&left.loading(), &gone);
             blamed = blame(&death);
+            self.note_death(Died {
+                worker,
+                pid: gone.pid,
+                at: SystemTime::now(),
+                what: death.what.clone(),
+                plugin: blamed.as_ref().map(|blame| blame.app.clone()),
+                generation: blamed.as_ref().map(|blame| blame.generation),
+            });
             say_died(worker, gone, death);
         }
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {

@@ -4,10 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Signal, getpid};
 use tokio::sync::mpsc;
 
 use super::{app::WorkerId, last_words::LastWords};
@@ -33,6 +33,7 @@ pub(super) struct Worker {
     link: Link,
     /// When it was started.
     since: Instant,
+    started_at: SystemTime,
     /// Whether it was told to stop.
     pub(super) is_leaving: bool,
     /// Whether the supervisor has killed it.
@@ -139,10 +140,32 @@ impl Fleet {
         staying.count()
     }
 
+    /// The workers that can be done without most easily, of those that stay: first those that do not
+    /// serve yet, then the oldest, because memory that leaked is most there.
+    /// Those of `but` are not among them.
+    pub(super) fn dispensable(&self, count: usize, but: &[WorkerId]) -> Vec<WorkerId> {
+        let staying = self.workers.iter();
+        let staying = staying.filter(|(id, worker)| !worker.is_leaving && !but.contains(id));
+        let mut staying: Vec<_> = staying.map(|(&id, worker)| (worker.accepts, id)).collect();
+        staying.sort_unstable();
+        staying.into_iter().take(count).map(|(_, id)| id).collect()
+    }
+
+    /// Whether a worker accepts connections.
+    pub(super) fn serves(&self) -> bool {
+        self.workers.values().any(|worker| worker.accepts)
+    }
+
+    /// The workers with what is known of them without asking them.
+    pub(super) fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.workers.iter().map(|(&id, worker)| (id, worker))
+    }
+
     pub(super) fn add(&mut self, id: WorkerId, link: Link) {
         let worker = Worker {
             link,
             since: Instant::now(),
+            started_at: SystemTime::now(),
             is_ready: false,
             accepts: false,
             booting: BTreeMap::new(),
@@ -409,6 +432,28 @@ impl Fleet {
 }
 
 impl Worker {
+    /// Its process; none when that could not be started.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match &self.link.process {
+            Some(process) => process.pid,
+            None => Some(getpid().as_raw_pid()),
+        }
+    }
+
+    /// When it was started.
+    pub(super) fn since(&self) -> SystemTime {
+        self.started_at
+    }
+
+    /// What it does, in a word.
+    pub(super) fn state(&self) -> &'static str {
+        match (self.is_leaving, self.accepts) {
+            (true, _) => "leaving",
+            (false, true) => "serving",
+            (false, false) => "starting",
+        }
+    }
+
     /// The loads that are in the code of a library.
     pub(super) fn loading(&self) -> Vec<(String, u64)> {
         let in_code = |step: &Step| matches!(step, Step::Open | Step::Init);

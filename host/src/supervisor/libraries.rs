@@ -39,6 +39,13 @@ struct Reading {
     since: Instant,
 }
 
+/// What was known of a file at one moment.
+#[derive(Debug)]
+pub(super) struct Memory {
+    known: Option<Library>,
+    failure: Option<(Option<String>, Failure)>,
+}
+
 /// What came of reading a library.
 #[derive(Debug)]
 pub(super) struct Read {
@@ -133,6 +140,31 @@ impl Libraries {
         self.known.insert(path.clone(), Library::Unusable);
         self.is_changed = true;
         self.others.insert(path)
+    }
+
+    /// What is known of the file at `path`, for [`restore`](Self::restore).
+    pub(super) fn remember(&self, path: &Path) -> Memory {
+        Memory {
+            known: self.known.get(path).cloned(),
+            failure: self.failures.get(path).cloned(),
+        }
+    }
+
+    /// What was learned of the file at `path` since `memory` is not so: a library was not put there.
+    pub(super) fn restore(&mut self, path: &Path, memory: Memory) {
+        self.fresh.remove(path);
+        match memory.known {
+            Some(known) => {
+                self.known.insert(path.to_owned(), known);
+            }
+            None => {
+                self.gone.insert(path.to_owned());
+            }
+        }
+        if let Some(failure) = memory.failure {
+            self.failures.insert(path.to_owned(), failure);
+        }
+        self.is_changed = true;
     }
 
     /// Something else than a file changed, which the next plan is to take into account.

@@ -30,10 +30,10 @@ pub(super) struct Refused {
 
 /// A load that an operator asked for.
 #[derive(Debug)]
-struct Asked {
-    app: String,
-    ask: AskId,
-    candidate: Arc<Candidate>,
+pub(super) struct Asked {
+    pub(super) app: String,
+    pub(super) ask: AskId,
+    pub(super) candidate: Arc<Candidate>,
 }
 
 /// Libraries that were read since the last plan, with their bytes as far as those were kept.
@@ -108,11 +108,11 @@ impl Supervisor {
         match examined {
             Ok(candidate) => {
                 let candidate = self.libraries.learn(path, candidate);
-                self.plan_for(Some(Asked {
+                self.plan_for(vec![Asked {
                     app,
                     ask,
                     candidate,
-                }));
+                }]);
             }
             Err(rejected) => {
                 let failure = Failure::new(&path, rejected.hash, &rejected.error);
@@ -126,20 +126,25 @@ impl Supervisor {
 
     /// Makes a plan of all that is known, and does what it says.
     pub(super) fn plan(&mut self) {
-        self.plan_for(None);
+        self.plan_for(Vec::new());
     }
 
-    fn plan_for(&mut self, mut asked: Option<Asked>) {
+    /// Makes a plan, and loads what was asked for even if it did not change.
+    pub(super) fn plan_for(&mut self, mut asked: Vec<Asked>) {
         let fresh = self.libraries.settle();
         let held = self.apps.iter();
         let held = held.map(|(name, app)| (name.clone(), app.holding()));
         let plan = catalog::plan(self.libraries.known(), &self.settings, &held.collect());
         self.remove_apps(&plan);
         for (name, planned) in &plan.apps {
-            let asked = asked.take_if(|asked| asked.app == *name);
+            let is_this = |asked: &mut Asked| {
+                let library = &asked.candidate.path;
+                asked.app == *name && *library == planned.library && planned.spec.is_some()
+            };
+            let asked = asked.extract_if(.., is_this).next();
             self.follow(name, planned, &fresh, asked);
         }
-        if let Some(asked) = asked {
+        for asked in asked {
             self.refuse_asked(asked, &plan);
         }
         self.note_refused(&plan);

@@ -85,21 +85,40 @@ pub(super) struct Current {
 }
 
 impl Supervisor {
-    /// Recycles all workers, one after the other. The reply says how many were replaced.
-    pub(super) fn recycle_all(
+    /// Recycles one worker, or all, as an operator asks. The reply says how many were replaced.
+    pub(super) fn ask_recycle(
         &mut self,
+        only: Option<WorkerId>,
+        reply: oneshot::Sender<Result<usize, String>>,
+    ) {
+        let there = self.fleet.taking_part();
+        let refusal = match only {
+            _ if self.workers.is_none() => {
+                "the host is one process (--workers=0), which has no workers to recycle".to_owned()
+            }
+            None => return self.recycle_these(there, Reason::Operator, reply),
+            Some(only) if there.contains(&only) => {
+                return self.recycle_these(vec![only], Reason::Operator, reply);
+            }
+            Some(only) => {
+                let there: Vec<_> = there.iter().map(ToString::to_string).collect();
+                let there = there.join(", ");
+                format!("there is no worker {only} that serves, expected one of: {there}")
+            }
+        };
+        // Who asked may be gone.
+        let _ = reply.send(Err(refusal));
+    }
+
+    /// Recycles workers, one after the other. The reply says how many were replaced.
+    pub(super) fn recycle_these(
+        &mut self,
+        workers: Vec<WorkerId>,
         reason: Reason,
         reply: oneshot::Sender<Result<usize, String>>,
     ) {
-        if self.workers.is_none() {
-            // Who asked may be gone.
-            let _ = reply.send(Err(
-                "the host is one process (--workers=0), which has no workers to recycle".to_owned(),
-            ));
-            return;
-        }
         self.recycling.replies.push(reply);
-        for worker in self.fleet.taking_part() {
+        for worker in workers {
             self.recycle(worker, reason);
         }
         self.recycle_next();

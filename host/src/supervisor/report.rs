@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::app::{App, WorkerId};
 use crate::{
+    config::MOST_WORKERS,
     folder::store::Hash,
     orders::{GenerationReport, WorkerReport},
     worker::{
@@ -195,12 +196,41 @@ pub enum AskError {
         /// The names that there are.
         known: String,
     },
+    /// A library was not put into the plugins folder.
+    #[error("{plugin} is not deployed, and the plugins folder is as it was: {reason}")]
+    NotDeployed {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
+    /// There are no worker processes.
+    #[error("there are no worker processes: the server was started with --workers=0")]
+    OneProcess,
+    /// The library serves, but the file could not be put into the folder.
+    #[error(
+        "it serves, but {file} cannot be put in place, so the next start of the host loads what the folder has: {reason}"
+    )]
+    NotPlaced {
+        /// The file.
+        file: String,
+        /// What the system says.
+        reason: String,
+    },
     /// The host stops.
     #[error("the host is stopping")]
     Stopping,
     /// Something newer took its place, or the app was removed.
     #[error("something newer took its place before it was loaded")]
     Superseded,
+    /// So many workers are too few or too many.
+    #[error("there cannot be {wanted} workers, expected 1 to {MOST_WORKERS}; there are {was}")]
+    WorkerCount {
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there are to be.
+        was: usize,
+    },
 }
 
 /// What the supervisor knows when a report is made.
@@ -329,7 +359,8 @@ fn bytes_in(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes a time as RFC 3339 has it.
+pub(super) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 

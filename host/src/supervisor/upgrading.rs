@@ -217,7 +217,8 @@ impl Supervisor {
         self.fleet.adopt(links, last_worker);
         self.start_workers(workers, wanted_workers);
         let (reply, _) = oneshot::channel();
-        self.recycle_all(Reason::Upgrade, reply);
+        self.recycle_these(self.fleet.taking_part(), Reason::Upgrade, reply);
+        self.is_ready = true;
         systemd::ready();
     }
 }

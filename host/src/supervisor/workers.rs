@@ -194,6 +194,7 @@ impl Workers {
         }
         let setup = Setup {
             worker,
+            many: self.many,
             settings: self.settings.clone(),
             level: self.filter.directives().to_string(),
         };

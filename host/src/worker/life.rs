@@ -98,6 +98,8 @@ pub struct Worker {
     retiring: Vec<Retiring>,
     /// The apps and copies of generations that have ended.
     ended: Vec<(String, PathBuf)>,
+    /// Requests that they got.
+    ended_requests: u64,
     tasks: JoinSet<Done>,
     /// Set when the worker was told to stop.
     stopping: Option<Stopping>,
@@ -200,6 +202,7 @@ impl Worker {
             apps: BTreeMap::new(),
             retiring: Vec::new(),
             ended: Vec::new(),
+            ended_requests: 0,
             tasks: JoinSet::new(),
             stopping: None,
             is_disconnected: false,

@@ -63,7 +63,10 @@ fn ignore_signals() -> Result<(), WorkerError> {
     for signal in [
         consts::SIGHUP,
         consts::SIGINT,
+        consts::SIGQUIT,
         consts::SIGTERM,
+        consts::SIGTTIN,
+        consts::SIGTTOU,
         consts::SIGUSR1,
         consts::SIGUSR2,
     ] {
@@ -110,6 +113,7 @@ async fn work(
     // Before there are other threads.
     let board = Scoreboard::attach(&board).map_err(WorkerError::Board)?;
     crash::install(board.serve()).map_err(WorkerError::Board)?;
+    log::worker::set(setup.worker, setup.many);
     let (logs, losses) = streams.open_logs(config, setup)?;
     log::output::never_wait();
     let listeners = descriptors

@@ -305,6 +305,7 @@ impl Worker {
     pub(super) fn retired(&mut self, generation: &Arc<Generation>, retired: Retired) {
         self.retiring
             .retain(|retiring| !Arc::ptr_eq(&retiring.generation, generation));
+        self.ended_requests += generation.app.requests();
         self.ended
             .push((generation.name.to_owned(), generation.copy.clone()));
         self.notices.send(Notice::Retired {

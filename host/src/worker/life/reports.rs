@@ -33,6 +33,8 @@ impl Worker {
         }
         let ended = self.ended.clone();
         let budget = Arc::clone(&self.budget);
+        let generations_there = generations.iter().map(|(there, ..)| there.app.requests());
+        let requests = self.ended_requests + generations_there.sum::<u64>();
         self.tasks.spawn(async move {
             // Reading the maps takes a while when there are many.
             let report = task::spawn_blocking(move || {
@@ -58,6 +60,7 @@ impl Worker {
                     ended: ended.collect(),
                     loads: budget.loads(),
                     loads_left: budget.left(),
+                    requests,
                     process: Process::now(),
                 }
             });

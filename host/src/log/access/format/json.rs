@@ -6,6 +6,7 @@ use http::header::{REFERER, USER_AGENT};
 use serde::Serialize;
 
 use super::Exchange;
+use crate::log::worker;
 
 /// Its line: one object.
 pub(super) struct Json<'a>(pub(super) &'a Exchange);
@@ -34,6 +35,7 @@ impl fmt::Display for Json<'_> {
             user_agent: exchange.text_of(&USER_AGENT),
             plugin: exchange.app.map(|(plugin, _)| plugin),
             generation: exchange.app.map(|(_, generation)| generation),
+            worker: worker::number(),
             request_id: exchange.request_id(),
             trace_id,
             span_id,
@@ -60,6 +62,7 @@ struct Object<'a> {
     user_agent: Option<String>,
     plugin: Option<&'a str>,
     generation: Option<u64>,
+    worker: Option<u64>,
     request_id: Option<&'a str>,
     trace_id: Option<&'a str>,
     span_id: Option<&'a str>,

@@ -1,0 +1,195 @@
+//! A library that is deployed by `host ctl deploy`: it serves, and is in the folder, or neither.
+
+use std::{fs, path::PathBuf};
+
+use host_tests::{Connection, Ctl, Folder, Host, Library, Setup, eventually};
+
+#[tokio::test]
+async fn a_new_plugin_is_put_into_the_folder_and_serves() {
+    let (host, ctl) = versioned(&[]).await;
+    let (_elsewhere, file) = elsewhere("libhello.so", &Library::plugin("hello"));
+    let deployed = ctl.json(&["deploy", &file]).await;
+    assert_eq!(deployed["plugin"], "hello");
+    assert_eq!(deployed["apps"][0]["new_generation"], 1, "{deployed}");
+    assert_eq!(host.get("/").await.status, 200);
+    assert_eq!(
+        fs::read(host.folder().join("libhello.so")).unwrap(),
+        fs::read(file).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_new_version_takes_the_place_of_the_old_file_and_is_loaded_once() {
+    let (host, ctl) = versioned(&["--log-level=debug"]).await;
+    let v2 = Library::version("v2");
+    // The name that Cargo gives a library is not the one in the folder.
+    let (_elsewhere, file) = elsewhere("libsomething.so", &v2);
+    let text = ctl.text(&["deploy", &file]).await;
+    assert!(
+        text.contains("versioned deployed as ") && text.contains("generation 1 → 2"),
+        "{text}"
+    );
+    assert_eq!(host.get("/versioned").await.text(), "v2");
+    assert_eq!(fs::read(host.folder().join(FILE)).unwrap(), v2.bytes());
+    assert!(!host.folder().join("libsomething.so").exists());
+    // The watcher sees the file, and that its content serves.
+    host.log().eventually(&["Unchanged", "versioned"]).await;
+    assert_eq!(host.log().with(&["Loaded", "versioned"]).len(), 2);
+
+    let again = ctl.json(&["deploy", &file]).await;
+    assert_eq!(again["apps"][0]["unchanged_generation"], 2, "{again}");
+    let text = ctl.text(&["deploy", &file]).await;
+    assert!(text.contains("unchanged, generation 2 serves"), "{text}");
+    assert_eq!(host.log().with(&["Loaded", "versioned"]).len(), 2);
+    assert_eq!(hidden(&host), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_start_changes_nothing() {
+    let (host, ctl) = versioned(&["--log-level=debug"]).await;
+    let bad = Library::plugin("init_fails")
+        .with_fact("name", "versioned")
+        .with_fact("mount", "/versioned");
+    let (_elsewhere, file) = elsewhere(FILE, &bad);
+    let (code, text) = ctl.ask(&["deploy", &file]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("db.example") && text.contains("the plugins folder is as it was"),
+        "{text}"
+    );
+    assert_eq!(host.get("/versioned").await.text(), "v1");
+    let v1 = Library::version("v1");
+    assert_eq!(fs::read(host.folder().join(FILE)).unwrap(), v1.bytes());
+    assert_eq!(hidden(&host), [""; 0]);
+    assert_eq!(host.log().with(&["Not loaded"]).len(), 1);
+    // What the watcher finds later is as good as ever.
+    host.folder().put(FILE, &Library::version("v2"));
+    host.serves("/versioned", "v2").await;
+}
+
+#[tokio::test]
+async fn a_new_plugin_that_does_not_start_is_not_there() {
+    let (host, ctl) = versioned(&[]).await;
+    let (_elsewhere, file) = elsewhere("libinit_fails.so", &Library::plugin("init_fails"));
+    let refusal = ctl.refusal(&["deploy", &file]).await;
+    assert!(refusal.contains("db.example"), "{refusal}");
+    assert!(!host.folder().join("libinit_fails.so").exists());
+    eventually("no app", async || {
+        ctl.app("init_fails").await.is_null().then_some(())
+    })
+    .await;
+    assert_eq!(host.get("/init_fails").await.status, 404);
+}
+
+#[tokio::test]
+async fn nothing_is_deployed_when_a_library_does_not_pass_the_check() {
+    let (host, ctl) = versioned(&[]).await;
+    let (_good, good) = elsewhere(FILE, &Library::version("v2"));
+    let (_bad, bad) = elsewhere("bad.so", &Library::foreign());
+    let (code, text) = ctl.ask(&["deploy", &good, &bad]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("bad.so is not deployed: refused"), "{text}");
+    assert_eq!(host.get("/versioned").await.text(), "v1");
+    assert_eq!(host.log().with(&["Loaded", "versioned"]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_another_plugin_is_not_replaced() {
+    let (host, ctl) = versioned(&[]).await;
+    let (_elsewhere, file) = elsewhere(FILE, &Library::plugin("hello"));
+    let refusal = ctl.refusal(&["deploy", &file]).await;
+    assert!(
+        refusal.contains("is the plugin versioned") && refusal.contains("another name"),
+        "{refusal}"
+    );
+    assert_eq!(host.get("/versioned").await.text(), "v1");
+}
+
+#[tokio::test]
+async fn no_worker_answers_with_the_old_version_once_it_is_deployed_or_reloaded() {
+    let (host, ctl) = versioned(&["--workers=4", "--quiet-time=1h"]).await;
+    let mut kept = Vec::new();
+    for _ in 0..8 {
+        kept.push(host.http1().await);
+    }
+    for round in 2..6 {
+        let version = format!("v{round}");
+        let library = Library::version(&version);
+        if round % 2 == 0 {
+            let (_elsewhere, file) = elsewhere(FILE, &library);
+            ctl.text(&["deploy", &file]).await;
+        } else {
+            host.folder().put(FILE, &library);
+            ctl.text(&["reload", "versioned"]).await;
+        }
+        for connection in &mut kept {
+            assert_eq!(connection.get("/versioned").await.text(), version);
+        }
+        for _ in 0..16 {
+            let mut connection = Connection::http1(host.address()).await;
+            assert_eq!(connection.get("/versioned").await.text(), version);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_whose_start_fails_in_the_third_worker_serves_nowhere() {
+    let ctl = Ctl::new();
+    let setup = Setup::new()
+        .library(COUNTER, &counter("v1"))
+        .args(&["--workers=4"]);
+    let file = setup.folder().join("starts");
+    let setup = setup.env("START_COUNTER", &file);
+    let host = setup.arg(ctl.option()).start().await;
+    host.serves("/start_counter", "v1").await;
+    eventually("four workers", async || {
+        let roster = ctl.json(&["workers"]).await;
+        let workers = roster["workers"].as_array()?;
+        let serves = workers.iter().filter(|worker| worker["apps"] == 1);
+        (serves.count() == 4).then_some(())
+    })
+    .await;
+    let (_elsewhere, library) = elsewhere(COUNTER, &counter("third fails"));
+    let refusal = ctl.refusal(&["deploy", &library]).await;
+    assert!(refusal.contains("the third start fails"), "{refusal}");
+    assert!(fs::metadata(&file).unwrap().len() >= 3);
+    for _ in 0..32 {
+        assert_eq!(host.get("/start_counter").await.text(), "v1");
+    }
+    let app = ctl.app("start_counter").await;
+    assert_eq!(app["serving"]["generation"], 1, "{app}");
+}
+
+const FILE: &str = "libversioned.so";
+const COUNTER: &str = "libstart_counter.so";
+
+fn counter(mark: &str) -> Library {
+    Library::plugin("start_counter").marked(mark)
+}
+
+/// A host that serves `v1`.
+async fn versioned(args: &[&str]) -> (Host, Ctl) {
+    let ctl = Ctl::new();
+    let setup = Setup::new()
+        .library(FILE, &Library::version("v1"))
+        .args(args);
+    let host = setup.arg(ctl.option()).start().await;
+    host.serves("/versioned", "v1").await;
+    (host, ctl)
+}
+
+/// A library in a folder that is not the host's, and its path.
+fn elsewhere(file: &str, library: &Library) -> (Folder, String) {
+    let folder = Folder::new();
+    folder.put(file, library);
+    let path: PathBuf = folder.join(file);
+    let path = path.display().to_string();
+    (folder, path)
+}
+
+/// Files that a deployment left in the plugins folder.
+fn hidden(host: &Host) -> Vec<String> {
+    let entries = fs::read_dir(host.folder().path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".part")).collect()
+}
