@@ -35,7 +35,7 @@ pub struct Args {
     )]
     control: Option<ControlSocket>,
 
-    /// How long to wait for the answer [default: 10s; for recycle, reload, rollback and upgrade, as long as the loads and
+    /// How long to wait for the answer [default: 10s; for deploy, recycle, reload, rollback and upgrade, as long as the loads and
     /// the requests in the old generation take]
     #[arg(long, global = true, value_name = "TIME", value_parser = positive_duration)]
     timeout: Option<Duration>,

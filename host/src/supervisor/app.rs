@@ -111,6 +111,8 @@ pub struct App {
     pub last_error: Option<Failure>,
     /// Generations that finish what they have.
     pub draining: BTreeMap<u64, Draining>,
+    /// Generations that have ended in these workers while others had not swapped yet.
+    early: BTreeMap<u64, Draining>,
     /// The number of the last load.
     pub loads: u64,
     /// Whether a new generation is watched, and the one before kept.
@@ -138,7 +140,7 @@ pub enum Aside {
 }
 
 /// A generation that was replaced, and who waits for its end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Draining {
     /// The workers in which it has not ended.
     pub workers: BTreeSet<WorkerId>,
@@ -148,6 +150,16 @@ pub struct Draining {
     cut: u64,
     /// Who asked for the generation that replaced it, and what they will be told.
     asked: Option<(AskId, Box<Proof>)>,
+}
+
+impl Draining {
+    /// The generation has ended in all workers: who asked is told what that took.
+    fn end(self) -> Option<Action> {
+        let (ask, mut proof) = self.asked?;
+        proof.drained = Some(self.drained);
+        proof.failed = self.cut;
+        Some(Action::Answer(ask, Ok(proof)))
+    }
 }
 
 impl App {
@@ -172,6 +184,7 @@ impl App {
             tried: None,
             last_error: None,
             draining: BTreeMap::new(),
+            early: BTreeMap::new(),
             loads,
             watches,
         }
@@ -260,12 +273,21 @@ impl App {
         drained: Duration,
         cut: u64,
     ) -> Vec<Action> {
-        let Some(draining) = self.draining.get_mut(&generation) else {
-            return Vec::new();
-        };
-        draining.drained = draining.drained.max(drained);
-        draining.cut += cut;
-        self.left(worker, generation)
+        if let Some(draining) = self.draining.get_mut(&generation) {
+            draining.drained = draining.drained.max(drained);
+            draining.cut += cut;
+            return self.left(worker, generation);
+        }
+        if matches!(
+            self.loading().map(|loading| &loading.phase),
+            Some(Phase::Committing { .. })
+        ) {
+            let early = self.early.entry(generation).or_default();
+            early.workers.insert(worker);
+            early.drained = early.drained.max(drained);
+            early.cut += cut;
+        }
+        Vec::new()
     }
 
     /// A generation is in this worker no more.
@@ -278,15 +300,7 @@ impl App {
             return Vec::new();
         }
         let ended = self.draining.remove(&generation);
-        ended
-            .and_then(|ended| {
-                let (ask, mut proof) = ended.asked?;
-                proof.drained = Some(ended.drained);
-                proof.failed = ended.cut;
-                Some(Action::Answer(ask, Ok(proof)))
-            })
-            .into_iter()
-            .collect()
+        ended.and_then(Draining::end).into_iter().collect()
     }
 
     /// A generation is to end in these workers, which were told so.
@@ -296,14 +310,18 @@ impl App {
         workers: BTreeSet<WorkerId>,
         asked: Option<(AskId, Box<Proof>)>,
     ) -> Vec<Action> {
+        if workers.is_empty() {
+            return answer(asked).into_iter().collect();
+        }
+        // A worker may have been done before the last one has swapped.
+        let early = self.early.remove(&generation).unwrap_or_default();
         let draining = Draining {
-            workers,
-            drained: Duration::ZERO,
-            cut: 0,
+            workers: &workers - &early.workers,
             asked,
+            ..early
         };
         if draining.workers.is_empty() {
-            return answer(draining.asked).into_iter().collect();
+            return draining.end().into_iter().collect();
         }
         self.draining.insert(generation, draining);
         Vec::new()

@@ -25,6 +25,7 @@ impl App {
         let Phase::Starting(rollout) = mem::replace(&mut loading.phase, Phase::Preparing) else {
             return None;
         };
+        self.early.clear();
         let commit = Commit {
             app: rollout.started.app.clone(),
             generation: loading.generation,

@@ -427,7 +427,11 @@ impl App {
                 }
                 self.commit_if_ready().into_iter().collect()
             }
-            Phase::Committing { waiting, .. } => {
+            Phase::Committing {
+                rollout, waiting, ..
+            } => {
+                // Nothing of the generation before is in the worker either.
+                rollout.loaded.remove(&worker);
                 waiting.remove(&worker);
                 self.finish_if_all_swapped()
             }

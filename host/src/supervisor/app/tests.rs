@@ -252,6 +252,39 @@ fn a_commit_is_done_when_the_workers_that_are_left_have_swapped() {
 }
 
 #[test]
+fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_waited_for() {
+    for is_killed in [false, true] {
+        let mut app = Driven::new(false);
+        app.load("v1");
+        let asked = Wanted {
+            ask: Some(7),
+            ..wanted("v2", Why::Reload)
+        };
+        app.0.want(asked);
+        app.prepared();
+        app.loaded(1);
+        app.loaded(2);
+        app.0.commit();
+        app.swapped(1);
+        app.0.retired(1, 1, Duration::from_millis(5), 3);
+        let mut actions = if is_killed {
+            app.0.worker_gone(2)
+        } else {
+            app.swapped(2)
+        };
+        if !is_killed {
+            assert!(actions.is_empty(), "the second worker drains: {actions:?}");
+            actions = app.0.retired(2, 1, Duration::from_millis(2), 1);
+        }
+        let [Action::Answer(7, Ok(proof))] = &*actions else {
+            panic!("who asked is told: {actions:?}");
+        };
+        assert_eq!(proof.drained, Some(Duration::from_millis(5)));
+        assert_eq!(proof.failed, if is_killed { 3 } else { 4 });
+    }
+}
+
+#[test]
 fn whatever_happens_what_serves_stays_until_something_else_does() {
     // A seeded walk over all events, in any order: what serves goes only with a successor, a crash or
     // a removal; numbers only grow; every load comes to an end.
