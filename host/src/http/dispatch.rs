@@ -83,7 +83,7 @@ impl Dispatch {
         let verdict = target::judge(head, &noted);
         if verdict == Verdict::Mend {
             target::mend(head);
-            noted = Noted::of(head);
+            noted = Noted::again(head);
         }
         let trail = self.trails.begin(head, &noted, client.peer);
         let mut underway = Underway::new(head, trail, answering, body.limit_state());

@@ -9,6 +9,33 @@ pub(super) fn is_padded(value: &[u8]) -> bool {
     is_blank(value.first()) || is_blank(value.last())
 }
 
+/// What has to be done with the fields of an HTTP/2 request before an app sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// Nothing.
+    Sound,
+    /// [`join_cookies`] has to make one field of several.
+    CookieInCrumbs,
+    /// No app may see them: a value has blanks around it.
+    Padded,
+}
+
+/// Looks through the fields of an HTTP/2 request.
+pub(super) fn judge(headers: &HeaderMap) -> Fields {
+    let mut cookies = 0_usize;
+    for (name, value) in headers {
+        if is_padded(value.as_bytes()) {
+            return Fields::Padded;
+        }
+        cookies += usize::from(*name == COOKIE);
+    }
+    if cookies > 1 {
+        Fields::CookieInCrumbs
+    } else {
+        Fields::Sound
+    }
+}
+
 /// Takes the blanks off the values of a response, as a client of HTTP/1 would: one of HTTP/2 has to
 /// reject the response.
 pub(super) fn trim(headers: &mut HeaderMap) {

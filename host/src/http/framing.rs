@@ -20,8 +20,8 @@ pub(super) struct Framing {
 pub(super) enum Content {
     /// None: the status, or the request, does not allow a body.
     Nothing,
-    /// All of it.
-    Body(Length),
+    /// All of it, and how long the head says that it is, if it does.
+    Body(Option<u64>),
 }
 
 impl Framing {
@@ -64,8 +64,20 @@ impl Framing {
     pub(super) fn content<B>(
         self,
         response: &mut Response<B>,
-        size: &SizeHint,
+        size: impl FnOnce() -> SizeHint,
     ) -> Result<Content, Misframed> {
+        let status = response.status();
+        let may_have_body = status.as_u16() >= 200 && !self.is_bodiless(status);
+        let mut names = response.headers().keys();
+        if may_have_body && !names.any(|name| *name == CONTENT_LENGTH) {
+            return Ok(Content::Body(None));
+        }
+        self.checked(response, &size())
+    }
+
+    /// The same, for what is less usual.
+    #[inline(never)]
+    fn checked<B>(self, response: &mut Response<B>, size: &SizeHint) -> Result<Content, Misframed> {
         let status = response.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS && !self.is_http2;
         if status.is_informational() && !switches {
@@ -87,11 +99,7 @@ impl Framing {
             }
             _ => {}
         }
-        let expected = said.or(size.exact()).filter(|_| !self.is_head);
-        Ok(Content::Body(Length {
-            expected,
-            passed: 0,
-        }))
+        Ok(Content::Body(said))
     }
 }
 
@@ -156,6 +164,15 @@ pub(super) struct Length {
 }
 
 impl Length {
+    /// The length of a stream of this size, of which the head says that it is so long, if it does. A
+    /// size that is exact is said by hyper where the app says nothing.
+    pub(super) fn of(said: Option<u64>, size: &SizeHint) -> Self {
+        Self {
+            expected: said.or(size.exact()),
+            passed: 0,
+        }
+    }
+
     /// Counts a frame, or the end of the body for none.
     ///
     /// # Errors
@@ -232,17 +249,14 @@ mod tests {
         mut response: Response<()>,
         size: &SizeHint,
     ) -> (Result<Content, Misframed>, Vec<String>) {
-        let content = framing.content(&mut response, size);
+        let content = framing.content(&mut response, || size.clone());
         let lengths = response.headers().get_all(CONTENT_LENGTH).iter();
         let lengths = lengths.map(|length| length.to_str().unwrap().to_owned());
         (content, lengths.collect())
     }
 
-    fn body(expected: Option<u64>) -> Result<Content, Misframed> {
-        Ok(Content::Body(Length {
-            expected,
-            passed: 0,
-        }))
+    fn body(said: Option<u64>) -> Result<Content, Misframed> {
+        Ok(Content::Body(said))
     }
 
     #[test]
@@ -254,7 +268,7 @@ mod tests {
             let get = framing(version, "GET");
             let head = framing(version, "HEAD");
             for (framing, lengths, size, expected) in [
-                (get, &[][..], &four, body(Some(4))),
+                (get, &[][..], &four, body(None)),
                 (get, &[], &unknown, body(None)),
                 (get, &["4"], &four, body(Some(4))),
                 (get, &["04"], &four, body(Some(4))),
@@ -278,8 +292,8 @@ mod tests {
                     &unknown,
                     Err(Misframed::NoNumber(String::new())),
                 ),
-                (head, &["5"], &SizeHint::with_exact(0), body(None)),
-                (head, &["5"], &unknown, body(None)),
+                (head, &["5"], &SizeHint::with_exact(0), body(Some(5))),
+                (head, &["5"], &unknown, body(Some(5))),
                 (head, &["5"], &four, wrong(5, 4)),
                 (head, &["x"], &unknown, Err(Misframed::NoNumber("x".into()))),
             ] {
@@ -341,10 +355,8 @@ mod tests {
     #[test]
     fn a_stream_is_as_long_as_its_head_says() {
         let data = |text: &'static str| Frame::data(text.as_bytes());
-        let mut length = Length {
-            expected: Some(4),
-            passed: 0,
-        };
+        let mut length = Length::of(None, &SizeHint::with_exact(4));
+        assert_eq!(length, Length::of(Some(4), &SizeHint::new()));
         assert_eq!(length.pass(Some(&data("ab"))), Ok(()));
         assert!(length.is_short());
         let shorter = WrongLength::Shorter {

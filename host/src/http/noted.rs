@@ -1,12 +1,6 @@
 //! What the host itself looks for in a request's headers.
 
-use http::{
-    HeaderName, HeaderValue, Version,
-    header::{COOKIE, HOST},
-    request::Parts,
-};
-
-use super::fields::is_padded;
+use http::{HeaderName, HeaderValue, header::HOST, request::Parts};
 
 /// The headers of a request that mean something to the host, found in one pass over all: names that
 /// differ in kind are soon compared, sooner than these few are hashed.
@@ -20,32 +14,30 @@ pub(super) struct Noted<'a> {
     pub(super) host: Option<&'a HeaderValue>,
     /// How many `host` fields there are.
     pub(super) hosts: usize,
-    /// How many `cookie` fields there are.
-    pub(super) cookies: usize,
-    /// Whether a value of an HTTP/2 field begins or ends with a blank, which HTTP/2 forbids (RFC
-    /// 9113, section 8.2.1). HTTP/1 takes such blanks off.
-    pub(super) is_padded: bool,
 }
 
 impl<'a> Noted<'a> {
     /// Looks through the header fields of `head`.
+    #[inline]
     pub(super) fn of(head: &'a Parts) -> Self {
         let mut noted = Self::default();
-        let is_http2 = head.version == Version::HTTP_2;
         for (name, value) in &head.headers {
             if *name == HOST {
                 noted.hosts += 1;
                 noted.host = Some(value);
-            } else if *name == COOKIE {
-                noted.cookies += 1;
             } else if *name == X_REQUEST_ID {
                 noted.id.get_or_insert(value.as_bytes());
             } else if *name == TRACEPARENT {
                 noted.trace.get_or_insert(value.as_bytes());
             }
-            noted.is_padded |= is_http2 && is_padded(value.as_bytes());
         }
         noted
+    }
+
+    /// Looks again, when the fields were changed. Apart, so that the usual look has no copy.
+    #[cold]
+    pub(super) fn again(head: &'a Parts) -> Self {
+        Self::of(head)
     }
 }
 

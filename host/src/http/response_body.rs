@@ -90,10 +90,10 @@ impl ResponseBody {
         }
     }
 
-    /// The body of an app, in this generation of it, with the length that the head says of a stream.
+    /// The body of an app, in this generation of it, with the length that the head says, if it does.
     /// To be called by the task that sends it.
     #[must_use]
-    pub(super) fn app(body: AppBody, generation: &Arc<Generation>, length: Length) -> Self {
+    pub(super) fn app(body: AppBody, generation: &Arc<Generation>, length: Option<u64>) -> Self {
         let content = match body.into_whole() {
             Ok((bytes, in_flight)) => {
                 if delivery::begin(generation, false) && bytes.remaining() > PIECE {
@@ -109,8 +109,8 @@ impl ResponseBody {
             }
             Err(body) => Content::Pieces(Box::new(Pieces {
                 rest: Bytes::new(),
+                length: Length::of(length, &body.size_hint()),
                 source: Source::App(body),
-                length,
                 are_small: delivery::begin(generation, true),
             })),
         };

@@ -6,7 +6,11 @@ use std::net::Ipv6Addr;
 use http::{HeaderValue, Method, Version, header::HOST, request::Parts, uri::Authority};
 use hyper::ext::Protocol;
 
-use super::{fields, noted::Noted, refusal::Refusal};
+use super::{
+    fields::{self, Fields},
+    noted::Noted,
+    refusal::Refusal,
+};
 
 /// What has to be done with the head of a request before an app sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +33,11 @@ pub(super) fn judge(head: &Parts, noted: &Noted<'_>) -> Verdict {
     if !names_host {
         return Verdict::Refuse(Refusal::BadHost);
     }
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
     let is_origin_form = head.version != Version::HTTP_2
-        && head.method != Method::CONNECT
         && head.uri.authority().is_none()
-        && head.uri.path().starts_with('/');
+        && path.starts_with('/')
+        && head.method != Method::CONNECT;
     if is_origin_form {
         return Verdict::Sound;
     }
@@ -81,13 +86,11 @@ fn judge_http2(head: &Parts, noted: &Noted<'_>, authority: Option<&Authority>) -
     if !is_for_one_host {
         return Verdict::Refuse(Refusal::BadHost);
     }
-    if noted.is_padded {
-        return Verdict::Refuse(Refusal::BadField);
+    match fields::judge(&head.headers) {
+        Fields::Sound => Verdict::Sound,
+        Fields::CookieInCrumbs => Verdict::Mend,
+        Fields::Padded => Verdict::Refuse(Refusal::BadField),
     }
-    if noted.cookies > 1 {
-        return Verdict::Mend;
-    }
-    Verdict::Sound
 }
 
 /// Whether the value of a `host` field is this authority.

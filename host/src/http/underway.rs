@@ -99,7 +99,7 @@ impl Underway {
         if response.status().is_server_error() {
             generation.faults.failed();
         }
-        match self.framing.content(response, &body.size_hint()) {
+        match self.framing.content(response, || body.size_hint()) {
             Ok(Content::Body(length)) => {
                 *response.body_mut() = ResponseBody::app(body, generation, length);
             }
