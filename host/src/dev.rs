@@ -1,10 +1,10 @@
 //! `host dev`: builds an app whenever a file is saved, serves it, and shows what went wrong.
 //!
-//! Two processes work together. This one watches the sources ([`watch`], [`inputs`]), decides when
-//! to build ([`builder`]), runs Cargo ([`cargo`]) and puts libraries into a folder of plugins ([`job`]).
-//! The other is the ordinary host, which serves that folder ([`server`]) with a layer for development
-//! ([`crate::http::dev`]). A Unix socket tells it how the session is going ([`feed`], [`state`]); its
-//! control socket tells when a library serves ([`live`]).
+//! Two processes work together. This one watches the sources (`watch`, `inputs`), decides when
+//! to build (`builder`), runs Cargo (`cargo`) and puts libraries into a folder of plugins (`job`).
+//! The other is the ordinary host, which serves that folder (`server`) with a layer for development
+//! ([`crate::http::dev`]). A Unix socket tells it how the session is going (`feed`, `state`); its
+//! control socket tells when a library serves (`live`).
 
 mod builder;
 mod cargo;

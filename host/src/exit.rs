@@ -21,7 +21,7 @@ use signal_hook::low_level;
 /// `code`, without the exit handlers of libraries.
 ///
 /// A file system or a reader of stdout that does not answer delays the end by at most
-/// [`CLEANUP_TIMEOUT`].
+/// one second.
 pub fn leave(code: u8, cleanup: impl FnOnce() + Send + 'static) -> ! {
     let (done, is_done) = mpsc::channel();
     let clean_up = move || {

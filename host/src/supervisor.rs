@@ -3,7 +3,7 @@
 //! One task owns the state and is driven by messages: the watcher looked at the folder, a library was
 //! read, a worker tells something, an operator asks ([`Handle`]), the server stops. It never opens a
 //! library and never reads a request. [`catalog`] decides from all libraries and settings which apps
-//! there are; each [`app`] is a state machine; [`fleet`] knows the workers. A failure anywhere leaves
+//! there are; each [`app`] is a state machine; `fleet` knows the workers. A failure anywhere leaves
 //! what serves as it is, and is one line in the log.
 
 pub mod app;

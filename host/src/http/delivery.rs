@@ -5,7 +5,7 @@
 //! is full, over HTTP/2 the stream has no flow-control window. A body therefore cannot notice by
 //! itself that its time is over. Whatever polls the response does that in its place, with a
 //! [`Delivery`]: over HTTP/1 the task of the connection, which has one response at a time; over HTTP/2
-//! the task of the stream ([`Streams`]). Both lend their `Delivery` to the thread while they poll, so
+//! the task of the stream (`Streams`). Both lend their `Delivery` to the thread while they poll, so
 //! that the response's body and the socket can tell what they are waiting for.
 
 use std::{
@@ -73,7 +73,7 @@ enum Wait {
 pub enum Over {
     /// The generation's time to drain is over.
     Aborted,
-    /// The client had closed its sending side, and the app gave nothing for [`HALF_CLOSED`].
+    /// The client had closed its sending side, and the app gave nothing for `HALF_CLOSED`.
     ClientGone,
     /// The client took nothing for `--body-timeout`.
     TooSlow,

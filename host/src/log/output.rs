@@ -2,7 +2,7 @@
 //!
 //! A line is written whole, by one call of the system where that takes it all, so that other
 //! processes that append to the same file do not tear it either. Nothing is queued, but two things
-//! wait in a backlog of at most [`MAX_BACKLOG`] bytes: the rest of a line of which the system took a
+//! wait in a backlog of at most `MAX_BACKLOG` bytes: the rest of a line of which the system took a
 //! part, and the lines of threads that must not wait ([`never_wait`]).
 //!
 //! A reader that takes nothing for a second holds up no thread after that: lines are lost until there
