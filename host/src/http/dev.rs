@@ -2,10 +2,10 @@
 //! compile, and answers that say why a request failed.
 //!
 //! `host dev` starts the server with the variable [`SOCKET`]; without it there is no [`Dev`], and
-//! requests pass by. The session's state comes over the socket ([`feed`]). A page gets a script of the
-//! server's ([`inject`], [`csp`]), which listens to server-sent events ([`events`]). A failure is
-//! explained ([`page`]) by what the log knows of the request ([`capture`]). Whoever is not on this machine,
-//! or is another site's page in a browser on it, is kept out ([`guard`]).
+//! requests pass by. The session's state comes over the socket (`feed`). A page gets a script of the
+//! server's (`inject`, `csp`), which listens to server-sent events (`events`). A failure is
+//! explained (`page`) by what the log knows of the request (`capture`). Whoever is not on this machine,
+//! or is another site's page in a browser on it, is kept out (`guard`).
 
 pub mod capture;
 mod csp;
