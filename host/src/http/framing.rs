@@ -249,7 +249,7 @@ mod tests {
         mut response: Response<()>,
         size: &SizeHint,
     ) -> (Result<Content, Misframed>, Vec<String>) {
-        let content = framing.content(&mut response, || size.clone());
+        let content = framing.content(&mut response, || *size);
         let lengths = response.headers().get_all(CONTENT_LENGTH).iter();
         let lengths = lengths.map(|length| length.to_str().unwrap().to_owned());
         (content, lengths.collect())
