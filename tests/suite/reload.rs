@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use host_tests::{Connection, Host, Library, Setup, empty, eventually, full};
+use host_tests::{Connection, Ctl, Host, Library, Setup, empty, eventually, full};
 use hyper::Request;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 #[tokio::test]
 async fn a_replaced_file_serves_the_new_version() {
@@ -60,21 +60,51 @@ async fn a_removed_plugin_is_drained_and_gone() {
 
 #[tokio::test]
 async fn a_renamed_file_goes_on_serving() {
-    let host = versioned().await;
+    let ctl = Ctl::new();
+    let setup = Setup::new().library(FILE, &Library::version("v1"));
+    let host = setup.arg(ctl.option()).start().await;
+    host.serves("/versioned", "v1").await;
+    // Every answer from before the rename until the new name's version serves counts.
+    let address = host.address();
+    let (done, is_done) = watch::channel(false);
+    let sampler = tokio::spawn(async move {
+        while !*is_done.borrow() {
+            let reply = Connection::http1(address).await.get("/versioned").await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+    });
     fs::rename(host.folder().join(FILE), host.folder().join("libother.so")).unwrap();
-    host.log().eventually(&["libother.so"]).await;
+    host.log().eventually(&["INFO", "libother.so"]).await;
+    let app = ctl.app("versioned").await;
+    assert_eq!(app["serving"]["generation"], 1, "nothing was loaded again");
     host.folder().put("libother.so", &Library::version("v2"));
-    let mut gaps = 0;
-    eventually("the new name's version", async || {
-        let reply = host.get("/versioned").await;
-        gaps += u32::from(reply.status != 200);
-        (reply.text() == "v2").then_some(())
-    })
-    .await;
-    assert_eq!(
-        gaps, 0,
-        "the plugin was away while its file had another name"
-    );
+    host.serves("/versioned", "v2").await;
+    done.send(true).unwrap();
+    sampler.await.unwrap();
+    assert_eq!(host.log().with(&["Removed"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn two_files_that_are_exchanged_go_on_serving() {
+    let setup = Setup::new()
+        .library("liba.so", &Library::version("v1"))
+        .library("libb.so", &Library::plugin("echo"));
+    let host = setup.start().await;
+    host.serves("/versioned", "v1").await;
+    let folder = host.folder();
+    let aside = folder.join(".aside");
+    fs::rename(folder.join("liba.so"), &aside).unwrap();
+    fs::rename(folder.join("libb.so"), folder.join("liba.so")).unwrap();
+    fs::rename(&aside, folder.join("libb.so")).unwrap();
+    host.log()
+        .eventually(&["versioned", "Another library takes over"])
+        .await;
+    host.log()
+        .eventually(&["echo", "Another library takes over"])
+        .await;
+    host.serves("/versioned", "v1").await;
+    host.answers("/echo", 200).await;
+    assert_eq!(host.log().with(&["Removed"]), [""; 0]);
 }
 
 #[tokio::test]

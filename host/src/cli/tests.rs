@@ -76,6 +76,7 @@ fn every_option_can_be_a_flag_or_a_key() {
         ("crash-limit", "5", "5"),
         ("worker-max-memory", "1GiB", "\"1GiB\""),
         ("worker-max-age", "1h", "\"1h\""),
+        ("worker-timeout", "1m", "\"1m\""),
         ("crash-window", "2m", "\"2m\""),
         ("watch", "poll", "\"poll\""),
         ("handover-timeout", "5s", "\"5s\""),

@@ -225,7 +225,7 @@ mod tests {
    1: plugin_api::guest::panics::told
              at ./plugin-api/src/guest/panics.rs:60:9
    2: tracing_subscriber::util::SubscriberInitExt::init
-             at /home/a/.cargo/registry/src/index.crates.io-1949/tracing-subscriber-0.3.23/src/util.rs:94:14
+             at /home/a/.cargo/registry/src/index-1949/tracing-subscriber-0.3.23/src/util.rs:94:14
    3: shop::app
              at ./src/lib.rs:12:9
    4: shop::other
