@@ -24,7 +24,7 @@ pub(crate) fn a_program_proves_that_it_can_take_over() {
         assert_eq!(ask(us.clone(), "well").await.unwrap(), hello());
         let error = ask(us.clone(), "badly").await.unwrap_err();
         let text = format!(
-            "{} cannot take over: exit code 2: no such option",
+            "{} cannot take over: exit code 2, no such option",
             us.display()
         );
         assert_eq!(error.to_string(), text);
