@@ -25,7 +25,8 @@ fn every_template_is_formatted_builds_and_passes_its_tests_as_plugin_and_as_prog
     let features = TEMPLATES.map(|template| format!("new-{template}/standalone"));
     let features = format!("--features={}", features.join(","));
     bench.cargo(&["test", "--quiet", "--workspace", &features]);
-    // The tests linked the plugins as well.
+    // The tests have compiled the plugins, and this puts them where a build does.
+    bench.cargo(&["build", "--quiet", "--workspace", &features]);
     for template in TEMPLATES {
         let library = bench.target().join(format!("debug/libnew_{template}.so"));
         let output = host_command().arg("check").arg(library).output().unwrap();

@@ -90,17 +90,19 @@ async fn without_plugins_everything_is_404() {
 }
 
 #[tokio::test]
-async fn a_plugins_folder_that_is_missing_is_a_warning_and_loads_when_it_comes() {
+async fn a_plugins_folder_that_goes_is_a_warning_and_loads_when_it_comes_back() {
     let setup = Setup::new();
     let folder = setup.folder().join("later");
     let state = setup.folder().join("state");
+    std::fs::create_dir_all(&folder).unwrap();
     let host = setup
         .env("HOST_PLUGINS", &folder)
         .env("HOST_STATE_DIR", state)
         .arg("--rescan=50ms")
         .start()
         .await;
-    host.log().eventually(&["WARN", "later"]).await;
+    std::fs::remove_dir(&folder).unwrap();
+    host.log().eventually(&["WARN", "missing", "later"]).await;
     std::fs::create_dir_all(&folder).unwrap();
     host.folder()
         .put("later/libversioned.so", &Library::version("v1"));
