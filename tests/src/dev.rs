@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Connection, Lines, Reply, eventually, host_command};
+use crate::{Connection, Lines, Reply, eventually, eventually_for, host_command, patience};
 
 /// A session. When it is dropped it is killed, and its server with it; when a panic is the reason,
 /// what they printed is shown.
@@ -92,9 +92,11 @@ impl Dev {
         Connection::http1(self.address).await.get(path).await
     }
 
-    /// Returns when `GET path` is answered with 200 and a text with this in it.
+    /// Returns when `GET path` is answered with 200 and a text with this in it. Cargo may have to build all
+    /// dependencies before, and another test may build at the same time.
     pub async fn serves(&self, path: &str, part: &str) {
-        eventually(&format!("{path} answers {part:?}"), async || {
+        let what = format!("{path} answers {part:?}");
+        eventually_for(patience() * 5, &what, async || {
             let reply = self.get(path).await;
             (reply.status == 200 && reply.text().contains(part)).then_some(())
         })

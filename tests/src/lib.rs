@@ -47,7 +47,7 @@ pub use self::{
     host::Host,
     library::Library,
     lines::{Line, Lines},
-    patience::{eventually, patience, within},
+    patience::{eventually, eventually_for, patience, within},
     setup::{Exit, Setup},
     upgrade::{WebSocket, upgrade, upgrade_http2},
     wire::Wire,

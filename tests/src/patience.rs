@@ -4,14 +4,14 @@ use std::{env, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long to wait for what must happen: `HOST_TEST_PATIENCE` seconds, or 20.
+/// How long to wait for what must happen: `HOST_TEST_PATIENCE` seconds, or 60.
 #[must_use]
 pub fn patience() -> Duration {
     let seconds = env::var("HOST_TEST_PATIENCE").ok();
     Duration::from_secs(
         seconds
             .and_then(|seconds| seconds.parse().ok())
-            .unwrap_or(20),
+            .unwrap_or(60),
     )
 }
 
@@ -32,8 +32,21 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// # Panics
 ///
 /// As [`within`].
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + patience();
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_for(patience(), what, probe).await
+}
+
+/// What `probe` gives, once it gives something: for what takes longer than all else, such as a first build.
+///
+/// # Panics
+///
+/// When `patience` ends first; `what` says what did not happen.
+pub async fn eventually_for<T>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = probe().await {
             return found;
