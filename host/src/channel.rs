@@ -59,7 +59,7 @@ pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// What a process says of itself in the first frame.
+/// The first frame of each side: which protocol and which build the process speaks for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Hello {
     /// The version of the messages. Both sides must have the same.
@@ -112,7 +112,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     }
 }
 
-/// What the halves of a channel share.
+/// The socket and the buffers that the sending and the receiving half of a channel share.
 #[derive(Debug)]
 struct Shared {
     socket: UnixStream,
@@ -166,7 +166,7 @@ pub enum ChannelError {
     Decode {
         /// The first characters of the frame.
         start: String,
-        /// What is wrong with it.
+        /// Why the frame is no message.
         source: serde_json::Error,
     },
     /// Descriptors of a frame did not arrive.
@@ -178,9 +178,9 @@ pub enum ChannelError {
     /// The two sides do not speak the same version.
     #[error("the other process speaks {theirs}, this one {ours}: both must speak one protocol")]
     Mismatch {
-        /// What this side said.
+        /// The hello that this process sent.
         ours: Hello,
-        /// What the other side said.
+        /// The hello that the other process sent.
         theirs: Hello,
     },
     /// The other side ended before it said hello.

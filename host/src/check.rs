@@ -129,7 +129,7 @@ impl Copies {
 
 impl Drop for Copies {
     fn drop(&mut self) {
-        // What is left is swept by the next host or check.
+        // Copies that cannot be removed now are removed by the next host or check that starts.
         let _ = self.store.remove();
         if self.is_made {
             self.store.remove_parent();

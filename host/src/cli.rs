@@ -85,7 +85,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
 pub fn of_settings(settings: &BTreeMap<String, String>) -> Result<Config, Error> {
     let mut flags = vec!["host".to_owned()];
     for (key, text) in settings.iter().filter(|(key, _)| *key != file::APP) {
-        // Each value is written as a configuration file has it.
+        // The text of a setting is a TOML value, as in a configuration file.
         let value = format!("value = {text}").parse::<toml::Table>().ok();
         let value = value.and_then(|mut table| table.remove("value"));
         let values = value.as_ref().and_then(file::texts).unwrap_or_default();
@@ -98,7 +98,7 @@ pub fn of_settings(settings: &BTreeMap<String, String>) -> Result<Config, Error>
 /// The options and commands, as flags alone set them.
 fn command() -> clap::Command {
     let mut command = Args::command().mut_args(|arg| {
-        // So `--keep-alive -1` is a wrong value, and no option that nobody knows.
+        // With this, `--keep-alive -1` is reported as a bad value and not as an unknown option `-1`.
         let takes_value = arg.get_action().takes_values();
         arg.allow_negative_numbers(takes_value)
     });
@@ -124,7 +124,7 @@ fn usage(error: clap::Error, args: &[OsString]) -> Error {
     named.err().unwrap_or(error).into()
 }
 
-/// What the settings of a server come from.
+/// The command line, the environment variables and the file that a server's settings come from.
 struct Sources<'a> {
     command: &'a clap::Command,
     /// The options with their values. Variables and the file are their defaults.

@@ -90,7 +90,7 @@ pub fn fd_to_bytes(descriptor: &impl AsFd) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What nobody may do any more to a file whose bytes are read.
+/// The seals of a memory file before its bytes are read (`F_ADD_SEALS`, fcntl(2)).
 const SEALS: SealFlags = SealFlags::WRITE
     .union(SealFlags::SHRINK)
     .union(SealFlags::GROW);

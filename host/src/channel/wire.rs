@@ -94,7 +94,7 @@ pub(super) struct Reading {
     pub(super) descriptors: Vec<OwnedFd>,
 }
 
-/// What a look at the socket gives.
+/// The result of reading from the socket without waiting.
 #[derive(Debug)]
 pub(super) enum Read {
     /// The body of a whole frame, and its descriptors.

@@ -1,4 +1,4 @@
-//! What can be wrong with a command line, and how that is told.
+//! The errors of a command line, and how they are reported.
 
 use std::{
     error,
@@ -33,7 +33,7 @@ pub enum Error {
     Variable {
         /// Its name.
         variable: String,
-        /// What is wrong.
+        /// Why the value of the variable cannot be used.
         message: String,
     },
 }
@@ -44,7 +44,7 @@ impl Error {
     #[must_use]
     pub fn report(&self) -> ExitCode {
         if let Self::Usage(error) = self {
-            // There is nowhere to report that the terminal is gone.
+            // Printing fails when the terminal is gone, and then there is nowhere to report it.
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::from(2)
