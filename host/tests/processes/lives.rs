@@ -111,15 +111,24 @@ pub(crate) fn orphans_are_reaped_and_children_are_not() {
     block_on(async {
         let children = Children::default();
         children.reap_orphans().unwrap();
-        let mut ours = Command::new("sh");
-        ours.args(["-c", "sh -c 'echo $$; exec sleep 0.05' & exit 5"]);
-        let started = children.start(ours).unwrap();
-        let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
-        let orphan = words.finish(PATIENCE).await;
-        let orphan = Pid::from_raw(orphan[0].parse().unwrap()).unwrap();
-        eventually(|| test_kill_process(orphan).is_err()).await;
-        // The child has been a zombie all the time.
-        let mut child = started.child;
-        assert_eq!(child.wait().await.unwrap(), Ended::Exited { code: 5 });
+        // Each child ends at once and leaves an orphan, whose end makes the reaper look at them all.
+        let start = |code: u8| {
+            let mut command = Command::new("sh");
+            let script = format!("sh -c 'echo $$; exec sleep 0.05' & exit {code}");
+            command.args(["-c", &script]);
+            children.start(command).unwrap()
+        };
+        let mut ours = Vec::new();
+        for started in (0..8).map(start).collect::<Vec<_>>() {
+            let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+            let orphan = words.finish(PATIENCE).await;
+            let orphan = Pid::from_raw(orphan[0].parse().unwrap()).unwrap();
+            eventually(|| test_kill_process(orphan).is_err()).await;
+            ours.push(started.child);
+        }
+        // The children have been zombies all the time.
+        for (child, code) in ours.iter_mut().zip(0..) {
+            assert_eq!(child.wait().await.unwrap(), Ended::Exited { code });
+        }
     });
 }

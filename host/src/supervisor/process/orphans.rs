@@ -32,7 +32,7 @@ impl Children {
     }
 
     /// Reaps every zombie that is a child of this process and not in the set.
-    pub(super) fn reap(&self) {
+    fn reap(&self) {
         // Held throughout: a child must not leave or enter the set between the look and the
         // reaping.
         let watched = self.watched();
