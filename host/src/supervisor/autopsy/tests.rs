@@ -1,7 +1,7 @@
 //! Who is blamed for what.
 
 use super::*;
-use crate::scoreboard::{Address, LoadedApp};
+use crate::scoreboard::{Address, Doing, LoadedApp, Work};
 
 #[test]
 fn blame_is_from_the_best_evidence_there_is() {
