@@ -1,6 +1,8 @@
 //! Worker processes: started with what they need, listened to, and seen off.
 
+mod messages;
 mod progress;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -11,22 +13,24 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
+use self::{
+    messages::{listen, talk},
+    watch::Watch,
+};
 use super::{
     app::WorkerId,
-    autopsy::oom,
     fleet::{Link, Process},
     handover::WorkerState,
     last_words::{LastWords, Stream},
     listeners,
-    process::{Child, Children, Ended, Executable, Started},
+    process::{Children, Ended, Executable, Started},
     upgrading::hello,
 };
 use crate::{
-    channel::{Channel, ChannelError, Hello, Receiver, Sender, Unpacking, socket_pair},
+    channel::{Channel, ChannelError, Unpacking, socket_pair},
     log::{capture::Printed, filter::Filter},
     orders::{Notice, Order, Setup},
     scoreboard::{Crash, Scoreboard, Snapshot},
@@ -230,111 +234,3 @@ impl Events {
         let _ = self.1.send((self.0, event));
     }
 }
-
-/// A process that is waited for.
-struct Watch {
-    child: Child,
-    words: LastWords,
-    board: Scoreboard,
-    timeout: Duration,
-    events: Events,
-}
-
-impl Watch {
-    /// Tells when the process has ended. Ends it when that is asked for, and when it makes no progress.
-    async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
-        let pid = self.child.pid();
-        let killed_before = oom::kills();
-        let mut hung = None;
-        let ended = loop {
-            let stuck = progress::stuck(pid, &self.board, self.timeout);
-            tokio::select! {
-                ended = self.child.wait() => break ended.map_err(|error| error.to_string()),
-                Some(signal) = kills.recv() => {
-                    // It may have ended at this moment.
-                    let _ = self.child.kill(signal);
-                }
-                dumps = stuck, if hung.is_none() => {
-                    hung = Some(dumps);
-                    let _ = self.child.kill(Signal::KILL);
-                }
-            }
-        };
-        let is_killed = matches!(
-            ended,
-            Ok(Ended::Signaled {
-                signal: libc::SIGKILL,
-                ..
-            })
-        );
-        let last_words = self.words.finish(LAST_WORDS).await;
-        self.events.send(Event::Gone(Box::new(Gone {
-            pid: Some(pid),
-            ended,
-            last_words,
-            board: self.board.snapshot(),
-            hung,
-            out_of_memory: is_killed && oom::kills() > killed_before,
-        })));
-    }
-}
-
-/// Sends orders to the process, and passes on what it tells.
-async fn talk(
-    socket: OwnedFd,
-    hello: Hello,
-    (setup, descriptors): (Order, Vec<OwnedFd>),
-    mut ordered: mpsc::UnboundedReceiver<Order>,
-    opened: Arc<OnceLock<Sender<Order>>>,
-    events: Events,
-) {
-    let channel: Channel<Order, Notice> = match Channel::open(socket, &hello).await {
-        Ok(channel) => channel,
-        Err(error) => return say_broken(events.0, &error),
-    };
-    let (sender, receiver) = channel.split();
-    // A worker that is gone is told of by the end of its process.
-    let _ = sender.send_with(&setup, descriptors);
-    drop(setup);
-    while let Ok(order) = ordered.try_recv() {
-        let _ = sender.send(&order);
-    }
-    // Orders take the short way from now on.
-    let _ = opened.set(sender.clone());
-    drop(opened);
-    listen(sender, receiver, ordered, events).await;
-}
-
-/// Passes on what the process tells, until nobody needs the worker any more.
-async fn listen(
-    sender: Sender<Order>,
-    mut receiver: Receiver<Notice>,
-    mut ordered: mpsc::UnboundedReceiver<Order>,
-    events: Events,
-) {
-    loop {
-        tokio::select! {
-            order = ordered.recv() => match order {
-                Some(order) => {
-                    let _ = sender.send(&order);
-                }
-                None => return sender.flush().await,
-            },
-            notice = receiver.recv() => match notice {
-                Ok(Some((notice, _))) => events.send(Event::Notice(notice)),
-                Ok(None) => return,
-                Err(error) => return say_broken(events.0, &error),
-            },
-        }
-    }
-}
-
-fn say_broken(worker: WorkerId, error: &ChannelError) {
-    if !matches!(error, ChannelError::NoHello) {
-        let error = error as &dyn std::error::Error;
-        error!(worker, error, "The channel to a worker failed");
-    }
-}
-
-/// How long what is left in a dead worker's pipes has to come.
-const LAST_WORDS: Duration = Duration::from_millis(200);

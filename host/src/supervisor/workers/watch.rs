@@ -1,0 +1,67 @@
+//! The watch over one worker process: until it has ended, or makes no progress.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use super::{Event, Events, Gone, progress};
+use crate::{
+    scoreboard::Scoreboard,
+    supervisor::{
+        autopsy::oom,
+        last_words::LastWords,
+        process::{Child, Ended},
+    },
+};
+
+/// A process that is waited for.
+pub(super) struct Watch {
+    pub(super) child: Child,
+    pub(super) words: LastWords,
+    pub(super) board: Scoreboard,
+    pub(super) timeout: Duration,
+    pub(super) events: Events,
+}
+
+impl Watch {
+    /// Tells when the process has ended. Ends it when that is asked for, and when it makes no progress.
+    pub(super) async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
+        let pid = self.child.pid();
+        let killed_before = oom::kills();
+        let mut hung = None;
+        let ended = loop {
+            let stuck = progress::stuck(pid, &self.board, self.timeout);
+            tokio::select! {
+                ended = self.child.wait() => break ended.map_err(|error| error.to_string()),
+                Some(signal) = kills.recv() => {
+                    // It may have ended at this moment.
+                    let _ = self.child.kill(signal);
+                }
+                dumps = stuck, if hung.is_none() => {
+                    hung = Some(dumps);
+                    let _ = self.child.kill(Signal::KILL);
+                }
+            }
+        };
+        let is_killed = matches!(
+            ended,
+            Ok(Ended::Signaled {
+                signal: libc::SIGKILL,
+                ..
+            })
+        );
+        let last_words = self.words.finish(LAST_WORDS).await;
+        self.events.send(Event::Gone(Box::new(Gone {
+            pid: Some(pid),
+            ended,
+            last_words,
+            board: self.board.snapshot(),
+            hung,
+            out_of_memory: is_killed && oom::kills() > killed_before,
+        })));
+    }
+}
+
+/// How long what is left in a dead worker's pipes has to come.
+const LAST_WORDS: Duration = Duration::from_millis(200);
