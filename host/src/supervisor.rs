@@ -15,7 +15,9 @@ pub mod catalog;
 mod commands;
 mod deaths;
 mod deploy;
+mod error;
 mod fleet;
+mod handle;
 pub mod handover;
 pub mod last_words;
 mod libraries;
@@ -24,12 +26,15 @@ pub mod listeners;
 mod notices;
 mod plans;
 pub mod process;
+mod reading;
 pub mod recycle;
 mod replacing;
 pub mod report;
 mod roster;
 mod scale;
+mod stopping;
 pub mod systemd;
+mod tasks;
 pub mod upgrade;
 mod upgrading;
 pub mod workers;
@@ -41,40 +46,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time,
 };
-use tracing::{error, warn};
 
 use self::{
     app::{App, AskId, WorkerId},
     asking::Asking,
     backoff::{Backoff, Crashes},
     catalog::Settings,
-    deploy::Deployment,
     fleet::Fleet,
-    libraries::{Libraries, Read},
+    libraries::Libraries,
     limits::Limits,
     plans::Refused,
     recycle::Recycling,
-    report::{Failure, Proof},
-    upgrade::ProofError,
-    upgrading::UpgradeReply,
+    report::Proof,
+    tasks::Done,
     workers::{Event, Workers},
 };
 pub use self::{
-    commands::{Command, Handle},
     deploy::{Deployed, Outcome, Upload},
+    error::AskError,
     fleet::Link,
-    report::AskError,
+    handle::{Command, Handle},
     roster::{Died, Roster, Told, WorkerView},
     scale::{Scale, Scaled},
 };
 use crate::{
-    channel::Hello,
     config::Config,
     control::SocketFile,
     folder::{
@@ -82,8 +82,7 @@ use crate::{
         store::{Hash, Store},
         watcher::Look,
     },
-    orders::{Notice, Started},
-    worker::{load::Took, trial::Trial},
+    worker::trial::Trial,
 };
 
 /// Who waits for a load.
@@ -141,36 +140,6 @@ pub struct Supervisor {
     /// there.
     checks_strangers: bool,
     tasks: JoinSet<Done>,
-}
-
-/// Something that was begun is done.
-#[derive(Debug)]
-enum Done {
-    Checked(Vec<(WorkerId, Option<u64>)>),
-    Deployed(Box<Deployment>),
-    Hire,
-    Retry {
-        worker: WorkerId,
-        app: String,
-        generation: u64,
-    },
-    Prepared {
-        app: String,
-        generation: u64,
-        prepared: Result<Box<(Started, Took)>, Failure>,
-    },
-    Proved {
-        app: String,
-        generation: u64,
-    },
-    Read(Box<Read>),
-    Upgrade {
-        path: PathBuf,
-        proved: Result<Hello, ProofError>,
-        reply: UpgradeReply,
-    },
-    Execute(PathBuf),
-    ReportTimedOut(u64),
 }
 
 /// What a supervisor is driven by.
@@ -324,99 +293,6 @@ impl Supervisor {
             }
         }
     }
-
-    fn done(&mut self, done: Result<Done, JoinError>) {
-        match done {
-            Err(error) => error!(%error, "A task of the supervisor failed"),
-            Ok(Done::Prepared {
-                app,
-                generation,
-                prepared,
-            }) => self.prepared(&app, generation, prepared),
-            Ok(Done::Proved { app, generation }) => {
-                if let Some(app) = self.apps.get_mut(&app) {
-                    app.proved_good(generation);
-                }
-            }
-            Ok(Done::Deployed(deployment)) => self.deployed(*deployment),
-            Ok(Done::Hire) => {
-                self.hiring -= 1;
-                self.hire();
-            }
-            Ok(Done::Checked(sizes)) => self.checked(sizes),
-            Ok(Done::Retry {
-                worker,
-                app,
-                generation,
-            }) => self.retry(worker, &app, generation),
-            Ok(Done::Upgrade {
-                path,
-                proved,
-                reply,
-            }) => self.proved(&path, proved, reply),
-            Ok(Done::Execute(path)) => self.execute(&path),
-            Ok(Done::Read(read)) => self.read(*read),
-            Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
-        }
-    }
-
-    /// Ends all workers. A process that does not end in time is killed.
-    async fn end(
-        mut self,
-        patience: Duration,
-        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) {
-        if let Some(workers) = &mut self.workers {
-            // Who connects from now on is refused.
-            workers.listeners.clear();
-        }
-        for reply in std::mem::take(&mut self.asks).into_values() {
-            // Who asked may be gone.
-            let _ = reply.send(Err(AskError::Stopping));
-        }
-        self.fleet.stop_all(patience);
-        let is_over = time::timeout(patience + LAST, self.ended(events, commands)).await;
-        if is_over.is_err() {
-            warn!("Workers did not end in time, and are killed");
-            self.fleet.kill_all(Signal::KILL);
-            let _ = time::timeout(LAST, self.ended(events, commands)).await;
-        }
-        let store = Arc::clone(&self.store);
-        let removed = tokio::task::spawn_blocking(move || store.remove()).await;
-        if let Ok(Err(error)) = removed {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, "Cannot remove the copies of libraries");
-        }
-    }
-
-    /// Waits until all workers have ended. What operators ask meanwhile is answered.
-    async fn ended(
-        &mut self,
-        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) {
-        while !self.fleet.is_empty() {
-            tokio::select! {
-                Some((worker, event)) = events.recv() => match event {
-                    Event::Notice(Notice::Stopped) if self.workers.is_none() => {
-                        self.fleet.remove(worker);
-                    }
-                    Event::Notice(notice @ (Notice::Report { .. } | Notice::InForce { .. })) => {
-                        self.notice(worker, notice);
-                    }
-                    Event::Notice(_) => {}
-                    Event::Gone(gone) => self.gone_at_last(worker, *gone),
-                },
-                Some(command) = commands.recv() => self.last_command(command),
-                Some(done) = self.tasks.join_next() => {
-                    if let Ok(Done::ReportTimedOut(number)) = done {
-                        self.report_timed_out(number);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Waits until `time`; without one, there is nothing to wait for.
@@ -424,9 +300,6 @@ async fn at(time: Option<Instant>) -> Option<()> {
     time::sleep_until(time?.into()).await;
     Some(())
 }
-
-/// How much longer than their requests workers may take to end.
-const LAST: Duration = Duration::from_secs(2);
 
 /// How many libraries are read and copied at once.
 const PREPARE_AT_ONCE: usize = 2;

@@ -12,7 +12,8 @@ use tokio::task;
 use super::{
     Done, Supervisor,
     app::{Action, App, AskId, Source},
-    report::{AskError, Failure, Proof},
+    error::AskError,
+    report::{Failure, Proof},
 };
 use crate::{
     folder::{

@@ -16,9 +16,10 @@ use tracing::{error, info};
 use super::{
     Done, Supervisor,
     catalog::{Facts, Library},
+    error::AskError,
     libraries::Memory,
     plans::Asked,
-    report::{AskError, Proof},
+    report::Proof,
 };
 use crate::folder::candidate::Candidate;
 

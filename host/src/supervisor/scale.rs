@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tracing::info;
 
-use super::{Supervisor, report::AskError};
+use super::{Supervisor, error::AskError};
 use crate::config::MOST_WORKERS;
 
 /// How many worker processes there are to be.
