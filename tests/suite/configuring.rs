@@ -90,7 +90,10 @@ impl Configured {
 
     /// The file has this from now on.
     fn say(&self, said: &str) {
-        fs::write(&self.file, said).unwrap();
+        // By a rename: the host may be reading the file because of the signal before.
+        let next = self.file.with_extension("next");
+        fs::write(&next, said).unwrap();
+        fs::rename(next, &self.file).unwrap();
         self.host.signal(Signal::HUP);
     }
 
