@@ -138,7 +138,7 @@ pub enum Order {
         /// wait in the kernel's queues are served as well.
         shared: bool,
         /// The apps whose state another worker waits for. Each is answered by [`Notice::State`] when
-        /// the connections have ended.
+        /// no connection reads another request.
         give: Vec<String>,
     },
 }

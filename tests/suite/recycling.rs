@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use host_tests::{Connection, Ctl, Host, Library, Setup, eventually};
+use host_tests::{Connection, Ctl, Host, Library, Setup, empty, eventually};
+use hyper::Request;
 use tokio::{sync::watch, task::JoinSet};
 
 #[tokio::test]
@@ -17,12 +18,27 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
     for client in 0..8 {
         let is_done = is_done.clone();
         let path = if client < 4 { "/counter" } else { "/" };
+        let is_keep_alive = client % 2 == 0;
         clients.spawn(async move {
-            let mut answers = 0;
+            let (mut answers, mut kept) = (0, None);
             while !*is_done.borrow() {
-                let reply = Connection::http1(address).await.get(path).await;
-                assert_eq!(reply.status, 200, "{path}: {}", reply.text());
-                answers += u64::from(path == "/counter");
+                let mut connection = match kept.take() {
+                    Some(connection) => connection,
+                    None => Connection::http1(address).await,
+                };
+                let request = Request::get(path).body(empty()).unwrap();
+                match connection.exchange(request).await {
+                    Ok(reply) => {
+                        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+                        answers += u64::from(path == "/counter");
+                        kept = Some(connection).filter(|_| is_keep_alive);
+                    }
+                    // The server had closed the connection before, as it may between two requests.
+                    Err(error) => assert!(
+                        error.is_canceled() || error.is_closed(),
+                        "{path}: {error:?}"
+                    ),
+                }
             }
             answers
         });
@@ -75,6 +91,38 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
     let head = response.to_lowercase();
     assert!(head.contains("connection: close\r\n"), "{response}");
     assert_eq!(recycle.await.unwrap().0, 1);
+}
+
+#[tokio::test]
+async fn an_app_gets_its_state_while_a_request_to_another_app_goes_on() {
+    let ctl = Ctl::new();
+    let setup = Setup::new().plugin("versioned").library(FILE, &of("v1"));
+    let setup = setup.arg(ctl.option()).arg("--handover-timeout=1h");
+    let host = setup.start().await;
+    host.serves("/counter/version", "v1").await;
+    assert_eq!(host.get("/counter").await.text(), "1");
+    host.answers("/versioned", 200).await;
+    let mut wire = host.wire().await;
+    let file = host.folder().join("go");
+    wire.send(format!(
+        "GET /versioned/wait?{} HTTP/1.1\r\nHost: x\r\n\r\n",
+        file.display()
+    ))
+    .await;
+    host.log().eventually(&["waits"]).await;
+    let recycle = tokio::spawn(async move {
+        let answer = ctl.json(&["recycle"]).await;
+        (answer["recycled"].clone(), ctl)
+    });
+    host.log()
+        .eventually(&["Finishing what is in flight"])
+        .await;
+    // The fresh worker has the state, although the old one waits for the other request.
+    assert_eq!(host.get("/counter").await.text(), "2");
+    host.folder().signal("go");
+    assert!(wire.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(recycle.await.unwrap().0, 1);
+    assert_eq!(host.get("/counter").await.text(), "3");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -18,7 +18,10 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tracing::{debug, warn};
 
 use super::{
@@ -43,6 +46,8 @@ pub struct ConnectionServer {
     stop: CancellationToken,
     /// Cancelled when they are to end at once.
     abort: CancellationToken,
+    /// The connections that may still read another request.
+    readers: TaskTracker,
 }
 
 impl ConnectionServer {
@@ -61,7 +66,21 @@ impl ConnectionServer {
             dispatch,
             stop,
             abort,
+            readers: TaskTracker::new(),
         }
+    }
+
+    /// Asks the client of each further response over HTTP/1 to close the connection (RFC 9112, section
+    /// 9.6).
+    pub fn ask_to_close(&self) {
+        self.dispatch.asks_to_close.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the connections that may still read another request. One of HTTP/1 leaves the set when
+    /// it is told to stop, one of HTTP/2 when it has ended.
+    #[must_use]
+    pub fn readers(&self) -> &TaskTracker {
+        &self.readers
     }
 
     /// Serves one connection to its end, and then gives its permit back.
@@ -71,17 +90,18 @@ impl ConnectionServer {
         peer: SocketAddr,
         _permit: OwnedSemaphorePermit,
     ) {
+        let reader = self.readers.token();
         let served = match self.first_bytes(&mut stream).await {
             // Each in a box: a connection must not take the room of the other protocol's.
             Ok(Start::Http1(preface, opened)) => {
                 let activity = Activity::new(true, opened);
                 let client = Client { peer, activity };
-                Box::pin(self.serve_http1(stream, preface, client)).await
+                Box::pin(self.serve_http1(stream, preface, client, reader)).await
             }
             Ok(Start::Http2(preface, opened)) => {
                 let activity = Activity::new(false, opened);
                 let client = Client { peer, activity };
-                Box::pin(self.serve_http2(stream, preface, client)).await
+                Box::pin(self.serve_http2(stream, preface, client, reader)).await
             }
             Ok(Start::SlowHead) => self.slow_head(&mut stream, peer).await,
             Ok(Start::Nothing) => Ok(()),
@@ -128,6 +148,7 @@ impl ConnectionServer {
         stream: TcpStream,
         preface: Preface,
         client: Client,
+        reader: TaskTrackerToken,
     ) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
@@ -140,6 +161,7 @@ impl ConnectionServer {
                 Pin::new(&mut connection),
                 &activity,
                 &mut delivery,
+                reader,
                 http1::UpgradeableConnection::graceful_shutdown,
             )
             .await;
@@ -210,6 +232,7 @@ impl ConnectionServer {
         stream: TcpStream,
         preface: Preface,
         client: Client,
+        reader: TaskTrackerToken,
     ) -> Result<(), Error> {
         let (peer, activity) = (client.peer, Arc::clone(&client.activity));
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
@@ -222,6 +245,7 @@ impl ConnectionServer {
                 connection,
                 &activity,
                 &mut delivery,
+                reader,
                 http2::Connection::graceful_shutdown,
             )
             .await
@@ -244,6 +268,7 @@ impl ConnectionServer {
         mut connection: Pin<&mut C>,
         activity: &Arc<Activity>,
         delivery: &mut Delivery,
+        reader: TaskTrackerToken,
         shut_down: impl Fn(Pin<&mut C>),
     ) -> Ended
     where
@@ -257,10 +282,11 @@ impl ConnectionServer {
         let mut stop = pin!(self.stop.cancelled());
         let mut abort = pin!(self.abort.cancelled());
         let (mut stopping, mut asked) = (false, false);
+        let mut reader = Some(reader);
         // Timers and signals wake the connection by way of `activity`, and are only polled after that.
         let waker = Waker::from(Arc::clone(activity));
         let mut task = Waker::noop().clone();
-        let mut poll = move |context: &mut Context<'_>| {
+        let mut poll = |context: &mut Context<'_>| {
             if let Poll::Ready(served) = delivery.scope(|| connection.as_mut().poll(context)) {
                 return Poll::Ready(Ended::Served(served));
             }
@@ -310,6 +336,9 @@ impl ConnectionServer {
                 stopping = true;
                 activity.ends();
                 shut_down(connection.as_mut());
+                if activity.is_http1() {
+                    reader = None;
+                }
                 task.wake_by_ref();
             }
             Poll::Pending

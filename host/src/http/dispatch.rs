@@ -5,7 +5,7 @@ use std::{
     mem,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll},
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub struct Dispatch {
     body_timeout: Duration,
     /// What requests leave in the log.
     pub trails: Trails,
+    /// Whether each response over HTTP/1 asks its client to close the connection.
+    pub(super) asks_to_close: AtomicBool,
     /// What a development session adds; none in another server.
     pub(super) dev: Option<Arc<Dev>>,
 }
@@ -58,6 +60,7 @@ impl Dispatch {
             max_body_size: limits.max_body_size,
             body_timeout: limits.body_timeout,
             trails,
+            asks_to_close: AtomicBool::new(false),
             dev: Dev::from_environment(),
         }
     }

@@ -25,8 +25,9 @@ use tracing::{debug, info, warn};
 use super::connection::ConnectionServer;
 use crate::shortage::Shortage;
 
-/// Accepts connections on all of `listeners` and serves each on a task of `connections`, until `stop`
-/// is cancelled. Those that are in the kernel's queues then are served as well.
+/// Accepts connections on all of `listeners` and serves each on a task of `connections`, until `leave`
+/// is cancelled. When `stop` is cancelled as well, no other worker accepts from these sockets, and the
+/// connections in the kernel's queues are served, too.
 ///
 /// `permits` is one for each connection that may be open; the next one waits in the kernel's queue
 /// until one ends. There is one loop for all listeners, so that one permit is enough for the next
@@ -36,6 +37,7 @@ pub async fn accept(
     server: Arc<ConnectionServer>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
+    leave: CancellationToken,
     stop: CancellationToken,
 ) {
     let serve = |stream: TcpStream, peer, permit| {
@@ -61,7 +63,10 @@ pub async fn accept(
             }
         }
     };
-    stop.run_until_cancelled(accept).await;
+    leave.run_until_cancelled(accept).await;
+    if !stop.is_cancelled() {
+        return;
+    }
     // A client in the kernel's queue may have sent a request, and would be reset.
     let queues = listeners
         .into_iter()

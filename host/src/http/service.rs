@@ -6,14 +6,15 @@ use std::{
     future::Future,
     ops::Deref,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
+    activity::Activity,
     dispatch::{Client, Dispatch, Wait},
     response_body::ResponseBody,
 };
@@ -76,9 +77,20 @@ impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
     ///
     /// When it is polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        let mut response = ready!(self.poll_response(context));
+        let Shared { dispatch, client } = &*self.shared;
+        if dispatch.asks_to_close.load(Ordering::Relaxed) {
+            ask_to_close(&mut response, &client.activity);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<C: Deref<Target = Shared> + Unpin> Answer<C> {
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
+        let this = self;
         if let Some(wait) = &mut this.wait {
-            return wait.as_mut().poll(context).map(Ok);
+            return wait.as_mut().poll(context);
         }
         let Some(body) = this.body.take() else {
             panic!("an answer was polled after it was ready");
@@ -86,10 +98,18 @@ impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
         let Shared { dispatch, client } = &*this.shared;
         if let Some(dev) = &dispatch.dev {
             let wait = dev.answer(dispatch, &mut this.head, body, client);
-            return this.wait.insert(wait).as_mut().poll(context).map(Ok);
+            return this.wait.insert(wait).as_mut().poll(context);
         }
-        let begun = dispatch.begin(&mut this.head, body, client, context, &mut this.wait);
-        begun.map(Ok)
+        dispatch.begin(&mut this.head, body, client, context, &mut this.wait)
+    }
+}
+
+/// Asks the client to close a connection of HTTP/1. One of HTTP/2 is told by a frame, and one that an app
+/// takes over is no connection for requests any more.
+fn ask_to_close(response: &mut Response<ResponseBody>, activity: &Activity) {
+    if activity.is_http1() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
 }
 

@@ -331,15 +331,16 @@ impl Worker {
             // The author's code hears of it, on a thread that it may hold up.
             drop(generation.spawn_in_app(Doing::Drain, host::App::drain));
         }
+        let closing = self.serving.close(patience, shared);
+        let all_requests_read = closing.clone().all_requests_read();
         let latest = self.settings.handover_timeout;
         self.tasks.spawn(async move {
             // Requests wait in the other worker meanwhile.
-            tokio::time::sleep(latest).await;
+            let _ = tokio::time::timeout(latest, all_requests_read).await;
             Done::Give
         });
-        let closed = self.serving.close(patience, shared);
         self.tasks.spawn(async move {
-            closed.await;
+            closing.ended().await;
             Done::Disconnected
         });
     }

@@ -1,6 +1,6 @@
 //! The connections of a worker: accepted when the supervisor says so, and ended when it stops.
 
-use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,9 +24,11 @@ pub struct Serving {
     tokens: Tokens,
 }
 
-/// What ends connections.
+/// What ends connections, in this order.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
+    /// Cancelled when no more connections are to be accepted.
+    pub leave: CancellationToken,
     /// Cancelled when connections are to end once their requests have.
     pub stop: CancellationToken,
     /// Cancelled when connections are to end at once.
@@ -75,6 +77,7 @@ impl Serving {
             Arc::clone(&self.server),
             Arc::clone(&self.permits),
             self.connections.clone(),
+            self.tokens.leave.clone(),
             self.tokens.stop.clone(),
         );
         self.connections.spawn_on(accept, &self.threads);
@@ -82,37 +85,87 @@ impl Serving {
         self.connections.close();
     }
 
-    /// Accepts no more. The result is ready when the last connection has ended, or `patience` is
-    /// over and those that were left had a moment to end. `shared` says that other workers serve
-    /// what waits in the kernel's queues.
-    pub fn close(
-        &self,
-        patience: Duration,
-        shared: bool,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let _ = shared;
+    /// Accepts no more, and ends the connections once their requests are answered. What has not ended
+    /// after `patience` is cut off.
+    ///
+    /// `is_shared` says that other workers accept from the same sockets. A connection that waits for a
+    /// request then stays open for [`CLOSE_DELAY`], and a request that comes is answered with
+    /// `connection: close`: a client that was sending it would otherwise lose it.
+    pub fn close(&self, patience: Duration, is_shared: bool) -> Closing {
         let open = self.connections.len().saturating_sub(self.accepting);
         info!(connections = open, "Finishing what is in flight");
-        self.tokens.stop.cancel();
+        if is_shared {
+            self.server.ask_to_close();
+        } else {
+            self.tokens.stop.cancel();
+        }
+        self.tokens.leave.cancel();
         self.connections.close();
-        let (connections, tokens) = (self.connections.clone(), self.tokens.clone());
-        async move {
-            if time::timeout(patience, connections.wait()).await.is_err() {
-                warn!(
-                    connections = connections.len(),
-                    "Cutting off connections that did not end in time"
-                );
-                tokens.cut.cancel();
-                let _ = time::timeout(CUT, connections.wait()).await;
-            }
+        Closing {
+            connections: self.connections.clone(),
+            tokens: self.tokens.clone(),
+            readers: self.server.readers().clone(),
+            patience,
         }
     }
 
     /// Nothing is served any more.
     pub fn closed(&self) {
+        self.tokens.leave.cancel();
         self.tokens.stop.cancel();
     }
 }
+
+/// Connections that are about to end.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    connections: TaskTracker,
+    tokens: Tokens,
+    readers: TaskTracker,
+    patience: Duration,
+}
+
+impl Closing {
+    /// Returns when the last connection has ended. Those that are left after the patience are cut off.
+    pub async fn ended(self) {
+        let Self {
+            connections,
+            tokens,
+            patience,
+            ..
+        } = self;
+        let ended = async {
+            let delay = tokens.stop.run_until_cancelled(time::sleep(CLOSE_DELAY));
+            tokio::select! {
+                _ = delay => {}
+                () = connections.wait() => {}
+            }
+            tokens.stop.cancel();
+            connections.wait().await;
+        };
+        if time::timeout(patience, ended).await.is_err() {
+            warn!(
+                connections = connections.len(),
+                "Cutting off connections that did not end in time"
+            );
+            tokens.stop.cancel();
+            tokens.cut.cancel();
+            let _ = time::timeout(CUT, connections.wait()).await;
+        }
+    }
+
+    /// Returns when no connection reads another request. The requests that came before may still be in
+    /// flight.
+    pub async fn all_requests_read(self) {
+        self.tokens.stop.cancelled().await;
+        self.readers.close();
+        self.readers.wait().await;
+    }
+}
+
+/// How long a connection without a request stays open when another worker takes over. A client that
+/// sends requests more often than that is told to go by a response, and loses none.
+const CLOSE_DELAY: Duration = Duration::from_millis(500);
 
 /// How long connections have to notice that they are cut off.
 const CUT: Duration = Duration::from_secs(1);

@@ -316,10 +316,7 @@ async fn exchange(
     let response = match sender.send_request(request).await {
         Ok(response) => response,
         Err(error) if error.is_canceled() => return Exchange::NotSent,
-        Err(error) => {
-            eprintln!("{path}: {error:?}");
-            return Exchange::Broken;
-        }
+        Err(_) => return Exchange::Broken,
     };
     let status = response.status();
     match response.into_body().collect().await {
