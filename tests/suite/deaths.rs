@@ -92,6 +92,54 @@ async fn a_static_constructor_that_crashes_costs_no_worker() {
 }
 
 #[tokio::test]
+async fn a_static_constructor_that_hangs_holds_up_nothing() {
+    let host = dies().arg("--init-timeout=1s").start().await;
+    host.serves("/dies", "unmarked").await;
+    let library = Library::plugin("dies").marked("constructor hangs");
+    host.folder().put("libdies.so", &library);
+    let parts = ["Not loaded", "plugin=dies", "--init-timeout"];
+    host.log().eventually(&parts).await;
+    host.serves("/dies", "unmarked").await;
+    assert!(host.log().with(&["Worker died"]).is_empty());
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_holds_up_nothing() {
+    let host = dies().arg("--init-timeout=1s").start().await;
+    host.serves("/dies", "unmarked").await;
+    let library = Library::plugin("dies").marked("init hangs");
+    host.folder().put("libdies.so", &library);
+    let parts = ["Not loaded", "plugin=dies", "--init-timeout"];
+    host.log().eventually(&parts).await;
+    host.serves("/dies", "unmarked").await;
+    assert!(host.log().with(&["Worker died"]).is_empty());
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_shutdown_hook_that_dies_is_the_old_generations_fault() {
+    let shutdown = Library::plugin("dies").marked("shutdown");
+    let setup = Setup::new().library("libdies.so", &shutdown);
+    let host = setup.arg("--crash-limit=0").start().await;
+    host.serves("/dies", "shutdown").await;
+    host.folder().put("libdies.so", &Library::plugin("dies"));
+    let line = host.log().eventually(&["Worker died", "SIGSEGV"]).await;
+    for part in ["plugin=dies", "generation=1", "write_to_null"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    host.serves("/dies", "unmarked").await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_descriptors_were_closed_is_replaced() {
+    let host = dies().arg("--worker-timeout=1s").start().await;
+    let line = dies_of(&host, "process").await;
+    assert!(line.contains("ERROR"), "{line}");
+    assert_eq!(host.stop().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_kill_from_outside_is_nobodys_fault() {
     let host = dies().start().await;
     let pid = worker(&host).await;
