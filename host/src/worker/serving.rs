@@ -89,7 +89,7 @@ impl Serving {
     /// after `patience` is cut off.
     ///
     /// `is_shared` says that other workers accept from the same sockets. A connection that waits for a
-    /// request then stays open for [`CLOSE_DELAY`], and a request that comes is answered with
+    /// request then stays open for a moment, and a request that comes is answered with
     /// `connection: close`: a client that was sending it would otherwise lose it.
     pub fn close(&self, patience: Duration, is_shared: bool) -> Closing {
         let open = self.connections.len().saturating_sub(self.accepting);
