@@ -17,13 +17,14 @@ use plugin_api::manifest::{AbiVersion, Manifest};
 use tokio::runtime::Builder;
 
 use crate::{
+    error_chain,
     folder::{
         manifest,
         store::{Snapshot, Store, StoreError},
     },
     supervisor::process::{Children, Executable},
     terminal::print,
-    worker::{library, load, trial::Trial},
+    worker::{library, trial::Trial},
 };
 
 /// Prints the manifest and the verdict of each library. The result is for `main`: 0 when this host
@@ -139,5 +140,5 @@ impl Drop for Copies {
 
 /// An error and its sources in one line.
 fn describe(error: impl std::error::Error) -> String {
-    load::chain(&error)
+    error_chain::chain(&error)
 }

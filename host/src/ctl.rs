@@ -18,8 +18,8 @@ use tokio::{net::UnixStream, runtime::Builder, time};
 
 use crate::{
     config::{ControlSocket, MOST_WORKERS, quantity::positive_duration},
+    error_chain::chain,
     terminal::{complain, print},
-    worker::load::chain,
 };
 
 /// What to ask, and whom.

@@ -33,7 +33,7 @@ use std::{
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::runtime::Builder;
 
-use crate::{config::Config, terminal, worker::load::chain};
+use crate::{config::Config, error_chain::chain, terminal};
 
 /// What to develop, and how.
 #[derive(Clone, Debug, clap::Args)]

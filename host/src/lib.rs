@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod dev;
+pub mod error_chain;
 pub mod exit;
 pub mod folder;
 pub mod http;

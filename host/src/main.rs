@@ -3,11 +3,13 @@
 use std::{env, process::ExitCode};
 
 use host::{
-    check, cli, ctl, dev, exit, new, server,
+    check, cli, ctl, dev,
+    error_chain::chain,
+    exit, new, server,
     signal::EarlySignals,
     supervisor::{process, upgrade},
     terminal,
-    worker::{load::chain, program, trial},
+    worker::{program, trial},
 };
 
 fn main() -> ExitCode {

@@ -17,7 +17,7 @@ pub use self::{
     source::{Source, SourceError},
     template::Template,
 };
-use crate::{terminal, worker::load::chain};
+use crate::{error_chain::chain, terminal};
 
 /// What to write, and where.
 #[derive(Clone, Debug, clap::Args)]

@@ -33,6 +33,7 @@ use crate::{
     cli,
     config::{Address, Config},
     control::{ControlError, ControlListener, verbs::Control},
+    error_chain::chain,
     exit,
     folder::store::{Store, StoreError},
     log::{self, Log, OpenError, capture::Printed, level::Levels, output::Output},
@@ -49,7 +50,7 @@ use crate::{
     },
     terminal,
     worker::{
-        crash, load,
+        crash,
         setup::{self, Logs},
     },
 };
@@ -72,7 +73,7 @@ pub fn run(
     let log = match log::init(&config.log, level) {
         Ok(log) => log,
         Err(error) => {
-            terminal::complain(format_args!("cannot start: {}", load::chain(&error)));
+            terminal::complain(format_args!("cannot start: {}", chain(&error)));
             return 1;
         }
     };
@@ -97,10 +98,10 @@ pub fn run(
         Ok(()) => 0,
         Err(error) => {
             let error = &error as &dyn error::Error;
-            tracing::error!(error = load::chain(error), "Cannot start");
+            tracing::error!(error = chain(error), "Cannot start");
             // Who started it looks here, and the log may be elsewhere, or off.
             if config.log.log_file.is_some() || !tracing::enabled!(tracing::Level::ERROR) {
-                terminal::complain(format_args!("cannot start: {}", load::chain(error)));
+                terminal::complain(format_args!("cannot start: {}", chain(error)));
             }
             1
         }

@@ -17,9 +17,10 @@ use tempfile::{Builder, NamedTempFile};
 use tokio::{fs::File, io::AsyncWriteExt, time};
 
 use crate::{
+    error_chain::chain,
     folder::{candidate, scan::is_library},
     supervisor::Upload,
-    worker::load::{LoadError, chain},
+    worker::load::LoadError,
 };
 
 /// Writes the body of a request to a file in `folder`, to be put there as `name`.

@@ -20,9 +20,9 @@ use tokio::time;
 use super::upload::{self, UploadError};
 use crate::{
     config::{ValueError, quantity::positive_duration},
+    error_chain::chain,
     log::level::{Levels, SetLevel, State},
     supervisor::{AskError, Handle, Scale},
-    worker::load::chain,
 };
 
 /// Those who can do what is asked.

@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::{Args, CtlError, ask, plugins};
 use crate::{
     config::ControlSocket,
+    error_chain::chain,
     terminal::{complain, print},
-    worker::load::chain,
 };
 
 /// Deploys the libraries one after the other, and prints what came of each. Nothing is deployed when

@@ -71,7 +71,7 @@ impl Job {
             match read(&self.paths).await {
                 Ok(projects) => self.projects = projects,
                 Err(error) => {
-                    round.report = format!("{}\n", crate::worker::load::chain(&error));
+                    round.report = format!("{}\n", crate::error_chain::chain(&error));
                     return round;
                 }
             }

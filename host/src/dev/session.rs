@@ -306,7 +306,7 @@ impl Session {
         match settings::write(&self.places, authors, &levels(&self.projects)) {
             // The server's log tells which settings are another since.
             Ok(()) => self.server.configure(),
-            Err(error) => say(&format!("error: {}", crate::worker::load::chain(&error))),
+            Err(error) => say(&format!("error: {}", crate::error_chain::chain(&error))),
         }
     }
 

@@ -12,10 +12,11 @@ use serde::{Serialize, Serializer};
 
 use super::app::{App, WorkerId};
 use crate::{
+    error_chain::chain,
     folder::store::Hash,
     orders::{GenerationReport, WorkerReport},
     worker::{
-        load::{LoadError, Took, as_ms, chain},
+        load::{LoadError, Took, as_ms},
         process::{Footprint, Process},
     },
 };

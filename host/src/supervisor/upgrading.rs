@@ -26,8 +26,8 @@ use super::{
 use crate::{
     channel::{Hello, Packing, Unpacking},
     control::SocketFile,
+    error_chain::chain,
     orders::PROTOCOL,
-    worker::load::chain,
 };
 
 /// Who asked for an upgrade: they only hear of it when it fails, or after it was proved.

@@ -12,7 +12,7 @@ use abi_stable::library::lib_header_from_path;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::host::{GateError, Plugin};
 
-use super::load::one_line;
+use crate::error_chain::one_line;
 
 /// Opens the library at `copy`, and checks that its boundary is this host's.
 ///

@@ -18,11 +18,11 @@ use tokio::{sync::Semaphore, task, time};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    error::{LoadError, chain},
+    error::LoadError,
     steps::{Progress, Step, Took},
 };
 
-pub(crate) use self::{error::one_line, steps::as_ms};
+pub(crate) use self::steps::as_ms;
 
 use tracing::debug;
 

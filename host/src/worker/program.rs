@@ -25,6 +25,7 @@ use crate::{
     channel::{Channel, ChannelError, Hello, Receiver, Sender},
     cli,
     config::Config,
+    error_chain::chain,
     exit,
     log::{self, Log, losses::Losses},
     orders::{Notice, Order, PROTOCOL, Setup},
@@ -32,7 +33,6 @@ use crate::{
     server::runtime,
     supervisor::{listeners, process},
     terminal,
-    worker::load::chain,
 };
 
 /// Runs the worker until it was told to stop, or its supervisor is gone.

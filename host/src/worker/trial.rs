@@ -15,8 +15,9 @@ use std::{
 use rustix::process::Signal;
 use tokio::time;
 
-use super::{library, load::chain};
+use super::library;
 use crate::{
+    error_chain::chain,
     exit,
     supervisor::{
         last_words::{LastWords, Stream},

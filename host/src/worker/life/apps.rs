@@ -13,13 +13,14 @@ use tracing::debug;
 
 use super::{App, Done, Loading, Progress, Retiring, Worker};
 use crate::{
+    error_chain::chain,
     log::bridge,
     orders::{Commit, Notice, Started},
     scoreboard::Doing,
     worker::{
         generation::{Generation, Retired},
         link::Notices,
-        load::{self, LoadError, Loaded, Step, chain},
+        load::{self, LoadError, Loaded, Step},
         probation::{self, Verdict},
     },
 };

@@ -7,10 +7,11 @@ use tokio::task;
 
 use super::{Done, Worker};
 use crate::{
+    error_chain::chain,
     orders::Notice,
     worker::{
         generation::{Generation, thread_name},
-        load::{self, Progress, Took, chain},
+        load::{self, Progress, Took},
     },
 };
 

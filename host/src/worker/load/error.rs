@@ -1,6 +1,6 @@
 //! Why a library was not loaded.
 
-use std::{error::Error, io, iter, time::Duration};
+use std::{io, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
@@ -117,61 +117,5 @@ impl LoadError {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-/// What may have lines, as an author's error may, in one.
-#[must_use]
-pub(crate) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// An error and its sources in one line. What an error advises, behind a semicolon, comes after its
-/// sources: a reader looks for the cause first.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let (mut text, mut advice) = (String::new(), String::new());
-    for error in iter::successors(Some(error), |&error| error.source()) {
-        let said = error.to_string();
-        let (what, advised) = match said.split_once("; ") {
-            Some(parts) if error.source().is_some() => parts,
-            _ => (&*said, ""),
-        };
-        for (all, part, mark) in [(&mut text, what, ": "), (&mut advice, advised, "; ")] {
-            if !all.is_empty() && !part.is_empty() {
-                all.push_str(mark);
-            }
-            all.push_str(part);
-        }
-    }
-    if !advice.is_empty() {
-        text.push_str("; ");
-    }
-    one_line(&(text + &advice))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_an_author_says_is_one_line() {
-        let said = io::Error::other("no database:\n\tat db.example\n");
-        assert_eq!(
-            chain(&LoadError::Thread(said)),
-            "the thread that loads it failed: no database: at db.example"
-        );
-    }
-
-    #[test]
-    fn the_cause_comes_before_the_advice() {
-        let error = StoreError::Write {
-            path: "/state/shop".into(),
-            source: io::Error::other("disk full; really"),
-        };
-        assert_eq!(
-            chain(&error),
-            "cannot write the copy /state/shop: disk full; really; see --state-dir"
-        );
     }
 }
