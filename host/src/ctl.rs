@@ -1,5 +1,6 @@
-//! `host ctl`: what a person at a terminal asks of a running host, by its control socket.
+//! `host ctl`: asks a running host over its control socket, and prints the answer for people.
 
+pub(crate) mod client;
 mod deploy;
 mod plugins;
 mod workers;
@@ -8,10 +9,8 @@ use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use clap::Subcommand;
-use http::{Method, Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request};
+use http_body_util::Full;
 use plugin_api::{level::Directives, manifest::is_name};
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, runtime::Builder, time};
@@ -22,9 +21,9 @@ use crate::{
     terminal::{complain, print},
 };
 
-/// What to ask, and whom.
+/// The command line of `host ctl`: the host to ask, and the request.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct CtlArgs {
     /// The control socket of the host, as it was started with
     #[arg(
         long,
@@ -48,7 +47,7 @@ pub struct Args {
     verb: Verb,
 }
 
-/// What can be asked. Each has its request and its way to be printed.
+/// A request to a host. Each verb has an HTTP request, and a form for its answer.
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
     /// Show the log level in force, or change it for the host and every plugin, at once
@@ -57,7 +56,7 @@ enum Verb {
         level: Option<Directives>,
         /// Go back after this time, as in 5m
         #[arg(long = "for", value_name = "TIME", requires = "level", value_parser = positive_duration)]
-        lasts: Option<Duration>,
+        duration: Option<Duration>,
     },
     /// Show the apps: what serves, what it did, what is on its way, and what loads have cost
     Plugins,
@@ -65,7 +64,7 @@ enum Verb {
     /// generation has finished what it had
     Reload {
         /// The app
-        #[arg(value_parser = name)]
+        #[arg(value_parser = app_name)]
         name: String,
     },
     /// Replace all worker processes by fresh ones, one after the other, without losing a request
@@ -82,7 +81,7 @@ enum Verb {
     /// Load the library of an app that served before the one that does, and wait as reload does
     Rollback {
         /// The app
-        #[arg(value_parser = name)]
+        #[arg(value_parser = app_name)]
         name: String,
     },
     /// Check libraries as `host check` does, load each and put it into the plugins folder, in place of
@@ -104,6 +103,7 @@ enum Verb {
 }
 
 impl Verb {
+    /// Returns the HTTP request of a verb other than `deploy`, which has one for each file.
     fn request(&self) -> Result<Request<Full<Bytes>>, CtlError> {
         let (method, path, body) = match self {
             Self::Deploy { .. } => unreachable!("each file has a request of its own"),
@@ -127,26 +127,23 @@ impl Verb {
             Self::LogLevel { level: None, .. } => (Method::GET, "/log-level", None),
             Self::LogLevel {
                 level: Some(level),
-                lasts,
+                duration,
             } => {
-                let lasts = lasts.map(|lasts| humantime::format_duration(lasts).to_string());
-                let body = json!({ "level": level.to_string(), "for": lasts });
+                let duration = duration.map(|time| humantime::format_duration(time).to_string());
+                let body = json!({ "level": level.to_string(), "for": duration });
                 (Method::PUT, "/log-level", Some(body))
             }
         };
         let body = body.map_or_else(Full::default, |body| Full::from(body.to_string()));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "host");
-        request.body(body).map_err(CtlError::Request)
+        client::request(method, path, body).map_err(CtlError::Request)
     }
 
-    /// How long the answer may take, unless the person who asks says so.
+    /// Returns the time limit for the answer without `--timeout`. `None` for verbs that wait for loads and
+    /// for requests in flight, whose time nobody can know.
     fn timeout(&self) -> Option<Duration> {
         match self {
             Self::LogLevel { .. } | Self::Plugins | Self::Scale { .. } | Self::Workers => {
-                Some(TIMEOUT)
+                Some(ANSWER_TIMEOUT)
             }
             Self::Deploy { .. }
             | Self::Recycle { .. }
@@ -156,16 +153,16 @@ impl Verb {
         }
     }
 
-    /// The answer for people.
-    fn print(&self, answer: &Value) -> String {
+    /// Returns the text of an answer for people.
+    fn format(&self, answer: &Value) -> String {
         let text = |key: &str| answer[key].as_str();
         match self {
-            Self::Plugins => plugins::plugins(answer),
+            Self::Plugins => plugins::format_report(answer),
             Self::Upgrade { .. } => format!("upgrading to {}", text("build").unwrap_or_default()),
             Self::Recycle { .. } => format!("{} workers recycled", answer["recycled"]),
-            Self::Reload { .. } | Self::Rollback { .. } => plugins::proof(answer),
-            Self::Deploy { .. } => deploy::deployed(answer),
-            Self::Workers => workers::roster(answer),
+            Self::Reload { .. } | Self::Rollback { .. } => plugins::format_reload(answer),
+            Self::Deploy { .. } => deploy::format_deployed(answer),
+            Self::Workers => workers::format_table(answer),
             Self::Scale { .. } => format!(
                 "{} workers ({} before); see host ctl workers",
                 answer["workers"], answer["was"]
@@ -192,7 +189,7 @@ impl Verb {
     }
 }
 
-fn name(text: &str) -> Result<String, String> {
+fn app_name(text: &str) -> Result<String, String> {
     if is_name(text.as_bytes()) {
         Ok(text.to_owned())
     } else {
@@ -200,11 +197,11 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Asks, and prints the answer. The result is for `main`: 0, 1 when it was not done, or 2 when nobody
-/// knows whom to ask.
+/// Sends the request and prints the answer. Returns the exit code of the process: 0, 1 when the host did
+/// not do what was asked, or 2 when no control socket is given.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
-    // An option of all verbs cannot be one that has to be there.
+pub fn run(args: &CtlArgs) -> ExitCode {
+    // clap rejects a required option that is global, so the option is checked here.
     let Some(socket) = &args.control else {
         complain(
             "no control socket, expected --control=unix:PATH or HOST_CONTROL, as the host was started with",
@@ -217,7 +214,7 @@ pub fn run(args: &Args) -> ExitCode {
     let request = args.verb.request();
     match request.and_then(|request| ask(args, socket, request)) {
         Ok(answer) if args.json => print(answer, ExitCode::SUCCESS),
-        Ok(answer) => print(args.verb.print(&answer), ExitCode::SUCCESS),
+        Ok(answer) => print(args.verb.format(&answer), ExitCode::SUCCESS),
         Err(error) => {
             complain(chain(&error));
             ExitCode::FAILURE
@@ -225,8 +222,9 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
+/// Sends a request and returns the JSON of the answer.
 fn ask(
-    args: &Args,
+    args: &CtlArgs,
     socket: &ControlSocket,
     request: Request<Full<Bytes>>,
 ) -> Result<Value, CtlError> {
@@ -237,7 +235,7 @@ fn ask(
             socket: socket.clone(),
             source,
         })?;
-        let exchange = exchange(stream, request);
+        let exchange = client::exchange(stream, request);
         let answer = match args.timeout.or(args.verb.timeout()) {
             Some(limit) => time::timeout(limit, exchange)
                 .await
@@ -257,23 +255,7 @@ fn ask(
     }
 }
 
-async fn exchange(
-    stream: UnixStream,
-    request: Request<Full<Bytes>>,
-) -> hyper::Result<(StatusCode, Bytes)> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
-    };
-    tokio::select! {
-        exchanged = exchange => exchanged,
-        Err(error) = connection => Err(error),
-    }
-}
-
-/// A request that was not done.
+/// The reason why a request was not done.
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
     #[error("the host's answer is not JSON; is --control the socket of a host?")]
@@ -305,5 +287,5 @@ enum CtlError {
     },
 }
 
-/// How long a host may take to say what it knows. It does so at once, unless it is stopped.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit for answers that a host gives at once. A host that was stopped (SIGSTOP) gives none.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,24 +1,28 @@
 //! `host dev`: builds an app whenever a file is saved, serves it, and shows what went wrong.
 //!
-//! Two processes work together. This one watches the sources (`watch`, `inputs`), decides when
-//! to build (`builder`), runs Cargo (`cargo`) and puts libraries into a folder of plugins (`job`).
-//! The other is the ordinary host, which serves that folder (`server`) with a layer for development
-//! ([`crate::http::dev`]). A Unix socket tells it how the session is going (`feed`, `state`); its
-//! control socket tells when a library serves (`live`).
+//! A session consists of two processes. The session process, whose code is in this module, watches
+//! the sources (`watch`, `inputs`), decides when to build (`scheduler`), runs Cargo (`cargo`) and
+//! puts the libraries into a plugins folder (`round`). The server process is the ordinary host,
+//! which serves that folder (`server`) with a layer for development ([`crate::http::dev`]). The
+//! session sends its state to the server over a Unix socket (`feed`, `state`), and asks the server's
+//! control socket whether a library serves (`outcome`).
 
-mod builder;
+mod addresses;
 mod cargo;
+mod control;
 mod feed;
 mod inputs;
-mod job;
 mod keys;
-mod live;
+mod metadata;
+mod outcome;
+mod profile;
 mod project;
 mod report;
+mod round;
+mod scheduler;
 pub mod server;
 mod session;
 mod settings;
-mod speed;
 pub mod state;
 mod watch;
 
@@ -33,11 +37,13 @@ use std::{
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::runtime::Builder;
 
+use self::session::SessionError;
 use crate::{config::Config, error_chain::chain, terminal};
 
-/// What to develop, and how.
+/// The command line of `host dev`: the crates to develop, options of the session and of Cargo, and
+/// every option of the server.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct DevArgs {
     /// Crates or workspaces with plugins [default: that of the current folder]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -74,12 +80,15 @@ pub struct Args {
     settings: Config,
 }
 
-/// Runs a session until it is told to end. `given` are the options of the server among the
-/// arguments. The result is for `main`: 0, 1 when it cannot start, or 2 when it was asked for what is
-/// wrong.
+/// Runs a session until the author or a signal ends it. `server_flags` are the server's options as
+/// they stand on the command line.
+///
+/// Returns the exit code of the process: 0 after a session, 1 when the session cannot start or go on,
+/// 2 when the settings are wrong.
 #[must_use]
-pub fn run(args: &Args, given: Vec<OsString>) -> ExitCode {
-    // One thread, and the main one: the server ends with the thread that started it.
+pub fn run(args: &DevArgs, server_flags: &[OsString]) -> ExitCode {
+    // The runtime must stay on the main thread: the kernel signals the server when the thread that
+    // started the server ends (PR_SET_PDEATHSIG), not when the process ends.
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -87,12 +96,12 @@ pub fn run(args: &Args, given: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(session::run(args, given));
-    // A thread still waits for the keyboard.
+    let ended = runtime.block_on(session::run(args, server_flags));
+    // A wait for all threads would not end, because one of them reads the keyboard.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(session::Error::Usage(error)) => error.report(),
+        Err(SessionError::Usage(error)) => error.report(),
         Err(error) => {
             terminal::complain(chain(&error));
             ExitCode::FAILURE
@@ -100,19 +109,20 @@ pub fn run(args: &Args, given: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Has this process, if it is the server of a session, end with the session, also when that is
-/// killed. Called before it starts to serve.
-pub fn follow_parent() {
+/// Makes the server of a session end when its session process ends, even by SIGKILL. Does nothing in
+/// any other process. The caller has not started to serve yet.
+pub fn end_with_session() {
     let parent = std::env::var(server::PARENT)
         .ok()
         .and_then(|id| id.parse::<i32>().ok());
     let is_parent = || getppid().map(|id| id.as_raw_nonzero().get()) == parent;
     if parent.is_none() || !is_parent() {
-        // Not a server of a session, or a process that such a server started.
+        // The process belongs to no session, or is a worker that the server of a session started.
         return;
     }
-    // Without it the server merely outlives a session that is killed.
+    // Ignore a failure, because the server then only outlives a session that is killed.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    // The session may have ended before the line above: then the kernel sends no signal.
     if !is_parent() {
         process::exit(1);
     }

@@ -1,5 +1,5 @@
-//! `host ctl deploy`: libraries are checked here and sent to the host, which loads them and puts them
-//! into its plugins folder.
+//! `host ctl deploy`: checks libraries and sends them to the host, which loads them and puts them into its
+//! plugins folder.
 
 use std::{
     fs, io,
@@ -8,20 +8,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, header::HOST};
+use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::{Args, CtlError, ask, plugins};
+use super::{CtlArgs, CtlError, ask, client, plugins};
 use crate::{
     config::ControlSocket,
     error_chain::chain,
     terminal::{complain, print},
 };
 
-/// Deploys the libraries one after the other, and prints what came of each. Nothing is deployed when
-/// one does not pass the check; what comes after one that is not loaded is not deployed either.
-pub(super) fn run(args: &Args, socket: &ControlSocket, files: &[PathBuf]) -> ExitCode {
+/// Deploys the libraries one after the other, and prints the result of each. Deploys none of them if one
+/// fails the check. Stops at the first one that the host does not load.
+pub(super) fn run(args: &CtlArgs, socket: &ControlSocket, files: &[PathBuf]) -> ExitCode {
     for file in files {
         if let Err(reason) = check(file) {
             complain(format_args!("{} is not deployed: {reason}", file.display()));
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, socket: &ControlSocket, files: &[PathBuf]) -> Exi
     for file in files {
         match request(file).and_then(|request| ask(args, socket, request)) {
             Ok(answer) if args.json => code = print(answer, code),
-            Ok(answer) => code = print(deployed(&answer), code),
+            Ok(answer) => code = print(format_deployed(&answer), code),
             Err(error) => {
                 complain(format_args!("{}: {}", file.display(), chain(&error)));
                 return ExitCode::FAILURE;
@@ -42,8 +42,8 @@ pub(super) fn run(args: &Args, socket: &ControlSocket, files: &[PathBuf]) -> Exi
     code
 }
 
-/// The answer for people.
-pub(super) fn deployed(answer: &Value) -> String {
+/// Returns the text of an answer for people.
+pub(super) fn format_deployed(answer: &Value) -> String {
     let mut text = format!(
         "{} deployed as {}",
         plugins::string(&answer["plugin"]),
@@ -59,20 +59,21 @@ pub(super) fn deployed(answer: &Value) -> String {
                     "{name} {version}: unchanged, generation {generation} serves hash {hash}"
                 );
             }
-            None => text += &plugins::proof(app),
+            None => text += &plugins::format_reload(app),
         }
     }
     text
 }
 
-/// Runs `host check`: a process of its own, because a library that is opened may end it.
+/// Runs `host check` as a separate process, because opening a library may end the process. Returns the
+/// verdict as an error if the host would not load the library.
 fn check(file: &Path) -> Result<(), String> {
     let mut check = Command::new("/proc/self/exe");
     check.arg("check").arg("--").arg(file);
     let output = check.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("it cannot be checked: {error}"))?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    let verdict = told.lines().rev().find_map(|line| {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let verdict = text.lines().rev().find_map(|line| {
         let verdict = line.strip_prefix("verdict")?;
         Some(verdict.trim())
     });
@@ -86,19 +87,15 @@ fn check(file: &Path) -> Result<(), String> {
     }
 }
 
+/// Returns the request that uploads a library.
 fn request(file: &Path) -> Result<Request<Full<Bytes>>, CtlError> {
     let failed = |source| CtlError::File {
         file: file.to_owned(),
         source,
     };
     let library = fs::read(file).map_err(failed)?;
-    // The host says which names it takes.
+    // The host checks the name, and its answer says which names are valid.
     let name = file.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-    let request = Request::builder()
-        .method(Method::PUT)
-        .uri(format!("/libraries/{name}"))
-        .header(HOST, "host");
-    let body = Full::from(library);
-    request.body(body).map_err(CtlError::Request)
+    client::request(Method::PUT, &format!("/libraries/{name}"), library).map_err(CtlError::Request)
 }

@@ -1,18 +1,18 @@
-//! The answers about plugins, for people.
+//! The answers about apps, formatted for people.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The answer to `ctl plugins`.
-pub(super) fn plugins(report: &Value) -> String {
+/// Formats the answer to `ctl plugins`: every app with its generations, then the costs of the process.
+pub(super) fn format_report(report: &Value) -> String {
     let mut text = String::new();
     for app in list(&report["apps"]) {
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = write_app(&mut text, app);
     }
     for failure in list(&report["refused"]) {
-        let _ = writeln!(text, "refused {}", failed(failure));
+        let _ = writeln!(text, "refused {}", format_failure(failure));
     }
     let process = &report["process"];
     let _ = write!(
@@ -20,20 +20,20 @@ pub(super) fn plugins(report: &Value) -> String {
         "{} loads, about {} more possible; {}; {} threads, {} files, {} maps, {} of its own memory",
         report["loads"],
         report["loads_left"],
-        ended(&report["retired"]),
+        format_retired(&report["retired"]),
         process["threads"],
         process["files"],
         process["maps"],
-        bytes(&process["anonymous_bytes"]),
+        format_bytes(&process["anonymous_bytes"]),
     );
     text
 }
 
-/// The answer to `ctl reload` and `ctl rollback`.
-pub(super) fn proof(proof: &Value) -> String {
-    let old = match proof["old_generation"].as_u64() {
-        Some(old) => format!("generation {old} → {}", proof["new_generation"]),
-        None => format!("generation {}", proof["new_generation"]),
+/// Formats the answer to `ctl reload` and `ctl rollback`: the generations, and the time of each step.
+pub(super) fn format_reload(reload: &Value) -> String {
+    let old = match reload["old_generation"].as_u64() {
+        Some(old) => format!("generation {old} → {}", reload["new_generation"]),
+        None => format!("generation {}", reload["new_generation"]),
     };
     let steps = [
         "read",
@@ -44,20 +44,20 @@ pub(super) fn proof(proof: &Value) -> String {
         "init",
         "swap",
     ];
-    let steps = steps.map(|step| format!("{} {}", step.replace('_', " "), proof["ms"][step]));
-    let drained = match proof["drained_ms"].as_f64() {
+    let steps = steps.map(|step| format!("{} {}", step.replace('_', " "), reload["ms"][step]));
+    let drained = match reload["drained_ms"].as_f64() {
         Some(ms) => format!("drained in {ms} ms"),
-        None if proof["old_generation"].is_null() => "nothing to drain".to_owned(),
+        None if reload["old_generation"].is_null() => "nothing to drain".to_owned(),
         None => "kept until the probation is over".to_owned(),
     };
     format!(
         "{} {}: {old}, hash {}\n  ms: {}\n  {} in flight at the swap, {drained}, {} failed",
-        string(&proof["name"]),
-        string(&proof["version"]),
-        string(&proof["hash"]),
+        string(&reload["name"]),
+        string(&reload["version"]),
+        string(&reload["hash"]),
         steps.join(", "),
-        proof["in_flight_at_swap"],
-        proof["failed"],
+        reload["in_flight_at_swap"],
+        reload["failed"],
     )
 }
 
@@ -81,10 +81,10 @@ fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
         }
     }
     if app["retired"]["generations"] != 0 {
-        writeln!(text, "  {}", ended(&app["retired"]))?;
+        writeln!(text, "  {}", format_retired(&app["retired"]))?;
     }
     if !app["last_error"].is_null() {
-        writeln!(text, "  last error {}", failed(&app["last_error"]))?;
+        writeln!(text, "  last error {}", format_failure(&app["last_error"]))?;
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
         generation["requests"],
         generation["errors"],
         generation["panics"],
-        bytes(&generation["footprint"]["anonymous_bytes"]),
+        format_bytes(&generation["footprint"]["anonymous_bytes"]),
     )?;
     if let Some(ms) = generation["replaced_ms"].as_f64() {
         write!(text, ", replaced {:.1} s ago", ms / 1e3)?;
@@ -110,16 +110,18 @@ fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
     writeln!(text)
 }
 
-fn ended(retired: &Value) -> String {
+/// Formats what ended generations still cost.
+fn format_retired(retired: &Value) -> String {
     format!(
         "ended {}, which keep {} in {} maps",
         retired["generations"],
-        bytes(&retired["footprint"]["anonymous_bytes"]),
+        format_bytes(&retired["footprint"]["anonymous_bytes"]),
         retired["footprint"]["maps"],
     )
 }
 
-fn failed(failure: &Value) -> String {
+/// Formats a load that failed.
+fn format_failure(failure: &Value) -> String {
     let hash = failure["hash"].as_str();
     format!(
         "{}{} at {}, step {}: {}",
@@ -131,15 +133,18 @@ fn failed(failure: &Value) -> String {
     )
 }
 
+/// Returns the elements of an array, or none if the value is no array.
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// Returns a text, or an empty one if the value is no text.
 pub(super) fn string(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-pub(super) fn bytes(value: &Value) -> String {
+/// Formats a number of bytes in KiB or MiB.
+pub(super) fn format_bytes(value: &Value) -> String {
     let kib = value.as_f64().unwrap_or_default() / 1024.0;
     if kib < 10_000.0 {
         format!("{kib:.0} KiB")

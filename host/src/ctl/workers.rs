@@ -1,13 +1,13 @@
-//! The answer to `host ctl workers`, for people.
+//! The answer to `host ctl workers`, formatted for people.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::plugins::{bytes, list, string};
+use super::plugins::{format_bytes, list, string};
 
-/// A table of the workers, and the last that died.
-pub(super) fn roster(roster: &Value) -> String {
+/// Formats a table of the workers, and a line for each of the last workers that died.
+pub(super) fn format_table(roster: &Value) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(list(&roster["workers"]).iter().map(row));
     let mut text = String::new();
@@ -15,15 +15,15 @@ pub(super) fn roster(roster: &Value) -> String {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = rows.iter().map(|row| row[column].len()).max();
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = write!(line, "{cell:<0$}  ", width.unwrap_or_default());
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    let there = list(&roster["workers"]).len();
+    let running = list(&roster["workers"]).len();
     if let Some(wanted) = roster["wanted"].as_u64().filter(|&wanted| wanted > 0)
-        && usize::try_from(wanted) != Ok(there)
+        && usize::try_from(wanted) != Ok(running)
     {
         let _ = writeln!(text, "{wanted} wanted");
     }
@@ -47,6 +47,7 @@ pub(super) fn roster(roster: &Value) -> String {
     text
 }
 
+/// Returns the cells of a worker's row, in the order of [`HEADINGS`].
 fn row(worker: &Value) -> [String; 9] {
     let number = |key: &str| match &worker[key] {
         Value::Null => UNKNOWN.to_owned(),
@@ -54,7 +55,7 @@ fn row(worker: &Value) -> [String; 9] {
     };
     let memory = match &worker["memory_bytes"] {
         Value::Null => UNKNOWN.to_owned(),
-        memory => bytes(memory),
+        memory => format_bytes(memory),
     };
     [
         number("worker"),
@@ -73,14 +74,14 @@ const HEADINGS: [&str; 9] = [
     "WORKER", "PID", "STATE", "SINCE", "APPS", "MEMORY", "LOADS", "LEFT", "REQUESTS",
 ];
 
-/// What a worker did not tell in time.
+/// The cell for a fact that the worker did not report in time.
 const UNKNOWN: &str = "-";
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::roster;
+    use super::format_table;
 
     #[test]
     fn the_table_has_a_row_for_each_worker_and_says_what_is_not_known() {
@@ -104,6 +105,6 @@ WORKER  PID  STATE     SINCE                     APPS  MEMORY  LOADS  LEFT  REQU
 3       71   serving   2026-11-27T03:00:00.000Z  2     12 MiB  4      900   17
 12      80   starting  2026-11-27T03:00:09.000Z  -     -       -      -     -
 died 2026-11-27T02:59:59.000Z: worker 2, pid 60, ended by SIGSEGV, in shop#5";
-        assert_eq!(roster(&answer), expected);
+        assert_eq!(format_table(&answer), expected);
     }
 }

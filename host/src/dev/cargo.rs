@@ -1,4 +1,4 @@
-//! One run of `cargo build`: how it is called, and what its output means.
+//! One run of `cargo build`: its command line, and what its output means.
 
 use std::{
     collections::BTreeMap,
@@ -14,56 +14,112 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{project::Project, speed::Speed, state::Progress};
+use super::{profile::BuildProfile, project::Project, state::BuildProgress};
 
-/// How to build.
+/// The options of a build that do not come from the project.
 #[derive(Clone, Debug, Default)]
-pub(super) struct How {
-    /// Options of Cargo that the author gave.
-    pub(super) options: Vec<String>,
-    /// What makes builds fast.
-    pub(super) speed: Speed,
+pub(super) struct CargoOptions {
+    /// Options of Cargo that the author gave, such as `--features=…`.
+    pub(super) given: Vec<String>,
+    /// Options that make the build fast.
+    pub(super) profile: BuildProfile,
 }
 
-/// What came of a build.
+/// The result of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Built {
+pub(super) struct CargoOutput {
     /// Whether all plugins were built.
     pub(super) success: bool,
-    /// The libraries, by what Cargo calls their packages.
+    /// The paths of the built libraries, by the package ids that Cargo gives.
     pub(super) libraries: BTreeMap<String, PathBuf>,
-    /// Errors and warnings as the compiler shows them, with colours.
+    /// Errors and warnings as the compiler renders them, with ANSI colours.
     pub(super) report: String,
 }
 
-/// What is heard while Cargo runs.
+/// A line that Cargo printed during a build, by its meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// How far it is.
-    Progress(Progress),
-    /// Whether it is at what the author's crates depend on, and has not come to these.
-    Early(bool),
-    /// A line for people.
+pub(super) enum CargoEvent {
+    /// The progress bar: how many crates are done.
+    Progress(BuildProgress),
+    /// Cargo compiles dependencies (true), or has reached the author's crates (false).
+    CompilesDependencies(bool),
+    /// Any other line, for people to read.
     Line(String),
 }
 
-/// Where a project is built: apart from the author's own builds and an editor's, which would wait
-/// for each other and undo each other's work.
+/// The target folder of a session. Cargo locks a target folder, and each set of options replaces what
+/// another set has built there: the author's own builds and an editor's `cargo check` must not share
+/// the folder.
 pub(super) fn target(project: &Project) -> PathBuf {
     project.target.join("host-dev")
 }
 
-/// Builds the plugins of a project, and tells `hear` how it goes. When the future is dropped, Cargo and
-/// all that it runs are killed.
+/// Builds the plugins of a project, and passes each line that Cargo prints to `on_event`. Dropping the
+/// future kills Cargo and every process that it has started.
 ///
 /// # Errors
 ///
-/// When Cargo cannot be run.
+/// Fails when Cargo cannot be run or its output cannot be read. A build that fails is no error: see
+/// [`CargoOutput::success`].
 pub(super) async fn build(
     project: &Project,
-    how: &How,
-    mut hear: impl FnMut(Heard),
-) -> io::Result<Built> {
+    options: &CargoOptions,
+    mut on_event: impl FnMut(CargoEvent),
+) -> io::Result<CargoOutput> {
+    let mut cargo = ProcessGroup::spawn(command(project, options))?;
+    let (stdout, stderr) = (cargo.child.stdout.take(), cargo.child.stderr.take());
+    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let mut output = CargoOutput {
+        success: false,
+        libraries: BTreeMap::new(),
+        report: String::new(),
+    };
+    let mut errors = String::new();
+    let mut compiles_own = false;
+    let read_messages = async {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Some(line) = lines.next_line().await? {
+            output.take_message(&line);
+        }
+        Ok::<_, io::Error>(())
+    };
+    let read_lines = each_line(stderr, |line| {
+        if let Some(progress) = progress(line) {
+            return on_event(CargoEvent::Progress(progress));
+        }
+        let plain = plain(line);
+        let mut packages = project.packages.iter();
+        if packages.any(|package| package.is_compiled(&plain)) {
+            compiles_own = true;
+            on_event(CargoEvent::CompilesDependencies(false));
+        } else if !compiles_own
+            && DEPENDENCY_STEPS
+                .iter()
+                .any(|word| plain.trim_start().starts_with(word))
+        {
+            on_event(CargoEvent::CompilesDependencies(true));
+        }
+        if plain.starts_with("error") || plain.starts_with("Caused by") || !errors.is_empty() {
+            errors.push_str(line);
+            errors.push('\n');
+        }
+        on_event(CargoEvent::Line(line.to_owned()));
+    });
+    tokio::try_join!(read_messages, read_lines)?;
+    let status = cargo.child.wait().await?;
+    output.success = status.success();
+    let is_wanted = |id: &String| project.plugins.iter().any(|plugin| plugin.id == *id);
+    output.libraries.retain(|id, _| is_wanted(id));
+    if !output.success && output.report.is_empty() {
+        // Cargo itself failed before the compiler ran, for instance at a manifest with a syntax error.
+        output.report = errors;
+    }
+    Ok(output)
+}
+
+fn command(project: &Project, options: &CargoOptions) -> Command {
     let mut command = Command::new("cargo");
     command
         .args([
@@ -75,8 +131,8 @@ pub(super) async fn build(
         .arg(&project.manifest)
         .arg("--target-dir")
         .arg(target(project))
-        .args(how.speed.options())
-        .args(&how.options)
+        .args(options.profile.options())
+        .args(&options.given)
         .current_dir(&project.root)
         .env("CARGO_TERM_COLOR", "always")
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
@@ -84,68 +140,18 @@ pub(super) async fn build(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C in the terminal is for the session, which ends Cargo.
+        // The terminal sends Ctrl-C to the session's process group only. The session then ends Cargo.
         .process_group(0);
     for plugin in &project.plugins {
         command.arg("--package").arg(&plugin.id);
     }
-    let mut cargo = Group::spawn(command)?;
-    let (stdout, stderr) = (cargo.child.stdout.take(), cargo.child.stderr.take());
-    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let mut built = Built {
-        success: false,
-        libraries: BTreeMap::new(),
-        report: String::new(),
-    };
-    let mut complaints = String::new();
-    let mut is_own = false;
-    let messages = async {
-        let mut lines = BufReader::new(stdout).lines();
-        while let Some(line) = lines.next_line().await? {
-            built.take(&line);
-        }
-        Ok::<_, io::Error>(())
-    };
-    let said = each_line(stderr, |line| {
-        if let Some(progress) = progress(line) {
-            return hear(Heard::Progress(progress));
-        }
-        let plain = plain(line);
-        let mut packages = project.packages.iter();
-        if packages.any(|package| package.is_compiled(&plain)) {
-            is_own = true;
-            hear(Heard::Early(false));
-        } else if !is_own
-            && EARLY
-                .iter()
-                .any(|word| plain.trim_start().starts_with(word))
-        {
-            hear(Heard::Early(true));
-        }
-        if plain.starts_with("error") || plain.starts_with("Caused by") || !complaints.is_empty() {
-            complaints.push_str(line);
-            complaints.push('\n');
-        }
-        hear(Heard::Line(line.to_owned()));
-    });
-    tokio::try_join!(messages, said)?;
-    let status = cargo.child.wait().await?;
-    built.success = status.success();
-    let is_wanted = |id: &String| project.plugins.iter().any(|plugin| plugin.id == *id);
-    built.libraries.retain(|id, _| is_wanted(id));
-    if !built.success && built.report.is_empty() {
-        // As for a manifest that Cargo does not understand.
-        built.report = complaints;
-    }
-    Ok(built)
+    command
 }
 
-impl Built {
-    /// Reads a line of Cargo's output (The Cargo Book, External tools). What else is printed there, by a
-    /// build script, is left out.
-    fn take(&mut self, line: &str) {
+impl CargoOutput {
+    /// Takes in a line of Cargo's stdout: a JSON message (The Cargo Book, External tools). Other lines
+    /// are ignored, because a build script may print anything.
+    fn take_message(&mut self, line: &str) {
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             return;
         };
@@ -154,7 +160,7 @@ impl Built {
                 let rendered = message["message"]["rendered"].as_str();
                 self.report.push_str(rendered.unwrap_or_default());
             }
-            // A procedural macro is a library of this kind of file too.
+            // The kind tells a plugin from a procedural macro, whose file is an `.so` as well.
             Some("compiler-artifact") if is_plugin(&message["target"]) => {
                 let files = message["filenames"].as_array();
                 let mut files = files.into_iter().flatten().filter_map(Value::as_str);
@@ -173,17 +179,18 @@ fn is_plugin(target: &Value) -> bool {
     kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "cdylib"))
 }
 
-/// The dep-info file that Cargo writes beside a library.
+/// The path of the dep-info file, which Cargo writes beside a library and which lists the files that
+/// the build has read.
 pub(super) fn dep_info(library: &Path) -> PathBuf {
     library.with_extension("d")
 }
 
-/// A process and all that it starts, which are killed when it is dropped.
-struct Group {
+/// A process and every process that it has started. Dropping the value kills all of them.
+struct ProcessGroup {
     child: Child,
 }
 
-impl Group {
+impl ProcessGroup {
     fn spawn(mut command: Command) -> io::Result<Self> {
         Ok(Self {
             child: command.kill_on_drop(true).spawn()?,
@@ -191,21 +198,23 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // None once it was waited for: its number may be another process's then.
+        // `id` returns None after the child was waited for. The kernel may have given its number to another
+        // process by then.
         let id = self
             .child
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(id) = id {
-            // It may just have ended.
+            // Ignore a failure: the process may have ended a moment ago.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-/// Gives each line of a stream to `see`. Cargo overwrites its progress by carriage returns.
+/// Passes each line of a stream to `see`, without blank lines. A carriage return ends a line too,
+/// because Cargo redraws its progress bar with it.
 async fn each_line(
     mut stream: impl AsyncRead + Unpin,
     mut see: impl FnMut(&str),
@@ -231,8 +240,8 @@ async fn each_line(
     }
 }
 
-/// What Cargo's progress says, as in `Building [===> ] 34/112: axum`.
-fn progress(line: &str) -> Option<Progress> {
+/// Reads Cargo's progress bar, as in `Building [===> ] 34/112: axum`. Returns `None` for other lines.
+fn progress(line: &str) -> Option<BuildProgress> {
     let line = plain(line);
     let (_, rest) = line
         .trim_start()
@@ -240,13 +249,13 @@ fn progress(line: &str) -> Option<Progress> {
         .split_once("] ")?;
     let (done, rest) = rest.split_once('/')?;
     let digits = rest.find(|letter: char| !letter.is_ascii_digit());
-    Some(Progress {
+    Some(BuildProgress {
         done: done.trim().parse().ok()?,
         total: rest[..digits.unwrap_or(rest.len())].parse().ok()?,
     })
 }
 
-/// A text without its colours: escape sequences as in ECMA-48, section 5.4.
+/// Returns a text without its colours: the escape sequences of ECMA-48, section 5.4.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
@@ -260,8 +269,8 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// What Cargo says while it is at what crates depend on.
-const EARLY: [&str; 3] = ["Compiling ", "Downloaded ", "Downloading "];
+/// The first words of Cargo's lines while it fetches and compiles dependencies.
+const DEPENDENCY_STEPS: [&str; 3] = ["Compiling ", "Downloaded ", "Downloading "];
 
 #[cfg(test)]
 mod tests {
@@ -273,7 +282,7 @@ mod tests {
         let read = progress(line);
         assert_eq!(
             read,
-            Some(Progress {
+            Some(BuildProgress {
                 done: 34,
                 total: 112
             })
@@ -283,22 +292,23 @@ mod tests {
 
     #[test]
     fn messages_tell_libraries_and_errors() {
-        let mut built = Built {
+        let mut output = CargoOutput {
             success: false,
             libraries: BTreeMap::new(),
             report: String::new(),
         };
-        built.take(r#"{"reason":"compiler-message","message":{"rendered":"error: no\n"}}"#);
-        built.take(
+        output
+            .take_message(r#"{"reason":"compiler-message","message":{"rendered":"error: no\n"}}"#);
+        output.take_message(
             r#"{"reason":"compiler-artifact","package_id":"macros","target":{"kind":["proc-macro"]},"filenames":["/t/libmacros.so"]}"#,
         );
-        built.take(
+        output.take_message(
             r#"{"reason":"compiler-artifact","package_id":"shop","target":{"kind":["cdylib","rlib"]},"filenames":["/t/libshop.rlib","/t/libshop.so"]}"#,
         );
-        built.take("printed by a build script");
-        assert_eq!(built.report, "error: no\n");
+        output.take_message("printed by a build script");
+        assert_eq!(output.report, "error: no\n");
         assert_eq!(
-            built.libraries,
+            output.libraries,
             BTreeMap::from([("shop".to_owned(), PathBuf::from("/t/libshop.so"))])
         );
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Passes the state of a session on to the server, over a Unix socket: a line of JSON for each change.
+//! Sends the state of a session to its server over a Unix socket: one line of JSON for each change.
 
 use std::{io, path::Path};
 
@@ -8,15 +8,15 @@ use tokio::{
     sync::watch,
 };
 
-use super::state::State;
+use super::state::SessionState;
 
-/// Tells each process that connects to the socket the state, and each change of it, until the sender
-/// is dropped.
+/// Binds the socket, and sends the state and each change of it to every process that connects, in
+/// tasks of their own. The tasks end when the sender of `state` is dropped.
 ///
 /// # Errors
 ///
-/// When the socket cannot be bound.
-pub(super) fn start(socket: &Path, state: watch::Receiver<State>) -> io::Result<()> {
+/// Fails when the socket cannot be bound.
+pub(super) fn start(socket: &Path, state: watch::Receiver<SessionState>) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
     tokio::spawn(async move {
         let mut ended = state.clone();
@@ -24,7 +24,7 @@ pub(super) fn start(socket: &Path, state: watch::Receiver<State>) -> io::Result<
             tokio::select! {
                 accepted = listener.accept() => {
                     if let Ok((stream, _)) = accepted {
-                        tokio::spawn(tell(stream, state.clone()));
+                        tokio::spawn(send(stream, state.clone()));
                     }
                 }
                 () = async { while ended.changed().await.is_ok() {} } => return,
@@ -34,8 +34,8 @@ pub(super) fn start(socket: &Path, state: watch::Receiver<State>) -> io::Result<
     Ok(())
 }
 
-/// Returns when the session has ended, or the server is gone.
-async fn tell(mut stream: UnixStream, mut state: watch::Receiver<State>) {
+/// Sends states over one connection until the session has ended or the server is gone.
+async fn send(mut stream: UnixStream, mut state: watch::Receiver<SessionState>) {
     loop {
         let Ok(mut line) = serde_json::to_vec(&*state.borrow_and_update()) else {
             return;

@@ -1,4 +1,4 @@
-//! Which files a build reads, and so which changes matter.
+//! The files that builds read: decides for a changed file whether it needs a build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,16 +8,17 @@ use std::{
 
 use super::project::Project;
 
-/// What is known of the files that builds read.
+/// Everything that is known of the files that builds and the server read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Inputs {
-    /// The folders of packages, and whether a plugin is made of each.
+pub(super) struct BuildInputs {
+    /// The folders of packages, and whether a plugin depends on the package.
     packages: Vec<(PathBuf, bool)>,
-    /// What Cargo said after the last build of each plugin: files and folders.
+    /// The files and folders that the dep-info files of earlier builds list.
     listed: BTreeSet<PathBuf>,
-    /// Files at the roots of workspaces that configure Cargo.
+    /// The workspace folders, whose `Cargo.toml` and `.cargo/config.toml` configure Cargo.
     roots: Vec<PathBuf>,
-    /// The lock files as they were: Cargo itself writes them.
+    /// The lock files with the hashes of their contents. Cargo writes a lock file at every build, so
+    /// only other contents count as a change.
     locks: BTreeMap<PathBuf, Option<blake3::Hash>>,
     /// Folders of static files.
     assets: Vec<PathBuf>,
@@ -25,21 +26,22 @@ pub(super) struct Inputs {
     config: Option<PathBuf>,
 }
 
-/// What a changed file is to the session.
+/// The consequence of a changed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Builds read it.
+pub(super) enum InputKind {
+    /// A build reads the file: build again.
     Source,
-    /// It is a static file.
+    /// A static file: refresh pages.
     Asset,
-    /// The server is configured by it.
+    /// The author's configuration file of the server: reload the settings.
     Config,
-    /// Neither.
+    /// No consequence.
     Other,
 }
 
-impl Inputs {
-    /// Begins with folders of static files, and the author's configuration file.
+impl BuildInputs {
+    /// Starts with the folders of static files and the author's configuration file. Packages follow by
+    /// [`set_projects`](Self::set_projects).
     pub(super) fn new(assets: Vec<PathBuf>, config: Option<PathBuf>) -> Self {
         Self {
             assets,
@@ -48,7 +50,7 @@ impl Inputs {
         }
     }
 
-    /// Takes the packages of these projects in place of those before.
+    /// Replaces the packages by those of these projects, and reads their lock files.
     pub(super) fn set_projects(&mut self, projects: &[Project]) {
         let packages = projects.iter().flat_map(|project| &project.packages);
         self.packages = packages
@@ -62,15 +64,14 @@ impl Inputs {
         self.locks = locks.map(|lock| (lock.clone(), hash(&lock))).collect();
     }
 
-    /// Adds what a dep-info file lists, which Cargo writes beside each library. The result is what was
-    /// not known before.
+    /// Adds the files that a dep-info file lists. Returns those that no earlier dep-info file has listed.
     pub(super) fn list(&mut self, dep_info: &str) -> Vec<PathBuf> {
         let mut new = listed(dep_info);
         new.retain(|path| self.listed.insert(path.clone()));
         new
     }
 
-    /// The folders that files which matter may be in.
+    /// Returns all folders to watch: every file that matters is in one of them or below.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
         let packages = self.packages.iter().filter(|(_, is_used)| *is_used);
         let packages = packages.map(|(folder, _)| folder.clone());
@@ -91,33 +92,33 @@ impl Inputs {
             .collect()
     }
 
-    /// The folders of static files.
+    /// Returns the folders of static files.
     pub(super) fn assets(&self) -> &[PathBuf] {
         &self.assets
     }
 
-    /// What a file that changed is.
-    pub(super) fn kind(&self, path: &Path) -> Kind {
+    /// Classifies a file that has changed. Reads a lock file to compare its contents.
+    pub(super) fn kind(&self, path: &Path) -> InputKind {
         if let Some(before) = self.locks.get(path) {
             return if hash(path) == *before {
-                Kind::Other
+                InputKind::Other
             } else {
-                Kind::Source
+                InputKind::Source
             };
         }
         if self.config.as_deref() == Some(path) {
-            Kind::Config
+            InputKind::Config
         } else if self.is_source(path) {
-            Kind::Source
+            InputKind::Source
         } else if self.assets.iter().any(|folder| path.starts_with(folder)) {
-            Kind::Asset
+            InputKind::Asset
         } else {
-            Kind::Other
+            InputKind::Other
         }
     }
 
     fn is_source(&self, path: &Path) -> bool {
-        // A folder that a build script names counts with all that is in it.
+        // A build script may name a folder, which stands for every file in it.
         if path.ancestors().any(|path| self.listed.contains(path)) {
             return true;
         }
@@ -136,7 +137,8 @@ impl Inputs {
         {
             return true;
         }
-        // A file that is new, or that was missing in a build that failed, is listed nowhere yet.
+        // No dep-info file lists a new file, or one that a failed build has missed. Any Rust file in a
+        // package that a plugin depends on may be such a file.
         let holders = self
             .packages
             .iter()
@@ -147,7 +149,7 @@ impl Inputs {
     }
 }
 
-/// The paths in a dep-info file: what is behind the colon, where `\ ` is a space in a path.
+/// Returns the paths that a dep-info file lists after `TARGET: `. A space within a path is written `\ `.
 fn listed(dep_info: &str) -> Vec<PathBuf> {
     let lines = dep_info.lines().filter_map(|line| line.split_once(": "));
     let mut paths = Vec::new();
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_change_matters_when_a_build_reads_the_file() {
-        let mut inputs = Inputs::new(vec!["/w/static".into()], Some("/w/host.toml".into()));
+        let mut inputs = BuildInputs::new(vec!["/w/static".into()], Some("/w/host.toml".into()));
         inputs.packages = vec![
             ("/w".into(), true),
             ("/w/other".into(), false),
@@ -201,20 +203,20 @@ mod tests {
         inputs.roots = vec!["/w".into()];
         inputs.list("/t/libshop.so: /w/src/lib.rs /w/page.html /w/proto");
         for (path, kind) in [
-            ("/w/src/lib.rs", Kind::Source),
-            ("/w/src/new.rs", Kind::Source),
-            ("/w/page.html", Kind::Source),
-            ("/w/proto/greeter.proto", Kind::Source),
-            ("/w/Cargo.toml", Kind::Source),
-            ("/w/.cargo/config.toml", Kind::Source),
-            ("/shared/src/lib.rs", Kind::Source),
-            ("/w/static/style.css", Kind::Asset),
-            ("/w/host.toml", Kind::Config),
-            ("/w/other/src/lib.rs", Kind::Other),
-            ("/w/src/.lib.rs.swp", Kind::Other),
-            ("/w/src/4913", Kind::Other),
-            ("/w/notes.db", Kind::Other),
-            ("/elsewhere/lib.rs", Kind::Other),
+            ("/w/src/lib.rs", InputKind::Source),
+            ("/w/src/new.rs", InputKind::Source),
+            ("/w/page.html", InputKind::Source),
+            ("/w/proto/greeter.proto", InputKind::Source),
+            ("/w/Cargo.toml", InputKind::Source),
+            ("/w/.cargo/config.toml", InputKind::Source),
+            ("/shared/src/lib.rs", InputKind::Source),
+            ("/w/static/style.css", InputKind::Asset),
+            ("/w/host.toml", InputKind::Config),
+            ("/w/other/src/lib.rs", InputKind::Other),
+            ("/w/src/.lib.rs.swp", InputKind::Other),
+            ("/w/src/4913", InputKind::Other),
+            ("/w/notes.db", InputKind::Other),
+            ("/elsewhere/lib.rs", InputKind::Other),
         ] {
             assert_eq!(inputs.kind(Path::new(path)), kind, "{path}");
         }
@@ -225,12 +227,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lock = folder.path().join("Cargo.lock");
         fs::write(&lock, "one").unwrap();
-        let inputs = Inputs {
+        let inputs = BuildInputs {
             locks: BTreeMap::from([(lock.clone(), hash(&lock))]),
-            ..Inputs::default()
+            ..BuildInputs::default()
         };
-        assert_eq!(inputs.kind(&lock), Kind::Other);
+        assert_eq!(inputs.kind(&lock), InputKind::Other);
         fs::write(&lock, "two").unwrap();
-        assert_eq!(inputs.kind(&lock), Kind::Source);
+        assert_eq!(inputs.kind(&lock), InputKind::Source);
     }
 }

@@ -1,4 +1,4 @@
-//! What the author types: a key, and Enter.
+//! The commands that the author types into the terminal: a key, and Enter.
 
 use std::{io, thread};
 
@@ -6,21 +6,22 @@ use tokio::sync::mpsc;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum KeyCommand {
     /// Build again.
     Rebuild,
-    /// Log by these directives from now on.
+    /// Change the log level to these directives.
     Level(String),
     /// End the session.
     Quit,
-    /// Nothing that is known.
+    /// An unknown command.
     Unknown,
 }
 
-/// The commands that are typed from now on. None come when there is no terminal.
-pub(super) fn read() -> mpsc::UnboundedReceiver<Key> {
+/// Starts to read commands from stdin. Returns a channel of them, which stays empty when stdin is no
+/// terminal and at its end.
+pub(super) fn read() -> mpsc::UnboundedReceiver<KeyCommand> {
     let (sender, keys) = mpsc::unbounded_channel();
-    // A thread of its own: a read of a terminal cannot be cancelled.
+    // Read on a separate thread, because a blocking read of a terminal cannot be cancelled.
     thread::spawn(move || {
         let lines = io::stdin().lines().map_while(Result::ok);
         lines
@@ -31,13 +32,13 @@ pub(super) fn read() -> mpsc::UnboundedReceiver<Key> {
     keys
 }
 
-fn parse(line: &str) -> Key {
+fn parse(line: &str) -> KeyCommand {
     let (key, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
     match (key, rest.trim()) {
-        ("r", "") => Key::Rebuild,
-        ("q", "") => Key::Quit,
-        ("l", level) if !level.is_empty() => Key::Level(level.to_owned()),
-        _ => Key::Unknown,
+        ("r", "") => KeyCommand::Rebuild,
+        ("q", "") => KeyCommand::Quit,
+        ("l", level) if !level.is_empty() => KeyCommand::Level(level.to_owned()),
+        _ => KeyCommand::Unknown,
     }
 }
 
@@ -47,14 +48,14 @@ mod tests {
 
     #[test]
     fn a_line_is_a_command() {
-        assert_eq!(parse("r"), Key::Rebuild);
-        assert_eq!(parse(" q "), Key::Quit);
+        assert_eq!(parse("r"), KeyCommand::Rebuild);
+        assert_eq!(parse(" q "), KeyCommand::Quit);
         assert_eq!(
             parse("l info,shop=trace"),
-            Key::Level("info,shop=trace".to_owned())
+            KeyCommand::Level("info,shop=trace".to_owned())
         );
         for line in ["l", "rr", "q now", "help"] {
-            assert_eq!(parse(line), Key::Unknown, "{line}");
+            assert_eq!(parse(line), KeyCommand::Unknown, "{line}");
         }
     }
 }

@@ -1,58 +1,61 @@
-//! What Cargo knows of the crates that are being developed: the plugins, and the packages whose
-//! sources they are made of.
+//! The project that is being developed, as Cargo describes it: the plugins, and the packages that they
+//! depend on.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use serde::Deserialize;
 use tokio::process::Command;
 
-/// A workspace, and what of it is being developed.
+use super::metadata::{Metadata, MetadataPackage};
+
+/// A workspace, and its packages that are being developed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Project {
     /// The manifest that the author named.
     pub(super) manifest: PathBuf,
     /// The folder of the workspace.
     pub(super) root: PathBuf,
-    /// Where Cargo builds.
+    /// Cargo's target folder.
     pub(super) target: PathBuf,
-    /// The packages that are plugins.
-    pub(super) plugins: Vec<Plugin>,
-    /// The packages with sources on this machine.
-    pub(super) packages: Vec<Package>,
+    /// The packages that are plugins and that the author named.
+    pub(super) plugins: Vec<PluginPackage>,
+    /// All packages whose sources are on this machine.
+    pub(super) packages: Vec<SourcePackage>,
 }
 
-/// A package that is a plugin.
+/// A package that makes a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plugin {
-    /// What Cargo calls the package.
+pub(super) struct PluginPackage {
+    /// Cargo's id of the package.
     pub(super) id: String,
-    /// The package's name.
+    /// The name of the package.
     pub(super) name: String,
 }
 
-/// A package of the author's.
+/// A package whose sources are on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Package {
-    /// Its folder.
+pub(super) struct SourcePackage {
+    /// The folder of the package's manifest.
     pub(super) folder: PathBuf,
-    /// The name of its library in Rust.
+    /// The Rust name of the package's library.
     pub(super) library: String,
-    /// Whether a plugin is made of it. Others are in the workspace only.
+    /// Whether a plugin depends on the package. The others are only in the same workspace.
     pub(super) is_used: bool,
 }
 
-impl Package {
-    /// Whether it is the author's own: the SDK comes along with the host.
+impl SourcePackage {
+    /// Returns whether the author writes the package. The SDK is on this machine too, but comes with the
+    /// host.
     pub(super) fn is_own(&self) -> bool {
         self.is_used && self.library != "plugin_api"
     }
 
-    /// Whether a line of Cargo's says that it is compiled now, as in `Compiling shop v0.1.0 (/w/shop)`.
+    /// Returns whether Cargo announces the build of this package with the line, as in
+    /// `Compiling shop v0.1.0 (/w/shop)`.
     pub(super) fn is_compiled(&self, line: &str) -> bool {
         let line = line.trim();
         let folder = line
@@ -65,11 +68,12 @@ impl Package {
 }
 
 impl Project {
-    /// Asks Cargo for the project at a path: a package, a workspace, or a folder in one.
+    /// Asks Cargo for the project at a path: a package, a workspace, or a folder below one.
     ///
     /// # Errors
     ///
-    /// When there is none, when Cargo does not understand it, or when none of it is a plugin.
+    /// Fails when no folder at or above the path has a manifest, when Cargo rejects the manifest, or when
+    /// no package of the project is a plugin.
     pub(super) async fn read(path: &Path) -> Result<Self, ProjectError> {
         let manifest = find_manifest(path).ok_or_else(|| ProjectError::Missing(path.to_owned()))?;
         let output = Command::new("cargo")
@@ -82,28 +86,31 @@ impl Project {
             .await
             .map_err(ProjectError::Cargo)?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(ProjectError::Metadata(said.trim_end().to_owned()));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            return Err(ProjectError::Metadata(errors.trim_end().to_owned()));
         }
         let metadata = serde_json::from_slice(&output.stdout).map_err(ProjectError::Answer)?;
         Self::of(manifest, metadata)
     }
 
+    /// Chooses the plugins: the package of the manifest, or every plugin of the workspace when the
+    /// manifest is that of the workspace.
     fn of(manifest: PathBuf, metadata: Metadata) -> Result<Self, ProjectError> {
         let named = metadata
             .packages
             .iter()
             .find(|package| package.manifest_path == manifest);
-        let chosen: Vec<&Described> = match named {
+        let chosen: Vec<&MetadataPackage> = match named {
             Some(package) if package.is_plugin() => vec![package],
-            // The package at the root of a workspace may be there for others.
+            // The package at the root of a workspace may be no plugin itself, and exist for the other
+            // members.
             _ => {
                 let members: BTreeSet<&str> = metadata
                     .workspace_members
                     .iter()
                     .map(String::as_str)
                     .collect();
-                let is_chosen = |package: &&Described| {
+                let is_chosen = |package: &&MetadataPackage| {
                     members.contains(&*package.id)
                         && package.is_plugin()
                         && named.is_none_or(|_| manifest.parent() == Some(&metadata.workspace_root))
@@ -126,7 +133,7 @@ impl Project {
             .iter()
             .filter(|package| package.source.is_none());
         let packages = packages.filter_map(|package| {
-            Some(Package {
+            Some(SourcePackage {
                 folder: package.manifest_path.parent()?.to_owned(),
                 library: package.library()?,
                 is_used: used.contains(&*package.id),
@@ -136,7 +143,7 @@ impl Project {
             packages: packages.collect(),
             plugins: chosen
                 .iter()
-                .map(|package| Plugin {
+                .map(|package| PluginPackage {
                     id: package.id.clone(),
                     name: package.name.clone(),
                 })
@@ -148,7 +155,7 @@ impl Project {
     }
 }
 
-/// The manifest of a path, or of the folder above it that has one.
+/// Returns the manifest at a path, or in the nearest folder at or above it that has one.
 fn find_manifest(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
     let mut manifests = path.ancestors().map(|folder| folder.join("Cargo.toml"));
@@ -158,96 +165,30 @@ fn find_manifest(path: &Path) -> Option<PathBuf> {
     manifests.find(|manifest| manifest.is_file())
 }
 
-/// The answer of `cargo metadata`, as far as it matters.
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    packages: Vec<Described>,
-    workspace_members: Vec<String>,
-    workspace_root: PathBuf,
-    target_directory: PathBuf,
-    resolve: Option<Resolve>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Described {
-    id: String,
-    name: String,
-    source: Option<String>,
-    manifest_path: PathBuf,
-    targets: Vec<Target>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Node {
-    id: String,
-    dependencies: Vec<String>,
-}
-
-impl Described {
-    fn is_plugin(&self) -> bool {
-        let mut kinds = self.targets.iter().flat_map(|target| &target.kind);
-        kinds.any(|kind| kind == "cdylib")
-    }
-
-    /// The name of its first target in Rust. A package without a library has a program's.
-    fn library(&self) -> Option<String> {
-        Some(self.targets.first()?.name.replace('-', "_"))
-    }
-}
-
-impl Metadata {
-    /// The packages that these are made of, themselves included.
-    fn used_by<'a>(&'a self, packages: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
-        let nodes = self.resolve.iter().flat_map(|resolve| &resolve.nodes);
-        let nodes: HashMap<&str, &[String]> =
-            nodes.map(|node| (&*node.id, &*node.dependencies)).collect();
-        let mut next: Vec<&str> = packages.collect();
-        let mut used = BTreeSet::new();
-        while let Some(package) = next.pop() {
-            if used.insert(package) {
-                let dependencies = nodes.get(package).copied().unwrap_or_default();
-                next.extend(dependencies.iter().map(String::as_str));
-            }
-        }
-        used
-    }
-}
-
-/// A project that cannot be developed.
+/// The reason why a session cannot work on a project.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProjectError {
-    /// Cargo's answer is none.
+    /// Cargo's answer is not the JSON that was expected.
     #[error("cannot read the answer of `cargo metadata`")]
     Answer(#[source] serde_json::Error),
-    /// There is no Cargo.
+    /// Cargo is not installed, or cannot be run.
     #[error("cannot run cargo: install Rust, see https://rustup.rs")]
     Cargo(#[source] io::Error),
-    /// Cargo does not understand the project.
+    /// Cargo rejects the manifest, with these words.
     #[error("{0}")]
     Metadata(String),
-    /// There is no manifest.
+    /// Neither the folder nor one above it has a manifest.
     #[error("there is no Cargo.toml in {} or above, expected a crate: `host new NAME` makes one", .0.display())]
     Missing(PathBuf),
-    /// The package is no plugin.
+    /// The package makes no library that a host can load.
     #[error(
         "{package} makes no library to load: add `[lib] crate-type = [\"cdylib\", \"rlib\"]` to {}",
         manifest.display()
     )]
     NoCdylib {
-        /// The package.
+        /// The name of the package.
         package: String,
-        /// Its manifest.
+        /// The manifest of the package.
         manifest: PathBuf,
     },
     /// No package of the workspace is a plugin.

@@ -1,4 +1,4 @@
-//! What a session says in the terminal.
+//! What a session prints in the terminal.
 
 use std::{
     collections::BTreeSet,
@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use super::{cargo::plain, job::Round, live::Fate};
+use super::{cargo::plain, outcome::LibraryOutcome, round::RoundOutcome};
 
-/// Says something in the terminal.
+/// Prints a line to stdout.
 pub(super) fn say(text: &str) {
     println!("{text}");
 }
 
-/// Shows what the compiler said, in colour where there is some.
+/// Prints the compiler's output to stderr, with its colours if stderr is a terminal and `NO_COLOR` is
+/// not set.
 pub(super) fn show(report: &str) {
     let report = report.trim_end();
     if report.is_empty() {
@@ -30,8 +31,13 @@ pub(super) fn show(report: &str) {
     }
 }
 
-/// The line for a round that ended: what changed, what serves, and how long it took from the edit.
-pub(super) fn line(round: &Round, changed: &BTreeSet<PathBuf>, live: Option<Duration>) -> String {
+/// Returns the line that sums up a round: the changed files, the times, and the apps that serve.
+/// `live` is the time since the edit; `None` when the round was not started by an edit.
+pub(super) fn line(
+    round: &RoundOutcome,
+    changed: &BTreeSet<PathBuf>,
+    live: Option<Duration>,
+) -> String {
     let mut line = String::new();
     let roots: Vec<&Path> = round
         .projects
@@ -41,30 +47,30 @@ pub(super) fn line(round: &Round, changed: &BTreeSet<PathBuf>, live: Option<Dura
     if !changed.is_empty() {
         let _ = write!(line, "{}: ", files(changed, &roots));
     }
-    let _ = write!(line, "built in {}", seconds(round.building));
+    let _ = write!(line, "built in {}", seconds(round.build_time));
     if !round.is_built {
         return line.replace("built in", "build failed after") + "; what served before serves on";
     }
-    if round.fates.is_empty() {
+    if round.outcomes.is_empty() {
         return line + ", and nothing is new";
     }
-    let mut served = Vec::new();
+    let mut serving = Vec::new();
     let mut failed = Vec::new();
-    for (file, fate) in &round.fates {
-        match fate {
-            Fate::Serves(apps) => served.extend(
+    for (file, outcome) in &round.outcomes {
+        match outcome {
+            LibraryOutcome::Serves(apps) => serving.extend(
                 apps.iter()
                     .map(|app| format!("{}#{}", app.name, app.generation)),
             ),
-            Fate::Failed(error) => failed.push(format!("{file} does not start: {error}")),
+            LibraryOutcome::Failed(error) => failed.push(format!("{file} does not start: {error}")),
         }
     }
-    if !served.is_empty() {
+    if !serving.is_empty() {
         let _ = write!(
             line,
             ", {} swapped in after {}",
-            served.join(", "),
-            seconds(round.swapping)
+            serving.join(", "),
+            seconds(round.swap_time)
         );
     }
     if let (Some(live), []) = (live, &*failed) {
@@ -76,7 +82,7 @@ pub(super) fn line(round: &Round, changed: &BTreeSet<PathBuf>, live: Option<Dura
     line
 }
 
-/// The names of files, relative to a root: the first three.
+/// Names the first three files, relative to their root, and the number of the others.
 pub(super) fn files(changed: &BTreeSet<PathBuf>, roots: &[&Path]) -> String {
     let short = |path: &PathBuf| {
         let short = roots.iter().find_map(|root| path.strip_prefix(root).ok());
@@ -100,35 +106,39 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{super::live::Served, *};
+    use super::{super::outcome::ServingApp, *};
 
-    fn round(fate: Option<Fate>) -> Round {
-        Round {
-            building: Duration::from_millis(710),
-            swapping: Duration::from_millis(30),
+    fn round(outcome: Option<LibraryOutcome>) -> RoundOutcome {
+        RoundOutcome {
+            build_time: Duration::from_millis(710),
+            swap_time: Duration::from_millis(30),
             is_built: true,
-            fates: fate
-                .map(|fate| ("libshop.so".to_owned(), fate))
+            outcomes: outcome
+                .map(|outcome| ("libshop.so".to_owned(), outcome))
                 .into_iter()
                 .collect::<BTreeMap<_, _>>(),
-            ..Round::default()
+            ..RoundOutcome::default()
         }
     }
 
     #[test]
     fn a_round_is_one_line() {
         let changed = BTreeSet::from([PathBuf::from("src/lib.rs")]);
-        let served = Served {
+        let served = ServingApp {
             name: "shop".to_owned(),
             generation: 3,
             mounts: Vec::new(),
         };
         let live = Some(Duration::from_millis(810));
         assert_eq!(
-            line(&round(Some(Fate::Serves(vec![served]))), &changed, live),
+            line(
+                &round(Some(LibraryOutcome::Serves(vec![served]))),
+                &changed,
+                live
+            ),
             "src/lib.rs: built in 0.71 s, shop#3 swapped in after 0.03 s, edit → live 0.81 s"
         );
-        let failed = Fate::Failed("init: no database".to_owned());
+        let failed = LibraryOutcome::Failed("init: no database".to_owned());
         assert_eq!(
             line(&round(Some(failed)), &changed, live),
             "src/lib.rs: built in 0.71 s; libshop.so does not start: init: no database"
@@ -137,7 +147,7 @@ mod tests {
             line(&round(None), &changed, live),
             "src/lib.rs: built in 0.71 s, and nothing is new"
         );
-        let failed = Round {
+        let failed = RoundOutcome {
             is_built: false,
             ..round(None)
         };

@@ -1,5 +1,4 @@
-//! The server of a session: a process of its own, which is the ordinary host with a layer for
-//! development.
+//! The server process of a session: the ordinary host with a layer for development.
 
 use std::{
     env,
@@ -18,30 +17,31 @@ use tokio::{
     time,
 };
 
-/// A server that was started.
+/// A running server process. Dropping the value kills the process.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct DevServer {
     child: Child,
-    /// Where it listens, in the order of `--bind`.
-    listening: mpsc::UnboundedReceiver<String>,
+    /// The origins that the server prints when it listens, in the order of `--bind`.
+    origins: mpsc::UnboundedReceiver<String>,
     started: Instant,
 }
 
-/// What a server does.
+/// An event of a server process.
 #[derive(Debug)]
-pub(super) enum Event {
-    /// It listens at this origin.
+pub(super) enum ServerEvent {
+    /// The server listens at this origin, for instance `http://127.0.0.1:8000`.
     Listening(String),
-    /// It ended by itself.
+    /// The process has ended, although the session did not stop it.
     Ended(io::Result<ExitStatus>),
 }
 
-impl Server {
-    /// Starts the program that runs, with these arguments.
+impl DevServer {
+    /// Starts this program as a server with these arguments, of which the first is the program's name.
+    /// `feed` is the socket that sends the state of the session.
     ///
     /// # Errors
     ///
-    /// When the system refuses.
+    /// Fails when the process cannot be started.
     pub(super) fn start(arguments: &[OsString], feed: &Path) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command
@@ -50,7 +50,7 @@ impl Server {
             .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // Ctrl-C in the terminal is for the session, which stops its server.
+            // The terminal sends Ctrl-C to the session's process group only. The session then stops the server.
             .process_group(0)
             .kill_on_drop(true);
         if env::var_os("RUST_BACKTRACE").is_none() {
@@ -58,51 +58,52 @@ impl Server {
         }
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let (sender, listening) = mpsc::unbounded_channel();
+        let (sender, origins) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 println!("{line}");
-                if let Some(address) = line.strip_prefix("Listening on ") {
-                    // Nobody needs to know it twice.
-                    let _ = sender.send(address.to_owned());
+                if let Some(origin) = line.strip_prefix("Listening on ") {
+                    // Ignore a failure: the receiver is gone when the server is being stopped.
+                    let _ = sender.send(origin.to_owned());
                 }
             }
         });
         Ok(Self {
             child,
-            listening,
+            origins,
             started: Instant::now(),
         })
     }
 
-    /// Waits for what it does next. Cancelling the future loses nothing.
-    pub(super) async fn next(&mut self) -> Event {
+    /// Waits for the next event. Cancel-safe.
+    pub(super) async fn next(&mut self) -> ServerEvent {
         tokio::select! {
-            Some(address) = self.listening.recv() => Event::Listening(address),
-            status = self.child.wait() => Event::Ended(status),
+            Some(origin) = self.origins.recv() => ServerEvent::Listening(origin),
+            status = self.child.wait() => ServerEvent::Ended(status),
         }
     }
 
-    /// How long it has been running.
+    /// Returns the time since the start of the process.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Has it read its configuration file again.
-    pub(super) fn configure(&self) {
+    /// Makes the server read its configuration file again.
+    pub(super) fn reload_settings(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Stops it: what it has begun has a moment to end.
+    /// Stops the server. The first signal lets requests in flight finish within [`DRAIN_TIMEOUT`], the
+    /// second makes the server end at once, and after [`STOP_TIMEOUT`] the process is killed.
     pub(super) async fn stop(mut self) {
-        for patience in [GRACE, HASTE] {
+        for timeout in [DRAIN_TIMEOUT, STOP_TIMEOUT] {
             self.signal(Signal::TERM);
-            if time::timeout(patience, self.child.wait()).await.is_ok() {
+            if time::timeout(timeout, self.child.wait()).await.is_ok() {
                 return;
             }
         }
-        // It may have ended just now.
+        // Ignore a failure: the process may have ended a moment ago.
         let _ = self.child.kill().await;
     }
 
@@ -112,20 +113,20 @@ impl Server {
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(id) = id {
-            // It may have ended just now.
+            // Ignore a failure: the process may have ended a moment ago.
             let _ = kill_process(id, signal);
         }
     }
 }
 
-/// The variable that names the socket with the state of the session.
+/// The environment variable with the path of the socket that sends the state of the session.
 pub const SOCKET: &str = "HOST_DEV_SOCKET";
 
-/// The variable that names the process which a server of a session belongs to.
+/// The environment variable with the process id of the session that a server belongs to.
 pub const PARENT: &str = "HOST_DEV_PARENT";
 
-/// How long requests may go on when the session ends.
-const GRACE: Duration = Duration::from_millis(300);
+/// The time that requests in flight have when the session ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long a server may take that was told twice to stop.
-const HASTE: Duration = Duration::from_secs(1);
+/// The time that the server has to end after the second signal.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);

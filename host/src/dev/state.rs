@@ -1,73 +1,74 @@
-//! How a development session is going: what the process that builds tells the server that serves,
-//! and that tells browsers.
+//! The state of a development session, as the session process sends it to the server and the server
+//! to browsers (`client.js` reads the same names).
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The state of a session. Each change is sent as a whole.
+/// The state of a session. A change of one field sends all of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// Identifies the session. A page of another session is loaded again.
+pub struct SessionState {
+    /// An identity of the session. A browser reloads a page of another session.
     pub session: String,
-    /// How often new code or files took over. A page that was made before is loaded again.
+    /// The number of times that new code took over. A browser reloads a page with a lower number.
     pub swaps: u64,
-    /// What is being done.
-    pub phase: Phase,
-    /// How far Cargo is.
-    pub progress: Option<Progress>,
-    /// The output of the compiler with its colours (ANSI), or why an app did not start.
+    /// The current step.
+    pub phase: SessionPhase,
+    /// Cargo's progress, while a build runs and Cargo has reported some.
+    pub progress: Option<BuildProgress>,
+    /// The compiler's output with ANSI colours, or the reasons why apps did not start. Empty when all
+    /// is well.
     pub report: String,
-    /// Static files that changed.
-    pub assets: Assets,
-    /// The apps that have served, and where they are mounted.
+    /// The last change of static files.
+    pub assets: AssetChanges,
+    /// The mounts of each app that has served.
     pub apps: BTreeMap<String, Vec<String>>,
-    /// What does not change.
-    pub options: Options,
+    /// Facts that stay the same throughout the session.
+    pub options: SessionOptions,
 }
 
-/// What a session is doing.
+/// The current step of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Cargo runs.
+pub enum SessionPhase {
+    /// Cargo builds the sources.
     #[default]
     Building,
-    /// The sources do not compile. What served before serves on.
+    /// The sources do not compile. The previous versions go on serving.
     BuildFailed,
-    /// The sources compile, and an app did not start. What served before serves on.
+    /// The sources compile, but an app did not start. Its previous version goes on serving.
     StartFailed,
-    /// The sources that are there serve.
+    /// The current sources serve.
     Serving,
 }
 
-/// How far Cargo is, in crates.
+/// The progress of a build, in crates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// How many are done.
+pub struct BuildProgress {
+    /// The number of crates that are done.
     pub done: u32,
-    /// How many there are.
+    /// The number of crates in all.
     pub total: u32,
 }
 
-/// Static files that changed since the swap before.
+/// Changes of static files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assets {
-    /// How often some did.
+pub struct AssetChanges {
+    /// The number of changes so far, each of one or more files.
     pub changes: u64,
-    /// Those that did last, relative to their folder.
+    /// The files of the last change, relative to their watched folder.
     pub files: Vec<String>,
 }
 
-/// What a session was started with.
+/// The options of a session, and the folders that it works on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Options {
-    /// Whether pages refresh themselves.
+pub struct SessionOptions {
+    /// Whether pages get the script that refreshes them.
     pub refresh: bool,
-    /// The host names that requests may be for, besides those of this machine and addresses.
+    /// The host names that requests may name, besides localhost and IP addresses.
     pub hosts: Vec<String>,
-    /// The folders of the author's packages, whose files may be shown.
+    /// The folders of the packages that the plugins consist of. Error pages show files in them.
     pub sources: Vec<PathBuf>,
-    /// The folders that paths of the compiler are relative to.
+    /// The workspace folders, to which the compiler's paths are relative.
     pub roots: Vec<PathBuf>,
 }

@@ -1,7 +1,7 @@
-//! Watches the files that builds read, and tells which of them changed.
+//! Watches the files that builds read, and reports which of them changed.
 //!
-//! Folders are watched, not files: editors replace files by renaming others over them. Folders that
-//! git ignores are left out, so that a target folder costs nothing.
+//! The system watches folders, not files, because editors replace a file by renaming another one over
+//! it. Folders that git ignores are skipped, because a target folder would cost thousands of watches.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -17,42 +17,42 @@ use notify::{
 };
 use tokio::{sync::mpsc, time};
 
-use super::inputs::{Inputs, Kind};
+use super::inputs::{BuildInputs, InputKind};
 
 /// Files that changed within a short time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Changes {
-    /// Files that builds read.
+pub(super) struct FileChanges {
+    /// The files that builds read.
     pub(super) sources: BTreeSet<PathBuf>,
-    /// Static files.
+    /// The static files.
     pub(super) assets: BTreeSet<PathBuf>,
-    /// Whether the author's configuration file of the server is among them.
+    /// Whether the author's configuration file of the server changed.
     pub(super) config: bool,
-    /// When the first was reported.
+    /// The time of the first change; `None` while there is none.
     pub(super) since: Option<Instant>,
 }
 
-/// A watch on the files of a session.
-pub(super) struct Watch {
+/// Watches the files of a session.
+pub(super) struct SourceWatcher {
     watcher: RecommendedWatcher,
     watched: HashSet<PathBuf>,
     events: mpsc::UnboundedReceiver<Event>,
-    inputs: Arc<Mutex<Inputs>>,
+    inputs: Arc<Mutex<BuildInputs>>,
 }
 
-impl Watch {
-    /// Watches what `inputs` say.
+impl SourceWatcher {
+    /// Starts to watch the folders of `inputs`.
     ///
     /// # Errors
     ///
-    /// When the system gives no events.
-    pub(super) fn new(inputs: Arc<Mutex<Inputs>>) -> notify::Result<Self> {
+    /// Fails when the system provides no file events.
+    pub(super) fn new(inputs: Arc<Mutex<BuildInputs>>) -> notify::Result<Self> {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = event
                 && is_change(event.kind)
             {
-                // The session may have ended.
+                // Ignore a failure: the receiver is gone when the session has ended.
                 let _ = sender.send(event);
             }
         })?;
@@ -66,70 +66,73 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches folders that are new, or of which the inputs say something since now.
+    /// Starts to watch the folders that the inputs have gained.
     pub(super) fn update(&mut self) {
         let folders = self.inputs().folders();
         for folder in folders {
-            self.add(&folder);
+            self.watch_folder(&folder);
         }
     }
 
-    /// The files that changed next. Changes that follow each other within [`QUIET`] come together.
-    /// Cancelling the future loses nothing but that, as long as it is called again.
-    pub(super) async fn changes(&mut self, changes: &mut Changes) {
+    /// Waits for the next change, then for a pause of [`DEBOUNCE`], and adds the changes to `changes`.
+    ///
+    /// Cancel-safe: changes that were already added stay in `changes`, and the next call goes on with
+    /// them.
+    pub(super) async fn changes(&mut self, changes: &mut FileChanges) {
         while changes.since.is_none() {
             let Some(event) = self.events.recv().await else {
                 return std::future::pending().await;
             };
-            self.take(event, changes);
+            self.add_event(event, changes);
         }
         let latest = changes
             .since
-            .map_or_else(Instant::now, |since| since + LONGEST);
+            .map_or_else(Instant::now, |since| since + DEBOUNCE_MAX);
         loop {
-            let quiet = (Instant::now() + QUIET).min(latest);
+            let quiet = (Instant::now() + DEBOUNCE).min(latest);
             match time::timeout_at(quiet.into(), self.events.recv()).await {
-                Ok(Some(event)) => self.take(event, changes),
+                Ok(Some(event)) => self.add_event(event, changes),
                 Ok(None) | Err(_) => return,
             }
         }
     }
 
-    fn take(&mut self, event: Event, changes: &mut Changes) {
+    fn add_event(&mut self, event: Event, changes: &mut FileChanges) {
         for path in event.paths {
             if path.is_dir() {
-                // Files may have come into a new folder before it was watched.
-                for file in self.add(&path) {
-                    self.note(file, changes);
+                // Files may have been created in a new folder before the watch on it began.
+                for file in self.watch_folder(&path) {
+                    self.add_file(file, changes);
                 }
             } else {
-                // The system's watch went with the folder; another may take its name.
+                // The path may be a watched folder that was removed. The system has ended the watch, so
+                // a later folder of this name needs a new one.
                 self.watched.remove(&path);
-                self.note(path, changes);
+                self.add_file(path, changes);
             }
         }
     }
 
-    fn note(&self, path: PathBuf, changes: &mut Changes) {
+    fn add_file(&self, path: PathBuf, changes: &mut FileChanges) {
         let kind = self.inputs().kind(&path);
         match kind {
-            Kind::Source => _ = changes.sources.insert(path),
-            Kind::Asset => _ = changes.assets.insert(path),
-            Kind::Config => changes.config = true,
-            Kind::Other => return,
+            InputKind::Source => _ = changes.sources.insert(path),
+            InputKind::Asset => _ = changes.assets.insert(path),
+            InputKind::Config => changes.config = true,
+            InputKind::Other => return,
         }
         changes.since.get_or_insert_with(Instant::now);
     }
 
-    /// Watches a folder and those in it, and gives the files in those that were not watched before.
-    fn add(&mut self, folder: &Path) -> Vec<PathBuf> {
+    /// Starts to watch a folder and every folder below it. Returns all files in them.
+    fn watch_folder(&mut self, folder: &Path) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let walk = WalkBuilder::new(folder)
             .hidden(false)
-            // A file that ripgrep ignores may be a source.
+            // Only git's rules count: a file that `.ignore` names for search tools may be a source.
             .ignore(false)
             .require_git(false)
-            .filter_entry(|entry| !is_left_out(entry.path()))
+            .filter_entry(|entry| !is_skipped(entry.path()))
             .build();
         for entry in walk.flatten() {
             let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
@@ -149,13 +152,13 @@ impl Watch {
         files
     }
 
-    fn inputs(&self) -> std::sync::MutexGuard<'_, Inputs> {
+    fn inputs(&self) -> std::sync::MutexGuard<'_, BuildInputs> {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Folders without sources that may be large, also where git is not told of them.
-fn is_left_out(path: &Path) -> bool {
+/// Returns whether a folder is one that is large and holds no sources, even if git does not ignore it.
+fn is_skipped(path: &Path) -> bool {
     let name = path
         .file_name()
         .and_then(|name| name.to_str())
@@ -163,7 +166,7 @@ fn is_left_out(path: &Path) -> bool {
     matches!(name, ".git" | "node_modules") || path.join("CACHEDIR.TAG").is_file()
 }
 
-/// Whether a file has another content or name since.
+/// Returns whether an event means that a file has new contents or a new name.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
@@ -176,9 +179,9 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// How long no file must change before the changes are told. An editor writes a file within a
-/// millisecond or two; a formatter that takes longer gets a build of its own.
-const QUIET: Duration = Duration::from_millis(15);
+/// The pause without a change after which changes are reported. An editor writes a file within one or
+/// two milliseconds. A formatter that takes longer than this pause causes a build of its own.
+const DEBOUNCE: Duration = Duration::from_millis(15);
 
-/// How long changes wait for others at most.
-const LONGEST: Duration = Duration::from_millis(150);
+/// The time after the first change at which changes are reported even without a pause.
+const DEBOUNCE_MAX: Duration = Duration::from_millis(150);

@@ -32,12 +32,12 @@ use super::{
     dispatch::{Client, Dispatch, Wait},
     response_body::ResponseBody,
 };
-use crate::dev::{server::SOCKET, state::State};
+use crate::dev::{server::SOCKET, state::SessionState};
 
 /// The part of a server that serves a development session.
 #[derive(Debug)]
 pub struct Dev {
-    state: watch::Receiver<Option<Arc<State>>>,
+    state: watch::Receiver<Option<Arc<SessionState>>>,
 }
 
 impl Dev {
@@ -83,7 +83,7 @@ impl Dev {
         mut head: Parts,
         body: Incoming,
         client: &Client,
-        state: Option<&State>,
+        state: Option<&SessionState>,
     ) -> Response<ResponseBody> {
         let request = page::Asked::of(&head);
         let may_see = guard::may_see_errors(&head);
@@ -109,7 +109,7 @@ impl Dev {
 }
 
 /// What identifies the version of the apps that answers now.
-fn made(state: Option<&State>) -> String {
+fn made(state: Option<&SessionState>) -> String {
     state.map_or_else(String::new, |state| {
         format!("{}.{}", state.session, state.swaps)
     })

@@ -16,7 +16,7 @@ use tokio::{sync::watch, time};
 
 use super::own;
 use crate::{
-    dev::state::State,
+    dev::state::SessionState,
     http::{
         activity::RequestGuard,
         response_body::{Broken, ResponseBody},
@@ -25,7 +25,7 @@ use crate::{
 
 /// The stream. It ends with the session.
 pub(super) fn stream(
-    state: watch::Receiver<Option<Arc<State>>>,
+    state: watch::Receiver<Option<Arc<SessionState>>>,
     answering: RequestGuard,
 ) -> Response<ResponseBody> {
     let mut response = own(StatusCode::OK, "text/event-stream", Bytes::new());
@@ -37,7 +37,7 @@ pub(super) fn stream(
 }
 
 /// What comes next, and how to wait for what follows; none at the end.
-type Next = Option<(Bytes, watch::Receiver<Option<Arc<State>>>)>;
+type Next = Option<(Bytes, watch::Receiver<Option<Arc<SessionState>>>)>;
 
 struct Events {
     next: Pin<Box<dyn Future<Output = Next> + Send>>,
@@ -45,7 +45,7 @@ struct Events {
     _answering: RequestGuard,
 }
 
-async fn next(mut state: watch::Receiver<Option<Arc<State>>>, is_first: bool) -> Next {
+async fn next(mut state: watch::Receiver<Option<Arc<SessionState>>>, is_first: bool) -> Next {
     if !is_first {
         match time::timeout(ALIVE, state.changed()).await {
             Ok(Ok(())) => {}
@@ -60,8 +60,8 @@ async fn next(mut state: watch::Receiver<Option<Arc<State>>>, is_first: bool) ->
 }
 
 /// The state as an event. What pages need not know is left out.
-fn event(state: &State) -> String {
-    let State {
+fn event(state: &SessionState) -> String {
+    let SessionState {
         session,
         swaps,
         phase,

@@ -10,11 +10,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::dev::state::State;
+use crate::dev::state::SessionState;
 
 /// The state of the session at `socket`; none before it is known. The sender is gone when the session has
 /// ended.
-pub(super) fn follow(socket: PathBuf) -> watch::Receiver<Option<Arc<State>>> {
+pub(super) fn follow(socket: PathBuf) -> watch::Receiver<Option<Arc<SessionState>>> {
     let (sender, state) = watch::channel(None);
     // A thread of its own: the runtime that serves may be any, and lines are few.
     let followed = thread::Builder::new()
@@ -24,7 +24,7 @@ pub(super) fn follow(socket: PathBuf) -> watch::Receiver<Option<Arc<State>>> {
                 return;
             };
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                if let Ok(state) = serde_json::from_str::<State>(&line) {
+                if let Ok(state) = serde_json::from_str::<SessionState>(&line) {
                     sender.send_replace(Some(Arc::new(state)));
                 }
             }

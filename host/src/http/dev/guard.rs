@@ -14,10 +14,13 @@ use http::{
 };
 
 use super::own;
-use crate::{dev::state::State, http::response_body::ResponseBody};
+use crate::{dev::state::SessionState, http::response_body::ResponseBody};
 
 /// The refusal of a request that may not be answered.
-pub(super) fn refusal(head: &Parts, state: Option<&State>) -> Option<Response<ResponseBody>> {
+pub(super) fn refusal(
+    head: &Parts,
+    state: Option<&SessionState>,
+) -> Option<Response<ResponseBody>> {
     let host = host_of(head).unwrap_or_default();
     let name = name_of(&host);
     let allowed = state.map_or(&[][..], |state| &state.options.hosts);
@@ -98,7 +101,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let mut state = State::default();
+        let mut state = SessionState::default();
         state.options.hosts = allowed.iter().map(|&name| name.to_owned()).collect();
         refusal(&head, Some(&state)).is_some()
     }

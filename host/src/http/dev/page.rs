@@ -13,7 +13,7 @@ use serde_json::json;
 use self::frames::{Excerpt, Frame};
 use super::{accepts, capture};
 use crate::{
-    dev::state::{Phase, State},
+    dev::state::{SessionPhase, SessionState},
     http::response_body::ResponseBody,
 };
 
@@ -90,7 +90,11 @@ pub(super) fn is_wanted(response: &Response<ResponseBody>) -> bool {
 }
 
 /// Puts the explanation in the place of a response, if the client is one that reads it.
-pub(super) fn explain(response: &mut Response<ResponseBody>, asked: &Asked, state: Option<&State>) {
+pub(super) fn explain(
+    response: &mut Response<ResponseBody>,
+    asked: &Asked,
+    state: Option<&SessionState>,
+) {
     let is_html = accepts(&asked.headers, "text/html");
     // A client of an API may want what its app says.
     if !response.body().is_own() && !is_html {
@@ -125,7 +129,7 @@ pub(super) fn explain(response: &mut Response<ResponseBody>, asked: &Asked, stat
 }
 
 impl Failure {
-    fn of(response: &Response<ResponseBody>, asked: &Asked, state: Option<&State>) -> Self {
+    fn of(response: &Response<ResponseBody>, asked: &Asked, state: Option<&SessionState>) -> Self {
         let id = response
             .headers()
             .get("x-request-id")
@@ -144,12 +148,12 @@ impl Failure {
         failure
     }
 
-    fn panicked(&mut self, panic: Option<capture::Panic>, state: Option<&State>) {
+    fn panicked(&mut self, panic: Option<capture::Panic>, state: Option<&SessionState>) {
         let Some(panic) = panic else {
             "The app answered with an error".clone_into(&mut self.message);
             return;
         };
-        let default = crate::dev::state::Options::default();
+        let default = crate::dev::state::SessionOptions::default();
         let options = state.map_or(&default, |state| &state.options);
         self.message = format!("panicked: {}", panic.message);
         if let Some((file, line, column)) = panic.location {
@@ -165,14 +169,14 @@ impl Failure {
             frames.into_iter().partition(|frame| frame.is_own(options));
     }
 
-    fn absent(&mut self, asked: &Asked, state: Option<&State>) {
+    fn absent(&mut self, asked: &Asked, state: Option<&SessionState>) {
         let Some(state) = state else {
             "The session has not begun".clone_into(&mut self.message);
             return;
         };
         let report = crate::dev::plain(&state.report);
         self.message = match (state.phase, state.progress) {
-            (Phase::Building, _) if state.apps.is_empty() => {
+            (SessionPhase::Building, _) if state.apps.is_empty() => {
                 self.status = StatusCode::SERVICE_UNAVAILABLE;
                 let progress = state.progress;
                 let progress = progress
@@ -182,11 +186,11 @@ impl Failure {
                     progress.unwrap_or_default()
                 )
             }
-            (Phase::BuildFailed, _) if state.apps.is_empty() => {
+            (SessionPhase::BuildFailed, _) if state.apps.is_empty() => {
                 self.status = StatusCode::SERVICE_UNAVAILABLE;
                 format!("The build failed, and nothing serves yet\n\n{report}")
             }
-            (Phase::StartFailed, _) => {
+            (SessionPhase::StartFailed, _) => {
                 self.status = StatusCode::SERVICE_UNAVAILABLE;
                 format!("The app did not start\n\n{report}")
             }

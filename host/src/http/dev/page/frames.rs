@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::dev::state::Options;
+use crate::dev::state::SessionOptions;
 
 /// A frame of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Whether it is in the author's sources.
-    pub(super) fn is_own(&self, options: &Options) -> bool {
+    pub(super) fn is_own(&self, options: &SessionOptions) -> bool {
         let file = self
             .place
             .as_deref()
@@ -68,7 +68,7 @@ pub(super) struct Excerpt {
 
 impl Excerpt {
     /// Reads a file of the author's; none of another is shown.
-    pub(super) fn read(file: &str, line: u32, options: &Options) -> Option<Self> {
+    pub(super) fn read(file: &str, line: u32, options: &SessionOptions) -> Option<Self> {
         let text = fs::read_to_string(find(file, options)?).ok()?;
         let lines = (1_u32..).zip(text.lines().map(str::to_owned));
         let near = lines.filter(|(number, _)| number.abs_diff(line) <= AROUND);
@@ -90,7 +90,7 @@ impl fmt::Display for Excerpt {
 
 /// A file of the author's sources. The compiler names it relative to the workspace, a backtrace to the
 /// folder that the server runs in.
-fn find(file: &str, options: &Options) -> Option<PathBuf> {
+fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     let roots = options.roots.iter().map(PathBuf::as_path);
     roots.chain([Path::new(".")]).find_map(|root| {
         let path = root.join(file).canonicalize().ok()?;
@@ -132,10 +132,10 @@ mod tests {
         fs::create_dir(root.join("src")).unwrap();
         fs::write(root.join("src/lib.rs"), "one\ntwo\nthree\n").unwrap();
         fs::write(root.join("secret"), "secret\n").unwrap();
-        let options = Options {
+        let options = SessionOptions {
             sources: vec![root.join("src")],
             roots: vec![root],
-            ..Options::default()
+            ..SessionOptions::default()
         };
         let excerpt = Excerpt::read("src/lib.rs", 2, &options).unwrap();
         assert_eq!(

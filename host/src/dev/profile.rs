@@ -1,5 +1,5 @@
-//! What makes builds fast, without a word in the author's manifest: settings of the profile that hold
-//! for the session only, and the fastest linker that is there.
+//! Options that make builds fast without a change of the author's manifest: settings of the `dev`
+//! profile for this session only, and a fast linker if one is installed.
 
 use std::{
     env, fs,
@@ -8,18 +8,19 @@ use std::{
 
 /// Options of Cargo that make builds fast.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Speed {
+pub(super) struct BuildProfile {
+    /// The linker to use in place of the compiler's default.
     linker: Option<Linker>,
 }
 
-/// A linker that is faster than the compiler's own.
+/// A linker that is faster than the compiler's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Linker {
     Mold,
 }
 
-impl Speed {
-    /// What is there for a workspace at `root`.
+impl BuildProfile {
+    /// Looks for a fast linker on PATH, unless the author has chosen how to link the workspace at `root`.
     pub(super) fn find(root: &Path) -> Self {
         let is_chosen =
             chooses_linker(root) || VARIABLES.iter().any(|name| env::var_os(name).is_some());
@@ -31,7 +32,7 @@ impl Speed {
         }
     }
 
-    /// The options.
+    /// Returns the options for Cargo's command line.
     pub(super) fn options(&self) -> Vec<String> {
         let mut options = PROFILE
             .map(|setting| format!("--config=profile.dev.{setting}"))
@@ -43,8 +44,9 @@ impl Speed {
     }
 }
 
-/// Whether a configuration file of Cargo's says how to link or to compile, which an option would
-/// overrule or be overruled by (The Cargo Book, Configuration: `build.rustflags`).
+/// Returns whether a configuration file of Cargo's, beside `root`, above it or in Cargo's home, chooses a
+/// linker or compiler flags. Of several sources of flags Cargo takes only one (The Cargo Book,
+/// Configuration: `build.rustflags`), so ours would replace the author's.
 fn chooses_linker(root: &Path) -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -59,19 +61,19 @@ fn chooses_linker(root: &Path) -> bool {
         .any(|text| text.contains("rustflags") || text.contains("linker"))
 }
 
-/// Settings of the profile `dev`. Line numbers are enough for a backtrace; the rest of debug
-/// information is most of what a linker writes, and of what is copied at each swap.
+/// Settings of the profile `dev`. Backtraces need line numbers only. The rest of the debug information
+/// would be most of what the linker writes and of what each swap copies.
 const PROFILE: [&str; 3] = [
     "debug=\"line-tables-only\"",
     "package.\"*\".debug=false",
     "build-override.debug=false",
 ];
 
-/// Takes mold as the linker of what runs on Linux.
+/// The option that selects mold for Linux targets.
 const MOLD: &str =
     "--config=target.'cfg(target_os = \"linux\")'.rustflags=[\"-Clink-arg=-fuse-ld=mold\"]";
 
-/// Variables by which an author says how to compile.
+/// Environment variables with compiler flags of the author's, which would replace ours.
 const VARIABLES: [&str; 3] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",

@@ -1,0 +1,45 @@
+//! The reasons why a session cannot start or go on.
+
+use std::{io, path::PathBuf, process::ExitStatus};
+
+use crate::{
+    dev::{addresses::BindError, project::ProjectError, settings::ServerConfigError},
+    settings::SettingsError,
+};
+
+/// A session that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::dev) enum SessionError {
+    /// The server cannot listen on an address, or must not.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Two plugins have the same name.
+    #[error("two of the crates are named {0}, expected names that differ")]
+    Duplicate(String),
+    /// A folder of static files does not exist.
+    #[error("cannot watch {}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// A path holds no project with a plugin.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The server ended soon after its start.
+    #[error("the server ended ({0}) soon after it was started, which its log explains")]
+    Server(ExitStatus),
+    /// The server's configuration file cannot be written.
+    #[error(transparent)]
+    ServerConfig(#[from] ServerConfigError),
+    /// The system refuses a folder, a socket or a process.
+    #[error("cannot start the session")]
+    System(#[source] io::Error),
+    /// The server's settings are wrong.
+    #[error(transparent)]
+    Usage(Box<SettingsError>),
+    /// The system provides no file events.
+    #[error("cannot watch the sources")]
+    Watch(#[source] notify::Error),
+}

@@ -1,0 +1,209 @@
+//! The start of a session: folders, settings, the files to watch, and the server process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::{Instant, SystemTime},
+};
+
+use tempfile::{Builder, TempDir};
+use tokio::sync::watch;
+
+use super::{CurrentRound, Session, SessionError};
+use crate::{
+    config::Config,
+    dev::{
+        DevArgs, addresses, cargo, feed,
+        inputs::BuildInputs,
+        project::Project,
+        report::say,
+        round,
+        scheduler::BuildScheduler,
+        server::DevServer,
+        settings::{self, SessionPaths},
+        state::{SessionOptions, SessionState},
+        watch::SourceWatcher,
+    },
+    settings::parse,
+};
+
+impl Session {
+    /// Reads the projects, starts the server and the watch on the sources. The caller starts the first
+    /// build.
+    pub(super) async fn start(
+        args: &DevArgs,
+        server_flags: &[OsString],
+    ) -> Result<Self, SessionError> {
+        let paths = if args.paths.is_empty() {
+            vec![PathBuf::from(".")]
+        } else {
+            args.paths.clone()
+        };
+        let projects = round::read(&paths).await?;
+        if let Some(name) = round::duplicate_names(&projects).first() {
+            return Err(SessionError::Duplicate((*name).to_owned()));
+        }
+        let Some(first) = projects.first() else {
+            return Err(SessionError::System(io::ErrorKind::NotFound.into()));
+        };
+        let (folders, server_paths) = make_folders(first).map_err(SessionError::System)?;
+
+        let beside_manifest = first.manifest.with_file_name("host.toml");
+        let authors_config = args.config.clone();
+        let authors_config =
+            authors_config.or_else(|| beside_manifest.is_file().then_some(beside_manifest));
+        let crates = own_crates(&projects);
+        settings::write(&server_paths, authors_config.as_deref(), &crates)?;
+        let (server_args, config) = server_args(&server_paths, server_flags, args.allow_remote)?;
+        let control = config.control.as_ref();
+        let control = control.map_or(&*server_paths.control, |control| control.path());
+        let control = control.to_owned();
+
+        let inputs = inputs(args, authors_config.as_deref(), &projects)?;
+        let inputs = Arc::new(Mutex::new(inputs));
+        let watcher = SourceWatcher::new(Arc::clone(&inputs)).map_err(SessionError::Watch)?;
+        let state = watch::Sender::new(SessionState {
+            session: identity(),
+            options: options(args, &projects),
+            ..SessionState::default()
+        });
+        feed::start(&server_paths.feed, state.subscribe()).map_err(SessionError::System)?;
+        let server = DevServer::start(&server_args, &server_paths.feed);
+        Ok(Self {
+            args: args.clone(),
+            paths,
+            server: server.map_err(SessionError::System)?,
+            server_paths,
+            _folders: folders,
+            server_args,
+            control,
+            origin: None,
+            has_told_addresses: false,
+            authors_config,
+            projects,
+            is_stale: false,
+            inputs,
+            watcher,
+            scheduler: BuildScheduler::default(),
+            round: CurrentRound::default(),
+            compiles_dependencies: Rc::default(),
+            installed: BTreeMap::new(),
+            failed_starts: BTreeMap::new(),
+            state,
+            changed_at: Instant::now(),
+            build_started: SystemTime::now(),
+        })
+    }
+}
+
+/// Makes the folders of a session's server. Both are removed when the values are dropped.
+fn make_folders(project: &Project) -> io::Result<([TempDir; 2], SessionPaths)> {
+    let target = cargo::target(project);
+    fs::create_dir_all(&target)?;
+    // Libraries must be on a file system that allows to execute them, and /tmp may be mounted noexec.
+    let libraries = Builder::new().prefix("serve-").tempdir_in(&target)?;
+    // The path of a socket has at most 107 bytes (unix(7)), and a target folder may have a long path.
+    let sockets = Builder::new().prefix("host-dev-").tempdir()?;
+    let paths = SessionPaths {
+        plugins: libraries.path().join("plugins"),
+        state: libraries.path().join("state"),
+        config: sockets.path().join("host.toml"),
+        control: sockets.path().join("control"),
+        feed: sockets.path().join("feed"),
+    };
+    fs::create_dir(&paths.plugins)?;
+    Ok(([libraries, sockets], paths))
+}
+
+/// Returns the arguments of the server and the settings that follow from them. Says so if a port is taken
+/// and another one is used, or if other machines can reach the server.
+fn server_args(
+    paths: &SessionPaths,
+    server_flags: &[OsString],
+    allow_remote: bool,
+) -> Result<(Vec<OsString>, Box<Config>), SessionError> {
+    let mut args = settings::arguments(paths, server_flags);
+    let config = parse(&args).map_err(|error| SessionError::Usage(Box::new(error)))?;
+    let config = config.config;
+    let addresses = addresses::find_free(&config.bind, allow_remote)?;
+    for (wanted, found) in config.bind.iter().zip(&addresses) {
+        if wanted != found {
+            say(&format!("{wanted} is taken: using {found}"));
+        }
+    }
+    if allow_remote {
+        say(
+            "other machines may reach this server, and see errors and sources: use it where you trust all of them",
+        );
+    }
+    args.retain(|arg| !arg.to_string_lossy().starts_with("--bind="));
+    let binds = addresses.iter();
+    args.extend(binds.map(|address| OsString::from(format!("--bind={address}"))));
+    if config.control.is_none() {
+        let mut control = OsString::from("--control=unix:");
+        control.push(&paths.control);
+        args.push(control);
+    }
+    Ok((args, config))
+}
+
+/// Returns the inputs of the first build, among them what an earlier session has found out.
+fn inputs(
+    args: &DevArgs,
+    authors_config: Option<&Path>,
+    projects: &[Project],
+) -> Result<BuildInputs, SessionError> {
+    let folder = |folder: &PathBuf| {
+        folder
+            .canonicalize()
+            .map_err(|source| SessionError::Folder {
+                folder: folder.clone(),
+                source,
+            })
+    };
+    let assets = args.watch_dir.iter().map(folder);
+    let assets = assets.collect::<Result<_, _>>()?;
+    let config = authors_config.and_then(|config| config.canonicalize().ok());
+    let mut inputs = BuildInputs::new(assets, config);
+    inputs.set_projects(projects);
+    for project in projects {
+        let folder = cargo::target(project).join("debug");
+        for plugin in &project.plugins {
+            let name = format!("lib{}.d", plugin.name.replace('-', "_"));
+            if let Ok(text) = fs::read_to_string(folder.join(name)) {
+                inputs.list(&text);
+            }
+        }
+    }
+    Ok(inputs)
+}
+
+/// Returns the Rust names of the author's own crates, which are logged at debug.
+pub(super) fn own_crates(projects: &[Project]) -> Vec<String> {
+    let packages = projects.iter().flat_map(|project| &project.packages);
+    let own = packages.filter(|package| package.is_own());
+    let names: BTreeSet<_> = own.map(|package| package.library.clone()).collect();
+    names.into_iter().collect()
+}
+
+fn options(args: &DevArgs, projects: &[Project]) -> SessionOptions {
+    let packages = projects.iter().flat_map(|project| &project.packages);
+    let used = packages.filter(|package| package.is_used);
+    let roots = projects.iter().map(|project| project.root.clone());
+    SessionOptions {
+        refresh: !args.no_refresh,
+        hosts: args.allow_host.clone(),
+        sources: used.map(|package| package.folder.clone()).collect(),
+        roots: roots.collect(),
+    }
+}
+
+/// Returns a text that differs from session to session: the time in nanoseconds.
+fn identity() -> String {
+    let time = SystemTime::UNIX_EPOCH.elapsed();
+    format!("{:x}", time.map_or(0, |time| time.as_nanos()))
+}
