@@ -13,9 +13,9 @@ use self::{
 };
 
 pub use self::{
-    app::{App, AppError, ReloadBy},
-    value::{Address, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
-    workers::{MOST_WORKERS, Workers},
+    app::{AppConfig, AppError, ReloadBy},
+    value::{BindAddress, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
+    workers::{MOST_WORKERS, WorkerConfig},
 };
 use crate::log::access::AccessFormat;
 
@@ -40,7 +40,7 @@ pub struct Config {
         default_value = "127.0.0.1:8000",
         value_delimiter = ','
     )]
-    pub bind: Vec<Address>,
+    pub bind: Vec<BindAddress>,
 
     /// What is logged, by host and plugins alike: trace, debug, info, warn, error, critical or off,
     /// and TARGET=LEVEL for a target or APP#=LEVEL for all that an app logs, as in info,shop=debug,cart#=debug
@@ -104,15 +104,15 @@ pub struct Config {
 
     /// The worker processes.
     #[command(flatten)]
-    pub processes: Workers,
+    pub processes: WorkerConfig,
 
     /// How plugins are replaced.
     #[command(flatten)]
-    pub reload: Reload,
+    pub reload: ReloadConfig,
 
     /// What clients may ask of the host.
     #[command(flatten)]
-    pub limits: Limits,
+    pub limits: ClientLimits,
 
     /// What is logged beside the level, and where.
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub struct Config {
 
     /// The tables `[app.NAME]` of the configuration file.
     #[arg(skip)]
-    pub apps: Vec<App>,
+    pub apps: Vec<AppConfig>,
 
     /// Whether nobody said where the folder of plugins is: then the host makes a missing one.
     #[arg(skip)]
@@ -151,11 +151,11 @@ impl Config {
 /// How new versions of plugins are found, and what becomes of those that turn out bad.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Reloading")]
-pub struct Reload {
+pub struct ReloadConfig {
     /// How changes in the folder of plugins are noticed: by events of the system, or by reading it
     /// twice a second, for file systems without events
     #[arg(long, value_name = "HOW", default_value = "events", ignore_case = true)]
-    pub watch: Watch,
+    pub watch: WatchMode,
 
     /// How long requests may wait while a plugin hands its state over to its new version; after
     /// that the old one serves on
@@ -190,17 +190,17 @@ pub struct Reload {
 
 /// How changes in the folder of plugins are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Watch {
+pub enum WatchMode {
     /// The system tells.
     Events,
     /// By looking.
     Poll,
 }
 
-/// Limits on clients. Each keeps one client from taking what the others need.
+/// ClientLimits on clients. Each keeps one client from taking what the others need.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
-pub struct Limits {
+pub struct ClientLimits {
     /// Bytes of a request's line and headers, from 8KiB to 16MiB; more is answered with 431
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = header_bytes)]
     pub max_header_bytes: u32,

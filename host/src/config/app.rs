@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 /// A plugin without a table is an app of its own name. One with tables is the apps that they name,
 /// and no other: so it can be there twice, with different configurations.
 #[derive(Clone, Debug, PartialEq)]
-pub struct App {
+pub struct AppConfig {
     /// The app's name: in the log, in directives of the level, and for `host ctl`.
     pub name: String,
     /// The name of the plugin that it is.
@@ -35,7 +35,7 @@ pub enum ReloadBy {
     Swap,
 }
 
-impl App {
+impl AppConfig {
     /// Reads one table.
     ///
     /// # Errors
@@ -166,10 +166,10 @@ pub enum AppError {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<App, AppError> {
+    fn parse(text: &str) -> Result<AppConfig, AppError> {
         let table: toml::Table = text.parse().unwrap();
         let (name, value) = table.iter().next().unwrap();
-        App::parse(name, value)
+        AppConfig::parse(name, value)
     }
 
     #[test]

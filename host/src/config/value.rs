@@ -13,13 +13,13 @@ use plugin_api::manifest::{is_mount, is_name};
 
 use super::path::absolute;
 
-// === impl Address ===
+// === impl BindAddress ===
 
 /// Where to listen: an IP address or a host name, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(String);
+pub struct BindAddress(String);
 
-impl FromStr for Address {
+impl FromStr for BindAddress {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -38,14 +38,14 @@ impl FromStr for Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for BindAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
 /// Looks a host name up, which may block and give several addresses.
-impl ToSocketAddrs for Address {
+impl ToSocketAddrs for BindAddress {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> io::Result<Self::Iter> {

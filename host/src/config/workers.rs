@@ -10,7 +10,7 @@ use super::{
 /// How many worker processes there are, and when one of them ends.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Workers")]
-pub struct Workers {
+pub struct WorkerConfig {
     /// Processes that load plugins and serve, each with --threads; auto for one a core. A crash of a
     /// plugin ends its process, and another one starts. 0 keeps everything in one process, which a
     /// crash ends

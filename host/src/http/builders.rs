@@ -4,10 +4,10 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 
 use super::delivery::Streams;
-use crate::config::Limits;
+use crate::config::ClientLimits;
 
 /// hyper's HTTP/1, within `limits`.
-pub(super) fn http1(limits: &Limits) -> http1::Builder {
+pub(super) fn http1(limits: &ClientLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // `Activity` keeps the time: hyper's timer for heads also runs between two requests.
     // `Socket` looks whether the client is still there.
@@ -25,7 +25,7 @@ pub(super) fn http1(limits: &Limits) -> http1::Builder {
 }
 
 /// hyper's HTTP/2, within `limits`.
-pub(super) fn http2(limits: &Limits) -> http2::Builder<Streams> {
+pub(super) fn http2(limits: &ClientLimits) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(Streams::new(limits.body_timeout));
     builder
         .timer(TokioTimer::new())

@@ -33,14 +33,14 @@ use super::{
     service::{Service, Shared},
     socket::Socket,
 };
-use crate::{config::Limits, log::access::Outcome};
+use crate::{config::ClientLimits, log::access::Outcome};
 
 /// How connections are served: what all of them share.
 #[derive(Debug)]
 pub struct ConnectionServer {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
-    limits: Limits,
+    limits: ClientLimits,
     dispatch: Arc<Dispatch>,
     /// Cancelled when connections are to end as soon as what is in flight has been answered.
     stop: CancellationToken,
@@ -54,7 +54,7 @@ impl ConnectionServer {
     /// Serves requests by `dispatch`, within `limits`.
     #[must_use]
     pub fn new(
-        limits: Limits,
+        limits: ClientLimits,
         dispatch: Arc<Dispatch>,
         stop: CancellationToken,
         abort: CancellationToken,

@@ -29,7 +29,7 @@ use super::{
     upgrade,
 };
 use crate::{
-    config::Limits,
+    config::ClientLimits,
     log::request_id::RequestId,
     scoreboard,
     worker::{generation::Generation, registry::Registry},
@@ -53,7 +53,7 @@ pub struct Dispatch {
 impl Dispatch {
     /// Answers by the apps of `registry`, within `limits`.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, limits: &Limits, trails: Trails) -> Self {
+    pub fn new(registry: Arc<Registry>, limits: &ClientLimits, trails: Trails) -> Self {
         Self {
             registry,
             max_headers: limits.max_headers.into(),

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::StartError;
 use crate::{
-    config::{Config, Watch},
+    config::{Config, WatchMode},
     control::SocketFile,
     folder::{
         scan::is_library,
@@ -121,7 +121,7 @@ impl Running {
         let options = WatchOptions {
             quiet: config.quiet_time,
             rescan: config.rescan,
-            events: config.reload.watch == Watch::Events,
+            events: config.reload.watch == WatchMode::Events,
         };
         tokio::spawn(Watcher::new(config.plugins.clone(), options, looks, retried).run());
 

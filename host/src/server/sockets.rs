@@ -16,7 +16,7 @@ use tokio::net::TcpSocket;
 use tracing::{info, warn};
 
 use super::StartError;
-use crate::config::Address;
+use crate::config::BindAddress;
 
 /// Binds every address, and logs each; prints each to stdout as well, before anything else, if it
 /// `prints`.
@@ -28,8 +28,11 @@ use crate::config::Address;
 ///
 /// When a name cannot be resolved, an address that is given as such cannot be had, none of a name's
 /// can, or somebody else listens on one of them.
-pub(super) fn bind(addresses: &[Address], prints: bool) -> Result<Vec<TcpListener>, StartError> {
-    let failed = |address: &Address| {
+pub(super) fn bind(
+    addresses: &[BindAddress],
+    prints: bool,
+) -> Result<Vec<TcpListener>, StartError> {
+    let failed = |address: &BindAddress| {
         let address = address.clone();
         |source| StartError::Bind { address, source }
     };
@@ -63,8 +66,8 @@ pub(super) fn bind(addresses: &[Address], prints: bool) -> Result<Vec<TcpListene
 /// have what is given as an address too; then the last of the three is true. Port 0 is another port
 /// each time that the operator asks for it.
 fn without_doubles(
-    named: Vec<(&Address, Vec<SocketAddr>)>,
-) -> impl Iterator<Item = (&Address, Vec<SocketAddr>, bool)> {
+    named: Vec<(&BindAddress, Vec<SocketAddr>)>,
+) -> impl Iterator<Item = (&BindAddress, Vec<SocketAddr>, bool)> {
     let mut seen = HashSet::new();
     named.into_iter().map(move |(address, found)| {
         let mut of_name = HashSet::new();
@@ -85,7 +88,7 @@ fn without_doubles(
 /// Listens on those of the `found` addresses of one name that this machine has; an error when it has
 /// none of them, and no other of the name is bound already. `all` are the addresses of all names.
 fn listen_on_any(
-    name: &Address,
+    name: &BindAddress,
     found: &[SocketAddr],
     is_bound: bool,
     all: &[SocketAddr],
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_address_is_bound_once_however_it_is_named() {
-        let [name, literal]: [Address; 2] =
+        let [name, literal]: [BindAddress; 2] =
             ["localhost:80", "127.0.0.1:80"].map(|text| text.parse().unwrap());
         let socket: SocketAddr = "127.0.0.1:80".parse().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

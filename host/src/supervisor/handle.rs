@@ -39,7 +39,7 @@ pub enum Command {
     /// Load the library that served before.
     Rollback(String, oneshot::Sender<Result<Proof, AskError>>),
     /// Where apps are mounted, and the apps that the operator describes, from now on.
-    Configure(Vec<Mount>, Vec<config::App>),
+    Configure(Vec<Mount>, Vec<config::AppConfig>),
     /// Put these directives in force in all workers.
     SetLevel(String, oneshot::Sender<Vec<String>>),
     /// Open the log files anew in all workers.
@@ -110,7 +110,7 @@ impl Handle {
     pub async fn configure(
         &self,
         mounts: Vec<Mount>,
-        apps: Vec<config::App>,
+        apps: Vec<config::AppConfig>,
     ) -> Result<(), AskError> {
         self.send(Command::Configure(mounts, apps)).await
     }

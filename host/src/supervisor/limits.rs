@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tokio::time;
 
 use super::{Done, Supervisor, app::WorkerId, recycle::Reason};
-use crate::config::Workers;
+use crate::config::WorkerConfig;
 
 /// When workers are recycled by themselves.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(config: &Workers) -> Self {
+    pub(super) fn of(config: &WorkerConfig) -> Self {
         Self {
             memory: config.worker_max_memory,
             age: config.worker_max_age,

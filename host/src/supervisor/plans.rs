@@ -254,7 +254,9 @@ impl Supervisor {
             .collect();
         let is_there = |plugin: &str| plugins.contains(&plugin);
         let apps = &self.settings.apps;
-        for config::App { name, plugin, .. } in apps.iter().filter(|app| !is_there(&app.plugin)) {
+        for config::AppConfig { name, plugin, .. } in
+            apps.iter().filter(|app| !is_there(&app.plugin))
+        {
             warn!(
                 app = name,
                 plugin, "An app is described whose plugin is not in the folder, or not yet"

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    config::Limits,
+    config::ClientLimits,
     http::{connection::ConnectionServer, dispatch::Dispatch, listener},
 };
 
@@ -42,7 +42,7 @@ impl Serving {
         listeners: Vec<TcpListener>,
         threads: Handle,
         dispatch: Dispatch,
-        limits: &Limits,
+        limits: &ClientLimits,
         tokens: Tokens,
     ) -> Self {
         let server = ConnectionServer::new(

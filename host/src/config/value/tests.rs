@@ -9,7 +9,7 @@ fn addresses_have_a_host_and_a_port() {
         "localhost:8000",
         "my-host.example:1",
     ] {
-        assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
+        assert_eq!(good.parse::<BindAddress>().unwrap().to_string(), good);
     }
     for bad in [
         "",
@@ -23,12 +23,12 @@ fn addresses_have_a_host_and_a_port() {
         "http://a:1",
     ] {
         assert_eq!(
-            bad.parse::<Address>(),
+            bad.parse::<BindAddress>(),
             Err(ValueError::Address(bad.to_owned()))
         );
     }
     let resolved: Vec<_> = "127.0.0.1:8000"
-        .parse::<Address>()
+        .parse::<BindAddress>()
         .unwrap()
         .to_socket_addrs()
         .unwrap()

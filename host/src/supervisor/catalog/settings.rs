@@ -14,7 +14,7 @@ pub struct Settings {
     /// The options `--mount`.
     pub mounts: Vec<Mount>,
     /// The tables `[app.NAME]`.
-    pub apps: Vec<config::App>,
+    pub apps: Vec<config::AppConfig>,
 }
 
 impl Settings {
@@ -76,7 +76,7 @@ impl Settings {
     pub(super) fn promised(&self, mount: &str) -> Option<&str> {
         let option = self.mounts.iter().find(|option| option.path == mount);
         let table = || {
-            let has = |app: &&config::App| app.mounts.iter().any(|path| path == mount);
+            let has = |app: &&config::AppConfig| app.mounts.iter().any(|path| path == mount);
             Some(&*self.apps.iter().find(has)?.name)
         };
         option.map(|option| &*option.plugin).or_else(table)
