@@ -1,9 +1,9 @@
-//! `host check FILE.so`: what a library says of itself, and whether this host would load it.
+//! `host check FILE.so`: prints the manifest of a library, and whether this host would load it.
 //!
-//! The check does what a load does, short of starting the app: it opens a private copy, from a folder
-//! beside the library, so that the dynamic linker finds what it would find for the host, and no more.
-//! Opening runs the library's static constructors. These may crash or never return, so a process of
-//! its own opens the copy, with a time limit.
+//! The check does everything that a load does before the start of the app. It opens a private copy, because
+//! a host does. The copy lies in a folder beside the library, so that the dynamic linker finds the same
+//! dependencies. Opening runs the library's static constructors, which may crash or never return, so a
+//! separate process opens the copy, with a time limit.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ use plugin_api::manifest::{AbiVersion, Manifest};
 use tokio::runtime::Builder;
 
 use crate::{
-    error_chain,
+    error_chain::chain,
     folder::{
         manifest,
         store::{Snapshot, Store, StoreError},
@@ -27,17 +27,17 @@ use crate::{
     worker::{library, trial::Trial},
 };
 
-/// Prints the manifest and the verdict of each library. The result is for `main`: 0 when this host
-/// would load all of them, else 1.
+/// Prints the manifest and the verdict of each library. Opening one may take as long as `limit`. Returns
+/// the exit code of the process: 0 when this host would load all of them, else 1.
 #[must_use]
 pub fn run(files: &[PathBuf], limit: Duration) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        fact("file", file.display());
+        print_fact("file", file.display());
         match check(file, limit) {
-            Ok(()) => fact("verdict", "this host would load it"),
+            Ok(()) => print_fact("verdict", "this host would load it"),
             Err(reason) => {
-                fact("verdict", format_args!("refused: {reason}"));
+                print_fact("verdict", format_args!("refused: {reason}"));
                 code = ExitCode::FAILURE;
             }
         }
@@ -45,22 +45,27 @@ pub fn run(files: &[PathBuf], limit: Duration) -> ExitCode {
     code
 }
 
-fn fact(name: &str, value: impl std::fmt::Display) {
+/// Prints a line with a name and a value.
+fn print_fact(name: &str, value: impl std::fmt::Display) {
     print(format_args!("{name:<10} {value}"), ExitCode::SUCCESS);
 }
 
-/// The reason, in one line, for which this host would not load the library.
+/// Prints the manifest of a library, and opens it.
+///
+/// # Errors
+///
+/// Fails with the reason, in one line, for which this host would not load the library.
 fn check(file: &Path, limit: Duration) -> Result<(), String> {
     let snapshot = Snapshot::read(file).map_err(describe)?;
     let manifest = manifest::read_bytes(snapshot.bytes()).map_err(describe)?;
-    show(&manifest, manifest::uses_static_tls(snapshot.bytes()));
+    print_manifest(&manifest, manifest::uses_static_tls(snapshot.bytes()));
     manifest::accept(&manifest).map_err(describe)?;
     let copies = Copies::beside(file).map_err(describe)?;
     let copy = copies.store.stage(&snapshot, &manifest.name, 1);
-    open_elsewhere(&copy.map_err(describe)?, limit)
+    open_in_process(&copy.map_err(describe)?, limit)
 }
 
-fn show(manifest: &Manifest, uses_static_tls: bool) {
+fn print_manifest(manifest: &Manifest, uses_static_tls: bool) {
     let abi = format!("{} (this host: {})", manifest.abi, AbiVersion::CURRENT);
     let levels = format!(
         "tracing {}, log {}",
@@ -76,15 +81,15 @@ fn show(manifest: &Manifest, uses_static_tls: bool) {
         ("panic", &manifest.panic),
         ("max level", &levels),
     ] {
-        fact(name, value);
+        print_fact(name, value);
     }
     if uses_static_tls {
-        fact("warning", format_args!("it {}", library::STATIC_TLS));
+        print_fact("warning", format_args!("it {}", library::STATIC_TLS));
     }
 }
 
-/// Opens a copy in a process of its own, as the host does.
-fn open_elsewhere(copy: &Path, limit: Duration) -> Result<(), String> {
+/// Opens a copy in a separate process, as the host does before a load.
+fn open_in_process(copy: &Path, limit: Duration) -> Result<(), String> {
     let trial = Trial {
         executable: Executable::of_this_process().map_err(describe)?.into(),
         children: Children::default(),
@@ -95,16 +100,16 @@ fn open_elsewhere(copy: &Path, limit: Duration) -> Result<(), String> {
     runtime.map_err(describe)?.block_on(trial.open(copy))
 }
 
-/// Copies in a folder that is removed when this value is dropped.
+/// A folder for private copies. Dropping the value removes the copies, and the folder if it is new.
 struct Copies {
     store: Store,
-    /// Whether the folder that others may share was made for this check.
-    is_made: bool,
+    /// Whether this check has made the folder, which a host may share otherwise.
+    is_new: bool,
 }
 
 impl Copies {
-    /// As the host has them for the plugins folder that the library is in, by default; in the folder
-    /// for temporary files when there is no writing there.
+    /// Opens the folder that a host would use by default for the plugins folder of the library. Opens one
+    /// in the system's folder for temporary files when the library's folder cannot be written.
     fn beside(file: &Path) -> Result<Self, StoreError> {
         let folder = file
             .parent()
@@ -122,23 +127,23 @@ impl Copies {
     }
 
     fn open(folder: &Path) -> Result<Self, StoreError> {
-        let is_made = !folder.exists();
+        let is_new = !folder.exists();
         let store = Store::open(folder)?;
-        Ok(Self { store, is_made })
+        Ok(Self { store, is_new })
     }
 }
 
 impl Drop for Copies {
     fn drop(&mut self) {
-        // Copies that cannot be removed now are removed by the next host or check that starts.
+        // Ignore a failure: the next host or check that opens the folder removes the copies.
         let _ = self.store.remove();
-        if self.is_made {
+        if self.is_new {
             self.store.remove_parent();
         }
     }
 }
 
-/// An error and its sources in one line.
+/// Returns an error and its sources in one line.
 fn describe(error: impl std::error::Error) -> String {
-    error_chain::chain(&error)
+    chain(&error)
 }

@@ -1,7 +1,7 @@
 //! The control socket: HTTP/1.1 on a Unix socket that only the host's own user may open.
 //!
-//! It is there when the operator asks for it. What can be asked of it is in [`verbs`]; `host ctl`
-//! ([`ctl`](crate::ctl)) is its client, and so is `curl --unix-socket`.
+//! The host has one when the operator asks for it (`--control`). [`verbs`] answers the requests. Its
+//! clients are `host ctl` ([`ctl`](crate::ctl)) and `curl --unix-socket`.
 
 mod upload;
 pub mod verbs;
@@ -33,8 +33,10 @@ use tokio::{net::UnixListener, sync::Semaphore};
 use tracing::debug;
 
 use self::verbs::Control;
-use crate::channel::{Packing, Unpacking};
-use crate::shortage::Shortage;
+use crate::{
+    channel::{Packing, Unpacking},
+    shortage::Shortage,
+};
 
 /// A bound control socket.
 #[derive(Debug)]
@@ -44,18 +46,19 @@ pub struct ControlListener {
 }
 
 impl ControlListener {
-    /// Binds the socket at `path`, with mode 0600 from the start. A socket that is there but that
-    /// nobody listens on, as a killed host leaves it, is replaced.
+    /// Binds the socket at `path`, with mode 0600 from the start. Replaces a socket that no process listens
+    /// on, which a killed host leaves behind.
     ///
     /// # Errors
     ///
-    /// When something else is there, when somebody listens there, or when the system refuses.
+    /// Fails when the path is in use: by a process that listens, or by a file that is no socket. Also
+    /// fails when the system does not allow to bind.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        make_way(path)?;
+        remove_stale_socket(path)?;
         let failed = |source| ControlError::Bind {
             path: path.to_owned(),
             source,
@@ -73,11 +76,12 @@ impl ControlListener {
         })
     }
 
-    /// Goes on with a socket that an earlier image of this process bound.
+    /// Takes over the socket that the previous build of the host has bound in this process, before an
+    /// upgrade in place.
     ///
     /// # Errors
     ///
-    /// When its descriptor is missing, or no listening socket.
+    /// Fails when the descriptor is missing, or is no listening socket.
     ///
     /// # Panics
     ///
@@ -96,8 +100,8 @@ impl ControlListener {
         })
     }
 
-    /// Answers what is asked from now on, until the runtime ends. The file is removed when the
-    /// result is dropped.
+    /// Starts to answer requests, in tasks that end with the runtime. Dropping the returned value removes
+    /// the file of the socket.
     pub fn start(self, control: Control) -> SocketFile {
         tokio::spawn(serve(self.listener, control));
         self.file
@@ -108,7 +112,7 @@ async fn serve(listener: UnixListener, control: Control) {
     let control = Arc::new(control);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut shortage = Shortage::new("control connections");
-    // The semaphore is never closed.
+    // Acquiring fails only on a closed semaphore, and nobody closes this one.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -123,7 +127,7 @@ async fn serve(listener: UnixListener, control: Control) {
             let service = service_fn(|request| verbs::answer(&control, request));
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
@@ -134,10 +138,10 @@ async fn serve(listener: UnixListener, control: Control) {
     }
 }
 
-/// Removes a socket that nobody listens on.
-fn make_way(path: &Path) -> Result<(), ControlError> {
+/// Removes a socket that no process listens on. Does nothing if there is no file.
+fn remove_stale_socket(path: &Path) -> Result<(), ControlError> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
-        // Binding says what is wrong, if anything is.
+        // Usually the file does not exist. Any other problem is reported by the bind that follows.
         return Ok(());
     };
     if !metadata.file_type().is_socket() {
@@ -153,7 +157,7 @@ fn make_way(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// Connects, without waiting where many others wait already: a host that is stopped accepts nobody.
+/// Connects without blocking: a blocking connect would wait for ever if the backlog of a stopped host is full.
 fn try_connect(path: &Path) -> io::Result<()> {
     let socket = socket_with(
         AddressFamily::UNIX,
@@ -164,6 +168,7 @@ fn try_connect(path: &Path) -> io::Result<()> {
     Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
+/// Binds and listens, so that only the owner can ever connect.
 fn listen_on(path: &Path) -> io::Result<net::UnixListener> {
     let socket: OwnedFd = socket_with(
         AddressFamily::UNIX,
@@ -171,34 +176,36 @@ fn listen_on(path: &Path) -> io::Result<net::UnixListener> {
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    // Before it has a name: Linux gives the file the mode of the socket (unix(7) leaves it out), so
-    // that nobody else can open it in between.
+    // Set the mode before the bind makes the file, so that no other user can connect in between. Linux
+    // gives the file the mode of the socket, although unix(7) does not mention it.
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
     listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
 
-/// The file of a socket, which is removed with it, unless another took its place.
+/// The file of a listening socket. Dropping the value removes the file, unless another process has bound
+/// the path since.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// The device and inode of the file.
     id: (u64, u64),
-    /// The socket, for the next image of this process.
+    /// A duplicate of the listening descriptor, which an upgrade passes on.
     listener: OwnedFd,
 }
 
-/// A control socket as a value that can be JSON, for the next image of this process.
+/// A control socket as JSON can carry it, for the build that an upgrade executes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SuspendedSocket {
     path: PathBuf,
     id: (u64, u64),
-    /// The number of the descriptor.
+    /// The index of the listener among the descriptors that are passed on.
     listener: usize,
 }
 
 impl SocketFile {
-    /// Describes the socket, and adds it to the descriptors that travel.
+    /// Describes the socket, and adds its listener to the descriptors that are passed on.
     pub fn suspend<'a>(&'a self, packing: &mut Packing<'a>) -> SuspendedSocket {
         SuspendedSocket {
             path: self.path.clone(),
@@ -207,11 +214,11 @@ impl SocketFile {
         }
     }
 
-    /// Removes the file, unless another took its place.
+    /// Removes the file, unless another process has bound the path since.
     pub fn remove(&self) {
         let is_ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.id;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
-            // The next one that starts makes way for itself.
+            // Ignore a failure: the next host that binds the path removes the file.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -223,31 +230,31 @@ impl Drop for SocketFile {
     }
 }
 
-/// A control socket that was asked for and cannot be had.
+/// The reason why a control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The system refuses.
+    /// The system does not allow it.
     #[error("cannot listen on unix:{}", path.display())]
     Bind {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another process is there, or a user whose sockets this one may not open.
+    /// Another process listens on the socket, or the socket belongs to another user.
     #[error("cannot listen on unix:{}: another process does; give each host a socket of its own", .0.display())]
     InUse(PathBuf),
-    /// A file that may be somebody's.
+    /// The path is a file that is no socket. It is not removed, because it may be of value.
     #[error("cannot listen on unix:{}: it is there, and is no socket; remove it or choose another path", .0.display())]
     NotSocket(PathBuf),
 }
 
-/// How many clients are served at once; more wait.
+/// The number of connections served at once. More connections wait in the backlog.
 const CONNECTIONS: usize = 32;
 
-/// How many clients may wait.
+/// The number of connections that may wait.
 const BACKLOG: i32 = 32;
 
-/// How long a client may take to send the head of a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a client has to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

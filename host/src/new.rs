@@ -1,4 +1,4 @@
-//! `host new`: writes a crate with an app that builds, serves, is tested, and also runs alone.
+//! `host new`: writes a crate with an app, its test, and a program that runs the app alone.
 
 mod sdk;
 mod source;
@@ -14,14 +14,14 @@ use plugin_api::manifest::is_name;
 
 pub use self::{
     sdk::{Sdk, SdkError},
-    source::{Source, SourceError},
+    source::{SdkSource, SdkSourceError},
     template::Template,
 };
 use crate::{error_chain::chain, terminal};
 
-/// What to write, and where.
+/// The command line of `host new`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct NewArgs {
     /// The folder to make; its last part is the name of the crate and of the app
     #[arg(value_name = "NAME")]
     path: PathBuf,
@@ -33,19 +33,19 @@ pub struct Args {
     /// Where the crate takes plugin-api from: a folder, a version, or a dependency as in Cargo.toml,
     /// such as '{ git = "https://…" }' [default: the sources that this program carries]
     #[arg(long, value_name = "SPEC")]
-    plugin_api: Option<Source>,
+    plugin_api: Option<SdkSource>,
 }
 
-/// Writes the crate and says what to do with it. The result is for `main`: 0, or 1 when it was not
-/// written.
+/// Writes the crate, and prints which command serves it. Returns the exit code of the process: 0, or 1
+/// when the crate was not written.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(args: &NewArgs) -> ExitCode {
     match write(args) {
-        Ok(said) => {
+        Ok(notes) => {
             let path = args.path.display();
             let next = "builds and serves it, and does so again whenever a file is saved";
-            let said = format_args!("{said}`host dev {path}` {next}");
-            terminal::print(said, ExitCode::SUCCESS)
+            let text = format_args!("{notes}`host dev {path}` {next}");
+            terminal::print(text, ExitCode::SUCCESS)
         }
         Err(error) => {
             terminal::complain(chain(&error));
@@ -54,8 +54,8 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Writes the crate. The result is what Cargo said of it.
-fn write(args: &Args) -> Result<String, NewError> {
+/// Writes the crate. Returns Cargo's notes about the new package, a line each.
+fn write(args: &NewArgs) -> Result<String, NewError> {
     let path = &args.path;
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.filter(|name| is_name(name.as_bytes()));
@@ -64,72 +64,71 @@ fn write(args: &Args) -> Result<String, NewError> {
         return Err(NewError::Exists(path.clone()));
     }
     let source = match &args.plugin_api {
-        Some(source) => source.clone().below(path)?,
-        None => match Source::of_repository(path) {
+        Some(source) => source.clone().relative_to(path)?,
+        None => match SdkSource::of_repository(path) {
             Some(source) => source,
-            None => Source::folder(Sdk::unpack()?.into_path()),
+            None => SdkSource::folder(Sdk::unpack()?.into_path()),
         },
     };
-    let said = create(path)?;
+    let notes = create(path)?;
     for file in args.template.files(name, &source) {
         let path = path.join(file.path);
         let written = path.parent().map_or(Ok(()), fs::create_dir_all);
         let written = written.and_then(|()| fs::write(&path, file.contents));
         written.map_err(|source| NewError::Write { path, source })?;
     }
-    Ok(said)
+    Ok(notes)
 }
 
-/// Has Cargo make the package: it knows which names are none, adds the package to the workspace that
-/// it is in, and puts a new repository around it where there is none. The result is what it says of
-/// that, in lines.
+/// Makes the package with `cargo new`. Cargo rejects invalid names, adds the package to the workspace
+/// around it, and makes a repository if there is none. Returns Cargo's notes about that, a line each.
 fn create(path: &Path) -> Result<String, NewError> {
     let output = Command::new("cargo")
         .args(["new", "--lib", "--edition=2024", "--color=never"])
         .arg(path)
         .stdin(Stdio::null())
         .output()
-        .map_err(NewError::Cargo)?;
-    let said = String::from_utf8_lossy(&output.stderr);
+        .map_err(NewError::NoCargo)?;
+    let text = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(NewError::Refused(said.trim().to_owned()));
+        return Err(NewError::Cargo(text.trim().to_owned()));
     }
-    let lines = said.lines().map(str::trim);
+    let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("note:"));
     Ok(lines.map(|line| format!("{line}\n")).collect())
 }
 
-/// A crate that was not written.
+/// The reason why a crate was not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NewError {
-    /// There is no Cargo.
-    #[error("cannot run cargo: install Rust, see https://rustup.rs")]
-    Cargo(#[source] io::Error),
-    /// Something is there already.
+    /// Cargo rejects the package, with these words.
+    #[error("cargo did not make the package: {0}")]
+    Cargo(String),
+    /// The path exists already.
     #[error("{} is there already: choose another name, or remove it", .0.display())]
     Exists(PathBuf),
-    /// The name is none.
+    /// The last part of the path is no name for an app.
     #[error(
         "{:?} does not end with the name of an app, expected up to 64 ASCII letters, digits, `-` and `_`",
         .0.display()
     )]
     Name(PathBuf),
-    /// Cargo refuses to make the package.
-    #[error("cargo did not make the package: {0}")]
-    Refused(String),
+    /// Cargo is not installed, or cannot be run.
+    #[error("cannot run cargo: install Rust, see https://rustup.rs")]
+    NoCargo(#[source] io::Error),
     /// The sources of plugin-api cannot be unpacked.
     #[error(transparent)]
     Sdk(#[from] SdkError),
-    /// The source of plugin-api is none.
+    /// `--plugin-api` names no package.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] SdkSourceError),
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! A library that comes over the control socket: written into the plugins folder under a hidden name,
-//! and checked as far as that goes without running it.
+//! Receives a library over the control socket: writes it into the plugins folder under a hidden name, and
+//! checks it without running its code.
 
 use std::{
     error,
@@ -23,26 +23,26 @@ use crate::{
     worker::load::LoadError,
 };
 
-/// Writes the body of a request to a file in `folder`, to be put there as `name`.
+/// Writes the body of a request to a hidden file in `folder`. The caller renames it to `name` later.
 ///
 /// # Errors
 ///
-/// When the name is none for a library, when the body breaks off, when the folder cannot be written
-/// to, or when this host would not load the library. The file is gone then.
+/// Fails when the name is not valid for a library, when the body breaks off or comes too slowly, when the
+/// folder cannot be written, or when this host would not load the library. The file is removed then.
 pub(super) async fn receive(
     folder: &Path,
     name: &str,
     body: Incoming,
 ) -> Result<Upload, UploadError> {
-    if !is_plain(name) || !is_library(name.as_ref()) {
+    if !is_plain_name(name) || !is_library(name.as_ref()) {
         return Err(UploadError::Name(name.to_owned()));
     }
     let failed = |source| UploadError::Write {
         folder: folder.to_owned(),
         source,
     };
-    // A hidden name, which the watcher leaves alone; readable as other files are. The file is removed
-    // when the value is dropped.
+    // The watcher ignores hidden names. Temporary files have mode 0600 by default, but a library is to be
+    // readable as other files are.
     let file = Builder::new()
         .prefix(&format!(".{name}."))
         .suffix(".part")
@@ -62,6 +62,7 @@ pub(super) async fn receive(
     })
 }
 
+/// Copies the body into the file, and waits until the bytes are on the disk.
 async fn write(
     file: NamedTempFile,
     mut body: Incoming,
@@ -69,7 +70,7 @@ async fn write(
 ) -> Result<NamedTempFile, UploadError> {
     let mut writer = File::from_std(file.as_file().try_clone().map_err(&failed)?);
     loop {
-        let frame = time::timeout(PATIENCE, body.frame()).await;
+        let frame = time::timeout(FRAME_TIMEOUT, body.frame()).await;
         let frame = match frame.map_err(|_| UploadError::Slow)? {
             Some(frame) => frame.map_err(UploadError::Body)?,
             None => break,
@@ -79,18 +80,18 @@ async fn write(
         }
     }
     writer.flush().await.map_err(&failed)?;
-    // A file that gets its name before its bytes are on the disk is empty after a loss of power.
+    // Sync before the rename: after a loss of power, a file could have its name but not its bytes.
     writer.sync_all().await.map_err(&failed)?;
     Ok(file)
 }
 
-/// Whether a file name needs no escapes in a path of a URL, and cannot name another folder.
-fn is_plain(name: &str) -> bool {
+/// Returns whether a file name needs no escapes in the path of a URL, and cannot lead to another folder.
+fn is_plain_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+".contains(&byte);
     name.bytes().all(is_plain)
 }
 
-/// A library that was not received.
+/// The reason why a library was not received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
     #[error("the library did not come whole")]
@@ -104,13 +105,14 @@ pub(super) enum UploadError {
         name: String,
         source: Box<LoadError>,
     },
-    #[error("the library did not come within {PATIENCE:?} a part")]
+    #[error("the library did not come within {FRAME_TIMEOUT:?} a part")]
     Slow,
     #[error("the host cannot write to the plugins folder {}: {source}", folder.display())]
     Write { folder: PathBuf, source: io::Error },
 }
 
 impl UploadError {
+    /// Returns the status of the response.
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Body(_) | Self::Name(_) => StatusCode::BAD_REQUEST,
@@ -121,5 +123,5 @@ impl UploadError {
     }
 }
 
-/// How long each part of a library may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a client has to send each part of a body.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
-//! What can be asked on the control socket: one function each, and the table that finds it.
+//! The requests of the control socket: a router, and a function for each verb.
 //!
-//! A verb takes and gives JSON. It sends a message to whoever owns what it is about, and answers
-//! with what came of it.
+//! Bodies are JSON. A verb sends a message to the task that owns the subject, the supervisor or the level,
+//! and answers with the result.
 
 use std::{convert::Infallible, path::PathBuf, time::Duration};
 
@@ -25,66 +25,67 @@ use crate::{
     supervisor::{AskError, Handle, Scale},
 };
 
-/// Those who can do what is asked.
+/// The parts of the host that verbs act on.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// The log level.
+    /// Reads and changes the log level.
     pub levels: Levels,
-    /// The plugins.
+    /// Sends requests to the supervisor.
     pub handle: Handle,
-    /// The plugins folder, for libraries that are uploaded.
+    /// The plugins folder, which uploaded libraries are written to.
     pub plugins: PathBuf,
 }
 
-/// Finds the verb for a request.
-async fn verb(control: &Control, request: Request<Incoming>) -> Result<Value, Refusal> {
+/// Routes a request to its verb, and returns the answer.
+async fn route(control: &Control, request: Request<Incoming>) -> Result<Value, VerbError> {
     let (head, body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
     match (&head.method, path.as_slice()) {
         (&Method::GET, ["log-level"]) => log_level(control).await,
         (&Method::PUT, ["log-level"]) => set_log_level(control, read(body).await?).await,
-        (_, ["log-level"]) => Err(Refusal::Method("GET, PUT")),
+        (_, ["log-level"]) => Err(VerbError::Method("GET, PUT")),
         (&Method::GET, ["plugins"]) => plugins(control).await,
-        (_, ["plugins"]) => Err(Refusal::Method("GET")),
+        (_, ["plugins"]) => Err(VerbError::Method("GET")),
         (&Method::POST, ["plugins", name, "reload"]) => {
             Ok(json!(control.handle.reload((*name).to_owned()).await?))
         }
         (&Method::POST, ["plugins", name, "rollback"]) => {
             Ok(json!(control.handle.rollback((*name).to_owned()).await?))
         }
-        (_, ["plugins", _, "reload" | "rollback"]) => Err(Refusal::Method("POST")),
+        (_, ["plugins", _, "reload" | "rollback"]) => Err(VerbError::Method("POST")),
         (&Method::POST, ["recycle"]) => recycle(control, None).await,
         (&Method::POST, ["workers", worker, "recycle"]) => match worker.parse() {
             Ok(worker) => recycle(control, Some(worker)).await,
-            Err(_) => Err(Refusal::NotFound(head.uri.path().to_owned())),
+            Err(_) => Err(VerbError::NotFound(head.uri.path().to_owned())),
         },
-        (_, ["recycle"] | ["workers", _, "recycle"]) => Err(Refusal::Method("POST")),
+        (_, ["recycle"] | ["workers", _, "recycle"]) => Err(VerbError::Method("POST")),
         (&Method::POST, ["upgrade"]) => {
-            let UpgradeTo { path } = read(body).await?;
+            let UpgradeRequest { path } = read(body).await?;
             let upgraded = control.handle.upgrade(path).await;
-            Ok(json!({ "build": upgraded.map_err(Refusal::Workers)? }))
+            Ok(json!({ "build": upgraded.map_err(VerbError::Workers)? }))
         }
-        (_, ["upgrade"]) => Err(Refusal::Method("POST")),
+        (_, ["upgrade"]) => Err(VerbError::Method("POST")),
         (&Method::GET, ["workers"]) => Ok(json!(control.handle.workers().await?)),
         (&Method::PUT, ["workers"]) => scale(control, read(body).await?).await,
-        (_, ["workers"]) => Err(Refusal::Method("GET, PUT")),
+        (_, ["workers"]) => Err(VerbError::Method("GET, PUT")),
         (&Method::PUT, ["libraries", name]) => deploy(control, name, body).await,
-        (_, ["libraries", _]) => Err(Refusal::Method("PUT")),
-        _ => Err(Refusal::NotFound(head.uri.path().to_owned())),
+        (_, ["libraries", _]) => Err(VerbError::Method("PUT")),
+        _ => Err(VerbError::NotFound(head.uri.path().to_owned())),
     }
 }
 
-/// `GET /log-level`: what is in force, and until when.
-async fn log_level(control: &Control) -> Result<Value, Refusal> {
-    let state = control.levels.state().await.ok_or(Refusal::Stopping)?;
+/// `GET /log-level`: the level in force, and until when.
+async fn log_level(control: &Control) -> Result<Value, VerbError> {
+    let state = control.levels.state().await.ok_or(VerbError::Stopping)?;
     Ok(describe(&state))
 }
 
-/// `PUT /log-level`: changes what is in force, in the host and every generation, before it answers
-/// with what was, and is.
-async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, Refusal> {
+/// `PUT /log-level`: changes the level of the host and of every generation, and answers with the new and
+/// the previous one after the change.
+async fn set_log_level(control: &Control, wanted: SetLevelRequest) -> Result<Value, VerbError> {
     let directives: Directives = wanted.level.parse()?;
-    let lasts = wanted.lasts.as_deref().map(positive_duration).transpose()?;
+    let lasts = wanted.duration.as_deref();
+    let lasts = lasts.map(positive_duration).transpose()?;
     let by = "ctl";
     let changed = control
         .levels
@@ -94,7 +95,7 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
             by,
         })
         .await
-        .ok_or(Refusal::Stopping)?;
+        .ok_or(VerbError::Stopping)?;
     let mut answer = describe(&changed.is);
     answer["was"] = changed.was.to_string().into();
     if !changed.unconfirmed.is_empty() {
@@ -103,34 +104,34 @@ async fn set_log_level(control: &Control, wanted: WantedLevel) -> Result<Value, 
     Ok(answer)
 }
 
-/// `GET /plugins`: the apps, and what their loads cost.
-async fn plugins(control: &Control) -> Result<Value, Refusal> {
+/// `GET /plugins`: the apps and their generations, and the costs of loads.
+async fn plugins(control: &Control) -> Result<Value, VerbError> {
     Ok(json!(control.handle.report().await?))
 }
 
 /// The body of `POST /upgrade`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UpgradeTo {
-    /// The program; without one, that at the path of the one that runs.
+struct UpgradeRequest {
+    /// The program to execute. By default the one that is now at the path of the running program.
     path: Option<PathBuf>,
 }
 
 /// `POST /recycle` and `POST /workers/NUMBER/recycle`: replaces all workers, or one, by fresh ones.
-async fn recycle(control: &Control, worker: Option<u64>) -> Result<Value, Refusal> {
+async fn recycle(control: &Control, worker: Option<u64>) -> Result<Value, VerbError> {
     let recycled = control.handle.recycle(worker).await;
-    let recycled = recycled.map_err(Refusal::Workers)?;
+    let recycled = recycled.map_err(VerbError::Workers)?;
     Ok(json!({ "recycled": recycled }))
 }
 
-/// `PUT /workers`: has another number of worker processes.
-async fn scale(control: &Control, wanted: WantedWorkers) -> Result<Value, Refusal> {
+/// `PUT /workers`: changes the number of worker processes.
+async fn scale(control: &Control, wanted: ScaleRequest) -> Result<Value, VerbError> {
     let scale = Scale::To(wanted.workers);
     Ok(json!(control.handle.scale(scale).await?))
 }
 
-/// `PUT /libraries/NAME`: loads the library that is the body, and puts it into the plugins folder.
-async fn deploy(control: &Control, name: &str, body: Incoming) -> Result<Value, Refusal> {
+/// `PUT /libraries/NAME`: loads the library in the body, and then puts it into the plugins folder.
+async fn deploy(control: &Control, name: &str, body: Incoming) -> Result<Value, VerbError> {
     let upload = upload::receive(&control.plugins, name, body).await?;
     Ok(json!(control.handle.deploy(upload).await?))
 }
@@ -138,19 +139,20 @@ async fn deploy(control: &Control, name: &str, body: Incoming) -> Result<Value, 
 /// The body of `PUT /workers`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedWorkers {
+struct ScaleRequest {
     workers: usize,
 }
 
 /// The body of `PUT /log-level`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedLevel {
+struct SetLevelRequest {
     level: String,
     #[serde(rename = "for")]
-    lasts: Option<String>,
+    duration: Option<String>,
 }
 
+/// Returns the answer about a level that is in force.
 fn describe(state: &State) -> Value {
     let mut answer = json!({ "level": state.directives.to_string() });
     if let Some((until, then)) = &state.until {
@@ -164,20 +166,20 @@ fn describe(state: &State) -> Value {
 ///
 /// # Errors
 ///
-/// Never: what goes wrong is answered.
+/// Never fails: a verb that fails is answered with a status and `{ "error": TEXT }`.
 pub async fn answer(
     control: &Control,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, allow, answer) = match verb(control, request).await {
+    let (status, allow, answer) = match route(control, request).await {
         Ok(answer) => (StatusCode::OK, None, answer),
-        Err(refusal) => {
-            let allow = match refusal {
-                Refusal::Method(allow) => Some(HeaderValue::from_static(allow)),
+        Err(error) => {
+            let allow = match error {
+                VerbError::Method(allow) => Some(HeaderValue::from_static(allow)),
                 _ => None,
             };
-            let answer = json!({ "error": refusal.to_string() });
-            (refusal.status(), allow, answer)
+            let answer = json!({ "error": error.to_string() });
+            (error.status(), allow, answer)
         }
     };
     let mut response = Response::new(Full::from(format!("{answer}\n")));
@@ -188,18 +190,18 @@ pub async fn answer(
     Ok(response)
 }
 
-/// The body of a request, as JSON of the verb's form.
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
-    let collected = time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+/// Reads the body of a request as JSON of the type that the verb expects.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, VerbError> {
+    let collected = time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let Ok(Ok(body)) = collected else {
-        return Err(Refusal::Incomplete);
+        return Err(VerbError::Incomplete);
     };
     Ok(serde_json::from_slice(&body.to_bytes())?)
 }
 
-/// A request that is not done.
+/// The reason why a verb did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum VerbError {
     #[error("{}", chain(.0))]
     Ask(#[from] AskError),
     #[error("the request's body is not what was expected: {0}")]
@@ -224,7 +226,8 @@ enum Refusal {
     Workers(String),
 }
 
-impl Refusal {
+impl VerbError {
+    /// Returns the status of the response.
     fn status(&self) -> StatusCode {
         match self {
             Self::Ask(AskError::NotFound { .. }) => StatusCode::NOT_FOUND,
@@ -242,8 +245,8 @@ impl Refusal {
     }
 }
 
-/// The largest body that a verb takes, in bytes.
+/// The size limit of a JSON body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// How long a body may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a client has to send a JSON body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,7 +1,8 @@
-//! The sources of `plugin-api` that the program carries, and the folder they are unpacked into.
+//! The sources of `plugin-api`, which are packed into the program, and the folder that they are unpacked into.
 //!
-//! A crate that `host new` writes depends on that folder, so its SDK always fits this host. The
-//! folder is named by version and content: another host has another, and none is ever changed.
+//! A crate that `host new` writes depends on that folder, so its SDK always fits this host. The folder's
+//! name contains the version and a hash of the contents: each build of the host has its own folder, and
+//! no folder ever changes.
 
 use std::{
     collections::BTreeMap,
@@ -17,24 +18,25 @@ use flate2::read::GzDecoder;
 pub struct Sdk(PathBuf);
 
 impl Sdk {
-    /// Unpacks the sources into the user's cache folder, unless they are there.
+    /// Unpacks the sources into the user's cache folder, unless an earlier call has done so.
     ///
     /// # Errors
     ///
-    /// When there is no such folder, or it cannot be written to.
+    /// Fails when the environment names no cache folder, or when the folder cannot be written.
     pub fn unpack() -> Result<Self, SdkError> {
         let cache = cache(|name| env::var_os(name).map(PathBuf::from));
         unpack(&cache.ok_or(SdkError::NoCache)?)
     }
 
-    /// The folder.
+    /// Returns the folder.
     #[must_use]
     pub fn into_path(self) -> PathBuf {
         self.0
     }
 }
 
-/// The user's cache folder (XDG Base Directory Specification: a relative path there is ignored).
+/// Returns the user's cache folder. Relative paths in the environment are ignored, as the XDG Base
+/// Directory Specification says.
 fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     cache.or_else(|| {
@@ -50,7 +52,7 @@ fn unpack(cache: &Path) -> Result<Sdk, SdkError> {
     let hash = blake3::hash(ARCHIVE).to_hex();
     let name = format!("plugin-api-{}-{}", env!("CARGO_PKG_VERSION"), &hash[..12]);
     let folder = cache.join("host").join(&name);
-    // It got its name when it was complete.
+    // A folder of this name is complete, because only the rename below gives the name.
     if folder.is_dir() {
         return Ok(Sdk(folder));
     }
@@ -64,7 +66,7 @@ fn unpack(cache: &Path) -> Result<Sdk, SdkError> {
     write(&temporary).map_err(failed)?;
     match fs::rename(&temporary, &folder) {
         Ok(()) => Ok(Sdk(folder)),
-        // Another process was faster.
+        // Another process has unpacked the sources meanwhile.
         Err(_) if folder.is_dir() => {
             fs::remove_dir_all(&temporary).map_err(failed)?;
             Ok(Sdk(folder))
@@ -85,24 +87,24 @@ fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What `build.rs` packed.
+/// The archive that `build.rs` packs: JSON with the contents of each file by its path.
 const ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin-api.json.gz"));
 
-/// Sources that cannot be unpacked.
+/// The reason why the sources cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SdkError {
-    /// Neither variable names a folder.
+    /// The environment names no cache folder.
     #[error(
         "there is no folder for the sources of plugin-api, expected HOME or XDG_CACHE_HOME; or say --plugin-api"
     )]
     NoCache,
-    /// The system refuses.
+    /// The folder cannot be written.
     #[error("cannot unpack the sources of plugin-api into {}", folder.display())]
     Unpack {
-        /// Where to.
+        /// The folder of the sources.
         folder: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -126,7 +128,7 @@ mod tests {
                 .unwrap()
                 .contains("workspace")
         );
-        // A dependency keeps the features of both, and what is its own.
+        // A dependency has the features of the workspace's table and of the package's, and its own keys.
         let tokio = &manifest["dependencies"]["tokio"];
         assert_eq!(tokio["version"].as_str(), Some("1.50"));
         assert!(tokio["features"].as_array().unwrap().len() >= 3);

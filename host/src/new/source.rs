@@ -1,4 +1,4 @@
-//! Where a new crate takes `plugin-api` from.
+//! The source of `plugin-api` for a new crate: a folder, a version, or any dependency of Cargo's.
 
 use std::{
     env, io,
@@ -6,19 +6,19 @@ use std::{
     str::FromStr,
 };
 
-/// A dependency on `plugin-api`, as the keys of a table in `Cargo.toml`.
+/// A dependency on `plugin-api`, as the table that stands in `Cargo.toml`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Source(toml::Table);
+pub struct SdkSource(toml::Table);
 
-impl Source {
-    /// The sources in a folder.
+impl SdkSource {
+    /// A dependency on the sources in a folder.
     #[must_use]
     pub fn folder(path: PathBuf) -> Self {
         let path = toml::Value::String(path.to_string_lossy().into_owned());
         Self(toml::Table::from_iter([("path".to_owned(), path)]))
     }
 
-    /// The sources in the repository of `host`, for a crate at `path` inside it.
+    /// Returns a dependency on the `plugin-api` of the repository of `host`, if `path` lies in that repository.
     #[must_use]
     pub fn of_repository(path: &Path) -> Option<Self> {
         let path = absolute(path).ok()?;
@@ -29,12 +29,12 @@ impl Source {
         Some(Self::folder(relative(&path, &root.join("plugin-api"))))
     }
 
-    /// The same source, for a crate at `path`: a folder is relative to that.
+    /// Makes a folder relative to the crate at `path`. Until then it is relative to the working directory.
     ///
     /// # Errors
     ///
-    /// When a folder has no package.
-    pub fn below(mut self, path: &Path) -> Result<Self, SourceError> {
+    /// Fails when the folder contains no package.
+    pub fn relative_to(mut self, path: &Path) -> Result<Self, SdkSourceError> {
         let Some(toml::Value::String(folder)) = self.0.get_mut("path") else {
             return Ok(self);
         };
@@ -47,26 +47,26 @@ impl Source {
                 }
                 Ok(self)
             }
-            _ => Err(SourceError::NoPackage(package)),
+            _ => Err(SdkSourceError::NoPackage(package)),
         }
     }
 
-    /// The keys and values of the table, separated by commas.
+    /// Returns the keys and values of the table, separated by commas.
     pub(super) fn to_toml(&self) -> String {
         let entries = self.0.iter().map(|(key, value)| format!("{key} = {value}"));
         entries.collect::<Vec<_>>().join(", ")
     }
 }
 
-impl FromStr for Source {
-    type Err = SourceError;
+impl FromStr for SdkSource {
+    type Err = SdkSourceError;
 
-    fn from_str(text: &str) -> Result<Self, SourceError> {
+    fn from_str(text: &str) -> Result<Self, SdkSourceError> {
         if text.starts_with('{') {
             let parsed = format!("source = {text}").parse::<toml::Table>();
             return match parsed.map(|mut table| table.remove("source")) {
                 Ok(Some(toml::Value::Table(table))) => Ok(Self(table)),
-                _ => Err(SourceError::NoDependency(text.to_owned())),
+                _ => Err(SdkSourceError::NoDependency(text.to_owned())),
             };
         }
         let is_version =
@@ -82,7 +82,7 @@ impl FromStr for Source {
     }
 }
 
-/// The path with symbolic links of what is there resolved, and without `.` and `..`.
+/// Returns the absolute path without `.` and `..`. Symbolic links are resolved as far as the path exists.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     let mut resolved = env::current_dir()?.canonicalize()?;
     for part in path.components() {
@@ -100,7 +100,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     Ok(resolved)
 }
 
-/// The way from one folder to another; both are absolute.
+/// Returns the relative path from one folder to another. Both are absolute.
 fn relative(from: &Path, to: &Path) -> PathBuf {
     let common = from.components().zip(to.components());
     let common = common.take_while(|(from, to)| from == to).count();
@@ -108,16 +108,16 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
     up.chain(to.components().skip(common)).collect()
 }
 
-/// A source of `plugin-api` that is none.
+/// A value of `--plugin-api` that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SourceError {
-    /// The text is no table.
+pub enum SdkSourceError {
+    /// The text is neither a table nor a version nor a folder.
     #[error(
         "{0:?} is no dependency, expected a folder, a version, or a table as in '{{ git = \"https://…\" }}'"
     )]
     NoDependency(String),
-    /// The folder has no package.
+    /// The folder contains no package.
     #[error("--plugin-api {} has no Cargo.toml, expected the folder of a package", .0.display())]
     NoPackage(PathBuf),
 }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_source_is_a_table_a_version_or_a_folder() {
-        let written = |text: &str| text.parse::<Source>().map(|source| source.to_toml());
+        let written = |text: &str| text.parse::<SdkSource>().map(|source| source.to_toml());
         assert_eq!(
             written(r#"{ git = "https://example.org/host", tag = "v1" }"#).unwrap(),
             r#"git = "https://example.org/host", tag = "v1""#
@@ -158,10 +158,10 @@ mod tests {
             way("/a/shop", "/c/plugin-api"),
             Path::new("../../c/plugin-api")
         );
-        let error = Source::folder("/nowhere/plugin-api".into()).below(Path::new("shop"));
+        let error = SdkSource::folder("/nowhere/plugin-api".into()).relative_to(Path::new("shop"));
         assert_eq!(
             error,
-            Err(SourceError::NoPackage("/nowhere/plugin-api".into()))
+            Err(SdkSourceError::NoPackage("/nowhere/plugin-api".into()))
         );
     }
 }

@@ -1,8 +1,8 @@
-//! The files of a new crate. They are kept as a crate named `template-app`, which builds.
+//! The templates of new crates. Each is a crate named `template-app` in `templates/`, which builds as it is.
 
-use super::Source;
+use super::SdkSource;
 
-/// What a new crate begins with.
+/// The kind of app that a new crate begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Template {
     /// An axum `Router`
@@ -17,16 +17,17 @@ pub enum Template {
 
 /// A file of a new crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct File {
-    /// Its path in the crate.
+pub(super) struct TemplateFile {
+    /// The path in the crate.
     pub(super) path: &'static str,
-    /// What is in it.
+    /// The text of the file.
     pub(super) contents: String,
 }
 
 impl Template {
-    /// The files of a crate of this name.
-    pub(super) fn files(self, name: &str, source: &Source) -> Vec<File> {
+    /// Returns the files of a crate with this name. The names and the dependency in the template are
+    /// replaced.
+    pub(super) fn files(self, name: &str, source: &SdkSource) -> Vec<TemplateFile> {
         let mount = match self {
             Self::Grpc => "/greeter.Greeter".to_owned(),
             _ => format!("/{name}"),
@@ -38,13 +39,14 @@ impl Template {
                 .replace("MOUNT", &mount)
         };
         let files = self.sources().iter().chain(SHARED);
-        let files = files.map(|(path, text)| File {
+        let files = files.map(|(path, text)| TemplateFile {
             path,
             contents: fill(text),
         });
         files.collect()
     }
 
+    /// Returns the paths and texts of the template's files.
     fn sources(self) -> &'static [(&'static str, &'static str)] {
         /// The files of a template's folder, with their contents.
         macro_rules! files {
@@ -85,9 +87,9 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_in_a_crate() {
-        let source: Source = "/sdk".parse().unwrap();
+        let source: SdkSource = "/sdk".parse().unwrap();
         for template in Template::value_variants() {
-            for File { path, contents } in template.files("my-shop", &source) {
+            for TemplateFile { path, contents } in template.files("my-shop", &source) {
                 let left = ["template", "MOUNT", "../plugin-api"];
                 assert!(
                     left.iter().all(|word| !contents.contains(word)),
