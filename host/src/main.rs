@@ -30,20 +30,23 @@ fn main() -> ExitCode {
         }
     };
     let early = EarlySignals::catch();
-    dev::follow_parent();
+    dev::end_with_session();
     let command = cli::parse(env::args_os());
-    if !matches!(command, Ok(cli::Command::Serve(..))) {
+    if !matches!(command, Ok(cli::Invocation::Serve(_))) {
         early.release();
     }
     match command {
-        Ok(cli::Command::Serve(config, settings)) => {
-            exit::leave(server::run(&config, settings, early, adopted), || {})
+        Ok(cli::Invocation::Serve(settings)) => exit::leave(
+            server::run(&settings.config, settings.by_key, early, adopted),
+            || {},
+        ),
+        Ok(cli::Invocation::Check(files, limit)) => check::run(&files, limit),
+        Ok(cli::Invocation::Ctl(args)) => ctl::run(&args),
+        Ok(cli::Invocation::PrintConfig(text)) => {
+            terminal::print(text.trim_end(), ExitCode::SUCCESS)
         }
-        Ok(cli::Command::Check(files, limit)) => check::run(&files, limit),
-        Ok(cli::Command::Ctl(args)) => ctl::run(&args),
-        Ok(cli::Command::PrintConfig(text)) => terminal::print(text.trim_end(), ExitCode::SUCCESS),
-        Ok(cli::Command::New(args)) => new::run(&args),
-        Ok(cli::Command::Dev(args, given)) => dev::run(&args, given),
+        Ok(cli::Invocation::New(args)) => new::run(&args),
+        Ok(cli::Invocation::Dev(args, given)) => dev::run(&args, &given),
         Err(error) => error.report(),
     }
 }

@@ -30,8 +30,7 @@ use self::{
 };
 use crate::{
     channel::Hello,
-    cli,
-    config::{Address, Config},
+    config::{BindAddress, Config},
     control::{ControlError, ControlListener, verbs::Control},
     error_chain::chain,
     exit,
@@ -39,6 +38,7 @@ use crate::{
     log::{self, Log, OpenError, capture::Printed, level::Levels, output::Output},
     orders::PROTOCOL,
     scoreboard::Scoreboard,
+    settings,
     signal::{self, EarlySignals},
     supervisor::{
         self,
@@ -115,8 +115,8 @@ pub fn run(
 #[must_use]
 pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args = [OsString::from("host")].into_iter().chain(args);
-    match cli::parse(args) {
-        Ok(cli::Command::Serve(config, _)) if config.processes.workers > 0 => {
+    match settings::parse(&args.collect::<Vec<_>>()) {
+        Ok(settings) if settings.config.processes.workers > 0 => {
             let hello = Executable::of_this_process().map(|executable| Hello {
                 protocol: PROTOCOL,
                 build: executable.build().to_owned(),
@@ -336,7 +336,7 @@ pub enum StartError {
     #[error("cannot listen on {address}")]
     Bind {
         /// The address.
-        address: Address,
+        address: BindAddress,
         /// What the system says.
         source: io::Error,
     },

@@ -18,12 +18,12 @@ use tracing::{error, info, warn};
 
 pub use self::early::EarlySignals;
 use crate::{
-    cli::{self, Command},
     config::Config,
     log::{
         level::{Levels, SetLevel},
         output::Output,
     },
+    settings::{self, SettingsError},
     supervisor::{self, Scale, systemd},
 };
 
@@ -172,13 +172,11 @@ fn changed<'a>(
 }
 
 /// The keys of what is said of apps.
-const LIVE: [&str; 2] = [cli::APP, "mount"];
+const LIVE: [&str; 2] = [settings::APP, "mount"];
 
 /// The configuration as it is now, and its settings by key.
-fn read() -> Result<(Config, BTreeMap<String, String>), cli::Error> {
-    match cli::parse(env::args_os())? {
-        Command::Serve(config, settings) => Ok((*config, settings)),
-        // A server was started by these arguments.
-        _ => Err(cli::Error::NotServing),
-    }
+fn read() -> Result<(Config, BTreeMap<String, String>), SettingsError> {
+    let args: Vec<_> = env::args_os().collect();
+    let settings = settings::parse(&args)?;
+    Ok((*settings.config, settings.by_key))
 }

@@ -1,64 +1,43 @@
-//! The errors of a command line, and how they are reported.
+//! The errors of a command line.
 
 use std::{
-    error,
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 
-use super::FileError;
-use crate::terminal;
+use crate::{settings::SettingsError, terminal};
 
-/// A command line, environment or configuration file that is wrong, or a call for help.
+/// A command line that is wrong, or that asks for help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
-    /// The configuration file is wrong.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A folder or a library stands where a command is expected.
+pub enum CliError {
+    /// A folder or a library stands where a subcommand is expected.
     #[error("{0:?} is no command; `{1}` is what it may be meant for")]
     NoCommand(PathBuf, String),
-    /// The command line is not that of a server, which was expected.
-    #[error("the command line is not that of a server")]
-    NotServing,
-    /// The command line is wrong, or the call is for help or the version.
+    /// The flags, the environment or the configuration file are wrong, or help is asked for.
     #[error(transparent)]
-    Usage(#[from] clap::Error),
-    /// A variable of the environment is wrong.
-    #[error("{variable}: {message}")]
-    Variable {
-        /// Its name.
-        variable: String,
-        /// Why the value of the variable cannot be used.
-        message: String,
-    },
+    Settings(#[from] SettingsError),
 }
 
-impl Error {
-    /// Prints the error and its causes to stderr, or the help asked for to stdout. The result is
-    /// for `main`: 2, or 0 after help.
+impl CliError {
+    /// Prints the error and its causes to stderr, or the help to stdout. Returns the exit code of the
+    /// process: 2, or 0 after help.
     #[must_use]
     pub fn report(&self) -> ExitCode {
-        if let Self::Usage(error) = self {
-            // Printing fails when the terminal is gone, and then there is nowhere to report it.
-            let _ = error.print();
-            return if error.use_stderr() {
+        match self {
+            Self::NoCommand(..) => {
+                terminal::complain(self);
                 ExitCode::from(2)
-            } else {
-                ExitCode::SUCCESS
-            };
+            }
+            Self::Settings(error) => error.report(),
         }
-        let cause =
-            error::Error::source(self).map_or_else(String::new, |cause| format!(": {cause}"));
-        terminal::complain(format_args!("{self}{cause}"));
-        ExitCode::from(2)
     }
 
-    /// The error of a command line, which says what a path in the place of a command may be meant for.
+    /// Turns an error of clap's into one that suggests a command, if the first argument is a folder or a
+    /// file.
     pub(super) fn of_usage(error: clap::Error, args: &[OsString]) -> Self {
         let is_positional = matches!(
             error.kind(),
@@ -79,16 +58,8 @@ impl Error {
     }
 }
 
-/// What clap finds wrong with a value, and which words are accepted, in one line; without how to use
-/// the command line.
-pub(super) fn message(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    let line = line.trim_start_matches("error: ");
-    match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(words)) if !words.is_empty() => {
-            format!("{line}, expected {}", words.join(" or "))
-        }
-        _ => line.to_owned(),
+impl From<clap::Error> for CliError {
+    fn from(error: clap::Error) -> Self {
+        Self::Settings(error.into())
     }
 }

@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     channel::{Channel, ChannelError, Hello, Receiver, Sender},
-    cli,
     config::Config,
     error_chain::chain,
     exit,
@@ -31,6 +30,7 @@ use crate::{
     orders::{Notice, Order, PROTOCOL, Setup},
     scoreboard::Scoreboard,
     server::runtime,
+    settings::{self, SettingsError},
     supervisor::{listeners, process},
     terminal,
 };
@@ -90,7 +90,7 @@ async fn begin(channel: OwnedFd) -> Result<(), WorkerError> {
         // The supervisor is gone already.
         None => return Ok(()),
     };
-    let config = cli::of_settings(&setup.settings)?;
+    let config = settings::of_keys(&setup.settings)?;
     process::end_with_supervisor(&watched, config.graceful_timeout + LAST)
         .map_err(WorkerError::Channel)?;
     drop(watched);
@@ -220,7 +220,7 @@ enum WorkerError {
     #[error("there is no channel to a supervisor")]
     Channel(#[source] io::Error),
     #[error("the supervisor's settings cannot be read")]
-    Settings(#[from] cli::Error),
+    Settings(#[from] SettingsError),
     #[error("the supervisor cannot be understood")]
     Hello(#[from] ChannelError),
     #[error("a socket of the supervisor's cannot be used")]

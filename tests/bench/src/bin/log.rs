@@ -9,12 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use host::{
-    cli::{self, Command},
     log::{
         self,
         bridge::{self, Bridge},
         origin::Origin,
     },
+    settings,
     worker::{faults::Faults, library, quarantine::PanicLimit},
 };
 use host_bench::{
@@ -35,9 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(Into::into)
         .into();
     flags.push(file);
-    let Command::Serve(config, _) = cli::parse(flags)? else {
-        return Err("these are the flags of a server".into());
-    };
+    let config = settings::parse(&flags)?.config;
     let log = log::init(&config.log, config.log_level.clone())?;
     let plugin = Plugin::load(library.into(), &log)?;
 

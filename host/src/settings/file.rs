@@ -1,30 +1,32 @@
-//! The configuration file: TOML whose keys are the long options of the command line.
+//! The configuration file: TOML, whose keys are the long options of the command line.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use clap::Arg;
 
-use crate::config::{App, AppError};
+use crate::config::{AppConfig, AppError};
 
-/// What a configuration file sets.
+/// The contents of a configuration file.
 #[derive(Debug, Default)]
-pub(super) struct Settings {
-    /// The ids of options, and their values as the command line has them.
+pub(super) struct FileSettings {
+    /// The values of options, by the option's id and in the spelling of the command line.
     pub(super) options: BTreeMap<String, Vec<String>>,
-    /// The apps that it describes.
-    pub(super) apps: Vec<App>,
-    /// The tables of these, as TOML.
+    /// The apps in the tables `[app.NAME]`.
+    pub(super) apps: Vec<AppConfig>,
+    /// The text of these tables, as TOML.
     pub(super) tables: String,
 }
 
 /// Reads the file at `path`, which sets options of `command`.
 ///
-/// The command must not know of variables, so that what it finds wrong is wrong in the file.
+/// Values of variables must not be defaults in `command` yet: the error of a wrong variable would be
+/// reported as an error of the file.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or is no TOML, or when a key or value is not one of `command`.
-pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, FileError> {
+/// Fails when the file cannot be read or is no TOML, when a key is no option of `command`, or when an
+/// option does not take its value.
+pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<FileSettings, FileError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(source) => return Err(FileError::Read { path, source }),
@@ -44,10 +46,10 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             });
         }
     };
-    let mut settings = Settings::default();
+    let mut settings = FileSettings::default();
     let mut args = vec![command.get_name().to_owned()];
     for (key, value) in table {
-        // A key of two words is written with a dash here, and with an underscore in many other places.
+        // Accept underscores too, because most programs write keys of two words with them.
         let key = key.replace('_', "-");
         if key == APP {
             settings.apps = apps(&value).map_err(|error| FileError::App {
@@ -58,7 +60,7 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
             continue;
         }
         let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(&key)) else {
-            return Err(unknown(path, key, command));
+            return Err(unknown_key(path, key, command));
         };
         let Some(values) = texts(&value) else {
             return Err(FileError::Kind {
@@ -85,8 +87,8 @@ pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<Settings, F
     }
 }
 
-/// The error for a key that is no setting, with the setting that is probably meant.
-fn unknown(path: PathBuf, key: String, command: &clap::Command) -> FileError {
+/// Returns the error for an unknown key, with the setting that the author probably meant.
+fn unknown_key(path: PathBuf, key: String, command: &clap::Command) -> FileError {
     let valid: Vec<_> = keys(command)
         .filter_map(Arg::get_long)
         .chain([APP])
@@ -100,7 +102,8 @@ fn unknown(path: PathBuf, key: String, command: &clap::Command) -> FileError {
     }
 }
 
-fn apps(value: &toml::Value) -> Result<Vec<App>, AppError> {
+/// Parses the tables `[app.NAME]`.
+fn apps(value: &toml::Value) -> Result<Vec<AppConfig>, AppError> {
     let tables = value.as_table().ok_or_else(|| AppError::Value {
         key: APP.to_owned(),
         found: value.to_string(),
@@ -108,14 +111,14 @@ fn apps(value: &toml::Value) -> Result<Vec<App>, AppError> {
     })?;
     tables
         .iter()
-        .map(|(name, value)| App::parse(name, value))
+        .map(|(name, value)| AppConfig::parse(name, value))
         .collect()
 }
 
 /// The key of the tables that describe apps.
 pub const APP: &str = "app";
 
-/// The options that a file may set.
+/// Returns the options that a configuration file may set: all with a value, except `--config` itself.
 pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
@@ -126,12 +129,12 @@ pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// A table describes no app.
+    /// A table `[app.NAME]` is wrong.
     #[error("{path}: {error}")]
     App {
         /// The file.
         path: PathBuf,
-        /// What is wrong, which is told above and is no further cause.
+        /// The reason. The text of this variant contains it, so it is no `#[source]`.
         error: AppError,
     },
     /// The file cannot be read.
@@ -139,33 +142,33 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{path}:{line}: {message}, expected TOML")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The complaint of the TOML parser.
         message: String,
     },
-    /// The file has a key that is no setting.
+    /// A key is no setting.
     #[error("{path}: there is no setting `{key}`{meant}, expected one of {valid}")]
     Key {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// The key that is probably meant, as a question in brackets, or nothing.
+        /// The key that the author probably meant, as a question in brackets. Empty if no key is similar.
         meant: String,
-        /// Every key that there is.
+        /// All valid keys.
         valid: String,
     },
-    /// The file has a key twice, with a dash and with an underscore.
+    /// A key stands in the file twice, once with a dash and once with an underscore.
     #[error("{path}: `{key}` is set twice, expected it once")]
     Twice {
         /// The file.
@@ -173,7 +176,7 @@ pub enum FileError {
         /// The key.
         key: String,
     },
-    /// The file has a value of a kind that no setting takes.
+    /// A value is of a type that no setting takes, such as a date.
     #[error(
         "{path}: the value of `{key}` is of type {found}, expected a string, a number, or a list of some of them"
     )]
@@ -182,20 +185,21 @@ pub enum FileError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// The type in TOML's words.
+        /// The name of the type in TOML.
         found: &'static str,
     },
-    /// The file has a value that its setting does not take.
+    /// A setting does not take its value.
     #[error("{path}: {message}")]
     Value {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The complaint of the option's parser.
         message: String,
     },
 }
 
-/// A value in the spelling of the command line; `None` for one that has none.
+/// Returns a value in the spelling of the command line, one text for each element of a list. Returns
+/// `None` for tables, dates, nested and empty lists, which no option takes.
 pub(super) fn texts(value: &toml::Value) -> Option<Vec<String>> {
     let text = |value: &toml::Value| match value {
         toml::Value::String(text) => Some(text.clone()),

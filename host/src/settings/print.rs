@@ -1,4 +1,5 @@
-//! The settings in force, as a configuration file: for `--print-config`, and to tell what changed.
+//! The settings in force, written as a configuration file: for `--print-config`, and by key to compare
+//! two sets of settings.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use clap::{Arg, ArgAction, parser::ValueSource};
 
 use super::{Sources, file};
 
-/// The settings as a configuration file, with the source of each as a comment.
+/// Returns the settings as a configuration file, with the source of each in a comment.
 pub(super) fn print(sources: &Sources<'_>) -> String {
     let line = |arg: &Arg| {
         let (id, key) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
@@ -30,7 +31,7 @@ pub(super) fn print(sources: &Sources<'_>) -> String {
         .collect()
 }
 
-/// The settings by key, as a configuration file has them; those of apps are one text.
+/// Returns the TOML value of each setting by its key. All tables `[app.NAME]` are one text.
 pub(super) fn by_key(sources: &Sources<'_>) -> BTreeMap<String, String> {
     let setting = |arg: &Arg| Some((arg.get_long()?.to_owned(), value(arg, sources)?));
     file::keys(sources.command)
@@ -39,7 +40,7 @@ pub(super) fn by_key(sources: &Sources<'_>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The value of an option as a configuration file has it, if there is one.
+/// Returns the value of an option as TOML, or `None` if the option is not set.
 fn value(arg: &Arg, sources: &Sources<'_>) -> Option<String> {
     let values = sources.matches.get_raw(arg.get_id().as_str())?;
     let values: Vec<_> = values
@@ -51,6 +52,7 @@ fn value(arg: &Arg, sources: &Sources<'_>) -> Option<String> {
     })
 }
 
+/// Returns a value of the command line as TOML: a number if it reads as one, else a string.
 fn to_toml(text: &str) -> toml::Value {
     text.parse().map_or_else(
         |_| toml::Value::String(text.to_owned()),
@@ -58,5 +60,5 @@ fn to_toml(text: &str) -> toml::Value {
     )
 }
 
-/// The option whose value nobody may see.
+/// The option whose value is never printed, because whoever knows it can make the host log requests.
 const SECRET: &str = "debug-header";

@@ -1,4 +1,4 @@
-//! The variables of the environment that set options.
+//! The environment variables that set options.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +9,12 @@ use std::{
 
 use clap::{Arg, ArgMatches, parser::ValueSource};
 
-use super::{Error, message};
+use super::{SettingsError, message};
 
-/// The variables that begin with `HOST_`, as they were when the process started: a plugin may change
-/// the environment of the process, and SIGHUP reads the settings again. A variable that is empty
-/// counts as not set, because tools such as docker compose cannot unset one.
+/// The variables that begin with `HOST_`, as they were when the settings were first read. Later reads, as
+/// after SIGHUP, must not see the environment again, because a plugin may have changed it.
+///
+/// An empty variable counts as not set, because tools such as docker compose cannot unset one.
 static VARIABLES: LazyLock<BTreeMap<String, OsString>> = LazyLock::new(|| {
     let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
     env::vars_os()
@@ -22,40 +23,49 @@ static VARIABLES: LazyLock<BTreeMap<String, OsString>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The value of the variable that sets an option, unless it is missing or empty.
-pub(super) fn value(arg: &Arg) -> Option<&'static OsStr> {
+/// Returns whether an option has a variable that is set and not empty.
+pub(crate) fn is_set(arg: &Arg) -> bool {
+    value(arg).is_some()
+}
+
+/// Returns whether an option was given on the command line.
+pub(super) fn is_flag(matches: &ArgMatches, arg: &Arg) -> bool {
+    matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+}
+
+/// Returns the value of an option's variable, unless the variable is missing or empty.
+fn value(arg: &Arg) -> Option<&'static OsStr> {
     VARIABLES.get(&name(arg)?).map(OsString::as_os_str)
 }
 
-/// The name of the variable that sets an option; options without a value have none.
-pub(super) fn name(arg: &Arg) -> Option<String> {
+/// Returns the name of an option's variable. Options without a value have none.
+fn name(arg: &Arg) -> Option<String> {
     let takes_value = arg.get_action().takes_values();
     takes_value.then(|| format!("{PREFIX}{}", arg.get_id().as_str().to_uppercase()))
 }
 
-/// The values of all variables that set options of `command` and that no flag of `matches`
-/// overrules, by the id of the option.
+/// Returns the values of the variables of `command`'s options, by the option's id. Leaves out the variables
+/// of options that are flags in `matches`.
 ///
 /// # Errors
 ///
-/// When the option does not take the value.
+/// Fails when an option does not take the value of its variable.
 pub(super) fn read(
     command: &clap::Command,
     matches: &ArgMatches,
-) -> Result<BTreeMap<String, OsString>, Error> {
-    let is_flag =
-        |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+) -> Result<BTreeMap<String, OsString>, SettingsError> {
     let mut values = BTreeMap::new();
-    for arg in command.get_arguments().filter(|arg| !is_flag(arg)) {
+    let options = command.get_arguments();
+    for arg in options.filter(|arg| !is_flag(matches, arg)) {
         let (Some(value), Some(long)) = (value(arg), arg.get_long()) else {
             continue;
         };
         let mut flag = OsString::from(format!("--{long}="));
         flag.push(value);
-        // Alone, so that what is wrong is wrong in this variable.
+        // Parse the variable alone, so that an error is certainly an error of this variable.
         let args = [command.get_name().into(), flag];
         if let Err(error) = command.clone().try_get_matches_from(args) {
-            return Err(Error::Variable {
+            return Err(SettingsError::Variable {
                 variable: name(arg).unwrap_or_default(),
                 message: message(&error),
             });
@@ -65,8 +75,9 @@ pub(super) fn read(
     Ok(values)
 }
 
-/// A line for each variable that sets nothing, but whose name is nearly that of one that does. Others
-/// are somebody else's: Kubernetes sets `HOST_PORT` for a service of the name `host`.
+/// Returns a warning for each variable that sets nothing, but whose name is similar to one that does.
+/// Variables with other names belong to other programs: Kubernetes sets `HOST_PORT` for a service of the
+/// name `host`.
 pub(super) fn near_misses(command: &clap::Command) -> Vec<String> {
     let known: Vec<_> = command.get_arguments().filter_map(name).collect();
     let missed = |variable: &&String| !known.contains(variable);
@@ -80,8 +91,8 @@ pub(super) fn near_misses(command: &clap::Command) -> Vec<String> {
         .collect()
 }
 
-/// The word that `text` is probably meant to be: it differs in letters that were forgotten, doubled
-/// or swapped, or in what stands between the words.
+/// Returns the word that `text` was probably meant to be, if one is similar: of every ten letters, one
+/// may be missing, extra, wrong or swapped with the next. Dashes, underscores and dots do not count.
 pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = |text: &str| text.replace(['_', '-', '.'], "");
     let distance = |word: &&str| strsim::damerau_levenshtein(&letters(text), &letters(word));
@@ -89,25 +100,27 @@ pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) 
     (distance(&near) <= 1 + letters(text).len() / 10).then_some(near)
 }
 
-/// The command whose `--help` names the variable of each option. Clap itself must not read the variables:
-/// `host ctl` and `host check` have no use for them, and would fail on a wrong one.
-pub(super) fn with_names(command: clap::Command) -> clap::Command {
+/// Returns the command with the variable of each option in its `--help`. Use the result for help only:
+/// clap would read the variables as well, and a wrong one would stop `host ctl` and `host check`.
+pub(crate) fn with_names(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| match name(&arg) {
         Some(variable) => arg.env(variable).hide_env_values(true),
         None => arg,
     })
 }
 
-/// What the names of variables begin with.
+/// The first letters of every variable's name.
 const PREFIX: &str = "HOST_";
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
     fn a_near_miss_is_found_and_a_name_of_somebody_else_is_not() {
-        let command = super::super::command();
+        let command = super::super::ServerCommand::command();
         let known: Vec<_> = command.get_arguments().filter_map(name).collect();
         let find = |text| nearest(text, known.iter().map(String::as_str));
         for (missed, meant) in [
