@@ -1,5 +1,5 @@
-//! The settings of a running host, typed and checked. Each field is also an option of the command
-//! line, and its comment the text of `--help`.
+//! The settings of a running host, typed and checked. Each field is also an option of the command line.
+//! The comment of a field is the option's text in `--help`.
 
 use std::{path::PathBuf, thread, time::Duration};
 
@@ -28,7 +28,7 @@ mod workers;
 /// The settings of a host that serves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Folder of plugins: libraries in it are loaded, and followed as they change
+    /// Folder of plugins: the host loads the libraries in it, and loads them again when they change
     #[arg(long, value_name = "DIR", default_value = "./plugins", value_parser = absolute_path())]
     pub plugins: PathBuf,
 
@@ -42,7 +42,7 @@ pub struct Config {
     )]
     pub bind: Vec<BindAddress>,
 
-    /// What is logged, by host and plugins alike: trace, debug, info, warn, error, critical or off,
+    /// Log level of the host and of all plugins: trace, debug, info, warn, error, critical or off,
     /// and TARGET=LEVEL for a target or APP#=LEVEL for all that an app logs, as in info,shop=debug,cart#=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Directives,
@@ -52,12 +52,12 @@ pub struct Config {
     #[arg(long, value_name = "unix:PATH")]
     pub control: Option<ControlSocket>,
 
-    /// Serve a plugin below a path, such as /shop=shop (repeatable, or separated by commas), in
-    /// place of the path that it asks for
+    /// Serve a plugin below a path, such as /shop=shop, and not at the path that the plugin asks for
+    /// (repeatable, or separated by commas)
     #[arg(long, value_name = "PATH=PLUGIN", value_delimiter = ',')]
     pub mount: Vec<Mount>,
 
-    /// Folder for the private copies that plugins are loaded from; not on a file system mounted
+    /// Folder for the private copies that plugins are loaded from; its file system must not be mounted
     /// noexec [default: .host in the folder of plugins]
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     state_dir: Option<PathBuf>,
@@ -66,8 +66,8 @@ pub struct Config {
     #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = number::<u16>(1..=1024))]
     pub threads: u16,
 
-    /// Threads of each app's own runtime, which run what it spawns [default: as many as --threads, and
-    /// at least 2]
+    /// Threads of each app's own runtime, which run the tasks that the app spawns [default: as many as
+    /// --threads, and at least 2]
     #[arg(long, value_name = "NUMBER", value_parser = number::<u16>(1..=1024))]
     app_threads: Option<u16>,
 
@@ -83,13 +83,13 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     pub init_timeout: Duration,
 
-    /// How long the host waits, at its start, until every plugin has started, before it accepts
-    /// connections; after that, requests for a plugin that still starts are answered with 503
+    /// How long the host waits at its start for the plugins to start, before it accepts connections;
+    /// after that, requests for a plugin that has not started are answered with 503
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub ready_timeout: Duration,
 
-    /// How many panics within --panic-window are too many: the plugin gets no more requests, which
-    /// are answered with 503, until it is replaced; 0 for no limit
+    /// How many panics within --panic-window are too many: then the plugin gets no more requests until it
+    /// is replaced, and clients get 503; 0 for no limit
     #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub panic_limit: u16,
 
@@ -97,24 +97,24 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive_duration)]
     pub panic_window: Duration,
 
-    /// How long requests in flight may go on when the host stops, or their plugin is replaced or
-    /// removed; 0s cuts them off at once
+    /// How long requests in flight may go on when the host stops, or when their plugin is replaced or
+    /// removed; 0s aborts them at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub graceful_timeout: Duration,
 
-    /// The worker processes.
+    /// Settings of the worker processes.
     #[command(flatten)]
     pub processes: WorkerConfig,
 
-    /// How plugins are replaced.
+    /// Settings of reloads.
     #[command(flatten)]
     pub reload: ReloadConfig,
 
-    /// What clients may ask of the host.
+    /// Limits on clients.
     #[command(flatten)]
     pub limits: ClientLimits,
 
-    /// What is logged beside the level, and where.
+    /// Settings of the log and the access log.
     #[command(flatten)]
     pub log: LogConfig,
 
@@ -122,17 +122,18 @@ pub struct Config {
     #[arg(skip)]
     pub apps: Vec<AppConfig>,
 
-    /// Whether nobody said where the folder of plugins is: then the host makes a missing one.
+    /// Whether `plugins` is the default. The host makes a missing default folder; any other folder must
+    /// exist.
     #[arg(skip)]
     pub is_default_folder: bool,
 
-    /// Variables of the environment that look like settings, and are none: a line for each.
+    /// Warnings about environment variables whose names are similar to those of settings.
     #[arg(skip)]
     pub near_misses: Vec<String>,
 }
 
 impl Config {
-    /// The folder for private copies of libraries.
+    /// Returns the folder for private copies of libraries.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.state_dir
@@ -140,30 +141,30 @@ impl Config {
             .unwrap_or_else(|| self.plugins.join(".host"))
     }
 
-    /// How many threads the runtime of each app has: by default two at least, as a task that blocks one of
-    /// them must not stop the others, nor the app's timers and sockets.
+    /// Returns the number of threads of each app's runtime. The default is at least two, because a task that
+    /// blocks a thread must not stop the app's other tasks, timers and sockets.
     #[must_use]
     pub fn app_threads(&self) -> u16 {
         self.app_threads.unwrap_or_else(|| self.threads.max(2))
     }
 }
 
-/// How new versions of plugins are found, and what becomes of those that turn out bad.
+/// How the host finds new versions of plugins, and when it rolls one back.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Reloading")]
 pub struct ReloadConfig {
-    /// How changes in the folder of plugins are noticed: by events of the system, or by reading it
-    /// twice a second, for file systems without events
+    /// How the host notices changes in the folder of plugins: by events of the system, or by reading the
+    /// folder twice a second, for file systems without events
     #[arg(long, value_name = "HOW", default_value = "events", ignore_case = true)]
     pub watch: WatchMode,
 
-    /// How long requests may wait while a plugin hands its state over to its new version; after
-    /// that the old one serves on
+    /// How long requests may wait while a plugin hands its state over to its new version; after that,
+    /// the old version goes on serving
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
     pub handover_timeout: Duration,
 
-    /// Put the version before back when a new one fails soon after it took over, as --probation and
-    /// --rollback-* say
+    /// Roll back to the previous version when a new one fails soon after it took over; see --probation
+    /// and --rollback-*
     #[arg(
         long,
         value_name = "BOOL",
@@ -175,15 +176,15 @@ pub struct ReloadConfig {
     )]
     pub auto_rollback: bool,
 
-    /// How long a new version is watched for failures; the one before is kept running meanwhile
+    /// How long a new version is watched for failures; the previous version is kept running meanwhile
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
     pub probation: Duration,
 
-    /// How many panics or responses of status 5xx are too many in that time
+    /// How many panics or responses of status 5xx within --probation cause a rollback
     #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = number::<u64>(1..=u32::MAX.into()))]
     pub rollback_failures: u64,
 
-    /// What part of the requests these must be besides, in percent
+    /// Roll back only if these failures are also at least this percentage of the new version's requests
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = number::<u64>(0..=100))]
     pub rollback_percent: u64,
 }
@@ -191,13 +192,13 @@ pub struct ReloadConfig {
 /// How changes in the folder of plugins are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WatchMode {
-    /// The system tells.
+    /// By events of the system.
     Events,
-    /// By looking.
+    /// By reading the folder again and again.
     Poll,
 }
 
-/// ClientLimits on clients. Each keeps one client from taking what the others need.
+/// Limits on clients, so that no client takes resources that the others need.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct ClientLimits {
@@ -213,8 +214,8 @@ pub struct ClientLimits {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
     pub header_timeout: Duration,
 
-    /// How long a client may send nothing of a request's body that its app waits for, until the app
-    /// answers (then 408), or take nothing of a response
+    /// How long a client may stall: send no part of a request's body while the app waits for it (then 408),
+    /// or take no part of a response
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
     pub body_timeout: Duration,
 
@@ -250,8 +251,8 @@ pub struct LogConfig {
     #[arg(long, value_name = "FILE", value_parser = absolute_path())]
     pub log_file: Option<PathBuf>,
 
-    /// Log a request that carries this header at debug, from end to end, whatever the level; best
-    /// given as HOST_DEBUG_HEADER, which other users do not see
+    /// Log requests with this header at debug, whatever the level; best set as HOST_DEBUG_HEADER, because
+    /// other users can see the command line
     #[arg(long, value_name = "NAME=SECRET")]
     pub debug_header: Option<DebugHeader>,
 
@@ -282,6 +283,7 @@ pub struct LogConfig {
     pub access_log_skip: Vec<String>,
 }
 
+/// Returns the number of processors that this process may use, and 1 if the system does not tell.
 fn cores() -> u16 {
     thread::available_parallelism().map_or(1, |cores| {
         u16::try_from(cores.get()).unwrap_or(u16::MAX).min(1024)

@@ -1,23 +1,22 @@
-//! The tables `[app.NAME]` of the configuration file: which plugin an app is, where it is mounted,
-//! and what it is told.
+//! The tables `[app.NAME]` of the configuration file: the plugin, the mounts and the configuration of an app.
 
 use plugin_api::manifest::{is_mount, is_name};
 use serde_json::Value as Json;
 
 /// An app as the operator describes it.
 ///
-/// A plugin without a table is an app of its own name. One with tables is the apps that they name,
-/// and no other: so it can be there twice, with different configurations.
+/// A plugin that no table names becomes one app with the plugin's name. A plugin that tables name becomes
+/// exactly these apps, so it can run twice with different configurations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppConfig {
     /// The app's name: in the log, in directives of the level, and for `host ctl`.
     pub name: String,
-    /// The name of the plugin that it is.
+    /// The name of the app's plugin.
     pub plugin: String,
-    /// The paths below which it is served; without any, that of the plugin, or `/NAME` when the
-    /// app's name is another.
+    /// The path prefixes that the app serves. If empty: the plugin's default mount, or `/NAME` if the app
+    /// is not named like the plugin.
     pub mounts: Vec<String>,
-    /// What the plugin's `Context::config` gives: a JSON object.
+    /// The JSON object that the plugin reads with `Context::config`.
     pub config: Option<String>,
     /// How a new version takes over.
     pub reload: ReloadBy,
@@ -36,11 +35,11 @@ pub enum ReloadBy {
 }
 
 impl AppConfig {
-    /// Reads one table.
+    /// Parses one table.
     ///
     /// # Errors
     ///
-    /// When the name, a key or a value is not one that a table has.
+    /// Fails when the name or a key is not valid, or when a value is not of the key's type.
     pub(crate) fn parse(name: &str, value: &toml::Value) -> Result<Self, AppError> {
         let wrong = |key: &str, found: &toml::Value, expected| AppError::Value {
             key: format!("app.{name}{key}"),
@@ -104,6 +103,7 @@ impl AppConfig {
     }
 }
 
+/// Parses one mount or a list of mounts. Returns `None` if one of them is no mount, or the list is empty.
 fn mounts(value: &toml::Value) -> Option<Vec<String>> {
     let mount = |value: &toml::Value| {
         let path = value.as_str().filter(|path| is_mount(path.as_bytes()))?;
@@ -115,7 +115,8 @@ fn mounts(value: &toml::Value) -> Option<Vec<String>> {
     }
 }
 
-/// The same value as JSON, where times are text; none for a number that JSON does not have.
+/// Converts TOML to JSON. Dates and times become texts. Returns `None` if a number is infinite or not a
+/// number, because JSON has none of these.
 fn json(value: &toml::Value) -> Option<Json> {
     Some(match value {
         toml::Value::String(text) => Json::from(text.as_str()),
@@ -133,11 +134,11 @@ fn json(value: &toml::Value) -> Option<Json> {
     })
 }
 
-/// A table that describes no app.
+/// A table `[app.NAME]` that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// A key is none.
+    /// A key is unknown.
     #[error("there is no setting `app.{app}.{key}`, expected plugin, mount, config or reload")]
     Key {
         /// The app's name.
@@ -145,19 +146,19 @@ pub enum AppError {
         /// The key.
         key: String,
     },
-    /// The name cannot be one.
+    /// The name is not valid for an app.
     #[error(
         "the app {0:?} cannot have this name, expected up to 64 ASCII letters, digits, `-` and `_`"
     )]
     Name(String),
-    /// A value is none.
+    /// A value is not valid for its key.
     #[error("the value of `{key}` is {found}, expected {expected}")]
     Value {
         /// The key.
         key: String,
-        /// The value.
+        /// The value, as TOML.
         found: String,
-        /// What it may be.
+        /// The valid values.
         expected: &'static str,
     },
 }
@@ -165,6 +166,7 @@ pub enum AppError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Random, one_line};
 
     fn parse(text: &str) -> Result<AppConfig, AppError> {
         let table: toml::Table = text.parse().unwrap();
@@ -215,5 +217,36 @@ mod tests {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn a_random_table_is_an_app_or_an_error_of_one_line() {
+        let mut random = Random::new(9);
+        let samples = [
+            "[shop]\nplugin = 'shop'\nmount = ['/a', '/']",
+            "[a-b_c]\nmount = '/%2e'\nreload = \"swap\"",
+            "[a]\nconfig = { title = \"A\\n\", n = 1.5, list = [1, true], at = 1979-05-27 }",
+        ];
+        let (mut accepted, mut rejected) = (0, 0);
+        for _ in 0..10_000 {
+            let text = random.text(&samples);
+            let table = text.parse::<toml::Table>().unwrap_or_default();
+            for (name, value) in &table {
+                match AppConfig::parse(name, value) {
+                    Ok(app) => {
+                        accepted += 1;
+                        assert!(is_name(app.name.as_bytes()) && is_name(app.plugin.as_bytes()));
+                        assert!(app.mounts.iter().all(|mount| is_mount(mount.as_bytes())));
+                        let config = app.config.as_deref().unwrap_or("{}");
+                        assert!(serde_json::from_str::<Json>(config).unwrap().is_object());
+                    }
+                    Err(error) => {
+                        rejected += 1;
+                        one_line(error, &text);
+                    }
+                }
+            }
+        }
+        assert!(accepted > 500 && rejected > 500, "{accepted} {rejected}");
     }
 }

@@ -1,4 +1,5 @@
-//! Paths in settings, which mean the same for as long as the process lives.
+//! Paths in settings. They become absolute when they are read, because a plugin may change the working
+//! directory.
 
 use std::{
     env, io,
@@ -10,18 +11,17 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use super::ValueError;
 
-/// Takes a path, and makes it absolute.
+/// Returns a parser of paths for clap, which makes them absolute.
 pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| absolute(&path))
 }
 
-/// The path from the root on, without a look at the file system: a symlink in it is followed anew each
-/// time that the path is used.
+/// Makes a path absolute without a look at the file system: symbolic links are followed at each use of
+/// the path, not now.
 ///
 /// # Errors
 ///
-/// When the path is relative, and the working directory of the process was removed before the
-/// process started.
+/// Fails when the path is relative and the working directory was removed before the process started.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ValueError> {
     let started_in = match &*STARTED_IN {
         Ok(folder) => folder.join(path),
@@ -39,6 +39,6 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ValueError> {
     })
 }
 
-/// The working directory when the first setting was read. A plugin may change that of the process, and
-/// SIGHUP reads settings again.
+/// The working directory at the start, when the first setting was read. SIGHUP reads the settings again,
+/// and a plugin may have changed the working directory by then.
 static STARTED_IN: LazyLock<io::Result<PathBuf>> = LazyLock::new(env::current_dir);

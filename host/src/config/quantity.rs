@@ -1,10 +1,10 @@
-//! Numbers, sizes, times and yes or no, and how they are written.
+//! Parsers of numbers, sizes, times, and yes or no.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::ValueError;
 
-/// A parser of whole numbers in `range`.
+/// Returns a parser of whole numbers in `range`.
 pub(super) fn number<N: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<N, ValueError> + Clone + Send + Sync + 'static {
@@ -22,7 +22,7 @@ pub(super) fn number<N: TryFrom<u64>>(
     }
 }
 
-/// The words for yes and no that people and their tools use in variables and files.
+/// Parses a word for yes or no. People and their tools use several of them in variables and files.
 pub(super) fn boolean(text: &str) -> Result<bool, ValueError> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -31,9 +31,9 @@ pub(super) fn boolean(text: &str) -> Result<bool, ValueError> {
     }
 }
 
-/// Units as GNU's tools have them (`info coreutils 'Block size'`): K and KiB are 1024 bytes, KB is
-/// 1000. Servers such as nginx mean 1024 by `k` as well, so a crate for which it is 1000 would not
-/// do.
+/// Parses a number of bytes. The units are those of GNU's tools (`info coreutils 'Block size'`): K and KiB
+/// are 1024 bytes, KB is 1000. Servers such as nginx also mean 1024 by `k`, but crates for sizes mean
+/// 1000, so this parser is our own.
 fn size(text: &str) -> Result<u64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -55,7 +55,8 @@ fn size(text: &str) -> Result<u64, ValueError> {
     bytes.ok_or_else(|| ValueError::Size(text.to_owned()))
 }
 
-/// The least is that of hyper's read buffer for HTTP/1, whose builder panics below it.
+/// Parses a limit on the bytes of a request's head. hyper's HTTP/1 builder panics below 8 KiB, the least
+/// size of its read buffer.
 pub(super) fn header_bytes(text: &str) -> Result<u32, ValueError> {
     let bytes = u32::try_from(size(text)?)
         .ok()
@@ -66,7 +67,8 @@ pub(super) fn header_bytes(text: &str) -> Result<u32, ValueError> {
     })
 }
 
-/// `none` is a limit that no body reaches. Zero is refused: other servers take it for no limit.
+/// Parses a size limit. `none` is a limit that nothing reaches. Zero is rejected, because other servers
+/// take it for no limit.
 pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(u64::MAX);
@@ -80,8 +82,8 @@ pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// A number without a unit is seconds, as in the settings of most servers. At most a year: adding a
-/// longer time to a clock may overflow.
+/// Parses a time. A number without a unit is seconds, as in the settings of most servers. A year is the
+/// longest time, because adding a longer one to a clock could overflow.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     let time = match text.parse().map(Duration::from_secs) {
         Ok(time) => time,
@@ -99,6 +101,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     Ok(time)
 }
 
+/// Parses a time that is not zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     match duration(text)? {
         Duration::ZERO => Err(ValueError::TimeRange {

@@ -1,4 +1,4 @@
-//! The types of settings that are more than a word or a number, and how they are written.
+//! Types of settings that are more than a word or a number, with their parsers.
 
 use std::{
     fmt, io,
@@ -15,7 +15,7 @@ use super::path::absolute;
 
 // === impl BindAddress ===
 
-/// Where to listen: an IP address or a host name, and a port.
+/// An address to listen on: an IP address or a host name, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindAddress(String);
 
@@ -44,7 +44,7 @@ impl fmt::Display for BindAddress {
     }
 }
 
-/// Looks a host name up, which may block and give several addresses.
+/// Resolves a host name. The lookup may block, and may return several addresses.
 impl ToSocketAddrs for BindAddress {
     type Iter = vec::IntoIter<SocketAddr>;
 
@@ -55,12 +55,12 @@ impl ToSocketAddrs for BindAddress {
 
 // === impl ControlSocket ===
 
-/// Where the host is controlled: a Unix socket.
+/// The path of the host's control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlSocket(PathBuf);
 
 impl ControlSocket {
-    /// The path of the socket.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -71,7 +71,8 @@ impl FromStr for ControlSocket {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // A path alone is meant as one. Other text may be meant as an address.
+        // A text with a slash is taken for a path even without `unix:`. Other texts may be meant as an
+        // address.
         let path = text.strip_prefix("unix:");
         match path.or_else(|| text.contains('/').then_some(text)) {
             Some(path) if !path.is_empty() => Ok(Self(absolute(Path::new(path))?)),
@@ -88,7 +89,7 @@ impl fmt::Display for ControlSocket {
 
 // === impl LogFormat ===
 
-/// How lines of the log look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -99,12 +100,12 @@ pub enum LogFormat {
 
 // === impl LineSink ===
 
-/// Where lines go.
+/// The destination of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineSink {
-    /// To the process's stdout.
+    /// The process's stdout.
     Stdout,
-    /// To the end of a file.
+    /// The end of a file.
     File(PathBuf),
 }
 
@@ -122,7 +123,7 @@ impl FromStr for LineSink {
 
 // === impl DebugHeader ===
 
-/// A header by which a request asks to be logged in full, and its secret value.
+/// The header with which a request asks to be logged at debug, and the secret value that it must have.
 #[derive(Clone)]
 pub struct DebugHeader {
     name: HeaderName,
@@ -130,12 +131,12 @@ pub struct DebugHeader {
 }
 
 impl DebugHeader {
-    /// Whether a request with these headers carries it.
+    /// Returns whether a request with these headers has the header with the secret value.
     #[must_use]
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
         let is_secret = |value: &HeaderValue| {
             let value = value.as_bytes();
-            // Looks at all bytes, so that the time it takes does not tell how many are right.
+            // Compare all bytes, so that the time taken does not reveal how many of them are right.
             let differ = value
                 .iter()
                 .zip(&self.secret)
@@ -175,7 +176,7 @@ impl fmt::Debug for DebugHeader {
 
 // === impl Mount ===
 
-/// A path prefix and the plugin that serves what is below it.
+/// A path prefix, and the plugin that serves the paths below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// `/`, or `/shop` without a slash at the end.
@@ -188,7 +189,7 @@ impl FromStr for Mount {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // From the right: a path may contain `=`, a name may not.
+        // Split at the last `=`: a path may contain one, a name may not.
         match text.rsplit_once('=') {
             Some((path, plugin)) if is_mount(path.as_bytes()) && is_name(plugin.as_bytes()) => {
                 Ok(Self {
@@ -201,7 +202,7 @@ impl FromStr for Mount {
     }
 }
 
-/// Text that is not the value of a setting.
+/// A text that is not a valid value of a setting.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
@@ -216,12 +217,12 @@ pub enum ValueError {
     /// Not a Unix socket.
     #[error("{0:?} is not a control socket, expected unix:PATH, as in unix:/run/host.sock")]
     ControlSocket(String),
-    /// Not a header and a secret; neither is shown.
+    /// Not a header and a secret. The text of the error shows neither, because they are secret.
     #[error(
         "it is not a header and a secret, expected NAME=SECRET with 8 or more visible characters in SECRET, as in X-Debug-Log=correct-horse"
     )]
     DebugHeader,
-    /// Not a place for lines.
+    /// An empty file name.
     #[error("there is no file without a name, expected a path, or - for stdout")]
     LineSink,
     /// Not a path and a plugin.
@@ -234,9 +235,9 @@ pub enum ValueError {
     Number {
         /// The text as given.
         text: String,
-        /// The least that the setting takes.
+        /// The smallest valid number.
         least: u64,
-        /// The most that the setting takes.
+        /// The largest valid number.
         most: u64,
     },
     /// Not the path of a request.
@@ -247,12 +248,12 @@ pub enum ValueError {
         "{0:?} is not a size, expected a whole number of bytes, or one with a unit, as in 16384, 16KiB, 16K (the same) or 16KB (16000 bytes)"
     )]
     Size(String),
-    /// A size that the setting does not take.
+    /// A size that is out of the setting's range.
     #[error("{size:?} is out of range, expected {expected}")]
     SizeRange {
         /// The size as given.
         size: String,
-        /// What the setting takes.
+        /// The valid sizes.
         expected: &'static str,
     },
     /// Not a time.
@@ -262,32 +263,32 @@ pub enum ValueError {
     Time {
         /// The time as given.
         text: String,
-        /// What is wrong with it.
+        /// The complaint of the parser.
         reason: humantime::DurationError,
     },
-    /// A time that the setting does not take.
+    /// A time that is out of the setting's range.
     #[error("{time:?} is out of range, expected {expected}")]
     TimeRange {
         /// The time as given.
         time: String,
-        /// What the setting takes.
+        /// The valid times.
         expected: &'static str,
     },
-    /// A path that leads from a folder that is not there.
+    /// A relative path, while the working directory does not exist.
     #[error(
         "{path:?} is relative, and there is no working directory ({reason}); expected a path from / on"
     )]
     WorkingDirectory {
         /// The path as given.
         path: String,
-        /// What the system says.
+        /// The error of the system.
         reason: String,
     },
 }
 
 // === paths of requests ===
 
-/// The path of a request.
+/// Parses the path of a request.
 pub(super) fn request_path(text: &str) -> Result<String, ValueError> {
     if text.starts_with('/') {
         Ok(text.to_owned())

@@ -7,34 +7,34 @@ use super::{
     quantity::{body_size, duration, number, positive_duration},
 };
 
-/// How many worker processes there are, and when one of them ends.
+/// The number of worker processes, and when the host replaces one of them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Workers")]
 pub struct WorkerConfig {
     /// Processes that load plugins and serve, each with --threads; auto for one a core. A crash of a
-    /// plugin ends its process, and another one starts. 0 keeps everything in one process, which a
-    /// crash ends
+    /// plugin ends its process, and the host starts another one. 0 keeps everything in one process: then a
+    /// crash ends the host
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = count)]
     pub workers: u16,
 
-    /// How many crashes of workers within --crash-window an app may be to blame for: then its last
-    /// good version serves instead, and its library is not loaded again until it changes; 0 for no
-    /// limit. One crash while it starts is enough
+    /// How many crashes of workers an app may cause within --crash-window: then its last good version serves
+    /// instead, and its library is not loaded again until it changes; 0 for no limit. One crash while the
+    /// app starts is enough
     #[arg(long, value_name = "NUMBER", default_value = "3", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub crash_limit: u16,
 
-    /// Replace a worker by a fresh one when it takes more memory than this, without losing a request;
-    /// none for no limit
+    /// Replace a worker by a fresh one, without losing a request, when it takes more memory than this; none
+    /// for no limit
     #[arg(long, value_name = "SIZE", default_value = "none", value_parser = body_size)]
     pub worker_max_memory: u64,
 
-    /// Replace a worker by a fresh one when it has run for so long, give or take a tenth [default:
-    /// never]
+    /// Replace a worker by a fresh one, without losing a request, when it has run for this time, give or
+    /// take a tenth [default: never]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub worker_max_age: Option<Duration>,
 
-    /// How long a thread that serves may be in an app without an end or a wait, before its worker is ended and replaced:
-    /// the log says where the thread was. Waiting and streaming are progress; 0 for no limit
+    /// How long a handler may block the thread that serves it, before its worker is ended and replaced; the
+    /// log says where the thread was. Waiting (await) and streaming are progress; 0 for no limit
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub worker_timeout: Duration,
 
@@ -43,7 +43,7 @@ pub struct WorkerConfig {
     pub crash_window: Duration,
 }
 
-/// A number of worker processes.
+/// Parses the number of worker processes.
 fn count(text: &str) -> Result<u16, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(cores());
@@ -52,5 +52,5 @@ fn count(text: &str) -> Result<u16, String> {
     number.ok_or_else(|| format!("expected a number up to {MOST_WORKERS}, or auto for one a core"))
 }
 
-/// So many workers at most: each takes memory for every plugin.
+/// The largest number of workers. Each worker takes memory for every plugin.
 pub const MOST_WORKERS: u16 = 256;
