@@ -16,6 +16,8 @@ pub mod dev;
 pub mod error_chain;
 pub mod exit;
 pub mod folder;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod log;
 pub mod new;

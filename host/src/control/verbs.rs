@@ -213,7 +213,7 @@ enum VerbError {
     #[error("the method is not one of this path's, expected one of {0}")]
     Method(&'static str),
     #[error(
-        "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload, /plugins/NAME/rollback, /recycle, /workers, /workers/NUMBER/recycle or /libraries/FILE.so"
+        "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload, /plugins/NAME/rollback, /recycle, /workers, /workers/NUMBER/recycle, /upgrade or /libraries/FILE.so"
     )]
     NotFound(String),
     #[error("the host is stopping")]
@@ -250,3 +250,6 @@ const MAX_BODY: usize = 64 << 10;
 
 /// The time that a client has to send a JSON body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -96,3 +96,27 @@ fn read(path: PathBuf) -> Result<Candidate, Rejected> {
         read: began.elapsed(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error_chain::chain,
+        fuzz::{Random, one_line},
+    };
+
+    #[test]
+    fn files_of_any_content_are_rejected_with_one_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut random = Random::new(2);
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        for _ in 0..1_000 {
+            // The head of a program is an ELF header, whose tables are elsewhere.
+            let bytes = random.input(&[&program[..512], b"#!/bin/sh\n", b""]);
+            std::fs::write(file.path(), &bytes).unwrap();
+            let rejected = read(file.path().to_owned()).unwrap_err();
+            one_line(chain(&rejected.error), &bytes);
+            assert!(rejected.hash.is_some() && rejected.plugin.is_none());
+        }
+    }
+}

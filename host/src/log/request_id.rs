@@ -116,6 +116,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::fuzz::Random;
 
     #[test]
     fn a_sane_id_is_kept_and_another_is_replaced() {
@@ -135,6 +136,25 @@ mod tests {
             assert_eq!(id.to_header(), id.as_str());
         }
         assert_eq!(RequestId::new(Some(b"\xff")).as_str().len(), 16);
+    }
+
+    #[test]
+    fn any_bytes_give_an_id_that_is_safe_in_lines_and_headers() {
+        let mut random = Random::new(5);
+        let long = [b'x'; 128];
+        let samples: [&[u8]; 3] = [b"0af7651916cd43dd/8448:eb", b"a", &long];
+        let mut kept = 0;
+        for _ in 0..20_000 {
+            let given = random.input(&samples);
+            let id = RequestId::new(Some(&given));
+            assert!(is_sane(id.as_bytes()), "{given:?}");
+            assert_eq!(id.as_str().as_bytes(), id.as_bytes());
+            assert_eq!(id.to_header().as_bytes(), id.as_bytes());
+            // A sane id is kept, and any other one is replaced.
+            assert_eq!(id.as_bytes() == given, is_sane(&given), "{given:?}");
+            kept += usize::from(is_sane(&given));
+        }
+        assert!(kept > 1_000, "{kept}");
     }
 
     #[test]

@@ -50,9 +50,14 @@ impl SettingsError {
 }
 
 /// Returns clap's complaint about a value in one line, with the accepted words if there are few. Leaves
-/// out the usage text that follows.
+/// out the usage text that follows. Line breaks in the value are shown as escapes.
 pub(super) fn message(error: &clap::Error) -> String {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && value.contains(['\n', '\r'])
+    {
+        text = text.replace(&**value, &value.escape_debug().to_string());
+    }
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("error: ");
     match error.get(ContextKind::ValidValue) {

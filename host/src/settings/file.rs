@@ -27,10 +27,14 @@ pub(super) struct FileSettings {
 /// Fails when the file cannot be read or is no TOML, when a key is no option of `command`, or when an
 /// option does not take its value.
 pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<FileSettings, FileError> {
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(source) => return Err(FileError::Read { path, source }),
-    };
+    match fs::read_to_string(&path) {
+        Ok(text) => parse(path, &text, command),
+        Err(source) => Err(FileError::Read { path, source }),
+    }
+}
+
+/// Parses the text of the file at `path`.
+fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSettings, FileError> {
     let table: toml::Table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
@@ -157,7 +161,11 @@ pub enum FileError {
         message: String,
     },
     /// A key is no setting.
-    #[error("{path}: there is no setting `{key}`{meant}, expected one of {valid}")]
+    #[error(
+        "{}: there is no setting `{}`{meant}, expected one of {valid}",
+        path.display(),
+        key.escape_debug()
+    )]
     Key {
         /// The file.
         path: PathBuf,
@@ -211,5 +219,48 @@ pub(super) fn texts(value: &toml::Value) -> Option<Vec<String>> {
     match value {
         toml::Value::Array(values) if !values.is_empty() => values.iter().map(text).collect(),
         _ => Some(vec![text(value)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{super::ServerCommand, *};
+    use crate::fuzz::{Random, one_line};
+
+    #[test]
+    fn a_random_file_has_valid_settings_or_an_error_of_one_line() {
+        let command = ServerCommand::command();
+        let mut random = Random::new(8);
+        let samples = [
+            "log-level = \"info,shop=debug\"\nthreads = 4\n",
+            "bind = [\"[::1]:1\", \"localhost:2\"]\nkeep_alive = '75s'\n",
+            "[app.shop]\nplugin = 'shop'\nmount = ['/', '/a']\nreload = 'auto'\n\
+             [app.shop.config]\ntitle = \"A\\nB\"\n",
+            "# a comment\nmax-headers = 1_000\nauto-rollback = true\n",
+        ];
+        let (mut accepted, mut rejected) = (0, 0);
+        for _ in 0..1_000 {
+            let text = random.text(&samples);
+            match parse("host.toml".into(), &text, &command) {
+                Ok(settings) => {
+                    accepted += 1;
+                    for app in settings.apps {
+                        let config = app.config.map(|config| serde_json::from_str(&config));
+                        let config: Option<serde_json::Map<_, _>> = config.transpose().unwrap();
+                        drop(config);
+                    }
+                    let tables = parse("printed.toml".into(), &settings.tables, &command);
+                    assert_eq!(tables.unwrap().tables, settings.tables, "{text:?}");
+                }
+                Err(error) => {
+                    rejected += 1;
+                    let error = one_line(&error, &text);
+                    assert!(error.starts_with("host.toml:"), "{error}");
+                }
+            }
+        }
+        assert!(accepted > 50 && rejected > 200, "{accepted} {rejected}");
     }
 }

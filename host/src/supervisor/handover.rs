@@ -116,3 +116,73 @@ impl AppState {
         app
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{Random, one_line};
+
+    /// A handover as an earlier build writes it.
+    const STATE: &str = r#"{
+        "build": "0.1.0 (4711)", "listeners": [0, 1],
+        "control": { "path": "/run/host.sock", "id": [66, 99], "listener": 2 },
+        "store": { "parent": "/srv/.host", "folder": "/srv/.host/1", "lock": 3 },
+        "level": "info,shop=debug",
+        "workers": [{
+            "id": 7, "pid": 4711,
+            "channel": {
+                "socket": 4, "unread": "AAE=", "unread_descriptors": [5], "unsent": [["AAE=", []]]
+            },
+            "words": { "stdout": [6, "cut"], "stderr": [8, ""], "kept": ["a line"] },
+            "opened": ["/srv/.host/1/shop.g1.so"]
+        }],
+        "last_worker": 7, "wanted_workers": 1,
+        "apps": [{
+            "name": "shop", "plugin": "shop", "library": "/srv/libshop.so",
+            "serving": {
+                "app": "shop", "generation": 1, "copy": "/srv/.host/1/shop.g1.so",
+                "spec": {
+                    "hash": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+                    "mounts": ["/shop"], "config": "{}"
+                },
+                "version": "1.0.0", "max_level": null
+            },
+            "previous": null, "good": null,
+            "aside": [[
+                "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+                { "Crashed": "SIGSEGV" }
+            ]],
+            "failed": [], "loads": 1, "hands_over": false, "by_process": null
+        }],
+        "loads": { "blog": 3 }
+    }"#;
+
+    #[test]
+    fn a_damaged_handover_is_an_error_of_one_line_or_a_state_that_can_be_written_again() {
+        let mut random = Random::new(10);
+        let valid: Handover = serde_json::from_str(STATE).unwrap();
+        let compact = serde_json::to_string(&valid).unwrap();
+        let (mut accepted, mut rejected) = (0, 0);
+        for _ in 0..3_000 {
+            let bytes = random.input(&[STATE.as_bytes(), compact.as_bytes()]);
+            match serde_json::from_slice::<Handover>(&bytes) {
+                Ok(handover) => {
+                    accepted += 1;
+                    let written = serde_json::to_value(&handover).unwrap();
+                    let read: Handover = serde_json::from_value(written.clone()).unwrap();
+                    assert_eq!(serde_json::to_value(&read).unwrap(), written);
+                    for app in handover.apps {
+                        let (name, loads) = (app.name.clone(), app.loads);
+                        let app = app.into_app(true);
+                        assert_eq!((app.name, app.loads), (name, loads));
+                    }
+                }
+                Err(error) => {
+                    rejected += 1;
+                    one_line(error, String::from_utf8_lossy(&bytes));
+                }
+            }
+        }
+        assert!(accepted > 300 && rejected > 300, "{accepted} {rejected}");
+    }
+}

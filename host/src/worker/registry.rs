@@ -195,6 +195,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::Random;
 
     fn registry(mounts: &[&'static str]) -> Registry {
         let registry = Registry::default();
@@ -275,5 +276,36 @@ mod tests {
                 assert_eq!(found, expected.copied(), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn random_paths_find_what_a_walk_over_all_mounts_finds() {
+        let mut random = Random::new(3);
+        let mounts = [
+            "/",
+            "/a",
+            "/a/b",
+            "/shöp",
+            "/shöp/ä",
+            "/%2e",
+            "/a=b",
+            "/very/long/mount/of/an/app",
+        ];
+        let registry = registry(&mounts);
+        let routes = registry.routes();
+        let mut found_below_root = 0;
+        for _ in 0..20_000 {
+            let path = random.text(&mounts);
+            let covers = |mount: &&&str| {
+                let rest = path.strip_prefix(**mount);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            let covering = mounts[1..].iter().filter(covers);
+            let expected = covering.max_by_key(|mount| mount.len()).unwrap_or(&"/");
+            let found = &*routes.find(&path).unwrap().mount;
+            assert_eq!(found, *expected, "{path:?}");
+            found_below_root += usize::from(found != "/");
+        }
+        assert!(found_below_root > 1_000, "{found_below_root}");
     }
 }

@@ -1,4 +1,12 @@
-use super::*;
+use std::time::Duration;
+
+use plugin_api::level::Directives;
+
+use super::{
+    super::quantity::{body_size, boolean, duration, header_bytes, positive_duration},
+    *,
+};
+use crate::fuzz::{Random, one_line};
 
 #[test]
 fn addresses_have_a_host_and_a_port() {
@@ -108,5 +116,129 @@ fn mounts_have_a_path_and_a_plugin() {
         "/shop=a b",
     ] {
         assert_eq!(bad.parse::<Mount>(), Err(ValueError::Mount(bad.to_owned())));
+    }
+}
+
+/// Parses a value, and returns how it is written.
+type Rewrite = fn(&str) -> Result<String, String>;
+
+fn rewrite<T: FromStr<Err: ToString>>(
+    text: &str,
+    write: impl Fn(T) -> String,
+) -> Result<String, String> {
+    text.parse()
+        .map(write)
+        .map_err(|error: T::Err| error.to_string())
+}
+
+/// Every kind of value, with valid samples.
+const KINDS: [(Rewrite, &[&str]); 11] = [
+    (
+        |text| rewrite(text, |address: BindAddress| address.to_string()),
+        &["127.0.0.1:8000", "[::1]:0", "my-host.example:65535"],
+    ),
+    (
+        |text| rewrite(text, |socket: ControlSocket| socket.to_string()),
+        &["unix:/run/host.sock", "/run/host.sock", "unix:host.sock"],
+    ),
+    (
+        |text| {
+            rewrite(text, |mount: Mount| {
+                format!("{}={}", mount.path, mount.plugin)
+            })
+        },
+        &["/=hello", "/shop=shop", "/a=b/%2e=my-app"],
+    ),
+    (
+        |text| {
+            rewrite(text, |sink: LineSink| match sink {
+                LineSink::Stdout => "-".to_owned(),
+                LineSink::File(path) => path.display().to_string(),
+            })
+        },
+        &["-", "/var/log/access", "access.log"],
+    ),
+    (
+        |text| {
+            rewrite(text, |header: DebugHeader| {
+                let secret = String::from_utf8_lossy(&header.secret);
+                assert!(secret.len() >= 8);
+                format!("{}={secret}", header.name)
+            })
+        },
+        &["x-debug=12345678", "X-Debug-Log=correct-horse"],
+    ),
+    (
+        |text| rewrite(text, |levels: Directives| levels.to_string()),
+        &[
+            "info",
+            "warning,shop=debug",
+            "error,cart#=trace,hyper::proto=off",
+        ],
+    ),
+    (
+        |text| {
+            let time = duration(text).map_err(|error| error.to_string())?;
+            assert!(time <= Duration::from_secs(365 * 24 * 60 * 60));
+            Ok(humantime::format_duration(time).to_string())
+        },
+        &["30", "500ms", "1m 30s", "0", "365days"],
+    ),
+    (
+        |text| {
+            let time = positive_duration(text).map_err(|error| error.to_string())?;
+            assert!(!time.is_zero());
+            Ok(humantime::format_duration(time).to_string())
+        },
+        &["30", "500ms", "1m 30s", "1ns"],
+    ),
+    (
+        |text| match body_size(text).map_err(|error| error.to_string())? {
+            0 => panic!("{text:?} is no size"),
+            u64::MAX => Ok("none".to_owned()),
+            bytes => Ok(bytes.to_string()),
+        },
+        &["16KiB", "1GB", "none", "2 mib", "1"],
+    ),
+    (
+        |text| {
+            let bytes = header_bytes(text).map_err(|error| error.to_string())?;
+            assert!((8 << 10..=16 << 20).contains(&bytes));
+            Ok(bytes.to_string())
+        },
+        &["16KiB", "8192", "16MiB"],
+    ),
+    (
+        |text| {
+            let is = boolean(text).map_err(|error| error.to_string())?;
+            Ok(is.to_string())
+        },
+        &["true", "Yes", "on", "0", "OFF"],
+    ),
+];
+
+#[test]
+fn a_value_reads_as_it_is_written_or_is_an_error_of_one_line() {
+    let mut random = Random::new(7);
+    for (at, (rewrite, samples)) in KINDS.into_iter().enumerate() {
+        let (mut accepted, mut rejected) = (0, 0);
+        for _ in 0..3_000 {
+            let text = random.text(samples);
+            match rewrite(&text) {
+                Ok(written) => {
+                    accepted += 1;
+                    assert_eq!(rewrite(&written).as_ref(), Ok(&written), "{text:?}");
+                }
+                Err(error) => {
+                    rejected += 1;
+                    let error = one_line(error, &text);
+                    assert!(error.contains("expected"), "{text:?}: {error}");
+                }
+            }
+        }
+        assert!(
+            accepted > 100 && rejected > 100,
+            "kind {at}: {accepted} {rejected}"
+        );
     }
 }

@@ -1,6 +1,10 @@
-use plugin_api::manifest::facts;
+use plugin_api::manifest::{facts, is_mount, is_name};
 
 use super::*;
+use crate::{
+    error_chain::chain,
+    fuzz::{Random, one_line},
+};
 
 const HEADER: usize = 64;
 const SEGMENT: usize = 56;
@@ -138,6 +142,34 @@ fn no_damage_makes_the_reader_panic() {
             let _ = read_bytes(&damaged);
         }
     }
+}
+
+#[test]
+fn random_damage_is_an_error_of_one_line_or_leaves_a_valid_manifest() {
+    let mut random = Random::new(1);
+    let whole = [note("", ""), note("abi", "1.999"), note("panic", "abort")].map(|n| library(&n));
+    let samples = whole.each_ref().map(Vec::as_slice);
+    let (mut read, mut rejected) = (0, 0);
+    for _ in 0..20_000 {
+        let file = random.input(&samples);
+        let _ = uses_static_tls(&file);
+        match read_bytes(&file) {
+            Ok(manifest) => {
+                read += 1;
+                assert!(is_name(manifest.name.as_bytes()), "{manifest:?}");
+                assert!(is_mount(manifest.mount.as_bytes()), "{manifest:?}");
+                if let Err(error) = accept(&manifest) {
+                    one_line(error, &manifest);
+                }
+            }
+            Err(error) => {
+                rejected += 1;
+                one_line(chain(&error), &file);
+            }
+        }
+    }
+    // The damage is neither so slight nor so heavy that only one of the two is tested.
+    assert!(read > 1_000 && rejected > 1_000, "{read} {rejected}");
 }
 
 #[test]

@@ -164,7 +164,8 @@ fn parse(text: &str) -> Result<AccessFormat, FormatError> {
 pub enum FormatError {
     /// There is no such atom.
     #[error(
-        "%({0})s is not an atom, expected one of h l u t r m U q H s B b f a T M D L p, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e (see docs/LOGGING.md)"
+        "%({})s is not an atom, expected one of h l u t r m U q H s B b f a T M D L p, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e (see docs/LOGGING.md)",
+        .0.escape_debug()
     )]
     Atom(String),
     /// There is no such format.
@@ -230,5 +231,50 @@ impl Atom {
             "SERVER_PROTOCOL" => Self::Protocol,
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{Random, one_line};
+
+    #[test]
+    fn a_format_is_the_text_that_it_was_made_of_or_an_error_of_one_line() {
+        let mut random = Random::new(6);
+        let samples = [
+            "json",
+            "combined",
+            "%(h)s %% %(t)s \"%(r)s\" %({x-one}i)s",
+            "%({x-two}o)s%({plugin}e)s %(D)s",
+        ];
+        let (mut accepted, mut rejected) = (0, 0);
+        for _ in 0..20_000 {
+            let text = random.text(&samples);
+            match text.parse::<AccessFormat>() {
+                Ok(format) => {
+                    accepted += 1;
+                    assert_eq!(format.is_json(), text == "json");
+                    let parts = format.0.parts.as_deref().unwrap_or_default();
+                    let literals = parts.iter().map(|part| match part {
+                        Part::Text(text) => text.len(),
+                        Part::Atom(_) => 0,
+                    });
+                    let headers = format.request_headers().len() + format.response_headers().len();
+                    if text.contains('%') {
+                        assert!(literals.sum::<usize>() <= text.len(), "{text:?}");
+                        assert!(headers <= text.matches("%(").count(), "{text:?}");
+                    }
+                }
+                Err(error) => {
+                    rejected += 1;
+                    one_line(error, &text);
+                }
+            }
+        }
+        assert!(
+            accepted > 1_000 && rejected > 1_000,
+            "{accepted} {rejected}"
+        );
     }
 }

@@ -44,3 +44,33 @@ impl Trace {
         std::str::from_utf8(&self.text[36..52]).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::Random;
+
+    #[test]
+    fn an_accepted_traceparent_has_ids_that_are_parts_of_it() {
+        let mut random = Random::new(4);
+        let valid: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later: &[u8] = b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
+        let mut accepted = 0;
+        for _ in 0..50_000 {
+            let text = random.input(&[valid, later]);
+            let Some(trace) = Trace::parse(&text) else {
+                continue;
+            };
+            accepted += 1;
+            assert!(text.len() == 55 || text[..2] != *b"00", "{text:?}");
+            assert!(text[..2] != *b"ff", "{text:?}");
+            for (id, at) in [(trace.trace_id(), 3..35), (trace.span_id(), 36..52)] {
+                assert_eq!(id.as_bytes(), &text[at]);
+                let is_lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+                assert!(id.bytes().all(is_lower_hex), "{id}");
+                assert!(id.bytes().any(|byte| byte != b'0'), "{id}");
+            }
+        }
+        assert!(accepted > 1_000, "{accepted}");
+    }
+}
