@@ -13,7 +13,7 @@ use self::{
 };
 
 pub use self::{
-    app::{AppConfig, AppError, ReloadBy},
+    app::{AppConfig, AppError},
     value::{BindAddress, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
     workers::{MOST_WORKERS, WorkerConfig},
 };

@@ -1,19 +1,20 @@
 //! The plugin's bank: everything between the host's calls and the author's code.
 
 mod app;
+mod app_function;
 mod call;
 mod context;
 mod entry;
 mod export;
 #[cfg(feature = "axum")]
 mod extractors;
-mod factory;
 mod handover;
 #[cfg(feature = "info")]
 mod info;
 #[cfg(feature = "local")]
 mod local;
 mod logger;
+mod mistakes;
 pub mod native;
 pub(crate) mod panics;
 mod request;
@@ -25,15 +26,13 @@ mod stream;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 
-#[cfg(feature = "testing")]
-pub(crate) use self::factory::Factory;
 #[cfg(feature = "info")]
 pub use self::info::RequestInfo;
 pub use self::{
-    app::Building,
+    app::{Building, IntoApp},
+    app_function::{AppFunction, AppResult, build},
     context::{ConfigError, Context},
     entry::{Entry, lib_header},
-    factory::build,
     handover::IntoHandover,
     request::Body,
 };

@@ -77,7 +77,7 @@ pub mod testing;
 #[cfg(feature = "info")]
 pub use self::guest::RequestInfo;
 pub use self::{
-    guest::{Body, ConfigError, Context, IntoHandover, native},
+    guest::{AppFunction, AppResult, Body, ConfigError, Context, IntoApp, IntoHandover, native},
     level::Level,
 };
 
@@ -111,6 +111,6 @@ pub mod __private {
 
     pub use crate::{
         guest::{Building, Entry, build, lib_header},
-        manifest::{Facts, Note, facts, note_len},
+        manifest::{Export, Fact, Facts, Note, note_len},
     };
 }

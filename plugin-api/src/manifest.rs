@@ -6,8 +6,12 @@
 //! not know, so new facts need no new format. The format of a note is that of the System V ABI,
 //! chapter 5, "Note Section".
 
+mod note;
+
 use std::{collections::BTreeMap, fmt, str};
 
+#[doc(hidden)]
+pub use self::note::{Export, Fact, Facts, Note, note_len};
 use crate::abi;
 
 /// The ELF section that holds the manifest.
@@ -43,6 +47,33 @@ pub struct Manifest {
     pub tracing_max_level: String,
     /// The same for `log`.
     pub log_max_level: String,
+    /// How the author wants a new version of the app to take over, unless the operator says otherwise.
+    pub reload: ReloadBy,
+}
+
+/// How a new version of an app takes over from the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReloadBy {
+    /// Within the process, unless the library carries a C library that must not be loaded twice in one.
+    #[default]
+    Auto,
+    /// In a fresh process, so that old and new are never in one.
+    Process,
+    /// Within the process.
+    Swap,
+}
+
+impl ReloadBy {
+    /// The value with this name: `auto`, `process` or `swap`.
+    #[must_use]
+    pub const fn parse(name: &str) -> Option<Self> {
+        match name.as_bytes() {
+            b"auto" => Some(Self::Auto),
+            b"process" => Some(Self::Process),
+            b"swap" => Some(Self::Swap),
+            _ => None,
+        }
+    }
 }
 
 impl Manifest {
@@ -77,6 +108,11 @@ impl Manifest {
             panic: take("panic")?,
             tracing_max_level: take("tracing_max_level")?,
             log_max_level: take("log_max_level")?,
+            // Plugins of before do not have this key, and later ones may have values that are new.
+            reload: facts
+                .get("reload")
+                .and_then(|&name| ReloadBy::parse(name))
+                .unwrap_or_default(),
         };
         if !is_name(manifest.name.as_bytes()) {
             return Err(ManifestError::Name(manifest.name));
@@ -187,134 +223,6 @@ pub const fn is_mount(mount: &[u8]) -> bool {
         index += 1;
     }
     mount.len() == 1 || mount[mount.len() - 1] != b'/'
-}
-
-/// The manifest as it lies in the library: an ELF note. Built by [`export_app!`](crate::export_app)
-/// alone.
-#[doc(hidden)]
-#[repr(C, align(4))]
-#[derive(Debug)]
-pub struct Note<const LEN: usize> {
-    owner_size: u32,
-    descriptor_size: u32,
-    kind: u32,
-    owner: [u8; 8],
-    descriptor: [u8; LEN],
-}
-
-impl<const LEN: usize> Note<LEN> {
-    /// A note of `facts`; `LEN` is [`note_len`] of them.
-    #[must_use]
-    pub const fn new(facts: &[(&str, &str)]) -> Self {
-        let mut descriptor = [0; LEN];
-        let mut at = 0;
-        let mut index = 0;
-        while index < facts.len() {
-            let (key, value) = facts[index];
-            at = put(&mut descriptor, at, key.as_bytes());
-            at = put(&mut descriptor, at, b"=");
-            at = put(&mut descriptor, at, value.as_bytes());
-            descriptor[at] = b'\n';
-            at += 1;
-            index += 1;
-        }
-        assert!(at == LEN);
-        // `LEN` is the length of a few lines of text.
-        let descriptor_size = LEN as u32;
-        Self {
-            owner_size: 5,
-            descriptor_size,
-            kind: NOTE_TYPE,
-            owner: *b"host\0\0\0\0",
-            descriptor,
-        }
-    }
-}
-
-/// How long the descriptor of a note of `facts` is, in bytes.
-#[doc(hidden)]
-#[must_use]
-pub const fn note_len(facts: &[(&str, &str)]) -> usize {
-    let mut len = 0;
-    let mut index = 0;
-    while index < facts.len() {
-        len += facts[index].0.len() + facts[index].1.len() + 2;
-        index += 1;
-    }
-    len
-}
-
-const fn put<const LEN: usize>(to: &mut [u8; LEN], mut at: usize, from: &[u8]) -> usize {
-    let mut index = 0;
-    while index < from.len() {
-        assert!(from[index] != b'\n', "a manifest value has a line break");
-        to[at] = from[index];
-        at += 1;
-        index += 1;
-    }
-    at
-}
-
-/// Keys and values.
-#[doc(hidden)]
-pub type Facts<'a> = [(&'a str, &'a str); 9];
-
-/// The facts of the current build: what [`export_app!`](crate::export_app) writes into the note.
-#[doc(hidden)]
-#[must_use]
-pub const fn facts<'a>(name: &'a str, version: &'a str, mount: &'a str) -> Facts<'a> {
-    assert!(
-        is_name(name.as_bytes()),
-        "a plugin's name is up to 64 ASCII letters, digits, `-` and `_`"
-    );
-    assert!(
-        is_mount(mount.as_bytes()),
-        "a mount is `/`, or a path such as `/shop`"
-    );
-    [
-        ("abi", abi::VERSION),
-        ("name", name),
-        ("version", version),
-        ("mount", mount),
-        ("rustc", env!("PLUGIN_API_RUSTC")),
-        ("target", env!("PLUGIN_API_TARGET")),
-        (
-            "panic",
-            if cfg!(panic = "unwind") {
-                "unwind"
-            } else {
-                "abort"
-            },
-        ),
-        (
-            "tracing_max_level",
-            tracing_level(tracing::level_filters::STATIC_MAX_LEVEL),
-        ),
-        ("log_max_level", log_level(log::STATIC_MAX_LEVEL)),
-    ]
-}
-
-const fn tracing_level(level: tracing_core::LevelFilter) -> &'static str {
-    use tracing_core::LevelFilter;
-    match level {
-        LevelFilter::OFF => "off",
-        LevelFilter::ERROR => "error",
-        LevelFilter::WARN => "warn",
-        LevelFilter::INFO => "info",
-        LevelFilter::DEBUG => "debug",
-        _ => "trace",
-    }
-}
-
-const fn log_level(level: log::LevelFilter) -> &'static str {
-    match level {
-        log::LevelFilter::Off => "off",
-        log::LevelFilter::Error => "error",
-        log::LevelFilter::Warn => "warn",
-        log::LevelFilter::Info => "info",
-        log::LevelFilter::Debug => "debug",
-        log::LevelFilter::Trace => "trace",
-    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ use tracing_subscriber::{
 
 use crate::{
     BoxError, Context, Level,
-    guest::{Factory, Facts, Local, build},
+    guest::{AppFunction, Facts, Local, build},
 };
 
 /// How to start an app in a test.
@@ -131,7 +131,7 @@ impl Setup {
     /// When the function fails.
     pub async fn start<F, Shape>(self, app: F) -> Result<App, BoxError>
     where
-        F: Factory<Shape> + 'static,
+        F: AppFunction<Shape> + 'static,
         Shape: 'static,
     {
         let events = Events::default();
@@ -182,7 +182,7 @@ impl App {
     /// When the function fails.
     pub async fn start<F, Shape>(app: F) -> Result<Self, BoxError>
     where
-        F: Factory<Shape> + 'static,
+        F: AppFunction<Shape> + 'static,
         Shape: 'static,
     {
         Setup::new().start(app).await

@@ -35,16 +35,25 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
         );
         return library;
     }
-    static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
-        // Apart from the host: what it needs of a shared crate would be turned on for the plugins as well.
-        let packages: Vec<_> = ["plugins", "tests/fixtures"]
-            .into_iter()
-            .flat_map(packages)
-            .collect();
-        build(&packages.iter().map(String::as_str).collect::<Vec<_>>())
-    });
     take(&PLUGINS, name)
 }
+
+/// A crate that the plugins are compiled with, such as `axum`: the file that `rustc --extern` takes. What the crate
+/// needs itself is in the same folder.
+#[must_use]
+pub fn crate_of_plugins(name: &str) -> PathBuf {
+    take(&PLUGINS, name)
+}
+
+/// The example plugins and the fixtures.
+static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
+    // Apart from the host: what it needs of a shared crate would be turned on for the plugins as well.
+    let packages: Vec<_> = ["plugins", "tests/fixtures"]
+        .into_iter()
+        .flat_map(packages)
+        .collect();
+    build(&packages.iter().map(String::as_str).collect::<Vec<_>>())
+});
 
 /// The library of a fixture that is built with `panic = "abort"`.
 pub(crate) fn aborting_plugin() -> PathBuf {
@@ -125,11 +134,12 @@ fn build(args: &[&str]) -> Built {
 fn artifact(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let name = message["target"]["name"].as_str()?;
-    let files = message["filenames"]
-        .as_array()?
-        .iter()
-        .filter_map(|file| file.as_str());
-    let library = files.into_iter().find(|file| file.ends_with(".so"));
+    let files = message["filenames"].as_array()?;
+    let file = |end| {
+        let mut files = files.iter().filter_map(|file| file.as_str());
+        files.find(|file| file.ends_with(end))
+    };
+    let library = file(".so").or_else(|| file(".rlib"));
     let file = message["executable"].as_str().or(library)?;
     Some((name.to_owned(), file.into()))
 }

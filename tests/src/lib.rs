@@ -38,7 +38,7 @@ mod wire;
 mod workbench;
 
 pub use self::{
-    artifacts::host as host_program,
+    artifacts::{crate_of_plugins, host as host_program},
     connection::{Connection, Reply, RequestBody, empty, full},
     ctl::Ctl,
     dev::Dev,

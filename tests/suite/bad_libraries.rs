@@ -74,6 +74,20 @@ async fn a_plugin_that_fails_to_start_leaves_the_old_version_serving() {
 }
 
 #[tokio::test]
+async fn a_plugin_with_tokio_main_on_its_function_is_told_to_remove_it() {
+    let setup = Setup::new().plugin("init_fails");
+    let host = setup.env("INIT_FAILS", "tokio::main").start().await;
+    let error = host.log().eventually(&["ERROR", "Not loaded"]).await;
+    for part in [
+        "starts a tokio runtime in init_fails::program",
+        "init_fails/src/lib.rs:",
+        "remove `#[tokio::main]` from the function",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_that_panics_in_its_start_leaves_the_old_version_serving() {
     let panics = as_versioned(&Library::plugin("panics").marked("init"));
     leaves_the_old_version_serving(&[("panics", panics, "panic in init")]).await;

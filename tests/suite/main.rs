@@ -6,6 +6,7 @@
 
 mod access_log;
 mod arrivals;
+mod author_errors;
 mod bad_libraries;
 mod chat;
 mod check;

@@ -263,3 +263,17 @@ async fn a_library_that_carries_sqlite_is_reloaded_by_process_unless_told_otherw
         assert_eq!(why.is_empty(), workers == 1);
     }
 }
+
+#[tokio::test]
+async fn an_app_is_reloaded_as_its_author_asks_for_unless_the_operator_says_otherwise() {
+    let asks = |mark: &str| of(mark).with_fact("reload", "process");
+    for (reload, workers) in [("", 2), ("reload = 'auto'", 1), ("reload = 'swap'", 1)] {
+        let (host, _ctl) = by_process(&asks("v1"), reload).await;
+        host.folder().put(FILE, &asks("v2"));
+        host.serves("/counter/version", "v2").await;
+        host.log().eventually(&["Loaded", "generation=2"]).await;
+        assert_eq!(host.log().with(&["Worker started"]).len(), workers);
+        let why = host.log().with(&["Loaded", "the plugin asks for it"]);
+        assert_eq!(why.is_empty(), workers == 1);
+    }
+}

@@ -1,6 +1,6 @@
 //! The tables `[app.NAME]` of the configuration file: the plugin, the mounts and the configuration of an app.
 
-use plugin_api::manifest::{is_mount, is_name};
+use plugin_api::manifest::{ReloadBy, is_mount, is_name};
 use serde_json::Value as Json;
 
 /// An app as the operator describes it.
@@ -18,20 +18,8 @@ pub struct AppConfig {
     pub mounts: Vec<String>,
     /// The JSON object that the plugin reads with `Context::config`.
     pub config: Option<String>,
-    /// How a new version takes over.
-    pub reload: ReloadBy,
-}
-
-/// How a new version of an app takes over from the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReloadBy {
-    /// Within the process, unless the library carries a C library that must not be loaded twice in one.
-    #[default]
-    Auto,
-    /// In a fresh process, so that old and new are never in one.
-    Process,
-    /// Within the process.
-    Swap,
+    /// How a new version takes over. Without this, as the plugin asks for.
+    pub reload: Option<ReloadBy>,
 }
 
 impl AppConfig {
@@ -58,7 +46,7 @@ impl AppConfig {
             plugin: name.to_owned(),
             mounts: Vec::new(),
             config: None,
-            reload: ReloadBy::default(),
+            reload: None,
         };
         for (key, value) in table {
             match key.as_str() {
@@ -79,12 +67,9 @@ impl AppConfig {
                     })?;
                 }
                 "reload" => {
-                    app.reload = match value.as_str() {
-                        Some("auto") => ReloadBy::Auto,
-                        Some("process") => ReloadBy::Process,
-                        Some("swap") => ReloadBy::Swap,
-                        _ => return Err(wrong(".reload", value, "auto, process or swap")),
-                    }
+                    let reload = value.as_str().and_then(ReloadBy::parse);
+                    let expected = "auto, process or swap";
+                    app.reload = Some(reload.ok_or_else(|| wrong(".reload", value, expected))?);
                 }
                 "config" if value.is_table() => {
                     let config = json(value)

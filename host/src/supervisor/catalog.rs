@@ -18,6 +18,8 @@ use std::{
     sync::Arc,
 };
 
+use plugin_api::manifest::ReloadBy;
+
 use self::mounts::assign_mounts;
 pub use self::settings::Settings;
 use crate::{
@@ -45,6 +47,8 @@ pub struct Facts {
     pub hash: Hash,
     /// The C library in it that must not be loaded twice in one process, if there is one.
     pub carries: Option<&'static str>,
+    /// How the plugin asks to be reloaded.
+    pub reload: ReloadBy,
 }
 
 impl Facts {
@@ -56,6 +60,7 @@ impl Facts {
             mount: candidate.manifest.mount.clone(),
             hash: candidate.hash(),
             carries: candidate.carries,
+            reload: candidate.manifest.reload,
         }
     }
 }

@@ -42,8 +42,16 @@ pub type Building = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>
 /// [native handler](native).
 ///
 /// Each request gets a clone of the service, which waits until it is ready.
+///
+/// This trait is sealed: only this crate implements it. `Shape` tells the kinds of apps apart, and is always
+/// inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no app: neither a tower service of HTTP that is `Clone + Send + Sync`, nor a native app",
+    label = "no app"
+)]
 pub trait IntoApp<Shape> {
     /// The app.
+    #[doc(hidden)]
     fn into_app(self) -> Box<dyn App>;
 }
 

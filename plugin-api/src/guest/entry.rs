@@ -14,6 +14,7 @@ use super::{
     call::{self, Start},
     context::Facts,
     logger::{self, HostLog, Logger},
+    mistakes::Mistake,
     native, panics,
     runtime::Runtime,
 };
@@ -108,11 +109,10 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
         },
         Err(error) => {
             let error = error.to_string();
-            let place = panics::place_of_a_second_logger();
-            let message = if logger::is_of_a_second_logger(&error) {
-                logger::advice(place.as_deref())
-            } else {
-                error
+            let place = panics::take_authors_place();
+            let message = match Mistake::of(&error) {
+                Some(mistake) => mistake.advice(place.as_deref()),
+                None => error,
             };
             Initialized {
                 message: message.into(),

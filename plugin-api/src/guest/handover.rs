@@ -11,7 +11,13 @@ type Giving = Pin<Box<dyn Future<Output = Result<Vec<u8>, BoxError>> + Send>>;
 
 /// A function or async function that gives bytes, text or `()`, or a `Result` of them.
 ///
-/// `Shape` tells the two apart; it is always inferred.
+/// This trait is sealed: only this crate implements it. `Shape` tells the two apart, and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no hook for a handover",
+    label = "no hook",
+    note = "a hook is a function or an async function without arguments that may be called again, and that gives bytes, \
+            text or `()`, or a `Result` of them"
+)]
 pub trait IntoHandover<Shape>: Send + Sync + 'static {
     /// The hook.
     #[doc(hidden)]
@@ -46,6 +52,10 @@ where
 }
 
 /// State as bytes, or why there is none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no state that a hook may hand over",
+    label = "neither bytes, nor text, nor `()`, nor a `Result` of them"
+)]
 pub trait State {
     /// The bytes.
     ///

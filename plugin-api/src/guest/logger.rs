@@ -31,9 +31,7 @@ use crate::{
 };
 
 pub(crate) use self::{
-    host::HostLog,
-    rivals::{advice, check as check_for_rivals, is_of_a_second_logger},
-    spans::current as current_span,
+    host::HostLog, rivals::check as check_for_rivals, spans::current as current_span,
 };
 
 /// Sends what this library logs to the host.

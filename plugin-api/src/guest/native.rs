@@ -19,7 +19,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! What has to wait is a future, which takes along what it needs of the request:
+//! A handler may also give a `Result` of a response.
+//!
+//! What has to wait is a future, which takes along what it needs of the request. An `async fn` that takes the
+//! request is no handler, because its future would borrow the request, which the server lends only until the
+//! function returns:
 //!
 //! ```
 //! use std::future::Future;
@@ -58,7 +62,7 @@
 mod fields;
 mod response;
 
-use std::{fmt, future::Future, net::SocketAddr, str};
+use std::{fmt, future::Future, marker::PhantomData, net::SocketAddr, str};
 
 use http::{HeaderName, Version, header::HOST};
 
@@ -68,7 +72,8 @@ use super::local;
 use super::{
     Body,
     app::{App as AnyApp, IntoApp},
-    call::{Respond, Start},
+    app_function::{Awaited, Fallible, Plain},
+    call::{Respond, Start, failed},
     request,
 };
 use crate::{BoxError, abi, crossing::version};
@@ -76,12 +81,12 @@ use crate::{BoxError, abi, crossing::version};
 /// An app that is a native handler.
 pub struct App<H>(H);
 
-/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`]. It runs on a
-/// thread of the server, in the app's runtime.
-pub fn app<H, A>(handler: H) -> App<H>
+/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`]. The handler runs on
+/// a thread of the server, in the app's runtime.
+pub fn app<H, A, Shape>(handler: H) -> App<H>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer,
+    A: Answer<Shape>,
 {
     App(handler)
 }
@@ -96,20 +101,24 @@ impl<H> fmt::Debug for App<H> {
 #[derive(Debug)]
 pub struct Native;
 
-impl<H, A> IntoApp<(Native, A)> for App<H>
+impl<H, A, Shape> IntoApp<(Native, A, Shape)> for App<H>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer,
+    A: Answer<Shape>,
+    Shape: 'static,
 {
     fn into_app(self) -> Box<dyn AnyApp> {
-        Box::new(self)
+        Box::new(NativeApp(self.0, PhantomData::<fn() -> Shape>))
     }
 }
 
-impl<H, A> AnyApp for App<H>
+/// A native handler, and the shape of its answers.
+struct NativeApp<H, Shape>(H, PhantomData<fn() -> Shape>);
+
+impl<H, A, Shape> AnyApp for NativeApp<H, Shape>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer,
+    A: Answer<Shape>,
 {
     fn call(&self, request: Request<'_>, start: Start<'_>) -> u32 {
         (self.0)(request).start(start)
@@ -121,9 +130,17 @@ where
     }
 }
 
-/// What a native handler may give: a [`Response`], or a future of one or of a `Result` of one. An
-/// error is logged, and becomes a 500.
-pub trait Answer: Send + 'static {
+/// What a native handler may give: a [`Response`], a `Result` of one, or a future of either. An error is
+/// logged, and becomes a 500.
+///
+/// This trait is sealed: only this crate implements it. `Shape` tells the kinds of answers apart, and is always
+/// inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no answer of a native handler",
+    label = "neither a `native::Response`, nor a `Result` of one, nor a future of either",
+    note = "a future is `Send + 'static`: it takes along what it needs of the request, and does not borrow the request"
+)]
+pub trait Answer<Shape>: Send + 'static {
     /// Begins to answer.
     #[doc(hidden)]
     fn start(self, start: Start<'_>) -> u32;
@@ -134,7 +151,7 @@ pub trait Answer: Send + 'static {
     fn local(self) -> local::Answer;
 }
 
-impl Answer for Response {
+impl Answer<Plain<()>> for Response {
     fn start(mut self, start: Start<'_>) -> u32 {
         start.with_context(|context| self.give(context, start.context, start.runtime))
     }
@@ -145,7 +162,24 @@ impl Answer for Response {
     }
 }
 
-impl<F> Answer for F
+impl<E> Answer<Fallible<()>> for Result<Response, E>
+where
+    E: Into<BoxError> + Send + 'static,
+{
+    fn start(self, start: Start<'_>) -> u32 {
+        match self {
+            Ok(response) => response.start(start),
+            Err(error) => failed(error),
+        }
+    }
+
+    #[cfg(feature = "local")]
+    fn local(self) -> local::Answer {
+        Box::pin(std::future::ready(self.into_local()))
+    }
+}
+
+impl<F> Answer<Awaited<()>> for F
 where
     F: Future<Output: Respond> + Send + 'static,
 {

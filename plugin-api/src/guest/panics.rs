@@ -14,7 +14,10 @@ use std::{
     thread,
 };
 
-use super::logger::{self, HostLog};
+use super::{
+    logger::{self, HostLog},
+    mistakes::{self, Mistake},
+};
 use crate::{
     abi::{self, Slice},
     crossing::catch as run,
@@ -64,8 +67,10 @@ fn told(host: HostLog, info: &PanicHookInfo<'_>, theirs: Option<&Hook>) {
     let message = message(info.payload());
     if CATCHING.get() {
         CAUGHT.replace(format!("{message} at {}", place(info)));
-        if logger::is_of_a_second_logger(message) {
-            AUTHOR.replace(authors_place(&Backtrace::force_capture().to_string()));
+        if Mistake::of(message).is_some() {
+            AUTHOR.replace(mistakes::authors_place(
+                &Backtrace::force_capture().to_string(),
+            ));
         }
     } else {
         report(host, message, info.location());
@@ -89,68 +94,14 @@ thread_local! {
     static IN_THEIRS: Cell<bool> = const { Cell::new(false) };
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
-    /// Where the author's code has installed a logger, as a panic of that told.
+    /// The place in the author's code of a panic that tells of a known mistake.
     static AUTHOR: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Where the author's code has installed a logger, if that made it panic on this thread and the library has
-/// names of functions. Takes it.
-pub(crate) fn place_of_a_second_logger() -> Option<String> {
+/// Takes the place in the author's code at which a known mistake made this thread panic. None when the library
+/// has no names of functions.
+pub(crate) fn take_authors_place() -> Option<String> {
     AUTHOR.take()
-}
-
-/// The innermost function of a backtrace that is neither of a package from a registry nor of Rust nor ours,
-/// with file and line where they are known.
-fn authors_place(backtrace: &str) -> Option<String> {
-    let mut lines = backtrace.lines().map(str::trim).peekable();
-    while let Some(line) = lines.next() {
-        let Some((number, name)) = line.split_once(": ") else {
-            continue;
-        };
-        if number.parse::<u32>().is_err() {
-            continue;
-        }
-        let at = lines.next_if(|line| line.starts_with("at "));
-        let at = at.and_then(|line| line.strip_prefix("at "));
-        let is_ours = name.starts_with("plugin_api::") || name.starts_with("<plugin_api::");
-        let is_theirs = match at {
-            Some(at) => {
-                let ours = file!().trim_end_matches("guest/panics.rs");
-                let foreign = [
-                    "/registry/src/",
-                    "/git/checkouts/",
-                    "/rustc/",
-                    "/rustlib/",
-                    ours,
-                ];
-                !foreign.iter().any(|part| at.contains(part))
-            }
-            // Without debug information the names alone have to tell.
-            None => {
-                let foreign = [
-                    "std::",
-                    "core::",
-                    "alloc::",
-                    "tracing",
-                    "env_logger::",
-                    "log::",
-                    "fern::",
-                    "rust_begin_unwind",
-                    "__rust",
-                    "_R",
-                    "<",
-                ];
-                !is_ours && !foreign.iter().any(|part| name.starts_with(part))
-            }
-        };
-        if is_theirs {
-            return Some(match at {
-                Some(at) => format!("{name} ({at})"),
-                None => name.to_owned(),
-            });
-        }
-    }
-    None
 }
 
 /// A panic with this payload was caught. The hook is not told of one that is resumed, as that of a task.
@@ -212,30 +163,4 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 fn place(info: &PanicHookInfo<'_>) -> String {
     info.location()
         .map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::authors_place;
-
-    #[test]
-    fn the_authors_place_is_the_innermost_that_is_nobody_elses() {
-        let backtrace = "   0: std::backtrace::Backtrace::create
-             at /rustc/5980/library/std/src/backtrace.rs:331:13
-   1: plugin_api::guest::panics::told
-             at ./plugin-api/src/guest/panics.rs:60:9
-   2: tracing_subscriber::util::SubscriberInitExt::init
-             at /home/a/.cargo/registry/src/index-1949/tracing-subscriber-0.3.23/src/util.rs:94:14
-   3: shop::app
-             at ./src/lib.rs:12:9
-   4: shop::other
-             at ./src/lib.rs:20:9";
-        let place = authors_place(backtrace);
-        assert_eq!(place.as_deref(), Some("shop::app (./src/lib.rs:12:9)"));
-        let stripped = "   0: std::backtrace::Backtrace::create
-   1: <T as tracing_subscriber::util::SubscriberInitExt>::init
-   2: shop::app";
-        assert_eq!(authors_place(stripped).as_deref(), Some("shop::app"));
-        assert_eq!(authors_place("   0: <unknown>"), None);
-    }
 }

@@ -55,8 +55,8 @@ impl Plugin {
         unsafe { (self.0.set_level)(level as u32) };
     }
 
-    /// Starts the app. Blocks until it has started, or failed to; a factory that never returns
-    /// blocks for ever.
+    /// Starts the app. Blocks until the app has started, or failed to: for ever when the author's function
+    /// never returns.
     ///
     /// `logger` stays for the rest of the process, as threads of the plugin may log for as long. An app
     /// is started once: what it starts with stays in the library.

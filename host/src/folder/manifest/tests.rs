@@ -1,4 +1,4 @@
-use plugin_api::manifest::{facts, is_mount, is_name};
+use plugin_api::manifest::{Export, is_mount, is_name};
 
 use super::*;
 use crate::{
@@ -72,8 +72,9 @@ fn half_words(file: &mut Vec<u8>, words: &[u16]) {
 /// A manifest's note, with one fact replaced.
 fn note(key: &str, value: &str) -> Vec<u8> {
     let mut text = String::new();
-    for (fact, usual) in facts("shop", "1.2.3", "/shop") {
-        text += &format!("{fact}={}\n", if fact == key { value } else { usual });
+    for (fact, [start, end]) in Export::new("shop", "1.2.3").facts() {
+        let usual = format!("{start}{end}");
+        text += &format!("{fact}={}\n", if fact == key { value } else { &usual });
     }
     let mut note = Vec::new();
     note.extend(

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use plugin_api::manifest::ReloadBy;
+
 use super::Facts;
 use crate::{
-    config::{self, Mount, ReloadBy},
+    config::{self, Mount},
     orders::Spec,
 };
 
@@ -63,11 +65,15 @@ impl Settings {
     #[must_use]
     pub fn by_process(&self, name: &str, facts: &Facts) -> Option<String> {
         let table = self.apps.iter().find(|app| app.name == name);
-        match table.map(|app| app.reload).unwrap_or_default() {
+        let configured = table.and_then(|app| app.reload);
+        match configured.unwrap_or(facts.reload) {
             ReloadBy::Auto => facts.carries.map(|carries| {
                 format!("it carries {carries}, which must not be loaded twice in one process")
             }),
-            ReloadBy::Process => Some("the configuration says so".to_owned()),
+            ReloadBy::Process if configured.is_some() => {
+                Some("the configuration says so".to_owned())
+            }
+            ReloadBy::Process => Some("the plugin asks for it".to_owned()),
             ReloadBy::Swap => None,
         }
     }

@@ -16,6 +16,7 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
                 mount: words.next().unwrap().to_owned(),
                 hash: hash(words.next().unwrap_or("v1")),
                 carries: None,
+                reload: ReloadBy::Auto,
             }),
         };
         (PathBuf::from(path), library)
@@ -230,6 +231,7 @@ fn a_plan_holds_whatever_is_in_the_folder() {
                     mount: ["/x", "/y", "/z"][next(3)].to_owned(),
                     hash: hash(["v1", "v2"][next(2)]),
                     carries: None,
+                    reload: ReloadBy::Auto,
                 }),
             };
             files.insert(PathBuf::from(path), library);

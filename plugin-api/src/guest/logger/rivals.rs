@@ -16,6 +16,8 @@ use tracing_core::{
     identify_callsite,
 };
 
+use crate::guest::mistakes::REMOVE_LOGGER;
+
 /// The callsite that we are asked about. It also stands for the spans of requests, which are made
 /// on the host's side.
 pub(super) static REQUEST: &Metadata<'static> = &Metadata::new(
@@ -67,29 +69,6 @@ pub(crate) fn check() {
     if FOUND.swap(false, Ordering::SeqCst) | level_changed {
         // Its answers are still with the callsites.
         super::ask_anew();
-        log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE}");
+        log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE_LOGGER}");
     }
 }
-
-/// Whether an app that says this did not start because it is the second to install a subscriber or a logger.
-pub(crate) fn is_of_a_second_logger(why: &str) -> bool {
-    // What `log` and `tracing` say to whoever comes second, for people and by `Debug`.
-    let second = [
-        "SetLoggerError",
-        "SetGlobalDefaultError",
-        "logging system was already initialized",
-        "global default trace dispatcher has already been set",
-    ];
-    second.iter().any(|said| why.contains(said))
-}
-
-/// What to say of such an app; `place` is where it does so.
-pub(crate) fn advice(place: Option<&str>) -> String {
-    let place = place.map_or_else(String::new, |place| format!(" in {place}"));
-    format!(
-        "the app sets up logging of its own{place}, but the server's is there before it: {REMOVE}"
-    )
-}
-
-const REMOVE: &str = "remove the line that installs a subscriber or logger, such as \
-                      `tracing_subscriber::fmt::init()` or `env_logger::init()`";
