@@ -22,7 +22,6 @@ use std::{
 use http::{Method, Request, Response, StatusCode};
 use hyper::{
     body::Incoming,
-    ext::Protocol,
     rt::{self, ReadBufCursor},
     server::conn::http1,
     service::service_fn,
@@ -50,7 +49,7 @@ impl Offer {
         request: &mut Request<B>,
     ) -> Option<Self> {
         if let Some(protocol) = protocol {
-            request.extensions_mut().insert(Protocol::from(protocol));
+            insert_protocol(request, protocol);
         }
         let agreed = Arc::new(Notify::new());
         let (offer, offered) = mpsc::channel();
@@ -85,6 +84,30 @@ impl Offer {
             tokio::spawn(self.connection);
         }
         Ok(response)
+    }
+}
+
+/// Puts hyper's `Protocol` into the extensions of `request`, if this build of hyper has that type.
+///
+/// hyper has it with the feature `http2`, which an app that looks at the type must turn on (axum's `http2` does). An app
+/// that does not is spared the crate `h2` and what that needs. A feature of another crate cannot be asked for, but a
+/// name can: the glob import comes before the names outside of this function, and brings hyper's type if there is one.
+fn insert_protocol<B>(request: &mut Request<B>, protocol: &str) {
+    #[allow(unused_imports, reason = "hyper may have no such type")]
+    use hyper::ext::*;
+
+    request.extensions_mut().insert(Protocol::from(protocol));
+}
+
+/// What [`insert_protocol`] inserts when hyper has no type of this name. Nobody else knows it.
+#[derive(Clone)]
+#[allow(dead_code, reason = "hyper may have a type of this name")]
+struct Protocol;
+
+impl Protocol {
+    #[allow(dead_code, reason = "hyper may have a type of this name")]
+    fn from(_: &str) -> Self {
+        Self
     }
 }
 
