@@ -6,14 +6,9 @@
 
 use std::{
     future::{Future, pending, poll_fn, ready},
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{self, Poll, Wake, Waker},
-    thread::{self, Thread},
-    time::Duration,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
 };
 
 use axum::{
@@ -25,19 +20,16 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Request, StatusCode,
     header::{CONNECTION, HOST, UPGRADE},
 };
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
 use plugin_api::{
-    __private::{Building, Entry, build, lib_header},
-    BoxError, Context, Level,
-    host::{
-        self, App, CallError, Called, Callsite, Fields, InFlight, Init, Interest, Logger, Panic,
-        Parent, Plugin, Target, Upgrade,
-    },
+    __private::{Building, Entry, build},
+    BoxError, Context,
+    host::{self, CallError, Upgrade},
     native,
 };
 use tokio::{
@@ -48,6 +40,13 @@ use tracing::{field, info, info_span};
 
 #[path = "crossing/careless.rs"]
 mod careless;
+#[path = "crossing/driver.rs"]
+mod driver;
+#[path = "crossing/log.rs"]
+mod log;
+
+use driver::{LONG, ask, called, respond, started, text, wait};
+use log::LOG;
 
 #[test]
 fn a_native_app_answers_logs_and_hands_over() {
@@ -289,181 +288,4 @@ async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
     });
     let headers = [(CONNECTION, "upgrade"), (UPGRADE, "echo")];
     (StatusCode::SWITCHING_PROTOCOLS, headers)
-}
-
-/// Starts an app, as a host does that has loaded its library.
-fn started<E: Entry>(previous_state: Option<&[u8]>) -> &'static App {
-    let header = Box::leak(Box::new(lib_header::<E>()));
-    // SAFETY: it is of this program.
-    let plugin = unsafe { Plugin::from_header(header) }.unwrap();
-    plugin.set_level(Level::Info);
-    let init = Init {
-        name: "crossing",
-        mount: "/",
-        config: None,
-        previous_state,
-        thread_name: "crossing",
-        generation: 1,
-        timeout: LONG,
-        worker_threads: 1,
-    };
-    plugin.init(&LOG, &init).unwrap()
-}
-
-const LONG: Duration = Duration::from_secs(600);
-
-/// Sends a request, as a host does, and waits for the head of its response.
-fn ask(
-    app: &'static App,
-    path: &str,
-    body: impl Into<Body>,
-) -> Result<Response<host::Body>, CallError> {
-    wait(respond(app, path, body))
-}
-
-async fn respond(
-    app: &'static App,
-    path: &str,
-    body: impl Into<Body>,
-) -> Result<Response<host::Body>, CallError> {
-    let request = Request::post(path)
-        .header(HOST, "here")
-        .header(&X_MANY, "1")
-        .header(&X_MANY, "2");
-    let request = request.body(body.into()).unwrap();
-    called(app.enter().unwrap(), request, None).await
-}
-
-async fn called(
-    in_flight: InFlight,
-    request: Request<Body>,
-    upgrade: Option<Upgrade>,
-) -> Result<Response<host::Body>, CallError> {
-    let (mut head, body) = request.into_parts();
-    let target = Target {
-        mount: "/",
-        peer: None,
-        request_id: Some(b"id"),
-        upgrade,
-    };
-    let mut request = Some((in_flight, body, target));
-    let mut response = Response::new(());
-    let called = poll_fn(|context| {
-        let (in_flight, body, target) = request.take().unwrap();
-        Poll::Ready(in_flight.call(&mut head, Some(body), target, context, &mut response))
-    });
-    let body = match called.await {
-        Called::Answered(body) => body?,
-        Called::Pending(mut call) => {
-            poll_fn(|context| call.poll_response(context, &mut response)).await?
-        }
-    };
-    Ok(response.map(|()| body))
-}
-
-fn text(response: Response<host::Body>) -> String {
-    let bytes = wait(response.into_body().collect()).unwrap().to_bytes();
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Waits, outside of tokio's runtimes. Both banks share one tokio here, and it refuses to block a thread
-/// within a runtime, as the plugin's bank does to poll. A host has a tokio of its own.
-fn wait<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = task::Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Keeps what comes of both apps, which are of one library here.
-struct Log(Mutex<Vec<String>>);
-
-static LOG: Log = Log(Mutex::new(Vec::new()));
-
-impl Log {
-    fn add(&self, line: String) {
-        self.0.lock().unwrap().push(line);
-    }
-
-    /// These came, in this order, whatever came between them.
-    fn has(&self, expected: &[&str]) {
-        // A failed assertion logs.
-        let lines = self.0.lock().unwrap().clone();
-        let mut rest = lines.iter();
-        for part in expected {
-            let found = rest.any(|line| line.contains(part));
-            assert!(found, "{part} is not among {lines:#?}");
-        }
-    }
-}
-
-/// The values, but for what tells where.
-fn shown(fields: Fields<'_>) -> String {
-    format!("{:?}", fields.collect::<Vec<_>>())
-}
-
-impl Logger for &'static Log {
-    type Callsite = String;
-
-    fn register(&self, callsite: &Callsite<'_>) -> (&'static String, Interest) {
-        let name = format!("{:?}", callsite.name);
-        (Box::leak(Box::new(name)), Interest::Always)
-    }
-
-    fn enabled(&self, _: &'static String, _: Parent) -> bool {
-        true
-    }
-
-    fn event(&self, _: &'static String, entry: host::Entry<'_>) {
-        let place = match entry.parent {
-            Parent::Span(_) => " in a span",
-            _ => "",
-        };
-        self.add(format!("event{place} {}", shown(entry.fields)));
-    }
-
-    fn new_span(&self, callsite: &'static String, entry: host::Entry<'_>) -> u64 {
-        self.add(format!("new {callsite} {}", shown(entry.fields)));
-        1
-    }
-
-    fn record(&self, _: u64, fields: Fields<'_>) {
-        self.add(format!("record {}", shown(fields)));
-    }
-
-    fn follows_from(&self, _: u64, _: u64) {}
-
-    fn clone_span(&self, _: u64) {}
-
-    fn close_span(&self, _: u64) -> bool {
-        self.add("close".to_owned());
-        true
-    }
-
-    fn request_span(&self) -> Option<u64> {
-        None
-    }
-
-    fn span_callsite(&self, _: u64) -> Option<&'static String> {
-        None
-    }
-
-    fn panicked(&self, panic: &Panic<'_>) {
-        // A failed assertion of this test comes here too.
-        eprintln!("{} at {:?}", panic.message, panic.location);
-        self.add(format!("panic {:?}", panic.message));
-    }
 }

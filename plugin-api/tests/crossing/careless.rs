@@ -16,7 +16,7 @@ use plugin_api::{
 use tokio::task::yield_now;
 use tower_service::Service;
 
-use super::{LONG, ask, started, text};
+use super::driver::{LONG, ask, started, text};
 
 #[test]
 fn futures_with_pointers_into_themselves_stay_where_they_are_and_end() {

@@ -4,16 +4,16 @@
 //! as many as it has macros, unless it makes up targets or keys as it runs. So their number is
 //! bounded, and what is beyond goes by a place that all share.
 
+mod pairs;
+
 use std::sync::{
     OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
-use log::{
-    Record,
-    kv::{self, Key, VisitSource, VisitValue},
-};
+use log::Record;
 
+use self::pairs::{Pairs, collect, has_keys, keys};
 use super::{
     host::{HostLog, HostSite},
     log_always, of_one_level, spans,
@@ -80,7 +80,7 @@ impl Records {
             Some(place) => place,
             None if self.places.len() < MAX_PLACES => {
                 // The author's code gives the keys, and may log: so not while the table is locked.
-                let keys = Keys::of(record);
+                let keys = keys(record);
                 let is_it = |place: &Place| place.is_at(record) && place.keys == keys;
                 let make = || Place::of(record, keys.clone(), self.host);
                 self.places.find_or_insert(hash, is_it, make)
@@ -219,7 +219,7 @@ impl Place {
     }
 
     fn is_of(&self, record: &Record<'_>) -> bool {
-        self.is_at(record) && self.has_keys_of(record)
+        self.is_at(record) && has_keys(record, &self.keys)
     }
 
     fn is_at(&self, record: &Record<'_>) -> bool {
@@ -229,22 +229,13 @@ impl Place {
             && self.file.as_deref() == record.file()
     }
 
-    fn has_keys_of(&self, record: &Record<'_>) -> bool {
-        let mut same = SameKeys {
-            keys: &self.keys,
-            seen: 0,
-        };
-        record.key_values().visit(&mut same).is_ok() && same.seen == self.keys.len()
-    }
-
     fn collect(&self, record: &Record<'_>, values: &mut Values) {
         values.push_debug(0, record.args());
         if self.is_shared {
             values.push_str(1, record.target());
             values.push_debug(2, Pairs(record.key_values()));
         } else {
-            // Collecting does not fail; a source that does has the values so far.
-            let _ = record.key_values().visit(&mut Pairing { values, index: 1 });
+            collect(record, values);
         }
     }
 }
@@ -261,144 +252,3 @@ fn hash_of(metadata: &log::Metadata<'_>, line: usize, file: usize) -> usize {
 
 /// How many places a library may have.
 const MAX_PLACES: usize = 4096;
-
-struct Keys(Vec<Box<str>>);
-
-impl Keys {
-    /// The keys of a record.
-    fn of(record: &Record<'_>) -> Vec<Box<str>> {
-        let mut keys = Self(Vec::new());
-        // Collecting does not fail; a source that does has the keys so far.
-        let _ = record.key_values().visit(&mut keys);
-        keys.0
-    }
-}
-
-impl<'a> VisitSource<'a> for Keys {
-    fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
-        self.0.push(key.as_str().into());
-        Ok(())
-    }
-}
-
-struct SameKeys<'k> {
-    keys: &'k [Box<str>],
-    seen: usize,
-}
-
-impl<'a> VisitSource<'a> for SameKeys<'_> {
-    fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
-        let same = self
-            .keys
-            .get(self.seen)
-            .is_some_and(|other| **other == *key.as_str());
-        self.seen += 1;
-        if same {
-            Ok(())
-        } else {
-            Err(kv::Error::msg("other keys"))
-        }
-    }
-}
-
-/// Collects the values of pairs, in order.
-struct Pairing<'v> {
-    values: &'v mut Values,
-    index: usize,
-}
-
-impl<'a> VisitSource<'a> for Pairing<'_> {
-    fn visit_pair(&mut self, _: Key<'a>, value: kv::Value<'a>) -> Result<(), kv::Error> {
-        let index = self.index;
-        self.index += 1;
-        value.visit(Pair {
-            values: self.values,
-            index,
-        })
-    }
-}
-
-/// Collects one value, with its type.
-struct Pair<'v> {
-    values: &'v mut Values,
-    index: usize,
-}
-
-impl<'a> VisitValue<'a> for Pair<'_> {
-    fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
-        self.values.push_debug(self.index, format_args!("{value}"));
-        Ok(())
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.values.push_bool(self.index, value);
-        Ok(())
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.values.push_u64(self.index, value);
-        Ok(())
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.values.push_i64(self.index, value);
-        Ok(())
-    }
-
-    fn visit_u128(&mut self, value: u128) -> Result<(), kv::Error> {
-        self.values.push_u128(self.index, value);
-        Ok(())
-    }
-
-    fn visit_i128(&mut self, value: i128) -> Result<(), kv::Error> {
-        self.values.push_i128(self.index, value);
-        Ok(())
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.values.push_f64(self.index, value);
-        Ok(())
-    }
-
-    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
-        self.values.push_str(self.index, value);
-        Ok(())
-    }
-
-    fn visit_borrowed_error(
-        &mut self,
-        error: &'a (dyn std::error::Error + 'static),
-    ) -> Result<(), kv::Error> {
-        self.visit_error(error)
-    }
-
-    fn visit_error(&mut self, error: &(dyn std::error::Error + 'static)) -> Result<(), kv::Error> {
-        self.values.push_error(self.index, error);
-        Ok(())
-    }
-}
-
-/// Pairs as `a=1 b=2`.
-struct Pairs<'a>(&'a dyn kv::Source);
-
-impl std::fmt::Debug for Pairs<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        struct Each<'a, 'f>(&'a mut std::fmt::Formatter<'f>, &'static str);
-
-        impl<'kvs> VisitSource<'kvs> for Each<'_, '_> {
-            fn visit_pair(
-                &mut self,
-                key: Key<'kvs>,
-                value: kv::Value<'kvs>,
-            ) -> Result<(), kv::Error> {
-                write!(self.0, "{}{key}={value}", self.1)?;
-                self.1 = " ";
-                Ok(())
-            }
-        }
-
-        self.0
-            .visit(&mut Each(formatter, ""))
-            .map_err(|_| std::fmt::Error)
-    }
-}
