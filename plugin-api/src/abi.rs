@@ -27,8 +27,10 @@ mod log;
 mod plugin;
 mod stream;
 pub mod v1;
+mod view;
 mod waker;
 
+pub(crate) use self::view::{HeaderView, RequestView};
 pub use self::{
     body::{Body, BodyVtable, Frame, Frames},
     bytes::{OwnedBytes, Slice},

@@ -2,6 +2,7 @@
 
 mod app;
 mod app_function;
+mod body;
 mod call;
 mod context;
 mod entry;
@@ -11,13 +12,14 @@ mod extractors;
 mod handover;
 #[cfg(feature = "info")]
 mod info;
+mod life;
 #[cfg(feature = "local")]
 mod local;
 mod logger;
-mod mistakes;
 pub mod native;
-pub(crate) mod panics;
+mod panic_report;
 mod request;
+mod response;
 mod runtime;
 mod slot;
 mod stack;
@@ -31,10 +33,10 @@ pub use self::info::RequestInfo;
 pub use self::{
     app::{Building, IntoApp},
     app_function::{AppFunction, AppResult, build},
+    body::Body,
     context::{ConfigError, Context},
     entry::{Entry, lib_header},
     handover::IntoHandover,
-    request::Body,
 };
 #[cfg(feature = "local")]
 pub(crate) use self::{context::Facts, local::Local};

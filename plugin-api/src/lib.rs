@@ -69,6 +69,7 @@ mod guest;
 pub mod host;
 pub mod level;
 pub mod manifest;
+mod panics;
 #[cfg(feature = "standalone")]
 mod standalone;
 #[cfg(feature = "testing")]

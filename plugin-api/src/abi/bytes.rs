@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use crate::crossing::catch;
+use crate::panics::catch;
 
 /// Borrowed bytes. A null pointer goes with length 0 and means "none" where an item allows that.
 #[repr(C)]

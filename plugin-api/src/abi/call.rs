@@ -5,7 +5,7 @@ use std::{
     marker::PhantomPinned,
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    ptr, slice,
+    ptr,
 };
 
 use super::{Body, Slice, Stream, Waker};
@@ -163,21 +163,6 @@ impl Request {
         // SAFETY: zeros are a value of all fields: null pointers, no function, numbers.
         older.insert(unsafe { whole.assume_init() })
     }
-
-    /// The header fields, asked for where the host wants that.
-    ///
-    /// # Safety
-    ///
-    /// The request is lent to this thread, and what it borrows outlives `'a`.
-    pub(crate) unsafe fn fields<'a>(&self) -> &'a [Header] {
-        let headers = match self.lay_out {
-            // SAFETY: the caller says that the request is lent to this thread.
-            Some(lay_out) => unsafe { lay_out(self.source) },
-            None => self.headers,
-        };
-        // SAFETY: the caller says so.
-        unsafe { headers.fields() }
-    }
 }
 
 impl Header {
@@ -199,20 +184,6 @@ impl Headers {
             ptr: fields.as_ptr(),
             len: fields.len(),
         }
-    }
-
-    /// The fields.
-    ///
-    /// # Safety
-    ///
-    /// The fields outlive `'a`.
-    #[must_use]
-    pub const unsafe fn fields<'a>(self) -> &'a [Header] {
-        if self.ptr.is_null() {
-            return &[];
-        }
-        // SAFETY: the other side made this from a slice, which the caller says is still there.
-        unsafe { slice::from_raw_parts(self.ptr, self.len) }
     }
 }
 
@@ -278,7 +249,10 @@ impl SocketAddress {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
+    use crate::abi::RequestView;
 
     #[test]
     fn an_address_comes_back_as_it_was() {
@@ -311,8 +285,7 @@ mod tests {
         let request = unsafe { Request::lent(request, &mut older) };
         assert!(request.lay_out.is_none());
         // SAFETY: `header` is still there.
-        let fields = unsafe { request.fields() };
-        // SAFETY: as above.
-        assert_eq!(unsafe { fields[0].value.bytes() }, b"here");
+        let view = unsafe { RequestView::new(request) };
+        assert_eq!(view.headers()[0].value(), b"here");
     }
 }

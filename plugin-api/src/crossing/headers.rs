@@ -2,15 +2,12 @@
 
 use std::{cell::Cell, mem};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
-use super::{
-    memo::{self, Met},
-    names,
-};
-use crate::abi::{Header, Headers, Slice};
+use super::names;
+use crate::abi::{Header, HeaderView, Headers, Slice};
 
-/// The fields of a [`HeaderMap`] as they cross: borrowed from the map.
+/// The fields of a [`HeaderMap`](http::HeaderMap) as they cross: borrowed from the map.
 #[derive(Debug)]
 pub(crate) struct HeaderFields(Vec<Header>);
 
@@ -81,139 +78,16 @@ impl HeaderFields {
     }
 }
 
-/// Adds the fields that the other side lent to `map`. An app says most of its values again and
-/// again: they are remembered.
-///
-/// # Errors
-///
-/// A name or value that HTTP does not allow is an error, by its name.
-///
-/// # Safety
-///
-/// `headers` and what it borrows are valid until this returns.
-pub(crate) unsafe fn add_fields(
-    map: &mut HeaderMap,
-    headers: Headers,
-) -> Result<(), InvalidHeader> {
-    // SAFETY: the caller says so.
-    let fields = unsafe { headers.fields() };
-    // SAFETY: as above.
-    memo::with(|met| unsafe { add_known(map, fields, met) })
-}
-
-/// [`add_fields`] with what this thread met.
-///
-/// # Errors
-///
-/// As for [`add_fields`].
-///
-/// # Safety
-///
-/// What `fields` borrow is valid until this returns.
-pub(super) unsafe fn add_known(
-    map: &mut HeaderMap,
-    fields: &[Header],
-    mut met: Option<&mut Met>,
-) -> Result<(), InvalidHeader> {
-    for field in fields {
-        // SAFETY: the caller says so.
-        let value = unsafe { known_value(field, met.as_deref_mut()) }?;
-        // SAFETY: the caller says so.
-        unsafe { add_field(map, field, value, met.as_deref_mut()) }?;
-    }
-    Ok(())
-}
-
-/// Adds one field.
-///
-/// # Errors
-///
-/// As for [`add_fields`].
-///
-/// # Safety
-///
-/// What `field` borrows is valid until this returns.
-unsafe fn add_field(
-    map: &mut HeaderMap,
-    field: &Header,
-    value: HeaderValue,
-    met: Option<&mut Met>,
-) -> Result<(), InvalidHeader> {
-    if let Some(name) = names::name(field.id) {
-        map.append(name, value);
-        return Ok(());
-    }
-    // SAFETY: the caller says so.
-    let name = names::parse(unsafe { field.name.bytes() }, met);
-    // SAFETY: the caller says so.
-    let name = name.ok_or_else(|| unsafe { InvalidHeader::new(field) })?;
-    map.append(name, value);
-    Ok(())
-}
-
-/// The value of a field, which may have been met before.
-///
-/// # Safety
-///
-/// What `field` borrows is valid until this returns.
-unsafe fn known_value(field: &Header, met: Option<&mut Met>) -> Result<HeaderValue, InvalidHeader> {
-    // SAFETY: the caller says so.
-    let bytes = unsafe { field.value.bytes() };
-    // SAFETY: the caller says so.
-    let Some(met) = met.filter(|_| unsafe { may_be_kept(field) }) else {
-        // SAFETY: the caller says so.
-        return unsafe { value_of(field) };
-    };
-    let hash = memo::hash(bytes);
-    match met.values.get(hash) {
-        Some(value) if value == bytes => Ok(value.clone()),
-        _ => {
-            // SAFETY: the caller says so.
-            let value = unsafe { value_of(field) }?;
-            met.values.meet(hash, || value.clone());
-            Ok(value)
-        }
-    }
-}
-
 /// The value of a field.
 ///
 /// # Errors
 ///
-/// As for [`add_fields`].
-///
-/// # Safety
-///
-/// What `field` borrows is valid until this returns.
-pub(super) unsafe fn value_of(field: &Header) -> Result<HeaderValue, InvalidHeader> {
-    // SAFETY: the caller says so.
-    let bytes = unsafe { field.value.bytes() };
-    // SAFETY: as above.
-    let invalid = |_| unsafe { InvalidHeader::new(field) };
-    let mut value = HeaderValue::from_bytes(bytes).map_err(invalid)?;
-    value.set_sensitive(is_sensitive(field));
+/// When HTTP does not allow the value.
+pub(super) fn value_of(field: &HeaderView<'_>) -> Result<HeaderValue, InvalidHeader> {
+    let invalid = |_| InvalidHeader::new(field);
+    let mut value = HeaderValue::from_bytes(field.value()).map_err(invalid)?;
+    value.set_sensitive(field.is_sensitive());
     Ok(value)
-}
-
-pub(super) fn is_sensitive(field: &Header) -> bool {
-    field.flags & Header::SENSITIVE != 0
-}
-
-/// Whether the value of a field may stay with what was met: it is short, and no secret.
-///
-/// # Safety
-///
-/// What `field` borrows is valid until this returns.
-pub(super) unsafe fn may_be_kept(field: &Header) -> bool {
-    if field.value.len > memo::LONGEST || is_sensitive(field) {
-        return false;
-    }
-    if field.id != 0 {
-        return !names::is_secret(field.id);
-    }
-    // The other side may know a name by its text only.
-    // SAFETY: the caller says so.
-    !names::is_secret_name(unsafe { field.name.bytes() })
 }
 
 /// A field that HTTP does not allow.
@@ -222,13 +96,8 @@ pub(super) unsafe fn may_be_kept(field: &Header) -> bool {
 pub(crate) struct InvalidHeader(String);
 
 impl InvalidHeader {
-    /// # Safety
-    ///
-    /// What `field` borrows is valid until this returns.
-    unsafe fn new(field: &Header) -> Self {
-        // SAFETY: the caller says so.
-        let name = unsafe { field.name.bytes() };
-        Self(String::from_utf8_lossy(name).into_owned())
+    pub(super) fn new(field: &HeaderView<'_>) -> Self {
+        Self(String::from_utf8_lossy(field.name()).into_owned())
     }
 }
 
@@ -243,49 +112,10 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::crossing::{Guard, catch, export_polled};
-
-    #[test]
-    fn fields_cross_as_they_are() {
-        let mut map = HeaderMap::new();
-        map.append("x-many", HeaderValue::from_static("one"));
-        map.append("x-many", HeaderValue::from_static(""));
-        map.append("x-bytes", HeaderValue::from_bytes(b"caf\xe9\x80").unwrap());
-        map.append("content-type", HeaderValue::from_static("text/plain"));
-        let mut secret = HeaderValue::from_static("hush");
-        secret.set_sensitive(true);
-        map.append("authorization", secret);
-
-        let fields = HeaderFields::new(&map);
-        let mut crossed = HeaderMap::new();
-        // SAFETY: `map` is still there.
-        unsafe { add_fields(&mut crossed, fields.as_abi()) }.unwrap();
-        assert_eq!(crossed, map);
-        assert!(crossed["authorization"].is_sensitive());
-    }
-
-    #[test]
-    fn secrets_are_not_kept_whoever_knows_their_numbers() {
-        let field = |name: &'static str, id| Header {
-            name: Slice::new(name.as_bytes()),
-            value: Slice::new(b"hush"),
-            id,
-            flags: 0,
-        };
-        for (name, id, may_stay) in [
-            ("cookie", 31, false),
-            ("cookie", 0, false),
-            ("authorization", 0, false),
-            ("proxy-authorization", 0, false),
-            ("set-cookie", 0, false),
-            ("accept", 1, true),
-            ("accept", 0, true),
-        ] {
-            // SAFETY: the field borrows static bytes.
-            let may = unsafe { may_be_kept(&field(name, id)) };
-            assert_eq!(may, may_stay, "{name} {id}");
-        }
-    }
+    use crate::{
+        crossing::{Guard, export_polled},
+        panics::catch,
+    };
 
     #[test]
     fn an_open_stream_takes_no_room_for_fields() {
@@ -304,18 +134,5 @@ mod tests {
         let open = export_polled(StreamBody::new(stream), &Here, &mut context);
         assert!(SPARE.take().capacity() >= 8);
         drop(open);
-    }
-
-    #[test]
-    fn a_field_that_would_split_a_message_is_refused() {
-        let field = Header {
-            name: Slice::new(b"x"),
-            value: Slice::new(b"a\r\nb: c"),
-            id: 0,
-            flags: 0,
-        };
-        // SAFETY: the field borrows static bytes.
-        let added = unsafe { add_fields(&mut HeaderMap::new(), Headers::new(&[field])) };
-        assert!(added.is_err());
     }
 }

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use smallvec::{SmallVec, smallvec};
 
-use super::{PollWaker, add_fields};
+use super::{PollWaker, cache};
 use crate::{
     BodyError,
     abi::{self, OwnedBytes, poll},
@@ -182,8 +182,8 @@ impl Foreign {
                 let mut map = HeaderMap::new();
                 // SAFETY: the trailers are borrowed from the stream, which is neither polled nor
                 // dropped meanwhile: they are its last frame.
-                let added = unsafe { add_fields(&mut map, frame.trailers) };
-                Some(match added {
+                let fields = unsafe { frame.trailers.view() };
+                Some(match cache::with(|cache| cache.add(&mut map, fields)) {
                     Ok(()) => Ok(Frame::trailers(map)),
                     Err(error) => Err(BodyError(error.to_string())),
                 })

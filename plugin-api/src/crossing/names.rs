@@ -5,8 +5,6 @@ use std::sync::LazyLock;
 
 use http::header::{self, HeaderName};
 
-use super::memo::{self, Met};
-
 /// The names, by number from 1. Part of the ABI: names are appended, and never moved.
 static NAMES: [HeaderName; 81] = {
     use header::*;
@@ -163,22 +161,6 @@ pub(super) fn is_secret_name(name: &[u8]) -> bool {
         name,
         b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie"
     )
-}
-
-/// The name with this text, which may have been met before; none when it is not one.
-pub(super) fn parse(text: &[u8], met: Option<&mut Met>) -> Option<HeaderName> {
-    let Some(met) = met.filter(|_| text.len() <= memo::LONGEST) else {
-        return HeaderName::from_bytes(text).ok();
-    };
-    let hash = memo::hash(text);
-    match met.names.get(hash) {
-        Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
-        _ => {
-            let name = HeaderName::from_bytes(text).ok()?;
-            met.names.meet(hash, || name.clone());
-            Some(name)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use crate::abi::{self, Headers, LayOut, Slice};
 #[cfg(any(feature = "host", feature = "local"))]
 /// What a request lends beside its head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lent<'a> {
-    /// A prefix of its path, on a segment's boundary.
+pub(crate) struct LentRequest<'a> {
+    /// A prefix of the request's path, on a segment's boundary.
     pub(crate) mount: &'a str,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) request_id: Option<&'a [u8]>,
-    /// Those of the head, which may have been taken out of it, unless they are asked for.
+    /// The header fields, which the host may have taken out of the head. None when the app asks for them.
     pub(crate) headers: Headers,
-    /// Who lays them out when they are asked for, and out of what.
+    /// What gives the header fields to an app that asks, and its argument.
     pub(crate) lay_out: Option<(LayOut, *mut c_void)>,
     pub(crate) body: *mut abi::Body,
     pub(crate) upgrade: *mut abi::Stream,
@@ -28,9 +28,9 @@ pub(crate) struct Lent<'a> {
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
-impl Lent<'_> {
-    /// Runs `work` with the request that this and `head` are, as it crosses.
-    pub(crate) fn with<R>(self, head: &Parts, work: impl FnOnce(*const abi::Request) -> R) -> R {
+impl LentRequest<'_> {
+    /// Runs `work` with the request that is made of `self` and `head`, as it crosses.
+    pub(crate) fn lend<R>(self, head: &Parts, work: impl FnOnce(*const abi::Request) -> R) -> R {
         let (rooted_original, rooted);
         let original_path = match head.uri.path_and_query().map_or("", |path| path.as_str()) {
             // An absolute form may leave out an empty path, which is the root's (RFC 9110, section

@@ -8,8 +8,8 @@ use std::{
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
-use super::catch;
 use crate::abi;
+use crate::panics::catch;
 
 /// Hands the wakers of one task across, poll after poll.
 ///

@@ -14,11 +14,7 @@ use tower_service::Service;
 use super::local::{Answer, boxed};
 #[cfg(feature = "upgrade")]
 use super::upgrade::Offer;
-use super::{
-    Body,
-    call::{Start, failed},
-    native,
-};
+use super::{Body, call::Start, native, response::failed};
 use crate::BoxError;
 
 /// An app, with its types forgotten.

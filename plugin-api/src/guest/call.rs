@@ -6,18 +6,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::{Response, StatusCode, header::CONTENT_LENGTH, response};
-
-#[cfg(feature = "local")]
-use super::local;
 use super::{
+    response::Respond,
     runtime::Entered,
     slot::{Filled, Operations, fits},
 };
 use crate::{
-    BoxError,
-    abi::{self, CallContext, CallSlot, poll},
-    crossing::{Guard, HeaderFields, catch, export_polled, keep_room, with_waker},
+    abi::{CallContext, CallSlot, poll},
+    crossing::{Guard, with_waker},
+    panics::catch,
 };
 
 /// A call that is about to start.
@@ -28,21 +25,9 @@ pub struct Start<'a> {
     pub(crate) runtime: &'a Entered,
 }
 
-/// What a call may come to.
-pub trait Respond: Sized {
-    /// Gives it to the host. What it holds and returns is as [`abi::Plugin::call`] says.
-    #[doc(hidden)]
-    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32;
-
-    /// The same in this process.
-    #[cfg(feature = "local")]
-    #[doc(hidden)]
-    fn into_local(self) -> Result<local::Response, BoxError>;
-}
-
 impl Start<'_> {
     /// Puts the future that `make` gives into the slot and polls it once. What the slot holds and this
-    /// returns is as [`abi::Plugin::call`] says. None of the author's code may run after this: a panic
+    /// returns is as [`Plugin::call`](crate::abi::Plugin::call) says. None of the author's code may run after this: a panic
     /// of it would end a call whose future is in the slot.
     ///
     /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
@@ -166,79 +151,4 @@ where
         // SAFETY: an `F` is there, and nobody looks at it after this.
         unsafe { future.cast::<F>().drop_in_place() };
     }
-}
-
-impl<B, E> Respond for Result<Response<B>, E>
-where
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    E: Into<BoxError>,
-{
-    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32 {
-        let response = match self {
-            Ok(response) => response,
-            Err(error) => return failed(error),
-        };
-        let (head, body) = response.into_parts();
-        let mut body = export_polled(body, runtime, context);
-        #[cfg(feature = "axum")]
-        if head.status == StatusCode::INTERNAL_SERVER_ERROR {
-            super::extractors::look_at(&body);
-        }
-        let fields = fields_of(&head, &body);
-        give(call, head.status, &fields, &mut body);
-        keep_room(head.headers);
-        poll::READY
-    }
-
-    #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local::Response, BoxError> {
-        self.map(local::boxed).map_err(Into::into)
-    }
-}
-
-/// The fields of a response as they cross. How long a body is that is all there, the host says, behind
-/// all other fields, as axum does; it leaves that to the app where there is no body (RFC 9110, sections
-/// 8.6 and 15.4.5).
-fn fields_of(head: &response::Parts, body: &abi::Body) -> HeaderFields {
-    let may_have_body = !matches!(
-        head.status,
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-    );
-    let last = head.headers.len();
-    let fields = head.headers.iter().zip(1..);
-    let crossing = fields.filter_map(|(field @ (name, value), at)| {
-        let is_said = at == last
-            && may_have_body
-            && *name == CONTENT_LENGTH
-            && body.is_as_long_as(value.as_bytes());
-        (!is_said).then_some(field)
-    });
-    HeaderFields::new(crossing)
-}
-
-/// Gives the host a response.
-pub(crate) fn give(
-    call: &CallContext,
-    status: StatusCode,
-    fields: &HeaderFields,
-    body: &mut abi::Body,
-) {
-    let response = abi::Response {
-        size: size_of::<abi::Response>(),
-        headers: fields.as_abi(),
-        body,
-        status: status.as_u16(),
-        flags: 0,
-    };
-    // SAFETY: function and sink are the host's, and everything is borrowed for the call.
-    unsafe { (call.respond)(call.sink, &raw const response) };
-}
-
-/// The app has no response, but an error.
-pub(crate) fn failed(error: impl Into<BoxError>) -> u32 {
-    tracing::error!(
-        error = &*error.into() as &dyn std::error::Error,
-        "The app returned an error"
-    );
-    poll::FAILED
 }

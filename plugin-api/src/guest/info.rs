@@ -8,10 +8,7 @@ use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
 use super::context::below;
-use crate::{
-    BoxError, abi,
-    crossing::{Met, path_and_query},
-};
+use crate::{BoxError, abi::RequestView, crossing::cache::Cache};
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
@@ -37,36 +34,26 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// What `request` says beside what `path`, that of the app's request, does.
+    /// What the server says of `request`. `path` is that of the app's request, if it has one.
     ///
     /// # Errors
     ///
-    /// When the path is not one.
-    ///
-    /// # Safety
-    ///
-    /// What `request` borrows is valid until this returns.
-    pub(crate) unsafe fn new(
-        request: &abi::Request,
+    /// When the client's path is not what RFC 3986 allows.
+    pub(super) fn new(
+        request: &RequestView<'_>,
         path: Option<&PathAndQuery>,
-        met: Option<&mut Met>,
+        cache: &mut Cache<'_>,
     ) -> Result<Self, BoxError> {
-        let [below, original, mount, id] = [
-            request.path,
-            request.original_path,
-            request.mount,
-            request.request_id,
-        ]
-        // SAFETY: the caller says so.
-        .map(|slice| unsafe { slice.bytes() });
+        let [below, original] = [request.path(), request.original_path()];
+        let (mount, id) = (request.mount().as_bytes(), request.request_id());
         let original_path = match path {
             Some(path) if below == original => path.clone(),
-            _ => path_and_query(original, met)?,
+            _ => cache.path(original.as_bytes())?,
         };
         let mut request_id = Bytes::from([mount, id].concat());
         let mount = request_id.split_to(mount.len());
         Ok(Self {
-            peer: request.peer.to_std(),
+            peer: request.peer(),
             original_path,
             mount,
             request_id,

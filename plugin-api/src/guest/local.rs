@@ -15,15 +15,16 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use tokio::time::{self, Instant};
 
 use super::{
-    Context,
+    Body, Context,
     app::{App, Building},
     info::RequestInfo,
     native,
-    request::Body,
 };
 use crate::{
-    BoxError, abi,
-    crossing::{Guard, HeaderFields, Lent, catch, export},
+    BoxError,
+    abi::{self, RequestView},
+    crossing::{Guard, HeaderFields, LentRequest, export},
+    panics::catch,
 };
 
 /// The body of a response.
@@ -150,7 +151,7 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
     let info = head.extensions.remove::<RequestInfo>();
     let mut body = export(body, Here);
     let fields = HeaderFields::new(&head.headers);
-    let lent = Lent {
+    let lent = LentRequest {
         mount: "/",
         peer: info.as_ref().and_then(RequestInfo::peer),
         request_id: None,
@@ -160,7 +161,7 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
         upgrade: std::ptr::null_mut(),
         protocol: None,
     };
-    lent.with(&head, |request| {
+    lent.lend(&head, |request| {
         // SAFETY: it was made just now.
         let mut request = unsafe { request.read() };
         if let Some(info) = &info {
@@ -168,7 +169,7 @@ pub(crate) fn lend<R>(request: Request<Body>, work: impl FnOnce(native::Request<
             request.original_path = abi::Slice::new(info.original_path().as_str().as_bytes());
         }
         // SAFETY: what it borrows is there, and the body is to be taken.
-        work(unsafe { native::Request::new(&request) })
+        work(native::Request::new(unsafe { RequestView::new(&request) }))
     })
 }
 

@@ -59,24 +59,23 @@
 //! # fn main() {}
 //! ```
 
-mod fields;
+mod request;
 mod response;
 
-use std::{fmt, future::Future, marker::PhantomData, net::SocketAddr, str};
+use std::{fmt, future::Future, marker::PhantomData};
 
-use http::{HeaderName, Version, header::HOST};
-
-pub use self::response::Response;
+pub use self::{request::Request, response::Response};
+#[cfg(feature = "local")]
+use super::Body;
 #[cfg(feature = "local")]
 use super::local;
 use super::{
-    Body,
     app::{App as AnyApp, IntoApp},
     app_function::{Awaited, Fallible, Plain},
-    call::{Respond, Start, failed},
-    request,
+    call::Start,
+    response::{Respond, failed},
 };
-use crate::{BoxError, abi, crossing::version};
+use crate::BoxError;
 
 /// An app that is a native handler.
 pub struct App<H>(H);
@@ -190,180 +189,5 @@ where
     #[cfg(feature = "local")]
     fn local(self) -> local::Answer {
         Box::pin(async { self.await.into_local() })
-    }
-}
-
-/// A request, borrowed from the server for as long as the handler runs.
-#[derive(Debug)]
-pub struct Request<'a>(&'a abi::Request);
-
-impl<'a> Request<'a> {
-    /// # Safety
-    ///
-    /// What `request` borrows is valid for `'a`, and as the contract says; its body is the plugin's to
-    /// take.
-    pub(crate) unsafe fn new(request: &'a abi::Request) -> Self {
-        Self(request)
-    }
-
-    fn text(slice: abi::Slice) -> &'a str {
-        // SAFETY: who made this says that it is valid for `'a`, and all of these are text.
-        unsafe { slice.known_text() }
-    }
-
-    /// The method, as `GET`.
-    #[must_use]
-    pub fn method(&self) -> &'a str {
-        Self::text(self.0.method)
-    }
-
-    /// The path below the app's mount, without the query.
-    #[must_use]
-    pub fn path(&self) -> &'a str {
-        let path = self.path_and_query();
-        let end = path.bytes().position(|byte| byte == b'?');
-        &path[..end.unwrap_or(path.len())]
-    }
-
-    /// What is behind the `?`, if there is one.
-    #[must_use]
-    pub fn query(&self) -> Option<&'a str> {
-        Some(self.path_and_query().split_once('?')?.1)
-    }
-
-    /// Path and query below the app's mount.
-    #[must_use]
-    pub fn path_and_query(&self) -> &'a str {
-        Self::text(self.0.path)
-    }
-
-    /// Path and query as the client sent them.
-    #[must_use]
-    pub fn original_path(&self) -> &'a str {
-        Self::text(self.0.original_path)
-    }
-
-    /// Where the app is mounted: `/`, or `/shop`.
-    #[must_use]
-    pub fn mount(&self) -> &'a str {
-        Self::text(self.0.mount)
-    }
-
-    /// What identifies the request in the log.
-    #[must_use]
-    pub fn request_id(&self) -> &'a str {
-        // What it is, the client may have said.
-        // SAFETY: as for `text`.
-        unsafe { self.0.request_id.text() }.unwrap_or_default()
-    }
-
-    /// The address of the client, or of the proxy before the server.
-    #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.0.peer.to_std()
-    }
-
-    /// The scheme of the target, as `http`: in HTTP/2 that of a request with an
-    /// [`authority`](Self::authority), in HTTP/1 that of a target that is a whole URL.
-    #[must_use]
-    pub fn scheme(&self) -> Option<&'a str> {
-        Self::some_text(self.0.scheme)
-    }
-
-    /// Host and port in the target, as `example.org:8080`: HTTP/2's `:authority`, and in HTTP/1 those
-    /// of a target that is a whole URL, or the target of a `CONNECT`. [`host`](Self::host) also knows
-    /// the header field.
-    #[must_use]
-    pub fn authority(&self) -> Option<&'a str> {
-        Self::some_text(self.0.authority)
-    }
-
-    /// Which host the request is for, and on which port where the client says so, as
-    /// `example.org:8080`, whatever the version of HTTP: the target's [`authority`](Self::authority),
-    /// or else the header field `host`. The server takes no request in which the two differ.
-    #[must_use]
-    pub fn host(&self) -> Option<&'a str> {
-        let field = || {
-            self.header(&HOST)
-                .and_then(|host| str::from_utf8(host).ok())
-        };
-        self.authority().or_else(field)
-    }
-
-    /// What an extended `CONNECT` of HTTP/2 asks for (RFC 8441), as `websocket`. None for any other
-    /// request.
-    #[must_use]
-    pub fn protocol(&self) -> Option<&'a str> {
-        Self::some_text(self.0.protocol)
-    }
-
-    /// A text of the request that may be missing.
-    fn some_text(slice: abi::Slice) -> Option<&'a str> {
-        // SAFETY: as for `text`.
-        let bytes = unsafe { slice.some_bytes() }?;
-        str::from_utf8(bytes).ok()
-    }
-
-    /// The version of HTTP.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        version(self.0.version)
-    }
-
-    /// The first value of the header `name`.
-    #[must_use]
-    pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
-        // SAFETY: as for `text`.
-        let field = unsafe { fields::find(self.fields(), name) }?;
-        // SAFETY: as for `text`.
-        Some(unsafe { field.value.bytes() })
-    }
-
-    /// The headers in their order, their names in lower case.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.fields().iter().map(|field| {
-            // SAFETY: as for `text`.
-            (Self::text(field.name), unsafe { field.value.bytes() })
-        })
-    }
-
-    fn fields(&self) -> &'a [abi::Header] {
-        // SAFETY: as for `text`, and requests are not shared with other threads.
-        unsafe { self.0.fields() }
-    }
-
-    /// The body, once; then it is empty.
-    #[must_use]
-    pub fn take_body(&mut self) -> Body {
-        // SAFETY: it is the plugin's to take.
-        unsafe { Body::take(self.0.body) }
-    }
-
-    /// The request as an [`http::Request`], as a tower service takes it; a body that was not taken
-    /// goes along. Connections cannot be taken over by it.
-    ///
-    /// # Errors
-    ///
-    /// When a part is not what HTTP allows, which the server checks before.
-    pub fn into_http(mut self) -> Result<http::Request<Body>, BoxError> {
-        let mut request = http::Request::new(self.take_body());
-        self.fill(&mut request)?;
-        Ok(request)
-    }
-
-    /// Makes `head` this request.
-    pub(crate) fn fill<B>(self, head: &mut http::Request<B>) -> Result<(), BoxError> {
-        // SAFETY: as for `text`.
-        unsafe { request::fill(head, self.0) }
-    }
-
-    /// The connection of a request that asks for an upgrade, once, and what an extended `CONNECT`
-    /// asks for.
-    #[cfg(feature = "upgrade")]
-    pub(crate) fn take_upgrade(&self) -> Option<(abi::Stream, Option<&'a str>)> {
-        // SAFETY: it is null, or the plugin's to take.
-        let stream = unsafe { self.0.upgrade.as_mut() }?.take();
-        // SAFETY: as for `text`.
-        (!stream.is_none()).then(|| (stream, unsafe { self.0.protocol.text() }))
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use tokio::runtime::{Builder, Handle};
 
 use super::stack;
-use crate::crossing::{Guard, Workers, catch};
+use crate::{
+    crossing::{Guard, Workers},
+    panics::catch,
+};
 
 /// The plugin's own runtime: its copy of tokio knows nothing of the host's.
 #[derive(Debug)]

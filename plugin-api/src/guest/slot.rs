@@ -9,7 +9,8 @@ use std::{
 use super::runtime::Entered;
 use crate::{
     abi::{CallContext, CallSlot, poll},
-    crossing::{catch, with_waker},
+    crossing::with_waker,
+    panics::catch,
 };
 
 /// What a slot holds between the polls of a call.

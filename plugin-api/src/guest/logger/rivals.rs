@@ -16,7 +16,7 @@ use tracing_core::{
     identify_callsite,
 };
 
-use crate::guest::mistakes::REMOVE_LOGGER;
+use crate::panics::REMOVE_LOGGER;
 
 /// The callsite that we are asked about. It also stands for the spans of requests, which are made
 /// on the host's side.

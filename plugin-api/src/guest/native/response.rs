@@ -14,7 +14,7 @@ use crate::{
     abi::{self, CallContext, poll},
     crossing::{HeaderFields, export_polled},
     guest::{
-        call::{Respond, failed, give},
+        response::{Respond, failed, give},
         runtime::Entered,
     },
 };

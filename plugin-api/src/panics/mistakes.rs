@@ -2,7 +2,7 @@
 
 /// A mistake that is known by what a panic or an error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(crate) enum Mistake {
     /// The app installs a subscriber or a logger.
     Logger,
     /// The app starts a tokio runtime within the one that the app runs in.
@@ -11,7 +11,7 @@ pub(super) enum Mistake {
 
 impl Mistake {
     /// The mistake of an app that did not start with this message.
-    pub(super) fn of(message: &str) -> Option<Self> {
+    pub(crate) fn of(message: &str) -> Option<Self> {
         // `log` and `tracing` have two texts each: one for people, and one for `Debug`.
         let second_logger = [
             "SetLoggerError",
@@ -29,7 +29,7 @@ impl Mistake {
     }
 
     /// What the author is told; `place` is where the mistake is.
-    pub(super) fn advice(self, place: Option<&str>) -> String {
+    pub(crate) fn advice(self, place: Option<&str>) -> String {
         let place = place.map_or_else(String::new, |place| format!(" in {place}"));
         match self {
             Self::Logger => format!(
@@ -44,7 +44,7 @@ impl Mistake {
 }
 
 /// How to mend [`Mistake::Logger`].
-pub(super) const REMOVE_LOGGER: &str = "remove the line that installs a subscriber or logger, such as \
+pub(crate) const REMOVE_LOGGER: &str = "remove the line that installs a subscriber or logger, such as \
      `tracing_subscriber::fmt::init()` or `env_logger::init()`";
 
 /// The innermost function of a backtrace that belongs to the author: to no package from a registry, not to Rust and
@@ -63,7 +63,7 @@ pub(super) fn authors_place(backtrace: &str) -> Option<String> {
         let is_ours = name.starts_with("plugin_api::") || name.starts_with("<plugin_api::");
         let is_theirs = match at {
             Some(at) => {
-                let ours = file!().trim_end_matches("guest/mistakes.rs");
+                let ours = file!().trim_end_matches("panics/mistakes.rs");
                 let foreign = [
                     "/registry/src/",
                     "/git/checkouts/",
