@@ -5,6 +5,7 @@
 //! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi): it is code in this process.
 
 mod app;
+mod body;
 mod call;
 mod keys;
 mod log;
@@ -12,13 +13,15 @@ mod plugin;
 mod request;
 mod running;
 mod signals;
+mod sink;
 mod slot;
 mod stream;
 mod streams;
 
 pub use self::{
     app::{App, HandoverError, InFlight, Paused, Stopped},
-    call::{Body, Call, CallError, Called},
+    body::Body,
+    call::{Call, CallError, Called},
     keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},

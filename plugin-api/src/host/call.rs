@@ -1,20 +1,22 @@
-//! A call of an app: its response, and its future while it has to wait.
+//! A call of an app: how it starts, and its future while it has to wait.
 
 use std::{
-    ffi::c_void,
+    mem,
     panic::{self, AssertUnwindSafe},
-    pin::Pin,
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, Response, header::EXPECT, request};
 
-use super::{InFlight, slot::Slot};
+use super::{
+    App, Body, InFlight, Target,
+    sink::{self, Sink},
+    slot::Slot,
+};
 use crate::{
-    BodyError,
-    abi::{self, CallContext, Headers, OwnedBytes, poll},
-    crossing::{Guard, HeaderFields, Imported, PollWaker, add_fields},
+    BoxError,
+    abi::{self, Headers, poll},
+    crossing::{Guard, LentRequest, PollWaker, export, export_pinned},
 };
 
 /// What came of a request when the app was called.
@@ -24,6 +26,68 @@ pub enum Called {
     Answered(Result<Body, CallError>),
     /// The app has to wait for something. It was polled, so its waker is known to it.
     Pending(Call),
+}
+
+impl InFlight {
+    /// Calls the app with a request. The request counts as in the app until the body of the response is dropped.
+    ///
+    /// The header fields are moved out of `head`. A request without a `body` has an empty one. Status and header
+    /// fields of the response are written to `response`.
+    pub fn call<B, R>(
+        self,
+        head: &mut request::Parts,
+        body: Option<B>,
+        target: Target<'_>,
+        context: &mut Context<'_>,
+        response: &mut Response<R>,
+    ) -> Called
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let mut body = match body {
+            Some(body) if body.is_end_stream() => abi::Body::empty(),
+            // What came with the head is there already. A client that waits to be asked for its body
+            // is asked by the app.
+            Some(body) if is_small(&body) && !head.headers.contains_key(EXPECT) => {
+                export_pinned(body, &Caught, context)
+            }
+            Some(body) => export(body, Caught),
+            None => abi::Body::empty(),
+        };
+        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
+            (upgrade.stream, upgrade.protocol)
+        });
+        // The app borrows the header fields until the response comes. Then their map takes those of the response.
+        let mut sink = Sink::new(mem::take(&mut head.headers));
+        let asks = self.app().asks_for_headers;
+        let headers = if asks { Headers::NONE } else { sink.lay_out() };
+        let to_sink = &raw mut sink;
+        let lent = LentRequest {
+            mount: target.mount,
+            peer: target.peer,
+            request_id: target.request_id,
+            headers,
+            lay_out: asks.then_some((sink::lay_out, to_sink.cast())),
+            body: &raw mut body,
+            upgrade: &raw mut upgrade,
+            protocol: protocol.as_deref(),
+        };
+        let mut slot = Slot::take();
+        let mut waker = PollWaker::default();
+        let App { plugin, app, .. } = self.app();
+        let polled = lent.lend(head, |request| {
+            waker.lend(context.waker(), |waker| {
+                let context = Sink::context(to_sink, waker);
+                // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
+                // call.
+                unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
+            })
+        });
+        if polled != poll::PENDING {
+            return Called::Answered(sink.answer(polled, self, response));
+        }
+        Called::Pending(Call::new(self, waker, slot))
+    }
 }
 
 /// A call of an app that has to wait for something.
@@ -94,154 +158,12 @@ impl Drop for Call {
     }
 }
 
-/// Where a request's header fields are asked for, and where the response comes to.
-pub(super) struct Sink {
-    /// Those of the request, or none; then those of the response.
-    headers: HeaderMap,
-    /// The request's, once they were asked for: they borrow from `headers`.
-    fields: HeaderFields,
-    /// Some when the plugin has given a response.
-    response: Option<Result<(StatusCode, Imported), CallError>>,
+fn is_small(body: &impl http_body::Body) -> bool {
+    body.size_hint().exact().is_some_and(|len| len <= SMALL)
 }
 
-impl Sink {
-    pub(super) fn new(headers: HeaderMap) -> Self {
-        Self {
-            headers,
-            fields: HeaderFields::NONE,
-            response: None,
-        }
-    }
-
-    /// What the plugin answers to.
-    pub(super) fn context(sink: *mut Self, waker: *const abi::Waker) -> CallContext {
-        CallContext {
-            size: size_of::<CallContext>(),
-            waker,
-            sink: sink.cast(),
-            respond,
-        }
-    }
-
-    /// The request's header fields, valid until the response comes.
-    pub(super) fn lay_out(&mut self) -> Headers {
-        if self.fields.is_empty() {
-            self.fields = HeaderFields::new(&self.headers);
-        }
-        self.fields.as_abi()
-    }
-
-    /// What a poll that was not pending came to.
-    pub(super) fn answer<R>(
-        self,
-        polled: u32,
-        in_flight: InFlight,
-        response: &mut Response<R>,
-    ) -> Result<Body, CallError> {
-        match (polled, self.response) {
-            (poll::READY, Some(Ok((status, body)))) => {
-                *response.status_mut() = status;
-                *response.headers_mut() = self.headers;
-                Ok(Body(body, in_flight))
-            }
-            (poll::READY, _) => Err(CallError::Invalid),
-            (poll::FAILED, _) => Err(CallError::Failed),
-            _ => Err(CallError::Panicked),
-        }
-    }
-}
-
-/// [`Sink::lay_out`], for an app that asks.
-pub(super) unsafe extern "C" fn lay_out(sink: *mut c_void) -> Headers {
-    // SAFETY: the plugin gives back the sink of this call, on the thread that calls.
-    let sink = unsafe { &mut *sink.cast::<Sink>() };
-    sink.lay_out()
-}
-
-unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
-    // SAFETY: the plugin gives back the sink of this poll, once.
-    let sink = unsafe { &mut *sink.cast::<Sink>() };
-    // SAFETY: the plugin lends the response for the call.
-    let response = unsafe { &*response };
-    // SAFETY: as above.
-    let body = unsafe { &mut *response.body };
-    let body = Imported::take(body, Imported::SEVERAL);
-    sink.fields = HeaderFields::NONE;
-    let headers = &mut sink.headers;
-    // SAFETY: as above.
-    let status = Caught.run(|| unsafe { import(response, headers) });
-    sink.response = status.map(|status| status.map(|status| (status, body)));
-}
-
-/// Puts the fields of the response into `headers`, and gives its status.
-///
-/// # Safety
-///
-/// What `response` borrows is valid until this returns.
-unsafe fn import(
-    response: &abi::Response,
-    headers: &mut HeaderMap,
-) -> Result<StatusCode, CallError> {
-    headers.clear();
-    // SAFETY: the caller says so.
-    unsafe { add_fields(headers, response.headers) }.map_err(|_| CallError::Invalid)?;
-    StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)
-}
-
-/// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.
-#[derive(Debug)]
-pub struct Body(
-    Imported,
-    /// The request is in the app for as long as the body is there.
-    InFlight,
-);
-
-impl Body {
-    /// All of its bytes, when they are there, and the request that is in the app until they are
-    /// sent; else the body, whose bytes come one after the other, and may have to be waited for.
-    ///
-    /// # Errors
-    ///
-    /// The body when it is such a stream.
-    pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
-        match self.0 {
-            Imported::Empty => Ok((OwnedBytes::EMPTY, self.1)),
-            Imported::Full(bytes) => Ok((bytes, self.1)),
-            Imported::Stream(_) => Err(self),
-        }
-    }
-
-    /// Whether there is a stream: code of the app's runs for its bytes, and when it is dropped.
-    #[must_use]
-    pub fn is_stream(&self) -> bool {
-        matches!(self.0, Imported::Stream(_))
-    }
-
-    /// The next bytes, when they are here already: no code of the app's runs for them.
-    pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
-        self.0.take_ahead()
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = OwnedBytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
-        self.0.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
+/// Up to how many bytes a body crosses at once when it is there.
+const SMALL: u64 = 64 << 10;
 
 /// A request that the app gave no response to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,66 @@
+//! The body of a response, as the server reads it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body::{Frame, SizeHint};
+
+use super::InFlight;
+use crate::{BodyError, abi::OwnedBytes, crossing::Imported};
+
+/// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.
+#[derive(Debug)]
+pub struct Body(
+    pub(super) Imported,
+    /// The request is in the app for as long as the body is there.
+    pub(super) InFlight,
+);
+
+impl Body {
+    /// All of its bytes, when they are there, and the request that is in the app until they are
+    /// sent; else the body, whose bytes come one after the other, and may have to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// The body when it is such a stream.
+    pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
+        match self.0 {
+            Imported::Empty => Ok((OwnedBytes::EMPTY, self.1)),
+            Imported::Full(bytes) => Ok((bytes, self.1)),
+            Imported::Stream(_) => Err(self),
+        }
+    }
+
+    /// Whether there is a stream: code of the app's runs for its bytes, and when it is dropped.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.0, Imported::Stream(_))
+    }
+
+    /// The next bytes, when they are here already: no code of the app's runs for them.
+    pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
+        self.0.take_ahead()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = OwnedBytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<OwnedBytes>, BodyError>>> {
+        self.0.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
