@@ -1,6 +1,6 @@
-//! How connections are closed: by a server whose client still sends, and by clients.
+//! The close of connections: by a server whose client still sends, and by clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host_tests::{Setup, eventually, within};
 use tokio::{io::AsyncWriteExt, time::sleep};
@@ -11,7 +11,7 @@ async fn an_early_answer_reaches_a_client_that_reads_after_it_has_sent_all() {
     let host = setup.start().await;
     let length = "Content-Length: 1000000\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
-    // It announces too much; it turns out to be too much; the app does not read it at all.
+    // The body is announced as too large, turns out to be too large, or is not read by the app.
     for (path, header, status) in [
         ("/echo/len", length, "413"),
         ("/echo/len", chunked, "413"),
@@ -25,7 +25,7 @@ async fn an_early_answer_reaches_a_client_that_reads_after_it_has_sent_all() {
             wire.send(chunk(200_000)).await;
         }
         within("an answer", wire.stream().readable()).await.unwrap();
-        // Nothing is on its way now, and yet the body is not at its end.
+        // All that was sent has arrived, but the body has not ended.
         sleep(Duration::from_millis(50)).await;
         for _ in 0..5 {
             wire.send(chunk(100)).await;
@@ -46,7 +46,10 @@ async fn a_client_that_goes_on_sending_does_not_hold_up_the_stop() {
         .await;
     wire.head().await;
     let sends = tokio::spawn(async move { while wire.stream().write_all(b"x").await.is_ok() {} });
+    let began = Instant::now();
     assert_eq!(host.stop().await.code, Some(0));
+    // Without a stop, the server would read what the client sends for 30 seconds.
+    assert!(began.elapsed() < Duration::from_secs(20));
     within("the end of the connection", sends).await.unwrap();
 }
 
@@ -60,7 +63,7 @@ async fn a_client_that_has_closed_its_sending_side_is_answered() {
         format!("versioned/wait?{file}"),
         format!("versioned/stream?{file}"),
     );
-    // What is waited for, what streams, and what is behind them.
+    // Responses that wait, responses that stream, and a pipelined request behind one.
     let mut clients = Vec::new();
     for (request, end) in [
         (of(&wait, "1.1"), "unmarked"),
@@ -78,7 +81,7 @@ async fn a_client_that_has_closed_its_sending_side_is_answered() {
         (host.log().with(&["waits"]).len() == 3).then_some(())
     })
     .await;
-    // The server knows of it before the app answers.
+    // Let the server see the end of the client's side before the app answers.
     sleep(Duration::from_millis(100)).await;
     host.folder().signal("go");
     for (mut wire, request, end) in clients {
@@ -99,7 +102,7 @@ async fn a_client_that_has_closed_its_sending_side_gets_a_stream_as_long_as_it_m
     wire.send("GET /echo/ticks HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     wire.stream().shutdown().await.unwrap();
-    // Longer than an app may give nothing.
+    // The stream lasts longer than the time after which a stalled one would be ended.
     for second in 1..=3 {
         sleep(Duration::from_secs(1)).await;
         wire.until("tick ").await;
@@ -111,7 +114,7 @@ async fn a_client_that_has_closed_its_sending_side_gets_a_stream_as_long_as_it_m
     }
 }
 
-/// A chunk of so many bytes.
+/// Returns a chunk with a body of `len` bytes.
 fn chunk(len: usize) -> String {
     format!("{len:x}\r\n{}\r\n", "x".repeat(len))
 }

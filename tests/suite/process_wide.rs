@@ -1,4 +1,4 @@
-//! What belongs to the whole process, and what becomes of it when a plugin changes it.
+//! Properties of the whole process that a plugin changes: the host puts them back and says so.
 
 use std::env;
 
@@ -38,12 +38,18 @@ async fn the_working_directory_and_the_umask_are_put_back() {
 
 #[tokio::test]
 async fn stderr_and_the_limits_are_put_back() {
-    // Without that, the log would have ended.
+    // If the host did not put stderr back, the log would end.
     let host = with("stderr").await;
     told(&host, "stderr").await;
     let host = with("limit").await;
     told(&host, "the limit Nofile").await;
     assert_eq!(host.get("/process_wide").await.text(), "limit");
+    let limits = host.get("/process_wide/limits").await.text().to_owned();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = files.and_then(|line| line.split_whitespace().nth(3));
+    assert!(soft.is_some_and(|soft| soft != "64"), "{limits}");
 }
 
 #[tokio::test]
