@@ -1,4 +1,4 @@
-//! Makes Rust of the `.proto` file.
+//! Compiles the `.proto` file to Rust.
 
 use std::error::Error;
 

@@ -1,4 +1,5 @@
-//! What the tests run: the host and the plugins, built by Cargo when they are missing or old.
+//! The programs and libraries under test: the host and the plugins. Cargo builds them when they are
+//! missing or out of date.
 
 use std::{
     collections::BTreeMap,
@@ -8,23 +9,24 @@ use std::{
     sync::LazyLock,
 };
 
-/// The host. `HOST_TEST_HOST` may name one that was built otherwise, as `scripts/release` does.
+/// Returns the path of the host. `HOST_TEST_HOST` may name a host that was built in another way, as
+/// `scripts/release` does.
 ///
 /// # Panics
 ///
-/// When it cannot be built.
+/// When the host cannot be built.
 #[must_use]
 pub fn host() -> &'static Path {
     static HOST: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("HOST_TEST_HOST") {
-        // Tests have folders of their own.
+        // A relative path would not work, because tests have other working directories.
         Some(host) => fs::canonicalize(&host).expect("HOST_TEST_HOST names a host"),
         None => take(&build(&["--package=host"]), "host"),
     });
     &HOST
 }
 
-/// The library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder of those that the tests need, and that
-/// were built otherwise.
+/// Returns the library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder
+/// with all of them that were built in another way.
 pub(crate) fn plugin(name: &str) -> PathBuf {
     if let Some(folder) = env::var_os("HOST_TEST_PLUGINS") {
         let library = Path::new(&folder).join(format!("lib{name}.so"));
@@ -38,8 +40,8 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
     take(&PLUGINS, name)
 }
 
-/// A crate that the plugins are compiled with, such as `axum`: the file that `rustc --extern` takes. What the crate
-/// needs itself is in the same folder.
+/// Returns the file of a crate that the plugins are compiled with, such as `axum`, for `rustc
+/// --extern`. The crate's own dependencies are in the same folder.
 #[must_use]
 pub fn crate_of_plugins(name: &str) -> PathBuf {
     take(&PLUGINS, name)
@@ -47,7 +49,8 @@ pub fn crate_of_plugins(name: &str) -> PathBuf {
 
 /// The example plugins and the fixtures.
 static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
-    // Apart from the host: what it needs of a shared crate would be turned on for the plugins as well.
+    // Build the plugins in a separate run of Cargo: in one run with the host, Cargo would turn on
+    // the host's features of shared crates for the plugins too.
     let packages: Vec<_> = ["plugins", "tests/fixtures"]
         .into_iter()
         .flat_map(packages)
@@ -55,7 +58,7 @@ static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
     build(&packages.iter().map(String::as_str).collect::<Vec<_>>())
 });
 
-/// The library of a fixture that is built with `panic = "abort"`.
+/// Returns the library of the fixture that is built with `panic = "abort"`.
 pub(crate) fn aborting_plugin() -> PathBuf {
     static ABORTING: LazyLock<Built> = LazyLock::new(|| {
         let profile = ["inherits='dev'", "panic='abort'"]
@@ -70,21 +73,22 @@ pub(crate) fn aborting_plugin() -> PathBuf {
     take(&ABORTING, "abort")
 }
 
-/// The library of a fixture whose `tracing` has the feature `log-always`: built alone, as the others would have the
-/// feature as well.
+/// Returns the library of the fixture whose `tracing` has the feature `log-always`. The fixture is
+/// built alone, because the others would get the feature too.
 pub(crate) fn plugin_with_log_always() -> PathBuf {
     static BUILT: LazyLock<Built> = LazyLock::new(|| build(&["--package=log_always"]));
     take(&BUILT, "log_always")
 }
 
-/// A folder for temporary files, on a file system that programs are run from, as `/tmp` need not be.
+/// Returns a folder for temporary files on a file system that allows to execute them. `/tmp` may be
+/// mounted noexec.
 pub(crate) fn temporary() -> PathBuf {
     let folder = host().with_file_name("host-tests");
     fs::create_dir_all(&folder).expect("the target folder is writable");
     folder
 }
 
-/// The files that Cargo built, by the names of their targets.
+/// The files that Cargo has built, by the names of their targets.
 type Built = BTreeMap<String, PathBuf>;
 
 fn take(built: &Built, name: &str) -> PathBuf {
@@ -94,7 +98,7 @@ fn take(built: &Built, name: &str) -> PathBuf {
         .clone()
 }
 
-/// An option of Cargo for each package in a folder of the workspace.
+/// Returns an option of Cargo for each package in a folder of the workspace.
 fn packages(folder: &str) -> Vec<String> {
     let folder = workspace().join(folder);
     let entries = fs::read_dir(&folder).expect("the folder is in the repository");
@@ -105,7 +109,8 @@ fn packages(folder: &str) -> Vec<String> {
         .collect()
 }
 
-/// Runs `cargo build`. Several processes may do so at once: Cargo lets one after the other.
+/// Runs `cargo build`. Several test processes may do so at the same time, because Cargo locks the
+/// target folder.
 fn build(args: &[&str]) -> Built {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args([
@@ -130,7 +135,7 @@ fn build(args: &[&str]) -> Built {
     text.lines().filter_map(artifact).collect()
 }
 
-/// A program or library that a message of Cargo tells of.
+/// Returns the name and the file of the program or library that a message of Cargo reports.
 fn artifact(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let name = message["target"]["name"].as_str()?;
@@ -150,7 +155,8 @@ fn workspace() -> &'static Path {
         .expect("the package is a folder in the workspace")
 }
 
-/// The profile that this test was built with: it is `target/PROFILE/deps/suite-HASH`.
+/// Returns the profile that this test was built with. The path of the test is
+/// `target/PROFILE/deps/suite-HASH`.
 fn profile() -> String {
     let program = env::current_exe().expect("the test knows its path");
     let profile = program

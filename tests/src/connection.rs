@@ -18,19 +18,19 @@ use crate::within;
 /// The body of a request.
 pub type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// No body.
+/// Returns an empty body.
 #[must_use]
 pub fn empty() -> RequestBody {
     Empty::new().boxed_unsync()
 }
 
-/// A body of these bytes, with its length told.
+/// Returns a body of these bytes, whose length is known.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// A connection. It closes when it is dropped.
+/// A connection. Dropping the value closes the connection.
 #[derive(Debug)]
 pub struct Connection {
     address: SocketAddr,
@@ -45,7 +45,7 @@ enum Sender {
 }
 
 impl Connection {
-    /// A connection of HTTP/1.1: one request after the other.
+    /// Opens a connection of HTTP/1.1, which takes one request after the other.
     ///
     /// # Panics
     ///
@@ -62,7 +62,7 @@ impl Connection {
         }
     }
 
-    /// A connection of HTTP/2 with prior knowledge: many requests at once.
+    /// Opens a connection of HTTP/2 with prior knowledge, which takes many requests at once.
     ///
     /// # Panics
     ///
@@ -80,7 +80,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request whose target is a path; the host is filled in, unless it has one over HTTP/2.
+    /// Sends a request whose target is a path. Adds the host, unless the request has one over
+    /// HTTP/2. Returns when the head of the response is there.
     ///
     /// # Errors
     ///
@@ -88,7 +89,7 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// When there is no answer in time.
+    /// When no response comes in time.
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -124,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// The whole response to a request.
+    /// Sends a request and returns the whole response.
     ///
     /// # Errors
     ///
@@ -139,11 +140,11 @@ impl Connection {
         })
     }
 
-    /// The whole response to `GET path`.
+    /// Sends `GET path` and returns the whole response.
     ///
     /// # Panics
     ///
-    /// When the connection ends before.
+    /// When the connection ends before the response does.
     pub async fn get(&mut self, path: &str) -> Reply {
         let request = Request::get(path).body(empty()).expect("the path is one");
         self.exchange(request)
@@ -151,7 +152,7 @@ impl Connection {
             .unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
     }
 
-    /// Returns when the other side has closed.
+    /// Returns when the server has closed the connection.
     pub async fn closed(&mut self) {
         let _how = within("the end of the connection", &mut self.driver).await;
     }
@@ -181,24 +182,24 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body as text.
+    /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     ///
     /// # Panics
     ///
-    /// When it is none.
+    /// When the body is no JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// A header's value, or nothing.
+    /// Returns the value of a header, or an empty text.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers

@@ -1,4 +1,4 @@
-//! The control socket of a host, asked as an operator does: by `host ctl`.
+//! The control socket of a host, used by `host ctl` as an operator does.
 
 use std::{
     path::PathBuf,
@@ -11,34 +11,35 @@ use tokio::task;
 
 use crate::{artifacts, eventually, within};
 
-/// The way to the control socket of one host.
+/// The control socket of one host.
 #[derive(Debug)]
 pub struct Ctl(TempDir);
 
 impl Ctl {
-    /// A socket of its own, in the system's folder for temporary files: its path must be short.
+    /// Returns a new socket in the system's folder for temporary files, because the path of a
+    /// socket must be short.
     ///
     /// # Panics
     ///
-    /// When there is no such folder.
+    /// When the folder cannot be made.
     #[must_use]
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("there is a folder for temporary files"))
     }
 
-    /// The option by which the host has it, and `host ctl` finds it.
+    /// Returns the option `--control` for the host and for `host ctl`.
     #[must_use]
     pub fn option(&self) -> String {
         format!("--control=unix:{}", self.path().display())
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.0.path().join("ctl")
     }
 
-    /// What `host ctl ARGS` prints, and its exit code.
+    /// Runs `host ctl ARGS`. Returns the exit code, stdout and stderr.
     pub async fn ask(&self, args: &[&str]) -> (i32, String) {
         let output = self.run(args).await;
         let printed = [output.stdout, output.stderr].concat();
@@ -46,40 +47,40 @@ impl Ctl {
         (output.status.code().unwrap_or(-1), printed)
     }
 
-    /// The answer to `host ctl ARGS --json`.
+    /// Returns the answer to `host ctl ARGS --json`.
     ///
     /// # Panics
     ///
-    /// When it is refused.
+    /// When the host does not do what is asked.
     pub async fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[args, &["--json"]].concat()).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
-    /// What `host ctl ARGS` prints.
+    /// Returns the output of `host ctl ARGS`.
     ///
     /// # Panics
     ///
-    /// When it is refused.
+    /// When the host does not do what is asked.
     pub async fn text(&self, args: &[&str]) -> String {
         let output = self.run(args).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Why `host ctl ARGS` is refused.
+    /// Returns the error that `host ctl ARGS` prints.
     ///
     /// # Panics
     ///
-    /// When it is not.
+    /// When the host does what is asked.
     pub async fn refusal(&self, args: &[&str]) -> String {
         let output = self.run(args).await;
         assert!(!output.status.success(), "{args:?}: {output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// What `ctl plugins` says of an app.
+    /// Returns the report of an app in `ctl plugins`.
     pub async fn app(&self, name: &str) -> Value {
         let report = self.json(&["plugins"]).await;
         let apps = report["apps"].as_array().cloned().unwrap_or_default();
@@ -88,7 +89,8 @@ impl Ctl {
             .unwrap_or_default()
     }
 
-    /// What `ctl plugins` says of an app, once it is so.
+    /// Waits until the report of an app in `ctl plugins` fulfils a condition, and returns the
+    /// report.
     pub async fn eventually(
         &self,
         what: &str,
@@ -100,7 +102,7 @@ impl Ctl {
 
     async fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(artifacts::host());
-        // Options may stand anywhere.
+        // clap accepts the options at any place, so they can follow the arguments.
         command.arg("ctl").args(args).arg(self.option());
         let output = task::spawn_blocking(move || command.output());
         let output = within("an answer of host ctl", output).await;

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Connection, Lines, Reply, eventually, eventually_for, host_command, patience};
 
-/// A session. When it is dropped it is killed, and its server with it; when a panic is the reason,
-/// what they printed is shown.
+/// A session. Dropping the value kills the session and its server. During a panic, their output is
+/// printed.
 #[derive(Debug)]
 pub struct Dev {
     child: Child,
@@ -24,11 +24,11 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts a session in a folder, on a free port. The port answers when this returns.
+    /// Starts a session in a folder, on a free port. Returns when the port answers.
     ///
     /// # Panics
     ///
-    /// When it does not start.
+    /// When the session does not start.
     pub async fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Self::command(folder, args);
         command
@@ -52,7 +52,7 @@ impl Dev {
         session
     }
 
-    /// How a session is started in a folder.
+    /// Returns the command that starts a session in a folder.
     #[must_use]
     pub fn command(folder: &Path, args: &[&str]) -> Command {
         let mut command = host_command();
@@ -60,40 +60,40 @@ impl Dev {
         command
     }
 
-    /// Where its server listens.
+    /// Returns the address that the server listens at.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the session says.
+    /// Returns the stdout of the session.
     #[must_use]
     pub fn said(&self) -> &Lines {
         &self.stdout
     }
 
-    /// The server's log, and what the compiler says.
+    /// Returns the stderr of the session: the server's log and the compiler's output.
     #[must_use]
     pub fn log(&self) -> &Lines {
         &self.stderr
     }
 
-    /// Types a line.
+    /// Types a line into the terminal of the session.
     ///
     /// # Panics
     ///
-    /// When nobody reads it.
+    /// When the session does not read its stdin.
     pub fn types(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").expect("the session reads");
     }
 
-    /// The response to `GET path`, on a connection of its own.
+    /// Sends `GET path` on a new connection, and returns the response.
     pub async fn get(&self, path: &str) -> Reply {
         Connection::http1(self.address).await.get(path).await
     }
 
-    /// Returns when `GET path` is answered with 200 and a text with this in it. Cargo may have to build all
-    /// dependencies before, and another test may build at the same time.
+    /// Waits until `GET path` is answered with 200 and a text that contains `text`. Cargo may have
+    /// to build all dependencies first, while another test builds as well.
     pub async fn serves(&self, path: &str, part: &str) {
         let what = format!("{path} answers {part:?}");
         eventually_for(patience() * 5, &what, async || {
@@ -103,26 +103,26 @@ impl Dev {
         .await;
     }
 
-    /// Sends it a signal.
+    /// Sends the session a signal.
     ///
     /// # Panics
     ///
-    /// When it is gone.
+    /// When the process has ended.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the session runs");
     }
 
-    /// How it ends, once it does. Its server has ended then.
+    /// Waits for the end of the session and of its server, and returns how the session ended.
     ///
     /// # Panics
     ///
-    /// When the system does not tell.
+    /// When the system cannot wait for the process.
     pub async fn exit(&mut self) -> ExitStatus {
         let status = eventually("the end of the session", async || {
             self.child.try_wait().expect("it is a child")
         })
         .await;
-        // The server has these too.
+        // The server inherits these streams, so they end when both processes have ended.
         self.stdout.closed().await;
         self.stderr.closed().await;
         status
@@ -131,7 +131,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // It may have ended; then there is nothing to kill.
+        // Ignore a failure: the process may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

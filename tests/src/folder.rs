@@ -1,4 +1,4 @@
-//! A plugins folder of a test's own, and the ways files get into it.
+//! The plugins folder of a test, and the ways in which files get into it.
 
 use std::{
     fs,
@@ -10,34 +10,34 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::{Library, artifacts};
 
-/// A plugins folder, removed with what is in it when it is dropped.
+/// A plugins folder. Dropping the value removes the folder with everything in it.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// An empty folder.
+    /// Makes an empty folder.
     ///
     /// # Panics
     ///
-    /// When there is no place for it.
+    /// When the folder cannot be made.
     #[must_use]
     pub fn new() -> Self {
         Self(tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable"))
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in the folder.
     #[must_use]
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Puts a library there at once, as `mv` from the same file system does.
+    /// Puts a library into the folder by a rename, as `mv` from the same file system does.
     pub fn put(&self, name: &str, library: &Library) {
         let mut file =
             NamedTempFile::with_prefix_in(".put", self.path()).expect("the folder is writable");
@@ -46,7 +46,7 @@ impl Folder {
             .expect("the folder is writable");
     }
 
-    /// Writes a library over what is there, as `cp` does.
+    /// Writes a library into the file of this name, as `cp` does.
     pub fn copy(&self, name: &str, library: &Library) {
         fs::write(self.join(name), library.bytes()).expect("the folder is writable");
     }
@@ -56,7 +56,7 @@ impl Folder {
         fs::remove_file(self.join(name)).expect("it is there");
     }
 
-    /// Makes an empty file: what some plugins wait for.
+    /// Makes an empty file. Some plugins wait for such a file.
     pub fn signal(&self, name: &str) {
         fs::write(self.join(name), "").expect("the folder is writable");
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113): for what no client would send, and what no client tells.
+//! HTTP/2 frame by frame (RFC 9113), for tests of what no client library would send or report.
 
 use std::net::SocketAddr;
 
@@ -6,37 +6,37 @@ use tokio::io::AsyncReadExt;
 
 use crate::{Wire, within};
 
-/// A connection of HTTP/2, of which nothing is done but what a test asks for: no window grows, no
-/// settings are acknowledged.
+/// A connection of HTTP/2 that sends only what a test asks for: it grows no window and acknowledges
+/// no settings.
 #[derive(Debug)]
 pub struct Frames(Wire);
 
-/// A frame that came.
+/// A frame that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is: [`Frames::HEADERS`], for instance.
+    /// The type, for instance [`Frames::HEADERS`].
     pub kind: u8,
-    /// The stream that it belongs to; 0 is the connection.
+    /// The stream of the frame. Stream 0 is the connection.
     pub stream: u32,
-    /// What is in it.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
 impl Frames {
-    /// The kind of a part of a body.
+    /// The type of a frame with a part of a body.
     pub const DATA: u8 = 0;
-    /// The kind of the beginning of a request or response.
+    /// The type of a frame with the head of a request or response.
     pub const HEADERS: u8 = 1;
-    /// The kind that ends a stream early.
+    /// The type of a frame that aborts a stream.
     pub const RST_STREAM: u8 = 3;
-    /// The kind of how both want to be treated.
+    /// The type of a frame with settings.
     pub const SETTINGS: u8 = 4;
-    /// The kind that says that a connection ends.
+    /// The type of a frame that announces the end of the connection.
     pub const GOAWAY: u8 = 7;
-    /// The kind that lets the other side send more.
+    /// The type of a frame that grows a window.
     pub const WINDOW_UPDATE: u8 = 8;
 
-    /// Connects; streams have a window of `window` bytes at first.
+    /// Opens a connection whose streams start with a window of `window` bytes.
     pub async fn connect(address: SocketAddr, window: u32) -> Self {
         let mut wire = Wire::connect(address).await;
         let initial_window_size = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat();
@@ -46,7 +46,8 @@ impl Frames {
         Self(wire)
     }
 
-    /// Sends `GET path` of each of these streams in one piece, each taken back at once or not.
+    /// Sends `GET path` on each of these streams, all in one write. With `true`, a reset of the
+    /// stream follows the request at once.
     pub async fn get(&mut self, path: &str, streams: &[u32], is_taken_back: bool) {
         let mut bytes = Vec::new();
         for &stream in streams {
@@ -59,7 +60,7 @@ impl Frames {
         self.0.send(bytes).await;
     }
 
-    /// Lets the other side send so many bytes more, in a stream and in the connection.
+    /// Grows the windows of a stream and of the connection by this number of bytes.
     pub async fn widen(&mut self, stream: u32, bytes: u32) {
         for stream in [stream, 0] {
             let update = frame(Self::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
@@ -67,11 +68,11 @@ impl Frames {
         }
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     ///
     /// # Panics
     ///
-    /// When the connection ends before.
+    /// When the connection ends first.
     pub async fn next(&mut self) -> Frame {
         let mut head = [0; 9];
         self.fill(&mut head).await;
@@ -85,7 +86,7 @@ impl Frames {
         }
     }
 
-    /// The next frame of this kind, of any of these streams; others are skipped.
+    /// Returns the next frame of this type on one of these streams, and skips other frames.
     pub async fn next_of(&mut self, kind: u8, streams: &[u32]) -> Frame {
         loop {
             let frame = self.next().await;
@@ -102,7 +103,7 @@ impl Frames {
     }
 }
 
-/// A frame (RFC 9113, section 4.1).
+/// Returns the bytes of a frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).expect("it is short");
     let mut frame = len.to_be_bytes()[1..].to_vec();
@@ -112,8 +113,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A request without a body, whose head is complete (END_STREAM, END_HEADERS). Its fields are in the
-/// static table, with or without the value (RFC 7541, appendix A).
+/// Returns a frame with a complete request without a body (END_STREAM, END_HEADERS). All of its
+/// fields are in the static table, with or without the value (RFC 7541, appendix A).
 fn get(stream: u32, path: &str) -> Vec<u8> {
     let literal = |name: u8, value: &str| {
         let len = u8::try_from(value.len()).expect("it is short");

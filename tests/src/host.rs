@@ -15,7 +15,7 @@ use rustix::process::{
 
 use crate::{Connection, Exit, Folder, Frames, Lines, Reply, RequestBody, Wire, eventually};
 
-/// A host. When it is dropped it is killed; when a panic is the reason, its log is shown.
+/// A host. Dropping the value kills the host. During a panic, its log is printed.
 #[derive(Debug)]
 pub struct Host {
     child: Child,
@@ -36,7 +36,7 @@ impl Host {
         }
     }
 
-    /// Reads where it listens from stdout or, where the access log is there, from the log.
+    /// Reads the host's address from stdout, or from the log if stdout is the access log.
     pub async fn listening(&mut self, count: usize) {
         for index in self.addresses.len()..count {
             let address = eventually("an address", async || self.listens(index)).await;
@@ -44,7 +44,7 @@ impl Host {
         }
     }
 
-    /// Takes note of where it listens, for a host whose streams are the test's.
+    /// Sets the host's address, for a test that reads the streams of the host itself.
     pub fn is_at(&mut self, address: SocketAddr) {
         self.addresses.push(address);
     }
@@ -61,43 +61,43 @@ impl Host {
         address[..end.unwrap_or(address.len())].parse().ok()
     }
 
-    /// Where it listens.
+    /// Returns the address that the host listens at.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// The addresses of a host that was told to listen on `count` of them.
+    /// Returns the addresses of a host that listens at `count` of them.
     pub async fn addresses(&mut self, count: usize) -> &[SocketAddr] {
         self.listening(count).await;
         &self.addresses
     }
 
-    /// The number of its process.
+    /// Returns the process id of the host.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its plugins folder.
+    /// Returns the plugins folder of the host.
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Its stderr.
+    /// Returns the stderr of the host.
     #[must_use]
     pub fn log(&self) -> &Lines {
         &self.stderr
     }
 
-    /// Its stdout.
+    /// Returns the stdout of the host.
     #[must_use]
     pub fn stdout(&self) -> &Lines {
         &self.stdout
     }
 
-    /// A connection of this version of HTTP.
+    /// Opens a connection of this version of HTTP.
     pub async fn connect(&self, version: Version) -> Connection {
         match version {
             Version::HTTP_2 => self.http2().await,
@@ -105,36 +105,36 @@ impl Host {
         }
     }
 
-    /// A connection of HTTP/1.1.
+    /// Opens a connection of HTTP/1.1.
     pub async fn http1(&self) -> Connection {
         Connection::http1(self.address()).await
     }
 
-    /// A connection of HTTP/2.
+    /// Opens a connection of HTTP/2.
     pub async fn http2(&self) -> Connection {
         Connection::http2(self.address()).await
     }
 
-    /// A connection of HTTP/2 without a client, whose streams have this window at first.
+    /// Opens a connection of HTTP/2 frame by frame, whose streams start with this window.
     pub async fn frames(&self, window: u32) -> Frames {
         Frames::connect(self.address(), window).await
     }
 
-    /// A connection without a client.
+    /// Opens a connection for raw bytes.
     pub async fn wire(&self) -> Wire {
         Wire::connect(self.address()).await
     }
 
-    /// The response to `GET path`, on a connection of its own.
+    /// Sends `GET path` on a new connection, and returns the response.
     pub async fn get(&self, path: &str) -> Reply {
         self.http1().await.get(path).await
     }
 
-    /// The response to a request, on a connection of its own.
+    /// Sends a request on a new connection, and returns the response.
     ///
     /// # Panics
     ///
-    /// When the connection ends before.
+    /// When the connection ends before the response does.
     pub async fn exchange(&self, request: Request<RequestBody>) -> Reply {
         self.http1()
             .await
@@ -143,7 +143,7 @@ impl Host {
             .expect("the host answers")
     }
 
-    /// Returns when `GET path` is answered with 200 and this text.
+    /// Waits until `GET path` is answered with 200 and this text.
     pub async fn serves(&self, path: &str, text: &str) {
         let what = format!("{path} answers {text:?}");
         eventually(&what, async || {
@@ -153,7 +153,7 @@ impl Host {
         .await;
     }
 
-    /// Returns when `GET path` is answered with this status.
+    /// Waits until `GET path` is answered with this status.
     pub async fn answers(&self, path: &str, status: u16) -> Reply {
         let what = format!("{path} answers {status}");
         eventually(&what, async || {
@@ -162,22 +162,23 @@ impl Host {
         .await
     }
 
-    /// Sends it a signal.
+    /// Sends the host a signal.
     ///
     /// # Panics
     ///
-    /// When it is gone.
+    /// When the host has ended.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the host runs");
     }
 
-    /// Changes how many files it and its workers may have open: none for as many as the system allows.
+    /// Changes the limit on open files of the host and its workers. `None` is the most that the
+    /// system allows.
     ///
     /// # Panics
     ///
-    /// When the host is gone, or the system does not allow it.
+    /// When the host has ended, or the system does not allow the change.
     pub fn limit_open_files(&self, limit: Option<u64>) {
-        // Children have it from this process.
+        // Children inherit the limit from this process.
         let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
             current: limit.or(maximum),
@@ -188,11 +189,11 @@ impl Host {
         }
     }
 
-    /// The processes that it has started.
+    /// Returns the child processes of the host.
     fn workers(&self) -> Vec<Pid> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let children = tasks.expect("the host runs").filter_map(|task| {
-            // A thread may have ended meanwhile.
+            // A thread may have ended since the folder was listed.
             fs::read_to_string(task.ok()?.path().join("children")).ok()
         });
         let text: String = children.collect();
@@ -200,11 +201,11 @@ impl Host {
         ids.filter_map(Pid::from_raw).collect()
     }
 
-    /// Stops all its threads, until [`Signal::CONT`] goes on.
+    /// Stops all threads of the host until it gets [`Signal::CONT`].
     ///
     /// # Panics
     ///
-    /// When it is gone.
+    /// When the host has ended.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         let child = WaitId::Pid(Pid::from_child(&self.child));
@@ -212,13 +213,13 @@ impl Host {
         stopped.expect("it is a child of this process");
     }
 
-    /// Stops it gracefully. What it printed is complete then.
+    /// Stops the host gracefully. Its output is complete afterwards.
     pub async fn stop(self) -> Exit {
         self.signal(Signal::TERM);
         self.exit().await
     }
 
-    /// How it ends, by itself or by a signal before.
+    /// Waits until the host ends, by itself or by an earlier signal. Returns how it ended.
     pub async fn exit(mut self) -> Exit {
         let status = eventually("the end of the host", async || self.ended()).await;
         self.stdout.closed().await;
@@ -231,11 +232,11 @@ impl Host {
         }
     }
 
-    /// Whether it has ended, and how.
+    /// Returns how the host ended, or `None` while it runs.
     ///
     /// # Panics
     ///
-    /// When the system does not tell.
+    /// When the system cannot look at the process.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child
             .try_wait()
@@ -245,7 +246,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // It may have ended; then there is nothing to kill.
+        // Ignore a failure: the process may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

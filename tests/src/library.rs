@@ -17,7 +17,7 @@ use crate::artifacts;
 pub struct Library(Arc<[u8]>);
 
 impl Library {
-    /// An example plugin (a folder of `plugins`) or a fixture (one of `tests/fixtures`).
+    /// Returns an example plugin (a folder of `plugins`) or a fixture (one of `tests/fixtures`).
     #[must_use]
     pub fn plugin(name: &str) -> Self {
         static READ: Mutex<BTreeMap<String, Library>> = Mutex::new(BTreeMap::new());
@@ -28,31 +28,31 @@ impl Library {
         library.clone()
     }
 
-    /// The fixture that answers `version`.
+    /// Returns the fixture `versioned`, which answers with `version`.
     #[must_use]
     pub fn version(version: &str) -> Self {
         Self::plugin("versioned").marked(version)
     }
 
-    /// A plugin that is built with `panic = "abort"`.
+    /// Returns a plugin that is built with `panic = "abort"`.
     #[must_use]
     pub fn aborting() -> Self {
         Self::new(fs::read(artifacts::aborting_plugin()).expect("cargo built it"))
     }
 
-    /// The fixture `log_always`, whose `tracing` has the feature of that name.
+    /// Returns the fixture `log_always`, whose `tracing` has the feature of that name.
     #[must_use]
     pub fn log_always() -> Self {
         Self::new(fs::read(artifacts::plugin_with_log_always()).expect("cargo built it"))
     }
 
-    /// A program: the host itself.
+    /// Returns a program: the host itself.
     #[must_use]
     pub fn executable() -> Self {
         Self::new(fs::read(artifacts::host()).expect("cargo built it"))
     }
 
-    /// A shared object that is no plugin, in C.
+    /// Compiles a shared object in C, which is no plugin.
     #[must_use]
     pub fn foreign() -> Self {
         static FOREIGN: LazyLock<Library> = LazyLock::new(|| {
@@ -80,23 +80,24 @@ impl Library {
         FOREIGN.clone()
     }
 
-    /// A file of these bytes.
+    /// Returns a file of these bytes.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into().into())
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The fixture with another mark: the 27 bytes behind `MARK=`, which it reads when it runs.
+    /// Returns the fixture with another mark. A mark is the 27 bytes after `MARK=`, which the
+    /// fixture reads when it runs.
     ///
     /// # Panics
     ///
-    /// When it has none, or `mark` is longer.
+    /// When the fixture has no mark, or `mark` is longer than 27 bytes.
     #[must_use]
     pub fn marked(&self, mark: &str) -> Self {
         assert!(mark.len() <= 27, "{mark:?} is too long");
@@ -106,15 +107,17 @@ impl Library {
         )
     }
 
-    /// The plugin with another fact in its manifest, such as its name. The manifest stays as long as it is: the name of
-    /// the compiler gives or takes the difference.
+    /// Returns the plugin with another fact in its manifest, such as its name. The name of the
+    /// compiler becomes longer or shorter, so that the length of the manifest stays the same.
     ///
     /// # Panics
     ///
-    /// When it has no manifest, not this fact in it, or the difference is too large.
+    /// When the plugin has no manifest or the manifest lacks the fact, or when the difference is
+    /// too large.
     #[must_use]
     pub fn with_fact(&self, key: &str, value: &str) -> Self {
-        // An ELF note: the sizes of owner and content, the type, the owner, the content.
+        // The layout of an ELF note: the sizes of owner and content, the type, the owner, the
+        // content.
         const START: &[u8] = b"\x01\0\0\0host\0\0\0\0abi=";
         let mut bytes = self.0.to_vec();
         let note = memmem::find(&bytes, START).expect("the library has a manifest");
@@ -139,11 +142,11 @@ impl Library {
         Self::new(bytes)
     }
 
-    /// The library with other bytes of the same length wherever `from` is.
+    /// Returns the library with every `from` replaced by other bytes of the same length.
     ///
     /// # Panics
     ///
-    /// When it is nowhere, or the lengths differ.
+    /// When the library does not contain `from`, or the lengths differ.
     #[must_use]
     pub fn replaced(&self, from: &str, to: &str) -> Self {
         let mut bytes = self.0.to_vec();
@@ -155,11 +158,11 @@ impl Library {
         Self::new(bytes)
     }
 
-    /// The plugin without symbols and debug information.
+    /// Returns the plugin without symbols and debug information.
     ///
     /// # Panics
     ///
-    /// When there is no `strip`.
+    /// When `strip` is not installed.
     #[must_use]
     pub fn stripped(&self) -> Self {
         let folder =
@@ -171,11 +174,12 @@ impl Library {
         Self::new(fs::read(path).expect("strip wrote it"))
     }
 
-    /// What debuggers read beside the stripped library, which has headers like a library and nothing to load.
+    /// Returns the plugin's debug information alone, the file that a debugger reads beside a
+    /// stripped library. The file has the headers of a library, but nothing to load.
     ///
     /// # Panics
     ///
-    /// When there is no `objcopy`.
+    /// When `objcopy` is not installed.
     #[must_use]
     pub fn debug_information(&self) -> Self {
         let folder =
@@ -188,7 +192,7 @@ impl Library {
         Self::new(fs::read(path).expect("objcopy wrote it"))
     }
 
-    /// The first bytes of it.
+    /// Returns the first bytes of the library.
     #[must_use]
     pub fn truncated(&self, len: usize) -> Self {
         Self::new(&self.0[..len])

@@ -1,4 +1,4 @@
-//! What a host prints, line by line as it comes.
+//! The output of a host, line by line as it is printed.
 
 use std::{
     fmt::Display,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::eventually;
 
-/// The lines of a stream so far. A thread reads them, so that the host never waits.
+/// The lines of a stream so far. A thread reads them, so that the host never waits for a reader.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Mutex<Output>>);
 
@@ -20,7 +20,7 @@ struct Output {
 }
 
 impl Lines {
-    /// The lines of a stream that the test has.
+    /// Reads the lines of a stream that the test has opened.
     #[must_use]
     pub fn of(stream: impl Read + Send + 'static) -> Self {
         let lines = Self(Arc::default());
@@ -37,7 +37,8 @@ impl Lines {
         lines
     }
 
-    /// Those of a stream of a child, none where the stream is not the test's.
+    /// Reads the lines of a child's stream. Returns no lines if the stream is not piped to the
+    /// test.
     pub(crate) fn of_child(stream: Option<impl Read + Send + 'static>) -> Self {
         match stream {
             Some(stream) => Self::of(stream),
@@ -45,13 +46,13 @@ impl Lines {
         }
     }
 
-    /// The lines so far.
+    /// Returns the lines so far.
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         self.lock().lines.clone()
     }
 
-    /// The lines so far that contain every one of `parts`.
+    /// Returns the lines so far that contain every one of `parts`.
     #[must_use]
     pub fn with(&self, parts: &[&str]) -> Vec<String> {
         let has_parts = |line: &&String| parts.iter().all(|part| line.contains(part));
@@ -63,25 +64,25 @@ impl Lines {
             .collect()
     }
 
-    /// The first line that contains every one of `parts`, once there is one.
+    /// Waits for a line that contains every one of `parts`, and returns the first one.
     pub async fn eventually(&self, parts: &[&str]) -> String {
         self.nth_with(0, parts).await
     }
 
-    /// The line with the number `index`, from 0, of those that contain every one of `parts`, once there
-    /// is one.
+    /// Of the lines that contain every one of `parts`, waits for the one with the number `index`,
+    /// from 0, and returns it.
     pub async fn nth_with(&self, index: usize, parts: &[&str]) -> String {
         let what = format!("line {index} with {parts:?}");
         eventually(&what, async || self.with(parts).into_iter().nth(index)).await
     }
 
-    /// The line with the number `index`, from 0, once there is one.
+    /// Waits for the line with the number `index`, from 0, and returns it.
     pub async fn nth(&self, index: usize) -> String {
         let what = format!("line {index}");
         eventually(&what, async || self.lock().lines.get(index).cloned()).await
     }
 
-    /// Returns when the stream is at its end.
+    /// Waits for the end of the stream.
     pub async fn closed(&self) {
         eventually("the end of the output", async || {
             self.lock().is_closed.then_some(())
@@ -94,33 +95,33 @@ impl Lines {
     }
 }
 
-/// A line of the log, in its parts: `TIME LEVEL SOURCE: TARGET: TEXT in request{id=ID}:SPANS`,
-/// where the source is a plugin and its generation, or `host`, and what follows the text may be
-/// missing.
+/// A line of the log, split into its parts: `TIME LEVEL SOURCE: TARGET: TEXT in
+/// request{id=ID}:SPANS`. The source is a plugin and its generation, or `host`. The parts after the
+/// text may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// `INFO`, for instance.
+    /// The level, for instance `INFO`.
     pub level: String,
     /// The plugin's name, or `host`.
     pub source: String,
-    /// Which load of the plugin it is; 0 for the host.
+    /// The generation of the plugin; 0 for the host.
     pub generation: u64,
     /// The target.
     pub target: String,
-    /// The message and the fields, and the spans of a line that is not a request's.
+    /// The message and the fields. In a line outside of a request, the spans follow.
     pub text: String,
-    /// The request's id, or nothing.
+    /// The id of the request; empty outside of a request.
     pub request_id: String,
-    /// The spans in the request.
+    /// The spans within the request.
     pub spans: String,
 }
 
 impl Line {
-    /// The parts of a line.
+    /// Splits a line.
     ///
     /// # Panics
     ///
-    /// When it is no line of a log.
+    /// When the text is no line of a log.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         Self::try_parse(line).unwrap_or_else(|| panic!("no line of a log: {line:?}"))
@@ -149,7 +150,7 @@ impl Line {
         })
     }
 
-    /// Whether it comes from the host itself.
+    /// Returns whether the host itself wrote the line.
     #[must_use]
     pub fn is_host(&self) -> bool {
         self.source == "host"

@@ -1,10 +1,10 @@
-//! Waiting for a condition: as short as can be, and long enough for a slow machine.
+//! Waits for conditions: no longer than needed, and long enough for a slow machine.
 
 use std::{env, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long to wait for what must happen: `HOST_TEST_PATIENCE` seconds, or 60.
+/// Returns the time limit for an event that must happen: `HOST_TEST_PATIENCE` seconds, or 60.
 #[must_use]
 pub fn patience() -> Duration {
     let seconds = env::var("HOST_TEST_PATIENCE").ok();
@@ -15,11 +15,11 @@ pub fn patience() -> Duration {
     )
 }
 
-/// What the future gives.
+/// Waits for a future, and returns its output.
 ///
 /// # Panics
 ///
-/// When patience ends first; `what` says what did not happen.
+/// When the time limit ends first. The text of the panic is that `what` did not happen.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(patience(), future).await {
         Ok(done) => done,
@@ -27,20 +27,21 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What `probe` gives, once it gives something.
+/// Calls `probe` again and again until it returns something, and returns that.
 ///
 /// # Panics
 ///
-/// As [`within`].
+/// Like [`within`].
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_for(patience(), what, probe).await
 }
 
-/// What `probe` gives, once it gives something: for what takes longer than all else, such as a first build.
+/// Like [`eventually`], with a time limit for an event that takes longer than others, such as a
+/// first build.
 ///
 /// # Panics
 ///
-/// When `patience` ends first; `what` says what did not happen.
+/// When the time limit ends first. The text of the panic is that `what` did not happen.
 pub async fn eventually_for<T>(
     patience: Duration,
     what: &str,

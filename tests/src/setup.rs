@@ -1,4 +1,4 @@
-//! How a test starts a host, and how one ended.
+//! Starts hosts for tests, and records how a host ended.
 
 use std::{
     env,
@@ -16,7 +16,8 @@ use tokio::task;
 
 use crate::{Folder, Host, Library, Line, Lines, artifacts, within};
 
-/// A host that is not started yet: on a free port, on a plugins folder of its own, and in the environment of nobody.
+/// A host that is not started yet. It will have a free port, a new plugins folder, and no variables of the
+/// test's environment that begin with `HOST_` or `RUST_`.
 #[derive(Debug)]
 pub struct Setup {
     folder: Folder,
@@ -26,10 +27,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A host with an empty plugins folder.
+    /// Returns a host with an empty plugins folder.
     #[must_use]
     pub fn new() -> Self {
-        // Tests run at once, in one process, and some have hundreds of connections.
+        // All tests run in one process at the same time, and some of them open hundreds of
+        // connections.
         static ROOM: Once = Once::new();
         ROOM.call_once(raise_open_files);
         let folder = Folder::new();
@@ -40,7 +42,7 @@ impl Setup {
                 command.env_remove(&*name);
             }
         }
-        // Variables, which flags of the tests go before.
+        // Set variables and not flags, so that a test can override them with a flag.
         command
             .env("HOST_PLUGINS", folder.path())
             .env("HOST_BIND", "127.0.0.1:0")
@@ -53,84 +55,84 @@ impl Setup {
         }
     }
 
-    /// With the example plugin or fixture of this name in `libNAME.so`.
+    /// Puts the example plugin or fixture of this name into the folder, as `libNAME.so`.
     #[must_use]
     pub fn plugin(self, name: &str) -> Self {
         self.library(&format!("lib{name}.so"), &Library::plugin(name))
     }
 
-    /// With a library in a file of this name.
+    /// Puts a library into the folder, in a file of this name.
     #[must_use]
     pub fn library(self, file: &str, library: &Library) -> Self {
         self.folder.put(file, library);
         self
     }
 
-    /// With an argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    /// With arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn args(mut self, args: &[impl AsRef<OsStr>]) -> Self {
         self.command.args(args);
         self
     }
 
-    /// With this working directory.
+    /// Sets the working directory.
     #[must_use]
     pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
         self.command.current_dir(path);
         self
     }
 
-    /// With an environment variable.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// With this as its stdout, of which the test sees nothing by [`Host::stdout`] then.
+    /// Sets the host's stdout. [`Host::stdout`] will have no lines.
     #[must_use]
     pub fn stdout(mut self, stream: impl Into<Stdio>) -> Self {
         self.stdout = Some(stream.into());
         self
     }
 
-    /// With this as its stderr, of which the test sees nothing by [`Host::log`] then.
+    /// Sets the host's stderr. [`Host::log`] will have no lines.
     #[must_use]
     pub fn stderr(mut self, stream: impl Into<Stdio>) -> Self {
         self.stderr = Some(stream.into());
         self
     }
 
-    /// The plugins folder.
+    /// Returns the plugins folder.
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Starts the host, which serves when this returns.
+    /// Starts the host. Returns when the host serves.
     pub async fn start(self) -> Host {
         let mut host = self.spawn();
         host.listening(1).await;
         host
     }
 
-    /// Runs the host to its end: for what does not serve.
+    /// Runs the host to its end. For hosts that do not serve.
     pub async fn run(self) -> Exit {
         self.spawn().exit().await
     }
 
-    /// Runs the host to its end, while the reader of its stdout is gone.
+    /// Runs the host to its end with a stdout whose reader is gone.
     ///
     /// # Panics
     ///
-    /// When the system has no pipe or no process for it.
+    /// When the system cannot make a pipe or a process.
     pub async fn run_unread(mut self) -> Exit {
         let (reader, writer) = io::pipe().expect("the system has pipes");
         drop(reader);
@@ -149,11 +151,11 @@ impl Setup {
         }
     }
 
-    /// Starts the host, of which nothing is known yet, not even where it listens.
+    /// Starts the host and returns at once. The host's address is not known yet.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// When the process cannot be started.
     #[must_use]
     pub fn spawn(mut self) -> Host {
         let command = self
@@ -162,7 +164,7 @@ impl Setup {
             .stdout(self.stdout.unwrap_or_else(Stdio::piped))
             .stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = command.spawn().expect("cargo built the host");
-        // The test's own streams stay open in the command until it is dropped.
+        // Drop the command, because it holds the streams that the test has set.
         drop(self.command);
         let stdout = Lines::of_child(child.stdout.take());
         let stderr = Lines::of_child(child.stderr.take());
@@ -186,27 +188,27 @@ impl Default for Setup {
     }
 }
 
-/// How a host ended, and all that it printed.
+/// The end of a host, and everything that it has printed.
 #[derive(Clone, Debug)]
 pub struct Exit {
-    /// The exit code; none after a signal.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// The signal that killed it.
+    /// The signal that killed the host.
     pub signal: Option<i32>,
-    /// What it printed to stdout.
+    /// The lines of stdout.
     pub stdout: Vec<String>,
-    /// What it printed to stderr.
+    /// The lines of stderr.
     pub stderr: Vec<String>,
 }
 
 impl Exit {
-    /// The log.
+    /// Returns the lines of the log.
     #[must_use]
     pub fn log(&self) -> Vec<Line> {
         self.stderr.iter().map(|line| Line::parse(line)).collect()
     }
 
-    /// The log of a plugin, or of `host`.
+    /// Returns the lines of the log that a plugin, or `host`, wrote.
     #[must_use]
     pub fn log_of(&self, source: &str) -> Vec<Line> {
         self.log()

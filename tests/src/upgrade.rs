@@ -1,4 +1,4 @@
-//! Connections that a client takes over: the bytes behind an upgrade, and WebSockets on them.
+//! Connections after an upgrade: raw bytes, and WebSockets.
 
 use std::net::SocketAddr;
 
@@ -23,11 +23,12 @@ use tokio_tungstenite::{
 
 use crate::{RequestBody, empty, within};
 
-/// A connection of HTTP/1.1 after the response to `request`; none when the server did not agree.
+/// Sends `request` over HTTP/1.1, and returns the connection after the response. Returns `None` if
+/// the server does not agree to the upgrade.
 ///
 /// # Panics
 ///
-/// When there is no response.
+/// When no response comes.
 pub async fn upgrade(
     address: SocketAddr,
     mut request: Request<RequestBody>,
@@ -42,11 +43,12 @@ pub async fn upgrade(
     agreed(within("a response", sender.send_request(request)).await).await
 }
 
-/// A stream of a connection of HTTP/2 after the response to an extended `CONNECT` (RFC 8441), or to a plain one.
+/// Sends an extended `CONNECT` (RFC 8441) or a plain one over HTTP/2, and returns the stream after
+/// the response.
 ///
 /// # Panics
 ///
-/// When there is no response.
+/// When no response comes.
 pub async fn upgrade_http2(
     address: SocketAddr,
     request: Request<RequestBody>,
@@ -55,7 +57,8 @@ pub async fn upgrade_http2(
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.expect("nothing is exchanged yet");
     tokio::spawn(connection);
-    // What the server lets a client do, it tells before it answers anything.
+    // The server's settings come before its first response. They say whether extended CONNECT is
+    // allowed.
     let first = Request::get(format!("http://{address}/"))
         .body(empty())
         .expect("it is one");
@@ -85,7 +88,7 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server does not agree.
+    /// When the server does not agree to the upgrade.
     pub async fn http1(address: SocketAddr, path: &str) -> Self {
         let request = Request::get(path)
             .header(CONNECTION, "upgrade")
@@ -95,7 +98,7 @@ impl WebSocket {
         let (response, upgraded) =
             upgrade(address, request.body(empty()).expect("it is one")).await;
         assert_eq!(response.status(), 101);
-        // RFC 6455, section 1.3.
+        // The key and the server's answer to it are those of RFC 6455, section 1.3.
         assert_eq!(
             response.headers()[SEC_WEBSOCKET_ACCEPT],
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -107,7 +110,7 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server does not agree.
+    /// When the server does not agree to the upgrade.
     pub async fn http2(address: SocketAddr, path: &str) -> Self {
         let request = Request::builder()
             .method(Method::CONNECT)
@@ -138,27 +141,27 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server has closed.
+    /// When the server has closed the WebSocket.
     pub async fn send(&mut self, message: impl Into<Message>) {
         within("a message is taken", self.0.send(message.into()))
             .await
             .expect("the server reads");
     }
 
-    /// The next message; none once the server has closed.
+    /// Returns the next message, or `None` after the server has closed the WebSocket.
     ///
     /// # Errors
     ///
-    /// When the connection broke.
+    /// When the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Message>, Error> {
         within("a message", self.0.next()).await.transpose()
     }
 
-    /// The next message, as text.
+    /// Returns the next message as text.
     ///
     /// # Panics
     ///
-    /// When it is none.
+    /// When the next message is no text.
     pub async fn text(&mut self) -> String {
         match self.next().await {
             Ok(Some(Message::Text(text))) => text.to_string(),
@@ -166,11 +169,11 @@ impl WebSocket {
         }
     }
 
-    /// Why the server closes it, which it does now.
+    /// Waits until the server closes the WebSocket, and returns the reason.
     ///
     /// # Panics
     ///
-    /// When it does not, or gives no reason.
+    /// When the server sends a message, or gives no reason.
     pub async fn closed(mut self) -> u16 {
         let code = match self.next().await {
             Ok(Some(Message::Close(Some(frame)))) => frame.code.into(),
@@ -180,7 +183,7 @@ impl WebSocket {
         code
     }
 
-    /// Closes it, and waits until the server has closed too.
+    /// Closes the WebSocket, and waits until the server has closed its side.
     ///
     /// # Panics
     ///

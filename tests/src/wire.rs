@@ -1,4 +1,4 @@
-//! A connection without a client: bytes as they are, for what no client would send.
+//! A connection for raw bytes, for tests of what no client library would send.
 
 use std::net::SocketAddr;
 
@@ -13,12 +13,12 @@ use crate::within;
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    /// Read, but not yet returned.
+    /// The bytes that were read, but not returned yet.
     read: Vec<u8>,
 }
 
 impl Wire {
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Panics
     ///
@@ -35,7 +35,7 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// When the peer has closed.
+    /// When the server has closed the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(
             "the peer takes bytes",
@@ -45,11 +45,11 @@ impl Wire {
         .expect("the peer reads");
     }
 
-    /// Everything up to and with `end`.
+    /// Returns everything up to `end`, which is included.
     ///
     /// # Panics
     ///
-    /// When the peer closes before.
+    /// When the server closes the connection before `end`.
     pub async fn until(&mut self, end: &str) -> String {
         loop {
             let found = self
@@ -68,16 +68,17 @@ impl Wire {
         }
     }
 
-    /// The next response's head.
+    /// Returns the head of the next response.
     pub async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
     }
 
-    /// The next response, whose head tells its length; what comes without a body needs [`head`](Self::head).
+    /// Returns the next response, whose head must have its length. For a response without a body,
+    /// use [`head`](Self::head).
     ///
     /// # Panics
     ///
-    /// When it does not.
+    /// When the head has no length.
     pub async fn response(&mut self) -> (String, String) {
         let head = self.head().await;
         let lower = head.to_ascii_lowercase();
@@ -98,23 +99,24 @@ impl Wire {
         (head, text(std::mem::replace(&mut self.read, rest)))
     }
 
-    /// Everything up to the peer's end of the connection. A reset counts as one: bytes may have crossed it.
+    /// Returns everything until the server closes the connection. A reset counts as a close,
+    /// because the server may send it when bytes of the test arrive after its close.
     pub async fn rest(&mut self) -> String {
         text(self.rest_bytes().await)
     }
 
-    /// The same, as bytes.
+    /// Returns the same as [`rest`](Self::rest), as bytes.
     pub async fn rest_bytes(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
     }
 
-    /// The stream, for what the other functions do not do.
+    /// Returns the stream, for everything that the other functions do not do.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// Reads some bytes; none are left when this is false.
+    /// Reads some bytes. Returns false at the end of the stream.
     async fn more(&mut self) -> bool {
         let read = within(
             "the peer sends bytes, or closes",

@@ -1,4 +1,4 @@
-//! A folder for crates that a test makes and builds, as an author does.
+//! A workspace in which a test makes and builds crates, as an author does.
 
 use std::{
     env, fs,
@@ -9,19 +9,19 @@ use std::{
 
 use crate::artifacts;
 
-/// A workspace of a test's own, empty at first. What Cargo builds for it is kept from run to run, and
-/// shared by all: each crate needs a name that no other test uses.
+/// The workspace of one test, empty at first. All tests share a target folder, which stays from run
+/// to run, so each crate needs a name that no other test uses.
 #[derive(Debug)]
 pub struct Workbench {
     path: PathBuf,
 }
 
 impl Workbench {
-    /// The folder of this name.
+    /// Makes the folder of this name, or empties it.
     ///
     /// # Panics
     ///
-    /// When it cannot be made.
+    /// When the folder cannot be made.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let path = root().join(name);
@@ -31,28 +31,29 @@ impl Workbench {
         fs::create_dir_all(&path).expect("the folder for temporary files is writable");
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
         fs::write(path.join("Cargo.toml"), WORKSPACE).expect("the folder is writable");
-        // The versions that this repository has are on the machine, and there is no registry to ask.
+        // Use this repository's lock file: the crates of these versions have been downloaded, and
+        // tests must not need a registry.
         fs::copy(lock, path.join("Cargo.lock")).expect("the workspace has a lock file");
         Self { path }
     }
 
-    /// Where it is.
+    /// Returns the path of the workspace.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where Cargo builds.
+    /// Returns the target folder.
     #[must_use]
     pub fn target(&self) -> PathBuf {
         target()
     }
 
-    /// Makes a crate by `host new`, and gives its folder.
+    /// Makes a crate with `host new`, and returns its folder.
     ///
     /// # Panics
     ///
-    /// When there is none then.
+    /// When `host new` fails.
     pub fn new_crate(&self, name: &str, template: &str) -> PathBuf {
         let mut host = host_command();
         host.args(["new", name, "--template", template]);
@@ -62,11 +63,11 @@ impl Workbench {
         self.path.join(name)
     }
 
-    /// Runs Cargo there.
+    /// Runs Cargo in the workspace.
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// When Cargo fails.
     pub fn cargo(&self, args: &[&str]) {
         let mut cargo = author_command("cargo");
         let output = cargo.args(args).current_dir(&self.path).output();
@@ -80,7 +81,8 @@ impl Workbench {
     }
 }
 
-/// The host, as an author calls it who has never used it before, but for what is built already.
+/// Returns a command that runs the host like an author on a fresh machine. Only the dependencies
+/// are built already.
 #[must_use]
 pub fn host_command() -> Command {
     author_command(artifacts::host())
@@ -99,21 +101,23 @@ fn author_command(program: impl AsRef<Path>) -> Command {
     }
     command
         .env("CARGO_NET_OFFLINE", "true")
-        // Less to build.
+        // Debug information would make the builds slower.
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
         .env("CARGO_TARGET_DIR", target())
         .env("XDG_CACHE_HOME", root().join("cache"));
     command
 }
 
-/// Where crates are kept from run to run: not in this repository, whose workspace they are no part of.
+/// Returns the folder of all workspaces. It lies outside of the repository, because Cargo would
+/// take the crates for members of the repository's workspace.
 fn root() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     artifacts::temporary().hash(&mut hasher);
     env::temp_dir().join(format!("host-tests-{:x}", hasher.finish()))
 }
 
-/// Where Cargo builds them: in the target folder of this repository, from which libraries can be loaded.
+/// Returns the target folder for all workspaces. It lies in the target folder of the repository,
+/// because libraries can be loaded from there.
 fn target() -> PathBuf {
     artifacts::temporary().with_file_name("host-tests-crates")
 }

@@ -1,10 +1,10 @@
-//! The access log has a line for whatever comes of a request.
+//! The access log has a line for every request, whatever its outcome.
 
 use host_tests::{Host, Setup, empty, full};
 use hyper::Request;
 use serde_json::Value;
 
-/// A host whose access log goes to stdout, as JSON.
+/// Starts a host that writes its access log to stdout, as JSON.
 fn setup() -> Setup {
     Setup::new()
         .plugin("versioned")
@@ -13,7 +13,7 @@ fn setup() -> Setup {
         .args(&["--access-log=-", "--access-log-format=json"])
 }
 
-/// The next line for a path, or for no path.
+/// Returns the next line for a path, or for no path.
 async fn line(host: &Host, path: &str) -> Value {
     let path = if path.is_empty() {
         "\"path\":null".to_owned()
@@ -172,7 +172,7 @@ async fn what_is_cut_off_has_a_line() {
         ))
         .await;
     stream.until("+").await;
-    // One generation drains while the server goes on, the other while it stops.
+    // One generation drains while the server goes on, the other one while the server stops.
     host.folder().remove("libversioned.so");
     let waited = line(&host, "/versioned/wait").await;
     assert_eq!(

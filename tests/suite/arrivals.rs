@@ -61,7 +61,7 @@ async fn every_way_of_writing_a_file_is_seen() {
     assert!(copied.unwrap().success());
     host.serves("/other", "cp, new").await;
 
-    // As Cargo does.
+    // Remove the old file and link the new one, as Cargo does.
     put("unlink, link");
     folder.remove(FILE);
     fs::hard_link(&outside, folder.join(FILE)).unwrap();
@@ -81,8 +81,8 @@ async fn a_file_that_comes_slowly_is_loaded_once_when_it_is_whole() {
     for piece in pieces {
         file.write_all(piece).unwrap();
         assert_eq!(host.get("/versioned").await.text(), "v1");
-        // The writer's pace: ten seconds in all, and each time longer than the quiet time, so that
-        // it looks as if it were done.
+        // Pause after each part for longer than the quiet time, so that the file looks complete
+        // every time. All parts take ten seconds.
         sleep(Duration::from_millis(250)).await;
     }
     host.serves("/versioned", "v2").await;

@@ -1,4 +1,5 @@
-//! What cannot be loaded never disturbs what serves, and one line says why.
+//! A library that cannot be loaded never disturbs the app that serves, and one line says what is
+//! wrong.
 
 use std::{fs, iter, os::unix::fs::symlink, process::Command};
 
@@ -17,7 +18,7 @@ async fn text_leaves_the_old_version_serving() {
 
 #[tokio::test]
 async fn random_bytes_leave_the_old_version_serving() {
-    // Lehmer's generator: the same bytes each time.
+    // Lehmer's generator, which gives the same bytes at each run.
     let numbers = iter::successors(Some(1_u64), |n| Some(n * 48_271 % 0x7fff_ffff));
     let bytes: Vec<_> = numbers.map(|n| n as u8).take(1 << 20).collect();
     let mut with_magic = bytes.clone();
@@ -33,7 +34,8 @@ async fn random_bytes_leave_the_old_version_serving() {
 async fn a_truncated_library_leaves_the_old_version_serving() {
     let whole = Library::version("truncated");
     let len = whole.bytes().len();
-    // In the header, in what is loaded (where opening it would kill the host), behind that, and by one byte.
+    // Cut within the header, within the loaded segments (opening such a file would kill the host),
+    // behind them, and one byte before the end.
     let bad = [40, 20_000, len / 2, len - 100_000, len - 1]
         .map(|len| ("truncated", whole.truncated(len), "cut short"));
     leaves_the_old_version_serving(&bad).await;
@@ -97,7 +99,7 @@ async fn a_plugin_that_panics_in_its_start_leaves_the_old_version_serving() {
 async fn a_plugin_that_waits_for_ever_in_its_start_leaves_the_old_version_serving() {
     let hangs = as_versioned(&Library::plugin("init_hangs").marked("pending"));
     let lines = leaves_the_old_version_serving(&[("hangs", hangs, "did not start within")]).await;
-    // Its runtime ends it: nothing of it is left behind.
+    // The end of the app's runtime ends the start that hangs, so nothing of the app is left.
     assert!(!lines[0].text.contains("blocks a thread"), "{lines:?}");
 }
 
@@ -171,13 +173,13 @@ async fn a_plugin_that_is_starting_is_503_and_holds_up_nobody() {
     assert_eq!(host.get("/quiet").await.status, 200);
     host.folder().put(FILE, &Library::version("v1"));
     host.serves("/versioned", "v1").await;
-    // Nor does it hold up the end.
+    // A blocked start does not hold up the end of the host either.
     assert_eq!(host.stop().await.code, Some(0));
 }
 
 #[tokio::test]
 async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
-    // By its path, the debug information comes before the library.
+    // The path of the debug information sorts before the library's, so the host reads it first.
     let library = Library::version("v1");
     let setup = Setup::new()
         .library("libversioned.debug.so", &library.debug_information())
@@ -197,7 +199,8 @@ async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
     assert_eq!(told.matches("Not a plugin").count(), 2, "{told}");
 }
 
-/// Replaces a good library by each bad one in turn, then by a good one again. The result is a line for each bad one.
+/// Replaces a good library by each bad one in turn, then by a good one again. Returns the host's
+/// line for each bad one.
 async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Line> {
     let setup = Setup::new().library(FILE, &Library::version("v1"));
     let host = setup.arg("--init-timeout=300ms").start().await;
@@ -229,7 +232,7 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
     errors
 }
 
-/// A plugin under the name and mount of `versioned`.
+/// Returns a plugin with the name and mount of `versioned`.
 fn as_versioned(library: &Library) -> Library {
     library
         .with_fact("name", "versioned")

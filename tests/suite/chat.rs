@@ -17,7 +17,7 @@ async fn what_one_says_all_hear() {
     assert!(listener.head().await.contains("text/event-stream"));
     let mut one = WebSocket::http1(host.address(), "/chat/socket").await;
     let mut two = WebSocket::http2(host.address(), "/chat/socket").await;
-    // An answer to a request comes before somebody is there to listen.
+    // The response to the request may come before the listener is subscribed.
     for count in ["here=2", "here=3"] {
         let line = host.log().eventually(&["Somebody came", count]).await;
         assert!(line.contains(" in request{id="), "{line}");

@@ -1,4 +1,4 @@
-//! `host check FILE.so`: what a library says of itself, and the verdict.
+//! `host check FILE.so`: prints the manifest of a library, and the verdict.
 
 use host_tests::{Exit, Library, Setup};
 

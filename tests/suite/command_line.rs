@@ -1,4 +1,4 @@
-//! Flags, variables and the configuration file, and what happens to wrong ones.
+//! Flags, variables and the configuration file, and the errors for wrong ones.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -35,7 +35,7 @@ async fn a_wrong_variable_is_exit_code_2() {
         told.starts_with("error: HOST_KEEP_ALIVE: ") && told.contains("soon"),
         "{told}"
     );
-    // A flag takes its place, and is wrong itself.
+    // A flag overrides the variable, and is wrong itself.
     let exit = setup().arg("--keep-alive=late").run().await;
     let told = exit.stderr.join("\n");
     assert!(!told.contains("HOST_") && told.contains("late"), "{told}");
@@ -126,7 +126,7 @@ async fn variables_of_the_server_do_not_disturb_check_and_ctl() {
     let exit = setup().args(&["ctl", "plugins"]).run().await;
     assert_eq!(exit.code, Some(2), "{exit}");
     assert!(exit.to_string().contains("no control socket"), "{exit}");
-    // The server has a use for it.
+    // `host check` ignores the variable, and the server does not.
     assert!(setup().run().await.to_string().contains("HOST_THREADS: "));
 }
 
@@ -208,7 +208,7 @@ async fn a_plugins_folder_that_is_not_there_is_not_made() {
     }
     assert!(!folder.join("typo").exists() && !folder.join("nowhere").exists());
 
-    // Nobody named it: the default is made, and told to be empty.
+    // A missing default folder is made, and the host says that the folder is empty.
     let host = setup().directory(folder.path()).start().await;
     host.log()
         .eventually(&[
@@ -253,7 +253,7 @@ async fn relative_paths_lead_from_where_the_host_was_started() {
         .start()
         .await;
     assert_eq!(host.get("/process_wide/leave").await.text(), "left");
-    // A new plugin is found, and what serves goes on.
+    // The host finds a new plugin, and the apps go on serving.
     host.folder().put("libother.so", &other());
     host.serves("/other", "v2").await;
     assert_eq!(host.get("/versioned").await.text(), "unmarked");

@@ -1,4 +1,4 @@
-//! What the operator says of apps, changed while the server runs: SIGHUP.
+//! The configuration of apps, changed while the server runs (SIGHUP).
 
 use std::{fs, path::PathBuf};
 
@@ -19,7 +19,7 @@ async fn an_app_gets_its_new_configuration_and_others_are_left_alone() {
     assert_eq!(configured.generation("one").await, 2);
     assert_eq!(configured.generation("two").await, 1);
 
-    // The same once more is nothing new, and what is new is found behind it.
+    // The same configuration once more changes nothing, and a later change is still found.
     configured.say(&said.replace("n = 1", "n = 2"));
     configured.say(&said.replace("n = 1", "n = 3"));
     configured.eventually("/one", json!({ "n": 3 })).await;
@@ -38,7 +38,8 @@ async fn apps_come_move_and_go() {
     host.answers("/two", 200).await;
     host.answers("/moody", 404).await;
 
-    // Each takes the place of the next one, the first by its name of one that is still taken.
+    // Each app takes the mount of the next one. The first by name takes a mount that is still in
+    // use.
     configured.say(
         "[app.one]\nplugin = 'moody'\nmount = '/two'\n[app.two]\nplugin = 'moody'\nmount = '/three'",
     );
@@ -71,7 +72,7 @@ async fn a_wrong_configuration_changes_nothing() {
     assert_eq!(configured.generation("one").await, 1);
 }
 
-/// A host that serves one plugin as a file has it.
+/// A host that serves one plugin, with a configuration file.
 struct Configured {
     host: Host,
     ctl: Ctl,
@@ -88,16 +89,17 @@ impl Configured {
         Self { host, ctl, file }
     }
 
-    /// The file has this from now on.
+    /// Replaces the text of the file, and sends SIGHUP.
     fn say(&self, said: &str) {
-        // By a rename: the host may be reading the file because of the signal before.
+        // Replace the file by a rename, because the host may be reading it after the previous
+        // signal.
         let next = self.file.with_extension("next");
         fs::write(&next, said).unwrap();
         fs::rename(next, &self.file).unwrap();
         self.host.signal(Signal::HUP);
     }
 
-    /// What an app says that it was told; nothing when there is none.
+    /// Returns the configuration that an app reports, or an empty text if no app answers.
     async fn facts(&self, mount: &str) -> Value {
         let reply = self.host.get(&format!("{mount}/facts")).await;
         serde_json::from_slice(&reply.body).unwrap_or_default()

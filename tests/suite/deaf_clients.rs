@@ -1,4 +1,4 @@
-//! Clients that take nothing of a response: they do not keep a generation that is to end.
+//! Clients that take nothing of a response. They do not keep a retired generation alive.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const FILE: &str = "libecho.so";
 async fn a_generation_ends_though_its_client_takes_nothing_over_http1() {
     let host = start().await;
     let mut clients = Vec::new();
-    // A stream; and one behind a body that fills the connection.
+    // A stream, and a stream behind a body that fills the connection.
     for before in ["", "GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let mut wire = host.wire().await;
         wire.send(format!(
@@ -39,7 +39,7 @@ async fn a_generation_ends_though_its_client_takes_nothing_over_http2() {
     }
     reset.sort();
     assert_eq!(reset, [1, 3]);
-    // The connection has others.
+    // Other streams of the connection go on.
     frames.get("/echo/bulk", &[5], false).await;
     frames.next_of(Frames::HEADERS, &[5]).await;
 }
@@ -49,7 +49,7 @@ async fn start() -> Host {
     setup.arg("--graceful-timeout=300ms").start().await
 }
 
-/// Removes the plugin, whose requests are cut off.
+/// Removes the plugin, and waits until its requests are aborted.
 async fn ends(host: &Host) {
     host.folder().remove(FILE);
     let began = Instant::now();

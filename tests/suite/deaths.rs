@@ -1,4 +1,5 @@
-//! A worker that dies: one line says what ended it, who is to blame and where, and another worker serves.
+//! Workers that die: one line tells the cause, the app and the place in its code, and another
+//! worker serves.
 
 use host_tests::{Host, Library, Setup};
 
@@ -179,24 +180,24 @@ async fn handlers_that_an_app_replaces_are_taken_back() {
 }
 
 fn dies() -> Setup {
-    // A crash limit would put the app aside.
+    // With a crash limit, the host would stop loading the app.
     Setup::new().plugin("dies").arg("--crash-limit=0")
 }
 
-/// Has the app die in one way, and returns what is said of it once the app serves again.
+/// Makes the app die in one way, and returns the line about the death after the app serves again.
 async fn dies_of(host: &Host, way: &str) -> String {
     let before = host.log().with(&["Worker died"]).len();
     let mark = host.answers("/dies", 200).await;
     let mut wire = host.wire().await;
     let request = format!("GET /dies/{way} HTTP/1.1\r\nHost: x\r\n\r\n");
     wire.send(&request).await;
-    // The connection ends with the worker, and another one serves.
+    // The connection ends with the worker, and another worker serves.
     assert!(!wire.rest().await.contains("alive"));
     host.serves("/dies", &mark.text()).await;
     host.log().nth_with(before, &["Worker died"]).await
 }
 
-/// The process of the worker.
+/// Returns the process id of the worker.
 async fn worker(host: &Host) -> rustix::process::Pid {
     let line = host.log().eventually(&["Worker started", "pid="]).await;
     let (_, pid) = line.split_once("pid=").unwrap();

@@ -1,4 +1,4 @@
-//! A library that is deployed by `host ctl deploy`: it serves, and is in the folder, or neither.
+//! `host ctl deploy`: a library serves and is in the folder, or neither.
 
 use std::{fs, path::PathBuf};
 
@@ -22,7 +22,7 @@ async fn a_new_plugin_is_put_into_the_folder_and_serves() {
 async fn a_new_version_takes_the_place_of_the_old_file_and_is_loaded_once() {
     let (host, ctl) = versioned(&["--log-level=debug"]).await;
     let v2 = Library::version("v2");
-    // The name that Cargo gives a library is not the one in the folder.
+    // The library has the name that Cargo gives it, and the file in the folder has another one.
     let (_elsewhere, file) = elsewhere("libsomething.so", &v2);
     let text = ctl.text(&["deploy", &file]).await;
     assert!(
@@ -32,7 +32,7 @@ async fn a_new_version_takes_the_place_of_the_old_file_and_is_loaded_once() {
     assert_eq!(host.get("/versioned").await.text(), "v2");
     assert_eq!(fs::read(host.folder().join(FILE)).unwrap(), v2.bytes());
     assert!(!host.folder().join("libsomething.so").exists());
-    // The watcher sees the file, and that its content serves.
+    // The watcher sees the file, and that its contents serve already.
     host.log().eventually(&["Unchanged", "versioned"]).await;
     assert_eq!(host.log().with(&["Loaded", "versioned"]).len(), 2);
 
@@ -62,7 +62,7 @@ async fn a_version_that_does_not_start_changes_nothing() {
     assert_eq!(fs::read(host.folder().join(FILE)).unwrap(), v1.bytes());
     assert_eq!(hidden(&host), [""; 0]);
     assert_eq!(host.log().with(&["Not loaded"]).len(), 1);
-    // What the watcher finds later is as good as ever.
+    // The watcher still loads files that are put into the folder later.
     host.folder().put(FILE, &Library::version("v2"));
     host.serves("/versioned", "v2").await;
 }
@@ -167,7 +167,7 @@ fn counter(mark: &str) -> Library {
     Library::plugin("start_counter").marked(mark)
 }
 
-/// A host that serves `v1`.
+/// Starts a host that serves `v1`.
 async fn versioned(args: &[&str]) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new()
@@ -178,7 +178,7 @@ async fn versioned(args: &[&str]) -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// A library in a folder that is not the host's, and its path.
+/// Writes a library into a folder that is not the host's, and returns its path.
 fn elsewhere(file: &str, library: &Library) -> (Folder, String) {
     let folder = Folder::new();
     folder.put(file, library);
@@ -187,7 +187,7 @@ fn elsewhere(file: &str, library: &Library) -> (Folder, String) {
     (folder, path)
 }
 
-/// Files that a deployment left in the plugins folder.
+/// Returns the files that a deployment has left in the plugins folder.
 fn hidden(host: &Host) -> Vec<String> {
     let entries = fs::read_dir(host.folder().path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());

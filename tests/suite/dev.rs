@@ -16,7 +16,7 @@ async fn a_saved_file_is_served_however_it_was_saved() {
         .eventually(&["dev-saved is at http://127.0.0.1:", "/dev-saved"])
         .await;
 
-    // In place, as most editors do.
+    // Write the file in place, as most editors do.
     fs::write(&source, edited(&source, "hello world", "in place")).unwrap();
     session.serves("/dev-saved", "in place").await;
     let line = session
@@ -25,7 +25,7 @@ async fn a_saved_file_is_served_however_it_was_saved() {
         .await;
     assert!(line.contains("dev-saved#2 swapped in after"), "{line}");
 
-    // Another file in its place, as vim does.
+    // Rename the file away and write a new one, as vim does.
     let backup = source.with_file_name("lib.rs~");
     let text = edited(&source, "in place", "renamed");
     fs::rename(&source, &backup).unwrap();
@@ -33,7 +33,7 @@ async fn a_saved_file_is_served_however_it_was_saved() {
     fs::remove_file(&backup).unwrap();
     session.serves("/dev-saved", "renamed").await;
 
-    // Twice in a row, as a formatter does: the first is not worth serving.
+    // Write twice in a row, as a formatter does. The first version must not be served.
     fs::write(&source, edited(&source, "renamed", "once")).unwrap();
     fs::write(&source, edited(&source, "once", "twice")).unwrap();
     session.serves("/dev-saved", "twice").await;
@@ -65,7 +65,7 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
         .await;
     session.serves("/dev-broken", "hello world").await;
 
-    // A module whose file comes later: no build has told of that file.
+    // A module whose file comes later. No dep-info file lists that file.
     fs::write(
         &source,
         good.replace("fn hello()", "mod words;\n\nfn hello()")
@@ -86,7 +86,7 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
     .unwrap();
     session.serves("/dev-broken", "mended").await;
 
-    // A manifest that Cargo does not understand.
+    // A manifest that Cargo rejects.
     let manifest = folder.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, "[package").unwrap();
@@ -130,7 +130,7 @@ async fn another_branch_is_served_when_it_is_checked_out() {
         let output = git.args(args).current_dir(&folder).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    // In the repository that `host new` made.
+    // `host new` has made a repository around the crate.
     git(&["symbolic-ref", "HEAD", "refs/heads/main"]);
     git(&["add", "."]);
     git(&["commit", "--quiet", "--message=main"]);
@@ -156,7 +156,7 @@ async fn another_branch_is_served_when_it_is_checked_out() {
 
     let mut session = Dev::start(&folder, &[]).await;
     session.serves("/dev-branch", "hello world").await;
-    // Twice: the folder comes and goes.
+    // Switch twice, because the first time the folder of the module is new.
     for _ in 0..2 {
         git(&["checkout", "--quiet", "other"]);
         session.serves("/dev-branch", "other branch").await;
@@ -177,7 +177,7 @@ async fn of_two_plugins_in_a_workspace_the_one_that_changed_is_swapped() {
     let bench = Workbench::new("two");
     let one = bench.new_crate("dev-one", "native").join("src/lib.rs");
     bench.new_crate("dev-two", "native");
-    // What the server is told stands beside the manifest.
+    // The configuration file of the server lies beside the manifest.
     fs::write(
         bench.path().join("host.toml"),
         "mount = [\"/other=dev-two\"]\n",
@@ -232,7 +232,7 @@ fn a_session_is_refused_where_it_cannot_be() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// The text of a file with a part replaced.
+/// Returns the text of a file with a part replaced.
 fn edited(file: &Path, from: &str, to: &str) -> String {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{text}");

@@ -1,4 +1,4 @@
-//! `host dev`: what its server adds to what apps answer.
+//! `host dev`: the pages, scripts and events that its server adds to the responses of apps.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
     .unwrap();
     let session = Dev::start(&folder, &["--allow-host=shop.example"]).await;
 
-    // Nothing is there yet.
+    // The first build may still be running.
     let reply = ask(&session, "/dev-pages", &[]).await;
     if reply.status == 503 {
         assert!(
@@ -33,7 +33,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
     session.serves("/dev-pages", "hello world").await;
     session.said().eventually(&["dev-pages is at"]).await;
 
-    // A page of a browser's has the script, and what else asks gets what the app says.
+    // A page for a browser has the script. Other clients get the app's response unchanged.
     let html = ("accept", "text/html,*/*");
     let made = eventually("a page of this version", async || {
         let page = ask(
@@ -68,7 +68,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         "text/javascript; charset=utf-8"
     );
 
-    // The stream tells the version.
+    // The first event has the version of the page.
     let mut stream = host_tests::Wire::connect(session.address()).await;
     stream
         .send(&format!(
@@ -83,7 +83,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         "{now}"
     );
 
-    // Others neither read pages nor hear the stream.
+    // Pages of other sites can neither read pages nor follow the events.
     for (path, headers) in [
         ("/dev-pages", [("host", "evil.example")]),
         ("/_host/dev/events", [("origin", "http://evil.example")]),
@@ -98,7 +98,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         200
     );
 
-    // A panic says where, to whoever may know.
+    // The page about a panic shows the place, and only to pages of the same site.
     let secret = ("authorization", "Bearer 4711");
     let page = ask(&session, "/dev-pages/panic", &[html, secret]).await;
     assert_eq!(page.status, 500);
@@ -147,7 +147,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         missing.text()
     );
 
-    // Errors are heard with the compiler's words, and the next version by its number.
+    // The events have the compiler's errors, and the number of the next version.
     fs::write(
         &source,
         good.replace("fn hello() -> Response {", "fn hello() -> Response { oops;"),
@@ -162,7 +162,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
     session.serves("/dev-pages", "hello again").await;
 }
 
-/// The response to a request with these headers, on a connection of its own.
+/// Sends a request with these headers on a new connection, and returns the response.
 async fn ask(session: &Dev, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut request = Request::get(path);
     for (name, value) in headers {

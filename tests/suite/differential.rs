@@ -1,7 +1,7 @@
 //! The same requests to the same app, under `axum::serve` and under the host: the same answers, byte for byte.
 //!
-//! Not compared are the values of `date`, and `x-request-id`, which the host adds; and whether `content-length` comes
-//! before the `connection` that hyper adds, or behind it.
+//! Three things are not compared: the value of `date`, the header `x-request-id`, which the host
+//! adds, and whether `content-length` comes before or after the `connection` that hyper adds.
 
 use std::{net::SocketAddr, ops::Range};
 
@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::{HeaderMap, Request};
 use tokio::net::TcpListener;
 
-/// A request: the method, the target, headers, and the body.
+/// A request: the method, the target, the headers and the body.
 type Asked = (
     &'static str,
     &'static str,
@@ -24,8 +24,8 @@ const FORM: (&str, &[u8]) = ("content-type", b"application/x-www-form-urlencoded
 const PARTS: (&str, &[u8]) = ("content-type", b"multipart/form-data; boundary=XX");
 const LARGE: &[u8] = &[b'l'; 300_000];
 
-/// In order: some answers depend on what came before. A 204 or a 304 with a body is not among them: `axum::serve` sends
-/// the body over HTTP/2, and its length over HTTP/1.
+/// The requests, in order, because some responses depend on earlier requests. A 204 or a 304 with a
+/// body is left out, because `axum::serve` sends the body over HTTP/2, and its length over HTTP/1.
 const ASKED: &[Asked] = &[
     ("GET", "/", &[], b""),
     ("GET", "/nothing/here?at=all", &[], b""),
@@ -116,7 +116,7 @@ const ASKED: &[Asked] = &[
     ("GET", "/shout", &[], b""),
 ];
 
-/// Requests that only the bytes of HTTP/1 can make.
+/// Requests that can only be sent as raw bytes of HTTP/1.
 const WIRE: &[&str] = &[
     "GET http://example.org/absolute?x HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -180,7 +180,8 @@ async fn answers_are_those_of_axum_over_http_2() {
                 .unwrap_or_else(|error| panic!("{asked:?}: {error:?}"))
                 .into_parts();
             if head.status == 204 {
-                // axum gives it one, which RFC 9110, section 8.6, forbids, and hyper takes off over HTTP/1.
+                // axum adds a length, which RFC 9110, section 8.6, forbids. hyper removes it over
+                // HTTP/1.
                 head.headers.remove("content-length");
             }
             let body = within("the body", body.collect()).await.unwrap();
@@ -194,7 +195,7 @@ async fn answers_are_those_of_axum_over_http_2() {
     }
 }
 
-/// The app under `axum::serve`, and under a host.
+/// The addresses of the app under `axum::serve` and under a host.
 async fn servers() -> (SocketAddr, host_tests::Host) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -202,7 +203,7 @@ async fn servers() -> (SocketAddr, host_tests::Host) {
     (address, Setup::new().plugin("gallery").start().await)
 }
 
-/// A request as HTTP/1.1 has it.
+/// Returns the bytes of a request in HTTP/1.1.
 fn bytes((method, target, headers, body): &Asked) -> Vec<u8> {
     let mut request =
         format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").into_bytes();
@@ -219,7 +220,7 @@ fn bytes((method, target, headers, body): &Asked) -> Vec<u8> {
     request
 }
 
-/// What is compared of the bytes of an answer.
+/// Returns the bytes of a response without the parts that are not compared.
 fn comparable(answer: &[u8]) -> String {
     let mut text = answer.escape_ascii().to_string();
     while let Some(found) = field(&text, "date: ").or_else(|| field(&text, "x-request-id: ")) {
@@ -236,14 +237,14 @@ fn comparable(answer: &[u8]) -> String {
     text
 }
 
-/// Where a header of this name is, with its line's end, in escaped text.
+/// Returns the range of a header line, with its end, in escaped text.
 fn field(text: &str, name: &str) -> Option<Range<usize>> {
     let start = text.find(&format!("\\r\\n{name}"))?;
     let len = text[start + 4..].find("\\r\\n")? + 4;
     Some(start..start + len)
 }
 
-/// What is compared of headers, in their order.
+/// Returns the headers that are compared, in their order.
 fn fields(headers: HeaderMap) -> Vec<(String, Bytes)> {
     headers
         .iter()

@@ -26,7 +26,7 @@ async fn serves(library: &Library, abi: &str, version: &str) {
         expected,
         "the headers are there before it asks"
     );
-    // It goes through its whole life: the level, the log, a swap, and the stop.
+    // The plugin goes through its whole life: the level, the log, a swap, and the stop.
     let second = library.with_fact("version", "2.0.0");
     host.folder()
         .put("libabi.so", &second.with_fact("abi", abi));

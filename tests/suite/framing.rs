@@ -1,4 +1,4 @@
-//! A response is as long as it says, whatever its app says.
+//! The length of a response is the length in its head, whatever its app does.
 
 use host_tests::{Host, Setup, empty};
 use hyper::{Method, Request, Version};
@@ -11,7 +11,7 @@ async fn framing() -> Host {
         .await
 }
 
-/// The `content-length`s that cannot be those of a body of ten bytes, as a query.
+/// Values of `content-length`, as a query, that are wrong for a body of ten bytes.
 const WRONG: &[&str] = &[
     "length=5",
     "length=0",
@@ -29,7 +29,8 @@ async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_ne
     for (at, lengths) in WRONG.iter().enumerate() {
         for (method, path) in [
             ("GET", format!("/framing?body=whole&{lengths}")),
-            // A router of axum takes the body off a response to `HEAD` itself.
+            // `HEAD` goes to the native handler, because axum's router removes the body of such a
+            // response itself.
             ("HEAD", format!("/native/framed?{lengths}")),
             ("GET", format!("/native/framed?{lengths}")),
         ] {
@@ -78,7 +79,7 @@ async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_ne
             );
         }
     }
-    // One line for each.
+    // Each response has one line only.
     assert_eq!(
         host.log().with(&["ERROR", "GET0", "plugin=framing"]).len(),
         1
@@ -99,7 +100,7 @@ async fn a_length_for_no_body_is_a_500_but_for_a_head() {
         );
         let reply = connection.get("/framing?length=0").await;
         assert_eq!((reply.status.as_u16(), &*reply.text()), (200, ""));
-        // What is right is left alone, and said once.
+        // A right length stays as it is. A right length that is given twice is sent once.
         let reply = connection
             .get("/framing?length=10&length=10&body=whole")
             .await;
@@ -186,7 +187,7 @@ async fn a_status_without_a_body_has_neither_body_nor_length() {
                     let response = host.http2().await.send(request).await.unwrap();
                     assert_eq!(response.status(), expected, "{method} {path}");
                     if expected == status {
-                        // The stream has ended with the head.
+                        // The head has ended the stream.
                         assert!(hyper::body::Body::is_end_stream(response.body()), "{path}");
                         assert!(!response.headers().contains_key("content-length"), "{path}");
                     }

@@ -1,4 +1,4 @@
-//! What an operator sees of generations, what they cost, and how they end.
+//! Generations, as an operator sees them: their costs, and their ends.
 
 use std::{fs, time::Instant};
 
@@ -173,7 +173,7 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
     assert_eq!(waiting.await.unwrap(), "v1");
     ctl.eventually("nothing of it is at work", "versioned", Value::is_null)
         .await;
-    // Its library stays in memory.
+    // The library of an ended generation stays in memory.
     let ended = &ctl.json(&["plugins"]).await["retired"];
     assert_eq!(ended["generations"], 1);
     assert!(
@@ -240,7 +240,7 @@ async fn after_many_reloads_threads_and_files_are_as_before_and_memory_nearly() 
         let [before, after] = [&before, &after].map(|report| report["process"][key].as_u64());
         after.unwrap().saturating_sub(before.unwrap())
     };
-    // The host may have some threads more for what blocks, which wait for work for a while.
+    // tokio's threads for blocking work may exist for a while after their work.
     assert!(
         grown("threads") <= 5 && grown("files") <= 2,
         "{before} {after}"
@@ -312,7 +312,7 @@ async fn one_plugin_can_be_two_apps_with_their_own_configuration() {
     }
     assert_eq!(host.get("/moody").await.status, 404);
 
-    // Each has its own generations.
+    // Each app has generations of its own.
     ctl.json(&["reload", "two"]).await;
     assert_eq!(ctl.app("one").await["serving"]["generation"], 1);
     assert_eq!(ctl.app("two").await["serving"]["generation"], 2);

@@ -1,4 +1,4 @@
-//! The example plugin `greeter`: gRPC, by tonic's client.
+//! The example plugin `greeter`, called by tonic's gRPC client.
 
 use std::pin::pin;
 
@@ -14,7 +14,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-// As proto/greeter.proto has them.
+// The messages of proto/greeter.proto.
 
 #[derive(Clone, PartialEq, Message)]
 struct Name {
@@ -43,7 +43,7 @@ async fn a_unary_call_is_answered_or_has_a_status() {
     let call = client.unary(Request::new(name("Ada")), path("Greet"), codec());
     let response = within("an answer", call).await.unwrap();
     assert_eq!(response.get_ref().text, "hello Ada");
-    // It came in trailers.
+    // tonic reads the status from the trailers.
     assert_eq!(response.metadata().get("grpc-status").unwrap(), "0");
 
     client.ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! State that a plugin hands over to its next version: nothing of it is lost, whatever goes wrong.
+//! State that a plugin hands over to its next version. Nothing is lost, whatever goes wrong.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -124,7 +124,7 @@ async fn what_has_no_end_may_end_for_the_handover() {
             .await;
         wire
     };
-    // When the handover fails, what comes later is not told to end.
+    // After a handover that failed, later requests are not told that the app drains.
     let mut first = endless().await;
     host.log().eventually(&["v1 waits"]).await;
     host.folder().put(FILE, &of("v2 fails"));
@@ -154,7 +154,7 @@ async fn a_version_that_goes_on_takes_back_what_it_let_go_of() {
         host.log()
             .eventually(&["ERROR", "libholder.so", "serves on", "it is told to"])
             .await;
-        // No request comes in before.
+        // No request enters the new version before it has the state.
         assert_eq!(host.get("/holder").await.text(), holds(mood));
         if mood == "v1" {
             host.folder().put("libholder.so", &holder("v3"));
@@ -209,7 +209,7 @@ async fn a_library_that_is_removed_during_the_handover_is_gone() {
     .await;
 }
 
-/// A request that has been sent, and is not answered.
+/// Sends a request that is not answered yet.
 async fn waits(host: &Host) -> Wire {
     let mut wire = host.wire().await;
     wire.send("GET /counter HTTP/1.1\r\nHost: x\r\n\r\n").await;

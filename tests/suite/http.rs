@@ -58,7 +58,7 @@ async fn head_is_get_without_the_body() {
         head.to_lowercase().contains("content-length: 8\r\n"),
         "{head}"
     );
-    // What follows is the next response, not a body.
+    // The next bytes are the next response, not a body.
     let (_, body) = wire.response().await;
     assert_eq!(body, "unmarked");
 

@@ -131,7 +131,7 @@ async fn idle_connections_do_not_delay_the_stop() {
 
 #[tokio::test]
 async fn the_stop_says_how_many_connections_are_open() {
-    // A name with as many addresses as the system has for it.
+    // A host name has as many addresses as the system resolves it to.
     let setup = Setup::new().plugin("versioned").arg("--bind=localhost:0");
     let host = setup.start().await;
     let (mut first, mut second) = (host.http1().await, host.http2().await);
@@ -167,7 +167,7 @@ async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
     wires[1].until("+").await;
     host.log().eventually(&["waits"]).await;
     host.signal(Signal::TERM);
-    // One has no answer, and the other not all of it.
+    // One request has no response yet, and the other one only a part of it.
     assert_eq!(wires[0].rest().await, "");
     let rest = wires[1].rest().await;
     assert!(!rest.ends_with("0\r\n\r\n"), "{rest:?}");
@@ -196,7 +196,7 @@ async fn a_second_signal_ends_the_host_at_once() {
         host.signal(first);
         refuses_connections(&host).await;
         let mut host = host;
-        // Soon after the first signal, another one is taken for the same.
+        // A second signal soon after the first counts as the same signal, so pause between them.
         eventually("the end of the host", async || {
             host.signal(second);
             host.ended()
@@ -271,7 +271,7 @@ async fn what_a_killed_host_left_behind_is_swept_up_by_the_next() {
     .await;
 }
 
-/// Returns when nobody listens any more.
+/// Waits until no process listens at the address.
 async fn refuses_connections(host: &Host) {
     eventually("connections are refused", async || {
         TcpStream::connect(host.address()).await.err()
@@ -279,7 +279,7 @@ async fn refuses_connections(host: &Host) {
     .await;
 }
 
-/// The libraries in the folders below this one.
+/// Returns the libraries in the folders below this one.
 fn copies(state: &std::path::Path) -> Vec<std::path::PathBuf> {
     let list = |folder: &std::path::Path| -> Vec<_> {
         std::fs::read_dir(folder)
@@ -298,7 +298,8 @@ fn copies(state: &std::path::Path) -> Vec<std::path::PathBuf> {
 async fn what_has_come_when_the_server_stops_is_answered() {
     let host = Setup::new().plugin("versioned").start().await;
     host.serves("/versioned", "unmarked").await;
-    // It finds connections with their requests, and the signal, at the same time.
+    // When the host goes on, it finds the connections with their requests and the signal at the
+    // same time.
     host.freeze();
     let mut wires = Vec::new();
     for _ in 0..400 {

@@ -1,4 +1,4 @@
-//! What keeps one client from taking what the others need.
+//! Limits that keep one client from taking resources that the others need.
 
 use std::{fs, time::Duration};
 
@@ -121,7 +121,7 @@ async fn many_streams_taken_back_at_once_leave_the_others_of_the_connection_alon
     let mut frames = host.frames(65_535).await;
     frames.get("/echo/ticks", &[1], false).await;
     frames.next_of(Frames::DATA, &[1]).await;
-    // As many as may be open beside it.
+    // Open as many connections as the limit allows beside the first one.
     let streams: Vec<u32> = (3..401).step_by(2).collect();
     frames.get("/echo/pending", &streams, true).await;
     frames.get("/echo/x", &[401], false).await;
@@ -153,7 +153,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     let setup = Setup::new().library("libversioned.so", &Library::version("v1"));
     let setup = setup.arg(ctl.option()).arg("--access-log").arg(&access);
     let host = setup.start().await;
-    // It raises the limit itself before it serves.
+    // The host raises the limit itself before it serves, so set it afterwards.
     host.serves("/versioned", "v1").await;
     host.limit_open_files(Some(128));
     let mut clients = Vec::new();
@@ -175,7 +175,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     host.signal(Signal::USR1);
     eventually("a new access log", async || access.exists().then_some(())).await;
 
-    // Those that wait are served when others have gone.
+    // Waiting connections are served after others have been closed.
     let mut last = clients.pop().unwrap();
     drop(clients);
     assert!(last.response().await.0.starts_with("HTTP/1.1 200 "));
@@ -191,7 +191,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     let setup = Setup::new().plugin("versioned").arg(ctl.option());
     let host = setup.start().await;
     host.serves("/versioned", "unmarked").await;
-    // Fewer than are open.
+    // The new limit is lower than the number of open files.
     host.limit_open_files(Some(4));
     let mut client = host.http1().await;
     let reply = tokio::spawn(async move { client.get("/versioned").await.status });
@@ -203,7 +203,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     for line in begins {
         host.log().eventually(&["WARN", line, "os error 24"]).await;
     }
-    // Longer than it takes to try several times.
+    // Wait for longer than the host needs for several attempts.
     tokio::time::sleep(Duration::from_millis(500)).await;
     host.limit_open_files(None);
     assert_eq!(reply.await.unwrap(), 200);
@@ -219,7 +219,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     }
 }
 
-/// How a request is answered in HTTP/1.1 and in HTTP/2.
+/// Returns the responses to a request in HTTP/1.1 and in HTTP/2.
 async fn statuses(host: &Host, request: impl Fn() -> Builder) -> [u16; 2] {
     let mut statuses = [0; 2];
     for (status, version) in statuses.iter_mut().zip([Version::HTTP_11, Version::HTTP_2]) {
@@ -230,7 +230,7 @@ async fn statuses(host: &Host, request: impl Fn() -> Builder) -> [u16; 2] {
     statuses
 }
 
-/// A connection that has served a request.
+/// Opens a connection and sends a request over it.
 async fn connected(host: &Host) -> Connection {
     let mut connection = host.http1().await;
     assert_eq!(connection.get("/versioned").await.status, 200);

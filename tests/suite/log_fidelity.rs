@@ -1,11 +1,12 @@
-//! What a plugin logs arrives as it was: types, spans, request, thread; in text and in JSON.
+//! Events of a plugin arrive unchanged in the log: types, spans, request and thread, in text and in
+//! JSON.
 
 use host_tests::{Exit, Setup};
 use hyper::{Request, header::HeaderValue};
 use serde_json::{Value, json};
 
-/// The fields of an event of `log_depth`: name, value in JSON, value in text, and whether only
-/// `tracing` has it.
+/// The fields of an event of `log_depth`: the name, the value in JSON, the value in text, and
+/// whether only `tracing` has the field.
 fn types() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         ("yes", json!(true), "true"),
@@ -149,7 +150,7 @@ async fn a_task_that_carries_a_span_stays_in_its_request() {
         json!([{ "name": "job", "fields": { "number": 3 } }])
     );
     assert_eq!(line("task alone")["request_id"], Value::Null);
-    // On the thread of the plugin's own runtime.
+    // Spawned tasks run on a thread of the plugin's own runtime.
     assert_eq!(line("task alone")["thread"], "log_depth.g1");
 }
 
@@ -261,7 +262,7 @@ async fn what_a_client_sends_gives_no_second_line() {
             let mut request = Request::get("/log_depth/echo?a=%0A%1b%00")
                 .body(host_tests::empty())
                 .unwrap();
-            // What no header may have is refused before anybody logs it.
+            // Bytes that no header may contain are rejected before an app could log them.
             if let Ok(value) = HeaderValue::from_bytes(text) {
                 request.headers_mut().insert("user-agent", value.clone());
                 request.headers_mut().insert("x-request-id", value);
@@ -274,7 +275,7 @@ async fn what_a_client_sends_gives_no_second_line() {
             .iter()
             .filter(|line| line.contains("log_depth") && **line != before);
         let of_plugin: Vec<_> = of_plugin.filter(|line| !line.contains("Stopped")).collect();
-        // Two events and one more for each text.
+        // The app logs two events, and one more for each text.
         assert_eq!(of_plugin.len(), 3 * hostile.len(), "{exit}");
         assert_eq!(exit.stdout.len(), 2 * hostile.len(), "{exit}");
         for line in exit.stderr.iter().chain(&exit.stdout) {

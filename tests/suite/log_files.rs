@@ -8,8 +8,8 @@ use serde_json::Value;
 
 const THREADS: usize = 8;
 const ROTATIONS: usize = 10;
-/// For each thread and rotation. All 100,000 for a thread take an optimised host a few seconds, and
-/// another a minute.
+/// The number of lines for each thread and rotation. 100,000 lines for a thread take an optimised
+/// host a few seconds, and a debug build a minute.
 const LINES: usize = if cfg!(debug_assertions) {
     2_000
 } else {
@@ -29,7 +29,7 @@ async fn eight_threads_write_whole_lines_through_rotations_and_lose_none() {
         let mut connection = host.http1().await;
         let path = path.clone();
         let flood = tokio::spawn(async move { connection.get(&path).await.status });
-        // In the midst of it, as the file grows.
+        // Rotate while the file grows.
         let before = len(&file);
         eventually("the flood has begun", async || {
             (len(&file) > before + 100_000).then_some(())
@@ -63,8 +63,8 @@ async fn eight_threads_write_whole_lines_through_rotations_and_lose_none() {
     assert_eq!(seen.len(), THREADS * LINES * ROTATIONS);
 }
 
-/// When, and by which thread, which line was logged: no two are the same. Not every line is parsed
-/// as a whole: there are many.
+/// Returns the part of a line that identifies it: the time, the thread and the number. The rest is
+/// not parsed, because there are many lines.
 fn flood_line(line: &str) -> (String, usize, usize) {
     let number = |name: &str| {
         let (_, rest) = line.split_once(name)?;
@@ -104,7 +104,7 @@ async fn a_file_that_cannot_be_opened_anew_is_written_on() {
     let file = folder.join("log");
     let setup = setup.plugin("hello").arg("--log-file").arg(&file);
     let host = setup.start().await;
-    // The worker has the file open as well.
+    // Wait for the worker too, because it has opened the file as well.
     host.answers("/", 200).await;
     let moved = logs.path().join("moved");
     fs::rename(&folder, &moved).unwrap();

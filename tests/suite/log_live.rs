@@ -31,7 +31,8 @@ async fn ctl_shows_and_changes_the_level() {
     assert_eq!(ctl.ask(&["log-level", "error"]).await.0, 0);
     let exit = host.stop().await;
     assert_eq!(exit.log_of("hello").len(), 5, "{exit}");
-    // Each change is told at a level that passed before, or else at one that passes now.
+    // Each change is logged at a level that passed before the change, or else at one that passes
+    // after it.
     let changes: Vec<_> = exit
         .log_of("host")
         .into_iter()
@@ -61,7 +62,7 @@ async fn a_level_for_a_time_ends_with_it() {
         .eventually(&["was=debug is=info", "the end of its time"])
         .await;
     assert_eq!(ctl.ask(&["log-level"]).await, (0, "info".to_owned()));
-    // A change for good in between stays.
+    // A permanent change during a temporary one stays.
     assert_eq!(ctl.ask(&["log-level", "debug", "--for", "1s"]).await.0, 0);
     assert_eq!(ctl.ask(&["log-level", "warn"]).await.0, 0);
     assert_eq!(ctl.ask(&["log-level"]).await, (0, "warn".to_owned()));
@@ -165,7 +166,7 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
         .arg("--log-format=json");
     let host = setup.arg("--log-level=error,host=info").start().await;
     assert_eq!(host.get("/log_depth/chatter").await.status, 200);
-    // Its threads outlive it, as those of a generation that drains.
+    // The threads of the old generation go on, like those of a generation that drains.
     let next = Library::plugin("log_depth").with_fact("version", "9");
     host.folder().put("liblog_depth.so", &next);
     host.log().eventually(&["Loaded", "\"generation\":2"]).await;
@@ -185,7 +186,7 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
     assert!(checked > 1000, "only {checked} rounds could be checked");
 }
 
-/// Changes the level, and reads the answer to its end.
+/// Changes the level, and reads the whole answer.
 fn set_level(control: &mut BufReader<UnixStream>, level: &str) {
     let body = format!("{{\"level\":\"{level}\"}}");
     let len = body.len();
@@ -200,8 +201,8 @@ fn set_level(control: &mut BufReader<UnixStream>, level: &str) {
     assert!(line.contains(&format!("\"level\":\"{level}\"")), "{line}");
 }
 
-/// Of each round that was within a window from its first line to the next round's, exactly the
-/// lines of the window's level are there. How many rounds were checked.
+/// Checks every round of lines that lies completely between two changes of the level: exactly the
+/// lines of that level are there. Returns the number of checked rounds.
 fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
     let mut rounds: BTreeMap<(u64, u64, u64), (SystemTime, Vec<String>)> = BTreeMap::new();
     for line in host.log().with(&["chatter\"", "\"worker\""]) {

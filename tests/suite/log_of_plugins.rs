@@ -1,4 +1,4 @@
-//! What a library sees to by itself, so that an author need not do anything about the log.
+//! The log settings that a library makes by itself, so that its author has nothing to do.
 
 use host_tests::{Library, Setup, within};
 
@@ -24,7 +24,7 @@ async fn an_event_is_one_line_also_when_tracing_makes_a_record_of_it() {
             expected.remove(2);
             assert_eq!(texts, expected);
         } else {
-            // The first one names the feature.
+            // Only the first warning names the feature.
             assert!(texts[0].contains("log-always"), "{texts:?}");
             assert_eq!(texts[1..], expected);
         }

@@ -1,5 +1,5 @@
-//! What reads the log stands still, goes away, or is a stream of the process: nothing waits for it,
-//! and what is lost is told.
+//! Readers of the log that stop reading or go away, and logs that are streams of the process. The
+//! host never waits for a reader, and reports the lines that are lost.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use rustix::{
 };
 use serde_json::Value;
 
-/// More lines than a pipe has room for.
+/// A request that logs more lines than a pipe holds.
 const FLOOD: &str = "/log_depth/flood/2/500";
 
 fn pipe() -> (OwnedFd, OwnedFd) {
@@ -87,7 +87,7 @@ async fn lines_that_were_lost_are_counted_when_somebody_reads_on() {
 async fn the_log_tells_that_the_access_log_cannot_be_written() {
     for is_gone in [true, false] {
         let (reader, stdout) = pipe();
-        // Two lines do not fit into a pipe.
+        // A pipe holds one line of this length, but not two.
         let format = format!("--access-log-format=%(s)s {}", "x".repeat(60_000));
         let level = "--log-level=error,host::server=info";
         let setup = Setup::new()
@@ -137,7 +137,7 @@ async fn a_log_on_a_full_disk_is_told_on_stderr_once_and_at_the_stop() {
         ];
         host.log().eventually(&parts).await;
         let exit = host.stop().await;
-        // Each process tells of its own lines.
+        // Each process reports its own lost lines.
         let told = exit.log().len();
         assert!((2..=4).contains(&told), "{exit}");
         assert!(
@@ -229,7 +229,8 @@ async fn prints_harm_no_app(workers: &str) {
     host.answers("/log_depth/print", 200).await;
     for (name, reader) in [("stdout", stdout), ("stderr", stderr)] {
         drop(reader);
-        // In one process its streams are replaced; of workers the supervisor passes lines on.
+        // A host of one process replaces its own streams. With workers, the supervisor writes the
+        // lines of their output.
         let told = match workers {
             "0" => format!("from now on stream={name}"),
             _ => format!(
@@ -261,7 +262,8 @@ async fn a_path_of_a_stream_is_the_stream_for_both_logs() {
         ("/dev/stderr", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/fd/1"),
     ] {
-        // Without O_APPEND, so that an offset of one's own would write over what is there.
+        // The test opens the files without O_APPEND, so a writer with its own offset would
+        // overwrite lines.
         let setup = Setup::new()
             .plugin("log_depth")
             .arg("--access-log")

@@ -1,8 +1,8 @@
-//! One level rules every line, of host and plugins alike.
+//! One level decides about every line, of the host and of plugins alike.
 
 use host_tests::{Host, Line, Setup};
 
-/// What is logged for one request to `hello`, by the level's name in a line and the message.
+/// The lines that one request to `hello` logs: the level and the message.
 const HELLO: [(&str, &str); 5] = [
     ("CRITICAL", "this is a CRITICAL message"),
     ("ERROR", "this is an ERROR message"),
@@ -254,7 +254,7 @@ async fn a_level_that_there_is_not_ends_the_start_with_2_and_the_valid_ones() {
     }
 }
 
-/// The whole log of a host that answered one request to `hello`.
+/// Returns the whole log of a host that answered one request to `hello`.
 async fn log_of_hello(args: &[&str]) -> Vec<Line> {
     let setup = args
         .iter()

@@ -1,6 +1,8 @@
-//! The test suite: what the host does, as its users see it. One module for each theme, one test for each statement.
+//! The test suite: the behaviour of the host, as its users see it. One module for each theme, one
+//! test for each statement.
 //!
-//! Every test starts a host of its own, on a free port and a plugins folder of its own, so that they run side by side.
+//! Every test starts a separate host with a free port and a new plugins folder, so that tests can
+//! run at the same time.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 

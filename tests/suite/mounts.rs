@@ -1,4 +1,4 @@
-//! Which plugin gets which path, and what it sees of it.
+//! The plugin that gets a path, and the path that the plugin sees.
 
 use host_tests::{Host, Library, Setup};
 
@@ -81,7 +81,7 @@ async fn a_plugin_can_be_mounted_in_several_places() {
     for mount in ["/a", "/b"] {
         assert_eq!(host.get(&format!("{mount}/x")).await.json()["mount"], mount);
     }
-    // In place of where it asks to be.
+    // The option replaces the mount that the plugin asks for.
     assert_eq!(host.get("/echo/x").await.status, 404);
 }
 
@@ -95,14 +95,14 @@ async fn two_plugins_with_one_mount_are_an_error_and_the_first_serves() {
     let line = host.log().eventually(&["ERROR", "libversioned.so"]).await;
     assert!(line.contains("/echo") && line.contains("--mount"), "{line}");
     assert_eq!(host.get("/echo/x").await.status, 200);
-    // Its turn comes when the first is gone.
+    // The second plugin is loaded after the first one is removed.
     host.folder().remove("libecho.so");
     host.serves("/echo", "v1").await;
 }
 
 #[tokio::test]
 async fn of_two_that_are_there_at_the_start_the_first_by_its_path_serves() {
-    // It takes much longer to read.
+    // The larger library takes much longer to read.
     let mut long = Library::version("first")
         .with_fact("mount", "/here")
         .bytes()
@@ -134,7 +134,7 @@ async fn what_is_said_of_apps_that_are_not_there_is_told() {
         .eventually(&["WARN", "app=shop plugin=shopp"])
         .await;
     host.log().eventually(&["WARN", "path=/b app=ecko"]).await;
-    // There is the plugin, but no app of its name.
+    // The plugin exists, but no app has its name.
     host.log().eventually(&["WARN", "path=/c app=echo"]).await;
     assert_eq!(host.get("/a").await.status, 200);
     assert_eq!(host.log().with(&["or not yet"]).len(), 3);
@@ -158,7 +158,7 @@ async fn a_target_without_a_path_reaches_what_is_mounted_at_the_root() {
     assert!(body.contains(r#""uri":"http://example.org/a?b""#), "{body}");
 }
 
-/// The same fixture under three names, so that the answers tell which one it was.
+/// Returns the same fixture under three names, which its responses contain.
 async fn shop() -> Host {
     let named = |name: &str, mount: &str| {
         Library::plugin("echo")

@@ -1,4 +1,4 @@
-//! Handlers that see a request as it crosses.
+//! Native handlers, which see a request as it crosses the boundary.
 
 use host_tests::{Host, Setup, empty, full};
 use hyper::{Request, Version};

@@ -1,4 +1,4 @@
-//! `host new`: the crates that it writes.
+//! `host new`, and the crates that it writes.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ fn every_template_is_formatted_builds_and_passes_its_tests_as_plugin_and_as_prog
     let features = TEMPLATES.map(|template| format!("new-{template}/standalone"));
     let features = format!("--features={}", features.join(","));
     bench.cargo(&["test", "--quiet", "--workspace", &features]);
-    // The tests have compiled the plugins, and this puts them where a build does.
+    // The tests have compiled the plugins. The build puts the libraries into the target folder.
     bench.cargo(&["build", "--quiet", "--workspace", &features]);
     for template in TEMPLATES {
         let library = bench.target().join(format!("debug/libnew_{template}.so"));
@@ -96,7 +96,7 @@ fn plugin_api_comes_from_where_the_author_says() {
 
 #[test]
 fn a_crate_in_the_repository_uses_its_plugin_api() {
-    // A repository in outline: its own would be changed.
+    // Use the outline of a repository, because `host new` would change the real one.
     let folder = tempfile::tempdir().unwrap();
     for package in ["host", "plugin-api"] {
         let path: PathBuf = folder.path().join(package);

@@ -1,4 +1,4 @@
-//! The example `notes`: state, a timer, a background task and a connection of its own.
+//! The example plugin `notes`: state, a timer, a background task, and a connection to the server.
 
 use std::fs;
 
@@ -127,7 +127,8 @@ async fn the_app_connects_to_its_own_server() {
 #[tokio::test]
 async fn the_background_task_ends_with_the_plugin() {
     let host = notes().await;
-    // A stop ends an app that is still starting before it has a background task.
+    // Wait for the start, because a stop during the start ends the app before it has a background
+    // task.
     host.answers("/notes/", 200).await;
     let exit = host.stop().await;
     assert!(

@@ -1,4 +1,4 @@
-//! What an operator does with workers: look at them, have more or fewer of them, and end them.
+//! Workers, as an operator handles them: list them, change their number, and end them.
 
 use std::{fs, os::unix::net::UnixDatagram};
 
@@ -39,7 +39,8 @@ async fn workers_are_shown_also_when_one_hangs_and_after_one_died() {
     host.answers("/", 200).await;
     let worker = serving(&ctl, 1).await["workers"][0].clone();
     send(&worker, Signal::STOP);
-    // The worker cannot say what it has done, but what the system knows of it is told.
+    // The stopped worker cannot report its requests, but the table shows what the system knows of
+    // it.
     let hung = ctl.json(&["workers"]).await["workers"][0].clone();
     assert_eq!(hung["pid"], worker["pid"]);
     assert_eq!(hung["requests"], Value::Null, "{hung}");
@@ -176,7 +177,7 @@ async fn systemd_is_told_when_the_server_serves_reads_and_stops() {
         String::from_utf8_lossy(&text[..len]).into_owned()
     };
     assert_eq!(told(&socket).trim_end(), "READY=1");
-    // The first answer comes from an app that is there, not from one that is on its way.
+    // The first response must come from an app that serves, not a 503 of one that is loading.
     assert_eq!(host.get("/").await.status, 200);
     host.signal(Signal::HUP);
     let reloading = told(&socket);
@@ -232,7 +233,7 @@ async fn a_line_of_text_says_which_worker_wrote_it_where_there_are_several() {
     }
 }
 
-/// A host that serves the plugin hello.
+/// Starts a host that serves the plugin `hello`.
 async fn hello(args: &[&str]) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().plugin("hello").args(args);
@@ -240,7 +241,7 @@ async fn hello(args: &[&str]) -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// The answer to `host ctl workers` once there are `count` workers, which all serve an app.
+/// Waits until `count` workers serve an app, and returns the answer to `host ctl workers`.
 async fn serving(ctl: &Ctl, count: usize) -> Value {
     let what = format!("{count} workers that serve");
     eventually(&what, async || {

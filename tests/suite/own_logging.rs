@@ -1,4 +1,4 @@
-//! A plugin that sets up logging of its own is found out, and the host's stays in force.
+//! A plugin that sets up its own logging is reported, and the host's logging stays in force.
 
 use host_tests::{Ctl, Setup};
 

@@ -1,4 +1,4 @@
-//! A panic ends one request, and nothing else.
+//! A panic ends one request and nothing else.
 
 use host_tests::{Exit, Host, Library, Line, Setup, empty, within};
 use http_body_util::BodyExt;
@@ -35,7 +35,7 @@ async fn a_panic_in_a_body_cuts_the_response_off() {
     let mut wire = host.wire().await;
     wire.send("GET /panics/stream HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
-    // What came before the panic may not have been sent yet, but the end is never sent.
+    // The part of the body before the panic may be missing, but the end is never sent.
     let response = wire.rest().await;
     assert!(!response.ends_with("0\r\n\r\n"), "{response}");
 
@@ -82,7 +82,7 @@ async fn a_panic_that_is_resumed_is_500_and_one_line() {
     let mut connection = host.http1().await;
     assert_eq!(connection.get("/panics/resumed").await.status, 500);
     assert_eq!(connection.get("/panics").await.text(), "fine");
-    // Where it was, nobody knows.
+    // No line can name the place of such a panic, because the panic hook is not called.
     assert_eq!(lines(&lives_on(host).await, "panic resumed").len(), 1);
 }
 
@@ -201,7 +201,7 @@ async fn panics() -> Host {
     Setup::new().plugin("panics").start().await
 }
 
-/// The host serves, and stops as it should.
+/// Asserts that the host serves, and stops as it should.
 async fn lives_on(host: Host) -> Exit {
     host.serves("/panics", "fine").await;
     let exit = host.stop().await;
@@ -213,7 +213,8 @@ fn has_one_line(exit: &Exit, message: &str) {
     assert_eq!(count(exit, message), 1, "{exit}");
 }
 
-/// How many lines tell of a panic: at level error, from the plugin, with the place in it.
+/// Returns the number of lines that report a panic: at level error, from the plugin, with the
+/// place.
 fn count(exit: &Exit, message: &str) -> usize {
     let lines = lines(exit, message);
     for line in &lines {

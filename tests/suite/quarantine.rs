@@ -1,4 +1,4 @@
-//! A plugin that panics too often serves no more, until it is replaced.
+//! A plugin that panics too often gets no more requests until it is replaced.
 
 use host_tests::{Library, Setup};
 

@@ -1,4 +1,4 @@
-//! Workers that are replaced by fresh ones: nothing of what clients or apps have is lost.
+//! Workers that are replaced by fresh ones. No request and no state of an app is lost.
 
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
                         answers += u64::from(path == "/counter");
                         kept = Some(connection).filter(|_| is_keep_alive);
                     }
-                    // The server had closed the connection before, as it may between two requests.
+                    // The server has closed the connection between two requests, which HTTP/1.1
+                    // allows.
                     Err(error) => assert!(
                         error.is_canceled() || error.is_closed(),
                         "{path}: {error:?}"
@@ -52,7 +53,7 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
     assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
     assert_eq!(host.log().with(&["INFO", "Recycled"]).len(), 10);
     assert_eq!(ctl.app("counter").await["serving"]["generation"], 1);
-    // The numbers of generations go on in the fresh worker.
+    // The fresh worker continues the numbers of generations.
     host.folder().put(FILE, &of("v2"));
     host.serves("/counter/version", "v2").await;
     host.log()
@@ -83,7 +84,7 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
     host.log()
         .eventually(&["Finishing what is in flight"])
         .await;
-    // The fresh worker serves meanwhile.
+    // The fresh worker serves while the old one drains.
     assert_eq!(host.get("/versioned").await.status, 200);
     host.folder().signal("go");
     let response = wire.rest().await;
@@ -177,7 +178,7 @@ async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered(
     };
     for _ in 0..2 {
         let before = kill().await;
-        // Connections are never refused: the supervisor has the socket.
+        // Connections are never refused, because the supervisor holds the listening socket.
         let mut connection = Connection::http1(address).await;
         assert_eq!(connection.get("/").await.status, 200);
         host.log().nth_with(before, &["Worker started"]).await;
@@ -198,7 +199,7 @@ fn of(mark: &str) -> Library {
     Library::plugin("counter").marked(mark)
 }
 
-/// A host with the counter, which is reloaded by process, and its first version.
+/// Starts a host with the first version of the counter, which is reloaded as `reload` says.
 async fn by_process(library: &Library, reload: &str) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().library(FILE, library).arg(ctl.option());

@@ -64,7 +64,7 @@ async fn a_renamed_file_goes_on_serving() {
     let setup = Setup::new().library(FILE, &Library::version("v1"));
     let host = setup.arg(ctl.option()).start().await;
     host.serves("/versioned", "v1").await;
-    // Every answer from before the rename until the new name's version serves counts.
+    // Every response counts, from before the rename until the version under the new name serves.
     let address = host.address();
     let (done, is_done) = watch::channel(false);
     let sampler = tokio::spawn(async move {
@@ -122,7 +122,7 @@ async fn a_request_that_lasts_over_a_swap_ends_on_the_old_version() {
         (host.log().with(&["v1 waits"]).len() == 2).then_some(())
     })
     .await;
-    // A request that has only begun: its body is to come.
+    // A request whose body is still to come.
     host.folder().put(FILE, &Library::version("v2"));
     host.serves("/versioned", "v2").await;
     assert_eq!(
@@ -153,13 +153,13 @@ async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
     host.log().eventually(&["v1 waits"]).await;
     host.folder().put(FILE, &Library::version("v2"));
     assert_eq!(answer.await.unwrap().status, 503);
-    // A body that breaks off has no end of its own.
+    // A chunked body that breaks off has no last chunk.
     assert!(!streaming.rest().await.contains("0\r\n\r\n"));
     host.log()
         .eventually(&["WARN", "versioned", "generation=1"])
         .await;
     host.log().eventually(&["v1 stopped"]).await;
-    // They end before their runtime does, so nothing panics for want of it.
+    // The tasks end before their runtime does, so no task panics because the runtime is gone.
     let exit = host.stop().await;
     assert!(
         exit.log().iter().all(|line| line.level != "ERROR"),
@@ -227,7 +227,7 @@ async fn two_files_with_one_plugin_are_an_error_and_the_first_serves() {
     let line = host.log().eventually(&["ERROR", "libzwei.so"]).await;
     assert!(line.contains(FILE), "the line names the other file: {line}");
     assert_eq!(host.get("/versioned").await.text(), "v1");
-    // Its turn comes when the first is gone.
+    // The second library is loaded after the first one is removed.
     host.folder().remove(FILE);
     host.serves("/versioned", "v2").await;
 }
@@ -258,7 +258,7 @@ async fn a_mount_that_changes_is_where_the_new_version_serves() {
 
 const FILE: &str = "libversioned.so";
 
-/// A host that serves `v1`.
+/// Starts a host that serves `v1`.
 async fn versioned() -> Host {
     let host = Setup::new()
         .library(FILE, &Library::version("v1"))

@@ -1,4 +1,4 @@
-//! The version before, back by hand or by itself.
+//! Rollbacks to the previous version, by an operator or automatic.
 
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ async fn an_operator_goes_back_to_the_library_before() {
         .eventually(&["INFO", "Rolled back", "generation=3", "replaces=2"])
         .await;
 
-    // What was rolled back from is not loaded because it is touched, but because it changes.
+    // A version that was rolled back is not loaded when its file is touched, but when its contents
+    // change.
     host.folder().put(FILE, &of("v2"));
     host.log()
         .eventually(&["INFO", "rolled back, not loaded again"])
@@ -154,7 +155,7 @@ async fn nothing_goes_back_to_a_version_that_was_turned_off() {
         .args(&["--auto-rollback", "--probation=500ms", "--panic-limit=6"])
         .start()
         .await;
-    // Its panics are a small part of its requests.
+    // The panics are a small percentage of the requests.
     for _ in 0..100 {
         assert_eq!(host.get("/moody/facts").await.status, 200);
     }
@@ -204,7 +205,7 @@ async fn after_a_handover_the_version_before_starts_again_with_the_state_of_now(
     assert_eq!(host.get("/counter/version").await.text(), "v1");
     assert_eq!(host.get("/counter").await.text(), "3");
 
-    // By itself, too.
+    // The automatic rollback does the same.
     host.folder().put("libcounter.so", &counter("v3 errs"));
     host.serves("/counter/version", "v3 errs").await;
     eventually("the version before is back", async || {

@@ -1,4 +1,4 @@
-//! A plugin's runtime is there wherever the plugin's code runs.
+//! A plugin's runtime is entered wherever the plugin's code runs.
 
 use host_tests::{Setup, within};
 use hyper::Version;
@@ -31,7 +31,7 @@ async fn the_runtime_is_there_from_start_to_end() {
     ] {
         assert!(log.contains(line), "{line:?} is not in\n{log}");
     }
-    // One never ends; what the last drop spawned may have.
+    // One task never ends. The task that the last drop has spawned may have ended.
     assert!(!log.contains("cancelled_tasks=0"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
 }
@@ -63,7 +63,7 @@ async fn handlers_and_bodies_that_never_wait_leave_the_threads_to_others() {
             host.log().nth_with(seen + 2, &["spins"]).await;
             let answer = within("another app", host.get("/quiet")).await;
             assert_eq!(answer.text(), "hello world");
-            // A future that was dropped spins no more.
+            // Dropping the future ends its loop.
             clients.iter().for_each(|client| client.abort());
             host.log().nth_with(seen + 2, &["left"]).await;
             seen += 3;

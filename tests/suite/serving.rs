@@ -155,7 +155,7 @@ async fn an_app_that_blocks_a_thread_holds_up_nobody_else() {
         .arg("--threads=2")
         .start()
         .await;
-    // Connections that the host knows: a new one is reason enough to wake both threads.
+    // Use connections that the host has accepted, because a new one would wake both threads.
     let (mut one, mut other) = (host.http1().await, host.http1().await);
     for connection in [&mut one, &mut other] {
         assert_eq!(connection.get("/moody").await.text(), "unmarked");

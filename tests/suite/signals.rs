@@ -1,4 +1,4 @@
-//! Signals that come when nobody expects them, and the end of a process with libraries in it.
+//! Signals at awkward moments, and the end of a process with libraries in it.
 
 use std::fs::{self, OpenOptions};
 
@@ -24,7 +24,7 @@ async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() 
             let file = file.clone();
             task::spawn_blocking(move || OpenOptions::new().write(true).open(file))
         };
-        // The pipe is open as soon as the host waits for its configuration.
+        // Opening the pipe succeeds once the host waits for its configuration.
         let pipe = pipe.await.unwrap().unwrap();
         host.signal(signal);
         drop(pipe);

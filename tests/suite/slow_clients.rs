@@ -1,4 +1,4 @@
-//! How long clients may take for what they do.
+//! Time limits on clients.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn the_first_byte_of_a_head_is_where_its_time_begins() {
     let host = setup.start().await;
     let mut wire = host.wire().await;
     let began = Instant::now();
-    // It may become HTTP/2 until the second byte has come.
+    // Until the second byte, the connection may become HTTP/2.
     wire.send("P").await;
     sleep(Duration::from_millis(700)).await;
     wire.send("OST / HTTP/1.1\r\nHost:").await;
@@ -50,7 +50,7 @@ async fn what_may_become_http2_does_not_hold_up_the_stop() {
     let host = setup.arg("--graceful-timeout=1h").start().await;
     let mut wire = host.wire().await;
     wire.send("P").await;
-    // Connections are accepted in their order.
+    // The host accepts connections in order, so the earlier one is accepted as well.
     assert_eq!(host.get("/").await.status, 404);
     assert_eq!(host.stop().await.code, Some(0));
     assert_eq!(wire.rest().await, "");
@@ -61,11 +61,11 @@ async fn a_silent_http2_client_has_to_go() {
     let setup = Setup::new().arg("--keep-alive=200ms");
     let host = setup.start().await;
     let mut wire = host.wire().await;
-    // The preface, and empty settings (RFC 9113, section 3.4). It never acknowledges anything.
+    // Send the preface and empty settings (RFC 9113, section 3.4), and acknowledge nothing.
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await;
     let bytes = wire.rest_bytes().await;
-    // The length and the type of a frame (RFC 9113, section 4.1): it was served, and asked to go.
+    // Look at the length and type of frames (RFC 9113, section 4.1): the last one is a GOAWAY.
     let (mut types, mut rest) = (Vec::new(), &*bytes);
     while let [a, b, c, kind, _, _, _, _, _, frame @ ..] = rest {
         let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
@@ -84,7 +84,7 @@ async fn slow_headers_are_408_and_the_end_of_the_connection() {
         .arg("--header-timeout=200ms")
         .start()
         .await;
-    // Of the first request of a connection, and of a later one.
+    // The limit holds for the first request of a connection and for later ones.
     for before in ["", "GET /versioned HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let mut wire = host.wire().await;
         if !before.is_empty() {
@@ -132,7 +132,8 @@ async fn the_time_for_headers_does_not_begin_with_the_end_of_a_request() {
     }
 }
 
-/// Requests without a body, with one of a known length, and with one in chunks; the last two read it.
+/// Requests without a body, with a body of a known length, and with a body in chunks. The app reads
+/// the bodies.
 const REQUESTS: [&str; 3] = [
     "GET /echo/x HTTP/1.1\r\nHost: x\r\n\r\n",
     "POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab",
@@ -236,7 +237,7 @@ async fn a_body_that_does_not_come_is_408() {
         "{answer:?}"
     );
     host.stdout().eventually(&["/echo/len?1", " 408 "]).await;
-    // Who looks for the reason finds the option.
+    // The line names the option, for operators who look for the reason.
     let why = ["INFO", "--body-timeout", "300ms", "in request{id="];
     host.log().eventually(&why).await;
 
@@ -246,7 +247,7 @@ async fn a_body_that_does_not_come_is_408() {
     let request = Request::post("/echo/len").body(body).unwrap();
     let response = within("an answer", connection.send(request)).await.unwrap();
     assert_eq!(response.status(), 408);
-    // The connection has others, who are not slow.
+    // Other streams of the connection are not slow.
     assert_eq!(connection.get("/echo/x").await.status, 200);
 }
 
@@ -275,7 +276,7 @@ async fn an_app_that_answers_waits_for_the_rest_as_long_as_it_likes() {
 async fn who_takes_nothing_of_a_response_has_to_go() {
     let setup = Setup::new().plugin("echo").arg("--log-level=debug");
     let host = setup.arg("--body-timeout=300ms").start().await;
-    // A stream that the app would have to keep, and a body that the host has all of.
+    // A stream, which would keep the app busy, and a body that the host holds completely.
     let mut stream = host.wire().await;
     stream
         .send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -288,7 +289,7 @@ async fn who_takes_nothing_of_a_response_has_to_go() {
     host.log().eventually(&["bulk is dropped"]).await;
     let cut_off = ["Connection failed", "its client took nothing of a response"];
     host.log().nth_with(1, &cut_off).await;
-    // What is in the system's buffers is there still.
+    // The bytes in the system's buffers can still be read.
     stream.rest_bytes().await;
     let rest = whole.rest_bytes().await;
     assert!(rest.len() < 32 << 20, "all of it came");
@@ -299,7 +300,8 @@ async fn who_takes_nothing_of_an_http2_stream_loses_that_stream() {
     let setup = Setup::new().plugin("echo").arg("--access-log=-");
     let host = setup.arg("--body-timeout=300ms").start().await;
     let mut frames = host.frames(0).await;
-    // A stream that the app would have to keep, a body that the host has all of, and one of its own.
+    // A stream, which would keep the app busy, a body that the host holds completely, and a body of
+    // the host's own.
     for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole"), (5, "/nothing")] {
         frames.get(path, &[stream], false).await;
     }
@@ -314,7 +316,7 @@ async fn who_takes_nothing_of_an_http2_stream_loses_that_stream() {
     for path in ["/echo/bulk", "/echo/whole"] {
         host.stdout().eventually(&[path, " timed_out "]).await;
     }
-    // The others of the connection have nothing to do with it.
+    // Other streams of the connection go on.
     frames.get("/echo/len", &[7], false).await;
     frames.next_of(Frames::HEADERS, &[7]).await;
 }
@@ -324,7 +326,7 @@ async fn who_takes_an_http2_stream_bit_by_bit_stays() {
     let setup = Setup::new().plugin("echo").arg("--body-timeout=500ms");
     let host = setup.start().await;
     let mut frames = host.frames(0).await;
-    // Frames that are larger than what is taken of them within the limit.
+    // The frames are larger than the part that the client takes within the limit.
     for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole")] {
         frames.get(path, &[stream], false).await;
         for _ in 0..10 {
@@ -361,7 +363,7 @@ async fn who_takes_a_response_slowly_gets_all_of_it() {
     wire.send("GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     wire.head().await;
-    // Nothing is left in the app, and the server waits for the client alone.
+    // The app has finished, and the server waits only for the client.
     sleep(Duration::from_millis(600)).await;
     let rest = wire.rest_bytes().await;
     assert_eq!(rest.len(), 32 << 20);
@@ -375,7 +377,7 @@ async fn who_takes_a_stream_bit_by_bit_stays() {
     wire.send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     let mut bytes = vec![0; 2 << 20];
-    // Longer than the limit in all, and never as long for one bit.
+    // The whole transfer takes longer than the limit, but no single part does.
     for _ in 0..12 {
         let read = wire.stream().read_exact(&mut bytes);
         within("more of a stream", read).await.unwrap();

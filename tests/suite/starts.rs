@@ -1,4 +1,4 @@
-//! Starts that take long, and what comes while they do.
+//! Starts that take long, and events during a start.
 
 use host_tests::Library;
 

@@ -1,4 +1,5 @@
-//! Bodies as streams: as they come, no faster than they are taken, and to their end or the client's.
+//! Bodies as streams: passed on as they come, no faster than the reader takes them, until their end
+//! or the client's.
 
 use std::{task::Context, time::Duration};
 
@@ -132,7 +133,7 @@ async fn an_app_that_reads_slowly_holds_the_client_back() {
 
     let chunk = vec![b'x'; 1 << 20];
     let mut sent = 0;
-    // Nobody reads: what fits is in buffers, and that ends.
+    // Nobody reads the response, so it stops when the buffers are full.
     while let Ok(written) = timeout(STALL, wire.stream().write(&chunk)).await {
         sent += written.unwrap();
         assert!(
@@ -187,14 +188,14 @@ async fn a_request_taken_back_ends_alone_on_its_http_2_connection() {
     assert_eq!(http2.get("/echo/x").await.status, 200);
 }
 
-/// How long nothing may move until it counts as standing still.
+/// The time without progress after which a stream counts as stopped.
 const STALL: Duration = Duration::from_millis(300);
 
 async fn given(host: &Host) -> usize {
     host.get("/echo/bulk/given").await.text().parse().unwrap()
 }
 
-/// The value, once it is above zero and stays as it is.
+/// Waits until the value is above zero and no longer changes, and returns it.
 async fn stalled<F: Future<Output = usize>>(value: impl Fn() -> F) -> usize {
     eventually("it stands still", async || {
         let before = value().await;

@@ -1,4 +1,4 @@
-//! Which host and resource a request is for, and what an app gets to know of it.
+//! The host and resource of a request, and what the app sees of them.
 
 use host_tests::{Host, Setup, empty};
 use hyper::{Request, Version};
@@ -14,7 +14,7 @@ async fn echo() -> Host {
         .await
 }
 
-/// The values of a header field that an app saw.
+/// Returns the values of a header field that the app has seen.
 fn seen(json: &Value, name: &str) -> Vec<String> {
     let fields = json["headers"].as_array().unwrap();
     let fields = fields.iter().filter(|field| field[0] == name);
@@ -46,7 +46,7 @@ async fn a_cookie_that_http_2_splits_is_one_field_for_apps_and_the_log() {
         let line = host.stdout().eventually(&[path]).await;
         assert!(line.contains(&format!("cookie={whole} ")), "{line}");
     }
-    // Over HTTP/1 there is nothing to join.
+    // Over HTTP/1 a client sends one field, so nothing is joined.
     let json = host.exchange(request("/apart")).await.json();
     assert_eq!(seen(&json, "cookie").len(), 3);
 }

@@ -218,7 +218,7 @@ async fn a_socket_stays_with_the_generation_that_it_began_on_until_that_is_drain
             .await;
         socket.send("old").await;
         assert_eq!(socket.text().await, "old");
-        // The time to drain ends, and with it the connection.
+        // The end of the drain ends the connection.
         let ended = socket.next().await;
         assert!(
             !matches!(ended, Ok(Some(Message::Text(_) | Message::Binary(_)))),

@@ -1,5 +1,5 @@
-//! Another build of the host takes over in place: the same process, the same sockets, and nothing of
-//! what clients or apps have is lost.
+//! Upgrades in place: another build of the host takes over in the same process with the same
+//! sockets. No request and no state of an app is lost.
 
 use std::{fs, path::PathBuf};
 
@@ -39,7 +39,7 @@ async fn nothing_is_lost_through_three_upgrades() {
     let answers: u64 = clients.join_all().await.into_iter().sum();
     assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
     assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
-    // Everything that an operator reaches is there.
+    // The control socket works in the new build.
     let answer = ctl.json(&["log-level", "warn"]).await;
     assert_eq!(answer["was"], "info");
     assert_eq!(host.stop().await.code, Some(0));
@@ -79,7 +79,7 @@ async fn host() -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// Copies of the host that are other files.
+/// Copies of the host's program in other files.
 struct Builds(TempDir);
 
 impl Builds {

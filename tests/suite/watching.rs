@@ -1,4 +1,4 @@
-//! What the folder goes through, and what becomes of the plugins in it.
+//! Changes of the plugins folder as a whole, and the plugins in it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,8 +20,9 @@ async fn when_so_much_happens_that_events_are_lost_the_folder_is_looked_at() {
         .await;
     host.serves("/versioned", "v1").await;
 
-    // Of what comes while it cannot take any events, the kernel keeps so many. That others read the
-    // folder is nothing to look for; two files in turn, as the same event again is no new one.
+    // The kernel keeps only this number of events while the host does not read them. Reads of the
+    // folder cause events too, which the host must ignore. Alternate between two files, because the
+    // kernel merges equal events.
     host.freeze();
     let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let files = ["notes.txt", FILE].map(|name| host.folder().join(name));
@@ -60,7 +61,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_followed() {
     let setup = Setup::new();
     let folder = setup.folder().join("plugins");
     fs::create_dir(&folder).unwrap();
-    // The copies of libraries go with it.
+    // The copies of libraries are in the folder, and are removed with it.
     let setup = setup.env("HOST_PLUGINS", &folder);
     let host = setup.arg("--rescan=100ms").start().await;
     let put = |version: &str| {

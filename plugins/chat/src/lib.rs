@@ -1,7 +1,7 @@
-//! A chat room: whoever opens the WebSocket `socket` talks and listens, whoever reads the
-//! server-sent events of `events` listens, and the page at the root does both.
+//! A chat room. Clients of the WebSocket `socket` send and receive messages, clients of the
+//! server-sent events at `events` only receive them, and the page at the root uses both.
 //!
-//! When a new version takes over, or the server stops, everybody is asked to come back.
+//! When a new version takes over or the server stops, all clients are asked to connect again.
 
 #![forbid(unsafe_code)]
 
@@ -38,21 +38,22 @@ fn app(context: Context) -> Router {
         .with_state(Arc::new(room))
 }
 
-/// Everybody who is here.
+/// All clients of the chat room.
 struct Room {
     said: broadcast::Sender<Utf8Bytes>,
     context: Context,
 }
 
 async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Response {
-    // What follows runs in a task of axum's, where no span is current: what it logs has the request's id by this.
+    // axum runs the closure in a task without a current span. Instrument the future, so that its
+    // log lines have the request's id.
     let request = Span::current();
     upgrade
         .max_message_size(4 << 10)
         .on_upgrade(async move |socket| talk(socket, &room).instrument(request).await)
 }
 
-/// Passes on what this one says, and what the others say, until it leaves.
+/// Passes messages between one client and the others until the client leaves.
 async fn talk(mut socket: WebSocket, room: &Room) {
     let mut said = room.said.subscribe();
     info!(here = room.said.receiver_count(), "Somebody came");
@@ -65,13 +66,13 @@ async fn talk(mut socket: WebSocket, room: &Room) {
                     reason: Utf8Bytes::default(),
                 };
                 if socket.send(Message::Close(Some(again))).await.is_ok() {
-                    // Until it has agreed (RFC 6455, section 7.1.1).
+                    // Read on until the client has agreed to the close (RFC 6455, section 7.1.1).
                     while let Some(Ok(_)) = socket.recv().await {}
                 }
                 break;
             }
             message = socket.recv() => match message {
-                // There is a listener: this one.
+                // Sending never fails, because this client is subscribed itself.
                 Some(Ok(Message::Text(text))) => drop(room.said.send(text)),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
@@ -99,12 +100,12 @@ async fn events(
         let text = next(&mut said).await?;
         Some((Ok(Event::default().data(text.as_str())), said))
     });
-    // The browser comes back by itself.
+    // The browser connects again by itself.
     let heard = heard.take_until(room.context.draining());
     Sse::new(heard).keep_alive(KeepAlive::default())
 }
 
-/// What is said next. Who listens too slowly misses some of it.
+/// Returns the next message. A client that reads too slowly misses some messages.
 async fn next(said: &mut broadcast::Receiver<Utf8Bytes>) -> Option<Utf8Bytes> {
     loop {
         match said.recv().await {
@@ -115,5 +116,5 @@ async fn next(said: &mut broadcast::Receiver<Utf8Bytes>) -> Option<Utf8Bytes> {
     }
 }
 
-/// How many messages somebody may be behind.
+/// The number of messages that a slow client can lag behind.
 const BEHIND: usize = 256;

@@ -1,4 +1,4 @@
-//! A gRPC service with tonic: a call of each kind, as `proto/greeter.proto` has them.
+//! A gRPC service with tonic: one call of each kind, as defined in `proto/greeter.proto`.
 
 #![forbid(unsafe_code)]
 
@@ -27,12 +27,13 @@ mod proto {
     tonic::include_proto!("greeter");
 }
 
-// A gRPC client calls `/greeter.Greeter/Greet`, below no prefix of ours: so that is the mount.
+// A gRPC client calls `/greeter.Greeter/Greet` without any prefix, so the mount is the service's
+// name.
 plugin_api::export_app!(app, mount = "/greeter.Greeter");
 
 fn app() -> Router {
     let service = Routes::new(GreeterServer::new(Polite)).into_axum_router();
-    // tonic wants to see the whole path.
+    // tonic needs the whole path, so nest the service below the mount again.
     Router::new().fallback_service(MapRequest::new(service, with_mount))
 }
 
@@ -43,7 +44,7 @@ fn with_mount(mut request: Request) -> Request {
     request
 }
 
-/// Greets whoever has a name.
+/// Returns the greeting for a name, or an error for an empty name.
 struct Polite;
 
 type Greetings = Pin<Box<dyn Stream<Item = Result<Greeting, Status>> + Send>>;

@@ -1,8 +1,8 @@
-//! The smallest app: five log lines and a greeting. It says nothing of where the lines go: that is
-//! the server's.
+//! The smallest app: five log lines and a greeting. The app does not set up logging, because the
+//! server decides where the lines go.
 //!
-//! It needs no framework either: a native handler looks at the request that the server has. The
-//! other examples are axum's.
+//! The app uses no framework either: a native handler reads the server's request directly. The
+//! other examples use axum.
 
 #![forbid(unsafe_code)]
 

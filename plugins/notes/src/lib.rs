@@ -1,4 +1,4 @@
-//! Notes over JSON: an app with state, a background task, timers and a connection of its own.
+//! Notes over JSON: an app with state, a background task, timers, and a client connection.
 //!
 //! | request | does |
 //! |---|---|
@@ -8,14 +8,14 @@
 //! | `GET /notes/after?ms=100` | lists the notes after a while |
 //! | `GET /notes/self` | asks this server for the notes, over TCP |
 //!
-//! Where this server listens, the operator says, if it is not 127.0.0.1:8000:
+//! The operator sets the address of this server, if it is not 127.0.0.1:8000:
 //!
 //! ```toml
 //! [app.notes]
 //! config = { server = "127.0.0.1:8080" }
 //! ```
 //!
-//! The notes are gone when the server stops, or when a new version of this plugin takes over.
+//! The notes are lost when the server stops or a new version of this plugin takes over.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +45,7 @@ use tracing::{debug, info, warn};
 
 plugin_api::export_app!(app);
 
-/// Runs once, in the plugin's own runtime. What it spawns ends with the plugin.
+/// Runs once, in the plugin's own runtime. The tasks that it spawns end with the plugin.
 fn app(context: Context) -> Result<Router, ConfigError> {
     let Config { server } = context.config()?;
     let notes = Notes {
@@ -67,7 +67,7 @@ fn app(context: Context) -> Result<Router, ConfigError> {
     Ok(routes)
 }
 
-/// What the operator says.
+/// The app's configuration.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
@@ -102,7 +102,7 @@ struct Note {
     expires: Option<Instant>,
 }
 
-/// What a client sends.
+/// The body of a request that adds or replaces a note.
 #[derive(Deserialize)]
 struct Draft {
     text: String,
@@ -139,7 +139,7 @@ async fn add(State(notes): State<Notes>, Json(draft): Json<Draft>) -> impl IntoR
         note
     };
     info!(note.id, "Note added");
-    // The app sees paths below its mount; its links need the whole.
+    // Add the mount: the app sees paths below its mount, but links need the whole path.
     let location = format!("{}/{}", notes.mount.trim_end_matches('/'), note.id);
     (StatusCode::CREATED, [(LOCATION, location)], Json(note))
 }
@@ -172,14 +172,14 @@ struct After {
     ms: u32,
 }
 
-/// Timers work, as in any tokio program.
+/// Waits for a timer, as in any tokio program.
 async fn after(notes: State<Notes>, Query(After { ms }): Query<After>) -> Json<Vec<Note>> {
     time::sleep(Duration::from_millis(ms.into())).await;
     list(notes).await
 }
 
-/// Connections work too. Where to is for the operator to say: a server that connects to wherever a client
-/// says can be turned against others.
+/// Opens a client connection. The operator sets the address: if clients could choose it, they could
+/// use this server to attack others.
 async fn ask_self(State(notes): State<Notes>) -> Result<String, (StatusCode, String)> {
     let path = format!("{}/", notes.mount.trim_end_matches('/'));
     fetch(notes.server, &path).await.map_err(|error| {
@@ -188,7 +188,7 @@ async fn ask_self(State(notes): State<Notes>) -> Result<String, (StatusCode, Str
     })
 }
 
-/// The whole response, as it comes over the wire.
+/// Returns the whole response as it comes over the wire.
 async fn fetch(server: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(server).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
