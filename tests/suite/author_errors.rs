@@ -1,4 +1,4 @@
-//! What the compiler says of plugins that are wrong: each error names the mend.
+//! The compiler's errors for plugins with typical mistakes. Each error says how to mend the plugin.
 
 use std::{env, fs, process::Command};
 
@@ -205,7 +205,7 @@ fn says(program: &str, parts: &[&str]) {
     }
 }
 
-/// What the compiler says of a plugin with this source. Empty when nothing is wrong.
+/// Returns the compiler's errors for a plugin with this source; empty if it compiles.
 fn errors(source: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lib.rs");

@@ -22,24 +22,18 @@ async fn a_null_write_names_app_generation_request_and_place() {
 
 #[tokio::test]
 async fn threads_of_an_app_are_known_by_their_code() {
-    let host = dies().start().await;
-    for way in ["task", "thread"] {
-        let line = dies_of(&host, way).await;
-        for part in ["SIGSEGV at address 0x0", "plugin=dies", "write_to_null"] {
-            assert!(line.contains(part), "{way}: {part} in {line}");
-        }
-    }
+    names_cause_and_place(
+        &["task", "thread"],
+        "SIGSEGV at address 0x0",
+        "write_to_null",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_full_stack_is_called_so() {
-    let host = dies().start().await;
-    for way in ["overflow", "task-overflow"] {
-        let line = dies_of(&host, way).await;
-        for part in ["a thread's stack is full", "plugin=dies", "recurse"] {
-            assert!(line.contains(part), "{way}: {part} in {line}");
-        }
-    }
+    let ways = ["overflow", "task-overflow"];
+    names_cause_and_place(&ways, "a thread's stack is full", "recurse").await;
 }
 
 #[tokio::test]
@@ -182,6 +176,17 @@ async fn handlers_that_an_app_replaces_are_taken_back() {
 fn dies() -> Setup {
     // With a crash limit, the host would stop loading the app.
     Setup::new().plugin("dies").arg("--crash-limit=0")
+}
+
+/// Makes the app die in these ways, and asserts that each line names the cause and the function.
+async fn names_cause_and_place(ways: &[&str], cause: &str, place: &str) {
+    let host = dies().start().await;
+    for way in ways {
+        let line = dies_of(&host, way).await;
+        for part in [cause, "plugin=dies", place] {
+            assert!(line.contains(part), "{way}: {part} in {line}");
+        }
+    }
 }
 
 /// Makes the app die in one way, and returns the line about the death after the app serves again.

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use host_tests::{Connection, Ctl, Host, Library, Setup, empty, eventually};
+use host_tests::{Connection, Ctl, Host, Library, Setup, Wire, empty, eventually};
 use hyper::Request;
-use tokio::{sync::watch, task::JoinSet};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 #[tokio::test]
 async fn no_request_and_no_update_is_lost_through_ten_recycles() {
@@ -69,21 +73,7 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
     let setup = Setup::new().plugin("versioned");
     let host = setup.arg(ctl.option()).start().await;
     host.answers("/versioned", 200).await;
-    let mut wire = host.wire().await;
-    let file = host.folder().join("go");
-    wire.send(format!(
-        "GET /versioned/wait?{} HTTP/1.1\r\nHost: x\r\n\r\n",
-        file.display()
-    ))
-    .await;
-    host.log().eventually(&["waits"]).await;
-    let recycle = tokio::spawn(async move {
-        let answer = ctl.json(&["recycle"]).await;
-        (answer["recycled"].clone(), ctl)
-    });
-    host.log()
-        .eventually(&["Finishing what is in flight"])
-        .await;
+    let (mut wire, recycle) = recycle_during_a_request(&host, ctl).await;
     // The fresh worker serves while the old one drains.
     assert_eq!(host.get("/versioned").await.status, 200);
     host.folder().signal("go");
@@ -103,21 +93,7 @@ async fn an_app_gets_its_state_while_a_request_to_another_app_goes_on() {
     host.serves("/counter/version", "v1").await;
     assert_eq!(host.get("/counter").await.text(), "1");
     host.answers("/versioned", 200).await;
-    let mut wire = host.wire().await;
-    let file = host.folder().join("go");
-    wire.send(format!(
-        "GET /versioned/wait?{} HTTP/1.1\r\nHost: x\r\n\r\n",
-        file.display()
-    ))
-    .await;
-    host.log().eventually(&["waits"]).await;
-    let recycle = tokio::spawn(async move {
-        let answer = ctl.json(&["recycle"]).await;
-        (answer["recycled"].clone(), ctl)
-    });
-    host.log()
-        .eventually(&["Finishing what is in flight"])
-        .await;
+    let (mut wire, recycle) = recycle_during_a_request(&host, ctl).await;
     // The fresh worker has the state, although the old one waits for the other request.
     assert_eq!(host.get("/counter").await.text(), "2");
     host.folder().signal("go");
@@ -191,6 +167,28 @@ async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered(
     tokio::time::timeout(Duration::from_secs(20), host.stop())
         .await
         .unwrap();
+}
+
+/// Sends a request that waits for the file `go`, and recycles the worker that has the request. Returns
+/// when the worker drains: the connection of the request, and the task that recycles. The task returns the
+/// number of recycled workers and the control socket.
+async fn recycle_during_a_request(host: &Host, ctl: Ctl) -> (Wire, JoinHandle<(Value, Ctl)>) {
+    let mut wire = host.wire().await;
+    let file = host.folder().join("go");
+    wire.send(format!(
+        "GET /versioned/wait?{} HTTP/1.1\r\nHost: x\r\n\r\n",
+        file.display()
+    ))
+    .await;
+    host.log().eventually(&["waits"]).await;
+    let recycle = tokio::spawn(async move {
+        let answer = ctl.json(&["recycle"]).await;
+        (answer["recycled"].clone(), ctl)
+    });
+    host.log()
+        .eventually(&["Finishing what is in flight"])
+        .await;
+    (wire, recycle)
 }
 
 const FILE: &str = "libcounter.so";
