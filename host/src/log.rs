@@ -15,6 +15,7 @@ pub mod lines;
 pub mod losses;
 pub mod origin;
 pub mod output;
+pub mod recent;
 pub mod request;
 pub mod request_id;
 pub mod streams;

@@ -4,10 +4,9 @@
 //! `host dev` starts the server with the variable [`SOCKET`]; without it there is no [`Dev`], and
 //! requests pass by. The session's state comes over the socket (`feed`). A page gets a script of the
 //! server's (`inject`, `csp`), which listens to server-sent events (`events`). A failure is
-//! explained (`page`) by what the log knows of the request (`capture`). Whoever is not on this machine,
+//! explained (`page`) by what the log knows of the request ([`recent`]). Whoever is not on this machine,
 //! or is another site's page in a browser on it, is kept out (`guard`).
 
-pub mod capture;
 mod csp;
 mod events;
 mod feed;
@@ -32,7 +31,10 @@ use super::{
     dispatch::{Client, Dispatch, Wait},
     response_body::ResponseBody,
 };
-use crate::dev::{server::SOCKET, state::SessionState};
+use crate::{
+    dev::{server::SOCKET, state::SessionState},
+    log::recent,
+};
 
 /// The part of a server that serves a development session.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Dev {
     #[must_use]
     pub fn from_environment() -> Option<Arc<Self>> {
         let socket = env::var_os(SOCKET)?;
-        capture::start();
+        recent::start();
         let state = feed::follow(socket.into());
         Some(Arc::new(Self { state }))
     }

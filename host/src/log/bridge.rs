@@ -23,9 +23,8 @@ pub use self::site::{Site, intern, plugin_of};
 use self::value::Typed;
 use super::{
     origin::{self, Origin},
-    request,
+    recent, request,
 };
-use crate::http::dev::capture;
 use crate::worker::{faults::Faults, quarantine::PanicLimit};
 
 /// Takes what one generation of a plugin logs.
@@ -141,15 +140,15 @@ impl Logger for Bridge {
         origin::scope(self.origin, || {
             let (file, line, column) = panic.location;
             let location = file.map(|file| format!("{file}:{line}:{column}"));
-            if capture::is_on() {
-                let known = capture::Panic {
+            if recent::is_on() {
+                let known = recent::Panic {
                     message: panic.message.to_string(),
                     location: file.map(|file| (file.to_owned(), line, column)),
                     backtrace: panic.backtrace.map(str::to_owned),
                 };
                 request::with_current(|request| {
                     let id = request.map(|request| request.facts().id.as_str().to_owned());
-                    capture::panicked(&id.unwrap_or_default(), known);
+                    recent::add_panic(&id.unwrap_or_default(), known);
                 });
             }
             error!(

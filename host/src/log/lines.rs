@@ -17,10 +17,10 @@ use super::{
     json::Json,
     losses, origin,
     output::Output,
+    recent,
     request::{self, Facts},
     text::Text,
 };
-use crate::http::dev::capture;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +115,9 @@ impl Lines {
                 buffers.line.0.push(b'\n');
                 losses::write(&self.output, &buffers.line.0);
                 if let Some(request) = head.request
-                    && capture::is_on()
+                    && recent::is_on()
                 {
-                    capture::line(request.id.as_str(), &buffers.line.0);
+                    recent::add_line(request.id.as_str(), &buffers.line.0);
                 }
             }
         });

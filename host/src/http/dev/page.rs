@@ -11,10 +11,11 @@ use http::{
 use serde_json::json;
 
 use self::frames::{Excerpt, Frame};
-use super::{accepts, capture};
+use super::accepts;
 use crate::{
     dev::state::{SessionPhase, SessionState},
     http::response_body::ResponseBody,
+    log::recent,
 };
 
 /// A request, as far as it is shown.
@@ -134,7 +135,7 @@ impl Failure {
             .headers()
             .get("x-request-id")
             .and_then(|id| id.to_str().ok());
-        let (log, panic) = id.map(capture::of).unwrap_or_default();
+        let (log, panic) = id.map(recent::of_request).unwrap_or_default();
         let mut failure = Self {
             status: response.status(),
             log,
@@ -148,7 +149,7 @@ impl Failure {
         failure
     }
 
-    fn panicked(&mut self, panic: Option<capture::Panic>, state: Option<&SessionState>) {
+    fn panicked(&mut self, panic: Option<recent::Panic>, state: Option<&SessionState>) {
         let Some(panic) = panic else {
             "The app answered with an error".clone_into(&mut self.message);
             return;
