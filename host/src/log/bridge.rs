@@ -9,7 +9,7 @@
 mod site;
 mod value;
 
-use std::{sync::Arc, time::Instant};
+use std::{fmt, sync::Arc};
 
 use plugin_api::host::{self, Callsite, Entry, Fields, Logger, Panic, Parent};
 use smallvec::SmallVec;
@@ -25,20 +25,25 @@ use super::{
     origin::{self, Origin},
     recent, request,
 };
-use crate::worker::{faults::Faults, quarantine::PanicLimit};
 
 /// Takes what one generation of a plugin logs.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     origin: Origin,
-    faults: Arc<Faults>,
+    panics: Arc<dyn PanicCounter>,
+}
+
+/// Counts the panics of a generation.
+pub trait PanicCounter: fmt::Debug + Send + Sync {
+    /// Counts a panic of the generation that `origin` names. The bridge has logged the panic already.
+    fn count_panic(&self, origin: Origin);
 }
 
 impl Bridge {
-    /// A bridge for the generation that `origin` names, whose panics are counted in `faults`.
+    /// Makes a bridge for the generation that `origin` names. Its panics are counted by `panics`.
     #[must_use]
-    pub fn new(origin: Origin, faults: Arc<Faults>) -> Self {
-        Self { origin, faults }
+    pub fn new(origin: Origin, panics: Arc<dyn PanicCounter>) -> Self {
+        Self { origin, panics }
     }
 
     /// Runs `emit` as this generation, with the span of the host's that is the parent, if the entry
@@ -160,16 +165,7 @@ impl Logger for Bridge {
                 "panicked: {}", panic.message
             );
         });
-        if let Some(PanicLimit { panics, window }) = self.faults.panicked(Instant::now()) {
-            let Origin { plugin, generation } = self.origin;
-            error!(
-                plugin,
-                generation,
-                panics,
-                ?window,
-                "Too many panics: requests are answered with 503 until the plugin is replaced"
-            );
-        }
+        self.panics.count_panic(self.origin);
     }
 }
 

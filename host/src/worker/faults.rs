@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
+use tracing::error;
+
 use super::quarantine::{PanicLimit, Quarantine};
+use crate::log::{bridge::PanicCounter, origin::Origin};
 
 /// The faults of one generation.
 #[derive(Debug)]
@@ -31,12 +34,6 @@ impl Faults {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a panic. The limit, when this is the one that reaches it.
-    pub fn panicked(&self, now: Instant) -> Option<PanicLimit> {
-        self.panics.fetch_add(1, Ordering::Relaxed);
-        self.quarantine.panicked(now)
-    }
-
     /// How many responses had a status of 5xx.
     #[must_use]
     pub fn errors(&self) -> u64 {
@@ -53,5 +50,22 @@ impl Faults {
     #[must_use]
     pub fn are_too_many(&self) -> bool {
         self.quarantine.is_on()
+    }
+}
+
+impl PanicCounter for Faults {
+    /// Also logs an error when this panic is the one that takes the generation out of service.
+    fn count_panic(&self, origin: Origin) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        if let Some(PanicLimit { panics, window }) = self.quarantine.panicked(Instant::now()) {
+            let Origin { plugin, generation } = origin;
+            error!(
+                plugin,
+                generation,
+                panics,
+                ?window,
+                "Too many panics: requests are answered with 503 until the plugin is replaced"
+            );
+        }
     }
 }
