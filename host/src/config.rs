@@ -17,7 +17,7 @@ pub use self::{
     value::{BindAddress, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
     workers::{MOST_WORKERS, WorkerConfig},
 };
-use crate::log::access::AccessFormat;
+use crate::log::{LogOptions, access::AccessFormat};
 
 mod app;
 pub(crate) mod path;
@@ -281,6 +281,18 @@ pub struct LogConfig {
     /// (repeatable, or separated by commas)
     #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = request_path)]
     pub access_log_skip: Vec<String>,
+}
+
+impl LogConfig {
+    /// Returns how the log is to be written.
+    #[must_use]
+    pub fn options(&self) -> LogOptions<'_> {
+        LogOptions {
+            file: self.log_file.as_deref(),
+            is_json: self.log_format == LogFormat::Json,
+            has_debug_header: self.debug_header.is_some(),
+        }
+    }
 }
 
 /// Returns the number of processors that this process may use, and 1 if the system does not tell.

@@ -37,7 +37,6 @@ use self::{
     output::Output,
     text::Text,
 };
-use crate::config::{LineSink, LogConfig, LogFormat};
 
 /// What can be changed of the log while it is written.
 #[derive(Clone, Debug)]
@@ -50,27 +49,40 @@ pub struct Log {
     pub losses: Losses,
 }
 
-/// Logs what happens from now on, by `directives`.
+/// How the log of a process is written.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions<'a> {
+    /// The file that lines are appended to. None for the process's stderr.
+    pub file: Option<&'a Path>,
+    /// Whether a line is a JSON object. Otherwise it is text for people.
+    pub is_json: bool,
+    /// Whether a header of a request can ask for that request to be logged at debug.
+    pub has_debug_header: bool,
+}
+
+/// Starts the log of this process, at the level of `directives`.
 ///
-/// The first call in a process counts; there is one in a program.
+/// Only the first call in a process has an effect on `tracing`, which accepts one global subscriber. A
+/// program calls it once.
 ///
 /// # Errors
 ///
-/// When the file for it cannot be opened.
-pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError> {
+/// When the file of the log cannot be opened, or stderr is closed.
+pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, OpenError> {
     let mut filter = Filter::new(directives, bridge::plugin_of);
-    if config.debug_header.is_some() {
+    if options.has_debug_header {
         filter = filter.with_loud_requests();
     }
-    let output = match &config.log_file {
+    let output = match options.file {
         Some(path) => Output::log(path).map_err(failed(path))?,
         None => Output::stderr().map_err(OpenError::Stream)?,
     };
     let is_terminal = output.is_terminal();
     let ansi = text::colour(is_terminal, env::var_os("NO_COLOR").as_deref());
-    let format = match config.log_format {
-        LogFormat::Text => Format::Text(Text { ansi, is_terminal }),
-        LogFormat::Json => Format::Json,
+    let format = if options.is_json {
+        Format::Json
+    } else {
+        Format::Text(Text { ansi, is_terminal })
     };
     let lines = Lines::new(format, output.clone());
     // It fails when there was one before, which then is this one.
@@ -83,15 +95,15 @@ pub fn init(config: &LogConfig, directives: Directives) -> Result<Log, OpenError
     })
 }
 
-/// Opens the place for the access log.
+/// Opens the output of the access log: the file at `path`, or stdout when there is no path.
 ///
 /// # Errors
 ///
-/// When its file cannot be opened.
-pub fn open_access(sink: &LineSink) -> Result<Output, OpenError> {
-    match sink {
-        LineSink::Stdout => Output::stdout().map_err(OpenError::Stream),
-        LineSink::File(path) => Output::access(path).map_err(failed(path)),
+/// When the file cannot be opened, or stdout is closed.
+pub fn open_access(path: Option<&Path>) -> Result<Output, OpenError> {
+    match path {
+        None => Output::stdout().map_err(OpenError::Stream),
+        Some(path) => Output::access(path).map_err(failed(path)),
     }
 }
 

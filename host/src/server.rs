@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     channel::Hello,
-    config::{BindAddress, Config},
+    config::{BindAddress, Config, LogFormat},
     control::{ControlError, ControlListener, verbs::Control},
     error_chain::chain,
     exit,
@@ -70,7 +70,7 @@ pub fn run(
     let level = level
         .and_then(Result::ok)
         .unwrap_or(config.log_level.clone());
-    let log = match log::init(&config.log, level) {
+    let log = match log::init(config.log.options(), level) {
         Ok(log) => log,
         Err(error) => {
             terminal::complain(format_args!("cannot start: {}", chain(&error)));
@@ -150,7 +150,11 @@ async fn serve(
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     name_what_has_no_effect(config);
     // All that is done before the addresses are told is there for whoever reads them.
-    let access = config.log.access_log.as_ref().map(log::open_access);
+    let access = config
+        .log
+        .access_log
+        .as_ref()
+        .map(|sink| log::open_access(sink.path()));
     let access = access.transpose()?;
     let Log {
         filter,
@@ -203,8 +207,11 @@ async fn serve(
             handle.follow_level(&logs.filter);
             // Workers write lines to the same places.
             logs.outputs().iter().for_each(Output::share);
+            let log = (config.log.log_format == LogFormat::Json).then_some(&logs.output);
             let access = logs.access.as_ref();
-            let printed = Printed::new(&config.log, &logs.output, access, &losses);
+            let access = access.filter(|_| config.log.access_log_format.is_json());
+            let json: Vec<_> = log.into_iter().chain(access).collect();
+            let printed = Printed::new(config.log.capture_output, &json, &losses);
             let log = (logs.filter, printed);
             let processes = processes(config, settings, log, listeners)?;
             match adopted {

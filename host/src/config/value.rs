@@ -109,6 +109,17 @@ pub enum LineSink {
     File(PathBuf),
 }
 
+impl LineSink {
+    /// Returns the path of the file; None for stdout.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 impl FromStr for LineSink {
     type Err = ValueError;
 

@@ -20,7 +20,6 @@ use rustix::{
 use tracing::info;
 
 use super::{losses::Losses, output::Output};
-use crate::config::{LogConfig, LogFormat};
 
 /// Where the lines go that worker processes print: to the streams of the server, or to the log.
 #[derive(Clone, Debug)]
@@ -32,18 +31,16 @@ pub struct Printed {
 }
 
 impl Printed {
-    /// Lines are logged where the operator asks for it, and where a stream has a log or access log in
-    /// JSON: a program reads it, which expects nothing else between its lines.
+    /// Decides for each stream whether lines go on to it or are logged. All are logged when
+    /// `logs_everything` is true. Lines are also logged in place of a stream that is one of `json`, the
+    /// logs that are written as JSON: the program that reads such a log expects no other lines in it.
+    ///
+    /// `losses` also watches the streams that lines go on to.
     #[must_use]
-    pub fn new(config: &LogConfig, log: &Output, access: Option<&Output>, losses: &Losses) -> Self {
-        let json = [
-            (config.log_format == LogFormat::Json).then_some(log),
-            access.filter(|_| config.access_log_format.is_json()),
-        ];
+    pub fn new(logs_everything: bool, json: &[&Output], losses: &Losses) -> Self {
         let goes_on = |stream: io::Result<Output>| {
             let stream = stream.ok()?;
-            let is_json = json.iter().flatten().any(|json| json.is_same_file(&stream));
-            if config.capture_output || is_json {
+            if logs_everything || json.iter().any(|json| json.is_same_file(&stream)) {
                 return None;
             }
             stream.share();

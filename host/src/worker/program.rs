@@ -183,8 +183,12 @@ impl Streams {
         dup2_stdout(&self.stdout).map_err(WorkerError::stream)?;
         dup2_stderr(&self.stderr).map_err(WorkerError::stream)?;
         let directives = setup.level.parse().unwrap_or(config.log_level.clone());
-        let opened = log::init(&config.log, directives).and_then(|log| {
-            let access = config.log.access_log.as_ref().map(log::open_access);
+        let opened = log::init(config.log.options(), directives).and_then(|log| {
+            let access = config
+                .log
+                .access_log
+                .as_ref()
+                .map(|sink| log::open_access(sink.path()));
             Ok((log, access.transpose()?))
         });
         dup2_stdout(&own.stdout).map_err(WorkerError::stream)?;

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .into();
     flags.push(file);
     let config = settings::parse(&flags)?.config;
-    let log = log::init(&config.log, config.log_level.clone())?;
+    let log = log::init(config.log.options(), config.log_level.clone())?;
     let plugin = Plugin::load(library.into(), &log)?;
 
     println!(
