@@ -9,6 +9,7 @@
 
 pub mod activity;
 mod builders;
+mod call;
 mod closing;
 pub mod connection;
 pub mod delivery;
@@ -20,11 +21,11 @@ pub mod listener;
 mod noted;
 pub mod preface;
 mod refusal;
+mod request;
 pub mod request_body;
 pub mod response_body;
 pub mod service;
 pub mod socket;
 mod target;
 pub mod trail;
-mod underway;
 pub mod upgrade;

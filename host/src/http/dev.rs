@@ -28,7 +28,8 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::{
-    dispatch::{Client, Dispatch, Wait},
+    dispatch::{Client, Dispatch},
+    request::{self, PendingResponse},
     response_body::ResponseBody,
 };
 use crate::{
@@ -59,7 +60,7 @@ impl Dev {
         head: &mut Parts,
         body: Incoming,
         client: &Client,
-    ) -> Wait {
+    ) -> PendingResponse {
         let head = mem::replace(head, Request::new(()).into_parts().0);
         let (dev, dispatch, client) = (Arc::clone(self), Arc::clone(dispatch), client.clone());
         Box::pin(async move {
@@ -87,21 +88,23 @@ impl Dev {
         client: &Client,
         state: Option<&SessionState>,
     ) -> Response<ResponseBody> {
-        let request = page::Asked::of(&head);
+        let asked = page::Asked::of(&head);
         let may_see = guard::may_see_errors(&head);
         let is_refreshed = state.is_none_or(|state| state.options.refresh) && is_page(&head);
         if is_refreshed {
             readable(&mut head.headers);
         }
-        let (mut body, mut wait) = (Some(body), None::<Wait>);
+        let (mut body, mut wait) = (Some(body), None::<PendingResponse>);
         let mut response = poll_fn(|context| match (&mut wait, body.take()) {
             (Some(wait), _) => wait.as_mut().poll(context),
-            (None, Some(body)) => dispatch.begin(&mut head, body, client, context, &mut wait),
+            (None, Some(body)) => {
+                request::begin(dispatch, &mut head, body, client, context, &mut wait)
+            }
             (None, None) => unreachable!("a response that was not ready is waited for"),
         })
         .await;
         if may_see && page::is_wanted(&response) {
-            page::explain(&mut response, &request, state);
+            page::explain(&mut response, &asked, state);
         }
         if is_refreshed {
             inject::script(&mut response, &made(state));

@@ -1,57 +1,64 @@
-//! From a request to an app, and an answer where there is none.
+//! Which app a request is for, and whether that app admits the request now.
 
 use std::{
-    future::{Future, poll_fn},
-    mem,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Request, Response, request::Parts};
-use http_body::Body;
+use arc_swap::Guard;
+use http::request::Parts;
 use hyper::body::Incoming;
-use plugin_api::host::{Call, Called, Target};
+use plugin_api::host::InFlight;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    activity::Activity,
-    dev::Dev,
-    noted::Noted,
-    refusal::Refusal,
-    request_body::RequestBody,
-    response_body::ResponseBody,
-    target::{self, Verdict},
-    trail::Trails,
-    underway::Underway,
-    upgrade,
+    activity::Activity, dev::Dev, refusal::Refusal, request_body::RequestBody, trail::Trails,
 };
 use crate::{
     config::ClientLimits,
-    log::request_id::RequestId,
-    scoreboard,
-    worker::{generation::Generation, registry::Registry},
+    worker::{
+        generation::Generation,
+        registry::{Registry, Route, Routes},
+    },
 };
 
-/// Answers requests.
+/// Finds the apps of requests, and has what all requests of a worker share.
 #[derive(Debug)]
 pub struct Dispatch {
     registry: Arc<Registry>,
     max_headers: usize,
     max_body_size: u64,
     body_timeout: Duration,
-    /// What requests leave in the log.
+    /// Makes the record that each request leaves in the logs.
     pub trails: Trails,
     /// Whether each response over HTTP/1 asks its client to close the connection.
     pub(super) asks_to_close: AtomicBool,
-    /// What a development session adds; none in another server.
+    /// What a development session adds to responses. None in any other server.
     pub(super) dev: Option<Arc<Dev>>,
 }
 
+/// The client at the other end of a connection. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// What the connection is doing.
+    pub activity: Arc<Activity>,
+}
+
+/// Whether a request may enter its app.
+pub(super) enum Admission<'a> {
+    /// The app admits the request, which counts as in flight until the [`InFlight`] is dropped.
+    Admitted(&'a Route, &'a Arc<Generation>, InFlight),
+    /// The app admits no request now, but will soon.
+    NotYet(Door),
+    /// No app answers the request.
+    Refused(Refusal),
+}
+
 impl Dispatch {
-    /// Answers by the apps of `registry`, within `limits`.
+    /// Dispatches to the apps of `registry`, within `limits`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, limits: &ClientLimits, trails: Trails) -> Self {
         Self {
@@ -65,207 +72,70 @@ impl Dispatch {
         }
     }
 
-    /// Answers a request, or begins to. An app that does not have to wait is done when this returns;
-    /// for another, `wait` is what there is to poll from now on, and was polled.
-    pub fn begin(
-        self: &Arc<Self>,
-        head: &mut Parts,
-        incoming: Incoming,
-        client: &Client,
-        context: &mut Context<'_>,
-        wait: &mut Option<Wait>,
-    ) -> Poll<Response<ResponseBody>> {
-        let answering = client.activity.request();
-        let body = RequestBody::new(
+    /// Returns the body of a request, which keeps the limits on size and time.
+    pub(super) fn body(&self, incoming: Incoming, client: &Client) -> RequestBody {
+        RequestBody::new(
             incoming,
             self.max_body_size,
             self.body_timeout,
             &client.activity,
-        );
-        let mut noted = Noted::of(head);
-        let verdict = target::judge(head, &noted);
-        if verdict == Verdict::Mend {
-            target::mend(head);
-            noted = Noted::again(head);
-        }
-        let trail = self.trails.begin(head, &noted, client.peer);
-        let mut underway = Underway::new(head, trail, answering, body.limit_state());
-        let mut body = Some(body);
-        // It is made in its place, and stays there: heads are large to move.
-        let mut response = Response::default();
-        let entered = if let Verdict::Refuse(refusal) = verdict {
-            refused(&mut underway, refusal, &mut response)
-        } else {
-            self.enter(
-                head,
-                &mut body,
-                &mut underway,
-                &mut response,
-                client,
-                context,
-            )
-        };
-        let future: Wait = match entered {
-            Entered::Answered => {
-                underway.respond(&mut response);
-                return Poll::Ready(response);
-            }
-            Entered::Pending(call, generation) => {
-                Box::pin(underway.wait(call, generation, response))
-            }
-            Entered::Closed(door) => {
-                let head = mem::replace(head, Request::new(()).into_parts().0);
-                let (dispatch, client) = (Arc::clone(self), client.clone());
-                Box::pin(dispatch.again(head, body, underway, door, client))
-            }
-        };
-        wait.insert(future).as_mut().poll(context)
+        )
     }
 
-    /// Finds the app for a request, and calls it; then the headers and the body are gone.
-    fn enter(
-        &self,
-        head: &mut Parts,
-        body: &mut Option<RequestBody>,
-        underway: &mut Underway,
-        response: &mut Response<ResponseBody>,
-        client: &Client,
-        context: &mut Context<'_>,
-    ) -> Entered {
+    /// Checks the limits that hyper does not check. `body_len` is the length that the head announces.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many header fields, or the body is too large.
+    pub(super) fn check_limits(&self, head: &Parts, body_len: u64) -> Result<(), Refusal> {
         if head.headers.len() > self.max_headers {
-            return refused(underway, Refusal::TooManyHeaders, response);
+            return Err(Refusal::TooManyHeaders);
         }
-        let len = body.as_ref().map_or(0, |body| body.size_hint().lower());
-        if len > self.max_body_size {
-            return refused(underway, Refusal::BodyTooLarge, response);
+        if body_len > self.max_body_size {
+            return Err(Refusal::BodyTooLarge);
         }
-        let routes = self.registry.routes();
-        let Some(route) = routes.find(head.uri.path()) else {
-            return refused(underway, Refusal::NotFound, response);
-        };
-        let generation = match &route.serving {
-            Some(generation) if !generation.faults.are_too_many() => generation,
-            None if let Some(arrival) = &route.arrival => {
-                return Entered::Closed(Door::Arrival(arrival.clone()));
-            }
-            _ => return refused(underway, Refusal::Unavailable, response),
-        };
-        let Some(in_flight) = generation.app.enter() else {
-            return Entered::Closed(Door::Paused(Arc::clone(generation)));
-        };
-        let trail = &mut underway.trail;
-        trail.enter(generation.name, generation.number);
-        let id = trail.id();
-        let target = Target {
-            mount: &route.mount,
-            peer: Some(client.peer),
-            request_id: id.as_ref().map(RequestId::as_bytes),
-            upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
-        };
-        let (method, path) = (&head.method, head.uri.path());
-        let id = id.as_ref().map_or(&[][..], RequestId::as_bytes);
-        let working = scoreboard::enter_request(generation.label, id, method, path);
-        let called = trail.scope(|| in_flight.call(head, body.take(), target, context, response));
-        if goes_on(&called) {
-            trail.keep(working.note());
-        }
-        drop(working);
-        match called {
-            Called::Answered(called) => {
-                underway.answered(called, generation, response);
-                Entered::Answered
-            }
-            Called::Pending(call) => Entered::Pending(call, Arc::clone(generation)),
-        }
+        Ok(())
     }
 
-    /// Finds the app for a request that waits at this door, and calls it.
-    async fn again(
-        self: Arc<Self>,
-        mut head: Parts,
-        mut body: Option<RequestBody>,
-        mut underway: Underway,
-        mut door: Door,
-        client: Client,
-    ) -> Response<ResponseBody> {
-        let mut response = Response::default();
-        loop {
-            // Either it hands over, or it is closed: but then its routes were replaced before, and
-            // there are others to look at.
-            door.opened().await;
-            let entered = poll_fn(|context| {
-                let (response, underway) = (&mut response, &mut underway);
-                Poll::Ready(self.enter(&mut head, &mut body, underway, response, &client, context))
-            });
-            match entered.await {
-                Entered::Answered => {
-                    underway.respond(&mut response);
-                    return response;
-                }
-                Entered::Pending(call, generation) => {
-                    return underway.wait(call, generation, response).await;
-                }
-                Entered::Closed(other) => door = other,
-            }
-        }
+    /// Returns the routes as they are now.
+    pub(super) fn routes(&self) -> Guard<Arc<Routes>> {
+        self.registry.routes()
     }
 }
 
-/// Whether code of the app's is to run again for a request.
-fn goes_on(called: &Called) -> bool {
-    match called {
-        Called::Answered(Ok(body)) => body.is_stream(),
-        Called::Answered(Err(_)) => false,
-        Called::Pending(_) => true,
+/// Finds the app for a path, and counts the request in.
+#[inline]
+pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
+    let Some(route) = routes.find(path) else {
+        return Admission::Refused(Refusal::NotFound);
+    };
+    let generation = match &route.serving {
+        Some(generation) if !generation.faults.are_too_many() => generation,
+        None if let Some(arrival) = &route.arrival => {
+            return Admission::NotYet(Door::Arrival(arrival.clone()));
+        }
+        _ => return Admission::Refused(Refusal::Unavailable),
+    };
+    match generation.app.enter() {
+        Some(in_flight) => Admission::Admitted(route, generation, in_flight),
+        None => Admission::NotYet(Door::Paused(Arc::clone(generation))),
     }
-}
-
-#[cold]
-fn refused(
-    underway: &mut Underway,
-    refusal: Refusal,
-    response: &mut Response<ResponseBody>,
-) -> Entered {
-    underway.refusal(refusal, response);
-    Entered::Answered
-}
-
-/// What came of a request at its app's door.
-enum Entered {
-    /// Its response is there.
-    Answered,
-    /// It was polled, and waits.
-    Pending(Call, Arc<Generation>),
-    /// The app lets no request in for now.
-    Closed(Door),
 }
 
 /// What a request waits for before it can enter its app.
-enum Door {
+pub(super) enum Door {
     /// The app is about to come over from another worker.
     Arrival(CancellationToken),
-    /// The generation hands its state over, or was closed.
+    /// The generation hands its state over, or was closed a moment ago.
     Paused(Arc<Generation>),
 }
 
 impl Door {
-    /// Returns when it is worth another look at the routes.
-    async fn opened(&self) {
+    /// Returns when another look at the routes may find an app that admits requests.
+    pub(super) async fn opened(&self) {
         match self {
             Self::Arrival(arrival) => arrival.cancelled().await,
             Self::Paused(generation) => generation.app.resumed().await,
         }
     }
 }
-
-/// The client at the other end of a connection. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// Its address.
-    pub peer: SocketAddr,
-    /// What the connection is doing.
-    pub activity: Arc<Activity>,
-}
-
-/// The future of a response that something has to be waited for.
-pub type Wait = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;

@@ -15,7 +15,8 @@ use hyper::body::Incoming;
 
 use super::{
     activity::Activity,
-    dispatch::{Client, Dispatch, Wait},
+    dispatch::{Client, Dispatch},
+    request::{self, PendingResponse},
     response_body::ResponseBody,
 };
 
@@ -67,7 +68,7 @@ pub struct Answer<C> {
     /// Some until it is first polled.
     body: Option<Incoming>,
     /// Some when there is something to wait for.
-    wait: Option<Wait>,
+    wait: Option<PendingResponse>,
 }
 
 impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
@@ -100,7 +101,14 @@ impl<C: Deref<Target = Shared> + Unpin> Answer<C> {
             let wait = dev.answer(dispatch, &mut this.head, body, client);
             return this.wait.insert(wait).as_mut().poll(context);
         }
-        dispatch.begin(&mut this.head, body, client, context, &mut this.wait)
+        request::begin(
+            dispatch,
+            &mut this.head,
+            body,
+            client,
+            context,
+            &mut this.wait,
+        )
     }
 }
 
