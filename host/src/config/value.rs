@@ -10,6 +10,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use plugin_api::manifest::{is_mount, is_name};
+use subtle::ConstantTimeEq;
 
 use super::path::absolute;
 
@@ -145,15 +146,8 @@ impl DebugHeader {
     /// Returns whether a request with these headers has the header with the secret value.
     #[must_use]
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        let is_secret = |value: &HeaderValue| {
-            let value = value.as_bytes();
-            // Compare all bytes, so that the time taken does not reveal how many of them are right.
-            let differ = value
-                .iter()
-                .zip(&self.secret)
-                .fold(0, |bits, (a, b)| bits | (a ^ b));
-            value.len() == self.secret.len() && differ == 0
-        };
+        // In constant time, so that the time does not tell a client how many bytes are right.
+        let is_secret = |value: &HeaderValue| value.as_bytes().ct_eq(&self.secret).into();
         headers.get(&self.name).is_some_and(is_secret)
     }
 }
