@@ -17,16 +17,16 @@ use std::{
 use plugin_api::host;
 use signal_hook::low_level;
 
-/// Runs `cleanup`, flushes the streams of the process, and ends the process with the exit code
-/// `code`, without the exit handlers of libraries.
+/// Ends the process with the exit code `code`, after `cleanup` has run and the streams of the process have been
+/// flushed. No exit handlers of libraries run.
 ///
-/// A file system or a reader of stdout that does not answer delays the end by at most
-/// one second.
+/// A file system or a reader of stdout that does not answer delays the end by at most one second, because all
+/// of this happens on another thread.
 pub fn leave(code: u8, cleanup: impl FnOnce() + Send + 'static) -> ! {
     let (done, is_done) = mpsc::channel();
     let clean_up = move || {
         cleanup();
-        // What cannot be written now never will be.
+        // An error cannot be reported any more.
         let _ = io::stdout().flush();
         host::flush_c_streams();
         let _ = done.send(());
@@ -34,13 +34,13 @@ pub fn leave(code: u8, cleanup: impl FnOnce() + Send + 'static) -> ! {
     if thread::Builder::new().spawn(clean_up).is_ok() {
         let _ = is_done.recv_timeout(CLEANUP_TIMEOUT);
     }
-    // A host that counts what it runs, as `scripts/release` builds one, writes the counts in an exit
-    // handler, to the file that this variable names.
+    // `scripts/release` builds a host that counts how often each line runs. An exit handler writes the counts to
+    // the file that this variable names.
     if env::var_os("LLVM_PROFILE_FILE").is_some() {
         process::exit(code.into());
     }
     low_level::exit(code.into())
 }
 
-/// How long the last things may take.
+/// How long the cleanup may take.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,10 +1,14 @@
-//! An app server for Rust: it loads apps as plugins, replaces them while it runs, and rules their
-//! logs.
+//! An app server for Rust. It loads apps as plugins, replaces them while it runs, and controls their logs.
 //!
-//! `main` reads the command line ([`cli`], [`settings`]) and calls [`server`], which binds the sockets, starts
-//! the [`supervisor`] and a [`worker`], which hands each connection to [`http`]. What host and plugins log goes
-//! through [`log`]. An operator reaches a running host through [`control`], by [`ctl`].
-//! [`new`] writes the crate that an author begins with, and [`dev`] serves it while it is worked on.
+//! `main` reads the command line ([`cli`], [`settings`]) and calls [`server`]. The server binds the sockets and
+//! starts the [`supervisor`]. The supervisor decides which apps there are and starts [`worker`]s, which load
+//! the apps and hand each connection to [`http`]. The two talk by [`orders`] over a [`channel`], and a worker
+//! shows its work on the [`scoreboard`]. [`folder`] reads the plugins folder. [`log`] writes the lines of host
+//! and plugins.
+//!
+//! An operator reaches a running host through [`control`], by the client [`ctl`]. [`new`] writes the crate
+//! that an author begins with, [`dev`] serves that crate while the author works on it, and [`check`] tells
+//! whether this host would load a library.
 
 pub mod channel;
 pub mod check;

@@ -1,5 +1,9 @@
-//! The log: one stream of lines, from host and plugins alike, under one level; and the access log
-//! beside it.
+//! The log, which has the lines of host and plugins under one level, and the access log.
+//!
+//! A line takes this way: an event of `tracing`, or of a plugin by way of the [`bridge`], passes the
+//! [`filter`]. [`lines`] formats the event as [`text`] or [`json`] and writes it to an [`output`]. [`losses`]
+//! reports lines that could not be written. [`level`] changes the level while the host runs, and
+//! [`request`] has what a line says of its request. [`access`] is the access log.
 
 pub mod access;
 pub mod bridge;
@@ -32,21 +36,21 @@ use tracing_subscriber::{layer::SubscriberExt, registry};
 
 use self::{
     filter::Filter,
-    lines::{Format, Lines},
-    losses::Losses,
+    lines::{Format, LineLayer},
+    losses::LossMonitor,
     output::Output,
-    text::Text,
+    text::TextFormat,
 };
 
-/// What can be changed of the log while it is written.
+/// The parts of the log that are needed while it is written.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// The level.
+    /// Decides which events become lines.
     pub filter: Filter,
-    /// Where it goes.
+    /// Where the lines go.
     pub output: Output,
-    /// What is told of lines that cannot be written.
-    pub losses: Losses,
+    /// Reports lines that cannot be written.
+    pub losses: LossMonitor,
 }
 
 /// How the log of a process is written.
@@ -68,26 +72,27 @@ pub struct LogOptions<'a> {
 /// # Errors
 ///
 /// When the file of the log cannot be opened, or stderr is closed.
-pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, OpenError> {
+pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, OutputError> {
     let mut filter = Filter::new(directives, bridge::plugin_of);
     if options.has_debug_header {
-        filter = filter.with_loud_requests();
+        filter = filter.with_forced_debug();
     }
     let output = match options.file {
-        Some(path) => Output::log(path).map_err(failed(path))?,
-        None => Output::stderr().map_err(OpenError::Stream)?,
+        Some(path) => Output::log(path).map_err(open_error(path))?,
+        None => Output::stderr().map_err(OutputError::Stream)?,
     };
     let is_terminal = output.is_terminal();
-    let ansi = text::colour(is_terminal, env::var_os("NO_COLOR").as_deref());
+    let ansi = text::uses_colours(is_terminal, env::var_os("NO_COLOR").as_deref());
     let format = if options.is_json {
         Format::Json
     } else {
-        Format::Text(Text { ansi, is_terminal })
+        Format::Text(TextFormat { ansi, is_terminal })
     };
-    let lines = Lines::new(format, output.clone());
-    // It fails when there was one before, which then is this one.
+    // The filter is the outer layer, which `tracing` asks first.
+    let lines = LineLayer::new(format, output.clone());
+    // Fails when `init` was called before. The earlier subscriber stays.
     let _ = tracing::subscriber::set_global_default(registry().with(lines).with(filter.clone()));
-    let losses = Losses::new(output.clone(), filter.clone());
+    let losses = LossMonitor::new(output.clone(), filter.clone());
     Ok(Log {
         filter,
         output,
@@ -100,31 +105,32 @@ pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, Open
 /// # Errors
 ///
 /// When the file cannot be opened, or stdout is closed.
-pub fn open_access(path: Option<&Path>) -> Result<Output, OpenError> {
+pub fn open_access(path: Option<&Path>) -> Result<Output, OutputError> {
     match path {
-        None => Output::stdout().map_err(OpenError::Stream),
-        Some(path) => Output::access(path).map_err(failed(path)),
+        None => Output::stdout().map_err(OutputError::Stream),
+        Some(path) => Output::access(path).map_err(open_error(path)),
     }
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+/// Returns the conversion of an error that concerns the file at `path`.
+fn open_error(path: &Path) -> impl FnOnce(io::Error) -> OutputError {
     let path = path.to_owned();
-    |source| OpenError::File { path, source }
+    |source| OutputError::File { path, source }
 }
 
-/// A place for lines that cannot be had.
+/// An output that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
-    /// A file.
+pub enum OutputError {
+    /// A file cannot be opened.
     #[error("cannot open {} to append to it", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A stream of the process.
+    /// The process has no such stream, because it is closed.
     #[error("there is no stream to write to")]
     Stream(#[source] io::Error),
 }

@@ -1,4 +1,4 @@
-//! The program `host`: reads what it is told, and serves.
+//! The program `host`: parses its arguments and runs the command that they name.
 
 use std::{env, process::ExitCode};
 
@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     let adopted = match upgrade::adopt() {
         Ok(adopted) => adopted,
         Err(error) => {
-            // Whoever connects waits for the workers of this build: those of the build before end, as
-            // nobody has their channels any more.
+            // The workers of the earlier build end, because their channels are closed with this process. The
+            // service manager has to start the server again.
             terminal::complain(format_args!("the upgrade is lost: {}", chain(&error)));
             return ExitCode::FAILURE;
         }

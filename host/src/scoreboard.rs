@@ -1,11 +1,14 @@
-//! What each thread of a worker does, in memory that the supervisor reads at any time, also when the worker is dead.
+//! What each thread of a worker is doing, in memory that the supervisor can read at any time, even after the
+//! worker died.
 //!
-//! A thread has a slot, in which it notes which app it enters, for which request ([`enter_request`]), or what it loads or
-//! stops ([`enter`]); and signal handlers write down where it crashed. It is Apache's scoreboard with names in it. All
-//! of it is relaxed stores into a memfd: a request costs some fifty instructions.
+//! A thread has a slot. It writes into the slot which app it enters, and for which request
+//! ([`enter_request`]), or which app it loads or stops ([`enter`]). Signal handlers write where a thread
+//! crashed ([`record`]). All writes are relaxed stores into a memfd, so that a request costs some fifty
+//! instructions. The model is Apache's scoreboard; this one also has names.
 //!
-//! The supervisor makes the memory ([`Scoreboard::create`]), the worker attaches it and [serves](Scoreboard::serve) from
-//! then on; where both are one process it is [anonymous](Scoreboard::anonymous).
+//! The supervisor makes the memory ([`Scoreboard::create`]). The worker maps it ([`Scoreboard::attach`]), and
+//! its threads write to it from [`Scoreboard::serve`] on. In a server of one process the memory is
+//! [anonymous](Scoreboard::anonymous).
 
 mod layout;
 mod memory;
@@ -25,53 +28,55 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::{
     layout::{Board, LAYOUT},
-    memory::Memory,
+    memory::SharedMemory,
 };
 
 pub use self::{
-    snapshot::{Address, Crash, Doing, LoadedApp, Request, Snapshot, ThreadState, Work},
-    thread::{Entered, Note, enter, enter_again, enter_request},
+    snapshot::{
+        BoardSnapshot, CodeAddress, Crash, LoadedApp, Request, ThreadState, Work, WorkKind,
+    },
+    thread::{AppScope, WorkNote, enter, enter_again, enter_request},
 };
 
 /// The scoreboard of one worker.
 #[derive(Debug)]
 pub struct Scoreboard {
-    memory: Memory,
+    memory: SharedMemory,
 }
 
 impl Scoreboard {
-    /// A new scoreboard, and the descriptor by which the worker has it too.
+    /// Makes a scoreboard. Also returns the descriptor by which the worker maps it.
     ///
     /// # Errors
     ///
     /// When the system gives no memory or no descriptor.
     pub fn create() -> io::Result<(Self, OwnedFd)> {
-        let (memory, file) = Memory::shared()?;
+        let (memory, file) = SharedMemory::shared()?;
         Ok((Self { memory }, file))
     }
 
-    /// The scoreboard that the supervisor has made.
+    /// Maps the scoreboard that the supervisor has made.
     ///
     /// # Errors
     ///
-    /// When the descriptor is no memory of this size, or cannot be mapped.
+    /// When the descriptor is not a memory of this size, or cannot be mapped.
     pub fn attach(file: &OwnedFd) -> io::Result<Self> {
-        let memory = Memory::of(file)?;
+        let memory = SharedMemory::of(file)?;
         Ok(Self { memory })
     }
 
-    /// A scoreboard for one process that is supervisor and worker.
+    /// Makes a scoreboard for a process that is both supervisor and worker.
     ///
     /// # Errors
     ///
     /// When the system gives no memory.
     pub fn anonymous() -> io::Result<Self> {
-        let memory = Memory::private()?;
+        let memory = SharedMemory::private()?;
         Ok(Self { memory })
     }
 
-    /// From now on the threads of this process write here. The first scoreboard of a process stays; a second one is only
-    /// returned.
+    /// Makes the threads of this process write to this scoreboard from now on. Only the first call in a process
+    /// has that effect.
     pub fn serve(self) -> &'static Self {
         let board: &'static Self = Box::leak(Box::new(self));
         let header = &board.board().header;
@@ -81,21 +86,22 @@ impl Scoreboard {
         board
     }
 
-    /// Tells the threads what time it is: since when a thread is in an app is known to as much as lies between two calls,
-    /// which should be about a second.
+    /// Stores the current time for the threads. A thread copies it when it enters an app, because reading the
+    /// clock costs more. Times are as exact as the pause between two calls, which should be about a second.
     pub fn tick(&self) {
         let header = &self.board().header;
         header.tick.store(coarse_ms(), Ordering::Relaxed);
     }
 
-    /// Which signal makes a thread of the process write down where it is; none before it can.
+    /// Returns the signal that makes a thread of the process write down its stack. None before the process has a
+    /// handler for it.
     #[must_use]
     pub fn dump_signal(&self) -> Option<i32> {
         let signal = self.board().header.dump_signal.load(Ordering::Relaxed);
         i32::try_from(signal).ok().filter(|signal| *signal > 0)
     }
 
-    /// The threads write down where they are when they get this signal.
+    /// Stores the signal that makes a thread write down its stack.
     pub(crate) fn set_dump_signal(&self, signal: i32) {
         let signal = u64::from(signal.unsigned_abs());
         let header = &self.board().header;
@@ -107,27 +113,29 @@ impl Scoreboard {
     }
 }
 
-/// The scoreboard of this process.
+/// Returns the scoreboard that the threads of this process write to.
 #[must_use]
 pub fn serving() -> Option<&'static Scoreboard> {
     SERVING.get().copied()
 }
 
+/// Set by [`Scoreboard::serve`].
 static SERVING: OnceLock<&'static Scoreboard> = OnceLock::new();
 
-/// Which load of which app a thread works for: what a thread notes instead of names. Stands for a number in a table of the
-/// process; the default is for an app that is in no table.
+/// The number of one generation of an app in the scoreboard's table. A thread stores the number, because that costs
+/// less than a name. The default stands for an app that is not in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label(u16);
 
-/// Gives a load of an app its label, before the library in `copy` is opened. Where the process has no scoreboard, or one that
-/// is full, the label says nothing.
+/// Adds a generation of an app to the table, before the library in `copy` is opened. Returns the default label when
+/// the process has no scoreboard, or the table is full.
 #[must_use]
 pub fn label(app: &str, generation: u64, copy: &Path) -> Label {
     let Some(board) = serving().map(Scoreboard::board) else {
         return Label::default();
     };
     let number = board.header.labels.fetch_add(1, Ordering::Relaxed);
+    // A full table gives the default label. The count goes on, which does no harm.
     let Some(entry) = board.labels.get(number as usize) else {
         return Label::default();
     };
@@ -138,7 +146,7 @@ pub fn label(app: &str, generation: u64, copy: &Path) -> Label {
     Label((number + 1) as u16)
 }
 
-/// The time in ms since the system started, to a few of them, for a fraction of what it costs to have it exactly
+/// Returns the ms since the system started, exact to a few ms. That costs a fraction of the exact time
 /// (clock_gettime(2)).
 pub(crate) fn coarse_ms() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);

@@ -1,41 +1,37 @@
-//! The life of the server: bind, load, serve, drain, stop.
+//! The life of a server: bind, start, wait for a signal, stop.
 
 mod plugins;
 pub(crate) mod runtime;
 mod sockets;
+mod stop;
 
 use std::{
-    collections::BTreeMap,
-    env, error,
-    ffi::OsString,
-    io,
-    net::TcpListener,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::BTreeMap, env, error, ffi::OsString, io, net::TcpListener, path::PathBuf,
+    process::ExitCode, sync::Arc, time::Instant,
 };
 
 use tokio::{
     runtime::{Handle, Runtime},
-    signal::unix::{self, Signal, SignalKind},
     task::JoinError,
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::{
-    plugins::{Kind, Running, open_store, processes},
-    runtime::Threads,
+    plugins::{RunningSupervisor, WorkerMode, open_store, prepare_workers},
+    runtime::Runtimes,
     sockets::{bind, raise_open_files},
+    stop::{ForcedStop, QUIT, StopSignals},
 };
 use crate::{
     channel::Hello,
     config::{BindAddress, Config, LogFormat},
     control::{ControlError, ControlListener, verbs::Control},
     error_chain::chain,
-    exit,
     folder::store::{Store, StoreError},
-    log::{self, Log, OpenError, capture::Printed, level::Levels, output::Output},
+    log::{
+        self, Log, OutputError, capture::PrintTargets, level::LevelHandle, losses::LossMonitor,
+        output::Output,
+    },
     orders::PROTOCOL,
     scoreboard::Scoreboard,
     settings,
@@ -55,10 +51,12 @@ use crate::{
     },
 };
 
-/// Serves until a signal says stop. The result is the exit code: 0, or 1 when the server could not
-/// start. `settings` are those of `config` by key; `early` has the signals that have arrived so far.
+/// Serves until a signal stops the server. Returns the exit code: 0, or 1 when the server could not start.
 ///
-/// The process must end by [`exit::leave`] then: libraries are loaded, and their threads run.
+/// `settings` are those of `config` by key. `early` has the signals that have arrived so far. `adopted` is what
+/// an earlier build of this server has handed over.
+///
+/// The caller has to end the process by [`exit::leave`], because libraries are loaded and their threads run.
 #[must_use]
 pub fn run(
     config: &Config,
@@ -66,6 +64,7 @@ pub fn run(
     early: EarlySignals,
     adopted: Option<Adopted<Handover>>,
 ) -> u8 {
+    // After an upgrade, the level in force stays, which an operator may have changed.
     let level = adopted.as_ref().map(|adopted| adopted.state.level.parse());
     let level = level
         .and_then(Result::ok)
@@ -77,19 +76,20 @@ pub fn run(
             return 1;
         }
     };
-    log::output::never_wait();
+    log::output::never_block();
     let losses = log.losses.clone();
-    // Before there are other threads. A supervisor runs no plugin, and needs no record.
+    // Before other threads start, because each thread needs a signal stack. Only a process that runs plugins
+    // needs the handlers of crashes.
     let serves = config.processes.workers == 0;
     let watched =
         serves.then(|| Scoreboard::anonymous().and_then(|board| crash::install(board.serve())));
-    let served = match watched.transpose().and_then(|_| Threads::start(config)) {
-        Ok(threads) => {
-            let serving = threads.serving.as_ref().map(Runtime::handle);
-            let served = threads
+    let served = match watched.transpose().and_then(|_| Runtimes::start(config)) {
+        Ok(runtimes) => {
+            let serving = runtimes.serving.as_ref().map(Runtime::handle);
+            let served = runtimes
                 .managing
                 .block_on(serve(config, settings, early, adopted, log, serving));
-            threads.shut_down();
+            runtimes.shut_down();
             served
         }
         Err(error) => Err(StartError::Runtime(error)),
@@ -99,7 +99,7 @@ pub fn run(
         Err(error) => {
             let error = &error as &dyn error::Error;
             tracing::error!(error = chain(error), "Cannot start");
-            // Who started it looks here, and the log may be elsewhere, or off.
+            // Also to stderr, where a person looks who has started the server by hand.
             if config.log.log_file.is_some() || !tracing::enabled!(tracing::Level::ERROR) {
                 terminal::complain(format_args!("cannot start: {}", chain(error)));
             }
@@ -110,8 +110,8 @@ pub fn run(
     code
 }
 
-/// Says that this build can take over from one that runs: it reads the same configuration, and speaks
-/// the same messages. `args` are those of the server.
+/// Proves to a running server that this build can take over from it. The proof is that this build accepts the
+/// server's arguments `args` and prints which messages it speaks. Returns the exit code.
 #[must_use]
 pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args = [OsString::from("host")].into_iter().chain(args);
@@ -139,6 +139,9 @@ pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Binds, starts the supervisor and the workers, waits for a signal, and stops.
+///
+/// `serving` is the runtime of the worker, if the worker is a task of this process.
 async fn serve(
     config: &Config,
     settings: BTreeMap<String, String>,
@@ -147,77 +150,40 @@ async fn serve(
     log: Log,
     serving: Option<&Handle>,
 ) -> Result<(), StartError> {
-    let mut signals = Signals::new().map_err(StartError::Signals)?;
-    name_what_has_no_effect(config);
-    // All that is done before the addresses are told is there for whoever reads them.
-    let access = config
-        .log
-        .access_log
-        .as_ref()
-        .map(|sink| log::open_access(sink.path()));
-    let access = access.transpose()?;
-    let Log {
-        filter,
-        output,
-        losses,
-    } = log;
-    if let Some(access) = &access {
-        losses.watch_access(access.clone());
-    }
-    tokio::spawn(losses.clone().run());
-    // Programs read an access log: nothing else may be between its lines.
-    let prints = !access.as_ref().is_some_and(Output::is_stdout);
-    let logs = Logs {
-        filter,
-        output,
-        access,
-    };
-    let levels = Levels::start(logs.filter.clone());
+    let mut signals = StopSignals::new().map_err(StartError::Signals)?;
+    warn_about_variables(config);
+    let (logs, losses) = open_logs(config, log)?;
+    let levels = LevelHandle::start(logs.filter.clone());
     let (handle, commands) = supervisor::Handle::new();
     let outputs = logs.outputs();
-    signal::follow(levels.clone(), handle.clone(), outputs, settings.clone())
+    signal::handle_signals(levels.clone(), handle.clone(), outputs, settings.clone())
         .map_err(StartError::Signals)?;
     early.deliver();
     if let Some(adopted) = &adopted {
         adopted.unblock_signals().map_err(StartError::Signals)?;
     }
+    // The last step before the addresses are printed: a reader of these lines may send signals and requests
+    // at once.
     let (control, store, listeners) = match &mut adopted {
         Some(adopted) => resume(adopted)?,
-        None => {
-            let control = config.control.as_ref();
-            let control = control.map(|socket| ControlListener::bind(socket.path()));
-            let store = open_store(config)?;
-            (control.transpose()?, store, bind(&config.bind, prints)?)
-        }
+        None => bind_all(config, &logs)?,
     };
     let store = Arc::new(store);
     if serving.is_some() {
-        log::streams::keep_harmless();
+        log::streams::replace_when_unread();
     }
     raise_open_files(config.limits.max_connections);
     let captures = config.log.capture_output && serving.is_some();
     let captured = captures.then(log::capture::start);
     let _captured = captured.transpose().map_err(StartError::Capture)?;
-    let kind = match serving {
-        Some(threads) => {
-            let parts = setup::parts(config, listeners, logs, threads);
-            Kind::Task(Box::new(parts))
+    let mode = match serving {
+        Some(runtime) => {
+            let parts = setup::parts(config, listeners, logs, runtime);
+            WorkerMode::Task(Box::new(parts))
         }
         None => {
             handle.follow_level(&logs.filter);
-            // Workers write lines to the same places.
-            logs.outputs().iter().for_each(Output::share);
-            let log = (config.log.log_format == LogFormat::Json).then_some(&logs.output);
-            let access = logs.access.as_ref();
-            let access = access.filter(|_| config.log.access_log_format.is_json());
-            let json: Vec<_> = log.into_iter().chain(access).collect();
-            let printed = Printed::new(config.log.capture_output, &json, &losses);
-            let log = (logs.filter, printed);
-            let processes = processes(config, settings, log, listeners)?;
-            match adopted {
-                Some(adopted) => Kind::Adopted(processes, Box::new(adopted)),
-                None => Kind::Processes(processes, config.processes.workers.into()),
-            }
+            worker_processes(config, settings, logs, &losses, listeners, adopted)?
         }
     };
     let control = control.map(|control| {
@@ -228,43 +194,93 @@ async fn serve(
             plugins: config.plugins.clone(),
         }))
     });
-    let mut running = Running::start(config, Arc::clone(&store), kind, control.clone(), commands);
+    // From here on the folder is watched, apps are loaded and connections are accepted.
+    let mut supervisor =
+        RunningSupervisor::start(config, Arc::clone(&store), mode, control.clone(), commands);
 
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        ended = running.failed() => return Err(StartError::Supervisor(ended.err())),
+        ended = supervisor.failed() => return Err(StartError::Supervisor(ended.err())),
     };
     systemd::stopping();
-    let left_behind = (control, store);
-    let at_once = tokio::spawn(async move {
-        let signal = match signal {
-            QUIT => signal,
-            _ => signals.second().await,
-        };
-        warn!(signal, "Stopping at once");
-        handle.kill().await;
-        let (control, store) = left_behind;
-        exit::leave(1, move || {
-            if let Some(control) = control {
-                control.remove();
-            }
-            losses.finish(false);
-            // The next host that starts removes what is left of the copies.
-            let _ = store.remove();
-        });
-    });
+    let forced = ForcedStop {
+        handle,
+        control,
+        store,
+        losses,
+    };
+    // A task of its own, because the stop in good order below may take as long as `--graceful-timeout`.
+    let forced = tokio::spawn(forced.run(signal, signals));
     if signal == QUIT {
         // The task ends the process.
-        let _ = at_once.await;
+        let _ = forced.await;
     }
     let began = Instant::now();
     info!(signal, timeout = ?config.graceful_timeout, "Stopping, a second signal stops at once");
-    running.stop(config.graceful_timeout).await;
+    supervisor.stop(config.graceful_timeout).await;
     info!(took = ?began.elapsed(), "Stopped");
     Ok(())
 }
 
-/// Goes on with what an earlier image of this process had bound and opened.
+/// Opens the access log, and starts the task that reports lost lines.
+fn open_logs(config: &Config, log: Log) -> Result<(Logs, LossMonitor), StartError> {
+    let access = config.log.access_log.as_ref();
+    let access = access
+        .map(|sink| log::open_access(sink.path()))
+        .transpose()?;
+    let Log {
+        filter,
+        output,
+        losses,
+    } = log;
+    if let Some(access) = &access {
+        losses.watch_access(access.clone());
+    }
+    tokio::spawn(losses.clone().run());
+    let logs = Logs {
+        filter,
+        output,
+        access,
+    };
+    Ok((logs, losses))
+}
+
+/// Binds the control socket and the addresses, and opens the store of libraries.
+fn bind_all(config: &Config, logs: &Logs) -> Result<Bound, StartError> {
+    let control = config.control.as_ref();
+    let control = control.map(|socket| ControlListener::bind(socket.path()));
+    let store = open_store(config)?;
+    // Programs read an access log, and expect no other lines in it.
+    let prints = !logs.access.as_ref().is_some_and(Output::is_stdout);
+    Ok((control.transpose()?, store, bind(&config.bind, prints)?))
+}
+
+/// The control socket, the store of libraries, and the listening sockets.
+type Bound = (Option<ControlListener>, Store, Vec<TcpListener>);
+
+/// Prepares worker processes, which write to the same outputs as this process.
+fn worker_processes(
+    config: &Config,
+    settings: BTreeMap<String, String>,
+    logs: Logs,
+    losses: &LossMonitor,
+    listeners: Vec<TcpListener>,
+    adopted: Option<Adopted<Handover>>,
+) -> Result<WorkerMode, StartError> {
+    logs.outputs().iter().for_each(Output::share);
+    let log = (config.log.log_format == LogFormat::Json).then_some(&logs.output);
+    let access = logs.access.as_ref();
+    let access = access.filter(|_| config.log.access_log_format.is_json());
+    let json: Vec<_> = log.into_iter().chain(access).collect();
+    let printed = PrintTargets::new(config.log.capture_output, &json, losses);
+    let workers = prepare_workers(config, settings, (logs.filter, printed), listeners)?;
+    Ok(match adopted {
+        Some(adopted) => WorkerMode::Adopted(workers, Box::new(adopted)),
+        None => WorkerMode::Processes(workers, config.processes.workers.into()),
+    })
+}
+
+/// Takes over what an earlier build of this server had bound and opened.
 fn resume(
     adopted: &mut Adopted<Handover>,
 ) -> Result<(Option<ControlListener>, Store, Vec<TcpListener>), StartError> {
@@ -279,8 +295,8 @@ fn resume(
     Ok((control, store, listeners.map_err(StartError::Resume)?))
 }
 
-/// Variables that somebody probably set for the host, and that it does not know.
-fn name_what_has_no_effect(config: &Config) {
+/// Warns about environment variables that were probably meant for the host and have no effect.
+fn warn_about_variables(config: &Config) {
     for near_miss in &config.near_misses {
         warn!("{near_miss}");
     }
@@ -291,51 +307,7 @@ fn name_what_has_no_effect(config: &Config) {
     }
 }
 
-/// The signals that stop a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let terminate = unix::signal(SignalKind::terminate())?;
-        let interrupt = unix::signal(SignalKind::interrupt())?;
-        let quit = unix::signal(SignalKind::quit())?;
-        Ok(Self {
-            terminate,
-            interrupt,
-            quit,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => QUIT,
-        }
-    }
-
-    /// The next signal that is meant as a second one, and not an echo of the first: timeout(1), npm
-    /// and a terminal send one signal to a process and once more to its group.
-    async fn second(&mut self) -> &'static str {
-        let first = Instant::now();
-        loop {
-            let signal = self.next().await;
-            if signal == QUIT || first.elapsed() >= ECHO {
-                return signal;
-            }
-            debug!(
-                signal,
-                "Taken for the signal before, as it came within 200 ms of that"
-            );
-        }
-    }
-}
-
-/// A server that could not start.
+/// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -344,48 +316,42 @@ pub enum StartError {
     Bind {
         /// The address.
         address: BindAddress,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// What plugins print cannot be captured.
+    /// The output of plugins cannot be captured.
     #[error("cannot capture what plugins print; see --capture-output")]
     Capture(#[source] io::Error),
-    /// The control socket cannot be had.
+    /// The control socket cannot be bound.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The plugins folder is none.
+    /// The plugins folder cannot be read.
     #[error("cannot read the plugins folder {}, expected a folder that is there; see --plugins", folder.display())]
     Folder {
-        /// What should be the folder.
+        /// The path of the folder.
         folder: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The access log cannot be written.
     #[error(transparent)]
-    Log(#[from] OpenError),
-    /// There are no threads.
+    Log(#[from] OutputError),
+    /// The system gives no threads.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     /// The program of this process cannot be started again.
     #[error("cannot start worker processes: is /proc mounted?")]
     Executable(#[source] io::Error),
-    /// What an earlier image of this process handed over cannot be used.
+    /// The sockets and folders of the earlier build cannot be used.
     #[error("cannot go on with the sockets and folders of the build before")]
     Resume(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
-    /// The supervisor has ended by a fault of its own.
+    /// The supervisor has panicked.
     #[error("the supervisor failed")]
     Supervisor(#[source] Option<JoinError>),
-    /// There is no place for private copies.
+    /// The folder for private copies cannot be used.
     #[error("cannot keep copies of libraries; see --state-dir")]
     Store(#[from] StoreError),
 }
-
-/// The signal that stops a server at once.
-const QUIT: &str = "SIGQUIT";
-
-/// How soon after the first signal another one is taken for the same.
-const ECHO: Duration = Duration::from_millis(200);

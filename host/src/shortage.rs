@@ -1,24 +1,24 @@
-//! What an accept loop does while the system has no room for a connection: it waits, and says so once
-//! at the beginning and once at the end.
+//! Waits while the system has no resources for a new connection. The log gets one line when that begins and one
+//! when it is over.
 
 use std::{io, time::Duration};
 
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
-/// A time in which the system has no room for connections, or the time until then.
+/// The state of an accept loop: whether connections can be accepted.
 #[derive(Debug)]
 pub struct Shortage {
-    /// What cannot be accepted, in the plural.
+    /// The name of what is accepted, in the plural.
     what: &'static str,
-    /// When the shortage began. None where there is none.
+    /// When the shortage began. None while connections can be accepted.
     began: Option<Instant>,
-    /// How often accepting has failed since.
+    /// How often accepting has failed since then.
     failures: u64,
 }
 
 impl Shortage {
-    /// No shortage yet. `what` names what is accepted, in the plural.
+    /// Returns the state without a shortage. `what` names what is accepted, in the plural.
     #[must_use]
     pub fn new(what: &'static str) -> Self {
         Self {
@@ -28,7 +28,7 @@ impl Shortage {
         }
     }
 
-    /// Accepting failed by `error`. Returns when it may be tried again.
+    /// Waits after `error`, until the next attempt to accept.
     pub async fn wait(&mut self, error: &io::Error) {
         if self.began.is_none() {
             self.began = Some(Instant::now());
@@ -38,7 +38,7 @@ impl Shortage {
         time::sleep(BACK_OFF).await;
     }
 
-    /// Accepting went well.
+    /// Ends the shortage, if there was one, because a connection was accepted.
     pub fn over(&mut self) {
         if let Some(began) = self.began.take() {
             let (took, failures) = (began.elapsed(), std::mem::take(&mut self.failures));
@@ -47,5 +47,5 @@ impl Shortage {
     }
 }
 
-/// How long to wait when the system has no room for a connection.
+/// How long to wait between two attempts.
 const BACK_OFF: Duration = Duration::from_millis(100);

@@ -1,6 +1,5 @@
-//! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 opens
-//! the files of the log anew, SIGUSR2 executes another build of the host, SIGTTIN and SIGTTOU add and
-//! take away a worker.
+//! The signals that do not stop the server: SIGHUP reads the configuration again, SIGUSR1 reopens the files of
+//! the log, SIGUSR2 executes another build of the host, SIGTTIN adds a worker and SIGTTOU removes one.
 
 mod early;
 
@@ -20,20 +19,21 @@ pub use self::early::EarlySignals;
 use crate::{
     config::Config,
     log::{
-        level::{Levels, SetLevel},
+        level::{LevelHandle, SetLevel},
         output::Output,
     },
     settings::{self, SettingsError},
     supervisor::{self, Scale, systemd},
 };
 
-/// Follows the signals from now on. `settings` are those that the server started with, by key.
+/// Acts on the signals from now on, each in a task of its own. `settings` are the settings with which the server
+/// was started, by key.
 ///
 /// # Errors
 ///
-/// When they cannot be received.
-pub fn follow(
-    levels: Levels,
+/// When a signal cannot be received.
+pub fn handle_signals(
+    levels: LevelHandle,
     handle: supervisor::Handle,
     outputs: Vec<Output>,
     settings: BTreeMap<String, String>,
@@ -51,16 +51,16 @@ pub fn follow(
     Ok(())
 }
 
-/// SIGUSR2 executes the build of the host that is at the path of this program by now. The log says
-/// what came of it.
+/// Executes the build of the host that is now at the path of this program, at each SIGUSR2. The supervisor logs
+/// the result.
 async fn upgrade(mut upgrades: Signal, handle: supervisor::Handle) {
     while upgrades.recv().await.is_some() {
         let _ = handle.upgrade(None).await;
     }
 }
 
-/// Gunicorn has these signals too. A terminal sends SIGTTIN to a program in the background that reads
-/// from it, and SIGTTOU to one that sets it, which this server does not do.
+/// Changes the number of workers at each signal. Gunicorn uses the same signals. A terminal sends them to programs in
+/// the background that read from it or change its settings; this server does neither.
 async fn scale(mut signals: Signal, name: &str, by: Scale, handle: supervisor::Handle) {
     while signals.recv().await.is_some() {
         if let Err(error) = handle.scale(by).await {
@@ -69,12 +69,13 @@ async fn scale(mut signals: Signal, name: &str, by: Scale, handle: supervisor::H
     }
 }
 
+/// Reopens the files of the log in all processes, at each SIGUSR1.
 async fn reopen(mut rotations: Signal, handle: supervisor::Handle, outputs: Vec<Output>) {
     while rotations.recv().await.is_some() {
         handle.reopen().await;
         let mut are_open = true;
         for output in &outputs {
-            // A file system may not answer.
+            // On another thread, because the file system may not answer.
             let output = output.clone();
             let reopened = task::spawn_blocking(move || output.reopen()).await;
             if let Ok(Err(error)) = reopened {
@@ -91,62 +92,73 @@ async fn reopen(mut rotations: Signal, handle: supervisor::Handle, outputs: Vec<
     }
 }
 
-/// Of all settings these change while the server runs: the level, mounts, and what is said of apps.
+/// Reads the configuration again at each SIGHUP. Three kinds of settings take effect at once: the level, mounts,
+/// and the settings of apps. For all others the log says that they take effect at the next start.
 async fn reread(
     mut hangups: Signal,
-    levels: Levels,
+    levels: LevelHandle,
     handle: supervisor::Handle,
     mut before: BTreeMap<String, String>,
 ) {
     while hangups.recv().await.is_some() {
         systemd::reloading();
-        // Dropped at the end of this turn.
-        let _reloaded = Reloaded;
-        let (config, settings) = match read() {
-            Ok(read) => read,
+        let _reloaded = ReloadNotice;
+        match read() {
+            Ok((config, settings)) => {
+                apply(config, &before, &settings, &levels, &handle).await;
+                before = settings;
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 error!(
                     signal = "SIGHUP",
                     error, "Configuration not read again, the one before stays in force"
                 );
-                continue;
             }
-        };
-        let (live, late): (Vec<_>, Vec<_>) = changed(&before, &settings)
-            .into_iter()
-            .partition(|key| LIVE.contains(key));
-        if !late.is_empty() {
-            warn!(
-                settings = late.join(","),
-                "These settings changed, but take effect at the next start only"
-            );
-        }
-        info!(signal = "SIGHUP", level = %config.log_level, "Configuration read again");
-        if !live.is_empty() {
-            // It is there for as long as this is.
-            let _ = handle.configure(config.mount, config.apps).await;
-        }
-        before = settings;
-        let in_force = levels.state().await;
-        if in_force
-            .is_none_or(|state| state.until.is_some() || state.directives != config.log_level)
-        {
-            levels
-                .set(SetLevel {
-                    directives: config.log_level,
-                    lasts: None,
-                    by: "SIGHUP",
-                })
-                .await;
         }
     }
 }
 
-/// Tells systemd that the configuration is read, whatever came of it.
-struct Reloaded;
+/// Applies the settings that have changed and can take effect now.
+async fn apply(
+    config: Config,
+    before: &BTreeMap<String, String>,
+    settings: &BTreeMap<String, String>,
+    levels: &LevelHandle,
+    handle: &supervisor::Handle,
+) {
+    let (live, late): (Vec<_>, Vec<_>) = changed(before, settings)
+        .into_iter()
+        .partition(|key| LIVE.contains(key));
+    if !late.is_empty() {
+        warn!(
+            settings = late.join(","),
+            "These settings changed, but take effect at the next start only"
+        );
+    }
+    info!(signal = "SIGHUP", level = %config.log_level, "Configuration read again");
+    if !live.is_empty() {
+        // Fails only when the supervisor has ended, and then the server stops.
+        let _ = handle.configure(config.mount, config.apps).await;
+    }
+    // The level is set again even if its setting is the same, because an operator may have changed it
+    // meanwhile by `host ctl`.
+    let in_force = levels.state().await;
+    if in_force.is_none_or(|state| state.until.is_some() || state.directives != config.log_level) {
+        levels
+            .set(SetLevel {
+                directives: config.log_level,
+                duration: None,
+                by: "SIGHUP",
+            })
+            .await;
+    }
+}
 
-impl Drop for Reloaded {
+/// Tells systemd that the reload is over, when it is dropped at the end of each turn, whatever the result is.
+struct ReloadNotice;
+
+impl Drop for ReloadNotice {
     fn drop(&mut self) {
         systemd::ready();
     }
@@ -158,7 +170,7 @@ const SCALES: [(i32, &str, Scale); 2] = [
     (consts::SIGTTOU, "SIGTTOU", Scale::Down),
 ];
 
-/// The keys of the settings that are others now, without the level's.
+/// Returns the keys of settings whose values differ, except that of the level.
 fn changed<'a>(
     before: &'a BTreeMap<String, String>,
     now: &'a BTreeMap<String, String>,
@@ -171,10 +183,11 @@ fn changed<'a>(
         .collect()
 }
 
-/// The keys of what is said of apps.
+/// The keys of settings that take effect while the server runs, besides the level.
 const LIVE: [&str; 2] = [settings::APP, "mount"];
 
-/// The configuration as it is now, and its settings by key.
+/// Parses the command line, the environment and the configuration file again. Returns the configuration, and its
+/// settings by key.
 fn read() -> Result<(Config, BTreeMap<String, String>), SettingsError> {
     let args: Vec<_> = env::args_os().collect();
     let settings = settings::parse(&args)?;

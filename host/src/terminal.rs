@@ -1,7 +1,7 @@
-//! What the commands of `host` print for the person or script that ran them.
+//! Prints for the person or script that has run a command of `host`.
 //!
-//! `println!` panics when stdout cannot be written, as when `head` has read enough. A reader that has
-//! gone wants no more, so that is no error.
+//! `println!` panics when stdout cannot be written. Here a reader that has gone away, such as `head` when it
+//! has read enough, is not an error.
 
 use std::{
     fmt::Display,
@@ -9,8 +9,8 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints `text` and the end of a line to stdout. The result is for `main`: `code`, or 1 when the
-/// text could not be written although somebody wants it, as on a full disk.
+/// Prints `text` and a line end to stdout. Returns `code` for `main`, or 1 when the text could not be written
+/// for another reason than a reader that has gone away, such as a full disk.
 pub fn print(text: impl Display, code: ExitCode) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
@@ -22,7 +22,7 @@ pub fn print(text: impl Display, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Prints `error: TEXT` to stderr, as far as that can be written.
+/// Prints `error: TEXT` to stderr. Does nothing when stderr cannot be written.
 pub fn complain(text: impl Display) {
     let _ = writeln!(io::stderr(), "error: {text}");
 }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use host::{
-    scoreboard::{self, Crash, Doing, Label, Scoreboard, Snapshot},
+    scoreboard::{self, BoardSnapshot, Crash, Label, Scoreboard, WorkKind},
     supervisor::{
         autopsy::{self, Death, Evidence, Generation, Reason},
         process::Ended,
@@ -34,7 +34,7 @@ use rustix::process::Pid;
 fn a_null_write_names_app_request_and_line() {
     let death = died("null").examine();
     assert_eq!(death.what, "SIGSEGV at address 0x0");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, Reason::Thread(WorkKind::Request));
     let request = death.request.as_ref().unwrap();
     assert_eq!(
         (&*request.id, &*request.method, &*request.path),
@@ -68,7 +68,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
         dead.stderr
     );
     assert_eq!(death.what, "SIGABRT: a thread's stack is full");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, Reason::Thread(WorkKind::Request));
     assert!(
         death.frame().unwrap().function.contains("recurse"),
         "{death}"
@@ -79,7 +79,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
 fn a_full_stack_of_a_thread_that_std_does_not_know_is_recorded() {
     let death = died("foreign_overflow").examine();
     assert_eq!(death.what, "SIGSEGV: a thread's stack is full");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, Reason::Thread(WorkKind::Request));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn other_faults_have_their_own_names() {
         assert_eq!(dead.status.signal(), Some(signal), "{way}");
         let death = dead.examine();
         assert!(death.what.starts_with(what), "{death}");
-        assert_blamed(&death, Reason::Thread(Doing::Request));
+        assert_blamed(&death, Reason::Thread(WorkKind::Request));
         let frame = death.frame().unwrap();
         assert!(frame.function.contains(way), "{way}: {death:#?}");
     }
@@ -130,7 +130,7 @@ fn an_exit_names_who_called_it() {
     assert_eq!(dead.status.code(), Some(3));
     let death = dead.examine();
     assert_eq!(death.what, "a call of exit(3)");
-    assert_blamed(&death, Reason::Thread(Doing::Init));
+    assert_blamed(&death, Reason::Thread(WorkKind::Init));
     assert!(
         death.frame().unwrap().function.contains("call_exit"),
         "{death:#?}"
@@ -172,7 +172,7 @@ fn another_handler_does_not_hide_a_crash() {
         assert_eq!(dead.status.signal(), Some(libc::SIGSEGV), "{way}");
         let death = dead.examine();
         assert_eq!(death.what, "SIGSEGV at address 0x0", "{way}");
-        assert_blamed(&death, Reason::Thread(Doing::Request));
+        assert_blamed(&death, Reason::Thread(WorkKind::Request));
         assert_eq!(
             dead.stderr.contains("the other handler ran"),
             way != "ignored",
@@ -216,9 +216,9 @@ fn a_thread_that_hangs_says_where() {
 #[test]
 fn what_a_thread_does_is_seen_while_it_does_it() {
     let mut running = Running::start("nested");
-    running.until(|board| doing(board) == Some((Doing::Body, "/inner".into())));
+    running.until(|board| doing(board) == Some((WorkKind::Body, "/inner".into())));
     running.go_on();
-    running.until(|board| doing(board) == Some((Doing::Request, "/orders/17".into())));
+    running.until(|board| doing(board) == Some((WorkKind::Request, "/orders/17".into())));
     running.go_on();
     running.until(|board| board.threads.iter().all(|thread| thread.work.is_none()));
     running.go_on();
@@ -227,9 +227,9 @@ fn what_a_thread_does_is_seen_while_it_does_it() {
     assert!(running.dead().status.success());
 }
 
-fn doing(board: &Snapshot) -> Option<(Doing, String)> {
+fn doing(board: &BoardSnapshot) -> Option<(WorkKind, String)> {
     let work = board.threads.first()?.work.as_ref()?;
-    Some((work.doing, work.request.as_ref()?.path.clone()))
+    Some((work.kind, work.request.as_ref()?.path.clone()))
 }
 
 fn shop() -> Generation {
@@ -262,7 +262,7 @@ struct Running {
 
 struct Dead {
     status: ExitStatus,
-    board: Snapshot,
+    board: BoardSnapshot,
     stderr: String,
 }
 
@@ -288,11 +288,11 @@ impl Running {
         }
     }
 
-    fn board(&self) -> Snapshot {
+    fn board(&self) -> BoardSnapshot {
         self.scoreboard.snapshot()
     }
 
-    fn until(&mut self, is_so: impl Fn(&Snapshot) -> bool) {
+    fn until(&mut self, is_so: impl Fn(&BoardSnapshot) -> bool) {
         eventually(|| {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}");
@@ -372,7 +372,7 @@ fn child() {
         "illegal" => in_app(label, run_illegal),
         "double_free" => in_app(label, call_double_free),
         "exit" => on("loading", move || {
-            let _entered = scoreboard::enter(label, Doing::Init);
+            let _entered = scoreboard::enter(label, WorkKind::Init);
             call_exit();
         }),
         "_exit" => in_app(label, || {
@@ -419,7 +419,7 @@ fn nested(label: Label) {
             let entered = scoreboard::enter_request(label, b"1", &Method::POST, "/inner");
             entered.note()
         };
-        let inner = scoreboard::enter_again(note.as_ref(), Doing::Body);
+        let inner = scoreboard::enter_again(note.as_ref(), WorkKind::Body);
         wait();
         drop(inner);
         wait();

@@ -21,7 +21,7 @@ use super::upload::{self, UploadError};
 use crate::{
     config::{ValueError, quantity::positive_duration},
     error_chain::chain,
-    log::level::{Levels, SetLevel, State},
+    log::level::{LevelHandle, LevelState, SetLevel},
     supervisor::{AskError, Handle, Scale},
 };
 
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Control {
     /// Reads and changes the log level.
-    pub levels: Levels,
+    pub levels: LevelHandle,
     /// Sends requests to the supervisor.
     pub handle: Handle,
     /// The plugins folder, which uploaded libraries are written to.
@@ -91,13 +91,13 @@ async fn set_log_level(control: &Control, wanted: SetLevelRequest) -> Result<Val
         .levels
         .set(SetLevel {
             directives,
-            lasts,
+            duration: lasts,
             by,
         })
         .await
         .ok_or(VerbError::Stopping)?;
-    let mut answer = describe(&changed.is);
-    answer["was"] = changed.was.to_string().into();
+    let mut answer = describe(&changed.now);
+    answer["was"] = changed.before.to_string().into();
     if !changed.unconfirmed.is_empty() {
         answer["unconfirmed"] = changed.unconfirmed.into();
     }
@@ -153,7 +153,7 @@ struct SetLevelRequest {
 }
 
 /// Returns the answer about a level that is in force.
-fn describe(state: &State) -> Value {
+fn describe(state: &LevelState) -> Value {
     let mut answer = json!({ "level": state.directives.to_string() });
     if let Some((until, then)) = &state.until {
         answer["until"] = humantime::format_rfc3339_seconds(*until).to_string().into();

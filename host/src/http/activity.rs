@@ -1,10 +1,14 @@
-//! What a connection is doing, as far as its time limits need it.
+//! What a connection is doing, as far as its time limits need to know.
 //!
-//! hyper has one timer for the head of a request, which also runs while a connection is idle
-//! between two. Here the two are apart, and cost a request a few stores and no timer of its own: a
-//! connection has one timer, which looks here when it fires, and is set again. Timer and signals are
-//! polled only after one of them has woken the connection. [`Activity`] is the waker that they get,
-//! so it knows.
+//! A connection has two time limits: how long it may be idle between two requests, and how long the head
+//! of a request may take. hyper has one timer for heads, which also runs while a connection is idle, so
+//! the two limits could not differ. Here a request costs a few relaxed stores and no timer of its own.
+//! The connection has one timer; when the timer fires, [`Activity::check_timeouts`] says whether a limit
+//! was reached and when to look again.
+//!
+//! An [`Activity`] is also a waker. The timer and the shutdown signals of a connection get it in place of
+//! the task's waker. It stores that one of them fired, and wakes the task. So a task that the socket woke
+//! polls neither timer nor signals.
 
 use std::{
     sync::{
@@ -20,77 +24,86 @@ use tokio::{sync::Notify, time::Instant};
 use crate::scoreboard::coarse_ms;
 
 /// What one connection is doing. Shared by its socket, its requests and its timer.
+///
+/// Only the task of the connection changes what concerns HTTP/1, and over HTTP/2 the exact order of
+/// changes does not matter. So all atomics but `woken` are relaxed.
 #[derive(Debug)]
 pub struct Activity {
-    /// Whether the connection speaks HTTP/1. The bytes of HTTP/2 are no sign of a request's head.
+    /// Whether the connection speaks HTTP/1. Bytes of HTTP/2 do not show where a head begins.
     is_http1: bool,
-    /// When its first byte came.
-    opened: Instant,
+    /// When the first byte of the connection came.
+    opened_at: Instant,
     /// The same moment by [`coarse_ms`].
     opened_ms: u64,
-    /// How many requests are being answered.
-    requests: AtomicU32,
-    /// Since when the connection has been waiting for its client, in ms since `opened`.
-    since: AtomicU64,
-    /// What the connection waits for while no request is being answered: [`REQUEST`], [`BYTES`] or
-    /// [`HEAD`].
-    waits: AtomicU32,
+    /// How many requests are in flight on this connection.
+    in_flight: AtomicU32,
+    /// Since when the connection has been waiting for its client, in ms after `opened_at`.
+    waiting_since: AtomicU64,
+    /// What the client has to send while no request is in flight: [`NEW_REQUEST`], [`MAYBE_HEAD`] or
+    /// [`REST_OF_HEAD`].
+    waiting_for: AtomicU32,
     /// What came last.
     received: Received,
-    /// Told when an app gives back a connection that it had taken over.
-    given_back: Notify,
-    /// Whether a timer or signal of the connection has woken it.
+    /// Notified when an app drops a connection that it had taken over.
+    upgrade_ended: Notify,
+    /// Whether a timer or signal has woken this waker since the last [`take_woken`](Self::take_woken).
     woken: AtomicBool,
-    /// The task of the connection.
+    /// The waker of the connection's task.
     task: Mutex<Option<Waker>>,
 }
 
 /// No byte of the next request has come yet.
-const REQUEST: u32 = 0;
-/// Bytes came, which may be a whole head.
-const BYTES: u32 = 1;
-/// The rest of a head has to come, and since when is known.
-const HEAD: u32 = 2;
+const NEW_REQUEST: u32 = 0;
+/// Some bytes came. hyper will tell by a request if they are a whole head.
+const MAYBE_HEAD: u32 = 1;
+/// Some bytes came and hyper made no request of them: they are a part of a head. The time for the rest of
+/// the head runs.
+const REST_OF_HEAD: u32 = 2;
 
-/// How the bytes that hyper has of an HTTP/1 connection end. hyper does not tell whether a part of the
-/// next head is behind the request that it has read, but the next head has to come in time.
+/// How the bytes end that hyper has received over HTTP/1.
+///
+/// A client may send the beginning of its next request together with the one before (pipelining). hyper
+/// keeps such bytes and does not tell, so their time limit would not begin. The socket therefore stores
+/// where the received bytes end, and the request's body where the body ends: if the two differ, bytes of
+/// the next request are there.
 #[derive(Debug, Default)]
 struct Received {
-    /// The address behind the last byte. The pieces of a body are slices of what was received.
+    /// The address behind the last received byte. The frames of a body are slices of the same memory, so
+    /// that addresses can be compared.
     end: AtomicUsize,
-    /// Whether the last bytes end a head, or a chunked body.
+    /// Whether the received bytes end with a blank line, as a head does, and a chunked body.
     is_blank_line: AtomicBool,
-    /// What is known of the body of the last request: [`NO_BODY`] and so on.
+    /// How much of the last request's body has been read: [`NO_BODY`] and the following.
     body: AtomicU32,
 }
 
-/// There is none.
+/// The last request has no body.
 const NO_BODY: u32 = 0;
 /// Some of the body has not been read yet.
-const COMING: u32 = 1;
-/// The body was dropped before its end. What hyper does with the rest, hyper does not tell.
-const DROPPED: u32 = 2;
-/// The body has been read, and nothing is behind it.
-const READ: u32 = 3;
-/// The body has been read, and something is behind it.
-const READ_AND_MORE: u32 = 4;
+const BODY_COMING: u32 = 1;
+/// The app dropped the body before its end. hyper may read the rest, or close the connection.
+const BODY_DROPPED: u32 = 2;
+/// The whole body has been read, and no bytes follow it.
+const BODY_READ: u32 = 3;
+/// The whole body has been read, and bytes of the next request follow it.
+const BODY_READ_AND_MORE: u32 = 4;
 
 impl Received {
-    /// Whether bytes are known to be behind the last request.
+    /// Whether bytes are known to follow the last request.
     fn has_more(&self) -> bool {
         match self.body.load(Ordering::Relaxed) {
             NO_BODY => !self.is_blank_line.load(Ordering::Relaxed),
-            body => body == READ_AND_MORE,
+            body => body == BODY_READ_AND_MORE,
         }
     }
 }
 
-/// Which time limit a connection has reached.
+/// The result of looking at a connection's time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutCheck {
-    /// None: one may next be reached then.
+    /// No limit is reached. The next one may be reached at this time.
     Later(Instant),
-    /// No request came for too long.
+    /// The client sent no request for too long.
     Idle,
     /// The head of a request took too long.
     SlowHead,
@@ -99,26 +112,26 @@ pub enum TimeoutCheck {
 /// How long a connection waits for its client.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a request.
+    /// How long no request may come.
     pub idle: Duration,
-    /// For the whole head of a request that has begun.
-    pub head: Duration,
+    /// How long the head of a request may take, from its first byte.
+    pub header: Duration,
 }
 
 impl Activity {
-    /// A connection whose first byte came `opened`.
+    /// Returns the activity of a connection whose first byte came at `opened_at`.
     #[must_use]
-    pub fn new(is_http1: bool, opened: Instant) -> Arc<Self> {
-        let ago = opened.elapsed().as_millis() as u64;
+    pub fn new(is_http1: bool, opened_at: Instant) -> Arc<Self> {
+        let ago = opened_at.elapsed().as_millis() as u64;
         Arc::new(Self {
             is_http1,
-            opened,
+            opened_at,
             opened_ms: coarse_ms().saturating_sub(ago),
-            requests: AtomicU32::new(0),
-            since: AtomicU64::new(0),
-            waits: AtomicU32::new(if is_http1 { HEAD } else { REQUEST }),
+            in_flight: AtomicU32::new(0),
+            waiting_since: AtomicU64::new(0),
+            waiting_for: AtomicU32::new(if is_http1 { REST_OF_HEAD } else { NEW_REQUEST }),
             received: Received::default(),
-            given_back: Notify::new(),
+            upgrade_ended: Notify::new(),
             woken: AtomicBool::new(true),
             task: Mutex::default(),
         })
@@ -130,155 +143,172 @@ impl Activity {
         self.is_http1
     }
 
-    /// A request's head is complete. It counts as being answered until the result is dropped.
+    /// Counts a request, whose head is complete, as in flight until the guard is dropped.
     #[must_use]
-    pub fn request(self: &Arc<Self>) -> RequestGuard {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.waits.store(REQUEST, Ordering::Relaxed);
+    pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.waiting_for.store(NEW_REQUEST, Ordering::Relaxed);
         RequestGuard(Arc::clone(self))
     }
 
-    /// Whether a request is being answered.
+    /// Whether a request is in flight.
     #[must_use]
-    pub fn is_answering(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
     }
 
-    /// An app may take the connection over. That counts as a request, until the result is dropped.
+    /// Counts the connection as busy while an app has it, or may take it: until the guard is dropped.
     #[must_use]
-    pub fn taken_over(self: &Arc<Self>) -> UpgradeGuard {
+    pub fn begin_upgrade(self: &Arc<Self>) -> UpgradeGuard {
         UpgradeGuard {
-            answering: Some(self.request()),
+            request: Some(self.begin_request()),
             activity: Arc::clone(self),
         }
     }
 
-    /// Waits until no app has the connection any more, and no request is being answered.
-    pub async fn ended(&self) {
+    /// Waits until no app has the connection any more, and no request is in flight.
+    pub async fn wait_idle(&self) {
         loop {
-            let given_back = self.given_back.notified();
-            if self.requests.load(Ordering::Relaxed) == 0 {
+            // Registered before the count is read, so that a notification between the two is not lost.
+            let upgrade_ended = self.upgrade_ended.notified();
+            if !self.is_busy() {
                 return;
             }
-            given_back.await;
+            upgrade_ended.await;
         }
     }
 
-    /// Bytes came over HTTP/1, up to the address `end`. Most often they are a whole head, and nothing
-    /// ever asks since when.
-    pub fn received(&self, end: usize, is_blank_line: bool) {
+    /// Stores that bytes came over HTTP/1, up to the address `end`.
+    ///
+    /// Usually the bytes are a whole head, and hyper calls [`begin_request`](Self::begin_request) a
+    /// moment later. So this does not read the clock.
+    pub fn bytes_received(&self, end: usize, is_blank_line: bool) {
         let received = &self.received;
         received.end.store(end, Ordering::Relaxed);
         received
             .is_blank_line
             .store(is_blank_line, Ordering::Relaxed);
-        if received.body.load(Ordering::Relaxed) == READ {
-            // What comes behind a body is the next head.
+        if received.body.load(Ordering::Relaxed) == BODY_READ {
+            // Bytes behind a complete body are the next head.
             received.body.store(NO_BODY, Ordering::Relaxed);
         }
-        if self.waits.load(Ordering::Relaxed) == REQUEST && !self.is_answering() {
-            self.waits.store(BYTES, Ordering::Relaxed);
+        if self.waiting_for.load(Ordering::Relaxed) == NEW_REQUEST && !self.is_busy() {
+            self.waiting_for.store(MAYBE_HEAD, Ordering::Relaxed);
         }
     }
 
-    /// hyper asked for more bytes over HTTP/1 than have come. When that is for a request, a part of it
-    /// may have come together with the one before.
-    pub fn asked(&self) {
-        if self.waits.load(Ordering::Relaxed) == REQUEST
-            && !self.is_answering()
+    /// Stores that hyper asked for more bytes over HTTP/1 than have come.
+    ///
+    /// When no request is in flight, hyper wants the head of the next request. A part of that head may
+    /// have come together with the request before.
+    pub fn bytes_wanted(&self) {
+        if self.waiting_for.load(Ordering::Relaxed) == NEW_REQUEST
+            && !self.is_busy()
             && self.received.has_more()
         {
-            self.waits.store(BYTES, Ordering::Relaxed);
+            self.waiting_for.store(MAYBE_HEAD, Ordering::Relaxed);
         }
     }
 
-    /// A request came over HTTP/1, and a body of it is to come, or not.
+    /// Stores whether the request that begins over HTTP/1 has a body that is still to come.
     pub fn body_begins(&self, is_coming: bool) {
-        let body = if is_coming { COMING } else { NO_BODY };
+        let body = if is_coming { BODY_COMING } else { NO_BODY };
         self.received.body.store(body, Ordering::Relaxed);
     }
 
-    /// All of a request's body has been read: up to the address `end`, or up to a blank line when the
-    /// body is chunked.
+    /// Stores that the whole body of a request has been read: up to the address `end`, or up to a blank
+    /// line when the body is chunked.
     pub fn body_ends(&self, end: Option<usize>) {
         let received = &self.received;
         let has_more = match end {
             Some(end) => end != received.end.load(Ordering::Relaxed),
             None => !received.is_blank_line.load(Ordering::Relaxed),
         };
-        let body = if has_more { READ_AND_MORE } else { READ };
+        let body = if has_more {
+            BODY_READ_AND_MORE
+        } else {
+            BODY_READ
+        };
         received.body.store(body, Ordering::Relaxed);
     }
 
-    /// A request's body is dropped before its end.
+    /// Stores that the app dropped a request's body before its end.
     pub fn body_dropped(&self) {
-        self.received.body.store(DROPPED, Ordering::Relaxed);
+        self.received.body.store(BODY_DROPPED, Ordering::Relaxed);
     }
 
-    /// The connection is to end. When no request is being answered, hyper has got over whatever was
-    /// left of the last one's body.
-    pub fn ends(&self) {
-        if !self.is_answering() {
-            self.received.body.store(READ, Ordering::Relaxed);
+    /// Stores that hyper is about to shut the connection down. When no request is in flight, hyper has
+    /// read or skipped the rest of the last body.
+    pub fn shutdown_begins(&self) {
+        if !self.is_busy() {
+            self.received.body.store(BODY_READ, Ordering::Relaxed);
         }
     }
 
-    /// Whether the last request's body was not read to its end: its client may still send it.
+    /// Whether the last request's body was not read to its end, so that its client may still send it.
     #[must_use]
     pub fn is_body_unread(&self) -> bool {
-        matches!(self.received.body.load(Ordering::Relaxed), COMING | DROPPED)
+        matches!(
+            self.received.body.load(Ordering::Relaxed),
+            BODY_COMING | BODY_DROPPED
+        )
     }
 
-    /// The connection has waited for its client until now, and begins to wait for something else.
-    pub fn restart(&self) {
+    /// Begins a new wait for the client now.
+    pub fn restart_wait(&self) {
         let now = coarse_ms().saturating_sub(self.opened_ms);
-        self.since.store(now, Ordering::Relaxed);
+        self.waiting_since.store(now, Ordering::Relaxed);
     }
 
-    /// This wakes `task` from now on, when it is woken itself.
+    /// Wakes `task` from now on whenever this waker is woken.
     pub fn register_task(&self, task: &Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
     }
 
-    /// Whether this was woken as a waker since this was last asked; true at first.
+    /// Whether this waker was woken since the last call. True for the first call.
     pub fn take_woken(&self) -> bool {
         // Load first: a swap on every poll would be an atomic write. `wake_by_ref` stores the flag
         // before it wakes the task, so the load cannot miss it.
         self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
     }
 
-    /// When the client must have sent the rest of a head that is partly there. The time begins when
-    /// this is first called after the head's first bytes came.
+    /// Returns when the rest of a head must have come, if a part of a head is there. The time of a head
+    /// begins with the first call after the head's first bytes.
     #[must_use]
-    pub fn limit(&self, timeouts: Timeouts) -> Option<Instant> {
-        match self.waits.load(Ordering::Relaxed) {
-            REQUEST => None,
-            _ if self.is_answering() => None,
-            HEAD => Some(self.since() + timeouts.head),
+    pub fn head_deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        match self.waiting_for.load(Ordering::Relaxed) {
+            NEW_REQUEST => None,
+            _ if self.is_busy() => None,
+            REST_OF_HEAD => Some(self.waiting_since() + timeouts.header),
             _ => {
-                self.waits.store(HEAD, Ordering::Relaxed);
-                self.restart();
-                Some(self.since() + timeouts.head)
+                self.waiting_for.store(REST_OF_HEAD, Ordering::Relaxed);
+                self.restart_wait();
+                Some(self.waiting_since() + timeouts.header)
             }
         }
     }
 
-    /// Which limit is reached now.
+    /// Returns the limit that is reached now, or when to look again.
     #[must_use]
-    pub fn check(&self, timeouts: Timeouts) -> TimeoutCheck {
+    pub fn check_timeouts(&self, timeouts: Timeouts) -> TimeoutCheck {
         let now = Instant::now();
-        // The connection may wait for something else by then, and not as long.
-        let later = |limit: Instant| TimeoutCheck::Later(limit.min(now + timeouts.idle));
-        let (limit, reached) = match self.limit(timeouts) {
-            Some(limit) => (limit, TimeoutCheck::SlowHead),
-            None if self.is_answering() => return later(now + timeouts.idle),
-            None => (self.since() + timeouts.idle, TimeoutCheck::Idle),
+        // At the latest after `idle`, because until then the connection may begin to wait for something
+        // else that has less time.
+        let later = |deadline: Instant| TimeoutCheck::Later(deadline.min(now + timeouts.idle));
+        let (deadline, reached) = match self.head_deadline(timeouts) {
+            Some(deadline) => (deadline, TimeoutCheck::SlowHead),
+            None if self.is_busy() => return later(now + timeouts.idle),
+            None => (self.waiting_since() + timeouts.idle, TimeoutCheck::Idle),
         };
-        if limit <= now { reached } else { later(limit) }
+        if deadline <= now {
+            reached
+        } else {
+            later(deadline)
+        }
     }
 
-    fn since(&self) -> Instant {
-        self.opened + Duration::from_millis(self.since.load(Ordering::Relaxed))
+    fn waiting_since(&self) -> Instant {
+        self.opened_at + Duration::from_millis(self.waiting_since.load(Ordering::Relaxed))
     }
 }
 
@@ -294,28 +324,29 @@ impl Wake for Activity {
     }
 }
 
-/// A request that is being answered, up to the last byte of the response's body.
+/// Counts a request as in flight on its connection, up to the last byte of the response's body.
 #[derive(Debug)]
 pub struct RequestGuard(Arc<Activity>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.restart();
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.restart_wait();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A connection that an app has taken over, or may take over.
+/// Counts a connection as busy while an app has it, or may take it.
 #[derive(Debug)]
 pub struct UpgradeGuard {
-    /// Some until it is dropped.
-    answering: Option<RequestGuard>,
+    /// None only during the drop.
+    request: Option<RequestGuard>,
     activity: Arc<Activity>,
 }
 
 impl Drop for UpgradeGuard {
     fn drop(&mut self) {
-        self.answering = None;
-        self.activity.given_back.notify_waiters();
+        // The request has to be counted out before those who wait look at the count.
+        self.request = None;
+        self.activity.upgrade_ended.notify_waiters();
     }
 }

@@ -12,7 +12,7 @@ use plugin_api::host::{Body as AppBody, Call, CallError};
 use tokio_util::sync::CancellationToken;
 
 use super::response_body::ResponseBody;
-use crate::scoreboard::{self, Doing, Note};
+use crate::scoreboard::{self, WorkKind, WorkNote};
 
 /// Runs a call to its end. Returns None when `abort` was cancelled before; the call is dropped then.
 ///
@@ -20,7 +20,7 @@ use crate::scoreboard::{self, Doing, Note};
 /// future only registers with `abort`, and does not run the app again.
 pub(super) async fn run(
     call: Call,
-    note: Option<&Note>,
+    note: Option<&WorkNote>,
     abort: &CancellationToken,
     response: &mut Response<ResponseBody>,
 ) -> Option<Result<AppBody, CallError>> {
@@ -30,6 +30,8 @@ pub(super) async fn run(
         call: Some(call),
         note,
     };
+    // The call is polled before `aborted`: a response that is ready counts, even if the abort came in the
+    // same moment.
     poll_fn(|context| {
         if !mem::take(&mut was_polled)
             && let Poll::Ready(done) = call.poll(context, response)
@@ -46,7 +48,7 @@ struct ObservedCall<'a> {
     /// None once the call is complete.
     call: Option<Call>,
     /// What the scoreboard says of the request.
-    note: Option<&'a Note>,
+    note: Option<&'a WorkNote>,
 }
 
 impl ObservedCall<'_> {
@@ -61,7 +63,7 @@ impl ObservedCall<'_> {
         let Some(call) = &mut self.call else {
             panic!("a call was polled after it was ready");
         };
-        let _working = scoreboard::enter_again(self.note, Doing::Request);
+        let _working = scoreboard::enter_again(self.note, WorkKind::Request);
         let done = ready!(call.poll_response(context, response));
         // A complete call has nothing of the app's left to drop, so `drop` need not show it.
         self.call = None;
@@ -72,7 +74,7 @@ impl ObservedCall<'_> {
 impl Drop for ObservedCall<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
-            let _working = scoreboard::enter_again(self.note, Doing::Drop);
+            let _working = scoreboard::enter_again(self.note, WorkKind::Drop);
             drop(call);
         }
     }

@@ -1,12 +1,10 @@
-//! One connection: which protocol it speaks, its time limits, and its end.
+//! One connection: the protocol that it speaks, the service of its requests, and its end.
 
 use std::{
-    future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -25,33 +23,35 @@ use tokio_util::{
 use tracing::{debug, warn};
 
 use super::{
-    activity::{Activity, TimeoutCheck, Timeouts},
+    activity::{Activity, Timeouts},
     builders, closing,
-    delivery::{Delivery, Streams},
+    delivery::{Delivery, StreamExecutor},
     dispatch::{Client, Dispatch},
+    driver::{ConnectionEnd, Signals, drive},
     preface::{HttpProtocol, Preface},
-    service::{Service, Shared},
+    service::{Service, SharedState},
     socket::Socket,
 };
-use crate::{config::ClientLimits, log::access::Outcome};
+use crate::{config::ClientLimits, log::access::RequestOutcome};
 
-/// How connections are served: what all of them share.
+/// Serves connections. Shared by all connections of a worker.
 #[derive(Debug)]
 pub struct ConnectionServer {
     http1: http1::Builder,
-    http2: http2::Builder<Streams>,
+    http2: http2::Builder<StreamExecutor>,
     limits: ClientLimits,
     dispatch: Arc<Dispatch>,
-    /// Cancelled when connections are to end as soon as what is in flight has been answered.
+    /// Cancelled when connections are to close as soon as what is in flight has been answered.
     stop: CancellationToken,
-    /// Cancelled when they are to end at once.
+    /// Cancelled when connections are to close at once.
     abort: CancellationToken,
     /// The connections that may still read another request.
     readers: TaskTracker,
 }
 
 impl ConnectionServer {
-    /// Serves requests by `dispatch`, within `limits`.
+    /// Answers requests by `dispatch`, within `limits`. Connections close in good order when `stop` is
+    /// cancelled, and at once when `abort` is.
     #[must_use]
     pub fn new(
         limits: ClientLimits,
@@ -70,20 +70,19 @@ impl ConnectionServer {
         }
     }
 
-    /// Asks the client of each further response over HTTP/1 to close the connection (RFC 9112, section
-    /// 9.6).
+    /// Makes each further response over HTTP/1 ask its client to close the connection.
     pub fn ask_to_close(&self) {
         self.dispatch.asks_to_close.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the connections that may still read another request. One of HTTP/1 leaves the set when
-    /// it is told to stop, one of HTTP/2 when it has ended.
+    /// Returns the connections that may still read another request. A connection of HTTP/1 leaves the set when it
+    /// is told to stop, and one of HTTP/2 when it has ended.
     #[must_use]
     pub fn readers(&self) -> &TaskTracker {
         &self.readers
     }
 
-    /// Serves one connection to its end, and then gives its permit back.
+    /// Serves one connection until it is closed. The permit is held for as long.
     pub async fn serve(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -91,20 +90,21 @@ impl ConnectionServer {
         _permit: OwnedSemaphorePermit,
     ) {
         let reader = self.readers.token();
-        let served = match self.first_bytes(&mut stream).await {
-            // Each in a box: a connection must not take the room of the other protocol's.
-            Ok(Start::Http1(preface, opened)) => {
-                let activity = Activity::new(true, opened);
+        let served = match self.read_preface(&mut stream).await {
+            // The future of each protocol is in a box of its own, so that a connection takes no memory
+            // for the other protocol.
+            Ok(Opening::Http1(preface, opened_at)) => {
+                let activity = Activity::new(true, opened_at);
                 let client = Client { peer, activity };
                 Box::pin(self.serve_http1(stream, preface, client, reader)).await
             }
-            Ok(Start::Http2(preface, opened)) => {
-                let activity = Activity::new(false, opened);
+            Ok(Opening::Http2(preface, opened_at)) => {
+                let activity = Activity::new(false, opened_at);
                 let client = Client { peer, activity };
                 Box::pin(self.serve_http2(stream, preface, client, reader)).await
             }
-            Ok(Start::SlowHead) => self.slow_head(&mut stream, peer).await,
-            Ok(Start::Nothing) => Ok(()),
+            Ok(Opening::SlowHead) => self.answer_slow_head(&mut stream, peer).await,
+            Ok(Opening::Nothing) => Ok(()),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = served {
@@ -112,34 +112,69 @@ impl ConnectionServer {
         }
     }
 
-    /// Reads the first bytes: a client that knows that this is HTTP/2 starts with a preface that no
-    /// HTTP/1 request starts with (RFC 9113, section 3.4). A client that stops within the preface is a
-    /// slow client of HTTP/1. When the server stops, what is on its way has a moment to come.
-    async fn first_bytes(&self, stream: &mut TcpStream) -> io::Result<Start> {
+    /// Reads the first bytes of a connection, which tell the protocol.
+    ///
+    /// A client that knows that this server speaks HTTP/2 begins with a preface that no HTTP/1 request
+    /// begins with (RFC 9113, section 3.4). A client that stops within the preface is treated as a slow
+    /// HTTP/1 client and gets a 408. When the server stops, a request that is on its way has a moment to
+    /// arrive ([`FIRST_BYTES_GRACE`]).
+    async fn read_preface(&self, stream: &mut TcpStream) -> io::Result<Opening> {
         let mut preface = Preface::default();
-        let mut opened = Instant::now();
-        let mut limit = pin!(time::sleep(self.limits.keep_alive));
+        let mut opened_at = Instant::now();
+        let mut deadline = pin!(time::sleep(self.limits.keep_alive));
         let mut stopped = pin!(async {
             self.stop.cancelled().await;
-            time::sleep(ON_ITS_WAY).await;
+            time::sleep(FIRST_BYTES_GRACE).await;
         });
         loop {
             let is_first = preface.is_empty();
             let protocol = tokio::select! {
                 protocol = preface.read(stream) => protocol?,
-                () = &mut limit => return Ok(if is_first { Start::Nothing } else { Start::SlowHead }),
-                () = &mut stopped => return Ok(Start::Nothing),
-                () = self.abort.cancelled() => return Ok(Start::Nothing),
+                () = &mut deadline => {
+                    return Ok(if is_first { Opening::Nothing } else { Opening::SlowHead });
+                }
+                () = &mut stopped => return Ok(Opening::Nothing),
+                () = self.abort.cancelled() => return Ok(Opening::Nothing),
             };
             if is_first {
-                opened = Instant::now();
-                limit.as_mut().reset(opened + self.limits.header_timeout);
+                opened_at = Instant::now();
+                let header_deadline = opened_at + self.limits.header_timeout;
+                deadline.as_mut().reset(header_deadline);
             }
             match protocol {
-                Some(HttpProtocol::Http1) => return Ok(Start::Http1(preface, opened)),
-                Some(HttpProtocol::Http2) => return Ok(Start::Http2(preface, opened)),
+                Some(HttpProtocol::Http1) => return Ok(Opening::Http1(preface, opened_at)),
+                Some(HttpProtocol::Http2) => return Ok(Opening::Http2(preface, opened_at)),
                 None => {}
             }
+        }
+    }
+
+    /// Makes what every connection needs, whichever protocol it speaks.
+    fn parts(&self, stream: TcpStream, preface: Preface, client: Client) -> ConnectionParts {
+        let activity = Arc::clone(&client.activity);
+        ConnectionParts {
+            peer: client.peer,
+            socket: TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface)),
+            activity,
+            delivery: Delivery::of_connection(self.limits.body_timeout),
+            shared: SharedState {
+                dispatch: Arc::clone(&self.dispatch),
+                client,
+            },
+        }
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            idle: self.limits.keep_alive,
+            header: self.limits.header_timeout,
+        }
+    }
+
+    fn signals(&self) -> Signals<'_> {
+        Signals {
+            stop: &self.stop,
+            abort: &self.abort,
         }
     }
 
@@ -149,81 +184,88 @@ impl ConnectionServer {
         preface: Preface,
         client: Client,
         reader: TaskTrackerToken,
-    ) -> Result<(), Error> {
-        let (peer, activity) = (client.peer, Arc::clone(&client.activity));
-        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
-        let shared = self.shared(client);
+    ) -> Result<(), ConnectionError> {
+        let ConnectionParts {
+            peer,
+            activity,
+            socket,
+            shared,
+            mut delivery,
+        } = self.parts(stream, preface, client);
+        // One request at a time, so that a plain reference is enough. The connection holds the reference,
+        // and is dropped before `shared`.
         let service = Service::new(&shared);
         let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
-        let mut delivery = Delivery::of_connection(self.limits.body_timeout);
-        let ended = self
-            .keep_time(
-                Pin::new(&mut connection),
-                &activity,
-                &mut delivery,
-                reader,
-                http1::UpgradeableConnection::graceful_shutdown,
-            )
-            .await;
-        if let Ended::CutOff(why) = ended {
-            // A response that is not complete asks the delivery why.
+        let end = drive(
+            std::pin::Pin::new(&mut connection),
+            http1::UpgradeableConnection::graceful_shutdown,
+            &activity,
+            &mut delivery,
+            reader,
+            self.timeouts(),
+            self.signals(),
+        )
+        .await;
+        if let ConnectionEnd::Aborted(reason) = end {
+            // The drop of a response that is not complete asks the delivery for the reason.
             delivery.scope(|| drop(connection));
-            return Err(why.into());
+            return Err(reason.into());
         }
-        let end = async {
+        let close = async {
             let Some(parts) = connection.into_parts() else {
-                // An app has it now. It is still one of the connections that are open.
-                activity.ended().await;
+                // An app has taken the connection over, which still counts as open.
+                activity.wait_idle().await;
                 return Ok(());
             };
             let mut stream = parts.io.into_inner().into_inner();
-            let Ended::Served(served) = ended else {
-                return self.slow_head(&mut stream, peer).await;
+            // `into_parts` gives the socket back. What is left to do depends on how hyper ended.
+            let ConnectionEnd::Served(served) = end else {
+                return self.answer_slow_head(&mut stream, peer).await;
             };
-            let is_refused = served
+            let is_rejected = served
                 .as_ref()
-                .is_err_and(|error| self.refused_head(peer, error));
-            closing::linger(
-                &mut stream,
-                is_refused || activity.is_body_unread(),
-                &self.stop,
-            )
-            .await;
+                .is_err_and(|error| self.record_rejected_head(peer, error));
+            let may_be_sending = is_rejected || activity.is_body_unread();
+            closing::linger(&mut stream, may_be_sending, &self.stop).await;
             Ok(served?)
         };
-        let ended = self.abort.run_until_cancelled(end).await;
-        ended.unwrap_or_else(|| Err(STOPPED.into()))
+        let closed = self.abort.run_until_cancelled(close).await;
+        closed.unwrap_or_else(|| Err(ABORTED.into()))
     }
 
-    /// Answers the head of a request that did not come in time, which hyper has no answer to.
-    async fn slow_head(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<(), Error> {
+    /// Answers 408 to a head that did not come in time. hyper has no answer for that.
+    async fn answer_slow_head(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(), ConnectionError> {
         let status = StatusCode::REQUEST_TIMEOUT;
-        let trails = &self.dispatch.trails;
-        trails.no_request(peer, status, Outcome::TimedOut);
+        let recorder = &self.dispatch.recorder;
+        recorder.record_rejected_head(peer, status, RequestOutcome::TimedOut);
         closing::answer(stream, REQUEST_TIMEOUT, &self.stop).await?;
         Err("the head of a request took longer than --header-timeout".into())
     }
 
-    fn shared(&self, client: Client) -> Shared {
-        let dispatch = Arc::clone(&self.dispatch);
-        Shared { dispatch, client }
-    }
-
-    /// Tells the access log of a head that hyper refused, with the status that hyper answered but does
-    /// not tell. Whether that was so.
-    fn refused_head(&self, peer: SocketAddr, error: &hyper::Error) -> bool {
+    /// Writes the access log line of a head that hyper rejected. Returns false when the connection failed
+    /// for another reason.
+    ///
+    /// hyper answers such a head itself and does not expose the status that it sent, so the status is
+    /// derived from the error.
+    fn record_rejected_head(&self, peer: SocketAddr, error: &hyper::Error) -> bool {
         let (status, outcome) = match error {
+            // hyper has one kind of error for a long URI and for long fields. Only the text differs.
             error if error.is_parse_too_large() && error.to_string().contains("URI") => {
-                (StatusCode::URI_TOO_LONG, Outcome::Refused)
+                (StatusCode::URI_TOO_LONG, RequestOutcome::Refused)
             }
             error if error.is_parse_too_large() => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                Outcome::Refused,
+                RequestOutcome::Refused,
             ),
-            error if error.is_parse() => (StatusCode::BAD_REQUEST, Outcome::Malformed),
+            error if error.is_parse() => (StatusCode::BAD_REQUEST, RequestOutcome::Malformed),
             _ => return false,
         };
-        self.dispatch.trails.no_request(peer, status, outcome);
+        let recorder = &self.dispatch.recorder;
+        recorder.record_rejected_head(peer, status, outcome);
         true
     }
 
@@ -233,145 +275,67 @@ impl ConnectionServer {
         preface: Preface,
         client: Client,
         reader: TaskTrackerToken,
-    ) -> Result<(), Error> {
-        let (peer, activity) = (client.peer, Arc::clone(&client.activity));
-        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface));
-        // Each request is a task of its own.
-        let service = Service::new(Arc::new(self.shared(client)));
+    ) -> Result<(), ConnectionError> {
+        let ConnectionParts {
+            peer,
+            activity,
+            socket,
+            shared,
+            mut delivery,
+        } = self.parts(stream, preface, client);
+        // Each request runs in a task of its own, which outlives a borrow.
+        let service = Service::new(Arc::new(shared));
         let connection = pin!(self.http2.serve_connection(socket, service));
-        let mut delivery = Delivery::of_connection(self.limits.body_timeout);
-        match self
-            .keep_time(
-                connection,
-                &activity,
-                &mut delivery,
-                reader,
-                http2::Connection::graceful_shutdown,
-            )
-            .await
-        {
-            Ended::Served(Err(error)) if builders::is_excessive(&error) => {
-                // h2 says so as well, but not who it was.
+        let end = drive(
+            connection,
+            http2::Connection::graceful_shutdown,
+            &activity,
+            &mut delivery,
+            reader,
+            self.timeouts(),
+            self.signals(),
+        )
+        .await;
+        match end {
+            ConnectionEnd::Served(Err(error)) if builders::is_excessive(&error) => {
+                // h2 logs this as well, but without the client's address.
                 warn!(%peer, "The client of an HTTP/2 connection reset too many streams, closing it");
                 Err(error.into())
             }
-            Ended::Served(served) => Ok(served?),
-            Ended::SlowHead => Ok(()),
-            Ended::CutOff(why) => Err(why.into()),
+            ConnectionEnd::Served(served) => Ok(served?),
+            ConnectionEnd::SlowHead => Ok(()),
+            ConnectionEnd::Aborted(reason) => Err(reason.into()),
         }
-    }
-
-    /// Polls a connection to its end, ending it in good order when it is idle for too long or the
-    /// server stops.
-    async fn keep_time<C>(
-        &self,
-        mut connection: Pin<&mut C>,
-        activity: &Arc<Activity>,
-        delivery: &mut Delivery,
-        reader: TaskTrackerToken,
-        shut_down: impl Fn(Pin<&mut C>),
-    ) -> Ended
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        let timeouts = Timeouts {
-            idle: self.limits.keep_alive,
-            head: self.limits.header_timeout,
-        };
-        let mut timer = pin!(time::sleep(timeouts.idle));
-        let mut stop = pin!(self.stop.cancelled());
-        let mut abort = pin!(self.abort.cancelled());
-        let (mut stopping, mut asked) = (false, false);
-        let mut reader = Some(reader);
-        // Timers and signals wake the connection by way of `activity`, and are only polled after that.
-        let waker = Waker::from(Arc::clone(activity));
-        let mut task = Waker::noop().clone();
-        let mut poll = |context: &mut Context<'_>| {
-            if let Poll::Ready(served) = delivery.scope(|| connection.as_mut().poll(context)) {
-                return Poll::Ready(Ended::Served(served));
-            }
-            if !task.will_wake(context.waker()) {
-                task.clone_from(context.waker());
-                activity.register_task(&task);
-            }
-            // Bytes that came but made no request are a part of one, which now has to come in time.
-            let limit = activity.limit(timeouts);
-            let limit = limit.filter(|limit| *limit < timer.deadline());
-            if let Some(limit) = limit {
-                timer.as_mut().reset(limit);
-            }
-            if !activity.take_woken() && limit.is_none() && !delivery.is_new() {
-                return Poll::Pending;
-            }
-            let context = &mut Context::from_waker(&waker);
-            if let Poll::Ready(over) = delivery.poll_over(context) {
-                return Poll::Ready(Ended::CutOff(over.as_str()));
-            }
-            while timer.as_mut().poll(context).is_ready() {
-                match activity.check(timeouts) {
-                    TimeoutCheck::Later(limit) => timer.as_mut().reset(limit),
-                    // The last response is still on its way, and its delivery has a limit of its own.
-                    _ if delivery.waits_for_client() => {
-                        timer.as_mut().reset(Instant::now() + timeouts.idle);
-                    }
-                    TimeoutCheck::SlowHead => return Poll::Ready(Ended::SlowHead),
-                    TimeoutCheck::Idle if asked => {
-                        return Poll::Ready(Ended::CutOff(
-                            "it was idle, and did not go when asked",
-                        ));
-                    }
-                    TimeoutCheck::Idle => {
-                        asked = true;
-                        timer.as_mut().reset(Instant::now() + timeouts.idle);
-                        activity.ends();
-                        shut_down(connection.as_mut());
-                        task.wake_by_ref();
-                    }
-                }
-            }
-            if abort.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ended::CutOff(STOPPED));
-            }
-            if !stopping && stop.as_mut().poll(context).is_ready() {
-                stopping = true;
-                activity.ends();
-                shut_down(connection.as_mut());
-                if activity.is_http1() {
-                    reader = None;
-                }
-                task.wake_by_ref();
-            }
-            Poll::Pending
-        };
-        poll_fn(&mut poll).await
     }
 }
 
-/// What a connection starts with, and when its first byte came.
-enum Start {
+/// What every connection is made of.
+struct ConnectionParts {
+    peer: SocketAddr,
+    activity: Arc<Activity>,
+    socket: TokioIo<Socket>,
+    shared: SharedState,
+    delivery: Delivery,
+}
+
+/// What a connection begins with. The [`Instant`] is the time of its first byte.
+enum Opening {
     Http1(Preface, Instant),
     Http2(Preface, Instant),
-    /// A part of what may become a head or the preface of HTTP/2.
+    /// The client stopped in the middle of what may become a head, or the preface of HTTP/2.
     SlowHead,
-    /// Nothing in time.
+    /// No byte came in time.
     Nothing,
 }
 
-/// How a connection ended.
-enum Ended {
-    Served(hyper::Result<()>),
-    SlowHead,
-    /// And why.
-    CutOff(&'static str),
-}
+/// Why a connection is closed when the server has waited long enough for it.
+pub(super) const ABORTED: &str = "the server stops";
 
-/// Why connections are cut off when the server has waited long enough for them.
-const STOPPED: &str = "the server stops";
-
-pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection failed. Only the log gets to see the error.
+pub(super) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How long the first request of a connection may be on its way when the server stops.
-const ON_ITS_WAY: Duration = Duration::from_millis(500);
+const FIRST_BYTES_GRACE: Duration = Duration::from_millis(500);

@@ -1,11 +1,11 @@
-//! What a development session adds to the server: pages that refresh themselves and show what does not
-//! compile, and answers that say why a request failed.
+//! What a development session adds to the server: pages that refresh themselves and show compiler errors,
+//! and answers that say why a request failed.
 //!
-//! `host dev` starts the server with the variable [`SOCKET`]; without it there is no [`Dev`], and
-//! requests pass by. The session's state comes over the socket (`feed`). A page gets a script of the
-//! server's (`inject`, `csp`), which listens to server-sent events (`events`). A failure is
-//! explained (`page`) by what the log knows of the request ([`recent`]). Whoever is not on this machine,
-//! or is another site's page in a browser on it, is kept out (`guard`).
+//! `host dev` starts the server with the variable [`SOCKET`]. Without that variable there is no [`Dev`], and
+//! requests take the usual way. The state of the session comes over the socket (`feed`). Pages get a
+//! script (`inject`, `csp`), which listens to server-sent events (`events`). A failure is explained
+//! (`page`) by the log lines and the panic of the request ([`recent`]). Requests that pages of other sites
+//! have caused are refused (`guard`).
 
 mod csp;
 mod events;
@@ -44,7 +44,8 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// What the process that started this one asks for, if it is a session.
+    /// Starts the session's part of the server, if a session has started this process. Returns None
+    /// otherwise.
     #[must_use]
     pub fn from_environment() -> Option<Arc<Self>> {
         let socket = env::var_os(SOCKET)?;
@@ -53,7 +54,7 @@ impl Dev {
         Some(Arc::new(Self { state }))
     }
 
-    /// Answers a request, in the place of `dispatch`.
+    /// Returns the future that answers a request, in place of [`request::begin`].
     pub(super) fn answer(
         self: &Arc<Self>,
         dispatch: &Arc<Dispatch>,
@@ -69,18 +70,20 @@ impl Dev {
                 return refused;
             }
             match head.uri.path() {
-                "/_host/dev/client.js" => script(),
-                "/_host/dev/events" => events::stream(dev.state.clone(), client.activity.request()),
+                "/_host/dev/client.js" => client_script(),
+                "/_host/dev/events" => {
+                    events::stream(dev.state.clone(), client.activity.begin_request())
+                }
                 _ => {
-                    dev.pass(&dispatch, head, body, &client, state.as_deref())
+                    dev.forward(&dispatch, head, body, &client, state.as_deref())
                         .await
                 }
             }
         })
     }
 
-    /// Has an app answer, and adds to the response.
-    async fn pass(
+    /// Lets the app answer, and adds to the response.
+    async fn forward(
         &self,
         dispatch: &Arc<Dispatch>,
         mut head: Parts,
@@ -88,40 +91,44 @@ impl Dev {
         client: &Client,
         state: Option<&SessionState>,
     ) -> Response<ResponseBody> {
-        let asked = page::Asked::of(&head);
+        let asked = page::ShownRequest::of(&head);
         let may_see = guard::may_see_errors(&head);
         let is_refreshed = state.is_none_or(|state| state.options.refresh) && is_page(&head);
         if is_refreshed {
-            readable(&mut head.headers);
+            ask_for_readable_page(&mut head.headers);
         }
-        let (mut body, mut wait) = (Some(body), None::<PendingResponse>);
-        let mut response = poll_fn(|context| match (&mut wait, body.take()) {
-            (Some(wait), _) => wait.as_mut().poll(context),
+        let (mut body, mut pending) = (Some(body), None::<PendingResponse>);
+        let mut response = poll_fn(|context| match (&mut pending, body.take()) {
+            (Some(pending), _) => pending.as_mut().poll(context),
             (None, Some(body)) => {
-                request::begin(dispatch, &mut head, body, client, context, &mut wait)
+                request::begin(dispatch, &mut head, body, client, context, &mut pending)
             }
             (None, None) => unreachable!("a response that was not ready is waited for"),
         })
         .await;
-        if may_see && page::is_wanted(&response) {
+        // First the explanation, because it is a page too and gets the script like any other.
+        if may_see && page::needs_explanation(&response) {
             page::explain(&mut response, &asked, state);
         }
         if is_refreshed {
-            inject::script(&mut response, &made(state));
+            inject::add_script(&mut response, &version_of(state));
         }
         response
     }
 }
 
-/// What identifies the version of the apps that answers now.
-fn made(state: Option<&SessionState>) -> String {
+/// Returns what identifies the version of the apps that answers now. The script of a page compares it with
+/// the version that the session announces later.
+fn version_of(state: Option<&SessionState>) -> String {
     state.map_or_else(String::new, |state| {
         format!("{}.{}", state.session, state.swaps)
     })
 }
 
-/// Whether a request is a browser's for a page, not for a part of one. Browsers say so on this
-/// machine and over TLS (Fetch Metadata Request Headers, section 2); others only by what they accept.
+/// Whether a browser asks for a page, not for a part of one.
+///
+/// Browsers tell that by `sec-fetch-dest`, but only to servers on the same machine or over TLS (Fetch
+/// Metadata Request Headers, section 2). Otherwise `accept` has to tell.
 fn is_page(head: &Parts) -> bool {
     let is = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
     head.method == Method::GET
@@ -133,6 +140,7 @@ fn is_page(head: &Parts) -> bool {
         }
 }
 
+/// Whether the client accepts a content type that contains `kind`.
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     let accepted = headers.get_all(ACCEPT).iter();
     accepted
@@ -140,8 +148,9 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
         .any(|value| value.contains(kind))
 }
 
-/// Asks the app for the whole page, in a compression that can be read here if it wants to compress.
-fn readable(headers: &mut HeaderMap) {
+/// Changes a request so that the app answers with a whole page, without compression or with gzip, which
+/// `inject` can read.
+fn ask_for_readable_page(headers: &mut HeaderMap) {
     let accepted = headers.get_all(ACCEPT_ENCODING).iter();
     let has_gzip = accepted
         .filter_map(|value| value.to_str().ok())
@@ -154,8 +163,8 @@ fn readable(headers: &mut HeaderMap) {
     }
 }
 
-/// The script that pages get.
-fn script() -> Response<ResponseBody> {
+/// Returns the response that is the script of pages.
+fn client_script() -> Response<ResponseBody> {
     let mut response = own(
         StatusCode::OK,
         "text/javascript; charset=utf-8",
@@ -169,7 +178,7 @@ fn script() -> Response<ResponseBody> {
     response
 }
 
-/// A response of the session's own, which is kept nowhere.
+/// Returns a response of the session's own, which no cache keeps.
 fn own(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own(body));
     *response.status_mut() = status;

@@ -13,7 +13,8 @@ use plugin_api::host::InFlight;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    activity::Activity, dev::Dev, refusal::Refusal, request_body::RequestBody, trail::Trails,
+    activity::Activity, dev::Dev, refusal::Refusal, request_body::RequestBody,
+    request_record::RequestRecorder,
 };
 use crate::{
     config::ClientLimits,
@@ -31,7 +32,7 @@ pub struct Dispatch {
     max_body_size: u64,
     body_timeout: Duration,
     /// Makes the record that each request leaves in the logs.
-    pub trails: Trails,
+    pub recorder: RequestRecorder,
     /// Whether each response over HTTP/1 asks its client to close the connection.
     pub(super) asks_to_close: AtomicBool,
     /// What a development session adds to responses. None in any other server.
@@ -60,13 +61,13 @@ pub(super) enum Admission<'a> {
 impl Dispatch {
     /// Dispatches to the apps of `registry`, within `limits`.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, limits: &ClientLimits, trails: Trails) -> Self {
+    pub fn new(registry: Arc<Registry>, limits: &ClientLimits, recorder: RequestRecorder) -> Self {
         Self {
             registry,
             max_headers: limits.max_headers.into(),
             max_body_size: limits.max_body_size,
             body_timeout: limits.body_timeout,
-            trails,
+            recorder,
             asks_to_close: AtomicBool::new(false),
             dev: Dev::from_environment(),
         }
@@ -111,6 +112,7 @@ pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
     };
     let generation = match &route.serving {
         Some(generation) if !generation.faults.are_too_many() => generation,
+        // No generation serves yet, but one is on its way. A client would rather wait than get a 503.
         None if let Some(arrival) = &route.arrival => {
             return Admission::NotYet(Door::Arrival(arrival.clone()));
         }
@@ -118,6 +120,8 @@ pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
     };
     match generation.app.enter() {
         Some(in_flight) => Admission::Admitted(route, generation, in_flight),
+        // `enter` and the close of a generation cannot miss each other: either the request counts as in flight
+        // before the close, or `enter` fails.
         None => Admission::NotYet(Door::Paused(Arc::clone(generation))),
     }
 }

@@ -1,43 +1,44 @@
-//! What HTTP/2 asks of the values of header fields, beyond HTTP/1 (RFC 9113, section 8.2).
+//! The rules of HTTP/2 for the values of header fields that HTTP/1 does not have (RFC 9113, section 8.2).
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-/// Whether a value begins or ends with a blank. HTTP/2 forbids that; HTTP/1 takes such blanks off.
+/// Whether a value begins or ends with a blank. HTTP/2 forbids such blanks; recipients of HTTP/1 strip
+/// them.
 pub(super) fn is_padded(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_blank(value.first()) || is_blank(value.last())
 }
 
-/// What has to be done with the fields of an HTTP/2 request before an app sees them.
+/// The result of checking the fields of an HTTP/2 request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fields {
-    /// Nothing.
-    Sound,
-    /// [`join_cookies`] has to make one field of several.
-    CookieInCrumbs,
-    /// No app may see them: a value has blanks around it.
+pub(super) enum FieldCheck {
+    /// The fields are as an app expects them.
+    Valid,
+    /// A cookie is split over several fields. [`join_cookies`] has to join them.
+    SplitCookie,
+    /// A value has blanks around it, so that the request has to be refused.
     Padded,
 }
 
-/// Looks through the fields of an HTTP/2 request.
-pub(super) fn judge(headers: &HeaderMap) -> Fields {
+/// Checks the fields of an HTTP/2 request.
+pub(super) fn check(headers: &HeaderMap) -> FieldCheck {
     let mut cookies = 0_usize;
     for (name, value) in headers {
         if is_padded(value.as_bytes()) {
-            return Fields::Padded;
+            return FieldCheck::Padded;
         }
         cookies += usize::from(*name == COOKIE);
     }
     if cookies > 1 {
-        Fields::CookieInCrumbs
+        FieldCheck::SplitCookie
     } else {
-        Fields::Sound
+        FieldCheck::Valid
     }
 }
 
-/// Takes the blanks off the values of a response, as a client of HTTP/1 would: one of HTTP/2 has to
-/// reject the response.
+/// Strips blanks from the values of a response. A client of HTTP/1 would do so itself; a client of HTTP/2
+/// has to reject a response with such blanks.
 pub(super) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         if is_padded(value.as_bytes()) {
@@ -55,13 +56,15 @@ fn trimmed(value: &HeaderValue) -> HeaderValue {
     trimmed
 }
 
-/// Makes one field of the crumbs that HTTP/2 may make of a cookie, because an app that knows nothing of
-/// HTTP/2 looks at one field (section 8.2.3). The field is where the first crumb was.
+/// Joins the fields over which an HTTP/2 client may split its cookie ("cookie crumbs", section 8.2.3). An
+/// app that knows nothing of HTTP/2 reads only one field. The joined field takes the place of the first
+/// crumb.
 #[cold]
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let crumbs = || headers.get_all(COOKIE).iter();
     let crumb_bytes: Vec<_> = crumbs().map(HeaderValue::as_bytes).collect();
     let joined = HeaderValue::from_maybe_shared(Bytes::from(crumb_bytes.join(&b"; "[..])));
+    // Cannot fail, because each part is a valid value and so is the separator.
     if let Ok(mut joined) = joined {
         joined.set_sensitive(crumbs().any(HeaderValue::is_sensitive));
         headers.insert(COOKIE, joined);

@@ -1,4 +1,4 @@
-//! The listening sockets: accepts connections, as many as there is room for.
+//! Accepts connections from the listening sockets, as many as the limits allow.
 
 use std::{
     future::poll_fn,
@@ -25,13 +25,15 @@ use tracing::{debug, info, warn};
 use super::connection::ConnectionServer;
 use crate::shortage::Shortage;
 
-/// Accepts connections on all of `listeners` and serves each on a task of `connections`, until `leave`
-/// is cancelled. When `stop` is cancelled as well, no other worker accepts from these sockets, and the
-/// connections in the kernel's queues are served, too.
+/// Accepts connections from all `listeners` until `leave` is cancelled. Each connection is served by `server` on
+/// a task of `connections`.
 ///
-/// `permits` is one for each connection that may be open; the next one waits in the kernel's queue
-/// until one ends. There is one loop for all listeners, so that one permit is enough for the next
-/// connection, whichever listener it comes to.
+/// If `stop` is cancelled as well by then, no other worker accepts from these sockets. Then the connections that
+/// are still in the kernel's queues are also served.
+///
+/// `permits` has one permit for each connection that may be open. Without a permit, the next connection
+/// waits in the kernel's queue. One loop accepts from all listeners, because a loop for each listener would
+/// hold a permit of its own while it waits.
 pub async fn accept(
     listeners: Vec<TcpListener>,
     server: Arc<ConnectionServer>,
@@ -41,7 +43,7 @@ pub async fn accept(
     stop: CancellationToken,
 ) {
     let serve = |stream: TcpStream, peer, permit| {
-        // Small writes are complete messages here: waiting for more of them only delays.
+        // The server writes complete messages, so that a delay to collect more bytes gains nothing.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "Cannot set TCP_NODELAY");
         }
@@ -51,15 +53,16 @@ pub async fn accept(
         let mut shortage = Shortage::new("connections");
         let mut first = 0;
         loop {
-            // The semaphore is never closed.
+            // Fails only when the semaphore is closed, which never happens.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
             let (stream, peer) = next(&listeners, &mut first, &mut shortage).await;
+            // This connection is served in any case. Only the next one has to wait.
             let is_reserved = stream.as_raw_fd() as u64 >= ceiling();
             serve(stream, peer, permit);
             if is_reserved {
-                until_room(&listeners, &connections).await;
+                wait_for_descriptors(&listeners, &connections).await;
             }
         }
     };
@@ -67,7 +70,9 @@ pub async fn accept(
     if !stop.is_cancelled() {
         return;
     }
-    // A client in the kernel's queue may have sent a request, and would be reset.
+    // The client of a queued connection may have sent a request already. Closing the listener would reset
+    // that connection.
+    // As std's listeners, which return `WouldBlock` when a queue is empty and need no runtime.
     let queues = listeners
         .into_iter()
         .filter_map(|listener| listener.into_std().ok());
@@ -82,7 +87,7 @@ pub async fn accept(
     }
 }
 
-/// The next connection of any listener.
+/// Accepts the next connection from any listener. Waits while the system has no room for one.
 async fn next(
     listeners: &[TcpListener],
     first: &mut usize,
@@ -94,18 +99,18 @@ async fn next(
                 shortage.over();
                 return accepted;
             }
-            // The client was gone before it was accepted (accept(2) passes on what the network says).
-            Err(error) if is_of_the_connection(&error) => {
+            // accept(2) also returns network errors of the new connection: its client is gone already.
+            Err(error) if is_connection_error(&error) => {
                 debug!(%error, "A connection failed before it was accepted");
             }
-            // Out of file descriptors or memory: trying again at once would spin.
+            // The system is out of file descriptors or memory. Trying again at once would spin.
             Err(error) => shortage.wait(&error).await,
         }
     }
 }
 
-/// Polls the listeners, beginning with the one behind that which had a connection last: one that always
-/// has must not keep the others waiting.
+/// Polls the listeners, starting at the index `first`. When a listener has a connection, `first` becomes the
+/// index behind it. So a listener that always has a connection does not keep the others waiting.
 fn poll_accept(
     listeners: &[TcpListener],
     first: &mut usize,
@@ -121,7 +126,8 @@ fn poll_accept(
     Poll::Pending
 }
 
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether an error belongs to the accepted connection, not to the listener.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -130,13 +136,14 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Waits until the next connection would not get one of the file descriptors that are kept for the
+/// Waits until the next connection would not get one of the file descriptors that are reserved for the
 /// operator. Clients wait in the kernel's queue meanwhile.
-async fn until_room(listeners: &[TcpListener], connections: &TaskTracker) {
+async fn wait_for_descriptors(listeners: &[TcpListener], connections: &TaskTracker) {
     let Some(listener) = listeners.first() else {
         return;
     };
-    // The system gives the lowest number that is free (dup(2)), so the numbers tell how many there are.
+    // The system gives out the lowest free number (dup(2)), so that the number of a new descriptor shows
+    // how many are in use.
     let has_room = || {
         let free = fcntl_dupfd_cloexec(listener.as_fd(), 0);
         free.is_ok_and(|free| (free.as_raw_fd() as u64) < ceiling())
@@ -152,7 +159,7 @@ async fn until_room(listeners: &[TcpListener], connections: &TaskTracker) {
         "Nearly out of file descriptors (ulimit -n), new connections wait"
     );
     while !has_room() {
-        time::sleep(BETWEEN_LOOKS).await;
+        time::sleep(POLL_INTERVAL).await;
     }
     info!(
         took = ?began.elapsed(),
@@ -161,8 +168,8 @@ async fn until_room(listeners: &[TcpListener], connections: &TaskTracker) {
     );
 }
 
-/// The number of a file descriptor from which on connections take what is kept for the operator. It is
-/// asked for each time, because the limit can be changed from outside (prlimit(1)).
+/// Returns the lowest number of the reserved file descriptors. The limit is read each time, because an
+/// operator can change it from outside (prlimit(1)).
 fn ceiling() -> u64 {
     match getrlimit(Resource::Nofile).current {
         Some(limit) => limit - RESERVED.min(limit / 2),
@@ -170,9 +177,9 @@ fn ceiling() -> u64 {
     }
 }
 
-/// How many file descriptors connections leave for the control socket, the loading of plugins and log
-/// files; at most half of all.
+/// How many file descriptors connections leave free for the control socket, the loading of plugins and log
+/// files. When the limit is low, they leave half of all.
 const RESERVED: u64 = 64;
 
-/// How long to wait before looking again whether there are file descriptors.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// How long to wait before the next look for free file descriptors.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);

@@ -7,16 +7,20 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The first bytes of a connection, which were read to find out its protocol. Its socket gives them to
-/// hyper before any others.
+/// The first bytes of a connection. They were read to find out the protocol, and the [`Socket`] gives them
+/// to hyper before any others.
+///
+/// [`Socket`]: super::socket::Socket
 #[derive(Debug, Default)]
 pub struct Preface {
     bytes: [u8; PREFACE.len()],
+    /// How many bytes have been read.
     len: u8,
+    /// How many of them hyper has got.
     given: u8,
 }
 
-/// What a client speaks.
+/// The version of HTTP that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HttpProtocol {
     Http1,
@@ -24,9 +28,10 @@ pub(super) enum HttpProtocol {
 }
 
 impl Preface {
-    /// Reads some bytes. The protocol, once they tell; a client that closes its side speaks HTTP/1.
+    /// Reads more bytes. Returns the protocol once the bytes tell it, and None while they do not. A client
+    /// that closes its sending side before speaks HTTP/1.
     ///
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses no bytes.
     ///
     /// # Errors
     ///
@@ -36,7 +41,7 @@ impl Preface {
         stream: &mut TcpStream,
     ) -> io::Result<Option<HttpProtocol>> {
         let read = stream.read(&mut self.bytes[self.len.into()..]).await?;
-        // At most as many as there is room for.
+        // Fits: the buffer has 24 bytes.
         self.len += read as u8;
         let bytes = &self.bytes[..self.len.into()];
         Ok(if bytes == PREFACE {
@@ -53,7 +58,7 @@ impl Preface {
         self.len == 0
     }
 
-    /// Gives the bytes that have not been given yet, as many as there is room for.
+    /// Moves bytes that hyper has not got yet into `buffer`, as many as fit.
     pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         if self.given == self.len {
             return;
@@ -65,5 +70,5 @@ impl Preface {
     }
 }
 
-/// What starts a connection in HTTP/2 (RFC 9113, section 3.4). No request of HTTP/1 starts with it.
+/// The preface of HTTP/2 (RFC 9113, section 3.4). No request of HTTP/1 begins with these bytes.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,4 +1,4 @@
-//! What is answered where no app does.
+//! The answers that the host gives in place of an app.
 
 use http::{
     HeaderValue, Response, StatusCode,
@@ -6,29 +6,29 @@ use http::{
 };
 
 use super::response_body::ResponseBody;
-use crate::log::access::Outcome;
+use crate::log::access::RequestOutcome;
 
-/// A request that no app answers.
+/// Why the host answers a request in place of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// A field of it has a value that HTTP/2 does not allow (RFC 9113, section 8.2.1).
+    /// A header field has a value that HTTP/2 does not allow (RFC 9113, section 8.2.1).
     BadField,
-    /// It does not say once, and in a form that a host has, which host it is for (RFC 9112, section
-    /// 3.2; RFC 9113, section 8.3.1).
+    /// The request does not name its host once, in a form that a host may have (RFC 9112, section 3.2; RFC
+    /// 9113, section 8.3.1).
     BadHost,
-    /// Its target is not of a form that goes with its method (RFC 9112, section 3.2).
+    /// The request target has a form that does not go with the method (RFC 9112, section 3.2).
     BadTarget,
-    /// Its body is larger than this server takes.
+    /// The body is larger than `--max-body-size`.
     BodyTooLarge,
-    /// Its client sent nothing of its body for too long.
+    /// The client sent nothing of the body for `--body-timeout`.
     BodyTooSlow,
-    /// The app failed. The log has why.
+    /// The app failed. The log says why.
     Failed,
-    /// Nothing is mounted there.
+    /// No app is mounted at the path.
     NotFound,
-    /// It has more headers than this server takes.
+    /// The request has more header fields than `--max-headers`.
     TooManyHeaders,
-    /// The app is known, but cannot serve now.
+    /// An app is mounted at the path, but cannot serve now.
     Unavailable,
 }
 
@@ -45,16 +45,16 @@ impl Refusal {
         }
     }
 
-    /// What came of the request, in the log's words.
-    pub(super) fn outcome(self) -> Outcome {
+    /// Returns the outcome of the request for the access log.
+    pub(super) fn outcome(self) -> RequestOutcome {
         match self {
-            Self::BadField | Self::BadHost | Self::BadTarget => Outcome::Malformed,
-            Self::BodyTooSlow => Outcome::TimedOut,
-            _ => Outcome::Refused,
+            Self::BadField | Self::BadHost | Self::BadTarget => RequestOutcome::Malformed,
+            Self::BodyTooSlow => RequestOutcome::TimedOut,
+            _ => RequestOutcome::Refused,
         }
     }
 
-    /// Makes `response` say so.
+    /// Makes `response` the answer: status, fields and a short text.
     pub(super) fn answer(self, response: &mut Response<ResponseBody>) {
         *response.body_mut() = ResponseBody::own(format!("{}\n", self.status()));
         *response.status_mut() = self.status();
@@ -65,7 +65,8 @@ impl Refusal {
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         match self {
-            // The rest of it would have to be read first, or who knows what comes next.
+            // The connection cannot be used again. The rest of the body would have to be read first, or
+            // the end of a malformed request is not known.
             Self::BadField
             | Self::BadHost
             | Self::BadTarget

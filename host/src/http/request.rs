@@ -27,23 +27,23 @@ use super::{
     call,
     dispatch::{self, Admission, Client, Dispatch, Door},
     fields,
-    framing::{Content, Framing, Misframed},
-    noted::Noted,
+    framing::{BodyFraming, Framing, FramingError},
+    header_scan::HeaderScan,
     refusal::Refusal,
     request_body::{BodyLimitState, RequestBody},
+    request_record::RequestRecord,
     response_body::ResponseBody,
-    target::{self, Verdict},
-    trail::Trail,
+    target::{self, HeadCheck},
     upgrade,
 };
 use crate::{
-    log::{access::Outcome, request, request_id::RequestId},
+    log::{access::RequestOutcome, request, request_id::RequestId},
     scoreboard,
     worker::generation::Generation,
 };
 
 /// The future of a response that is not ready at once.
-pub type PendingResponse = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
+pub(super) type PendingResponse = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
 /// Answers a request, or begins to.
 ///
@@ -57,25 +57,27 @@ pub(super) fn begin(
     context: &mut Context<'_>,
     pending: &mut Option<PendingResponse>,
 ) -> Poll<Response<ResponseBody>> {
-    let answering = client.activity.request();
+    // Both begin before any check, because a refused request also has a response to send and a body that
+    // its client may still be sending.
+    let guard = client.activity.begin_request();
     let body = dispatch.body(incoming, client);
-    let mut noted = Noted::of(head);
-    let verdict = target::judge(head, &noted);
-    if verdict == Verdict::Mend {
-        target::mend(head);
-        noted = Noted::again(head);
+    let mut scan = HeaderScan::of(head);
+    let checked = target::check(head, &scan);
+    if checked == HeadCheck::Normalize {
+        target::normalize(head);
+        scan = HeaderScan::again(head);
     }
-    let trail = dispatch.trails.begin(head, &noted, client.peer);
+    let record = dispatch.recorder.begin(head, &scan, client.peer);
     let mut request = PendingRequest {
-        trail,
-        answering,
+        record,
+        guard,
         body_limit: body.limit_state(),
         framing: Framing::of(head),
     };
     let mut body = Some(body);
     // The app writes into this response and hyper gets it, because a response is large to move.
     let mut response = Response::default();
-    let entered = if let Verdict::Refuse(refusal) = verdict {
+    let entered = if let HeadCheck::Refuse(refusal) = checked {
         request.refused(refusal, &mut response)
     } else {
         request.enter(dispatch, head, &mut body, &mut response, client, context)
@@ -89,6 +91,8 @@ pub(super) fn begin(
             Box::pin(request.wait_for_app(call, generation, response))
         }
         Entered::NotYet(door) => {
+            // The app was not called, so that the head is still complete. The future has to own all that
+            // it needs, because `head` belongs to the caller.
             let head = mem::replace(head, Request::new(()).into_parts().0);
             let (dispatch, client) = (Arc::clone(dispatch), client.clone());
             Box::pin(request.enter_later(dispatch, head, body, door, client))
@@ -101,9 +105,9 @@ pub(super) fn begin(
 #[derive(Debug)]
 struct PendingRequest {
     /// What the log and the access log say of the request.
-    trail: Trail,
-    /// The connection counts as busy until this is dropped.
-    answering: RequestGuard,
+    record: RequestRecord,
+    /// Counts the request as in flight on its connection.
+    guard: RequestGuard,
     /// Whether the request's body keeps its limits. None when the request has no body.
     body_limit: Option<BodyLimitState>,
     /// What the framing of the response depends on.
@@ -142,22 +146,24 @@ impl PendingRequest {
             Admission::NotYet(door) => return Entered::NotYet(door),
             Admission::Refused(refusal) => return self.refused(refusal, response),
         };
-        self.trail.enter(generation.name, generation.number);
-        let id = self.trail.id();
+        self.record.set_app(generation.name, generation.number);
+        let id = self.record.id();
         let target = Target {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
             upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
         };
+        // The scoreboard shows this thread in the app until `working` is dropped. The note is kept only if
+        // code of the app runs again, because most requests need none.
         let (method, path) = (&head.method, head.uri.path());
         let id = id.as_ref().map_or(&[][..], RequestId::as_bytes);
         let working = scoreboard::enter_request(generation.label, id, method, path);
         let called = self
-            .trail
+            .record
             .scope(|| in_flight.call(head, body.take(), target, context, response));
         if will_run_again(&called) {
-            self.trail.keep(working.note());
+            self.record.keep_note(working.note());
         }
         drop(working);
         match called {
@@ -207,8 +213,8 @@ impl PendingRequest {
         generation: Arc<Generation>,
         mut response: Response<ResponseBody>,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        request::scoped(self.trail.log(), async move {
-            let note = self.trail.note();
+        request::scoped(self.record.log(), async move {
+            let note = self.record.note();
             match call::run(call, note, &generation.cut, &mut response).await {
                 Some(called) => self.finish(called, &generation, &mut response),
                 None => self.cut_off(&mut response),
@@ -228,7 +234,7 @@ impl PendingRequest {
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
-        if let Some(Err(refusal)) = self.body_limit.as_ref().map(BodyLimitState::answered) {
+        if let Some(Err(refusal)) = self.body_limit.as_ref().map(BodyLimitState::app_answered) {
             return self.refuse(refusal, response);
         }
         match called {
@@ -244,16 +250,18 @@ impl PendingRequest {
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
+        // An app that answers 5xx counts as failing during its probation.
         if response.status().is_server_error() {
             generation.faults.failed();
         }
-        match self.framing.content(response, || body.size_hint()) {
-            Ok(Content::Body(length)) => {
+        match self.framing.apply(response, || body.size_hint()) {
+            Ok(BodyFraming::Body(length)) => {
                 *response.body_mut() = ResponseBody::app(body, generation, length);
             }
-            Ok(Content::Nothing) => self.trail.scope(|| drop(body)),
+            // Dropping a body runs code of the app, which logs as this request.
+            Ok(BodyFraming::Nothing) => self.record.scope(|| drop(body)),
             Err(error) => {
-                self.trail.scope(|| drop(body));
+                self.record.scope(|| drop(body));
                 self.misframed(&error, generation, response);
             }
         }
@@ -264,13 +272,13 @@ impl PendingRequest {
     #[cold]
     fn misframed(
         &mut self,
-        error: &Misframed,
+        error: &FramingError,
         generation: &Generation,
         response: &mut Response<ResponseBody>,
     ) {
         generation.faults.failed();
-        self.trail.end(Outcome::Failed);
-        self.trail.scope(|| {
+        self.record.set_outcome(RequestOutcome::Failed);
+        self.record.scope(|| {
             error!(
                 plugin = generation.name,
                 status = response.status().as_u16(),
@@ -290,9 +298,9 @@ impl PendingRequest {
         response: &mut Response<ResponseBody>,
     ) {
         generation.faults.failed();
-        self.trail.end(error.into());
+        self.record.set_outcome(error.into());
         if error == CallError::Invalid {
-            self.trail.scope(|| {
+            self.record.scope(|| {
                 error!(
                     plugin = generation.name,
                     error = &error as &dyn std::error::Error,
@@ -305,14 +313,14 @@ impl PendingRequest {
 
     /// Answers with 503, because the generation's time to drain is over.
     fn cut_off(&mut self, response: &mut Response<ResponseBody>) {
-        self.trail.end(Outcome::CutOff);
+        self.record.set_outcome(RequestOutcome::CutOff);
         self.refuse(Refusal::Unavailable, response);
     }
 
     /// Makes `response` the host's own answer.
     #[cold]
     fn refuse(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) {
-        self.trail.end(refusal.outcome());
+        self.record.set_outcome(refusal.outcome());
         refusal.answer(response);
     }
 
@@ -326,19 +334,19 @@ impl PendingRequest {
     /// Completes the response for the connection, and attaches the rest of the request to its body.
     fn respond(self, response: &mut Response<ResponseBody>) {
         let Self {
-            mut trail,
-            answering,
+            mut record,
+            guard,
             framing,
             ..
         } = self;
-        trail.respond(response);
+        record.begin_response(response);
         if framing.is_http2() {
             fields::trim(response.headers_mut());
         }
         if framing.is_http2_head() {
             take_body_off(response);
         }
-        response.body_mut().until_sent(answering, trail);
+        response.body_mut().attach_request(guard, record);
     }
 }
 

@@ -1,4 +1,8 @@
-//! The bodies of responses on their way to the connection, with an end that the log hears of.
+//! The bodies of responses on their way to the connection, and what the logs get to know of them.
+//!
+//! A body is given to hyper either whole, in one frame, or in pieces: a stream of the app's, or a body that
+//! is too large for one frame of HTTP/2 ([`PIECE`]). The request that the body answers stays attached to
+//! it until hyper drops the body, because only then its outcome is known.
 
 use std::{
     fmt, mem,
@@ -19,88 +23,96 @@ use tracing::{debug, error};
 use super::{
     activity::RequestGuard,
     delivery::{self, PIECE},
-    framing::{Length, WrongLength},
-    trail::Trail,
+    framing::{LengthCheck, LengthError},
+    request_record::RequestRecord,
 };
-use crate::{log::access::Outcome, scoreboard::Doing, worker::generation::Generation};
+use crate::{log::access::RequestOutcome, scoreboard::WorkKind, worker::generation::Generation};
 
 /// The body of a response: the host's own, or an app's.
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
-    /// Until when the request counts as being answered, and what the log gets to know.
-    sending: Option<(RequestGuard, Trail)>,
+    /// The request that this body answers. None before [`attach_request`](Self::attach_request).
+    request: Option<(RequestGuard, RequestRecord)>,
 }
+
+/// The result of polling a body for its next frame.
+pub(super) type FramePoll = Poll<Option<Result<Frame<OwnedBytes>, ResponseBodyError>>>;
 
 #[derive(Debug)]
 enum Content {
-    /// All of it is there.
+    /// The whole body is there, and goes out in one frame.
     Whole {
         bytes: OwnedBytes,
-        /// The request is in the app for as long as the body is there. None for the host's own bodies.
+        /// Counts the request as in flight in its app until the body is dropped. None for the host's own
+        /// bodies.
         in_flight: Option<InFlight>,
     },
-    /// Boxed, because most bodies are `Whole`, and are moved several times.
+    /// Boxed, because most bodies are `Whole`, and every body is moved several times.
     Pieces(Box<Pieces>),
-    /// Another body, which passes this one on.
-    Changed(Changed),
+    /// A body around another `ResponseBody`.
+    Wrapper(Wrapper),
 }
 
-/// A body that changes what an app's says.
-struct Changed(Pin<Box<dyn Body<Data = OwnedBytes, Error = Broken> + Send>>);
+/// A body that holds another `ResponseBody` and changes what it gives.
+struct Wrapper(Pin<Box<dyn Body<Data = OwnedBytes, Error = ResponseBodyError> + Send>>);
 
-impl fmt::Debug for Changed {
+impl fmt::Debug for Wrapper {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Changed")
+        formatter.write_str("Wrapper")
     }
 }
 
-/// A body that is given to the connection one part after the other.
+/// A body that is given to the connection piece by piece.
 #[derive(Debug)]
 struct Pieces {
-    /// The rest of a frame that is larger than a part may be.
+    /// The rest of a frame that was larger than a piece may be.
     rest: Bytes,
-    source: Source,
-    /// Compares the bytes of an app's stream with the length that the head says.
-    length: Length,
-    /// Whether parts are at most [`PIECE`] long.
+    source: PieceSource,
+    /// Compares the bytes of a stream with the length that the head announces.
+    length: LengthCheck,
+    /// Whether pieces have at most [`PIECE`] bytes.
     are_small: bool,
 }
 
-/// Where the parts of a body come from, after `rest`.
+/// Where the pieces of a body come from, after `rest`.
 #[derive(Debug)]
-enum Source {
+enum PieceSource {
+    /// The app's stream.
     App(AppBody),
-    /// There are no more, but the request is in the app until the last one has been given.
-    Over(
+    /// No more pieces follow `rest`.
+    Exhausted(
         #[expect(
             dead_code,
-            reason = "the request is in the app for as long as this is there"
+            reason = "counts the request as in flight until the last piece is given"
         )]
         InFlight,
     ),
 }
 
 impl ResponseBody {
-    /// A body of the host's.
+    /// Returns a body of the host's own.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         Self {
             content: Content::whole(bytes.into().into(), None),
-            sending: None,
+            request: None,
         }
     }
 
-    /// The body of an app, in this generation of it, with the length that the head says, if it does.
-    /// To be called by the task that sends it.
+    /// Returns the body of an app's response. `length` is the length that the head announces, if it does.
+    ///
+    /// The task that sends the response has to call this, because the [`delivery`] of that task is told
+    /// that a response begins.
     #[must_use]
     pub(super) fn app(body: AppBody, generation: &Arc<Generation>, length: Option<u64>) -> Self {
         let content = match body.into_whole() {
             Ok((bytes, in_flight)) => {
+                // Over HTTP/2 a large body is cut into pieces, although all of its bytes are there.
                 if delivery::begin(generation, false) && bytes.remaining() > PIECE {
                     Content::Pieces(Box::new(Pieces {
                         rest: bytes.into(),
-                        source: Source::Over(in_flight),
-                        length: Length::default(),
+                        source: PieceSource::Exhausted(in_flight),
+                        length: LengthCheck::default(),
                         are_small: true,
                     }))
                 } else {
@@ -109,28 +121,29 @@ impl ResponseBody {
             }
             Err(body) => Content::Pieces(Box::new(Pieces {
                 rest: Bytes::new(),
-                length: Length::of(length, &body.size_hint()),
-                source: Source::App(body),
+                length: LengthCheck::of(length, &body.size_hint()),
+                source: PieceSource::App(body),
                 are_small: delivery::begin(generation, true),
             })),
         };
         Self {
             content,
-            sending: None,
+            request: None,
         }
     }
 
-    /// A body made of another, which it holds: that one tells the log what becomes of the request.
-    pub(super) fn changed(
-        body: impl Body<Data = OwnedBytes, Error = Broken> + Send + 'static,
+    /// Returns a body around another `ResponseBody`. The inner body keeps its request, and reports the
+    /// outcome.
+    pub(super) fn wrapper(
+        body: impl Body<Data = OwnedBytes, Error = ResponseBodyError> + Send + 'static,
     ) -> Self {
         Self {
-            content: Content::Changed(Changed(Box::pin(body))),
-            sending: None,
+            content: Content::Wrapper(Wrapper(Box::pin(body))),
+            request: None,
         }
     }
 
-    /// Whether it is the host's own, in the place of an app's.
+    /// Whether the body is the host's own, in place of an app's.
     pub(super) fn is_own(&self) -> bool {
         matches!(
             self.content,
@@ -141,56 +154,54 @@ impl ResponseBody {
         )
     }
 
-    /// Puts a body of the host's in the place of this one, for the same request.
+    /// Replaces the content by bytes of the host's own. The request stays attached.
     pub(super) fn replace(&mut self, bytes: impl Into<Bytes>) {
         self.content = Content::whole(bytes.into().into(), None);
     }
 
-    /// The request counts as being answered for as long as this is there, and ends with it.
-    pub fn until_sent(&mut self, answering: RequestGuard, trail: Trail) {
-        self.sending = Some((answering, trail));
+    /// Attaches the request that this body answers. The request ends when the body is dropped.
+    pub fn attach_request(&mut self, guard: RequestGuard, record: RequestRecord) {
+        self.request = Some((guard, record));
     }
 }
 
 impl Default for ResponseBody {
-    /// No bytes.
+    /// An empty body of the host's own.
     fn default() -> Self {
         Self {
             content: Content::whole(OwnedBytes::EMPTY, None),
-            sending: None,
+            request: None,
         }
     }
 }
 
 impl Body for ResponseBody {
     type Data = OwnedBytes;
-    type Error = Broken;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
-        let Self { content, sending } = &mut *self;
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
+        let Self { content, request } = &mut *self;
         let polled = match content {
-            Content::Changed(Changed(body)) => return body.as_mut().poll_frame(context),
+            Content::Wrapper(Wrapper(body)) => return body.as_mut().poll_frame(context),
+            // `in_flight` stays until the drop, so that the request counts as in flight while hyper sends.
             Content::Whole { bytes, .. } => {
                 let bytes = mem::take(bytes);
                 Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
             }
             Content::Pieces(pieces) => {
-                let polled = match (pieces.take_ahead(), &mut *sending) {
+                let polled = match (pieces.take_ready(), &mut *request) {
                     (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                    (None, Some((_, trail))) => {
-                        trail.scope_in_app(Doing::Body, || pieces.poll(context))
+                    (None, Some((_, record))) => {
+                        record.scope_in_app(WorkKind::Body, || pieces.poll(context))
                     }
                     (None, None) => pieces.poll(context),
                 };
-                pieces.measure(polled)
+                pieces.check_length(polled)
             }
         };
         delivery::polled(matches!(polled, Poll::Ready(Some(Ok(_)))));
-        if let Some((_, trail)) = sending {
-            tell(trail, &polled, content.is_end_stream());
+        if let Some((_, record)) = request {
+            record_frame(record, &polled, content.is_end_stream());
         }
         polled
     }
@@ -203,32 +214,34 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Whole { bytes, .. } => SizeHint::with_exact(bytes.remaining() as u64),
             Content::Pieces(pieces) => pieces.size_hint(),
-            Content::Changed(Changed(body)) => body.size_hint(),
+            Content::Wrapper(Wrapper(body)) => body.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Content::Changed(_)
+        // The host's own bodies are not delivered by `delivery::begin`, and a wrapper's inner body has a
+        // drop of its own.
+        if let Content::Wrapper(_)
         | Content::Whole {
             in_flight: None, ..
         } = &self.content
         {
             return;
         }
-        let over = delivery::end();
-        let Some((_, trail)) = &mut self.sending else {
+        let reason = delivery::end();
+        let Some((_, record)) = &mut self.request else {
             return;
         };
-        if let Some(over) = over {
-            trail.scope(|| debug!(reason = over.as_str(), "Response given up"));
-            trail.end(over.outcome());
+        if let Some(reason) = reason {
+            record.scope(|| debug!(reason = reason.as_str(), "Response given up"));
+            record.set_outcome(reason.outcome());
         }
         if let Content::Pieces(_) = &self.content {
-            // The app's code that runs when its stream is dropped logs as the request.
+            // Code of the app runs when its stream is dropped. What it logs belongs to the request.
             let content = &mut self.content;
-            trail.scope_in_app(Doing::Drop, || {
+            record.scope_in_app(WorkKind::Drop, || {
                 *content = Content::whole(OwnedBytes::EMPTY, None);
             });
         }
@@ -244,44 +257,46 @@ impl Content {
         match self {
             Self::Whole { bytes, .. } => bytes.remaining() == 0,
             Self::Pieces(pieces) => pieces.is_end_stream(),
-            Self::Changed(Changed(body)) => body.is_end_stream(),
+            Self::Wrapper(Wrapper(body)) => body.is_end_stream(),
         }
     }
 }
 
 impl Pieces {
-    /// The next part, if it is there without polling the app.
-    fn take_ahead(&mut self) -> Option<OwnedBytes> {
+    /// Returns the next piece if it is there already, so that the app need not be polled.
+    ///
+    /// A poll of the app's stream fetches several frames in one crossing of the boundary. The frames after
+    /// the first are returned here, and the crossing, its panic boundary and the scoreboard cost nothing
+    /// for them.
+    fn take_ready(&mut self) -> Option<OwnedBytes> {
         if self.rest.is_empty() {
-            let Source::App(body) = &mut self.source else {
+            let PieceSource::App(body) = &mut self.source else {
                 return None;
             };
             let bytes = body.take_ahead()?;
-            return Some(self.part(bytes));
+            return Some(self.piece(bytes));
         }
         let len = self.rest.len().min(PIECE);
         Some(self.rest.split_to(len).into())
     }
 
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
-        let Source::App(body) = &mut self.source else {
+    /// Polls the app's stream.
+    fn poll(&mut self, context: &mut Context<'_>) -> FramePoll {
+        let PieceSource::App(body) = &mut self.source else {
             return Poll::Ready(None);
         };
         let polled = Pin::new(body).poll_frame(context);
         polled.map(|frame| {
-            let frame = frame?.map_err(Broken::App);
+            let frame = frame?.map_err(ResponseBodyError::App);
             Some(frame.map(|frame| match frame.into_data() {
-                Ok(bytes) => Frame::data(self.part(bytes)),
+                Ok(bytes) => Frame::data(self.piece(bytes)),
                 Err(frame) => frame,
             }))
         })
     }
 
-    /// `bytes`, or as much of them as may be given at once.
-    fn part(&mut self, bytes: OwnedBytes) -> OwnedBytes {
+    /// Returns as much of `bytes` as may be given at once, and keeps the rest.
+    fn piece(&mut self, bytes: OwnedBytes) -> OwnedBytes {
         if !self.are_small || bytes.remaining() <= PIECE {
             return bytes;
         }
@@ -289,38 +304,35 @@ impl Pieces {
         self.rest.split_to(PIECE).into()
     }
 
-    /// `polled`, or an error if that makes the body longer or shorter than the head says.
-    fn measure(
-        &mut self,
-        polled: Poll<Option<Result<Frame<OwnedBytes>, Broken>>>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
-        let passed = match &polled {
-            Poll::Ready(Some(Ok(frame))) => self.length.pass(Some(frame)),
-            Poll::Ready(None) => self.length.pass::<OwnedBytes>(None),
+    /// Returns `polled`, or an error if `polled` makes the body longer or shorter than the head announces.
+    fn check_length(&mut self, polled: FramePoll) -> FramePoll {
+        let checked = match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.length.count(Some(frame)),
+            Poll::Ready(None) => self.length.count::<OwnedBytes>(None),
             Poll::Ready(Some(Err(_))) | Poll::Pending => Ok(()),
         };
-        match passed {
+        match checked {
             Ok(()) => polled,
-            Err(error) => Poll::Ready(Some(Err(Broken::Length(error)))),
+            Err(error) => Poll::Ready(Some(Err(ResponseBodyError::Length(error)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        // hyper does not poll a body again that is at its end, so the end of a body that is too short
-        // is not reported here: the next poll gives the error.
+        // A body that is too short must not say that it is at its end: hyper would not poll it again, and
+        // the next poll gives the error.
         self.rest.is_empty()
             && !self.length.is_short()
             && match &self.source {
-                Source::App(body) => body.is_end_stream(),
-                Source::Over(_) => true,
+                PieceSource::App(body) => body.is_end_stream(),
+                PieceSource::Exhausted(_) => true,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.rest.len() as u64;
         let mut hint = match &self.source {
-            Source::App(body) => body.size_hint(),
-            Source::Over(_) => SizeHint::with_exact(0),
+            PieceSource::App(body) => body.size_hint(),
+            PieceSource::Exhausted(_) => SizeHint::with_exact(0),
         };
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + rest);
@@ -330,36 +342,37 @@ impl Pieces {
     }
 }
 
-/// Why a body broke off.
+/// A response body that broke off.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    /// The app's own reason, or that it panicked.
+pub enum ResponseBodyError {
+    /// The app's stream failed, or the app panicked.
     #[error(transparent)]
     App(BodyError),
-    /// The body is not as long as the head of the response says.
+    /// The body is not as long as the head of the response announces.
     #[error(transparent)]
-    Length(WrongLength),
+    Length(LengthError),
 }
 
-/// Tells a request's trail what came of polling its body, and the log of a failure.
-fn tell(trail: &mut Trail, polled: &Poll<Option<Result<Frame<OwnedBytes>, Broken>>>, ended: bool) {
+/// Records what came of polling the body of a request, and logs a failure. `is_end` says whether the body
+/// is at its end after the frame.
+fn record_frame(record: &mut RequestRecord, polled: &FramePoll, is_end: bool) {
     match polled {
         Poll::Pending => {}
-        Poll::Ready(None) => trail.end(Outcome::Answered),
+        Poll::Ready(None) => record.set_outcome(RequestOutcome::Answered),
         Poll::Ready(Some(Ok(frame))) => {
-            trail.send(frame.data_ref().map_or(0, Buf::remaining));
-            if ended {
-                trail.end(Outcome::Answered);
+            record.add_bytes_sent(frame.data_ref().map_or(0, Buf::remaining));
+            if is_end {
+                record.set_outcome(RequestOutcome::Answered);
             }
         }
-        // The panic was logged where it happened.
-        Poll::Ready(Some(Err(Broken::App(error)))) if error.is_panic() => {
-            trail.end(Outcome::Panicked);
+        // A panic is logged where it happens.
+        Poll::Ready(Some(Err(ResponseBodyError::App(error)))) if error.is_panic() => {
+            record.set_outcome(RequestOutcome::Panicked);
         }
         Poll::Ready(Some(Err(error))) => {
-            trail.end(Outcome::Failed);
-            let plugin = trail.plugin();
-            trail.scope(|| {
+            record.set_outcome(RequestOutcome::Failed);
+            let plugin = record.plugin();
+            record.scope(|| {
                 error!(
                     plugin,
                     error = error as &dyn std::error::Error,

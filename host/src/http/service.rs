@@ -1,4 +1,4 @@
-//! What hyper calls with each request of a connection.
+//! The service that hyper calls with each request of a connection.
 
 use std::{
     convert::Infallible,
@@ -21,20 +21,24 @@ use super::{
 };
 
 /// Answers the requests of one connection.
+///
+/// `C` is a reference to the state that these requests share. Over HTTP/1 the task of the connection
+/// answers one request at a time, so that a plain reference is enough. Over HTTP/2 each request has a task
+/// of its own, which needs an `Arc`.
 #[derive(Clone, Copy, Debug)]
 pub struct Service<C>(C);
 
 /// What the requests of a connection share.
 #[derive(Debug)]
-pub struct Shared {
-    /// Answers them.
+pub struct SharedState {
+    /// Finds the apps of the requests.
     pub dispatch: Arc<Dispatch>,
-    /// Who sends them.
+    /// The client that sends the requests.
     pub client: Client,
 }
 
-impl<C: Deref<Target = Shared> + Clone> Service<C> {
-    /// `shared` is lent to each request, or counted, as the protocol asks for.
+impl<C: Deref<Target = SharedState> + Clone> Service<C> {
+    /// Returns the service of a connection.
     pub fn new(shared: C) -> Self {
         Self(shared)
     }
@@ -42,44 +46,44 @@ impl<C: Deref<Target = Shared> + Clone> Service<C> {
 
 impl<C> hyper::service::Service<Request<Incoming>> for Service<C>
 where
-    C: Deref<Target = Shared> + Clone + Unpin,
+    C: Deref<Target = SharedState> + Clone + Unpin,
 {
     type Response = Response<ResponseBody>;
-    /// What goes wrong is answered.
+    /// Every failure is answered by a response.
     type Error = Infallible;
-    type Future = Answer<C>;
+    type Future = ResponseFuture<C>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<C> {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture<C> {
         let (head, body) = request.into_parts();
-        Answer {
+        ResponseFuture {
             shared: self.0.clone(),
             head,
             body: Some(body),
-            wait: None,
+            pending: None,
         }
     }
 }
 
-/// The future of a response. It allocates only when it has to wait.
-pub struct Answer<C> {
+/// The future of a response. It allocates only when the response is not ready at the first poll.
+pub struct ResponseFuture<C> {
     shared: C,
-    /// What is left of the request.
+    /// The head of the request. The app has taken parts of it once it was called.
     head: Parts,
-    /// Some until it is first polled.
+    /// The body of the request. None after the first poll.
     body: Option<Incoming>,
-    /// Some when there is something to wait for.
-    wait: Option<PendingResponse>,
+    /// The rest of the work when the first poll gave no response.
+    pending: Option<PendingResponse>,
 }
 
-impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
+impl<C: Deref<Target = SharedState> + Unpin> Future for ResponseFuture<C> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.poll_response(context));
-        let Shared { dispatch, client } = &*self.shared;
+        let SharedState { dispatch, client } = &*self.shared;
         if dispatch.asks_to_close.load(Ordering::Relaxed) {
             ask_to_close(&mut response, &client.activity);
         }
@@ -87,19 +91,20 @@ impl<C: Deref<Target = Shared> + Unpin> Future for Answer<C> {
     }
 }
 
-impl<C: Deref<Target = Shared> + Unpin> Answer<C> {
+impl<C: Deref<Target = SharedState> + Unpin> ResponseFuture<C> {
+    /// Polls for the response of the app or the host.
     fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
         let this = self;
-        if let Some(wait) = &mut this.wait {
-            return wait.as_mut().poll(context);
+        if let Some(pending) = &mut this.pending {
+            return pending.as_mut().poll(context);
         }
         let Some(body) = this.body.take() else {
-            panic!("an answer was polled after it was ready");
+            panic!("a response was polled after it was ready");
         };
-        let Shared { dispatch, client } = &*this.shared;
+        let SharedState { dispatch, client } = &*this.shared;
         if let Some(dev) = &dispatch.dev {
-            let wait = dev.answer(dispatch, &mut this.head, body, client);
-            return this.wait.insert(wait).as_mut().poll(context);
+            let pending = dev.answer(dispatch, &mut this.head, body, client);
+            return this.pending.insert(pending).as_mut().poll(context);
         }
         request::begin(
             dispatch,
@@ -107,13 +112,13 @@ impl<C: Deref<Target = Shared> + Unpin> Answer<C> {
             body,
             client,
             context,
-            &mut this.wait,
+            &mut this.pending,
         )
     }
 }
 
-/// Asks the client to close a connection of HTTP/1. One of HTTP/2 is told by a frame, and one that an app
-/// takes over is no connection for requests any more.
+/// Asks the client to close its connection, if that speaks HTTP/1 (RFC 9112, section 9.6). A client of HTTP/2 is
+/// asked by a frame. A connection that an app takes over carries no more requests.
 fn ask_to_close(response: &mut Response<ResponseBody>, activity: &Activity) {
     if activity.is_http1() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");
@@ -121,8 +126,8 @@ fn ask_to_close(response: &mut Response<ResponseBody>, activity: &Activity) {
     }
 }
 
-impl<C> fmt::Debug for Answer<C> {
+impl<C> fmt::Debug for ResponseFuture<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Answer")
+        formatter.write_str("ResponseFuture")
     }
 }

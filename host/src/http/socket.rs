@@ -16,28 +16,30 @@ use tokio::{
 
 use super::{activity::Activity, delivery, preface::Preface};
 
-/// A socket that tells of the bytes that come and go, sends a small head and body in one piece, and
-/// notices when a client closes its sending side while its request is being answered.
+/// The socket of a connection. Besides reading and writing, it does four things:
 ///
-/// hyper can look whether the client is still there (`half_close`), but does so for every request,
-/// with a buffer for what might come. Here it is looked at when hyper has done all that it can and
-/// the request is still not answered.
+/// - It tells the [`Activity`] of the bytes that come, for the time limits.
+/// - It tells the [`delivery`] of a response whether the client takes bytes.
+/// - It sends a small head and a small body by one system call.
+/// - It notices when a client closes its sending side while its request is in flight. hyper could do that
+///   too (`half_close(false)`), but it would try to read at every request. This socket looks only when
+///   hyper has done all that it can and the request is still not answered.
 #[derive(Debug)]
 pub struct Socket {
     socket: TcpStream,
     activity: Arc<Activity>,
-    /// What was read of the connection before, and comes first.
+    /// The bytes that were read to find out the protocol.
     preface: Preface,
-    /// The last bytes that came, the last one lowest.
+    /// The last four received bytes. The last one is in the lowest byte.
     tail: u32,
-    /// Whether the client took none of what was to be sent last.
+    /// Whether the last write found no room, because the client takes nothing.
     is_blocked: bool,
-    /// Whether the client had closed its sending side when there was last nothing to send.
+    /// Whether the client has closed its sending side and nothing was sent since then.
     is_half_closed: bool,
 }
 
 impl Socket {
-    /// Tells `activity` of what goes through `socket`, whose first bytes are in `preface`.
+    /// Wraps the socket of a connection whose first bytes are in `preface`.
     #[must_use]
     pub fn new(socket: TcpStream, activity: Arc<Activity>, preface: Preface) -> Self {
         Self {
@@ -50,14 +52,14 @@ impl Socket {
         }
     }
 
-    /// The socket.
+    /// Returns the system's socket.
     #[must_use]
     pub fn into_inner(self) -> TcpStream {
         self.socket
     }
 
-    /// Tells the delivery of a response what came of sending bytes, and passes it on.
-    fn told(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Tells the delivery of a response whether the client takes bytes. Returns `sent`.
+    fn record_write(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if sent.is_pending() {
             if !self.is_blocked {
                 self.is_blocked = true;
@@ -67,20 +69,26 @@ impl Socket {
             self.is_blocked = false;
             self.is_half_closed = false;
             // The time until the next request begins when the client has taken the last response.
-            self.activity.restart();
+            self.activity.restart_wait();
             delivery::sent();
         }
         sent
     }
 
-    /// Looks whether the client has closed its sending side; an error when it has reset the connection.
-    /// Else the task is woken when it does, or sends more.
+    /// Looks whether the client has closed its sending side. If it has not, the task is woken when the
+    /// client closes that side or sends more.
+    ///
+    /// # Errors
+    ///
+    /// When the client has reset the connection.
     fn poll_closed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        // A peek of one byte shows the end of the stream and consumes nothing.
         let mut next = [MaybeUninit::uninit()];
         match self
             .socket
             .poll_peek(context, &mut ReadBuf::uninit(&mut next))
         {
+            // The delivery knows already.
             Poll::Ready(Ok(0)) if self.is_half_closed => {}
             Poll::Ready(Ok(0)) => {
                 self.is_half_closed = true;
@@ -92,8 +100,9 @@ impl Socket {
         Ok(())
     }
 
-    /// Whether the bytes that came so far, of which `bytes` are the last, end with an empty line.
-    fn is_blank_line(&mut self, bytes: &[u8]) -> bool {
+    /// Adds `bytes` to the received ones. Returns whether these end with a blank line now.
+    fn ends_with_blank_line(&mut self, bytes: &[u8]) -> bool {
+        // At most four bytes matter, and usually all of them are in `bytes`.
         match bytes.last_chunk() {
             Some(&last) => self.tail = u32::from_be_bytes(last),
             None => {
@@ -120,15 +129,16 @@ impl AsyncRead for Socket {
         let mut read = Pin::new(&mut this.socket).poll_read(context, buffer);
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
-            // What the socket says beyond them, it says again.
+            // The preface gave bytes, even if the socket has none or failed. The next read tells that
+            // again.
             read = Poll::Ready(Ok(()));
             if this.activity.is_http1() {
-                let is_blank_line = this.is_blank_line(bytes);
+                let is_blank_line = this.ends_with_blank_line(bytes);
                 let end = bytes.as_ptr_range().end.addr();
-                this.activity.received(end, is_blank_line);
+                this.activity.bytes_received(end, is_blank_line);
             }
         } else if read.is_pending() && this.activity.is_http1() {
-            this.activity.asked();
+            this.activity.bytes_wanted();
         }
         read
     }
@@ -141,7 +151,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.socket).poll_write(context, bytes);
-        self.told(sent)
+        self.record_write(sent)
     }
 
     fn poll_write_vectored(
@@ -151,10 +161,11 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let socket = Pin::new(&mut self.socket);
-        if slices.len() == 1 || len > LITTLE {
+        if slices.len() == 1 || len > MAX_GATHERED {
             let sent = socket.poll_write_vectored(context, slices);
-            return self.told(sent);
+            return self.record_write(sent);
         }
+        // hyper keeps the slices and calls again with the rest if the system takes only a part of the copy.
         let sent = GATHERED.with_borrow_mut(|gathered| {
             gathered.clear();
             for slice in slices {
@@ -162,7 +173,7 @@ impl AsyncWrite for Socket {
             }
             socket.poll_write(context, gathered)
         });
-        self.told(sent)
+        self.record_write(sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -170,8 +181,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper comes here when it has written what there is to write.
-        if self.activity.is_http1() && self.activity.is_answering() {
+        // hyper flushes when it has written all that is there to write.
+        if self.activity.is_http1() && self.activity.is_busy() {
             self.poll_closed(context)?;
         }
         Pin::new(&mut self.socket).poll_flush(context)
@@ -183,10 +194,10 @@ impl AsyncWrite for Socket {
 }
 
 thread_local! {
+    /// The scratch buffer in which small writes are put together.
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Up to how many bytes are gathered in one piece before they are sent, as the head and the body of
-/// a small response: the system needs longer to look at a second piece (writev(2)) than it takes to
-/// copy these.
-const LITTLE: usize = 4096;
+/// Up to how many bytes of several slices are copied into one buffer, as the head and the body of a small
+/// response. Copying them takes less time than the system needs for a second slice (writev(2)).
+const MAX_GATHERED: usize = 4096;

@@ -1,5 +1,7 @@
-//! A client's connection on its way to an app that takes it over: opened when hyper lets go of it,
-//! closed when the app drops it or its time to drain is over.
+//! Connections that apps take over, as for WebSockets.
+//!
+//! The app gets a stream together with the request. The stream opens when hyper has sent the response and
+//! gives the connection up. It closes when the app drops it, or when the time to drain is over.
 
 use std::{
     io,
@@ -20,21 +22,22 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::activity::{Activity, UpgradeGuard};
 
-/// The connection of a request that asks for an upgrade, for the app to take. The connection counts
-/// as busy while the app has it, and is cut off when `abort` is cancelled.
+/// Returns the connection of a request that asks for an upgrade, for the app to take. None for all other
+/// requests. The connection counts as busy while the app has it, and is closed when `abort` is cancelled.
 pub fn take(
     head: &mut Parts,
     in_flight: &InFlight,
     abort: &CancellationToken,
     activity: &Arc<Activity>,
 ) -> Option<Upgrade> {
-    // Most requests have none.
+    // hyper puts upgrades into the extensions. Most requests have no extension at all.
     if head.extensions.is_empty() {
         return None;
     }
     open(head, in_flight, abort, activity)
 }
 
+/// Does the work of [`take`] for a request that has extensions.
 #[cold]
 fn open(
     head: &mut Parts,
@@ -44,12 +47,12 @@ fn open(
 ) -> Option<Upgrade> {
     let on_upgrade = head.extensions.remove::<OnUpgrade>()?;
     let protocol = head.extensions.remove::<Protocol>();
-    let stream = Stream {
-        state: State::Waiting(on_upgrade, Arc::default()),
+    let stream = UpgradeStream {
+        state: StreamState::Waiting(on_upgrade, Arc::default()),
         abort: abort.clone(),
         abort_reader: None,
         abort_writer: None,
-        _taken_over: activity.taken_over(),
+        _guard: activity.begin_upgrade(),
     };
     Some(Upgrade::new(
         in_flight,
@@ -58,45 +61,50 @@ fn open(
     ))
 }
 
-/// A client's connection.
+/// A connection that an app takes over.
 #[derive(Debug)]
-struct Stream {
-    state: State,
+struct UpgradeStream {
+    state: StreamState,
     abort: CancellationToken,
-    // Made when the connection is first not ready to be read, or to be written to.
+    /// Ready when `abort` is cancelled. Made when the connection is first not ready to be read.
     abort_reader: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Likewise, made when the connection is first not ready to be written to.
     abort_writer: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _taken_over: UpgradeGuard,
+    _guard: UpgradeGuard,
 }
 
 #[derive(Debug)]
-enum State {
-    /// hyper still has the connection: the response is on its way.
-    Waiting(OnUpgrade, Arc<Both>),
+enum StreamState {
+    /// hyper still has the connection, because the response is being sent.
+    Waiting(OnUpgrade, Arc<SideWakers>),
     Open(TokioIo<Upgraded>),
 }
 
-impl Stream {
-    /// The connection, once it is open.
+impl UpgradeStream {
+    /// Ready with the connection once it is open.
     fn poll_open(
         &mut self,
         context: &mut Context<'_>,
         side: Side,
     ) -> Poll<io::Result<Pin<&mut TokioIo<Upgraded>>>> {
-        if let State::Waiting(on_upgrade, both) = &mut self.state {
-            both.keep(side, context.waker());
-            let waker = Waker::from(Arc::clone(both));
+        if let StreamState::Waiting(on_upgrade, wakers) = &mut self.state {
+            wakers.set(side, context.waker());
+            let waker = Waker::from(Arc::clone(wakers));
             let opened = Pin::new(on_upgrade).poll(&mut Context::from_waker(&waker));
             let upgraded = ready!(opened).map_err(io::Error::other)?;
-            self.state = State::Open(TokioIo::new(upgraded));
+            self.state = StreamState::Open(TokioIo::new(upgraded));
         }
         match &mut self.state {
-            State::Open(stream) => Poll::Ready(Ok(Pin::new(stream))),
-            State::Waiting(..) => Poll::Pending,
+            StreamState::Open(stream) => Poll::Ready(Ok(Pin::new(stream))),
+            StreamState::Waiting(..) => Poll::Pending,
         }
     }
 
-    /// What `operation` gives, or an error once the connection is cut off.
+    /// Runs `operation` on the connection once it is open.
+    ///
+    /// # Errors
+    ///
+    /// When `operation` fails, or `abort` is cancelled.
     fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -108,6 +116,8 @@ impl Stream {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
+        // The check of the token is cheap. The future of the token is polled only when the task has to be
+        // woken by it, or the abort has come.
         if !polled.is_pending() && !self.abort.is_cancelled() {
             return polled;
         }
@@ -125,7 +135,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for UpgradeStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -137,7 +147,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for UpgradeStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -161,25 +171,28 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// A direction of a connection. An app may read in one task and write in another.
 #[derive(Clone, Copy, Debug)]
 enum Side {
     Reader,
     Writer,
 }
 
-/// Wakes the task that reads and the one that writes: an upgrade knows only one waker.
+/// A waker that wakes both the task that reads and the task that writes, because [`OnUpgrade`] stores only
+/// one waker.
 #[derive(Debug, Default)]
-struct Both(Mutex<[Option<Waker>; 2]>);
+struct SideWakers(Mutex<[Option<Waker>; 2]>);
 
-impl Both {
-    fn keep(&self, side: Side, waker: &Waker) {
+impl SideWakers {
+    fn set(&self, side: Side, waker: &Waker) {
         let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         wakers[side as usize] = Some(waker.clone());
     }
 }
 
-impl Wake for Both {
+impl Wake for SideWakers {
     fn wake(self: Arc<Self>) {
+        // The lock is released before the wakers run, because a waker may poll the stream at once.
         let wakers = {
             let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *wakers)

@@ -1,7 +1,7 @@
-//! The access log: a line for every request, whatever came of it, independent of the level.
+//! The access log: one line for every request, whatever its outcome and whatever the level of the log.
 //!
-//! The line is written when the request is over: when the last byte of the response was handed to
-//! the connection, or when it is clear that there will be none.
+//! The line is written when the request is over: the last byte of the response was handed to the connection,
+//! or it is clear that no more bytes will come.
 
 mod format;
 #[cfg(test)]
@@ -24,84 +24,93 @@ use super::{output::Output, request::RequestLog};
 
 pub use self::format::{AccessFormat, FormatError};
 
-/// Writes lines about requests.
+/// Writes the lines of requests.
 #[derive(Debug)]
 pub struct AccessLog {
     format: AccessFormat,
     output: Output,
-    /// Paths whose successes are left out.
+    /// Paths whose successful requests get no line.
     skip: Vec<String>,
-    /// Cancelled when the server cuts off what is left.
-    cut: CancellationToken,
+    /// Cancelled when the server aborts the requests that are left.
+    abort: CancellationToken,
 }
 
 impl AccessLog {
-    /// Writes to `output`, but not of successes at the paths in `skip`. `cut` is cancelled when the
-    /// server cuts off what is left.
+    /// Returns an access log that writes to `output`. Successful requests for the paths in `skip` get no line.
+    /// `abort` is cancelled when the server aborts the requests that are left.
     #[must_use]
     pub fn new(
         format: AccessFormat,
         output: Output,
         skip: Vec<String>,
-        cut: CancellationToken,
+        abort: CancellationToken,
     ) -> Self {
         Self {
             format,
             output,
             skip,
-            cut,
+            abort,
         }
     }
 
-    /// A request that begins. Its line is written when the result is dropped.
+    /// Begins the record of a request. Its line is written when the record is dropped.
     #[must_use]
     pub fn begin(
         self: &Arc<Self>,
         request: &request::Parts,
         peer: SocketAddr,
         log: &Arc<RequestLog>,
-    ) -> Box<Exchange> {
-        let head = Head {
+    ) -> Box<AccessRecord> {
+        let head = RequestHead {
             method: request.method.clone(),
             uri: request.uri.clone(),
             version: request.version,
-            headers: pick(&request.headers, self.format.request_headers()),
+            headers: select_headers(&request.headers, self.format.request_headers()),
         };
-        Box::new(Exchange::new(self, peer, Some(head), Some(Arc::clone(log))))
+        Box::new(AccessRecord::new(
+            self,
+            peer,
+            Some(head),
+            Some(Arc::clone(log)),
+        ))
     }
 
-    /// Writes the line for a head that did not become a request: it is malformed, too large or too
-    /// slow.
-    pub fn no_request(self: &Arc<Self>, peer: SocketAddr, status: StatusCode, outcome: Outcome) {
-        let mut exchange = Exchange::new(self, peer, None, None);
-        exchange.status = status.as_u16();
-        exchange.end(outcome);
+    /// Writes the line of a head that did not become a request, because it is malformed, too large or too slow.
+    pub fn record_rejected_head(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        status: StatusCode,
+        outcome: RequestOutcome,
+    ) {
+        let mut record = AccessRecord::new(self, peer, None, None);
+        record.status = status.as_u16();
+        record.set_outcome(outcome);
     }
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// The whole response was handed to the connection.
     Answered,
-    /// The client went away before that.
+    /// The client left before the response was complete.
     ClientGone,
-    /// The server, or the generation, was done with waiting.
+    /// The request was aborted, because the time to drain the server or the generation was over.
     CutOff,
     /// The app failed before the response was complete.
     Failed,
-    /// What came is not HTTP.
+    /// The client sent something that is not valid HTTP.
     Malformed,
     /// The app panicked.
     Panicked,
-    /// A limit was passed, or nothing serves the path.
+    /// The request exceeds a limit, or no app serves its path.
     Refused,
-    /// The head or the body did not come in time.
+    /// The client did not send or take bytes in time.
     TimedOut,
 }
 
-impl Outcome {
-    /// The word for it.
+impl RequestOutcome {
+    /// Returns the word for the outcome in the line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -117,65 +126,71 @@ impl Outcome {
     }
 }
 
-/// A request on its way, and what is known of it so far.
+/// What is known so far of one request.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct AccessRecord {
     access: Arc<AccessLog>,
-    began: Instant,
-    at: SystemTime,
+    /// When the head was complete.
+    started: Instant,
+    /// The same moment by the wall clock.
+    time: SystemTime,
     peer: SocketAddr,
-    /// None when there was no whole head.
-    head: Option<Head>,
+    /// None for a head that did not become a request.
+    head: Option<RequestHead>,
     log: Option<Arc<RequestLog>>,
+    /// The app's name and generation.
     app: Option<(&'static str, u64)>,
     status: u16,
+    /// The fields of the response that the format needs.
     headers: Vec<(HeaderName, HeaderValue)>,
-    sent: u64,
-    outcome: Option<Outcome>,
+    bytes_sent: u64,
+    /// None until the outcome is known.
+    outcome: Option<RequestOutcome>,
 }
 
-/// What a line may say of a request's head.
+/// The parts of a request's head that a line may have.
 #[derive(Debug)]
-struct Head {
+struct RequestHead {
     method: Method,
     uri: Uri,
     version: Version,
+    /// The fields that the format needs.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Exchange {
+impl AccessRecord {
     fn new(
         access: &Arc<AccessLog>,
         peer: SocketAddr,
-        head: Option<Head>,
+        head: Option<RequestHead>,
         log: Option<Arc<RequestLog>>,
     ) -> Self {
         Self {
             access: Arc::clone(access),
-            began: Instant::now(),
-            at: SystemTime::now(),
+            started: Instant::now(),
+            time: SystemTime::now(),
             peer,
             head,
             log,
             app: None,
-            status: CLIENT_GONE,
+            status: STATUS_CLIENT_GONE,
             headers: Vec::new(),
-            sent: 0,
+            bytes_sent: 0,
             outcome: None,
         }
     }
 
-    /// It is in a generation of an app.
-    pub fn enter(&mut self, plugin: &'static str, generation: u64) {
+    /// Stores which app the request has entered.
+    pub fn set_app(&mut self, plugin: &'static str, generation: u64) {
         self.app = Some((plugin, generation));
     }
 
-    /// Its response begins.
-    pub fn respond<B: Body>(&mut self, response: &Response<B>) {
+    /// Stores the head of the response.
+    pub fn set_response<B: Body>(&mut self, response: &Response<B>) {
         self.status = response.status().as_u16();
         let names = self.access.format.response_headers();
-        self.headers = pick(response.headers(), names);
-        // What the server adds for a body whose length is known, where there may be one.
+        self.headers = select_headers(response.headers(), names);
+        // hyper adds the length of a body that is whole, unless the status allows no body.
         let is_bodiless = matches!(
             response.status(),
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -189,31 +204,34 @@ impl Exchange {
         }
     }
 
-    /// A part of its response's body was handed to the connection.
-    pub fn send(&mut self, bytes: u64) {
-        self.sent += bytes;
+    /// Adds bytes of the response's body that were handed to the connection.
+    pub fn add_bytes_sent(&mut self, bytes: u64) {
+        self.bytes_sent += bytes;
     }
 
-    /// What came of it; the first word counts.
-    pub fn end(&mut self, outcome: Outcome) {
+    /// Sets the outcome, unless it was set before.
+    pub fn set_outcome(&mut self, outcome: RequestOutcome) {
         self.outcome.get_or_insert(outcome);
     }
 
+    /// Whether the request gets no line.
     fn is_skipped(&self) -> bool {
         let path = self.head.as_ref().map(|head| head.uri.path());
-        self.outcome == Some(Outcome::Answered)
+        self.outcome == Some(RequestOutcome::Answered)
             && self.status < 400
             && path.is_some_and(|path| self.access.skip.iter().any(|skip| skip == path))
     }
 }
 
-impl Drop for Exchange {
+impl Drop for AccessRecord {
     fn drop(&mut self) {
-        self.end(if self.access.cut.is_cancelled() {
-            Outcome::CutOff
+        // Without an outcome so far, hyper has dropped the response before its end: the connection is gone.
+        self.set_outcome(if self.access.abort.is_cancelled() {
+            RequestOutcome::CutOff
         } else {
-            Outcome::ClientGone
+            RequestOutcome::ClientGone
         });
+        // One write with the line end, as for every line.
         if !self.is_skipped() {
             let mut line = self.access.format.line(self);
             line.push('\n');
@@ -222,11 +240,11 @@ impl Drop for Exchange {
     }
 }
 
-/// The headers of these names. Of several values of a name the first counts.
-fn pick(headers: &HeaderMap, names: &[HeaderName]) -> Vec<(HeaderName, HeaderValue)> {
+/// Returns the header fields of these names. Of several fields of one name the first counts.
+fn select_headers(headers: &HeaderMap, names: &[HeaderName]) -> Vec<(HeaderName, HeaderValue)> {
     let value = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
     names.iter().filter_map(value).collect()
 }
 
-/// The status of a request whose client left before there was one: what nginx says.
-const CLIENT_GONE: u16 = 499;
+/// The status in the line of a request whose client left before the response began, as nginx writes it.
+const STATUS_CLIENT_GONE: u16 = 499;

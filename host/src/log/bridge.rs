@@ -1,12 +1,12 @@
-//! Makes what plugins log true `tracing` events of the host: level, target, place and typed fields
-//! as they were.
+//! Emits the events and spans of plugins as `tracing` events and spans of the host, with the same level,
+//! target, source location and typed fields.
 //!
-//! A plugin tells of each of its callsites once. The host keeps a callsite of its own for it, so
-//! that filters, formats and layers see no difference between a plugin's event and the host's.
-//! Callsites live as long as the process, so they are shared by all generations of a plugin:
-//! reloading the same code adds none.
+//! A plugin registers each of its callsites once. The host makes a callsite of its own for it, so that
+//! filters, formats and layers see no difference between an event of a plugin and one of the host.
+//! Callsites live as long as the process. All generations of a plugin share them, so that reloading the same
+//! code adds none.
 
-mod site;
+mod callsite;
 mod value;
 
 use std::{fmt, sync::Arc};
@@ -19,14 +19,14 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
-pub use self::site::{Site, intern, plugin_of};
-use self::value::Typed;
+pub use self::callsite::{PluginCallsite, intern, plugin_of};
+use self::value::FieldValue;
 use super::{
     origin::{self, Origin},
     recent, request,
 };
 
-/// Takes what one generation of a plugin logs.
+/// Emits the events and spans of one generation.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     origin: Origin,
@@ -46,17 +46,18 @@ impl Bridge {
         Self { origin, panics }
     }
 
-    /// Runs `emit` as this generation, with the span of the host's that is the parent, if the entry
-    /// is still wanted.
+    /// Runs `emit` with the parent span of an entry, as this generation. Returns None, and does not run `emit`,
+    /// when the level no longer lets the entry pass.
     fn emit<T>(
         &self,
-        site: &'static Site,
+        site: &'static PluginCallsite,
         entry: &Entry<'_>,
         emit: impl FnOnce(Option<Id>) -> T,
     ) -> Option<T> {
         if !self.enabled(site, entry.parent) {
             return None;
         }
+        // Also when the level has changed: the plugin asked a moment ago, but did not wait.
         if let Some(thread) = entry.thread {
             origin::name_thread(thread);
         }
@@ -65,25 +66,25 @@ impl Bridge {
 }
 
 impl Logger for Bridge {
-    type Callsite = Site;
+    type Callsite = PluginCallsite;
 
-    fn register(&self, callsite: &Callsite<'_>) -> (&'static Site, host::Interest) {
-        let site = Site::of(self.origin.plugin, callsite);
+    fn register(&self, callsite: &Callsite<'_>) -> (&'static PluginCallsite, host::Interest) {
+        let site = PluginCallsite::of(self.origin.plugin, callsite);
         (site, site.interest())
     }
 
-    fn enabled(&self, site: &'static Site, parent: Parent) -> bool {
+    fn enabled(&self, site: &'static PluginCallsite, parent: Parent) -> bool {
         match site.interest() {
             host::Interest::Always => true,
             host::Interest::Never => false,
             host::Interest::Sometimes => match parent {
-                Parent::Span(span) => request::is_loud(Some(&Id::from_u64(span))),
-                Parent::Current | Parent::Root => request::is_loud(None),
+                Parent::Span(span) => request::is_debug_forced(Some(&Id::from_u64(span))),
+                Parent::Current | Parent::Root => request::is_debug_forced(None),
             },
         }
     }
 
-    fn event(&self, site: &'static Site, entry: Entry<'_>) {
+    fn event(&self, site: &'static PluginCallsite, entry: Entry<'_>) {
         self.emit(site, &entry, |parent| {
             with_values(site.metadata(), entry.fields.clone(), |values| {
                 Event::child_of(parent, site.metadata(), values);
@@ -91,7 +92,7 @@ impl Logger for Bridge {
         });
     }
 
-    fn new_span(&self, site: &'static Site, entry: Entry<'_>) -> u64 {
+    fn new_span(&self, site: &'static PluginCallsite, entry: Entry<'_>) -> u64 {
         let span = self.emit(site, &entry, |parent| {
             with_values(site.metadata(), entry.fields.clone(), |values| {
                 let attributes = match parent {
@@ -101,7 +102,7 @@ impl Logger for Bridge {
                 dispatcher::get_default(|dispatch| dispatch.new_span(&attributes))
             })
         });
-        // A span that the level just ruled out is none.
+        // The level may have changed since the plugin asked. 0 means that there is no span.
         span.map_or(0, |span| span.into_u64())
     }
 
@@ -135,10 +136,10 @@ impl Logger for Bridge {
         request::current_span().map(|span| span.into_u64())
     }
 
-    fn span_callsite(&self, span: u64) -> Option<&'static Site> {
+    fn span_callsite(&self, span: u64) -> Option<&'static PluginCallsite> {
         let callsite =
             |span: tracing_subscriber::registry::SpanRef<'_, _>| span.metadata().callsite();
-        Site::find(&request::with_span(&Id::from_u64(span), callsite)?)
+        PluginCallsite::find(&request::with_span(&Id::from_u64(span), callsite)?)
     }
 
     fn panicked(&self, panic: &Panic<'_>) {
@@ -152,7 +153,7 @@ impl Logger for Bridge {
                     backtrace: panic.backtrace.map(str::to_owned),
                 };
                 request::with_current(|request| {
-                    let id = request.map(|request| request.facts().id.as_str().to_owned());
+                    let id = request.map(|request| request.meta().id.as_str().to_owned());
                     recent::add_panic(&id.unwrap_or_default(), known);
                 });
             }
@@ -169,7 +170,7 @@ impl Logger for Bridge {
     }
 }
 
-/// The span of the host's that stands for where an entry is.
+/// Returns the host's span that is the parent of an entry.
 fn span_of(parent: Parent) -> Option<Id> {
     match parent {
         Parent::Current => request::current_span(),
@@ -178,25 +179,26 @@ fn span_of(parent: Parent) -> Option<Id> {
     }
 }
 
-/// Lends the values as those of a callsite.
+/// Runs `work` with the values of an entry as `tracing` takes them: a value or None for each field of the
+/// callsite, in order.
 fn with_values<T>(
     metadata: &'static Metadata<'static>,
     fields: Fields<'_>,
     work: impl FnOnce(&ValueSet<'_>) -> T,
 ) -> T {
-    let mut typed: SmallVec<[Option<Typed<'_>>; USUAL_FIELDS]> = SmallVec::new();
+    let mut typed: SmallVec<[Option<FieldValue<'_>>; USUAL_FIELDS]> = SmallVec::new();
     typed.resize_with(metadata.fields().len(), || None);
     for (index, value) in fields {
         if let Some(place) = typed.get_mut(index) {
-            *place = Some(Typed::from(value));
+            *place = Some(FieldValue::from(value));
         }
     }
     let values: SmallVec<[_; USUAL_FIELDS]> = typed
         .iter()
-        .map(|typed| typed.as_ref().map(Typed::value))
+        .map(|typed| typed.as_ref().map(FieldValue::as_tracing))
         .collect();
     work(&metadata.fields().value_set_all(&values))
 }
 
-/// Up to how many fields an event takes no allocation.
+/// Up to how many fields an event needs no allocation.
 const USUAL_FIELDS: usize = 16;

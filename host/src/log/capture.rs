@@ -1,8 +1,7 @@
-//! What the process prints to stdout and stderr, as lines of the log: plugins, and libraries in any
-//! language, print where there may be nobody to read it.
+//! Logs what the process prints to stdout and stderr. Plugins, and libraries in any language, print there,
+//! where perhaps nobody reads.
 //!
-//! The log itself, and whatever else opened a stream before, goes on writing to the stream as it
-//! was.
+//! The log itself, and other code that has duplicated a stream before, goes on writing to the real stream.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -19,26 +18,26 @@ use rustix::{
 };
 use tracing::info;
 
-use super::{losses::Losses, output::Output};
+use super::{losses::LossMonitor, output::Output};
 
-/// Where the lines go that worker processes print: to the streams of the server, or to the log.
+/// Where the lines go that worker processes print.
 #[derive(Clone, Debug)]
-pub struct Printed {
-    /// None where what is printed to stdout is logged.
+pub struct PrintTargets {
+    /// Where lines from stdout go. None to log them.
     pub stdout: Option<Output>,
-    /// None where what is printed to stderr is logged.
+    /// Where lines from stderr go. None to log them.
     pub stderr: Option<Output>,
 }
 
-impl Printed {
+impl PrintTargets {
     /// Decides for each stream whether lines go on to it or are logged. All are logged when
     /// `logs_everything` is true. Lines are also logged in place of a stream that is one of `json`, the
     /// logs that are written as JSON: the program that reads such a log expects no other lines in it.
     ///
     /// `losses` also watches the streams that lines go on to.
     #[must_use]
-    pub fn new(logs_everything: bool, json: &[&Output], losses: &Losses) -> Self {
-        let goes_on = |stream: io::Result<Output>| {
+    pub fn new(logs_everything: bool, json: &[&Output], losses: &LossMonitor) -> Self {
+        let target = |stream: io::Result<Output>| {
             let stream = stream.ok()?;
             if logs_everything || json.iter().any(|json| json.is_same_file(&stream)) {
                 return None;
@@ -48,33 +47,36 @@ impl Printed {
             Some(stream)
         };
         Self {
-            stdout: goes_on(Output::stdout()),
-            stderr: goes_on(Output::stderr()),
+            stdout: target(Output::stdout()),
+            stderr: target(Output::stderr()),
         }
     }
 }
 
-/// The streams as they were. Dropping it puts them back, after what was printed has been logged.
+/// Restores the real streams when it is dropped, after all that was printed has been logged.
 #[derive(Debug)]
-pub struct Captured {
+pub struct CaptureGuard {
+    /// A duplicate of the real stdout.
     stdout: OwnedFd,
+    /// A duplicate of the real stderr.
     stderr: OwnedFd,
-    /// Hangs up when both streams were read to their ends.
-    read: Receiver<()>,
+    /// Disconnected when both pipes were read to their ends.
+    finished: Receiver<()>,
 }
 
-/// Logs what is printed to stdout and stderr from now on.
+/// Logs what is printed to stdout and stderr, until the guard is dropped.
 ///
 /// # Errors
 ///
-/// When the system has no pipe or thread for it.
-pub fn start() -> io::Result<Captured> {
-    let (done, read) = mpsc::channel();
-    let captured = Captured {
+/// When the system gives no pipe or no thread.
+pub fn start() -> io::Result<CaptureGuard> {
+    let (done, finished) = mpsc::channel();
+    let captured = CaptureGuard {
         stdout: fcntl_dupfd_cloexec(io::stdout(), 3)?,
         stderr: fcntl_dupfd_cloexec(io::stderr(), 3)?,
-        read,
+        finished,
     };
+    // `done` is dropped by both threads when their pipes are at the end. Then `finished` is disconnected.
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let held = done.clone();
     log_lines(
@@ -95,6 +97,7 @@ pub fn start() -> io::Result<Captured> {
     Ok(captured)
 }
 
+/// Starts a thread that passes each line from `reader` to `log`, and then drops `done`.
 fn log_lines(
     name: &str,
     reader: OwnedFd,
@@ -104,9 +107,9 @@ fn log_lines(
     let mut reader = BufReader::new(std::fs::File::from(reader));
     let read = move || {
         let mut line = Vec::new();
-        // A line that does not end must not fill the memory: it becomes several.
+        // A line without an end must not fill the memory. It is logged as several lines.
         while (&mut reader)
-            .take(LONGEST)
+            .take(MAX_LINE)
             .read_until(b'\n', &mut line)
             .is_ok_and(|len| len > 0)
         {
@@ -120,18 +123,18 @@ fn log_lines(
     Ok(())
 }
 
-impl Drop for Captured {
+impl Drop for CaptureGuard {
     fn drop(&mut self) {
-        // What fails here leaves the streams captured, by pipes that nobody reads.
+        // If this fails, the stream stays captured.
         let _ = dup2_stdout(&self.stdout);
         let _ = dup2_stderr(&self.stderr);
-        // A child process may still hold the pipes open.
-        let _: Result<(), RecvTimeoutError> = self.read.recv_timeout(FLUSH);
+        // With a time limit, because a child process may still hold a pipe open.
+        let _: Result<(), RecvTimeoutError> = self.finished.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-/// Up to how many bytes are a line.
-const LONGEST: u64 = 16 << 10;
+/// How many bytes a line may have.
+const MAX_LINE: u64 = 16 << 10;
 
-/// How long what is still in the pipes has to get to the log.
-const FLUSH: Duration = Duration::from_millis(500);
+/// How long the lines that are still in the pipes have to get to the log.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

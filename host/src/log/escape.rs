@@ -1,5 +1,5 @@
-//! Text made fit for one log line: nothing in it can end the line, drive the terminal or reorder
-//! what is shown.
+//! Escapes text for a line of the log, so that the text can neither end the line, nor control the terminal,
+//! nor reorder what is shown.
 
 use std::fmt::{self, Write};
 
@@ -10,28 +10,28 @@ pub struct Escape<W>(pub W);
 
 impl<W: Write> Write for Escape<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_escaped(&mut self.0, text, is_unfit)
+        write_escaped(&mut self.0, text, is_control)
     }
 
     fn write_char(&mut self, letter: char) -> fmt::Result {
-        if is_unfit(letter) {
+        if is_control(letter) {
             return self.write_str(letter.encode_utf8(&mut [0; 4]));
         }
         self.0.write_char(letter)
     }
 }
 
-/// Writes `text` as the value of a field: as it is when it reads as one word, else in quotes with
-/// escapes. Text with double quotes in it is in single ones, where it has none of those.
+/// Writes `text` as the value of a field. A single word is written as it is, and other text in quotes with
+/// escapes. Text that has double quotes and no single ones is put in single quotes.
 ///
-/// What is a string literal already, as `Debug` prints strings, is not quoted again.
+/// Text that is a string literal already, as `Debug` prints strings, is not quoted again.
 ///
 /// # Errors
 ///
 /// When `writer` fails.
 pub fn write_value(writer: &mut impl Write, text: &str) -> fmt::Result {
     if is_word(text) || is_literal(text) {
-        return write_escaped(writer, text, is_unfit);
+        return write_escaped(writer, text, is_control);
     }
     let quote = if text.contains('"') && !text.contains('\'') {
         '\''
@@ -40,18 +40,26 @@ pub fn write_value(writer: &mut impl Write, text: &str) -> fmt::Result {
     };
     writer.write_char(quote)?;
     write_escaped(writer, text, |letter| {
-        is_unfit(letter) || letter == quote || letter == '\\'
+        is_control(letter) || letter == quote || letter == '\\'
     })?;
     writer.write_char(quote)
 }
 
-fn write_escaped(writer: &mut impl Write, text: &str, unfit: impl Fn(char) -> bool) -> fmt::Result {
-    // Most text is plain, which a glance at its bytes tells.
-    if is_plain(text, |byte| unfit(char::from(byte))) {
+/// Writes `text`, and an escape in place of each character for which `needs_escape` is true.
+fn write_escaped(
+    writer: &mut impl Write,
+    text: &str,
+    needs_escape: impl Fn(char) -> bool,
+) -> fmt::Result {
+    // Most text needs no escape, and one pass over its bytes shows that.
+    if is_plain(text, |byte| needs_escape(char::from(byte))) {
         return writer.write_str(text);
     }
     let mut written = 0;
-    for (start, letter) in text.char_indices().filter(|&(_, letter)| unfit(letter)) {
+    for (start, letter) in text
+        .char_indices()
+        .filter(|&(_, letter)| needs_escape(letter))
+    {
         writer.write_str(&text[written..start])?;
         match letter {
             '\n' => writer.write_str("\\n"),
@@ -66,26 +74,27 @@ fn write_escaped(writer: &mut impl Write, text: &str, unfit: impl Fn(char) -> bo
     writer.write_str(&text[written..])
 }
 
-/// Whether `text` is visible ASCII, of which nothing is `unfit`.
-fn is_plain(text: &str, unfit: impl Fn(u8) -> bool) -> bool {
-    // Without a way out in the middle, so that many bytes are looked at together.
-    let is_other = |byte: u8| !(b' '..=b'~').contains(&byte) | unfit(byte);
+/// Whether `text` is visible ASCII and has no byte for which `needs_escape` is true.
+fn is_plain(text: &str, needs_escape: impl Fn(u8) -> bool) -> bool {
+    // No early return, because then the compiler makes a loop that checks many bytes at once.
+    let is_other = |byte: u8| !(b' '..=b'~').contains(&byte) | needs_escape(byte);
     !text
         .bytes()
         .fold(false, |other, byte| other | is_other(byte))
 }
 
-/// Control characters of ASCII and Latin-1, Unicode's line and paragraph separators, and its
-/// direction marks: those can show a line other than it is (CVE-2021-42574).
-fn is_unfit(letter: char) -> bool {
+/// Whether a character must not be in a line: the control characters of ASCII and Latin-1, Unicode's line and
+/// paragraph separators, and its direction marks, which can show a line in another order (CVE-2021-42574).
+fn is_control(letter: char) -> bool {
     !matches!(letter, ' '..='~')
         && (letter.is_control()
             || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }
 
+/// Whether `text` can be read as one word without quotes.
 fn is_word(text: &str) -> bool {
     let in_word = |letter: char| {
-        !letter.is_whitespace() && !is_unfit(letter) && !matches!(letter, '"' | '=' | '{' | '}')
+        !letter.is_whitespace() && !is_control(letter) && !matches!(letter, '"' | '=' | '{' | '}')
     };
     let is_plain_word = || {
         is_plain(text, |byte| {
@@ -96,6 +105,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && !is_quoted && (is_plain_word() || text.chars().all(in_word))
 }
 
+/// Whether `text` is a string literal in double quotes.
 fn is_literal(text: &str) -> bool {
     let Some(inner) = text
         .strip_prefix('"')

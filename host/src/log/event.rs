@@ -1,5 +1,4 @@
-//! What the formats write: an event, what a line says beside it, and the buffers that it is put together
-//! in.
+//! What the formats need to write an event: its context, its spans and the buffers for the line.
 
 use std::{cell::Cell, fmt, time::SystemTime};
 
@@ -8,36 +7,36 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 use super::{
     fields::SpanFields,
     origin::Origin,
-    request::{self, Facts},
+    request::{self, RequestMeta},
 };
 
-/// What a line says beside the event and its spans.
+/// What a line says besides the event and its spans.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
+pub struct LineContext<'a> {
     /// When the event happened.
     pub time: SystemTime,
-    /// The plugin that it comes from; none for the host.
+    /// The plugin that logged the event. None for the host.
     pub origin: Option<Origin>,
-    /// The thread's name.
+    /// The name of the thread.
     pub thread: Option<&'a str>,
-    /// The request that it belongs to.
-    pub request: Option<&'a Facts>,
+    /// The request that the event belongs to.
+    pub request: Option<&'a RequestMeta>,
 }
 
-/// Buffers that a thread uses line after line.
+/// The buffers of a thread, which are reused for every line.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// The line.
-    pub line: Line,
-    /// Where values are put together.
+    /// The line so far.
+    pub line: LineBuffer,
+    /// A scratch buffer in which a value is formatted.
     pub scratch: String,
 }
 
-/// A line that grows.
+/// The bytes of a line, as a [`fmt::Write`].
 #[derive(Debug, Default)]
-pub struct Line(pub Vec<u8>);
+pub struct LineBuffer(pub Vec<u8>);
 
-impl fmt::Write for Line {
+impl fmt::Write for LineBuffer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
@@ -53,25 +52,34 @@ impl fmt::Write for Line {
 }
 
 impl Buffers {
-    /// Lends the thread's buffers to `work`; others when a value logs while it is being written.
-    pub(super) fn lend<T>(work: impl FnOnce(&mut Self) -> T) -> T {
+    /// Runs `work` with the thread's buffers. If these are in use, because the code of a value logs while the
+    /// value is formatted, `work` gets new buffers.
+    pub(super) fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
         thread_local! {
-            static KEPT: Cell<Option<Box<Buffers>>> = const { Cell::new(None) };
+            static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) };
         }
-        // While a thread ends its locals are gone, and plugins log in the drop code of theirs.
-        let mut buffers = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        // A thread that ends has no thread-locals any more, but drop code of plugins still logs on it.
+        let mut buffers = BUFFERS
+            .try_with(Cell::take)
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let done = work(&mut buffers);
         buffers.line.0.clear();
         buffers.line.0.shrink_to(KEPT_BYTES);
         buffers.scratch.clear();
         buffers.scratch.shrink_to(KEPT_BYTES);
-        let _ = KEPT.try_with(|kept| kept.set(Some(buffers)));
+        let _ = BUFFERS.try_with(|kept| kept.set(Some(buffers)));
         done
     }
 }
 
-/// Gives `see` the spans that an event is in, from the outermost inwards, but that of the request.
-pub fn each_span<S>(
+/// Calls `see` with each span of an event, from the outermost inwards, except the span of the request.
+///
+/// # Errors
+///
+/// The first error of `see`.
+pub fn for_each_span<S>(
     spans: Option<Scope<'_, S>>,
     mut see: impl FnMut(&'static str, &SpanFields) -> fmt::Result,
 ) -> fmt::Result
@@ -80,7 +88,7 @@ where
 {
     let none = SpanFields::default();
     for span in spans.into_iter().flat_map(Scope::from_root) {
-        if !request::is_span(span.metadata()) {
+        if !request::is_request_span(span.metadata()) {
             let extensions = span.extensions();
             see(span.name(), extensions.get().unwrap_or(&none))?;
         }
@@ -88,5 +96,5 @@ where
     Ok(())
 }
 
-/// How much of a buffer stays between lines, in bytes: enough for any usual line.
+/// How many bytes of a buffer are kept between lines, which is enough for any usual line.
 const KEPT_BYTES: usize = 4096;

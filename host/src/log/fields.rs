@@ -1,4 +1,4 @@
-//! The values of events and spans, with their types: what formats write, and what a span keeps.
+//! The fields of events and spans, with typed values.
 
 use std::{
     error::Error,
@@ -11,7 +11,8 @@ use tracing::{
     field::{Field, FieldSet, Visit},
 };
 
-/// A value. Errors are text, with their sources; so is what `Debug` and `Display` write.
+/// The value of a field. An error is text with its sources, and so is a value that is given by `Debug` or
+/// `Display`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Value<'a> {
@@ -24,52 +25,55 @@ pub enum Value<'a> {
     Str(&'a str),
 }
 
-/// Gives `sink` each field of an event, but its text. Of two values of a field the later one counts, so
-/// that each name comes once.
+/// Calls `sink` with each field of an event, except its message. When two fields have one name, the later one
+/// counts, so that each name comes once.
 ///
-/// `scratch` is where texts are put together.
+/// `scratch` is a buffer in which values are formatted.
 pub fn visit(scratch: &mut String, event: &Event<'_>, sink: impl FnMut(&Field, Value<'_>)) {
     let fields = event.metadata().fields();
     let later = if may_repeat(fields) {
-        let mut names = Names::default();
+        let mut names = FieldNames::default();
         event.record(&mut names);
         names.0
     } else {
         Vec::new()
     };
-    event.record(&mut Each {
+    event.record(&mut FieldVisitor {
         scratch,
         sink,
-        text: text_of(fields),
-        later: &later,
+        message: message_index(fields),
+        repeated: &later,
     });
 }
 
-/// Writes the text of an event to `writer`. Whether it has one.
+/// Writes the message of an event to `writer`. Returns whether the event has one.
 ///
 /// # Errors
 ///
-/// When `writer` fails. A text that fails to format does not fail the line.
+/// When `writer` fails. A message whose own code fails does not fail the line.
 pub fn write_message(writer: &mut impl Write, event: &Event<'_>) -> Result<bool, fmt::Error> {
-    let Some(text) = text_of(event.metadata().fields()) else {
+    let Some(index) = message_index(event.metadata().fields()) else {
         return Ok(false);
     };
-    let mut message = Message {
+    let mut message = MessageVisitor {
         writer,
-        text,
+        index,
         written: Ok(false),
     };
     event.record(&mut message);
     message.written
 }
 
-/// Which field is the text of an event: the first one called `message`, where the macros put it. A field
-/// that an author calls so, beside a text, is one like others.
-fn text_of(fields: &FieldSet) -> Option<usize> {
+/// Returns the index of the field that is the message of an event. The macros put the message into the first
+/// field with the name `message`. A second field of that name is the author's, and like any other.
+fn message_index(fields: &FieldSet) -> Option<usize> {
     fields.iter().position(|field| field.name() == MESSAGE)
 }
 
-/// Whether two of the fields have one name. Costs next to nothing where the names differ.
+/// Whether two of the fields have one name.
+///
+/// The names are hashed into a set of 128 bits first. Only if two hashes are equal, the names are compared
+/// with each other. So the usual event costs one pass.
 fn may_repeat(fields: &FieldSet) -> bool {
     let mut seen = 0_u128;
     let is_seen = |field: Field| {
@@ -82,7 +86,6 @@ fn may_repeat(fields: &FieldSet) -> bool {
         seen |= bit;
         is_seen
     };
-    // Names that only look alike are told apart when they are compared.
     let are_equal = |(index, field): (usize, Field)| {
         let others = fields.iter().skip(index + 1);
         others.into_iter().any(|other| name(&other) == name(&field))
@@ -90,35 +93,39 @@ fn may_repeat(fields: &FieldSet) -> bool {
     fields.iter().any(is_seen) && fields.iter().enumerate().any(are_equal)
 }
 
-/// The name of a field, as authors know it.
+/// Returns the name of a field, without the `r#` of a raw identifier.
 #[must_use]
 pub fn name(field: &Field) -> &'static str {
     let name = field.name();
     name.strip_prefix("r#").unwrap_or(name)
 }
 
-struct Each<'a, F> {
+/// Converts the values that `tracing` records, and passes them to `sink`.
+struct FieldVisitor<'a, F> {
     scratch: &'a mut String,
     sink: F,
-    /// The index of the field that is the text.
-    text: Option<usize>,
-    /// All names and indices of fields that have a value, where a name comes twice.
-    later: &'a [(&'static str, usize)],
+    /// The index of the field that is the message.
+    message: Option<usize>,
+    /// The names and indices of all fields that have a value, if a name comes twice. Else empty.
+    repeated: &'a [(&'static str, usize)],
 }
 
-impl<F: FnMut(&Field, Value<'_>)> Each<'_, F> {
+impl<F: FnMut(&Field, Value<'_>)> FieldVisitor<'_, F> {
+    /// Whether a field is neither the message nor followed by a field of the same name.
     fn is_wanted(&self, field: &Field) -> bool {
         let is_later =
             |&(other, index): &(&str, usize)| index > field.index() && other == name(field);
-        self.text != Some(field.index()) && !self.later.iter().any(is_later)
+        self.message != Some(field.index()) && !self.repeated.iter().any(is_later)
     }
 
+    /// Passes a value on.
     fn give(&mut self, field: &Field, value: Value<'_>) {
         if self.is_wanted(field) {
             (self.sink)(field, value);
         }
     }
 
+    /// Formats a value by `write`, and passes the text on.
     fn give_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
         if self.is_wanted(field) {
             self.scratch.clear();
@@ -128,7 +135,7 @@ impl<F: FnMut(&Field, Value<'_>)> Each<'_, F> {
     }
 }
 
-impl<F: FnMut(&Field, Value<'_>)> Visit for Each<'_, F> {
+impl<F: FnMut(&Field, Value<'_>)> Visit for FieldVisitor<'_, F> {
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.give(field, Value::Bool(value));
     }
@@ -176,30 +183,32 @@ impl<F: FnMut(&Field, Value<'_>)> Visit for Each<'_, F> {
 
 /// The names and indices of the fields that have a value.
 #[derive(Default)]
-struct Names(Vec<(&'static str, usize)>);
+struct FieldNames(Vec<(&'static str, usize)>);
 
-impl Visit for Names {
+impl Visit for FieldNames {
     fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
         self.0.push((name(field), field.index()));
     }
 }
 
-struct Message<'a, W> {
+/// Writes the message of an event.
+struct MessageVisitor<'a, W> {
     writer: &'a mut W,
-    /// The index of the text.
-    text: usize,
+    /// The index of the field that is the message.
+    index: usize,
+    /// Whether the message was written.
     written: Result<bool, fmt::Error>,
 }
 
-impl<W: Write> Visit for Message<'_, W> {
+impl<W: Write> Visit for MessageVisitor<'_, W> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.index() == self.text {
+        if field.index() == self.index {
             self.written = self.writer.write_str(value).map(|()| true);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.index() == self.text {
+        if field.index() == self.index {
             let written = write!(self.writer, "{value:?}");
             self.written = written
                 .or_else(|_| self.writer.write_str(UNPRINTABLE))
@@ -208,78 +217,81 @@ impl<W: Write> Visit for Message<'_, W> {
     }
 }
 
-/// Appends a value whose own code may fail: the rest of the line counts more.
+/// Appends a formatted value. If the code of the value fails, a placeholder is appended, because the rest of the
+/// line is still of use.
 fn push(text: &mut String, value: fmt::Arguments<'_>) {
     if text.write_fmt(value).is_err() {
         text.push_str(UNPRINTABLE);
     }
 }
 
-/// The fields of a span, kept for the lines in it. Of two values of a field the later one counts.
+/// The fields of a span, stored for the lines of its events. Of two values of a field the later one counts.
 #[derive(Debug, Default)]
-pub struct SpanFields(Vec<(&'static str, Kept)>);
+pub struct SpanFields(Vec<(&'static str, StoredValue)>);
 
+/// A [`Value`] that owns its text.
 #[derive(Debug)]
-enum Kept {
+enum StoredValue {
     Scalar(Value<'static>),
     Text(Box<str>),
 }
 
 impl SpanFields {
-    /// Keeps the fields that `record` gives.
+    /// Adds the fields that `record` gives. `scratch` is a buffer in which values are formatted.
     pub fn add(&mut self, scratch: &mut String, record: impl FnOnce(&mut dyn Visit)) {
-        record(&mut Each {
+        record(&mut FieldVisitor {
             scratch,
             sink: |field: &Field, value: Value<'_>| {
-                let kept = match value {
-                    Value::Bool(value) => Kept::Scalar(Value::Bool(value)),
-                    Value::U64(value) => Kept::Scalar(Value::U64(value)),
-                    Value::I64(value) => Kept::Scalar(Value::I64(value)),
-                    Value::U128(value) => Kept::Scalar(Value::U128(value)),
-                    Value::I128(value) => Kept::Scalar(Value::I128(value)),
-                    Value::F64(value) => Kept::Scalar(Value::F64(value)),
-                    Value::Str(text) => Kept::Text(text.into()),
+                let stored = match value {
+                    Value::Bool(value) => StoredValue::Scalar(Value::Bool(value)),
+                    Value::U64(value) => StoredValue::Scalar(Value::U64(value)),
+                    Value::I64(value) => StoredValue::Scalar(Value::I64(value)),
+                    Value::U128(value) => StoredValue::Scalar(Value::U128(value)),
+                    Value::I128(value) => StoredValue::Scalar(Value::I128(value)),
+                    Value::F64(value) => StoredValue::Scalar(Value::F64(value)),
+                    Value::Str(text) => StoredValue::Text(text.into()),
                 };
-                self.set(name(field), kept);
+                self.set(name(field), stored);
             },
-            text: None,
-            later: &[],
+            message: None,
+            repeated: &[],
         });
     }
 
-    /// Takes over fields that came later.
+    /// Adds the fields of `later`, which replace fields of the same names.
     pub fn extend(&mut self, later: Self) {
         later
             .0
             .into_iter()
-            .for_each(|(name, kept)| self.set(name, kept));
+            .for_each(|(name, stored)| self.set(name, stored));
     }
 
-    fn set(&mut self, name: &'static str, kept: Kept) {
+    fn set(&mut self, name: &'static str, stored: StoredValue) {
         match self.0.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, place)) => *place = kept,
-            None => self.0.push((name, kept)),
+            Some((_, place)) => *place = stored,
+            None => self.0.push((name, stored)),
         }
     }
 
-    /// The fields.
+    /// Returns the names and values of all fields.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
-        self.0.iter().map(|(name, kept)| {
-            let value = match kept {
-                Kept::Scalar(value) => *value,
-                Kept::Text(text) => Value::Str(text),
+        self.0.iter().map(|(name, stored)| {
+            let value = match stored {
+                StoredValue::Scalar(value) => *value,
+                StoredValue::Text(text) => Value::Str(text),
             };
             (*name, value)
         })
     }
 
-    /// Whether there are none.
+    /// Whether there is no field.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The field that the macros of `tracing` put the text of an event in.
+/// The name of the field into which the macros of `tracing` put the message of an event.
 const MESSAGE: &str = "message";
+/// Written in place of a value whose own code fails.
 const UNPRINTABLE: &str = "<formatting failed>";

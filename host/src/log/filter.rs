@@ -1,4 +1,4 @@
-//! The live gate: which events and spans pass, by directives that can change at any time.
+//! Decides which events and spans pass, by directives that can change at any time.
 
 use std::{
     sync::{
@@ -20,44 +20,45 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::{followers::Followers, request};
 
-/// Says which plugin a callsite belongs to: `None` for the host's own.
+/// Returns the plugin that a callsite belongs to, or None for the host's own callsites.
 ///
-/// It runs while `tracing` registers the callsite, so it must not log.
+/// The function is called while `tracing` registers the callsite, so that it must not log.
 pub type PluginOf = fn(&Identifier) -> Option<&'static str>;
 
-/// The gate in front of every log output, and the handle to change it. A clone is the same gate.
+/// The filter in front of every log output, and the handle to change it. Clones are one filter.
 ///
-/// As a [`Layer`] it rules the whole subscriber. It decides once a callsite and again after
-/// [`Filter::set`]; `tracing` keeps the answer with the callsite, so that a disabled event costs
-/// one load. What has callsites that this process's `tracing` does not know, as each plugin has,
-/// follows it.
+/// As a [`Layer`] it decides for the whole subscriber: once for each callsite, and again after
+/// [`Filter::set`]. `tracing` stores the answer with the callsite, so that a disabled event costs one load. A
+/// plugin has a `tracing` of its own, whose callsites this one does not know. So each plugin
+/// [follows](Self::follow) the filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
     directives: Arc<ArcSwap<Directives>>,
     plugin_of: PluginOf,
-    /// Whether there are requests that are logged at debug whatever the directives say.
-    has_loud_requests: bool,
+    /// Whether a request may ask to be logged at debug, whatever the directives say.
+    has_forced_debug: bool,
     followers: Followers,
 }
 
 impl Filter {
-    /// A gate with these directives, for callsites whose plugin `plugin_of` knows.
+    /// Returns a filter with these directives. `plugin_of` tells whose callsite is whose.
     #[must_use]
     pub fn new(directives: Directives, plugin_of: PluginOf) -> Self {
         Self {
             directives: Arc::new(ArcSwap::from_pointee(directives)),
             plugin_of,
-            has_loud_requests: false,
+            has_forced_debug: false,
             followers: Followers::default(),
         }
     }
 
-    /// The same gate, which also lets through what loud requests log, down to debug. It then has to
-    /// be asked each time where it else would decide once a callsite.
+    /// Returns the same filter, which also lets the events of some requests pass, down to debug: those for
+    /// which [`request::is_debug_forced`] is true. For a callsite that the directives disable, `tracing` then
+    /// has to ask at every event.
     #[must_use]
-    pub fn with_loud_requests(self) -> Self {
+    pub fn with_forced_debug(self) -> Self {
         Self {
-            has_loud_requests: true,
+            has_forced_debug: true,
             ..self
         }
     }
@@ -68,37 +69,41 @@ impl Filter {
         self.directives.load_full()
     }
 
-    /// Puts other directives in force, on every thread and with everybody who follows, before it
-    /// returns. The result names those that follow but did not confirm it in time: their code blocks.
+    /// Changes the directives. When this returns, every thread and every follower uses the new ones. Returns
+    /// the names of followers that did not confirm in time, because their code blocks.
     ///
-    /// It asks again for every callsite of the process, so it must not be called from a layer.
+    /// `tracing` asks about every callsite of the process again, so that this must not be called from a
+    /// layer.
     pub async fn set(&self, directives: Directives) -> Vec<String> {
+        // In this order: a callsite that registers meanwhile either sees the new directives, or sees that
+        // the count has changed and asks again.
         self.directives.store(Arc::new(directives));
-        CHANGES.fetch_add(1, Ordering::SeqCst);
+        CHANGE_COUNT.fetch_add(1, Ordering::SeqCst);
         callsite::rebuild_interest_cache();
-        self.followers.tell().await
+        self.followers.notify().await
     }
 
-    /// Asks again for every callsite of the process.
+    /// Decides about every callsite of the process again.
     ///
-    /// `tracing` looks at the interest of a callsite that registers itself, and then stores it,
-    /// without a lock: a callsite that does so while the directives change can store what held
-    /// before. Called some time after [`set`](Self::set), this sets it right.
-    pub fn ask_again(&self) {
+    /// When a callsite registers itself, `tracing` asks for the answer and then stores it, without a lock
+    /// around both. So a callsite that registers while the directives change may store the old answer. A
+    /// call some time after [`set`](Self::set) corrects that.
+    pub fn recheck_callsites(&self) {
         callsite::rebuild_interest_cache();
     }
 
-    /// Tells `follower` the most verbose level in force, now and after each change, for ever: it
-    /// then has to ask anew about each of its callsites. It may block; `name` is what it is called
-    /// then.
+    /// Calls `follower` with the most verbose level in force, now and after each change, for ever. The
+    /// follower then has to ask again about each of its callsites. A follower may block; `name` is its name
+    /// in the warning about that.
     pub fn follow(&self, name: String, follower: impl Fn(Level) + Send + Sync + 'static) {
         let filter = self.clone();
         self.followers
             .add(name, move || follower(filter.max_level()));
     }
 
-    /// Tells `follower` of each change, as [`follow`](Self::follow) does, where it stands for others:
-    /// it returns the names of those that did not confirm, within `limit`.
+    /// Calls `follower` as [`follow`](Self::follow) does, when it stands for several others, such as the
+    /// generations of a worker process. It returns the names of those that did not confirm, and has `limit`
+    /// for that.
     pub fn follow_as_group(
         &self,
         name: String,
@@ -108,28 +113,29 @@ impl Filter {
         self.followers.add_group(name, limit, follower);
     }
 
-    /// The most verbose level of what may pass.
+    /// Returns the most verbose level at which anything passes.
     fn max_level(&self) -> Level {
         let level = self.directives.load().max_level();
-        if self.has_loud_requests {
+        if self.has_forced_debug {
             level.max(Level::Debug)
         } else {
             level
         }
     }
 
-    /// Whether it passes by the directives.
+    /// Whether the directives let a callsite pass.
     fn passes(&self, metadata: &Metadata<'_>) -> bool {
-        if request::is_span(metadata) {
+        // The span of a request carries the request's id. It is needed whenever anything passes.
+        if request::is_request_span(metadata) {
             return self.max_level() != Level::Off;
         }
         let plugin = (self.plugin_of)(&metadata.callsite());
         Level::of(metadata) <= self.directives.load().level(plugin, metadata.target())
     }
 
-    /// Whether it passes in a loud request.
-    fn passes_if_loud(&self, metadata: &Metadata<'_>) -> bool {
-        self.has_loud_requests && Level::of(metadata) <= Level::Debug
+    /// Whether a callsite passes in a request that forces debug.
+    fn passes_if_forced(&self, metadata: &Metadata<'_>) -> bool {
+        self.has_forced_debug && Level::of(metadata) <= Level::Debug
     }
 }
 
@@ -137,18 +143,18 @@ impl<S: Subscriber> Layer<S> for Filter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.passes(metadata) {
             Interest::always()
-        } else if self.passes_if_loud(metadata) {
+        } else if self.passes_if_forced(metadata) {
             Interest::sometimes()
         } else {
             Interest::never()
         }
     }
 
-    // Seldom asked without loud requests, but must agree with the interest: while another thread
-    // registers the callsite, when two subscribers differ, and when another layer wants to be asked
-    // each time (its answer then stands above a `never` from here).
+    // `tracing` usually has the answer of `register_callsite`. It calls this while another thread registers
+    // the callsite, when two subscribers differ, and when another layer wants to be asked each time, whose
+    // wish overrules `never`. So both answers must agree.
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.passes(metadata) || (self.passes_if_loud(metadata) && request::is_loud(None))
+        self.passes(metadata) || (self.passes_if_forced(metadata) && request::is_debug_forced(None))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -156,13 +162,13 @@ impl<S: Subscriber> Layer<S> for Filter {
     }
 }
 
-/// How often directives of this process changed: what was computed without a change meanwhile is up to
-/// date.
-pub(super) fn changes() -> u64 {
-    CHANGES.load(Ordering::SeqCst)
+/// Returns how often the directives of this process have changed. An answer is up to date if this number is
+/// the same before and after the answer was computed.
+pub(super) fn change_count() -> u64 {
+    CHANGE_COUNT.load(Ordering::SeqCst)
 }
 
-static CHANGES: AtomicU64 = AtomicU64::new(0);
+static CHANGE_COUNT: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(test)]
 mod tests {
@@ -176,9 +182,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Seen(Arc<Mutex<Vec<Level>>>);
+    struct SeenLevels(Arc<Mutex<Vec<Level>>>);
 
-    impl<S: Subscriber> Layer<S> for Seen {
+    impl<S: Subscriber> Layer<S> for SeenLevels {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             self.0.lock().unwrap().push(Level::of(event.metadata()));
         }
@@ -229,7 +235,7 @@ mod tests {
     #[test]
     fn a_change_counts_from_the_next_event_on() {
         let (seen, filter) = (
-            Seen::default(),
+            SeenLevels::default(),
             Filter::new(Directives::default(), |_| None),
         );
         let subscriber = tracing_subscriber::registry()
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn the_gate_holds_beside_a_layer_that_is_asked_each_time() {
         let (seen, filter) = (
-            Seen::default(),
+            SeenLevels::default(),
             Filter::new("warn".parse().unwrap(), |_| None),
         );
         let subscriber = registry().with(filter).with(Undecided).with(seen.clone());
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn the_plugin_of_a_callsite_counts() {
         let (seen, filter) = (
-            Seen::default(),
+            SeenLevels::default(),
             Filter::new("off,cart#=warn".parse().unwrap(), |_| Some("cart")),
         );
         tracing::subscriber::with_default(

@@ -1,8 +1,8 @@
-//! Those who keep answers of the log's filter, and have to be told when it changes: every library that
-//! was ever loaded.
+//! The followers of the log's filter: every library that was ever loaded. Each stores answers of the filter
+//! and has to be notified when the filter changes.
 //!
-//! Being told runs code of a plugin, which can block: a thread that is stuck may hold a lock of the
-//! plugin's `tracing`. So each is told on a thread of its own, with a limit of time.
+//! A notification runs code of a plugin, which can block, because a stuck thread of the plugin may hold a lock
+//! of the plugin's `tracing`. So each follower is notified on a thread of its own, with a time limit.
 
 use std::{
     fmt,
@@ -12,94 +12,98 @@ use std::{
 
 use tokio::{task, time};
 
-/// Everybody who follows. A clone has the same ones.
+/// The list of followers. Clones share one list.
 #[derive(Clone, Default)]
 pub(super) struct Followers(Arc<Mutex<Vec<Arc<Follower>>>>);
 
+/// One follower.
 struct Follower {
-    /// What messages call it.
+    /// The follower's name in messages.
     name: String,
-    /// Has it ask for what is in force now. Returns who did not confirm to it, where it stands for
-    /// others.
-    tell: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// How long it may take.
+    /// Notifies the follower. A follower that stands for others returns the names of those that did not
+    /// confirm.
+    callback: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// How long the callback may take.
     limit: Duration,
-    state: Mutex<State>,
-    is_told: Condvar,
+    state: Mutex<FollowerState>,
+    /// Notified when `is_running` becomes false.
+    finished: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Whether a thread is telling it.
+struct FollowerState {
+    /// Whether a thread runs the callback.
     is_running: bool,
-    /// Whether there was a change since that thread last began to.
-    is_stale: bool,
-    /// Whether that thread took longer than the follower's limit.
+    /// Whether the filter has changed since the callback last began, so that it has to run again.
+    has_missed_change: bool,
+    /// Whether the callback took longer than its limit and still runs.
     is_stuck: bool,
-    /// Who did not confirm the last change to it.
+    /// The names that the last callback returned.
     unconfirmed: Vec<String>,
 }
 
 impl Followers {
-    /// Adds one, and tells it, on this thread.
-    pub(super) fn add(&self, name: String, tell: impl Fn() + Send + Sync + 'static) {
-        let tell = move || {
-            tell();
+    /// Adds a follower, and notifies it on this thread.
+    pub(super) fn add(&self, name: String, callback: impl Fn() + Send + Sync + 'static) {
+        let callback = move || {
+            callback();
             Vec::new()
         };
-        self.add_group(name, LIMIT, tell);
+        self.add_group(name, NOTIFY_TIMEOUT, callback);
     }
 
-    /// Adds one that stands for others, and that has so long to be told. It returns the names of those
-    /// that did not confirm.
+    /// Adds a follower that stands for others, and notifies it on this thread. The callback returns the
+    /// names of those that did not confirm, and may take `limit`.
     pub(super) fn add_group(
         &self,
         name: String,
         limit: Duration,
-        tell: impl Fn() -> Vec<String> + Send + Sync + 'static,
+        callback: impl Fn() -> Vec<String> + Send + Sync + 'static,
     ) {
         let follower = Arc::new(Follower {
             name,
-            tell: Box::new(tell),
+            callback: Box::new(callback),
             limit,
             state: Mutex::default(),
-            is_told: Condvar::new(),
+            finished: Condvar::new(),
         });
-        // First, so that a change from now on is told.
+        // Added before it is notified, so that no change between the two is missed.
         lock(&self.0).push(Arc::clone(&follower));
-        follower.tell();
+        follower.run_callback();
     }
 
-    /// Tells all. The names of those that did not return in time; they are told when they do.
-    pub(super) async fn tell(&self) -> Vec<String> {
+    /// Notifies all followers. Returns the names of those that did not confirm in time. They are notified of
+    /// the latest change as soon as they no longer block.
+    pub(super) async fn notify(&self) -> Vec<String> {
         let followers = lock(&self.0).clone();
         let mut unconfirmed = Vec::new();
         for follower in followers {
-            unconfirmed.extend(follower.confirms().await);
+            unconfirmed.extend(follower.notify().await);
         }
         unconfirmed
     }
 }
 
 impl Follower {
-    /// Tells it on another thread. Returns who did not confirm in time: itself, or those that it stands
-    /// for.
-    async fn confirms(self: &Arc<Self>) -> Vec<String> {
+    /// Notifies the follower on another thread. Returns the names of those that did not confirm in time: its
+    /// own name, or those that it stands for.
+    async fn notify(self: &Arc<Self>) -> Vec<String> {
         {
             let mut state = lock(&self.state);
             if state.is_stuck {
-                // Another thread would be stuck as well. The one that is tells it of this change too.
-                state.is_stale = true;
+                // Another thread would be stuck as well. The stuck one runs the callback again later.
+                state.has_missed_change = true;
                 return vec![self.name.clone()];
             }
         }
         let follower = Arc::clone(self);
-        let told = task::spawn_blocking(move || follower.tell());
-        let is_told = time::timeout(self.limit, told).await.is_ok();
+        let run = task::spawn_blocking(move || follower.run_callback());
+        let is_finished = time::timeout(self.limit, run).await.is_ok();
         let mut state = lock(&self.state);
-        if is_told {
+        if is_finished {
             return state.unconfirmed.clone();
         }
+        // The callback may have returned between the timeout and the lock.
         state.is_stuck = state.is_running;
         if state.is_stuck {
             vec![self.name.clone()]
@@ -108,29 +112,33 @@ impl Follower {
         }
     }
 
-    /// Tells it, so that it has been told of everything up to now when this returns.
-    fn tell(&self) {
+    /// Runs the callback. When this returns, the follower knows all changes before the call.
+    ///
+    /// Only one thread runs the callback at a time. A thread that finds it running marks the change as missed
+    /// and waits, and the running thread runs the callback once more.
+    fn run_callback(&self) {
         let mut state = lock(&self.state);
-        state.is_stale = true;
+        state.has_missed_change = true;
         if state.is_running {
-            let is_running = |state: &mut State| state.is_running;
-            drop(self.is_told.wait_while(state, is_running));
+            let is_running = |state: &mut FollowerState| state.is_running;
+            drop(self.finished.wait_while(state, is_running));
             return;
         }
         state.is_running = true;
-        while state.is_stale {
-            state.is_stale = false;
+        while state.has_missed_change {
+            state.has_missed_change = false;
+            // Not under the lock, because the callback may block.
             drop(state);
-            let unconfirmed = (self.tell)();
+            let unconfirmed = (self.callback)();
             state = lock(&self.state);
             state.unconfirmed = unconfirmed;
         }
-        *state = State {
+        *state = FollowerState {
             unconfirmed: std::mem::take(&mut state.unconfirmed),
-            ..State::default()
+            ..FollowerState::default()
         };
         drop(state);
-        self.is_told.notify_all();
+        self.finished.notify_all();
     }
 }
 
@@ -144,8 +152,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long one may take.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long the notification of one follower may take.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -178,14 +186,14 @@ mod tests {
         });
         for change in [1, 2, 3] {
             level.store(change, Ordering::SeqCst);
-            assert_eq!(followers.tell().await, ["stuck"]);
+            assert_eq!(followers.notify().await, ["stuck"]);
         }
         assert_eq!(tells.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
         release.send(()).unwrap();
         let told: Vec<_> = (0..3).map(|_| sees.recv().unwrap()).collect();
         assert_eq!(told, [0, 1, 3]);
         let deadline = time::Instant::now() + Duration::from_secs(10);
-        while !followers.tell().await.is_empty() {
+        while !followers.notify().await.is_empty() {
             assert!(time::Instant::now() < deadline);
         }
     }

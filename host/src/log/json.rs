@@ -1,7 +1,7 @@
 //! The JSON format: one object a line, for programs. `docs/LOGGING.md` has its schema.
 //!
-//! Values keep their types. What JSON has no number for is text: integers beyond 64 bits, infinite
-//! numbers and what is no number.
+//! Values keep their types. A number that JSON has no form for is written as a string: an integer of more than
+//! 64 bits, an infinity or NaN.
 
 use std::{cell::RefCell, fmt};
 
@@ -14,26 +14,26 @@ use tracing::Event;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::{
-    event::{Buffers, Head, each_span},
+    event::{Buffers, LineContext, for_each_span},
     fields::{self, SpanFields, Value},
     worker,
 };
 
 /// Formats events as JSON.
 #[derive(Clone, Copy, Debug)]
-pub struct Json;
+pub struct JsonFormat;
 
-impl Json {
+impl JsonFormat {
     /// Writes `event` to the buffer for a line.
     ///
     /// # Errors
     ///
-    /// None: the result is that of writing to a string.
+    /// Never by itself: formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,
         event: &Event<'_>,
-        head: &Head<'_>,
+        context: &LineContext<'_>,
         spans: Option<Scope<'_, S>>,
     ) -> fmt::Result
     where
@@ -41,15 +41,16 @@ impl Json {
     {
         let Buffers { line, scratch } = buffers;
         let mut json = serde_json::Serializer::new(&mut line.0);
-        object(&mut json, scratch, event, head, spans).map_err(|_| fmt::Error)
+        write_object(&mut json, scratch, event, context, spans).map_err(|_| fmt::Error)
     }
 }
 
-fn object<S>(
+/// Writes the object of one event. Every key is always there, but for those of the trace.
+fn write_object<S>(
     json: &mut serde_json::Serializer<&mut Vec<u8>>,
     scratch: &mut String,
     event: &Event<'_>,
-    head: &Head<'_>,
+    context: &LineContext<'_>,
     spans: Option<Scope<'_, S>>,
 ) -> serde_json::Result<()>
 where
@@ -59,49 +60,54 @@ where
     let mut map = json.serialize_map(None)?;
     map.serialize_entry(
         "timestamp",
-        &Shown(humantime::format_rfc3339_micros(head.time)),
+        &DisplayText(humantime::format_rfc3339_micros(context.time)),
     )?;
-    map.serialize_entry("level", &Shown(Level::of(metadata)))?;
+    map.serialize_entry("level", &DisplayText(Level::of(metadata)))?;
     map.serialize_entry("target", metadata.target())?;
     scratch.clear();
-    // Writing to a string does not fail.
+    // Formatting into memory never fails by itself.
     let _ = fields::write_message(scratch, event);
     map.serialize_entry("message", scratch)?;
-    map.serialize_entry("plugin", &head.origin.map(|origin| origin.plugin))?;
-    map.serialize_entry("generation", &head.origin.map(|origin| origin.generation))?;
+    map.serialize_entry("plugin", &context.origin.map(|origin| origin.plugin))?;
+    map.serialize_entry(
+        "generation",
+        &context.origin.map(|origin| origin.generation),
+    )?;
     map.serialize_entry("worker", &worker::number())?;
     map.serialize_entry(
         "request_id",
-        &head.request.map(|request| request.id.as_str()),
+        &context.request.map(|request| request.id.as_str()),
     )?;
-    if let Some(trace) = head.request.and_then(|request| request.trace.as_ref()) {
+    if let Some(trace) = context.request.and_then(|request| request.trace.as_ref()) {
         map.serialize_entry("trace_id", trace.trace_id())?;
         map.serialize_entry("span_id", trace.span_id())?;
     }
     map.serialize_entry("fields", &EventFields(event, RefCell::new(scratch)))?;
     map.serialize_entry("spans", &Spans(RefCell::new(spans)))?;
-    map.serialize_entry("thread", &head.thread)?;
+    map.serialize_entry("thread", &context.thread)?;
     map.serialize_entry("module", &metadata.module_path())?;
     map.serialize_entry("file", &metadata.file())?;
     map.serialize_entry("line", &metadata.line())?;
     SerializeMap::end(map)
 }
 
-/// What `Display` writes, as a string.
-struct Shown<T>(T);
+/// Serializes the text that `Display` writes, as a string.
+struct DisplayText<T>(T);
 
-impl<T: fmt::Display> Serialize for Shown<T> {
+impl<T: fmt::Display> Serialize for DisplayText<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
 }
 
+/// Serializes the fields of an event. The scratch buffer is in a cell, because `serialize` gets `&self`.
 struct EventFields<'a, 'e>(&'a Event<'e>, RefCell<&'a mut String>);
 
 impl Serialize for EventFields<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         let mut failed = None;
+        // The visitor cannot return an error, so that the first one is kept.
         fields::visit(&mut self.1.borrow_mut(), self.0, |field, value| {
             if failed.is_none() {
                 failed = map.serialize_entry(fields::name(field), &value).err();
@@ -111,6 +117,7 @@ impl Serialize for EventFields<'_, '_> {
     }
 }
 
+/// Serializes the spans of an event. The scope is taken out when it is serialized.
 struct Spans<'a, S>(RefCell<Option<Scope<'a, S>>>);
 
 impl<L> Serialize for Spans<'_, L>
@@ -120,7 +127,7 @@ where
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         let mut failed = None;
-        let _ = each_span(self.0.take(), |name, fields| {
+        let _ = for_each_span(self.0.take(), |name, fields| {
             failed = list.serialize_element(&Span { name, fields }).err();
             failed.as_ref().map_or(Ok(()), |_| Err(fmt::Error))
         });

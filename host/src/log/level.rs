@@ -1,8 +1,7 @@
-//! The level in force while the host runs: who may change it, for how long, and what the log says
-//! of it.
+//! Changes of the level while the host runs, for a time or for good.
 //!
-//! One task owns the level and is driven by messages, so that changes come one after the other. It
-//! changes the [`Filter`], which tells every generation.
+//! One task owns the level and is driven by messages, so that changes come one after the other. The task
+//! changes the [`Filter`], and the filter tells every generation.
 
 use std::{
     future::pending,
@@ -18,164 +17,174 @@ use tracing::{error, info, warn};
 
 use super::filter::Filter;
 
-/// Where changes of the level are sent. A clone leads to the same level.
+/// A handle to the task that owns the level. Clones lead to the same task.
 #[derive(Clone, Debug)]
-pub struct Levels(mpsc::Sender<Message>);
+pub struct LevelHandle(mpsc::Sender<LevelRequest>);
 
-/// What is in force.
+/// The level in force.
 #[derive(Clone, Debug, PartialEq)]
-pub struct State {
-    /// The directives.
+pub struct LevelState {
+    /// The directives in force.
     pub directives: Directives,
-    /// Until when, and what is in force then; none when they stay.
+    /// When they end, and the directives that follow them. None when they are permanent.
     pub until: Option<(SystemTime, Directives)>,
 }
 
-/// What came of a change.
+/// The result of a change.
 #[derive(Clone, Debug)]
-pub struct Changed {
-    /// What was in force before.
-    pub was: Directives,
-    /// What is in force by this change, until another one.
-    pub is: State,
-    /// Whose libraries did not confirm in time that they log by it.
+pub struct LevelChange {
+    /// The directives before the change.
+    pub before: Directives,
+    /// The level after the change.
+    pub now: LevelState,
+    /// The names of libraries that did not confirm in time that they log by the new level.
     pub unconfirmed: Vec<String>,
 }
 
-/// A change that is wanted.
+/// A wanted change of the level.
 #[derive(Clone, Debug)]
 pub struct SetLevel {
-    /// What is to be in force.
+    /// The new directives.
     pub directives: Directives,
-    /// After how long what was in force for good is to be in force again; none to stay.
-    pub lasts: Option<Duration>,
-    /// Who wants it, for the log.
+    /// How long the change lasts. Then the last permanent directives are restored. None makes the change
+    /// permanent.
+    pub duration: Option<Duration>,
+    /// Who wants the change, for the log.
     pub by: &'static str,
 }
 
-enum Message {
-    Set(SetLevel, oneshot::Sender<Changed>),
-    Show(oneshot::Sender<State>),
+enum LevelRequest {
+    Set(SetLevel, oneshot::Sender<LevelChange>),
+    Show(oneshot::Sender<LevelState>),
 }
 
-impl Levels {
-    /// Starts the task that changes `filter`. It ends when the last handle is dropped.
+impl LevelHandle {
+    /// Starts the task, which changes `filter`. The task ends when the last handle is dropped.
     #[must_use]
     pub fn start(filter: Filter) -> Self {
         let (sender, messages) = mpsc::channel(16);
-        let keeper = Keeper {
-            lasting: Directives::clone(&filter.directives()),
-            reverts: None,
-            asks_again: None,
+        let owner = LevelOwner {
+            permanent: Directives::clone(&filter.directives()),
+            revert_at: None,
+            recheck_at: None,
             filter,
         };
-        tokio::spawn(keeper.run(messages));
+        tokio::spawn(owner.run(messages));
         Self(sender)
     }
 
-    /// What is in force. None after the runtime has shut down.
-    pub async fn state(&self) -> Option<State> {
+    /// Returns the level in force. None after the runtime has shut down.
+    pub async fn state(&self) -> Option<LevelState> {
         let (sender, state) = oneshot::channel();
-        self.0.send(Message::Show(sender)).await.ok()?;
+        self.0.send(LevelRequest::Show(sender)).await.ok()?;
         state.await.ok()
     }
 
-    /// Changes what is in force, in the host and every generation, before it returns. None as in
-    /// [`state`](Self::state).
-    pub async fn set(&self, change: SetLevel) -> Option<Changed> {
+    /// Changes the level in the host and in every generation, and returns after that. None after the runtime
+    /// has shut down.
+    pub async fn set(&self, change: SetLevel) -> Option<LevelChange> {
         let (sender, changed) = oneshot::channel();
-        self.0.send(Message::Set(change, sender)).await.ok()?;
+        self.0.send(LevelRequest::Set(change, sender)).await.ok()?;
         changed.await.ok()
     }
 }
 
-/// Owns the level.
-struct Keeper {
+/// The task that owns the level.
+struct LevelOwner {
     filter: Filter,
-    /// What is in force for good.
-    lasting: Directives,
-    /// When it is in force again, while something else is.
-    reverts: Option<(Instant, SystemTime)>,
-    /// When callsites are asked about once more after a change.
-    asks_again: Option<Instant>,
+    /// The last permanent directives.
+    permanent: Directives,
+    /// When `permanent` is restored. None while it is in force.
+    revert_at: Option<(Instant, SystemTime)>,
+    /// When the filter decides once more about each callsite, after a change.
+    recheck_at: Option<Instant>,
 }
 
-impl Keeper {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+impl LevelOwner {
+    async fn run(mut self, mut messages: mpsc::Receiver<LevelRequest>) {
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(Message::Show(sender)) => {
-                        // Whoever asked may be gone.
+                    Some(LevelRequest::Show(sender)) => {
+                        // Fails when the caller waits no longer.
                         let _ = sender.send(self.state());
                     }
-                    Some(Message::Set(change, sender)) => {
+                    Some(LevelRequest::Set(change, sender)) => {
                         let _ = sender.send(self.set(change).await);
                     }
                     None => return,
                 },
-                () = at(self.reverts.map(|(deadline, _)| deadline)) => {
-                    self.reverts = None;
-                    self.change(self.lasting.clone(), "the end of its time", None).await;
+                () = sleep_until(self.revert_at.map(|(deadline, _)| deadline)) => {
+                    self.revert_at = None;
+                    self.change(self.permanent.clone(), "the end of its time", None).await;
                 }
-                () = at(self.asks_again) => {
-                    self.asks_again = None;
-                    self.filter.ask_again();
+                () = sleep_until(self.recheck_at) => {
+                    self.recheck_at = None;
+                    self.filter.recheck_callsites();
                 }
             }
         }
     }
 
-    fn state(&self) -> State {
-        State {
+    fn state(&self) -> LevelState {
+        LevelState {
             directives: Directives::clone(&self.filter.directives()),
-            until: self.reverts.map(|(_, time)| (time, self.lasting.clone())),
+            until: self
+                .revert_at
+                .map(|(_, time)| (time, self.permanent.clone())),
         }
     }
 
-    async fn set(&mut self, change: SetLevel) -> Changed {
+    async fn set(&mut self, change: SetLevel) -> LevelChange {
         let SetLevel {
             directives,
-            lasts,
+            duration,
             by,
         } = change;
-        let was = Directives::clone(&self.filter.directives());
-        self.reverts = lasts.map(|lasts| (Instant::now() + lasts, SystemTime::now() + lasts));
-        if lasts.is_none() {
-            self.lasting.clone_from(&directives);
+        // A permanent change also ends a temporary one, whose time is then forgotten.
+        let before = Directives::clone(&self.filter.directives());
+        self.revert_at = duration.map(|time| (Instant::now() + time, SystemTime::now() + time));
+        if duration.is_none() {
+            self.permanent.clone_from(&directives);
         }
-        let unconfirmed = self.change(directives, by, lasts).await;
-        Changed {
-            was,
-            is: self.state(),
+        let unconfirmed = self.change(directives, by, duration).await;
+        LevelChange {
+            before,
+            now: self.state(),
             unconfirmed,
         }
     }
 
-    /// Changes the filter, and says so at a level that passed before: whoever reads the log must
-    /// see why it changes. After `off` it is said at a level that passes now. Whose libraries did not
-    /// confirm it in time.
-    async fn change(&mut self, is: Directives, by: &str, lasts: Option<Duration>) -> Vec<String> {
-        let was = self.filter.directives();
-        let change = Change {
-            was: &was,
-            is: &is.clone(),
+    /// Changes the filter and logs the change. Returns the names of libraries that did not confirm in time.
+    ///
+    /// The line is logged before the change, at a level that passes until then, so that a reader of the log
+    /// sees why the lines change. After `off`, when no level passes, it is logged after the change.
+    async fn change(
+        &mut self,
+        new: Directives,
+        by: &str,
+        duration: Option<Duration>,
+    ) -> Vec<String> {
+        let old = self.filter.directives();
+        let message = ChangeMessage {
+            old: &old,
+            new: &new.clone(),
             by,
-            lasts,
+            duration,
         };
-        let before = was.level(None, TARGET);
-        change.log(before);
-        let unconfirmed = self.filter.set(is).await;
-        if before == Level::Off {
-            change.log(change.is.level(None, TARGET));
+        let old_level = old.level(None, TARGET);
+        message.log(old_level);
+        let unconfirmed = self.filter.set(new).await;
+        if old_level == Level::Off {
+            message.log(message.new.level(None, TARGET));
         }
         warn_unconfirmed(&unconfirmed);
-        self.asks_again = Some(Instant::now() + REGISTRATION);
+        self.recheck_at = Some(Instant::now() + MAX_REGISTRATION);
         unconfirmed
     }
 }
 
-/// Logs which libraries did not confirm a change in time, if there are any.
+/// Logs a warning with the names of libraries that did not confirm a change in time, if there are any.
 pub fn warn_unconfirmed(libraries: &[String]) {
     if !libraries.is_empty() {
         warn!(
@@ -185,26 +194,32 @@ pub fn warn_unconfirmed(libraries: &[String]) {
     }
 }
 
-/// Returns at the deadline, or never.
-async fn at(deadline: Option<Instant>) {
+/// Waits until the deadline. Without one, waits for ever.
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => time::sleep_until(deadline).await,
         None => pending().await,
     }
 }
 
-/// What the log says of a change.
-struct Change<'a> {
-    was: &'a Directives,
-    is: &'a Directives,
+/// The line of the log about a change.
+struct ChangeMessage<'a> {
+    old: &'a Directives,
+    new: &'a Directives,
     by: &'a str,
-    lasts: Option<Duration>,
+    duration: Option<Duration>,
 }
 
-impl Change<'_> {
+impl ChangeMessage<'_> {
+    /// Logs the line at `level`. Does nothing when that is off.
     fn log(&self, level: Level) {
-        let Self { was, is, by, lasts } = self;
-        let lasts = lasts.map(|lasts| humantime::format_duration(lasts).to_string());
+        let Self {
+            old: was,
+            new: is,
+            by,
+            duration,
+        } = self;
+        let lasts = duration.map(|lasts| humantime::format_duration(lasts).to_string());
         macro_rules! changed {
             ($log:ident) => {
                 $log!(target: TARGET, %was, %is, by, lasts, "Log level changed")
@@ -222,6 +237,6 @@ impl Change<'_> {
 
 const TARGET: &str = module_path!();
 
-/// How long the registration of a callsite takes at most, on a thread that has to wait for a
-/// processor.
-const REGISTRATION: Duration = Duration::from_secs(1);
+/// How long the registration of a callsite takes at most, on a thread that has to wait for a processor. See
+/// [`Filter::recheck_callsites`].
+const MAX_REGISTRATION: Duration = Duration::from_secs(1);

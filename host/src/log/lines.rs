@@ -1,4 +1,4 @@
-//! From an event to a line in an [`Output`], in one of the formats.
+//! The layer of `tracing` that writes each event as a line to an [`Output`].
 
 use std::time::SystemTime;
 
@@ -12,51 +12,51 @@ use tracing_subscriber::{
 };
 
 use super::{
-    event::{Buffers, Head},
+    event::{Buffers, LineContext},
     fields::SpanFields,
-    json::Json,
+    json::JsonFormat,
     losses, origin,
     output::Output,
     recent,
-    request::{self, Facts},
-    text::Text,
+    request::{self, RequestMeta},
+    text::TextFormat,
 };
 
-/// How lines look.
+/// The format of lines.
 #[derive(Clone, Copy, Debug)]
 pub enum Format {
-    /// A line for people.
-    Text(Text),
-    /// A line for programs.
+    /// Text for people.
+    Text(TextFormat),
+    /// JSON objects for programs.
     Json,
 }
 
-/// Writes each event as a line. A line is written at once: nothing is queued.
+/// Writes each event as a line, on the thread of the event and before the event's code goes on.
 #[derive(Debug)]
-pub struct Lines {
+pub struct LineLayer {
     format: Format,
     output: Output,
 }
 
-impl Lines {
-    /// Writes to `output`.
+impl LineLayer {
+    /// Returns a layer that writes to `output`.
     #[must_use]
     pub fn new(format: Format, output: Output) -> Self {
         Self { format, output }
     }
 }
 
-impl<S> Layer<S> for Lines
+impl<S> Layer<S> for LineLayer
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        // What the span of a request says is in its facts.
-        if attributes.is_empty() || request::is_span(attributes.metadata()) {
+        // The fields of a request's span are written from its `RequestMeta`.
+        if attributes.is_empty() || request::is_request_span(attributes.metadata()) {
             return;
         }
         let mut fields = SpanFields::default();
-        Buffers::lend(|buffers| {
+        Buffers::with(|buffers| {
             fields.add(&mut buffers.scratch, |visit| attributes.record(visit));
         });
         if let Some(span) = context.span(id).filter(|_| !fields.is_empty()) {
@@ -68,9 +68,10 @@ where
         let Some(span) = context.span(id) else {
             return;
         };
-        // Written first: what a value's own code logs may want the span.
+        // The values are formatted before the span is locked, because the code of a value may log in this
+        // span.
         let mut later = SpanFields::default();
-        Buffers::lend(|buffers| {
+        Buffers::with(|buffers| {
             later.add(&mut buffers.scratch, |visit| values.record(visit));
         });
         let mut extensions = span.extensions_mut();
@@ -82,39 +83,43 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let innermost = context.event_span(event);
-        let write = |request: Option<&Facts>| {
+        let write = |request: Option<&RequestMeta>| {
             origin::with_thread_name(|thread| {
-                let head = Head {
+                let line_context = LineContext {
                     time: SystemTime::now(),
                     origin: origin::current(),
                     thread,
                     request,
                 };
-                self.write(event, &head, context.event_scope(event));
+                self.write(event, &line_context, context.event_scope(event));
             });
         };
-        match innermost.and_then(|span| request::facts_of(&span, Facts::clone)) {
-            Some(facts) => write(Some(&facts)),
-            None => request::with_current(|request| write(request.map(|request| request.facts()))),
+        // The span of a task that the app has spawned leads to its request. Without such a span, the request
+        // is the one of this thread.
+        match innermost.and_then(|span| request::with_meta_of(&span, RequestMeta::clone)) {
+            Some(meta) => write(Some(&meta)),
+            None => request::with_current(|request| write(request.map(|request| request.meta()))),
         }
     }
 }
 
-impl Lines {
-    fn write<S>(&self, event: &Event<'_>, head: &Head<'_>, spans: Option<Scope<'_, S>>)
+impl LineLayer {
+    /// Formats one event and writes the line.
+    fn write<S>(&self, event: &Event<'_>, context: &LineContext<'_>, spans: Option<Scope<'_, S>>)
     where
         S: for<'span> LookupSpan<'span>,
     {
-        Buffers::lend(|buffers| {
+        Buffers::with(|buffers| {
             let formatted = match self.format {
-                Format::Text(text) => text.write(buffers, event, head, spans),
-                Format::Json => Json.write(buffers, event, head, spans),
+                Format::Text(text) => text.write(buffers, event, context, spans),
+                Format::Json => JsonFormat.write(buffers, event, context, spans),
             };
-            // Writing to a string does not fail.
+            // Formatting into memory never fails by itself.
             if formatted.is_ok() {
                 buffers.line.0.push(b'\n');
+                // The line and its end in one buffer, because both have to go out in one write.
                 losses::write(&self.output, &buffers.line.0);
-                if let Some(request) = head.request
+                if let Some(request) = context.request
                     && recent::is_on()
                 {
                     recent::add_line(request.id.as_str(), &buffers.line.0);
@@ -133,11 +138,11 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// What `emit` logs, without the ends of the lines.
+    /// Returns the lines that `emit` logs, without their line ends.
     pub(crate) fn lines(format: Format, emit: impl FnOnce()) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         let output = Output::log(file.path()).unwrap();
-        let subscriber = registry().with(Lines::new(format, output));
+        let subscriber = registry().with(LineLayer::new(format, output));
         subscriber::with_default(subscriber, emit);
         let text = fs::read_to_string(file.path()).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));

@@ -1,9 +1,9 @@
-//! What the log says of lines that could not be written: once when that begins, and how many they
-//! were when it is over, or at the stop.
+//! Reports lines that could not be written: one report when the losses begin, and the number of lost lines when
+//! they are over, or when the server stops.
 //!
-//! A line about the access log goes to the log. A line about the log goes to the log when that can be
-//! written again; while it cannot be, and at the stop, it goes to stderr, unless the log is a stream
-//! itself.
+//! A report about the access log is a line of the log. A report about the log itself is a line of the log as
+//! soon as that can be written again. When the losses begin, and at the stop, it goes to stderr, unless the
+//! log is a stream itself.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,33 +20,33 @@ use super::{
     output::{self, Output},
 };
 
-/// Watches the outputs of the process. A clone watches the same ones.
+/// Watches the outputs of the process and reports their losses. Clones share one list of outputs.
 #[derive(Clone, Debug)]
-pub struct Losses(Arc<Mutex<Watched>>);
+pub struct LossMonitor(Arc<Mutex<MonitorState>>);
 
 #[derive(Debug)]
-struct Watched {
+struct MonitorState {
     filter: Filter,
     log: Output,
-    /// Where lines about the log go when it cannot be written.
+    /// Where reports about the log go while it cannot be written. None when the log is a stream.
     stderr: Option<Output>,
-    /// Whether somebody was told that lines of the log are being lost.
-    is_told: bool,
-    others: Vec<Other>,
+    /// Whether the current losses of the log were reported.
+    is_reported: bool,
+    others: Vec<MonitoredOutput>,
 }
 
-/// An output that is not the log.
+/// An output other than the log.
 #[derive(Debug)]
-struct Other {
-    /// What its lines are of.
+struct MonitoredOutput {
+    /// The name of its lines in reports, such as "access log".
     which: &'static str,
     output: Output,
-    /// Whether the log was told that lines are being lost.
-    is_told: bool,
+    /// Whether the current losses of the output were reported.
+    is_reported: bool,
 }
 
-impl Losses {
-    /// Watches `log`, whose level `filter` has.
+impl LossMonitor {
+    /// Returns a monitor that watches the log. `filter` tells at which level a report passes.
     #[must_use]
     pub fn new(log: Output, filter: Filter) -> Self {
         let stderr = if log.is_stream() {
@@ -54,21 +54,22 @@ impl Losses {
         } else {
             Output::stderr().ok()
         };
-        Self(Arc::new(Mutex::new(Watched {
+        Self(Arc::new(Mutex::new(MonitorState {
             filter,
             log,
             stderr,
-            is_told: false,
+            is_reported: false,
             others: Vec::new(),
         })))
     }
 
-    /// Watches the access log as well.
+    /// Also watches the access log.
     pub fn watch_access(&self, access: Output) {
         self.watch("access log", access);
     }
 
-    /// Watches another output, whose lines are of `which`.
+    /// Also watches another output, whose lines are called `which` in reports. If it is the same pipe as another
+    /// watched output, both protect long lines from then on.
     pub fn watch(&self, which: &'static str, output: Output) {
         let mut watched = self.lock();
         let others = watched.others.iter().map(|other| &other.output);
@@ -78,30 +79,31 @@ impl Losses {
                 known.share();
             }
         }
-        watched.others.push(Other {
+        watched.others.push(MonitoredOutput {
             which,
             output,
-            is_told: false,
+            is_reported: false,
         });
     }
 
-    /// Writes what waits to be written when there is room again, and tells of losses, until it is
-    /// dropped. Costs nothing while all lines can be written.
+    /// Writes lines that wait as soon as there is room, and reports losses. Runs until it is dropped, and costs
+    /// nothing while all lines can be written.
     pub async fn run(self) {
         loop {
-            output::trouble().await;
+            output::attention_needed().await;
+            // Short pauses first, because a reader is usually only slow. Longer ones for a dead reader.
             let mut pause = FIRST_PAUSE;
-            // Not at once: the reader may be about to take something.
+            // After a pause, because the reader may be about to take something.
             time::sleep(pause).await;
-            while self.lock().look(false) {
+            while self.lock().check(false) {
                 time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
         }
     }
 
-    /// Tells of all that is lost, after each reader had a last second to take what waits to be
-    /// written, if it `waits` for that.
+    /// Reports all losses for the last time. If `waits` is true, each reader first has one second to take lines
+    /// that wait.
     pub fn finish(&self, waits: bool) {
         let mut watched = self.lock();
         if waits {
@@ -111,52 +113,52 @@ impl Losses {
                 .iter()
                 .for_each(|other| other.output.finish());
         }
-        watched.look(true);
+        watched.check(true);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+    fn lock(&self) -> MutexGuard<'_, MonitorState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Watched {
-    /// Looks after all outputs, and tells what is to be told; all of it, where this is the `last`
-    /// time. Whether another look is needed soon.
-    fn look(&mut self, last: bool) -> bool {
+impl MonitorState {
+    /// Writes lines that wait, and reports losses. `last` says that this is the last check, which reports all
+    /// losses. Returns whether another check is needed soon.
+    fn check(&mut self, last: bool) -> bool {
         let level = self.level();
         let mut again = false;
         for other in &mut self.others {
-            again |= other.look(level, last);
+            again |= other.check(level, last);
         }
-        // Behind the others: what is told of them is in it.
-        again | self.look_at_log(last)
+        // The log comes last, because reports about the other outputs are lines of the log.
+        again | self.check_log(last)
     }
 
-    fn look_at_log(&mut self, last: bool) -> bool {
+    fn check_log(&mut self, last: bool) -> bool {
         let state = self.log.settle();
         if state.lost == 0 {
-            self.is_told = false;
-            return !state.is_clear;
+            self.is_reported = false;
+            return !state.is_flushed;
         }
         let level = self.level();
         let (file, lines) = (self.log.name(), state.lost);
-        let ended = Ended {
+        let ended = LossEnded {
             which: "log",
             file,
             lines,
         };
         let other = self.stderr.as_ref();
-        let is_written = report(other.filter(|_| last), || tell(level, &ended));
-        // At the level off nobody is told anything.
+        let is_written = with_fallback(other.filter(|_| last), || log_report(level, &ended));
+        // At the level off nothing is reported, and the losses count as reported.
         if is_written || level == Level::Off {
-            self.log.told(lines);
-            self.is_told = false;
-        } else if !std::mem::replace(&mut self.is_told, true) {
+            self.log.mark_reported(lines);
+            self.is_reported = false;
+        } else if !std::mem::replace(&mut self.is_reported, true) {
             let error = self.log.failure();
-            report(other, || {
-                tell(
+            with_fallback(other, || {
+                log_report(
                     level,
-                    &Began {
+                    &LossBegan {
                         which: "log",
                         file,
                         error,
@@ -167,143 +169,152 @@ impl Watched {
         true
     }
 
-    /// The level in force for what is told.
+    /// Returns the level in force for reports.
     fn level(&self) -> Level {
         self.filter.directives().level(None, module_path!())
     }
 }
 
-impl Other {
-    fn look(&mut self, level: Level, last: bool) -> bool {
+impl MonitoredOutput {
+    fn check(&mut self, level: Level, last: bool) -> bool {
         let (which, file) = (self.which, self.output.name());
         let state = self.output.settle();
         if state.lost == 0 {
-            self.is_told = false;
-            return !state.is_clear;
+            self.is_reported = false;
+            return !state.is_flushed;
         }
-        if !std::mem::replace(&mut self.is_told, true) && !last {
+        if !std::mem::replace(&mut self.is_reported, true) && !last {
             let error = self.output.failure();
-            tell(level, &Began { which, file, error });
+            log_report(level, &LossBegan { which, file, error });
         }
-        if last || state.is_over {
+        if last || state.has_recovered {
             let lines = state.lost;
-            tell(level, &Ended { which, file, lines });
-            self.output.told(lines);
-            self.is_told = false;
+            log_report(level, &LossEnded { which, file, lines });
+            self.output.mark_reported(lines);
+            self.is_reported = false;
         }
         true
     }
 }
 
-/// Lines are being lost.
-struct Began<'a> {
+/// The report that lines are being lost.
+struct LossBegan<'a> {
     which: &'a str,
     file: &'a str,
     error: Option<String>,
 }
 
-/// So many lines were lost.
-struct Ended<'a> {
+/// The report of how many lines were lost.
+struct LossEnded<'a> {
     which: &'a str,
     file: &'a str,
     lines: u64,
 }
 
-trait Told {
+/// A report that can be logged at several levels. The level of a `tracing` event is a constant, so that each
+/// level needs a callsite of its own.
+trait LossReport {
     fn warn(&self);
     fn error(&self);
     fn critical(&self);
 }
 
-macro_rules! told {
-    ($type:ident, $self:ident, $($said:tt)*) => {
-        impl Told for $type<'_> {
+macro_rules! loss_report {
+    ($type:ident, $self:ident, $($line:tt)*) => {
+        impl LossReport for $type<'_> {
             fn warn(&self) {
                 let $self = self;
-                warn!($($said)*);
+                warn!($($line)*);
             }
 
             fn error(&self) {
                 let $self = self;
-                error!($($said)*);
+                error!($($line)*);
             }
 
             fn critical(&self) {
                 let $self = self;
-                critical!($($said)*);
+                critical!($($line)*);
             }
         }
     };
 }
 
-told!(
-    Began,
-    it,
-    file = it.file,
-    error = it.error,
+loss_report!(
+    LossBegan,
+    report,
+    file = report.file,
+    error = report.error,
     "Lines of the {} cannot be written, and are lost until they can be",
-    it.which
+    report.which
 );
-told!(
-    Ended,
-    it,
-    file = it.file,
-    lines = it.lines,
+loss_report!(
+    LossEnded,
+    report,
+    file = report.file,
+    lines = report.lines,
     "Lines of the {} could not be written, and are lost",
-    it.which
+    report.which
 );
 
-/// Logs it as a warning or, where warnings do not pass, at the level that does.
-fn tell(level: Level, told: &impl Told) {
+/// Logs a report as a warning. When warnings do not pass, logs it at the most severe level that does.
+fn log_report(level: Level, report: &impl LossReport) {
     match level {
         Level::Off => {}
-        Level::Critical => told.critical(),
-        Level::Error => told.error(),
-        Level::Warn | Level::Info | Level::Debug | Level::Trace => told.warn(),
+        Level::Critical => report.critical(),
+        Level::Error => report.error(),
+        Level::Warn | Level::Info | Level::Debug | Level::Trace => report.warn(),
     }
 }
 
-/// Runs `tell`, whose line is written to the log if there is room, else to `other`. Whether it was
-/// written.
-fn report(other: Option<&Output>, tell: impl FnOnce()) -> bool {
-    let report = Report {
-        other: other.cloned(),
+/// Runs `log`, which logs one line. The line is written to the log if that has room, and otherwise to `other`.
+/// Returns whether the line was written.
+///
+/// The line goes through `tracing` to [`write`] on this thread. A thread-local tells `write` where the line
+/// may go, and takes the result back.
+fn with_fallback(other: Option<&Output>, log: impl FnOnce()) -> bool {
+    let report = ReportRoute {
+        fallback: other.cloned(),
         is_written: false,
     };
+    // Two thread-locals: every line of every thread reads the flag, which costs less than the route.
     REPORT.set(Some(report));
     IS_REPORT.set(true);
-    tell();
+    log();
     IS_REPORT.set(false);
     REPORT.take().is_some_and(|report| report.is_written)
 }
 
-struct Report {
-    other: Option<Output>,
+/// Where a report may go, and what came of it.
+struct ReportRoute {
+    fallback: Option<Output>,
     is_written: bool,
 }
 
 thread_local! {
-    /// Has no destructor, so that it can be read while a thread ends.
+    /// Whether this thread logs a report. Has no destructor, so that it can be read while a thread ends.
     static IS_REPORT: Cell<bool> = const { Cell::new(false) };
-    static REPORT: RefCell<Option<Report>> = const { RefCell::new(None) };
+    /// The route of that report.
+    static REPORT: RefCell<Option<ReportRoute>> = const { RefCell::new(None) };
 }
 
-/// Writes a line of the log to `output`; a line of a report also elsewhere, if need be, and without
-/// counting it when it is lost.
+/// Writes a line of the log to `output`. If the line is a report, it goes to the fallback of the report when
+/// `output` has no room, and does not count as lost.
 pub(super) fn write(output: &Output, line: &[u8]) {
     if !IS_REPORT.get() {
         return output.write(line);
     }
     REPORT.with_borrow_mut(|report| {
         if let Some(report) = report {
-            let other = |other: &Output| other.try_write(line);
-            report.is_written = output.try_write(line) || report.other.as_ref().is_some_and(other);
+            let fallback = |fallback: &Output| fallback.try_write(line);
+            report.is_written =
+                output.try_write(line) || report.fallback.as_ref().is_some_and(fallback);
         }
     });
 }
 
-/// How long a reader has before it is looked after for the first time.
+/// The pause between the first sign of trouble and the first check.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the pause between two looks becomes.
+/// The longest pause between two checks.
 const LAST_PAUSE: Duration = Duration::from_secs(1);

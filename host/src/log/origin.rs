@@ -1,42 +1,44 @@
-//! Where the log event that a thread emits comes from: set by the bridge while it re-emits a
-//! plugin's.
+//! The generation that logs the event which a thread is emitting. The bridge sets it while it emits an event
+//! for a plugin.
 
 use std::cell::{Cell, RefCell};
 
-/// The source of a plugin's log event.
+/// A generation of a plugin, as the origin of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The plugin's name.
     pub plugin: &'static str,
-    /// Which load of the plugin, from 1.
+    /// The number of the generation.
     pub generation: u64,
 }
 
-/// The origin of the event that this thread is emitting, or `None` for the host's own.
+/// Returns the origin of the event that this thread is emitting, or None for an event of the host.
 #[must_use]
 pub fn current() -> Option<Origin> {
     CURRENT.get()
 }
 
-/// Runs `emit`; events inside come from `origin`. Afterwards, and after a panic, the origin is as
-/// it was before.
+/// Runs `emit`, whose events have this origin. Afterwards, and after a panic, the thread has the origin that
+/// it had before.
 pub fn scope<T>(origin: Origin, emit: impl FnOnce() -> T) -> T {
-    let _restore = Restore(CURRENT.replace(Some(origin)));
+    let _restore = OriginGuard(CURRENT.replace(Some(origin)));
     emit()
 }
 
-struct Restore(Option<Origin>);
+/// Restores the origin that a thread had before.
+struct OriginGuard(Option<Origin>);
 
-impl Drop for Restore {
+impl Drop for OriginGuard {
     fn drop(&mut self) {
         CURRENT.set(self.0);
     }
 }
 
-/// Takes note of what a plugin calls this thread. Threads that a plugin made are known by name to
-/// its copy of std only.
+/// Stores the name that a plugin has for this thread. When a plugin made the thread, only the plugin's copy of
+/// std knows the name.
 pub fn name_thread(name: &str) {
     let _ = THREAD.try_with(|known| {
+        // The name is usually known, so that the comparison saves an allocation.
         if known.borrow().as_deref() != Some(name)
             && let Ok(mut known) = known.try_borrow_mut()
         {
@@ -45,9 +47,9 @@ pub fn name_thread(name: &str) {
     });
 }
 
-/// Lends the name of this thread, where it has one.
+/// Runs `work` with the name of this thread, if it has one.
 pub fn with_thread_name<T>(work: impl FnOnce(Option<&str>) -> T) -> T {
-    // While a thread ends its locals are gone.
+    // A thread that ends has no thread-locals with a destructor any more.
     if THREAD.try_with(|_| ()).is_err() {
         return work(None);
     }
@@ -60,9 +62,10 @@ pub fn with_thread_name<T>(work: impl FnOnce(Option<&str>) -> T) -> T {
 }
 
 thread_local! {
-    // Has no destructor, so it can be read while a thread ends: plugins log in the drop code of
-    // their thread-locals.
+    /// Has no destructor, so that it can be read while a thread ends: plugins log in the drop code of their
+    /// thread-locals.
     static CURRENT: Cell<Option<Origin>> = const { Cell::new(None) };
+    /// The name of this thread.
     static THREAD: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 

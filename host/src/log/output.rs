@@ -1,18 +1,23 @@
-//! Where lines go: a stream, or a file that can be opened anew.
+//! The output of lines: a stream of the process, or a file that can be reopened.
 //!
-//! A line is written whole, by one call of the system where that takes it all, so that other
-//! processes that append to the same file do not tear it either. Nothing is queued, but two things
-//! wait in a backlog of at most `MAX_BACKLOG` bytes: the rest of a line of which the system took a
-//! part, and the lines of threads that must not wait ([`never_wait`]).
+//! A line is written by one system call if the system takes the whole line. So lines of several processes
+//! that append to one file are not mixed. There is no queue, except a backlog of at most `MAX_BACKLOG` bytes
+//! for two things: the rest of a line of which the system took only a part, and lines of threads that must
+//! not wait ([`never_block`]).
 //!
-//! A reader that takes nothing for a second holds up no thread after that: lines are lost until there
-//! is room again. Lines that cannot be written are counted here, and told by [`Losses`].
+//! A pipe whose reader takes nothing is full after a while. Then a thread waits for the reader, but for one
+//! second only. From then on all lines are lost at once, until there is room again, so that a dead reader
+//! does not stop the server. Lost lines are counted here, and reported by the [`LossMonitor`].
 //!
-//! [`Losses`]: super::losses::Losses
+//! Locks: `writer` is held while a line is written, and while a thread waits for room. A thread that must not
+//! wait only tries to take it. If that fails, its line goes to `deferred`, whose lock is held for a copy
+//! only, and the next thread that has `writer` moves the deferred lines to the backlog.
+//!
+//! [`LossMonitor`]: super::losses::LossMonitor
 
-mod place;
 mod sink;
 mod stream;
+mod writer;
 
 use std::{
     cell::Cell,
@@ -27,72 +32,75 @@ use std::{
 use tokio::sync::Notify;
 
 use self::{
-    place::{MAX_BACKLOG, NoRoom, Place, Unwritten},
     sink::Sink,
-    stream::Stream,
+    stream::StreamNumber,
+    writer::{LineWriter, MAX_BACKLOG, Unwritten, WhenFull},
 };
 
-/// A place for lines. A clone is the same place.
+/// An output of lines. Clones are one output.
 #[derive(Clone, Debug)]
-pub struct Output(Arc<Inner>);
+pub struct Output(Arc<OutputInner>);
 
 #[derive(Debug)]
-struct Inner {
-    /// What messages call it.
+struct OutputInner {
+    /// The name in messages.
     name: String,
-    /// None for a stream, which cannot be opened anew.
+    /// The path to reopen. None for a stream.
     path: Option<PathBuf>,
-    place: Mutex<Place>,
-    /// Lines of threads that must not wait for `place`.
-    aside: Mutex<Vec<u8>>,
-    has_aside: AtomicBool,
-    /// How many lines are lost and not told of.
+    writer: Mutex<LineWriter>,
+    /// Lines of threads that must not wait for `writer`.
+    deferred: Mutex<Vec<u8>>,
+    /// Whether `deferred` has lines.
+    has_deferred: AtomicBool,
+    /// How many lost lines have not been reported.
     lost: AtomicU64,
-    /// Why the last line that could not be written could not; none once one could.
+    /// Why the last line was lost. None after a line could be written.
     failure: Mutex<Option<io::Error>>,
+    /// Whether `failure` is set.
     has_failed: AtomicBool,
 }
 
 impl Output {
-    /// The process's stdout.
+    /// Returns the process's stdout.
     ///
     /// # Errors
     ///
-    /// When it is closed.
+    /// When stdout is closed.
     pub fn stdout() -> io::Result<Self> {
-        Self::stream(Stream::STDOUT)
+        Self::stream(StreamNumber::STDOUT)
     }
 
-    /// The process's stderr.
+    /// Returns the process's stderr.
     ///
     /// # Errors
     ///
-    /// When it is closed.
+    /// When stderr is closed.
     pub fn stderr() -> io::Result<Self> {
-        Self::stream(Stream::STDERR)
+        Self::stream(StreamNumber::STDERR)
     }
 
-    /// The place for the log that `path` names: a stream of the process, where `-` is stderr, or the
-    /// end of a file, which is made when it is not there.
+    /// Opens the output of the log. `path` names a stream of the process, where `-` is stderr, or a file. A
+    /// file is made if it does not exist, and lines are appended to it.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened.
+    /// When the stream is closed, or the file cannot be opened.
     pub fn log(path: &Path) -> io::Result<Self> {
-        Self::at(path, Stream::STDERR)
+        Self::at(path, StreamNumber::STDERR)
     }
 
-    /// The same for the access log, where `-` is stdout.
+    /// Opens the output of the access log as [`log`](Self::log) does, except that `-` is stdout.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened.
+    /// When the stream is closed, or the file cannot be opened.
     pub fn access(path: &Path) -> io::Result<Self> {
-        Self::at(path, Stream::STDOUT)
+        Self::at(path, StreamNumber::STDOUT)
     }
 
-    fn at(path: &Path, minus: Stream) -> io::Result<Self> {
-        match Stream::named(path, minus) {
+    /// Opens the output that `path` names. `-` is the stream `minus`.
+    fn at(path: &Path, minus: StreamNumber) -> io::Result<Self> {
+        match StreamNumber::named(path, minus) {
             Some(stream) => Self::stream(stream),
             None => {
                 let name = path.display().to_string();
@@ -101,48 +109,48 @@ impl Output {
         }
     }
 
-    fn stream(stream: Stream) -> io::Result<Self> {
+    fn stream(stream: StreamNumber) -> io::Result<Self> {
         Ok(Self::new(stream.name(), None, stream.sink()?))
     }
 
     fn new(name: String, path: Option<PathBuf>, sink: Sink) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(OutputInner {
             name,
             path,
-            place: Mutex::new(Place::new(sink)),
-            aside: Mutex::default(),
-            has_aside: AtomicBool::new(false),
+            writer: Mutex::new(LineWriter::new(sink)),
+            deferred: Mutex::default(),
+            has_deferred: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             failure: Mutex::default(),
             has_failed: AtomicBool::new(false),
         }))
     }
 
-    /// What messages call it: the path of the file, or `stdout` or `stderr`.
+    /// Returns the name in messages: the path of the file, or `stdout` or `stderr`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Whether it is a stream of the process, and no file of its own.
+    /// Whether the output is a stream of the process, not a file.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.0.path.is_none()
     }
 
-    /// Whether it is the process's stdout.
+    /// Whether the output is the process's stdout.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
-        self.0.name == Stream::STDOUT.name()
+        self.0.name == StreamNumber::STDOUT.name()
     }
 
-    /// Whether it is a terminal.
+    /// Whether the output is a terminal.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.lock().is_terminal()
     }
 
-    /// Whether both write to one and the same file or pipe.
+    /// Whether both outputs write to the same file or pipe.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
         let own = self.lock().identity();
@@ -150,48 +158,52 @@ impl Output {
         matches!((own, others), (Ok(own), Ok(others)) if own == others)
     }
 
-    /// Keeps lines whole that are longer than `PIPE_BUF`, where others write lines to the same pipe:
-    /// other processes, or another output. It costs two calls of the system a line.
+    /// Protects long lines from now on, because other processes or another output write to the same pipe. The
+    /// system itself only keeps writes of up to `PIPE_BUF` bytes whole. It costs two more system calls a
+    /// line.
     pub fn share(&self) {
         self.lock().share();
     }
 
-    /// Writes a line, its end included. A line that cannot be written is counted.
+    /// Writes a line, which includes its line end. A line that cannot be written is counted as lost.
     pub fn write(&self, line: &[u8]) {
-        if !MUST_NOT_WAIT.get() {
-            let place = self.lock();
-            return self.write_to(place, line, NoRoom::Waits);
+        if !NEVER_BLOCKS.get() {
+            let writer = self.lock();
+            return self.write_to(writer, line, WhenFull::Wait);
         }
         match self.try_lock() {
-            Some(place) => self.write_to(place, line, NoRoom::Keeps),
-            // Another thread is writing, or waits for room.
-            None => self.set_aside(line),
+            Some(writer) => self.write_to(writer, line, WhenFull::Queue),
+            // Another thread is writing, and may be waiting for room.
+            None => self.defer(line),
         }
     }
 
-    /// Writes a line, its end included, if there is room now. Whether it will be there.
+    /// Writes a line if there is room now. Returns whether the line is written, or will be. A line that is
+    /// not is not counted as lost.
     pub fn try_write(&self, line: &[u8]) -> bool {
-        let Some(mut place) = self.try_lock() else {
+        let Some(mut writer) = self.try_lock() else {
             return false;
         };
-        self.take_aside(&mut place);
-        !matches!(place.write(line, NoRoom::Fails), Err(Unwritten::Lost(_)))
+        self.take_deferred(&mut writer);
+        !matches!(writer.write(line, WhenFull::Fail), Err(Unwritten::Lost(_)))
     }
 
-    fn write_to(&self, mut place: MutexGuard<'_, Place>, line: &[u8], no_room: NoRoom) {
-        self.take_aside(&mut place);
-        match place.write(line, no_room) {
+    /// Writes a line, and counts it if it is lost.
+    fn write_to(&self, mut writer: MutexGuard<'_, LineWriter>, line: &[u8], when_full: WhenFull) {
+        self.take_deferred(&mut writer);
+        match writer.write(line, when_full) {
             Ok(()) if self.0.has_failed.load(Ordering::Relaxed) => self.set_failure(None),
             Ok(()) => {}
-            Err(Unwritten::Kept) => TROUBLE.notify_one(),
-            Err(Unwritten::Lost(error)) => self.lose(1, error),
+            Err(Unwritten::Queued) => ATTENTION.notify_one(),
+            Err(Unwritten::Lost(error)) => self.count_lost(1, error),
         }
     }
 
-    fn lose(&self, lines: u64, error: io::Error) {
+    /// Counts lost lines, and wakes the monitor.
+    fn count_lost(&self, lines: u64, error: io::Error) {
         self.0.lost.fetch_add(lines, Ordering::Relaxed);
         self.set_failure(Some(error));
-        TROUBLE.notify_one();
+        ATTENTION.notify_one();
     }
 
     fn set_failure(&self, failure: Option<io::Error>) {
@@ -200,56 +212,59 @@ impl Output {
         self.0.has_failed.store(has_failed, Ordering::Relaxed);
     }
 
-    fn set_aside(&self, line: &[u8]) {
-        let mut aside = lock(&self.0.aside);
-        if aside.len() + line.len() > MAX_BACKLOG {
-            drop(aside);
-            return self.lose(1, io::ErrorKind::WouldBlock.into());
+    /// Keeps a line for the next thread that has the writer.
+    fn defer(&self, line: &[u8]) {
+        let mut deferred = lock(&self.0.deferred);
+        if deferred.len() + line.len() > MAX_BACKLOG {
+            drop(deferred);
+            return self.count_lost(1, io::ErrorKind::WouldBlock.into());
         }
-        aside.extend_from_slice(line);
-        self.0.has_aside.store(true, Ordering::Relaxed);
-        TROUBLE.notify_one();
+        deferred.extend_from_slice(line);
+        self.0.has_deferred.store(true, Ordering::Relaxed);
+        ATTENTION.notify_one();
     }
 
-    fn take_aside(&self, place: &mut Place) {
-        if self.0.has_aside.load(Ordering::Relaxed) {
-            let mut aside = lock(&self.0.aside);
-            let lost = place.keep(&aside);
+    /// Moves the deferred lines to the backlog.
+    fn take_deferred(&self, writer: &mut LineWriter) {
+        if self.0.has_deferred.load(Ordering::Relaxed) {
+            let mut deferred = lock(&self.0.deferred);
+            let lost = writer.queue(&deferred);
             self.0.lost.fetch_add(lost, Ordering::Relaxed);
-            *aside = Vec::new();
-            self.0.has_aside.store(false, Ordering::Relaxed);
+            *deferred = Vec::new();
+            self.0.has_deferred.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Writes what waits, as far as there is room now. How the output is.
-    pub fn settle(&self) -> State {
+    /// Writes lines that wait, as far as there is room now. Returns the state of the output.
+    pub fn settle(&self) -> OutputState {
         let lost = self.0.lost.load(Ordering::Relaxed);
-        let mut state = State {
+        let mut state = OutputState {
             lost,
-            is_clear: false,
-            is_over: !self.0.has_failed.load(Ordering::Relaxed),
+            is_flushed: false,
+            // True as soon as one line could be written.
+            has_recovered: !self.0.has_failed.load(Ordering::Relaxed),
         };
-        // A thread that has the lock writes, or waits for room.
-        if let Some(mut place) = self.try_lock() {
-            self.take_aside(&mut place);
-            state.is_clear = place.flush(NoRoom::Fails).is_ok();
-            let is_read_again = || self.has_no_reader() && state.is_clear && place.has_room();
-            state.is_over = state.is_over || is_read_again();
+        // If this fails, another thread is writing.
+        if let Some(mut writer) = self.try_lock() {
+            self.take_deferred(&mut writer);
+            state.is_flushed = writer.flush(WhenFull::Fail).is_ok();
+            let is_read_again = || self.has_no_reader() && state.is_flushed && writer.has_room();
+            state.has_recovered = state.has_recovered || is_read_again();
         }
         state
     }
 
-    /// Writes what waits, and gives the reader the usual time to make room. What is not written then
-    /// is lost.
+    /// Writes lines that wait, and gives the reader the usual time to make room. Lines that cannot be written
+    /// then are lost.
     pub fn finish(&self) {
-        let mut place = self.lock();
-        self.take_aside(&mut place);
-        if let Err(error) = place.flush(NoRoom::Waits) {
-            self.lose(place.kept(), error);
+        let mut writer = self.lock();
+        self.take_deferred(&mut writer);
+        if let Err(error) = writer.flush(WhenFull::Wait) {
+            self.count_lost(writer.queued_lines(), error);
         }
     }
 
-    /// Why lines cannot be written; none when they can.
+    /// Returns why lines cannot be written. None when they can.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         lock(&self.0.failure)
@@ -260,7 +275,7 @@ impl Output {
             })
     }
 
-    /// Whether lines cannot be written because the reader takes nothing.
+    /// Whether lines are lost because the reader takes nothing.
     fn has_no_reader(&self) -> bool {
         let failure = lock(&self.0.failure);
         failure
@@ -268,18 +283,18 @@ impl Output {
             .is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Takes note that somebody was told of so many lost lines.
-    pub fn told(&self, lost: u64) {
+    /// Marks this many lost lines as reported.
+    pub fn mark_reported(&self, lost: u64) {
         self.0.lost.fetch_sub(lost, Ordering::Relaxed);
         self.set_failure(None);
     }
 
-    /// Opens the file at the path anew, as after a rotation. Lines that are being written go to the
-    /// file that was open before; those after them to the new one.
+    /// Opens the file at the path again, after a rotation. A line that is being written goes to the old file,
+    /// and all later lines to the new one. Does nothing for a stream.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened; the one before stays then.
+    /// When the file cannot be opened. Lines still go to the old file then.
     pub fn reopen(&self) -> Result<(), ReopenError> {
         let Some(path) = &self.0.path else {
             return Ok(());
@@ -288,63 +303,67 @@ impl Output {
             path: path.clone(),
             source,
         })?;
-        let mut place = self.lock();
-        let _ = place.flush(NoRoom::Fails);
-        let lost = place.kept();
-        place.reopen(sink);
-        drop(place);
+        // The backlog belongs to the old file. Lines that do not fit there now are lost, because a part of a
+        // line must not begin the new file.
+        let mut writer = self.lock();
+        let _ = writer.flush(WhenFull::Fail);
+        let lost = writer.queued_lines();
+        writer.reopen(sink);
+        drop(writer);
         if lost > 0 {
-            self.lose(lost, io::ErrorKind::WouldBlock.into());
+            self.count_lost(lost, io::ErrorKind::WouldBlock.into());
         }
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        lock(&self.0.place)
+    fn lock(&self) -> MutexGuard<'_, LineWriter> {
+        lock(&self.0.writer)
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Place>> {
-        match self.0.place.try_lock() {
-            Ok(place) => Some(place),
-            Err(TryLockError::Poisoned(place)) => Some(place.into_inner()),
+    fn try_lock(&self) -> Option<MutexGuard<'_, LineWriter>> {
+        match self.0.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(writer)) => Some(writer.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 }
 
-/// How an output is.
+/// The state of an output.
 #[derive(Clone, Copy, Debug)]
-pub struct State {
-    /// How many lines are lost and not told of.
+pub struct OutputState {
+    /// How many lost lines have not been reported.
     pub lost: u64,
-    /// Whether nothing waits to be written.
-    pub is_clear: bool,
-    /// Whether the last line could be written, or there is room again.
-    pub is_over: bool,
+    /// Whether no line waits to be written.
+    pub is_flushed: bool,
+    /// Whether the losses are over: the last line could be written, or there is room again.
+    pub has_recovered: bool,
 }
 
-/// Lines that this thread writes never wait for a reader from now on: those that find no room are
-/// written later. It is for the threads that keep the server in hand.
-pub fn never_wait() {
-    MUST_NOT_WAIT.set(true);
+/// Makes this thread never wait for a reader from now on. A line that finds no room is written later. It is for
+/// the threads that control the server: they must react to an operator, whatever happens to the log.
+pub fn never_block() {
+    NEVER_BLOCKS.set(true);
 }
 
-/// Returns when an output needs [`Output::settle`] or has lost lines.
-pub async fn trouble() {
-    TROUBLE.notified().await;
+/// Waits until some output needs [`Output::settle`], or has lost lines.
+pub async fn attention_needed() {
+    ATTENTION.notified().await;
 }
 
-static TROUBLE: Notify = Notify::const_new();
+/// Notified when an output needs the monitor.
+static ATTENTION: Notify = Notify::const_new();
 
 thread_local! {
-    static MUST_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
+    /// Set by [`never_block`].
+    static NEVER_BLOCKS: Cell<bool> = const { Cell::new(false) };
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A log file that could not be opened anew.
+/// A log file that could not be reopened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open {}, the file opened before is written on", path.display())]
 pub struct ReopenError {

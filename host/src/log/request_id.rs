@@ -1,4 +1,4 @@
-//! What identifies a request: on its lines, in its response, and to its app.
+//! The id of a request, which is on its lines, in its response, and known to its app.
 
 use std::{
     cell::RefCell,
@@ -12,80 +12,85 @@ use std::{
 use bytes::BytesMut;
 use http::HeaderValue;
 
-/// An id of a request: 1 to 128 letters, digits and `-_.:/+=@~`.
+/// The id of a request: 1 to 128 letters, digits and `-_.:/+=@~`.
 #[derive(Clone, Debug)]
 pub enum RequestId {
-    /// What the client says.
-    Given(HeaderValue),
-    /// A number of ours, in hexadecimal digits.
-    Made([u8; 16]),
+    /// The client has sent the id.
+    FromClient(HeaderValue),
+    /// The host has made the id: a number in hexadecimal digits.
+    Generated([u8; 16]),
 }
 
 impl RequestId {
-    /// What the client says, when that is sane, or a number of ours.
+    /// Returns the id that the client has sent, if it is a [valid](is_valid) one, or a new id.
     #[must_use]
     pub fn new(given: Option<&[u8]>) -> Self {
-        let given = given.filter(|id| is_sane(id));
+        let given = given.filter(|id| is_valid(id));
         let given = given.and_then(|id| HeaderValue::from_bytes(id).ok());
-        given.map_or_else(|| Self::Made(made()), Self::Given)
+        given.map_or_else(|| Self::Generated(generate()), Self::FromClient)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The id as bytes.
+    /// Returns the id as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Given(id) => id.as_bytes(),
-            Self::Made(id) => id,
+            Self::FromClient(id) => id.as_bytes(),
+            Self::Generated(id) => id,
         }
     }
 
-    /// The id as the value of a header, which HTTP/2 does not remember, as it does not come again.
-    /// Those of a thread share their memory, dozens at a time.
+    /// Returns the id as the value of a header field.
+    ///
+    /// HTTP/2 does not put the value into its compression table, because the same id never comes again. The
+    /// ids of a thread are slices of one block of memory, so that dozens of ids cost one allocation.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
         let id = match self {
-            Self::Given(id) => return id.clone(),
-            Self::Made(id) => id,
+            Self::FromClient(id) => return id.clone(),
+            Self::Generated(id) => id,
         };
         let bytes = BLOCK.with_borrow_mut(|block| {
             if block.capacity() < id.len() {
                 *block = BytesMut::with_capacity(BLOCK_SIZE);
             }
+            // The slice keeps the whole block alive, so that a block must not be large.
             block.extend_from_slice(id);
             block.split().freeze()
         });
         let header = HeaderValue::from_maybe_shared(bytes);
         let mut header = header.unwrap_or_else(|_| HeaderValue::from_static("-"));
-        // Never indexed (RFC 7541, section 6.2.3).
+        // h2 writes a sensitive value as one that is never indexed (RFC 7541, section 6.2.3).
         header.set_sensitive(true);
         header
     }
 }
 
 thread_local! {
+    /// The rest of the block from which ids are cut.
     static BLOCK: RefCell<BytesMut> = RefCell::default();
 }
 
-/// How much memory is made for ids at a time.
+/// The size of a block of memory for ids.
 const BLOCK_SIZE: usize = 1024;
 
-/// It goes into lines and file names of others.
-fn is_sane(id: &[u8]) -> bool {
+/// Whether an id from a client can be used. Other programs put ids into their lines and into names of files, so
+/// that few characters are allowed.
+fn is_valid(id: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
     (1..=128).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// A number that does not come again in this process, and hardly in another.
-fn made() -> [u8; 16] {
+/// Returns a new id. The number does not come again in this process, and hardly in another one.
+fn generate() -> [u8; 16] {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request ids"));
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The step and the rounds of SplitMix64, which give each number one of its own.
+    // SplitMix64: its step and its rounds give a different result for each number.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -94,8 +99,11 @@ fn made() -> [u8; 16] {
     hex(bits)
 }
 
-/// The digits of `bits`, all at once: each half byte goes to a byte of its own, and there to the
-/// letters when it is above nine.
+/// Returns the hexadecimal digits of `bits`.
+///
+/// All digits are made at once, without a loop over bytes. First each half byte of `bits` is moved to a byte
+/// of its own. Then the digit `0` is added to every byte, and to those above nine also the distance from
+/// behind `9` to `a`.
 fn hex(bits: u64) -> [u8; 16] {
     let mut digits = u128::from(bits);
     for (shift, mask) in [
@@ -106,6 +114,7 @@ fn hex(bits: u64) -> [u8; 16] {
     ] {
         digits = (digits | (digits << shift)) & mask;
     }
+    // A one in every byte, to do one operation on all bytes.
     const EACH: u128 = u128::MAX / 0xff;
     let letters = ((digits + 6 * EACH) >> 4) & EACH;
     (digits + u128::from(b'0') * EACH + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
@@ -147,12 +156,12 @@ mod tests {
         for _ in 0..20_000 {
             let given = random.input(&samples);
             let id = RequestId::new(Some(&given));
-            assert!(is_sane(id.as_bytes()), "{given:?}");
+            assert!(is_valid(id.as_bytes()), "{given:?}");
             assert_eq!(id.as_str().as_bytes(), id.as_bytes());
             assert_eq!(id.to_header().as_bytes(), id.as_bytes());
-            // A sane id is kept, and any other one is replaced.
-            assert_eq!(id.as_bytes() == given, is_sane(&given), "{given:?}");
-            kept += usize::from(is_sane(&given));
+            // A valid id is kept, and any other one is replaced.
+            assert_eq!(id.as_bytes() == given, is_valid(&given), "{given:?}");
+            kept += usize::from(is_valid(&given));
         }
         assert!(kept > 1_000, "{kept}");
     }

@@ -1,8 +1,8 @@
-//! Keeps stdout and stderr harmless for code that prints.
+//! Replaces stdout and stderr by `/dev/null` when their readers go away.
 //!
-//! `println!` panics where the reader of a pipe is gone: one debug print in an app would answer its
-//! requests with 500, and a hundred take it out of service. A closed stdout is harmless already, as
-//! `println!` takes that for a wish. So a stream whose reader goes becomes `/dev/null`.
+//! `println!` panics when the reader of its pipe is gone. One debug print in an app would then answer its
+//! requests with 500, and a hundred would take the app out of service. A stdout that was closed from the
+//! start needs no such care, because `println!` ignores it.
 
 use std::{
     fs::File,
@@ -19,24 +19,25 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
-/// Watches both streams from now on, on the runtime that it is called on. The system tells when a
-/// reader goes, so that it costs nothing until then.
-pub fn keep_harmless() {
+/// Watches both streams from now on, on the current runtime. The system tells when a reader goes away, so that
+/// watching costs nothing until then.
+pub fn replace_when_unread() {
     watch("stdout", io::stdout(), |null| dup2_stdout(null));
     watch("stderr", io::stderr(), |null| dup2_stderr(null));
 }
 
+/// Watches one stream, and calls `replace` with `/dev/null` when its reader has gone away.
 fn watch(
     name: &'static str,
     stream: impl AsFd,
     replace: impl FnOnce(&File) -> rustix::io::Result<()> + Send + 'static,
 ) {
-    // Files and what is like them have no reader that could go: epoll(7) does not take them.
-    let Ok(stream) = Stream::new(stream) else {
+    // Fails for files, which epoll(7) does not accept and which have no reader that could go away.
+    let Ok(stream) = WatchedStream::new(stream) else {
         return;
     };
     tokio::spawn(async move {
-        stream.is_gone().await;
+        stream.reader_gone().await;
         let null = File::options().write(true).open("/dev/null");
         if null.is_ok_and(|null| replace(&null).is_ok()) {
             warn!(
@@ -47,17 +48,19 @@ fn watch(
     });
 }
 
-/// A stream, and what the system is asked to tell of it.
-struct Stream {
+/// A stream whose reader may go away.
+struct WatchedStream {
+    /// A duplicate of the stream's descriptor.
     stream: AsyncFd<OwnedFd>,
+    /// The event that tells that the reader is gone.
     interest: Interest,
 }
 
-impl Stream {
+impl WatchedStream {
     fn new(stream: impl AsFd) -> io::Result<Self> {
         let stream = fcntl_dupfd_cloexec(stream, 3)?;
         let interest = match FileType::from_raw_mode(fstat(&stream)?.st_mode) {
-            // When the other end is closed, that is the end of what can be read.
+            // A socket whose other end is closed becomes readable, with the end of the stream.
             FileType::Socket => Interest::ERROR | Interest::READABLE,
             _ => Interest::ERROR,
         };
@@ -69,9 +72,10 @@ impl Stream {
         Ok(Self { stream, interest })
     }
 
-    /// Returns when nobody can read any more what is written.
-    async fn is_gone(&self) {
+    /// Waits until no process can read the stream any more.
+    async fn reader_gone(&self) {
         while let Ok(mut ready) = self.stream.ready(self.interest).await {
+            // The event may have another cause, such as bytes that came. poll(2) tells the state.
             let mut fds = [PollFd::new(self.stream.get_ref(), PollFlags::OUT)];
             let polled = poll(&mut fds, Some(&Timespec::default()));
             if polled.is_err() || fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {

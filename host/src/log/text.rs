@@ -4,8 +4,8 @@
 //! 2026-11-23T08:17:21.123456Z WARN     shop#3: shop::cart: item is gone sku=12 name="a b" in request{id=7f}:cart{user=1}
 //! ```
 //!
-//! Time (UTC), level, plugin and generation or `host`, target, message, fields, then the request and
-//! the spans from the outermost inwards.
+//! The parts are: time (UTC), level, plugin and generation or `host`, target, message, fields, and then the
+//! request and the spans from the outermost inwards.
 
 use std::{
     ffi::OsStr,
@@ -18,70 +18,52 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::{
     escape::{self, Escape},
-    event::{Buffers, Head, Line, each_span},
+    event::{Buffers, LineBuffer, LineContext, for_each_span},
     fields::{self, Value},
-    request::Facts,
+    request::RequestMeta,
     worker,
 };
 
 /// Formats events as text.
 #[derive(Clone, Copy, Debug)]
-pub struct Text {
+pub struct TextFormat {
     /// Whether to colour the level and dim the time.
     pub ansi: bool,
-    /// Whether a person reads it on a terminal, where a backtrace has its lines below that of the
-    /// event.
+    /// Whether lines go to a terminal. There the lines of a backtrace follow the line of the event.
     pub is_terminal: bool,
 }
 
-/// Whether to colour what goes to a stream: to a terminal, unless `NO_COLOR` is set and not empty
+/// Whether to use colours: on a terminal, unless the variable `NO_COLOR` is set and not empty
 /// (no-color.org).
 #[must_use]
-pub fn colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+pub fn uses_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-impl Text {
+impl TextFormat {
     /// Writes `event` to the buffer for a line.
     ///
     /// # Errors
     ///
-    /// None: the result is that of writing to a string.
+    /// Never by itself: formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,
         event: &Event<'_>,
-        head: &Head<'_>,
+        context: &LineContext<'_>,
         spans: Option<Scope<'_, S>>,
     ) -> fmt::Result
     where
         S: for<'span> LookupSpan<'span>,
     {
         let Buffers { line, scratch } = buffers;
-        let time = humantime::format_rfc3339_micros(head.time);
-        let (label, colour) = label(Level::of(event.metadata()));
-        if self.ansi {
-            write!(line, "{DIM}{time}{RESET} {colour}{label:<8}{RESET}")?;
-        } else {
-            write!(line, "{time} {label:<8}")?;
-        }
-        // By pieces: formatting them together costs more than all of them.
-        line.write_char(' ')?;
-        match head.origin {
-            Some(origin) => {
-                Escape(&mut *line).write_str(origin.plugin)?;
-                write!(line, "#{}", origin.generation)?;
-            }
-            None => line.write_str("host")?,
-        }
-        line.write_str(": ")?;
-        Escape(&mut *line).write_str(event.metadata().target())?;
-        line.write_str(": ")?;
+        self.write_prefix(line, event, context)?;
         let has_message = fields::write_message(&mut Escape(&mut *line), event)?;
         let mut separator = if has_message { " " } else { "" };
         let mut written = Ok(());
         let mut backtrace = String::new();
         fields::visit(scratch, event, |field, value| {
+            // On a terminal the backtrace is written behind the line.
             if self.is_terminal
                 && let ("backtrace", Value::Str(text)) = (fields::name(field), value)
             {
@@ -89,6 +71,7 @@ impl Text {
                 return;
             }
             let before = std::mem::replace(&mut separator, " ");
+            // The visitor cannot return an error, so that the first one is kept.
             written = written
                 .and_then(|()| line.write_str(before))
                 .and_then(|()| write_field(line, fields::name(field), &value));
@@ -97,20 +80,49 @@ impl Text {
         if let Some(worker) = worker::in_text() {
             write!(line, "{separator}worker={worker}")?;
         }
-        write_place(line, head.request, spans)?;
-        // A person reads it, line by line. What is indented is no line of the log.
+        write_spans(line, context.request, spans)?;
+        // A person reads the backtrace line by line. The indentation shows that these are not lines of the
+        // log.
         for frame in backtrace.lines() {
             line.write_str("\n    ")?;
             Escape(&mut *line).write_str(frame)?;
         }
         Ok(())
     }
+
+    /// Writes all that comes before the message: time, level, origin and target.
+    fn write_prefix(
+        self,
+        line: &mut LineBuffer,
+        event: &Event<'_>,
+        context: &LineContext<'_>,
+    ) -> fmt::Result {
+        let time = humantime::format_rfc3339_micros(context.time);
+        let (label, colour) = label(Level::of(event.metadata()));
+        if self.ansi {
+            write!(line, "{DIM}{time}{RESET} {colour}{label:<8}{RESET}")?;
+        } else {
+            write!(line, "{time} {label:<8}")?;
+        }
+        // Piece by piece, because one `write!` of several texts costs more than all of these calls.
+        line.write_char(' ')?;
+        match context.origin {
+            Some(origin) => {
+                Escape(&mut *line).write_str(origin.plugin)?;
+                write!(line, "#{}", origin.generation)?;
+            }
+            None => line.write_str("host")?,
+        }
+        line.write_str(": ")?;
+        Escape(&mut *line).write_str(event.metadata().target())?;
+        line.write_str(": ")
+    }
 }
 
-/// Writes the request and the spans that an event is in: ` in request{id=7f}:cart{user=1}`.
-fn write_place<S>(
-    line: &mut Line,
-    request: Option<&Facts>,
+/// Writes the request and the spans of an event: ` in request{id=7f}:cart{user=1}`.
+fn write_spans<S>(
+    line: &mut LineBuffer,
+    request: Option<&RequestMeta>,
     spans: Option<Scope<'_, S>>,
 ) -> fmt::Result
 where
@@ -134,7 +146,7 @@ where
         line.write_char('}')?;
         separator = ":";
     }
-    each_span(spans, |name, fields| {
+    for_each_span(spans, |name, fields| {
         line.write_str(std::mem::replace(&mut separator, ":"))?;
         Escape(&mut *line).write_str(name)?;
         let mut before = '{';
@@ -150,7 +162,8 @@ where
     })
 }
 
-fn write_field(line: &mut Line, name: &str, value: &Value<'_>) -> fmt::Result {
+/// Writes `name=value`.
+fn write_field(line: &mut LineBuffer, name: &str, value: &Value<'_>) -> fmt::Result {
     escape::write_value(line, name)?;
     line.write_char('=')?;
     match value {
@@ -159,13 +172,13 @@ fn write_field(line: &mut Line, name: &str, value: &Value<'_>) -> fmt::Result {
         Value::I64(value) => write!(line, "{value}"),
         Value::U128(value) => write!(line, "{value}"),
         Value::I128(value) => write!(line, "{value}"),
-        // As `Debug` has it, so that a float is told from an integer.
+        // By `Debug`, which writes `1.0` for a float where `Display` writes `1`.
         Value::F64(value) => write!(line, "{value:?}"),
         Value::Str(text) => escape::write_value(line, text),
     }
 }
 
-/// The word for a level, and its colour. No event is at the level off.
+/// Returns the label of a level and its colour. No event has the level off.
 fn label(level: Level) -> (&'static str, &'static str) {
     match level {
         Level::Off | Level::Critical => ("CRITICAL", "\x1b[1;31m"),

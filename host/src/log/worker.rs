@@ -1,34 +1,34 @@
-//! Which worker process writes the lines of the log.
+//! The number of the worker process that writes the lines of the log.
 
 use std::sync::OnceLock;
 
-/// A worker, for the lines that its process writes.
+/// What the lines of this process say of their worker.
 #[derive(Clone, Copy, Debug)]
-struct Worker {
+struct WorkerTag {
     number: u64,
-    /// Whether lines of text say so too. Where there is one worker, that tells nothing.
+    /// Whether lines of text have the number too. With one worker it would tell nothing.
     is_in_text: bool,
 }
 
-static WORKER: OnceLock<Worker> = OnceLock::new();
+static WORKER: OnceLock<WorkerTag> = OnceLock::new();
 
-/// Has all lines of this process say that the worker `number` wrote them; lines of text only where
-/// there are `many` workers. A later call changes nothing.
+/// Adds the number of this worker to all lines of this process from now on. Lines of text get the number
+/// only if there are `many` workers. A later call changes nothing.
 pub fn set(number: u64, many: bool) {
-    // The worker is set up once.
-    let _ = WORKER.set(Worker {
+    // A process is one worker, so that this is called once.
+    let _ = WORKER.set(WorkerTag {
         number,
         is_in_text: many,
     });
 }
 
-/// The worker that this process is; none in the supervisor, and where there is one process.
+/// Returns the number of this worker. None in the supervisor, and in a server of one process.
 #[must_use]
 pub fn number() -> Option<u64> {
     WORKER.get().map(|worker| worker.number)
 }
 
-/// The worker for a line of text; none where it is not told.
+/// Returns the number for a line of text. None when lines of text do not have it.
 #[must_use]
 pub fn in_text() -> Option<u64> {
     let worker = WORKER.get().filter(|worker| worker.is_in_text);

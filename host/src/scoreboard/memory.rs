@@ -1,9 +1,6 @@
-//! The memory of a scoreboard, as two processes have it.
+//! The memory of a scoreboard, which two processes share.
 
-#![expect(
-    unsafe_code,
-    reason = "memory that another process shares is no Rust value until somebody says so"
-)]
+#![expect(unsafe_code, reason = "a mapping becomes a Rust reference")]
 
 use std::{
     io,
@@ -17,17 +14,25 @@ use super::layout::Board;
 
 /// A mapping that is at least as large as a [`Board`].
 #[derive(Debug)]
-pub(super) struct Memory(MmapRaw);
+pub(super) struct SharedMemory(MmapRaw);
 
-impl Memory {
-    /// Memory of this process alone.
+impl SharedMemory {
+    /// Maps memory of this process alone.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no memory.
     pub(super) fn private() -> io::Result<Self> {
         let map = MmapOptions::new().len(size_of::<Board>()).map_anon()?;
         Ok(Self(map.into()))
     }
 
-    /// New memory, and what another process maps it by. Nobody can make it shorter, which would end whoever reads it
-    /// by SIGBUS.
+    /// Makes memory that another process can map by the returned descriptor. Its size is sealed: if one process could
+    /// shrink it, a read by the other one would end that process by SIGBUS.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no memory or no descriptor.
     pub(super) fn shared() -> io::Result<(Self, OwnedFd)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = memfd_create("host-scoreboard", flags)?;
@@ -37,7 +42,11 @@ impl Memory {
         Ok((memory, file))
     }
 
-    /// Memory that another process has made.
+    /// Maps memory that another process has made.
+    ///
+    /// # Errors
+    ///
+    /// When the memory is too small, or cannot be mapped.
     pub(super) fn of(file: &impl AsFd) -> io::Result<Self> {
         let len = fstat(file)?.st_size.unsigned_abs();
         if len < size_of::<Board>() as u64 {
@@ -52,6 +61,7 @@ impl Memory {
         Ok(Self(map))
     }
 
+    /// Returns the memory as a board.
     #[inline]
     pub(super) fn board(&self) -> &Board {
         let board = self.0.as_mut_ptr().cast::<Board>();

@@ -1,5 +1,7 @@
-//! How a signal handler writes down where its thread is. All of it is stores into memory that is there: no allocation, no
-//! lock, nothing that a thread at any point of its code could not do (signal-safety(7)).
+//! What a signal handler writes about its thread: a crash, an exit or a stack dump.
+//!
+//! The code runs in signal handlers, at any point of a thread's code. So it only stores into memory that is mapped
+//! already; it takes no lock and allocates nothing (signal-safety(7)).
 
 use std::{
     ffi::OsStr,
@@ -10,60 +12,61 @@ use std::{
 
 use super::{
     coarse_ms,
-    layout::{FRAMES, IMAGES, Image, State, stage},
+    layout::{FRAMES, IMAGES, MappedFile, SlotState, stage},
     serving, text, thread,
 };
 
-pub(crate) use super::layout::Record;
+pub(crate) use super::layout::ThreadRecord;
 
-/// What a handler is told of its thread.
+/// What the system tells a signal handler about its thread.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct SignalInfo {
     /// The signal, or 0 for an exit.
     pub(crate) signal: i32,
     /// Its `si_code`, or the code of an exit.
     pub(crate) code: i32,
     /// Its `si_addr`.
     pub(crate) address: u64,
-    /// Of the thread, as the signal found it.
+    /// The instruction pointer of the thread when the signal came.
     pub(crate) instruction: u64,
-    /// As above.
+    /// The stack pointer likewise.
     pub(crate) stack: u64,
-    /// The system's number for the thread.
+    /// The thread id of the system.
     pub(crate) thread: u32,
-    /// Its name, filled up with zeros.
+    /// The name of the thread, padded with zeros.
     pub(crate) name: [u8; 16],
 }
 
-/// The room for a crash that is free.
-pub(crate) fn claim_crash() -> Option<&'static Record> {
+/// Claims a record for a crash. Returns None when all are in use, or there is no scoreboard.
+pub(crate) fn claim_crash() -> Option<&'static ThreadRecord> {
     let board = serving()?.board();
     board.crashes.iter().find(|record| record.claim())
 }
 
-/// The room for the exit, once.
-pub(crate) fn claim_exit() -> Option<&'static Record> {
+/// Claims the record for the exit. Only the first call succeeds.
+pub(crate) fn claim_exit() -> Option<&'static ThreadRecord> {
     let record = &serving()?.board().exit;
     record.claim().then_some(record)
 }
 
-/// The room for where the next thread is, until all is used.
-pub(crate) fn claim_dump() -> Option<&'static Record> {
+/// Claims a record for a stack dump. Returns None when all are in use, or there is no scoreboard.
+pub(crate) fn claim_dump() -> Option<&'static ThreadRecord> {
     let board = serving()?.board();
     let next = board.header.dumps.fetch_add(1, Ordering::Relaxed);
     let record = board.dumps.get(usize::try_from(next).ok()?)?;
     record.claim().then_some(record)
 }
 
-/// Whether this thread is in an app at the moment.
+/// Whether this thread is in an app.
 pub(crate) fn is_in_app() -> bool {
     thread::current().is_some_and(|slot| {
-        let state = State(slot.work.state.load(Ordering::Relaxed));
+        let state = SlotState(slot.work.state.load(Ordering::Relaxed));
         !state.is_idle()
     })
 }
 
-impl Record {
+impl ThreadRecord {
+    /// Claims a free record for one handler. Returns false when it is in use.
     fn claim(&self) -> bool {
         self.stage
             .compare_exchange(
@@ -75,21 +78,21 @@ impl Record {
             .is_ok()
     }
 
-    /// Nothing came of it: the room is free again.
+    /// Makes the record free again.
     pub(crate) fn give_back(&self) {
         self.stage.store(stage::FREE, Ordering::Release);
     }
 
-    /// Writes what is known without looking further, and what this thread does in an app.
-    pub(crate) fn note(&self, facts: &Facts) {
+    /// Writes what the system tells, and what this thread was doing in an app.
+    pub(crate) fn note(&self, info: &SignalInfo) {
         let store = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
-        store(&self.signal, i64::from(facts.signal) as u64);
-        store(&self.code, i64::from(facts.code) as u64);
-        store(&self.address, facts.address);
-        store(&self.instruction, facts.instruction);
-        store(&self.stack, facts.stack);
-        store(&self.thread, facts.thread.into());
-        text::store(&self.name, &facts.name);
+        store(&self.signal, i64::from(info.signal) as u64);
+        store(&self.code, i64::from(info.code) as u64);
+        store(&self.address, info.address);
+        store(&self.instruction, info.instruction);
+        store(&self.stack, info.stack);
+        store(&self.thread, info.thread.into());
+        text::store(&self.name, &info.name);
         store(&self.at, coarse_ms());
         store(&self.frame_count, 0);
         store(&self.image_count, 0);
@@ -101,17 +104,18 @@ impl Record {
             }
             None => self.work.state.store(0, Ordering::Relaxed),
         }
+        // Release: a reader that sees the stage also sees all words above.
         self.stage.store(stage::NOTED, Ordering::Release);
     }
 
-    /// Writes the addresses that the thread's code was called from, the innermost first. Only the first
-    /// [`FRAMES`] have room.
+    /// Writes the return addresses of the thread's stack, the innermost first. Only the first [`FRAMES`] have room.
     pub(crate) fn trace(&self, frames: impl Iterator<Item = u64>) {
         let mut count = 0;
         for (room, address) in self.frames.iter().zip(frames) {
             room.store(address, Ordering::Relaxed);
             count += 1;
         }
+        // An earlier use of the record may have left places.
         for place in &self.places[..count] {
             place.store(0, Ordering::Relaxed);
         }
@@ -119,13 +123,13 @@ impl Record {
         self.stage.store(stage::TRACED, Ordering::Release);
     }
 
-    /// Notes which of the addresses are in an area that is mapped from a file.
+    /// Writes the file and the offset of each frame that is in `area`.
     pub(crate) fn place(&self, area: &Area<'_>) {
         let count = self.frame_count.load(Ordering::Relaxed) as usize;
         let mut image = None;
         for (at, address) in self.frames[..count.min(FRAMES)].iter().enumerate() {
             let address = address.load(Ordering::Relaxed);
-            // A return address may be one past the end of the code that called.
+            // A return address is behind the call, and so may be behind the last byte of the area.
             let inside = if at == 0 {
                 address
             } else {
@@ -143,13 +147,13 @@ impl Record {
         }
     }
 
-    /// All areas were looked at.
+    /// Marks the record as complete, after [`place`](Self::place) for all areas.
     pub(crate) fn placed(&self) {
         self.stage.store(stage::PLACED, Ordering::Release);
     }
 
-    /// The number of the image with this path, which is a new one if the last is another: areas come in the order of
-    /// their addresses, and those of one file one after the other.
+    /// Returns the index of the mapped file with this path, and adds the file unless it is the last one. Areas come in the
+    /// order of their addresses, so that those of one file follow each other. Returns None when there is no room.
     fn image(&self, path: &[u8]) -> Option<usize> {
         let count = self.image_count.load(Ordering::Relaxed) as usize;
         if let Some(last) = count.checked_sub(1)
@@ -166,27 +170,28 @@ impl Record {
     }
 }
 
-impl Image {
+impl MappedFile {
+    /// Whether the file has this path.
     fn is(&self, path: &[u8]) -> bool {
         self.len.load(Ordering::Relaxed) as usize == path.len() && text::is(&self.path, path)
     }
 }
 
-/// An area of memory with code of a file.
+/// A range of memory into which code of a file is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Area<'a> {
-    /// Its first address.
+    /// The first address.
     pub(crate) start: u64,
-    /// The first address behind it.
+    /// The first address behind the range.
     pub(crate) end: u64,
-    /// Where in the file it begins.
+    /// The offset in the file where the range begins.
     pub(crate) offset: u64,
-    /// The file.
+    /// The path of the file.
     pub(crate) path: &'a [u8],
 }
 
 impl<'a> Area<'a> {
-    /// The file that an address is in, and where.
+    /// Returns the file of an address, and the offset in the file.
     pub(crate) fn place(&self, address: u64) -> (PathBuf, u64) {
         let path = OsStr::from_bytes(self.path);
         (path.into(), self.offset_of(address))
@@ -196,8 +201,8 @@ impl<'a> Area<'a> {
         address.wrapping_sub(self.start).wrapping_add(self.offset)
     }
 
-    /// Reads a line of `/proc/PID/maps` (proc_pid_maps(5)). None when it is not of that form, or the area is not code of a
-    /// file.
+    /// Parses a line of `/proc/PID/maps` (proc_pid_maps(5)). Returns None when the line has another form, or the range is
+    /// not code of a file.
     pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         let (range, rest) = split(line, b' ')?;
         let (start, end) = split(range, b'-')?;
@@ -216,11 +221,13 @@ impl<'a> Area<'a> {
     }
 }
 
+/// Splits at the first byte `at`, as `split_once` does for strings.
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let end = text.iter().position(|byte| *byte == at)?;
     Some((&text[..end], &text[end + 1..]))
 }
 
+/// Parses a hexadecimal number.
 fn hex(digits: &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for digit in digits {

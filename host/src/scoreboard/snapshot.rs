@@ -1,5 +1,5 @@
-//! What a scoreboard says at one moment, as values. The process that writes to the scoreboard may be running, hung, dead, or out of its
-//! mind: every number is checked.
+//! Reads a scoreboard. The process that writes to it may be running, stuck or dead, or may have overwritten any bytes.
+//! So every number is checked before use.
 
 use std::{
     ffi::OsString,
@@ -12,94 +12,97 @@ use std::{
 
 use super::{
     Scoreboard, coarse_ms,
-    layout::{Board, DUMPS, FRAMES, IMAGES, LABELS, Record, SLOTS, Slot, Words, WorkWords, stage},
+    layout::{
+        Board, DUMPS, FRAMES, IMAGES, LABELS, SLOTS, Slot, ThreadRecord, Words, WorkWords, stage,
+    },
     text,
 };
 
-/// What the threads of a process do, or did when it died.
+/// The contents of a scoreboard at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// The threads that were in an app once, and have not ended.
+pub struct BoardSnapshot {
+    /// The threads that have entered an app at least once, and have not ended.
     pub threads: Vec<ThreadState>,
-    /// What the handlers of fatal signals wrote, the first first.
+    /// The crashes, in the order in which they happened.
     pub crashes: Vec<Crash>,
-    /// The thread that called `exit`, when it was not the main one; its signal is 0.
+    /// The thread that called `exit`, unless that was the main thread. The signal is 0.
     pub exit: Option<Crash>,
-    /// The loads that the process knows.
+    /// The generations that the process has loaded.
     pub apps: Vec<LoadedApp>,
 }
 
-/// One load of an app.
+/// One generation of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedApp {
     /// The app's name.
     pub app: String,
-    /// Which load of the app.
+    /// The number of the generation.
     pub generation: u64,
-    /// The private copy that it was loaded from, as far as there was room for its path.
+    /// The path of the private copy that was loaded. A long path is cut off.
     pub copy: PathBuf,
 }
 
-/// What a thread does.
+/// What a thread is doing.
 #[derive(Clone, Debug)]
 pub struct ThreadState {
-    /// The system's number for it.
+    /// The thread id of the system.
     pub thread: u32,
-    /// Its name, of up to 15 bytes, when it first was in an app.
+    /// The name of the thread when it first entered an app. It has up to 15 bytes.
     pub name: String,
-    /// How often it entered or left an app: a thread that is in one, and whose number stays, makes no progress.
+    /// How often the thread has entered or left an app. A thread that is in an app and whose number stays the same makes
+    /// no progress.
     pub changes: u64,
-    /// What it does in an app; none outside of apps.
+    /// What the thread is doing in an app. None outside of apps.
     pub work: Option<Work>,
 }
 
-/// What a thread does in an app.
+/// What a thread is doing in an app.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// Which app, if the process knew.
+    /// The app. None when the process had no label for it.
     pub app: Option<LoadedApp>,
-    /// What for.
-    pub doing: Doing,
-    /// The request, where there is one.
+    /// The kind of work.
+    pub kind: WorkKind,
+    /// The request, if the work is for one.
     pub request: Option<Request>,
-    /// How long the thread has been at it, to a second or so, until now or until it crashed.
+    /// How long the thread has been doing the work, until now or until it crashed. Exact to about a second.
     pub lasts: Duration,
 }
 
-/// A request, as much of it as is kept.
+/// What a scoreboard has of a request. Long texts are cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The beginning of what identifies it in the log.
+    /// The id of the request in the log.
     pub id: String,
-    /// The beginning of its method.
+    /// The method.
     pub method: String,
-    /// The beginning of its path.
+    /// The path.
     pub path: String,
 }
 
-/// What a thread is in an app for.
+/// What a thread is doing in an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Doing {
-    /// It calls the app with a request, or polls it for the response.
+pub enum WorkKind {
+    /// It calls the app with a request, or polls the app for the response.
     Request = 1,
     /// It polls the body of a response.
     Body,
-    /// It drops what the app made for a request.
+    /// It drops a future or a body of the app.
     Drop,
-    /// It opens the library: static constructors run.
+    /// It opens the library, whose static constructors run.
     Open,
-    /// It starts the app.
+    /// It runs the app's start function.
     Init,
-    /// The app hands over its state.
+    /// It takes the state from the app for a handover.
     HandOver,
-    /// The app hears that it is to finish what it has.
+    /// It notifies the app that the app drains.
     Drain,
-    /// It stops the app: shutdown hooks run.
+    /// It stops the app, whose shutdown hooks run.
     Stop,
 }
 
-impl Doing {
+impl WorkKind {
     const ALL: [Self; 8] = [
         Self::Request,
         Self::Body,
@@ -112,57 +115,57 @@ impl Doing {
     ];
 
     fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|doing| *doing as u8 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
-    /// Whether it is a part of loading.
+    /// Whether the work is a part of loading.
     #[must_use]
     pub fn is_load(self) -> bool {
         matches!(self, Self::Open | Self::Init)
     }
 }
 
-/// What a thread wrote down of itself, as it crashed or was asked.
+/// What a signal handler has written about its thread: at a crash, at an exit, or on request.
 #[derive(Clone, Debug)]
 pub struct Crash {
-    /// The signal; of an exit, 0.
+    /// The signal. 0 for an exit.
     pub signal: i32,
-    /// Why the signal came (`si_code`, sigaction(2)); of an exit, its code.
+    /// The cause of the signal (`si_code`, sigaction(2)), or the exit code.
     pub code: i32,
-    /// The address that could not be had, where the signal is about one.
+    /// The address that could not be accessed, if the signal is about one.
     pub address: u64,
-    /// The instruction that the thread was at.
+    /// The instruction pointer.
     pub instruction: u64,
-    /// Its stack pointer.
+    /// The stack pointer.
     pub stack: u64,
-    /// The system's number for the thread.
+    /// The thread id of the system.
     pub thread: u32,
-    /// Its name.
+    /// The name of the thread.
     pub name: String,
-    /// What it did in an app. None outside of apps, and for the threads of an app.
+    /// What the thread was doing in an app. None outside of apps, and for threads that an app has started.
     pub work: Option<Work>,
-    /// Where it was, the innermost first.
-    pub frames: Vec<Address>,
+    /// The frames of the stack, the innermost first.
+    pub frames: Vec<CodeAddress>,
 }
 
-/// Where code is.
+/// The address of an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// In the memory of the process.
+pub struct CodeAddress {
+    /// The address in the memory of the process.
     pub address: u64,
-    /// The file that it was mapped from and where in it, when that is known.
+    /// The mapped file and the offset in that file, if they are known.
     pub place: Option<(PathBuf, u64)>,
 }
 
 impl Scoreboard {
-    /// What the board says now.
+    /// Returns the contents of the scoreboard at this moment.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> BoardSnapshot {
         let board = self.board();
         let now = coarse_ms();
         let reader = Reader { board, now };
         let slots = bounded(&board.header.slots, SLOTS);
-        Snapshot {
+        BoardSnapshot {
             threads: board.slots[..slots]
                 .iter()
                 .filter_map(|slot| reader.thread(slot))
@@ -173,7 +176,7 @@ impl Scoreboard {
         }
     }
 
-    /// Makes room for where threads are now.
+    /// Frees the records of stack dumps.
     pub(crate) fn forget_dumps(&self) {
         let board = self.board();
         for record in &board.dumps[..bounded(&board.header.dumps, DUMPS)] {
@@ -182,7 +185,7 @@ impl Scoreboard {
         board.header.dumps.store(0, Ordering::Relaxed);
     }
 
-    /// Where the threads were that were asked.
+    /// Returns the stack dumps of the threads that were asked for them.
     #[must_use]
     pub fn dumps(&self) -> Vec<Crash> {
         let board = self.board();
@@ -192,6 +195,7 @@ impl Scoreboard {
     }
 }
 
+/// Reads a board at the time `now`.
 struct Reader<'a> {
     board: &'a Board,
     now: u64,
@@ -205,6 +209,7 @@ impl Reader<'_> {
             .collect()
     }
 
+    /// Returns the generation with this label. None when its entry is not complete.
     fn app(&self, label: u16) -> Option<LoadedApp> {
         let label = self.board.labels.get(usize::from(label.checked_sub(1)?))?;
         let lengths = label.lengths.load(Ordering::Acquire);
@@ -235,7 +240,7 @@ impl Reader<'_> {
     }
 
     fn work(&self, words: &Words, now: u64) -> Option<Work> {
-        let doing = Doing::from_number(words.state.doing())?;
+        let kind = WorkKind::from_number(words.state.kind())?;
         let len = |shift| usize::from((words.lengths >> shift) as u16);
         let request = (words.lengths != 0).then(|| Request {
             id: lossy(text::load(&words.id, len(0))),
@@ -244,13 +249,13 @@ impl Reader<'_> {
         });
         Some(Work {
             app: self.app(words.state.label()),
-            doing,
+            kind,
             request,
             lasts: Duration::from_millis(now.saturating_sub(words.since)),
         })
     }
 
-    fn records(&self, records: &[Record]) -> Vec<Crash> {
+    fn records(&self, records: &[ThreadRecord]) -> Vec<Crash> {
         let mut crashes: Vec<_> = records
             .iter()
             .filter_map(|record| self.record(record))
@@ -259,8 +264,8 @@ impl Reader<'_> {
         crashes.into_iter().map(|(_, crash)| crash).collect()
     }
 
-    /// A record, and when it was written.
-    fn record(&self, record: &Record) -> Option<(u64, Crash)> {
+    /// Returns a record and the time when it was written. None when it is free, or not complete.
+    fn record(&self, record: &ThreadRecord) -> Option<(u64, Crash)> {
         let reached = record.stage.load(Ordering::Acquire);
         if !(stage::NOTED..=stage::PLACED).contains(&reached) {
             return None;
@@ -282,12 +287,14 @@ impl Reader<'_> {
     }
 }
 
-/// The words of a slot, at a moment when its thread was not writing them. A thread that died while it wrote did so for
-/// good: then what is there.
+/// Reads the words of a slot at a moment when its thread is not writing them. If the thread died while it was writing,
+/// there is no such moment; then the words are returned as they are.
 fn consistent(work: &WorkWords) -> Words {
     for _ in 0..100 {
         let before = work.state.load(Ordering::Acquire);
         let words = work.read();
+        // Orders the words above before the second look at the state below. With the fence of the writer,
+        // words of two different states are noticed.
         fence(Ordering::Acquire);
         if !words.state.is_writing() && work.state.load(Ordering::Relaxed) == before {
             return words;
@@ -297,11 +304,12 @@ fn consistent(work: &WorkWords) -> Words {
     work.read()
 }
 
-fn frames(record: &Record, reached: u64) -> Vec<Address> {
+/// Returns the frames of a record, as far as they are written.
+fn frames(record: &ThreadRecord, reached: u64) -> Vec<CodeAddress> {
     let address = record.instruction.load(Ordering::Relaxed);
     if reached < stage::TRACED {
         let place = None;
-        return vec![Address { address, place }];
+        return vec![CodeAddress { address, place }];
     }
     let images = bounded(&record.image_count, IMAGES);
     let images: Vec<PathBuf> = record.images[..images]
@@ -317,7 +325,7 @@ fn frames(record: &Record, reached: u64) -> Vec<Address> {
         let place = place.load(Ordering::Relaxed);
         let image = ((place >> 48) as usize).checked_sub(1);
         let image = image.and_then(|image| images.get(image));
-        Address {
+        CodeAddress {
             address: address.load(Ordering::Relaxed),
             place: image.map(|image| (image.clone(), place & (u64::MAX >> 16))),
         }
@@ -325,12 +333,13 @@ fn frames(record: &Record, reached: u64) -> Vec<Address> {
     frames.map(frame).collect()
 }
 
+/// Reads a count, which is at most `limit` whatever the memory has.
 fn bounded(count: &AtomicU64, limit: usize) -> usize {
     let count = count.load(Ordering::Relaxed);
     usize::try_from(count).unwrap_or(limit).min(limit)
 }
 
-/// A thread's name, which ends at the first zero (prctl(2)).
+/// Returns the name of a thread, which ends at the first zero byte (prctl(2)).
 fn name(words: &[u64; 2]) -> String {
     let mut name = text::load(words, 16);
     let end = name.iter().position(|byte| *byte == 0);
@@ -338,7 +347,8 @@ fn name(words: &[u64; 2]) -> String {
     lossy(name)
 }
 
-/// Names and paths of a process that may be out of its mind, without characters that control a terminal.
+/// Converts bytes to text. Invalid bytes and control characters are replaced, because the process may have overwritten
+/// the text, and the text is shown on terminals.
 fn lossy(text: Vec<u8>) -> String {
     let text = String::from_utf8_lossy(&text);
     text.chars()

@@ -1,24 +1,26 @@
-//! Short texts in shared memory: words that a thread stores and another process reads.
+//! Short texts in shared memory, as words that a thread stores and another process reads.
 //!
-//! In a room of up to 64 bytes a text is stored as its beginning and its end, which overlap where it is shorter: a
-//! request's path then costs a few moves of fixed size, and no loop and no call of `memcpy`. In a larger room it is one
-//! byte after the other, and zeros to the end of a word.
+//! In a field of up to 64 bytes, a text is stored as two halves of fixed size: its beginning and its end. The halves
+//! overlap when the text is shorter than the two. Storing the path of a request then costs a few moves of fixed size,
+//! without a loop or a call of `memcpy`. In a larger field the bytes are stored one after the other, and the last word is
+//! padded with zeros.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Room for a text of up to `8 * WORDS` bytes. Its length is kept elsewhere.
-pub(super) type Text<const WORDS: usize> = [AtomicU64; WORDS];
+/// A field for a text of up to `8 * WORDS` bytes. The length of the text is stored elsewhere.
+pub(super) type TextWords<const WORDS: usize> = [AtomicU64; WORDS];
 
-/// Stores as much of `text` as there is room for, and returns how many bytes that is.
+/// Stores as much of `text` as fits, and returns how many bytes that is.
 #[inline]
-pub(super) fn store<const WORDS: usize>(room: &Text<WORDS>, text: &[u8]) -> usize {
+pub(super) fn store<const WORDS: usize>(field: &TextWords<WORDS>, text: &[u8]) -> usize {
     let text = text.get(..WORDS * 8).unwrap_or(text);
     if WORDS > 8 {
-        for (word, bytes) in room.iter().zip(text.chunks(8)) {
+        for (word, bytes) in field.iter().zip(text.chunks(8)) {
             word.store(padded(bytes), Ordering::Relaxed);
         }
         return text.len();
     }
+    // Each length class has halves of one size, so that the compiler makes moves of fixed size.
     match text.len() {
         0 => {}
         1..4 => {
@@ -26,30 +28,30 @@ pub(super) fn store<const WORDS: usize>(room: &Text<WORDS>, text: &[u8]) -> usiz
             for &byte in text.iter().rev() {
                 word = word << 8 | u64::from(byte);
             }
-            room[0].store(word, Ordering::Relaxed);
+            field[0].store(word, Ordering::Relaxed);
         }
         4..8 => {
             if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
                 let first = u64::from(u32::from_le_bytes(*first));
                 let last = u64::from(u32::from_le_bytes(*last));
-                room[0].store(last << 32 | first, Ordering::Relaxed);
+                field[0].store(last << 32 | first, Ordering::Relaxed);
             }
         }
-        8..=16 => ends::<8, 1, WORDS>(room, text),
-        17..=32 => ends::<16, 2, WORDS>(room, text),
-        _ => ends::<32, 4, WORDS>(room, text),
+        8..=16 => ends::<8, 1, WORDS>(field, text),
+        17..=32 => ends::<16, 2, WORDS>(field, text),
+        _ => ends::<32, 4, WORDS>(field, text),
     }
     text.len()
 }
 
-/// Reads a text of `len` bytes that [`store`] stored in a room of so many words. Another length than the stored one gives
-/// other bytes, and no error.
-pub(super) fn load(room: &[u64], len: usize) -> Vec<u8> {
-    let len = len.min(room.len() * 8);
-    let bytes: Vec<u8> = room.iter().flat_map(|word| word.to_le_bytes()).collect();
+/// Reads a text of `len` bytes that [`store`] has stored in a field of as many words. A wrong length gives wrong bytes, but
+/// no error.
+pub(super) fn load(field: &[u64], len: usize) -> Vec<u8> {
+    let len = len.min(field.len() * 8);
+    let bytes: Vec<u8> = field.iter().flat_map(|word| word.to_le_bytes()).collect();
     let half = match len {
         0..4 => return bytes[..len].to_vec(),
-        _ if room.len() > 8 || room.len() == 1 && len == 8 => {
+        _ if field.len() > 8 || field.len() == 1 && len == 8 => {
             return bytes[..len].to_vec();
         }
         4..8 => 4,
@@ -63,24 +65,24 @@ pub(super) fn load(room: &[u64], len: usize) -> Vec<u8> {
     text
 }
 
-/// Whether a large room has this text, apart from its length.
-pub(super) fn is<const WORDS: usize>(room: &Text<WORDS>, text: &[u8]) -> bool {
-    const { assert!(WORDS > 8, "a smaller room has two copies of some bytes") };
-    let words = room.iter().map(|word| word.load(Ordering::Relaxed));
+/// Whether a large field has this text. The length is not compared.
+pub(super) fn is<const WORDS: usize>(field: &TextWords<WORDS>, text: &[u8]) -> bool {
+    const { assert!(WORDS > 8, "a smaller field has two copies of some bytes") };
+    let words = field.iter().map(|word| word.load(Ordering::Relaxed));
     text.chunks(8)
         .map(padded)
         .eq(words.take(text.len().div_ceil(8)))
 }
 
-/// The words of a room.
-pub(super) fn words<const WORDS: usize>(room: &Text<WORDS>) -> [u64; WORDS] {
-    std::array::from_fn(|at| room[at].load(Ordering::Relaxed))
+/// Reads the words of a field.
+pub(super) fn words<const WORDS: usize>(field: &TextWords<WORDS>) -> [u64; WORDS] {
+    std::array::from_fn(|at| field[at].load(Ordering::Relaxed))
 }
 
-/// Stores the first and the last `HALF` bytes, which are `HALF_WORDS` words each.
+/// Stores the first `HALF` bytes and the last `HALF` bytes, which are `HALF_WORDS` words each.
 #[inline(always)]
 fn ends<const HALF: usize, const HALF_WORDS: usize, const WORDS: usize>(
-    room: &Text<WORDS>,
+    field: &TextWords<WORDS>,
     text: &[u8],
 ) {
     let (Some(first), Some(last)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
@@ -88,11 +90,12 @@ fn ends<const HALF: usize, const HALF_WORDS: usize, const WORDS: usize>(
     };
     let (first, _) = first.as_chunks::<8>();
     let (last, _) = last.as_chunks::<8>();
-    for (word, bytes) in room.iter().zip(first.iter().chain(last)) {
+    for (word, bytes) in field.iter().zip(first.iter().chain(last)) {
         word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
 }
 
+/// Returns up to 8 bytes as a word, padded with zeros.
 fn padded(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
@@ -103,7 +106,7 @@ fn padded(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn room<const WORDS: usize>() -> Text<WORDS> {
+    fn room<const WORDS: usize>() -> TextWords<WORDS> {
         std::array::from_fn(|_| AtomicU64::new(0x2323_2323_2323_2323))
     }
 

@@ -1,5 +1,5 @@
-//! A thread's slot in the scoreboard: had at first use, written when the thread enters or leaves an app, given back when
-//! the thread ends.
+//! The slot of a thread in the scoreboard. A thread claims one at first use, writes to it when it enters or leaves an app,
+//! and gives it back when it ends.
 
 use std::{
     cell::Cell,
@@ -10,92 +10,93 @@ use std::{
 use http::Method;
 
 use super::{
-    Doing, Label, Scoreboard,
-    layout::{Slot, State, Words},
+    Label, Scoreboard, WorkKind,
+    layout::{Slot, SlotState, Words},
     serving, text,
 };
 
-/// The thread is in an app until this is dropped; then it does again what it did before.
+/// The scoreboard shows this thread in an app until this is dropped, and then what the thread was doing before.
 #[must_use = "the thread leaves the app when this is dropped"]
 #[derive(Debug)]
-pub struct Entered {
-    /// None where there is no scoreboard, or no slot left.
+pub struct AppScope {
+    /// None when the process has no scoreboard, or no slot is left.
     slot: Option<&'static Slot>,
-    /// What the thread did before, where that was something: hardly ever.
-    outer: Option<Box<Note>>,
-    /// The slot is this thread's.
+    /// What the thread was doing in an app before. Nearly always None: an app seldom calls into another one.
+    outer: Option<Box<WorkNote>>,
+    /// Keeps this from being sent to another thread, because the slot belongs to this one.
     _thread: PhantomData<*const ()>,
 }
 
-/// What a thread noted of a request: for when the request goes on later, maybe on another thread.
+/// What a thread has stored about a request, for when code of the app runs for the request again, perhaps on another
+/// thread.
 #[derive(Clone, Copy, Debug)]
-pub struct Note(Words);
+pub struct WorkNote(Words);
 
-/// This thread calls an app with a request. `id` and `path` are kept as far as there is room.
+/// Shows that this thread calls an app with a request. Long texts are cut off.
 #[inline]
-pub fn enter_request(label: Label, id: &[u8], method: &Method, path: &str) -> Entered {
-    let Some(place) = place() else {
-        return Entered::NOWHERE;
+pub fn enter_request(label: Label, id: &[u8], method: &Method, path: &str) -> AppScope {
+    let Some(slot) = thread_slot() else {
+        return AppScope::NOWHERE;
     };
-    let (entered, state) = place.begin();
-    let work = &place.slot.work;
+    let (entered, state) = slot.begin();
+    let work = &slot.slot.work;
     let id = text::store(&work.id, id) as u64;
     let method = text::store(&work.method, method.as_str().as_bytes()) as u64;
     let path = text::store(&work.path, path.as_bytes()) as u64;
     let lengths = path << 32 | method << 16 | id;
     work.lengths.store(lengths, Ordering::Relaxed);
-    place.end(state.next(label.0, Doing::Request as u8));
+    slot.end(state.next(label.0, WorkKind::Request as u8));
     entered
 }
 
-/// This thread does something for an app, and not for a request.
-pub fn enter(label: Label, doing: Doing) -> Entered {
-    let Some(place) = place() else {
-        return Entered::NOWHERE;
+/// Shows that this thread works in an app, but not for a request.
+pub fn enter(label: Label, kind: WorkKind) -> AppScope {
+    let Some(slot) = thread_slot() else {
+        return AppScope::NOWHERE;
     };
-    let (entered, state) = place.begin();
-    place.slot.work.lengths.store(0, Ordering::Relaxed);
-    place.end(state.next(label.0, doing as u8));
+    let (entered, state) = slot.begin();
+    slot.slot.work.lengths.store(0, Ordering::Relaxed);
+    slot.end(state.next(label.0, kind as u8));
     entered
 }
 
-impl Entered {
+impl AppScope {
     const NOWHERE: Self = Self {
         slot: None,
         outer: None,
         _thread: PhantomData,
     };
 
-    /// What was noted on entering, to [enter](Note::enter) by again.
+    /// Returns what is stored about the request, to [enter](WorkNote::enter) the app again.
     #[must_use]
-    pub fn note(&self) -> Option<Note> {
-        self.slot.map(|slot| Note(slot.work.read()))
+    pub fn note(&self) -> Option<WorkNote> {
+        self.slot.map(|slot| WorkNote(slot.work.read()))
     }
 }
 
-impl Note {
-    /// This thread goes on with the request.
-    pub fn enter(&self, doing: Doing) -> Entered {
-        let Some(place) = place() else {
-            return Entered::NOWHERE;
+impl WorkNote {
+    /// Shows that this thread runs code of the app for the request again.
+    pub fn enter(&self, kind: WorkKind) -> AppScope {
+        let Some(slot) = thread_slot() else {
+            return AppScope::NOWHERE;
         };
-        let (entered, state) = place.begin();
+        let (entered, state) = slot.begin();
         let words = Words {
-            since: place.tick.load(Ordering::Relaxed),
+            since: slot.tick.load(Ordering::Relaxed),
             ..self.0
         };
-        place.slot.work.write(&words);
-        place.end(state.next(self.0.state.label(), doing as u8));
+        slot.slot.work.write(&words);
+        slot.end(state.next(self.0.state.label(), kind as u8));
         entered
     }
 }
 
-/// Goes on with the request of a note, if there is one.
-pub fn enter_again(note: Option<&Note>, doing: Doing) -> Entered {
-    note.map_or(Entered::NOWHERE, |note| note.enter(doing))
+/// Calls [`WorkNote::enter`] if there is a note.
+pub fn enter_again(note: Option<&WorkNote>, kind: WorkKind) -> AppScope {
+    note.map_or(AppScope::NOWHERE, |note| note.enter(kind))
 }
 
-impl Drop for Entered {
+impl Drop for AppScope {
     #[inline]
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
@@ -103,35 +104,37 @@ impl Drop for Entered {
             return restore(slot, &outer);
         }
         let state = &slot.work.state;
-        let now = State(state.load(Ordering::Relaxed));
+        let now = SlotState(state.load(Ordering::Relaxed));
         state.store(now.next_idle().0, Ordering::Release);
     }
 }
 
+/// Shows again what the thread was doing before.
 #[cold]
-fn restore(slot: &Slot, Note(outer): &Note) {
-    let state = State(slot.work.state.load(Ordering::Relaxed));
+fn restore(slot: &Slot, WorkNote(outer): &WorkNote) {
+    let state = SlotState(slot.work.state.load(Ordering::Relaxed));
     let writing = state.next_writing();
     slot.work.state.store(writing.0, Ordering::Relaxed);
     fence(Ordering::Release);
     slot.work.write(outer);
-    let state = writing.next(outer.state.label(), outer.state.doing());
+    let state = writing.next(outer.state.label(), outer.state.kind());
     slot.work.state.store(state.0, Ordering::Release);
 }
 
-/// Where a thread writes, and what it reads the time from.
+/// What a thread needs to write to its slot.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ThreadSlot {
     slot: &'static Slot,
+    /// The current time, see [`Scoreboard::tick`].
     tick: &'static AtomicU64,
 }
 
-impl Place {
-    /// Readers wait from now on until [`end`](Self::end).
+impl ThreadSlot {
+    /// Marks the words as being written, until [`end`](Self::end). Returns the guard, and the state to continue from.
     #[inline]
-    fn begin(self) -> (Entered, State) {
+    fn begin(self) -> (AppScope, SlotState) {
         let work = &self.slot.work;
-        let before = State(work.state.load(Ordering::Relaxed));
+        let before = SlotState(work.state.load(Ordering::Relaxed));
         let outer = if before.is_idle() {
             None
         } else {
@@ -139,11 +142,12 @@ impl Place {
         };
         let writing = before.next_writing();
         work.state.store(writing.0, Ordering::Relaxed);
-        // A reader that sees a word from below sees the state from above as well, and knows that it has to look again.
+        // Orders the state above before the words below: a reader that sees one of these words also sees the state, and
+        // knows that it has to read again.
         fence(Ordering::Release);
         work.since
             .store(self.tick.load(Ordering::Relaxed), Ordering::Relaxed);
-        let entered = Entered {
+        let entered = AppScope {
             slot: Some(self.slot),
             outer,
             _thread: PhantomData,
@@ -151,32 +155,37 @@ impl Place {
         (entered, writing)
     }
 
+    /// Copies what the thread is doing in an app now.
     #[cold]
-    fn outer(self) -> Box<Note> {
-        Box::new(Note(self.slot.work.read()))
+    fn outer(self) -> Box<WorkNote> {
+        Box::new(WorkNote(self.slot.work.read()))
     }
 
+    /// Writes the state that completes a change.
     #[inline]
-    fn end(self, state: State) {
+    fn end(self, state: SlotState) {
         self.slot.work.state.store(state.0, Ordering::Release);
     }
 }
 
+/// Returns the slot of this thread, and claims one if need be. None when there is none.
 #[inline]
-fn place() -> Option<Place> {
+fn thread_slot() -> Option<ThreadSlot> {
     CURRENT.get().or_else(claim)
 }
 
-/// The slot of this thread, if it has one. Safe in a signal handler: the thread-local has no destructor, and no code that
-/// makes it.
+/// Returns the slot of this thread, if it has one. Can be called in a signal handler, because the thread-local has neither
+/// a destructor nor an initializer that runs code.
 pub(super) fn current() -> Option<&'static Slot> {
-    CURRENT.get().map(|place| place.slot)
+    CURRENT.get().map(|current| current.slot)
 }
 
+/// Claims a free slot for this thread.
 #[cold]
-fn claim() -> Option<Place> {
+fn claim() -> Option<ThreadSlot> {
     let board = serving().map(Scoreboard::board)?;
-    // A thread that ends has no slot any more.
+    // The first access registers the destructor that gives the slot back. It fails on a thread that ends and
+    // has given its slot back already.
     OWNED.try_with(|_| ()).ok()?;
     let thread = u64::from(
         rustix::thread::gettid()
@@ -184,6 +193,7 @@ fn claim() -> Option<Place> {
             .get()
             .unsigned_abs(),
     );
+    // Slots near the beginning are used again first, so that readers look at few.
     let (number, slot) = board.slots.iter().enumerate().find(|(_, slot)| {
         slot.thread
             .compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed)
@@ -199,22 +209,23 @@ fn claim() -> Option<Place> {
         *to = *from;
     }
     text::store(&slot.name, &name);
-    let place = Place {
+    let slot = ThreadSlot {
         slot,
         tick: &board.header.tick,
     };
-    CURRENT.set(Some(place));
-    Some(place)
+    CURRENT.set(Some(slot));
+    Some(slot)
 }
 
-struct GiveBack;
+/// Gives the slot of a thread back when it is dropped.
+struct SlotReturn;
 
-impl Drop for GiveBack {
+impl Drop for SlotReturn {
     fn drop(&mut self) {
-        // A thread that is in an app does not end: it called `exit`, which drops its thread-locals first, and what it
-        // did is still to be read.
-        if let Some(Place { slot, .. }) = CURRENT.get()
-            && State(slot.work.state.load(Ordering::Relaxed)).is_idle()
+        // A thread does not end inside an app, unless it called `exit` there, which drops thread-locals first. Then the
+        // slot stays, because the supervisor has to see what the thread was doing.
+        if let Some(ThreadSlot { slot, .. }) = CURRENT.get()
+            && SlotState(slot.work.state.load(Ordering::Relaxed)).is_idle()
         {
             CURRENT.set(None);
             slot.thread.store(0, Ordering::Release);
@@ -223,7 +234,8 @@ impl Drop for GiveBack {
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Place>> = const { Cell::new(None) };
+    /// The slot of this thread.
+    static CURRENT: Cell<Option<ThreadSlot>> = const { Cell::new(None) };
     /// Gives the slot back when the thread ends.
-    static OWNED: GiveBack = const { GiveBack };
+    static OWNED: SlotReturn = const { SlotReturn };
 }

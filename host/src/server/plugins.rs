@@ -1,4 +1,4 @@
-//! The supervisor of a server, the watcher that pokes it, and its workers.
+//! Starts the supervisor of a server, the watcher of the plugins folder, and the workers.
 
 use std::{fs, net::TcpListener, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
         store::Store,
         watcher::{WatchOptions, Watcher},
     },
-    log::{capture::Printed, filter::Filter},
+    log::{capture::PrintTargets, filter::Filter},
     supervisor::{
         Command, Link, Parts, Supervisor,
         app::WorkerId,
@@ -32,23 +32,23 @@ use crate::{
     },
 };
 
-/// A supervisor that runs.
-pub(super) struct Running {
+/// The supervisor while it runs.
+pub(super) struct RunningSupervisor {
     stop: oneshot::Sender<Duration>,
     supervisor: JoinHandle<()>,
 }
 
-/// Looks at the plugins folder, and makes the place for private copies of libraries.
+/// Checks the plugins folder, and opens the store of private copies of libraries.
 ///
 /// # Errors
 ///
-/// When there is no folder that can be read, although the operator says that it is there: the name is
-/// probably misspelled. Only the folder of the default is made when it is missing.
+/// When the folder cannot be read, or the store cannot be opened. A missing folder is made only if it is the
+/// default one. If the operator has named the folder, its name is probably misspelled.
 pub(super) fn open_store(config: &Config) -> Result<Store, StartError> {
     let folder = &config.plugins;
     if config.is_default_folder && fs::symlink_metadata(folder).is_err() {
         info!(folder = %folder.display(), "The plugins folder is missing, making one");
-        // Whether that was possible is seen below.
+        // If this fails, `read_dir` below fails and reports it.
         let _ = fs::create_dir(folder);
     }
     let entries = fs::read_dir(folder).map_err(|source| StartError::Folder {
@@ -64,15 +64,20 @@ pub(super) fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(Store::open(&config.state_dir())?)
 }
 
-/// What makes worker processes.
-pub(super) fn processes(
+/// Prepares worker processes, which the supervisor starts later.
+///
+/// # Errors
+///
+/// When the program of this process cannot be found, or this is process 1 and cannot reap orphans.
+pub(super) fn prepare_workers(
     config: &Config,
     settings: std::collections::BTreeMap<String, String>,
-    (filter, printed): (Filter, Printed),
+    (filter, printed): (Filter, PrintTargets),
     listeners: Vec<TcpListener>,
-) -> Result<Processes, StartError> {
+) -> Result<WorkerProcesses, StartError> {
     let executable = Executable::of_this_process().map_err(StartError::Executable)?;
     let children = Children::default();
+    // As process 1, in a container, this process inherits all orphans.
     if rustix::process::getpid().is_init() {
         children.reap_orphans().map_err(StartError::Signals)?;
     }
@@ -88,31 +93,31 @@ pub(super) fn processes(
         timeout: config.processes.worker_timeout,
         events,
     };
-    Ok(Processes { workers, happened })
+    Ok(WorkerProcesses { workers, happened })
 }
 
-/// What makes worker processes, and where it comes out what happens to them.
-pub(super) struct Processes {
+/// Worker processes that are not started yet, and the receiver of their events.
+pub(super) struct WorkerProcesses {
     workers: Workers,
     happened: mpsc::UnboundedReceiver<(WorkerId, Event)>,
 }
 
-/// The workers of a server.
-pub(super) enum Kind {
-    /// One, as a task of this process.
+/// How the workers of a server run.
+pub(super) enum WorkerMode {
+    /// One worker, as a task of this process.
     Task(Box<life::Parts>),
-    /// Processes, so many.
-    Processes(Processes, usize),
-    /// The processes of an earlier image of this one, which are replaced.
-    Adopted(Processes, Box<Adopted<Handover>>),
+    /// This many processes.
+    Processes(WorkerProcesses, usize),
+    /// Processes that replace the workers of an earlier build of this server.
+    Adopted(WorkerProcesses, Box<Adopted<Handover>>),
 }
 
-impl Running {
-    /// Starts to follow the plugins folder, and to serve what is in it.
+impl RunningSupervisor {
+    /// Starts the watcher, the workers and the supervisor.
     pub(super) fn start(
         config: &Config,
         store: Arc<Store>,
-        kind: Kind,
+        mode: WorkerMode,
         control: Option<Arc<SocketFile>>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
@@ -127,13 +132,13 @@ impl Running {
 
         let mut supervisor = Supervisor::new(config, store, retries);
         supervisor.keep_control(control);
-        let events = match kind {
-            Kind::Task(parts) => start_task(&mut supervisor, *parts),
-            Kind::Processes(Processes { workers, happened }, count) => {
+        let events = match mode {
+            WorkerMode::Task(parts) => start_task(&mut supervisor, *parts),
+            WorkerMode::Processes(WorkerProcesses { workers, happened }, count) => {
                 supervisor.start_workers(workers, count);
                 happened
             }
-            Kind::Adopted(Processes { workers, happened }, adopted) => {
+            WorkerMode::Adopted(WorkerProcesses { workers, happened }, adopted) => {
                 let Adopted { state, descriptors } = *adopted;
                 supervisor.go_on(workers, state, descriptors);
                 happened
@@ -149,19 +154,20 @@ impl Running {
         Self { stop, supervisor }
     }
 
-    /// Returns when the supervisor has ended by itself, which it does only by a fault of its own.
+    /// Waits until the supervisor ends by itself. That happens only when it panics.
     pub(super) async fn failed(&mut self) -> Result<(), JoinError> {
         (&mut self.supervisor).await
     }
 
-    /// Ends everything, giving requests that are in flight at most `patience`.
-    pub(super) async fn stop(self, patience: Duration) {
-        let _ = self.stop.send(patience);
+    /// Stops the workers and the supervisor. Requests that are in flight have at most `timeout` to end.
+    pub(super) async fn stop(self, timeout: Duration) {
+        // Fails when the supervisor has ended already.
+        let _ = self.stop.send(timeout);
         let _ = self.supervisor.await;
     }
 }
 
-/// Starts the worker of a server that is one process.
+/// Starts the worker as a task. Its notices become events, as those of a process do.
 fn start_task(
     supervisor: &mut Supervisor,
     parts: life::Parts,

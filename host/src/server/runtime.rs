@@ -1,7 +1,8 @@
-//! The threads of the server: those that serve, and the main one, which keeps the server in hand.
+//! The runtimes of the server: one that serves, and one that controls the server.
 //!
-//! Apps run on the threads that serve, and may block them. What an operator needs then is not on them:
-//! signals, the control socket and reloading.
+//! Apps run on the threads of the serving runtime, and may block all of them. Signals, the control socket and
+//! reloading therefore run on the main thread, in a runtime of its own, so that an operator can always reach the
+//! server.
 
 use std::{io, thread, time::Duration};
 
@@ -10,21 +11,21 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{config::Config, scoreboard, worker::crash::stack};
 
-/// The server's runtimes.
+/// The runtimes of a server.
 #[derive(Debug)]
-pub(super) struct Threads {
-    /// Serves connections, and runs the apps' handlers; none when other processes do so.
+pub(super) struct Runtimes {
+    /// Serves connections and runs handlers of apps. None when worker processes do that.
     pub(super) serving: Option<Runtime>,
-    /// Runs on the thread that blocks on it, where no app's code does.
+    /// Runs on the thread that blocks on it, where no code of apps runs.
     pub(super) managing: Runtime,
 }
 
-impl Threads {
-    /// Starts the threads that this process needs.
+impl Runtimes {
+    /// Starts the runtimes that this process needs.
     ///
     /// # Errors
     ///
-    /// When the system gives no threads, or nothing to wait with.
+    /// When the system gives no threads or no event queue.
     pub(super) fn start(config: &Config) -> io::Result<Self> {
         let serves = config.processes.workers == 0;
         let serving = serves.then(|| serving(config.threads)).transpose()?;
@@ -34,7 +35,8 @@ impl Threads {
         })
     }
 
-    /// Ends them. A thread that hangs, in a plugin or on a file system, must not keep the process.
+    /// Ends the runtimes without waiting for their threads, because a thread may be stuck in a plugin or on a file
+    /// system.
     pub(super) fn shut_down(self) {
         if let Some(serving) = self.serving {
             serving.shutdown_background();
@@ -43,11 +45,11 @@ impl Threads {
     }
 }
 
-/// A runtime of so many threads that serve, which nobody's blocked thread holds up.
+/// Starts a serving runtime with this many threads. A blocked thread does not hold up the others.
 ///
 /// # Errors
 ///
-/// When the system gives no threads, or nothing to wait with.
+/// When the system gives no threads or no event queue.
 pub(crate) fn serving(threads: u16) -> io::Result<Runtime> {
     let serving = Builder::new_multi_thread()
         .worker_threads(threads.into())
@@ -55,15 +57,15 @@ pub(crate) fn serving(threads: u16) -> io::Result<Runtime> {
         .on_thread_start(stack::alternate)
         .enable_all()
         .build()?;
-    look_after(serving.handle().clone())?;
+    start_stall_watch(serving.handle().clone())?;
     Ok(serving)
 }
 
-/// A runtime that runs on the thread that blocks on it.
+/// Makes a runtime that runs on the thread that blocks on it.
 ///
 /// # Errors
 ///
-/// When the system gives nothing to wait with.
+/// When the system gives no event queue.
 pub(crate) fn managing() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .thread_name("host")
@@ -72,13 +74,21 @@ pub(crate) fn managing() -> io::Result<Runtime> {
         .build()
 }
 
-/// Sees to it that blocked threads do not hold up idle ones, in the runtime that serves and in those of
-/// the apps: from a thread of its own, as none of the runtimes could do so while it is held up.
-fn look_after(serving: Handle) -> io::Result<()> {
+/// Starts a thread that keeps blocked threads from holding up idle ones, in the serving runtime and in those of
+/// the apps.
+///
+/// One thread of a tokio runtime waits for sockets and timers on behalf of all. If it takes up a request whose app
+/// blocks, no thread waits for them until the app returns, although other threads are idle. This thread
+/// notices that and wakes an idle one. It also advances the clock of the scoreboard.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+fn start_stall_watch(serving: Handle) -> io::Result<()> {
     let mut serving = Workers::new(serving);
-    let look = move || {
+    let check = move || {
         loop {
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(CHECK_INTERVAL);
             serving.look_after();
             look_after_apps();
             if let Some(board) = scoreboard::serving() {
@@ -86,10 +96,13 @@ fn look_after(serving: Handle) -> io::Result<()> {
             }
         }
     };
-    // It ends with the process.
-    thread::Builder::new().name("host".to_owned()).spawn(look)?;
+    // The thread runs until the process ends.
+    thread::Builder::new()
+        .name("host".to_owned())
+        .spawn(check)?;
     Ok(())
 }
 
-/// How long a thread is at work, at least, until another takes over the waiting; twice that at most.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// The pause between two checks. A thread has to be busy for this time, or up to twice as long, before another one
+/// is woken.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);

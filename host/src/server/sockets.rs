@@ -1,4 +1,4 @@
-//! The addresses that the server listens on, and how many files it may have open.
+//! Binds the addresses of the server, and raises the limit on open files.
 
 use std::{
     collections::HashSet,
@@ -18,16 +18,16 @@ use tracing::{info, warn};
 use super::StartError;
 use crate::config::BindAddress;
 
-/// Binds every address, and logs each; prints each to stdout as well, before anything else, if it
-/// `prints`.
+/// Binds all addresses and logs them. If `prints` is true, also prints them to stdout, as the first lines of the
+/// server.
 ///
-/// A host name may have addresses that this machine does not, as `localhost` has `::1` where IPv6 is
-/// off: of a name, one address that can be had is enough, and a warning names each of the others.
+/// A host name may have addresses that this machine does not have, as `localhost` has `::1` where IPv6 is off. One
+/// address of a name is enough, and each of the others causes a warning.
 ///
 /// # Errors
 ///
-/// When a name cannot be resolved, an address that is given as such cannot be had, none of a name's
-/// can, or somebody else listens on one of them.
+/// When a name cannot be resolved, an IP address or all addresses of a name cannot be bound, or another process
+/// listens on one of them.
 pub(super) fn bind(
     addresses: &[BindAddress],
     prints: bool,
@@ -43,29 +43,29 @@ pub(super) fn bind(
     }
     let mut listeners = Vec::new();
     let all: Vec<SocketAddr> = named.iter().flat_map(|(_, found)| found).copied().collect();
-    for (address, found, is_bound) in without_doubles(named) {
+    for (address, found, is_bound) in without_duplicates(named) {
         let listening = listen_on_any(address, &found, is_bound, &all);
         listeners.extend(listening.map_err(failed(address))?);
     }
     let mut bound = String::new();
     for listener in &listeners {
-        // It has an address: it is bound.
+        // Never fails for a bound socket.
         if let Ok(local) = listener.local_addr() {
             info!(url = format!("http://{local}"), "Listening");
             bound.push_str(&format!("Listening on http://{local}\n"));
         }
     }
     if prints {
-        // Whoever started the server may not want to know.
+        // An error is ignored, because the reader of stdout may be gone.
         let _ = io::stdout().write_all(bound.as_bytes());
     }
     Ok(listeners)
 }
 
-/// Leaves out a socket address that is there before, as a name may have it twice (getaddrinfo(3)) or
-/// have what is given as an address too; then the last of the three is true. Port 0 is another port
-/// each time that the operator asks for it.
-fn without_doubles(
+/// Removes socket addresses that come twice. A name may have an address twice (getaddrinfo(3)), or an address that the
+/// operator gives as well. The last item of each tuple tells whether an address was removed because an earlier
+/// name has it. Addresses with port 0 are kept, because each one gets another port.
+fn without_duplicates(
     named: Vec<(&BindAddress, Vec<SocketAddr>)>,
 ) -> impl Iterator<Item = (&BindAddress, Vec<SocketAddr>, bool)> {
     let mut seen = HashSet::new();
@@ -85,8 +85,12 @@ fn without_doubles(
     })
 }
 
-/// Listens on those of the `found` addresses of one name that this machine has; an error when it has
-/// none of them, and no other of the name is bound already. `all` are the addresses of all names.
+/// Listens on those of the `found` addresses of one name that this machine has. `is_bound` says that another address
+/// of the name is bound already. `all` are the addresses of all names.
+///
+/// # Errors
+///
+/// When this machine has none of the addresses and `is_bound` is false, or one of them cannot be bound.
 fn listen_on_any(
     name: &BindAddress,
     found: &[SocketAddr],
@@ -97,7 +101,7 @@ fn listen_on_any(
     for &socket in found {
         match listen(socket, all) {
             Ok(listener) => listeners.push(listener),
-            Err(error) if is_elsewhere(&error) => missing.push((socket, error)),
+            Err(error) if is_foreign_address(&error) => missing.push((socket, error)),
             Err(error) => return Err(error),
         }
     }
@@ -113,43 +117,49 @@ fn listen_on_any(
     Ok(listeners)
 }
 
-/// Whether this machine does not have the address, or its whole family (bind(2), socket(2)).
-fn is_elsewhere(error: &io::Error) -> bool {
+/// Whether an error means that this machine does not have the address, or its whole family (bind(2), socket(2)).
+fn is_foreign_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
+/// Listens on one address. `others` are all addresses that the server listens on.
+///
+/// # Errors
+///
+/// When the address cannot be bound.
 fn listen(address: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
-    // `[::]` is every address of IPv4 as well (ipv6(7)), unless somebody else is to have those.
+    // `[::]` also accepts IPv4 (ipv6(7)). If the operator gives `0.0.0.0` with the same port as well, `[::]` must not.
     let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
     if address.is_ipv6() && others.contains(&ipv4) {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    // Else an address could not be used for a minute after a restart.
+    // Otherwise the address could not be bound for a minute after a restart.
     socket.set_reuseaddr(true)?;
-    // Its connections have the same: one whose client is gone without a word is found out, though
-    // nothing is sent on it (tcp(7)).
+    // Accepted connections inherit these settings (tcp(7)). A client that vanished is noticed although nothing is sent.
     socket.set_keepalive(true)?;
-    sockopt::set_tcp_keepidle(&socket, SILENCE)?;
-    sockopt::set_tcp_keepintvl(&socket, SILENCE / PROBES)?;
+    sockopt::set_tcp_keepidle(&socket, PROBE_TIME)?;
+    sockopt::set_tcp_keepintvl(&socket, PROBE_TIME / PROBES)?;
     sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     socket.bind(address)?;
-    // The runtime that serves the socket registers it again.
+    // As a socket of std, because another runtime serves it, and tokio registers a socket with one runtime.
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Raises the limit on open files as far as the system allows, if the connections need it.
+/// Raises the limit on open files as far as the system allows, if `connections` need more. Logs a warning if that is
+/// not enough.
 pub(super) fn raise_open_files(connections: u32) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = u64::from(connections) + OTHER_FILES;
     if limit.current.is_none_or(|current| current >= wanted) {
         return;
     }
+    // The hard limit is the most that a process may have without privileges.
     let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let raised = rustix::process::Rlimit {
         current: Some(possible),
@@ -165,23 +175,23 @@ pub(super) fn raise_open_files(connections: u32) {
     }
 }
 
-/// After how long a silent client is asked whether it is there, and how long it has to answer.
-const SILENCE: Duration = Duration::from_secs(60);
+/// After how long the system probes a silent client, and how long the client has to answer.
+const PROBE_TIME: Duration = Duration::from_secs(60);
 
-/// How often it is asked before it counts as gone.
+/// How many probes a client may leave unanswered before its connection is closed.
 const PROBES: u32 = 6;
 
-/// How many connections the kernel may keep for us: as many as it lets us have (listen(2)).
+/// How many connections may wait in the kernel's queue. The system reduces the number to its own limit (listen(2)).
 const BACKLOG: u32 = 4096;
 
-/// How many files are open beside connections: libraries, logs, runtimes.
+/// How many files are open besides connections: libraries, logs, runtimes.
 const OTHER_FILES: u64 = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// TEST-NET-3 (RFC 5737): nobody has it.
+    /// An address of TEST-NET-3 (RFC 5737), which no machine has.
     const ELSEWHERE: &str = "203.0.113.7:0";
 
     fn listens_on(found: &[&str], is_bound: bool) -> io::Result<Vec<SocketAddr>> {
@@ -223,7 +233,7 @@ mod tests {
             (&name, vec![any, any]),
             (&name, vec![any]),
         ];
-        let found: Vec<_> = without_doubles(named)
+        let found: Vec<_> = without_duplicates(named)
             .map(|(_, found, is_bound)| (found, is_bound))
             .collect();
         let expected = [

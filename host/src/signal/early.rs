@@ -15,25 +15,24 @@ use signal_hook::{
     flag, low_level,
 };
 
-/// Handlers for signals that would end the process, until the server has its own.
+/// Handlers for signals that would end the process, until the server has handlers of its own.
 #[derive(Debug)]
 pub struct EarlySignals {
     /// While this is true, the signals have their default action.
     is_default: Arc<AtomicBool>,
-    caught: Vec<Caught>,
+    caught: Vec<EarlySignal>,
 }
 
-/// One signal, and whether it has arrived.
+/// The handler of one signal.
 #[derive(Debug)]
-struct Caught {
+struct EarlySignal {
     signal: i32,
     has_arrived: Arc<AtomicBool>,
     handler: SigId,
 }
 
 impl EarlySignals {
-    /// Remembers the signals from now on, instead of being ended by them. To be called first thing
-    /// in `main`.
+    /// Installs the handlers, which only store that a signal has arrived. Has to be called first in `main`.
     #[must_use]
     pub fn catch() -> Self {
         let is_default = Arc::new(AtomicBool::new(false));
@@ -41,13 +40,13 @@ impl EarlySignals {
             flag::register_conditional_default(signal, Arc::clone(&is_default)).ok()?;
             let has_arrived = Arc::new(AtomicBool::new(false));
             let handler = flag::register(signal, Arc::clone(&has_arrived)).ok()?;
-            Some(Caught {
+            Some(EarlySignal {
                 signal,
                 has_arrived,
                 handler,
             })
         };
-        // Only signals that no process may handle are refused, and these three are none of them.
+        // `register` fails only for signals that no process may handle, such as SIGKILL.
         let caught = [SIGHUP, SIGUSR1, SIGUSR2]
             .into_iter()
             .filter_map(catch)
@@ -55,20 +54,20 @@ impl EarlySignals {
         Self { is_default, caught }
     }
 
-    /// Gives the signals their default action back, for a process that does not serve: closing its
-    /// terminal ends `host ctl`.
+    /// Restores the default action of the signals, for a process that does not serve. So `host ctl` ends when its
+    /// terminal is closed.
     pub fn release(&self) {
         self.is_default.store(true, Ordering::Relaxed);
     }
 
-    /// Raises again each signal that has arrived, for the handlers that the server has installed
-    /// meanwhile. A signal that arrived after these is delivered twice, which does no harm: each of
-    /// them asks for something to be done anew.
+    /// Raises each signal that has arrived once more, for the handlers that the server has installed meanwhile. A signal
+    /// that arrived after that installation is handled twice. That does no harm, because each signal asks to do
+    /// something again.
     pub fn deliver(self) {
         for caught in self.caught {
             low_level::unregister(caught.handler);
             if caught.has_arrived.load(Ordering::Relaxed) {
-                // Nobody waits for the result: the handler only wakes a task.
+                // Cannot fail for a valid signal.
                 let _ = low_level::raise(caught.signal);
             }
         }

@@ -22,7 +22,7 @@ pub use self::{
     death::Death,
 };
 use super::process::Ended;
-use crate::scoreboard::{Crash, Snapshot, ThreadState};
+use crate::scoreboard::{BoardSnapshot, Crash, ThreadState};
 
 /// What is known of a worker that died.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Evidence<'a> {
     /// How it ended.
     pub status: Ended,
     /// What its scoreboard says.
-    pub board: &'a Snapshot,
+    pub board: &'a BoardSnapshot,
     /// Which apps it was told to load, and has not loaded.
     pub loading: &'a [Generation],
     /// Which of its apps are in their probation.
@@ -90,7 +90,7 @@ pub fn examine(evidence: &Evidence<'_>) -> Death {
 /// Where a worker was that was ended because its threads made no progress for `timeout`. `dumps` are where its threads were, when
 /// they could say.
 #[must_use]
-pub fn examine_hung(board: &Snapshot, dumps: &[Crash], timeout: Duration) -> Death {
+pub fn examine_hung(board: &BoardSnapshot, dumps: &[Crash], timeout: Duration) -> Death {
     let mut stuck: Vec<&ThreadState> = board
         .threads
         .iter()

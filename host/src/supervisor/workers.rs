@@ -31,9 +31,9 @@ use super::{
 };
 use crate::{
     channel::{Channel, ChannelError, Unpacking, socket_pair},
-    log::{capture::Printed, filter::Filter},
+    log::{capture::PrintTargets, filter::Filter},
     orders::{Notice, Order, Setup},
-    scoreboard::{Crash, Scoreboard, Snapshot},
+    scoreboard::{BoardSnapshot, Crash, Scoreboard},
 };
 
 /// What happens to a worker.
@@ -55,7 +55,7 @@ pub struct Gone {
     /// What it printed last.
     pub last_words: Vec<String>,
     /// What its scoreboard says.
-    pub board: Snapshot,
+    pub board: BoardSnapshot,
     /// Where its threads were, when it was ended because one of them made no progress.
     pub hung: Option<Vec<Crash>>,
     /// Whether the kernel has killed it for want of memory, as far as can be told.
@@ -80,7 +80,7 @@ pub struct Workers {
     /// How long a thread of a worker may be in an app without progress; zero for no limit.
     pub timeout: Duration,
     /// Where the lines go that workers print.
-    pub printed: Printed,
+    pub printed: PrintTargets,
     /// Where what happens to workers is told.
     pub events: mpsc::UnboundedSender<(WorkerId, Event)>,
 }
@@ -128,7 +128,7 @@ impl Workers {
                 pid: None,
                 ended: Err(error.to_string()),
                 last_words: Vec::new(),
-                board: Snapshot::default(),
+                board: BoardSnapshot::default(),
                 hung: None,
                 out_of_memory: false,
             }))),

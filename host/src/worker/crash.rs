@@ -31,7 +31,7 @@ use libc::{SIG_DFL, SIG_IGN, siginfo_t};
 use self::trace::Context;
 use crate::scoreboard::{
     Scoreboard,
-    record::{self, Record},
+    record::{self, ThreadRecord},
 };
 
 /// Has this process write into `board` how it dies. To be called once, when `board` [serves](Scoreboard::serve), before
@@ -139,7 +139,7 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
     let record = record::claim_crash();
     if let Some(record) = record {
-        record.note(&context_of.facts());
+        record.note(&context_of.signal_info());
     }
     NOTED.set(record);
     if known.is_elder.load(Ordering::Relaxed) {
@@ -229,5 +229,5 @@ const MAPS: &CStr = c"/proc/self/maps";
 
 thread_local! {
     /// The record of the fatal signal that this thread handles.
-    static NOTED: Cell<Option<&'static Record>> = const { Cell::new(None) };
+    static NOTED: Cell<Option<&'static ThreadRecord>> = const { Cell::new(None) };
 }

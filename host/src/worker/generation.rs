@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::{faults::Faults, process};
 use crate::{
     orders::Spec,
-    scoreboard::{self, Doing, Label},
+    scoreboard::{self, Label, WorkKind},
 };
 
 /// A loaded app.
@@ -60,11 +60,11 @@ impl Generation {
     pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
         self.app.close();
         // The author's code hears of it, on a thread that it may hold up.
-        let told = self.spawn_in_app(Doing::Drain, App::drain);
+        let told = self.spawn_in_app(WorkKind::Drain, App::drain);
         let retired = self.drain(patience).await;
         let _ = told.await;
         // It ends the author's code under a guard, so there is no panic to hear of.
-        let stopped = self.spawn_in_app(Doing::Stop, |app| app.stop(STOP));
+        let stopped = self.spawn_in_app(WorkKind::Stop, |app| app.stop(STOP));
         let stopped = stopped.await.unwrap_or_default();
         let (plugin, generation) = (self.name, self.number);
         if stopped.timed_out {
@@ -97,7 +97,7 @@ impl Generation {
     /// Runs code of the app's on a thread that it may hold up, and that notes what it does.
     pub fn spawn_in_app<T: Send + 'static>(
         &self,
-        doing: Doing,
+        doing: WorkKind,
         work: impl FnOnce(&'static App) -> T + Send + 'static,
     ) -> JoinHandle<T> {
         let (app, label) = (self.app, self.label);

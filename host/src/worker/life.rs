@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     log::{bridge, filter::Filter, output::Output},
     orders::{Notice, Order},
-    scoreboard::Doing,
+    scoreboard::WorkKind,
 };
 
 /// How a worker loads apps, from the configuration.
@@ -329,7 +329,7 @@ impl Worker {
         });
         for generation in self.registry.serving() {
             // The author's code hears of it, on a thread that it may hold up.
-            drop(generation.spawn_in_app(Doing::Drain, host::App::drain));
+            drop(generation.spawn_in_app(WorkKind::Drain, host::App::drain));
         }
         let closing = self.serving.close(patience, shared);
         let all_requests_read = closing.clone().all_requests_read();

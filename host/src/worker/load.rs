@@ -38,7 +38,7 @@ use super::{
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
     orders::Started,
-    scoreboard::{self, Doing, Label},
+    scoreboard::{self, Label, WorkKind},
 };
 
 /// What to start, and how.
@@ -155,7 +155,7 @@ async fn start(
     let started = loader::run(order.thread_name(), progress, limit, {
         let (order, faults) = (Arc::clone(order), Arc::clone(&faults));
         move || {
-            let _working = scoreboard::enter(label, Doing::Init);
+            let _working = scoreboard::enter(label, WorkKind::Init);
             let app = init(plugin, &order, limit, state.as_deref(), faults);
             handlers_again(&order);
             app
@@ -205,7 +205,7 @@ pub fn max_level(manifest: &Manifest) -> Option<String> {
 fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
     let opened = {
         let _watch = process_guard::watch(order.name);
-        let _working = scoreboard::enter(label, Doing::Open);
+        let _working = scoreboard::enter(label, WorkKind::Open);
         library::open(&order.started.copy)
     };
     handlers_again(order);
@@ -249,7 +249,7 @@ pub(super) async fn take_state(
     progress.at(Step::Drain);
     // The author's code hears of it, on a thread that it may hold up; and before it is told that it
     // goes on after all.
-    let told = before.spawn_in_app(Doing::Drain, App::drain_while_paused);
+    let told = before.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
     let _ = time::timeout(timeout, told).await;
     let left = timeout.saturating_sub(began.elapsed());
     time::timeout(left, before.app.drained())
@@ -264,7 +264,7 @@ pub(super) async fn take_state(
     let (app, label) = (before.app, before.label);
     let left = timeout.saturating_sub(took.drain);
     let state = loader::run(thread, progress, left, move || {
-        let _working = scoreboard::enter(label, Doing::HandOver);
+        let _working = scoreboard::enter(label, WorkKind::HandOver);
         app.hand_over(left)
     })
     .await?;

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     error_chain::chain,
     exit,
-    log::{self, Log, losses::Losses},
+    log::{self, Log, losses::LossMonitor},
     orders::{Notice, Order, PROTOCOL, Setup},
     scoreboard::Scoreboard,
     server::runtime,
@@ -115,7 +115,7 @@ async fn work(
     crash::install(board.serve()).map_err(WorkerError::Board)?;
     log::worker::set(setup.worker, setup.many);
     let (logs, losses) = streams.open_logs(config, setup)?;
-    log::output::never_wait();
+    log::output::never_block();
     let listeners = descriptors
         .map(listeners::receive)
         .collect::<Result<Vec<_>, _>>()
@@ -175,7 +175,7 @@ struct Streams {
 impl Streams {
     /// Opens the log and the access log: a log that goes to a stream keeps the descriptor that the
     /// stream has at this moment, so the worker's own are put back afterwards.
-    fn open_logs(self, config: &Config, setup: &Setup) -> Result<(Logs, Losses), WorkerError> {
+    fn open_logs(self, config: &Config, setup: &Setup) -> Result<(Logs, LossMonitor), WorkerError> {
         let own = Streams {
             stdout: rustix::io::fcntl_dupfd_cloexec(stdout(), 3).map_err(WorkerError::stream)?,
             stderr: rustix::io::fcntl_dupfd_cloexec(stderr(), 3).map_err(WorkerError::stream)?,
@@ -230,7 +230,7 @@ enum WorkerError {
     #[error("a socket of the supervisor's cannot be used")]
     Listener(#[source] io::Error),
     #[error(transparent)]
-    Log(#[from] log::OpenError),
+    Log(#[from] log::OutputError),
     #[error("the supervisor did not say what the worker is made of")]
     NoSetup,
     #[error("cannot start the runtime")]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    http::{dispatch::Dispatch, trail::Trails},
+    http::{dispatch::Dispatch, request_record::RequestRecorder},
     log::{access::AccessLog, filter::Filter, output::Output},
 };
 
@@ -44,12 +44,12 @@ pub fn parts(config: &Config, listeners: Vec<TcpListener>, logs: Logs, threads: 
         let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.cut.clone());
         Arc::new(log)
     });
-    let trails = Trails {
+    let recorder = RequestRecorder {
         debug_header: config.log.debug_header.clone(),
         access,
     };
     let registry = Arc::new(Registry::default());
-    let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, trails);
+    let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, recorder);
     let outputs = logs.outputs();
     Parts {
         settings: Settings::of(config),

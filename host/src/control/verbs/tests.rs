@@ -31,7 +31,7 @@ async fn random_requests_get_a_status_and_json_with_an_error_of_one_line() {
     let (handle, _) = Handle::new();
     let filter = Filter::new("info".parse().unwrap(), |_| None);
     let control = Control {
-        levels: Levels::start(filter),
+        levels: LevelHandle::start(filter),
         handle,
         plugins: plugins.path().to_owned(),
     };

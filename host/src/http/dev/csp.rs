@@ -1,15 +1,14 @@
-//! Lets the script of the session into a page whose Content-Security-Policy would keep it out (CSP
-//! Level 3).
+//! Changes the Content-Security-Policy of a page so that it allows the script of the session (CSP Level 3).
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_SECURITY_POLICY};
 
-/// Changes the policies of a response so that they allow the script and its stream. The result is the
-/// nonce that the script needs, if it needs one.
-pub(super) fn admit(headers: &mut HeaderMap) -> Option<String> {
+/// Changes the policies of a response so that they allow the script and its stream of events. Returns the
+/// nonce that the script tag needs. None when the response has no policy.
+pub(super) fn allow_script(headers: &mut HeaderMap) -> Option<String> {
     let policies: Vec<String> = headers
         .get_all(CONTENT_SECURITY_POLICY)
         .iter()
-        // A header may have several, and each counts.
+        // One field may have several policies, and a browser obeys all of them.
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::to_owned)
@@ -28,7 +27,7 @@ pub(super) fn admit(headers: &mut HeaderMap) -> Option<String> {
             &CONNECT,
             "'self'",
         );
-        // It was a header before, and what was added is ASCII.
+        // Never fails: the text was a field value before, and only ASCII was added.
         if let Ok(value) = HeaderValue::from_str(&changed) {
             headers.append(CONTENT_SECURITY_POLICY, value);
         }
@@ -36,7 +35,10 @@ pub(super) fn admit(headers: &mut HeaderMap) -> Option<String> {
     Some(nonce)
 }
 
-/// A policy that also allows `source`, by the first of these directives that it has.
+/// Returns a policy that also allows `source`.
+///
+/// `directives` are the names of the directives that decide, the most specific one first and fallbacks
+/// after it. A policy without any of them allows everything, and is not changed.
 fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     let mut parts: Vec<String> = policy
         .split(';')
@@ -63,7 +65,7 @@ fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     if sources.contains(&source) {
         return policy.to_owned();
     }
-    // One of its own: the fallback is for others too.
+    // A fallback also decides about other sources. So the specific directive is added beside it.
     let own = [&[directives[0]], &*sources, &[source]].concat().join(" ");
     if name(&parts[at]) == directives[0] {
         parts[at] = own;
@@ -73,7 +75,7 @@ fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     parts.join("; ")
 }
 
-/// The nonce that a policy has for scripts.
+/// Returns the nonce of a policy, if it has one.
 fn nonce(policy: &str) -> Option<String> {
     let found = policy
         .split_whitespace()
@@ -83,18 +85,18 @@ fn nonce(policy: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// A nonce of the session's own. Every page gets another: guessing one is not to help anybody.
+/// Returns a random nonce. Every page gets another one, so that a known nonce is of no use.
 fn new_nonce() -> String {
     let mut random = [0; 16];
-    // It is the process's first need of randomness at the earliest; the pool is there.
+    // Fails only while the system is booting, before its random pool is ready.
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The directives that decide of a script element, the nearest first.
+/// The directives that decide about a script element, the most specific one first.
 const SCRIPT: [&str; 3] = ["script-src-elem", "script-src", "default-src"];
 
-/// Those that decide of a stream of events.
+/// The directives that decide about a stream of events, the most specific one first.
 const CONNECT: [&str; 2] = ["connect-src", "default-src"];
 
 #[cfg(test)]
@@ -104,7 +106,7 @@ mod tests {
     fn changed(policy: &'static str) -> (String, Option<String>) {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-        let nonce = admit(&mut headers);
+        let nonce = allow_script(&mut headers);
         (
             headers[CONTENT_SECURITY_POLICY]
                 .to_str()
@@ -143,6 +145,6 @@ mod tests {
                 "script-src 'self' https://cdn.example; script-src-elem 'self' https://cdn.example 'nonce-{nonce}'"
             )
         );
-        assert_eq!(admit(&mut HeaderMap::new()), None);
+        assert_eq!(allow_script(&mut HeaderMap::new()), None);
     }
 }

@@ -1,11 +1,7 @@
-//! The stream of server-sent events by which pages hear of the session (HTML Standard, section 9.2).
+//! The stream of server-sent events that tells pages the state of the session (HTML Standard, section
+//! 9.2).
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -19,38 +15,40 @@ use crate::{
     dev::state::SessionState,
     http::{
         activity::RequestGuard,
-        response_body::{Broken, ResponseBody},
+        response_body::{FramePoll, ResponseBody, ResponseBodyError},
     },
 };
 
-/// The stream. It ends with the session.
+/// Returns the response that is the stream. The stream ends with the session.
 pub(super) fn stream(
     state: watch::Receiver<Option<Arc<SessionState>>>,
-    answering: RequestGuard,
+    guard: RequestGuard,
 ) -> Response<ResponseBody> {
     let mut response = own(StatusCode::OK, "text/event-stream", Bytes::new());
-    *response.body_mut() = ResponseBody::changed(Events {
+    *response.body_mut() = ResponseBody::wrapper(EventStream {
         next: Box::pin(next(state, true)),
-        _answering: answering,
+        _guard: guard,
     });
     response
 }
 
-/// What comes next, and how to wait for what follows; none at the end.
+/// The next bytes of the stream, and the receiver for the bytes after them. None at the end.
 type Next = Option<(Bytes, watch::Receiver<Option<Arc<SessionState>>>)>;
 
-struct Events {
+/// The body of the stream.
+struct EventStream {
     next: Pin<Box<dyn Future<Output = Next> + Send>>,
-    /// The connection is not idle for as long as this is there.
-    _answering: RequestGuard,
+    /// Keeps the connection from being closed as idle.
+    _guard: RequestGuard,
 }
 
+/// Waits for the next bytes. The first ones come at once.
 async fn next(mut state: watch::Receiver<Option<Arc<SessionState>>>, is_first: bool) -> Next {
     if !is_first {
-        match time::timeout(ALIVE, state.changed()).await {
+        match time::timeout(KEEP_ALIVE, state.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return None,
-            // Finds out whether the browser is still there.
+            // A comment, which browsers ignore. Sending it fails if the browser is gone.
             Err(_) => return Some((Bytes::from_static(b":\n\n"), state)),
         }
     }
@@ -59,7 +57,7 @@ async fn next(mut state: watch::Receiver<Option<Arc<SessionState>>>, is_first: b
     Some((event.into(), state))
 }
 
-/// The state as an event. What pages need not know is left out.
+/// Returns the state as an event, without what pages need not know.
 fn event(state: &SessionState) -> String {
     let SessionState {
         session,
@@ -77,14 +75,11 @@ fn event(state: &SessionState) -> String {
     format!("retry: 500\ndata: {data}\n\n")
 }
 
-impl Body for Events {
+impl Body for EventStream {
     type Data = OwnedBytes;
-    type Error = Broken;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         self.next.as_mut().poll(context).map(|next| {
             let (bytes, state) = next?;
             self.next = Box::pin(self::next(state, false));
@@ -93,5 +88,5 @@ impl Body for Events {
     }
 }
 
-/// How often something is sent, so that a browser that is gone is found out.
-const ALIVE: Duration = Duration::from_secs(15);
+/// How often something is sent at least, so that a browser that is gone is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);

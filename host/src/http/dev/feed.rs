@@ -1,4 +1,5 @@
-//! Follows the state of the session, which comes as lines of JSON over a Unix socket.
+//! Follows the state of the session. The process of the session writes it as lines of JSON to a Unix
+//! socket.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,11 +13,11 @@ use tokio::sync::watch;
 
 use crate::dev::state::SessionState;
 
-/// The state of the session at `socket`; none before it is known. The sender is gone when the session has
-/// ended.
+/// Returns a receiver of the session's state, which is None until the first line has come. The sender is
+/// dropped when the session ends.
 pub(super) fn follow(socket: PathBuf) -> watch::Receiver<Option<Arc<SessionState>>> {
     let (sender, state) = watch::channel(None);
-    // A thread of its own: the runtime that serves may be any, and lines are few.
+    // Lines are few, so that a thread with blocking reads is simpler than a task, and needs no runtime.
     let followed = thread::Builder::new()
         .name("dev-session".to_owned())
         .spawn(move || {

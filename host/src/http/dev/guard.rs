@@ -1,9 +1,9 @@
-//! Who may use the server of a session: browsers on this machine, on pages of this server.
+//! Refuses requests that a page of another site has caused.
 //!
-//! A page of another site can make a browser send requests here. By DNS rebinding it reads the answers,
-//! because the browser takes this server for that site; the `Host` of such a request names the site. In
-//! other ways it can reach the stream of events and read errors with sources (CVE-2025-24010); then
-//! `Origin` or `Sec-Fetch-Site` tell.
+//! Such a page can make a browser on this machine send requests to this server. With DNS rebinding the page
+//! also reads the answers, because the browser takes this server for the site. The `Host` of such a request
+//! names the site. Without rebinding the page can still open the stream of events, or read errors that show
+//! source code (CVE-2025-24010). Then `Origin` or `Sec-Fetch-Site` names the site.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use http::{
 use super::own;
 use crate::{dev::state::SessionState, http::response_body::ResponseBody};
 
-/// The refusal of a request that may not be answered.
+/// Returns the answer to a request that has to be refused. None when the request may be answered.
 pub(super) fn refusal(
     head: &Parts,
     state: Option<&SessionState>,
@@ -49,7 +49,7 @@ pub(super) fn refusal(
     None
 }
 
-/// Whether the client may be told why a request failed: it is no page of another site.
+/// Whether the client may see why a request failed: the request does not come from a page of another site.
 pub(super) fn may_see_errors(head: &Parts) -> bool {
     may_see_errors_at(&head.headers, &host_of(head).unwrap_or_default())
 }
@@ -65,7 +65,7 @@ fn may_see_errors_at(headers: &HeaderMap, host: &str) -> bool {
         && text("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"))
 }
 
-/// The host that a request is for: HTTP/2 has it in the URI.
+/// Returns the host that a request is for. HTTP/2 has it in the URI, HTTP/1 in a field.
 fn host_of(head: &Parts) -> Option<String> {
     let authority = head
         .uri
@@ -74,7 +74,7 @@ fn host_of(head: &Parts) -> Option<String> {
     authority.or_else(|| Some(head.headers.get(HOST)?.to_str().ok()?.to_owned()))
 }
 
-/// The name in `name:port` or `[address]:port`.
+/// Returns the name in `name:port`, or the address in `[address]:port`.
 fn name_of(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or_default();
@@ -82,8 +82,8 @@ fn name_of(host: &str) -> &str {
     host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
-/// Whether no other site can have a browser take this server for it: addresses are not looked up, and
-/// names below localhost are this machine's (RFC 6761, section 6.3).
+/// Whether DNS rebinding is impossible for this name: addresses are not looked up, and names below
+/// `localhost` always mean this machine (RFC 6761, section 6.3).
 fn is_local(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()

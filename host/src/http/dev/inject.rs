@@ -1,4 +1,4 @@
-//! Puts the script of the session into pages, as they pass.
+//! Inserts the script of the session into pages while they are sent.
 
 use std::{
     io::Write,
@@ -20,11 +20,11 @@ use http_body::{Body, Frame};
 use plugin_api::abi::OwnedBytes;
 
 use super::csp;
-use crate::http::response_body::{Broken, ResponseBody};
+use crate::http::response_body::{FramePoll, ResponseBody, ResponseBodyError};
 
-/// Adds the script to a response, if that is a page that can be read. `made` identifies the version of the
-/// apps that made it.
-pub(super) fn script(response: &mut Response<ResponseBody>, made: &str) {
+/// Adds the script to a response that is a page, if its encoding can be read. `version` identifies the
+/// version of the apps that made the page.
+pub(super) fn add_script(response: &mut Response<ResponseBody>, version: &str) {
     let is_bodiless = matches!(
         response.status(),
         StatusCode::SWITCHING_PROTOCOLS
@@ -41,7 +41,8 @@ pub(super) fn script(response: &mut Response<ResponseBody>, made: &str) {
         Some(b"gzip" | b"x-gzip") => Some(GzDecoder::new(Vec::new())),
         Some(_) => return,
     };
-    let nonce = csp::admit(headers).map_or_else(String::new, |nonce| format!(" nonce=\"{nonce}\""));
+    let nonce =
+        csp::allow_script(headers).map_or_else(String::new, |nonce| format!(" nonce=\"{nonce}\""));
     for header in [
         CONTENT_ENCODING,
         CONTENT_LENGTH,
@@ -51,45 +52,44 @@ pub(super) fn script(response: &mut Response<ResponseBody>, made: &str) {
     ] {
         headers.remove(header);
     }
-    // From a cache it would come as another version made it.
+    // A cached page would carry the version that made it, which need not be the one that serves.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Page {
         body: mem::take(response.body_mut()),
         unzip,
-        head: Some(Head::new(format!(
-            "<script src=\"/_host/dev/client.js\" data-made=\"{made}\"{nonce}></script>"
+        inserter: Some(ScriptInserter::new(format!(
+            "<script src=\"/_host/dev/client.js\" data-made=\"{version}\"{nonce}></script>"
         ))),
         trailers: None,
     };
-    *response.body_mut() = ResponseBody::changed(body);
+    *response.body_mut() = ResponseBody::wrapper(body);
 }
 
+/// Whether a response is HTML in an encoding that has ASCII's bytes for ASCII's characters.
 fn is_html(headers: &HeaderMap) -> bool {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
-    // Encodings that are not those of ASCII for what the script is made of.
     kind.starts_with("text/html") && !kind.contains("utf-16") && !kind.contains("utf-32")
 }
 
-/// A page on its way.
+/// The body of a page, into which the script is inserted.
 struct Page {
     body: ResponseBody,
+    /// Decompresses the body. None when the app did not compress it.
     unzip: Option<GzDecoder<Vec<u8>>>,
-    /// None once the script is in.
-    head: Option<Head>,
+    /// None once the script is inserted.
+    inserter: Option<ScriptInserter>,
+    /// The app's trailers, while the last bytes go out before them.
     trailers: Option<Frame<OwnedBytes>>,
 }
 
 impl Body for Page {
     type Data = OwnedBytes;
-    type Error = Broken;
+    type Error = ResponseBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<OwnedBytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let this = &mut *self;
         loop {
             if let Some(trailers) = this.trailers.take() {
@@ -104,7 +104,7 @@ impl Body for Page {
                 }
             };
             let bytes = match frame.into_data() {
-                Ok(mut bytes) => this.take(&bytes.copy_to_bytes(bytes.remaining())),
+                Ok(mut bytes) => this.convert(&bytes.copy_to_bytes(bytes.remaining())),
                 Err(trailers) => {
                     this.trailers = Some(trailers);
                     this.finish()
@@ -118,11 +118,11 @@ impl Body for Page {
 }
 
 impl Page {
-    /// What becomes of bytes of the body; nothing when they have to wait for more.
-    fn take(&mut self, bytes: &Bytes) -> Bytes {
+    /// Returns what to send for bytes of the body. Empty when the place of the script is not clear yet.
+    fn convert(&mut self, bytes: &Bytes) -> Bytes {
         let plain = match &mut self.unzip {
             Some(unzip) => {
-                // A body that is no gzip is cut short where it stops to be.
+                // An error means that the body is not valid gzip. The page ends there.
                 let _ = unzip.write_all(bytes).and_then(|()| unzip.flush());
                 mem::take(unzip.get_mut()).into()
             }
@@ -131,7 +131,7 @@ impl Page {
         self.insert(plain, false)
     }
 
-    /// What is left when the body has ended.
+    /// Returns the last bytes when the body has ended.
     fn finish(&mut self) -> Bytes {
         let plain = match self.unzip.take() {
             Some(mut unzip) => {
@@ -143,76 +143,80 @@ impl Page {
         self.insert(plain, true)
     }
 
+    /// Returns `plain` with the script, if its place is in these bytes.
     fn insert(&mut self, plain: Bytes, is_end: bool) -> Bytes {
-        let Some(head) = &mut self.head else {
+        let Some(inserter) = &mut self.inserter else {
             return plain;
         };
-        let (bytes, is_done) = head.take(&plain, is_end);
+        let (bytes, is_done) = inserter.feed(&plain, is_end);
         if is_done {
-            self.head = None;
+            self.inserter = None;
         }
         bytes.into()
     }
 }
 
-/// The beginning of a page, up to where the script goes: behind the start of `<head>`, so that it comes
-/// before what may fail and does not wait for the end. Before the doctype it would change how the page is
-/// laid out. Where there is no head it goes behind what may stand before one: the parser makes a head for it
-/// (HTML Standard, section 13.2.6.4).
-struct Head {
+/// Finds the place of the script in a page: behind the start tag `<head>`.
+///
+/// There the script runs before other scripts, which may fail, and does not wait for the rest of the page. A
+/// script before the doctype would put the browser into quirks mode. A page without the tag gets the script
+/// behind all that may precede a head, and the parser makes a head for it (HTML Standard, section
+/// 13.2.6.4).
+struct ScriptInserter {
     script: String,
-    /// What has not been passed on.
-    kept: Vec<u8>,
+    /// Bytes whose meaning is not clear without more bytes.
+    unread: Vec<u8>,
 }
 
-impl Head {
+impl ScriptInserter {
     fn new(script: String) -> Self {
         Self {
             script,
-            kept: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
-    /// What to pass on now, and whether the script is in it.
-    fn take(&mut self, bytes: &[u8], is_end: bool) -> (Vec<u8>, bool) {
-        self.kept.extend_from_slice(bytes);
+    /// Returns the bytes to send now, and whether the script is among them.
+    fn feed(&mut self, bytes: &[u8], is_end: bool) -> (Vec<u8>, bool) {
+        self.unread.extend_from_slice(bytes);
         let mut at = 0;
         loop {
-            match token(&self.kept[at..]) {
+            match token(&self.unread[at..]) {
                 Token::Before(len) => at += len,
                 Token::Head(len) => {
                     at += len;
                     break;
                 }
                 Token::Other => break,
-                Token::Part if is_end => break,
-                Token::Part => {
-                    let rest = self.kept.split_off(at);
-                    return (mem::replace(&mut self.kept, rest), false);
+                Token::Incomplete if is_end => break,
+                Token::Incomplete => {
+                    let rest = self.unread.split_off(at);
+                    return (mem::replace(&mut self.unread, rest), false);
                 }
             }
         }
-        let rest = self.kept.split_off(at);
-        let mut bytes = mem::take(&mut self.kept);
+        let rest = self.unread.split_off(at);
+        let mut bytes = mem::take(&mut self.unread);
         bytes.extend_from_slice(self.script.as_bytes());
         bytes.extend_from_slice(&rest);
         (bytes, true)
     }
 }
 
-/// What a page begins with.
+/// What comes next in the beginning of a page.
 #[derive(Debug, PartialEq, Eq)]
 enum Token {
-    /// So many bytes that may stand before the head: space, a comment, the doctype, `<html>`.
+    /// White space, a comment, the doctype or `<html>`, which may precede the head: this many bytes.
     Before(usize),
-    /// `<head>`.
+    /// The tag `<head>`: this many bytes.
     Head(usize),
-    /// Something else.
+    /// Something else, so that the page has no tag for its head.
     Other,
-    /// Not enough to tell.
-    Part,
+    /// Too few bytes to tell.
+    Incomplete,
 }
 
+/// Returns the first token of `text`.
 fn token(text: &[u8]) -> Token {
     let is_space = |byte: &&u8| byte.is_ascii_whitespace();
     match text.iter().take_while(is_space).count() {
@@ -223,38 +227,47 @@ fn token(text: &[u8]) -> Token {
         return Token::Before(BYTE_ORDER_MARK.len());
     }
     if text.starts_with(b"<!--") {
+        // The end may overlap the start: `<!-->` is a whole comment.
         let end = text.windows(3).skip(2).position(|three| three == b"-->");
-        return end.map_or(Token::Part, |end| Token::Before(end + 5));
+        return end.map_or(Token::Incomplete, |end| Token::Before(end + 5));
     }
     for (name, is_head) in [
         (&b"<!doctype"[..], false),
         (b"<html", false),
         (b"<head", true),
     ] {
+        // As far as the bytes go, they must be those of the name.
         let known = text.len().min(name.len());
         if !text[..known].eq_ignore_ascii_case(&name[..known]) {
             continue;
         }
         let Some(next) = text.get(name.len()) else {
-            return Token::Part;
+            return Token::Incomplete;
         };
+        // A longer name, as in `<header>`.
         if !next.is_ascii_whitespace() && *next != b'>' {
             continue;
         }
         return match tag_end(text) {
             Some(end) if is_head => Token::Head(end),
             Some(end) => Token::Before(end),
-            None => Token::Part,
+            None => Token::Incomplete,
         };
     }
+    // A page that comes in small parts may end in the middle of one of these.
     let is_part = text.is_empty()
         || [&b"<!--"[..], BYTE_ORDER_MARK]
             .iter()
             .any(|start| start.starts_with(text));
-    if is_part { Token::Part } else { Token::Other }
+    if is_part {
+        Token::Incomplete
+    } else {
+        Token::Other
+    }
 }
 
-/// Where a tag ends: at a `>` that is not in the quotes of a value.
+/// Returns the length of a tag, which ends at the first `>` outside of quotes. None when the end is
+/// missing.
 fn tag_end(text: &[u8]) -> Option<usize> {
     let mut quote = None;
     for (at, &byte) in text.iter().enumerate() {
@@ -276,16 +289,16 @@ mod tests {
 
     /// The page with the script in it, when it comes in pieces of this size.
     fn page(text: &str, size: usize) -> String {
-        let mut head = Some(Head::new("|".to_owned()));
+        let mut inserter = Some(ScriptInserter::new("|".to_owned()));
         let mut passed = Vec::new();
         let pieces = text.as_bytes().chunks(size).map(|piece| (piece, false));
         for (piece, is_end) in pieces.chain([(&b""[..], true)]) {
-            match &mut head {
-                Some(at) => {
-                    let (bytes, is_done) = at.take(piece, is_end);
+            match &mut inserter {
+                Some(waiting) => {
+                    let (bytes, is_done) = waiting.feed(piece, is_end);
                     passed.extend(bytes);
                     if is_done {
-                        head = None;
+                        inserter = None;
                     }
                 }
                 None => passed.extend(piece),
@@ -322,13 +335,13 @@ mod tests {
 
     #[test]
     fn what_is_complete_is_passed_on_at_once() {
-        let mut head = Head::new("|".to_owned());
+        let mut inserter = ScriptInserter::new("|".to_owned());
         assert_eq!(
-            head.take(b"<!doctype html><ht", false),
+            inserter.feed(b"<!doctype html><ht", false),
             (b"<!doctype html>".to_vec(), false)
         );
         assert_eq!(
-            head.take(b"ml><head>", false),
+            inserter.feed(b"ml><head>", false),
             (b"<html><head>|".to_vec(), true)
         );
     }

@@ -1,4 +1,4 @@
-//! Answers that say why a request failed: as a page, as JSON, or as text, as the client asks for it.
+//! Answers that say why a request failed, as a page, as JSON or as text. The client's `accept` decides.
 
 mod frames;
 mod html;
@@ -10,7 +10,7 @@ use http::{
 };
 use serde_json::json;
 
-use self::frames::{Excerpt, Frame};
+use self::frames::{Excerpt, StackFrame};
 use super::accepts;
 use crate::{
     dev::state::{SessionPhase, SessionState},
@@ -18,31 +18,37 @@ use crate::{
     log::recent,
 };
 
-/// A request, as far as it is shown.
+/// What an explanation shows of the request.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct ShownRequest {
     method: Method,
     uri: Uri,
     version: Version,
-    /// Its header fields.
+    /// The header fields.
     pub(super) headers: HeaderMap,
 }
 
-/// What is known of a failure.
+/// What an explanation says.
 #[derive(Debug, Default)]
-struct Failure {
+struct Explanation {
     status: StatusCode,
     message: String,
+    /// File, line and column of the panic.
     place: Option<String>,
+    /// The source lines around that place.
     source: Option<Excerpt>,
-    own_frames: Vec<Frame>,
-    other_frames: Vec<Frame>,
+    /// Frames of the backtrace in the author's sources.
+    own_frames: Vec<StackFrame>,
+    /// All other frames.
+    other_frames: Vec<StackFrame>,
+    /// The request's lines of the log.
     log: Vec<String>,
+    /// The request line and the fields, as names and values.
     request: Vec<(String, String)>,
 }
 
-impl Asked {
-    /// The request with this head.
+impl ShownRequest {
+    /// Copies what is shown of a request.
     pub(super) fn of(head: &Parts) -> Self {
         Self {
             method: head.method.clone(),
@@ -52,8 +58,8 @@ impl Asked {
         }
     }
 
-    /// Its line and header fields, without secrets.
-    fn shown(&self) -> Vec<(String, String)> {
+    /// Returns the request line and the header fields as names and values. Secrets are masked.
+    fn lines(&self) -> Vec<(String, String)> {
         let query = self
             .uri
             .query()
@@ -75,9 +81,9 @@ impl Asked {
     }
 }
 
-/// Whether a response is one to explain: the server's own, because the app panicked or is not there, or
-/// an app's that says nothing more than that it failed.
-pub(super) fn is_wanted(response: &Response<ResponseBody>) -> bool {
+/// Whether a response needs an explanation. It is the host's own, because the app panicked or does not
+/// serve; or it is an app's 500 that is not a page.
+pub(super) fn needs_explanation(response: &Response<ResponseBody>) -> bool {
     let kind = response
         .headers()
         .get(CONTENT_TYPE)
@@ -90,31 +96,33 @@ pub(super) fn is_wanted(response: &Response<ResponseBody>) -> bool {
     }
 }
 
-/// Puts the explanation in the place of a response, if the client is one that reads it.
+/// Replaces a response by its explanation, unless the client may need the app's own response.
 pub(super) fn explain(
     response: &mut Response<ResponseBody>,
-    asked: &Asked,
+    asked: &ShownRequest,
     state: Option<&SessionState>,
 ) {
     let is_html = accepts(&asked.headers, "text/html");
-    // A client of an API may want what its app says.
+    // The client of an API may need what its app says.
     if !response.body().is_own() && !is_html {
         return;
     }
     let kind = asked.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    // gRPC has its status in trailers, and a client that gets text reports another error.
     if kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
         return;
     }
-    let failure = Failure::of(response, asked, state);
-    let status = failure.status;
+    let explanation = Explanation::of(response, asked, state);
+    let status = explanation.status;
     let (kind, body) = if is_html {
-        ("text/html; charset=utf-8", html::page(&failure))
+        ("text/html; charset=utf-8", html::page(&explanation))
     } else if accepts(&asked.headers, "json") {
-        ("application/json", failure.json())
+        ("application/json", explanation.json())
     } else {
-        ("text/plain; charset=utf-8", failure.text())
+        ("text/plain; charset=utf-8", explanation.text())
     };
     *response.status_mut() = status;
+    // The fields of the app's response described another body. Only the id stays.
     let id = response.headers().get("x-request-id").cloned();
     let headers = response.headers_mut();
     headers.clear();
@@ -129,27 +137,32 @@ pub(super) fn explain(
     }
 }
 
-impl Failure {
-    fn of(response: &Response<ResponseBody>, asked: &Asked, state: Option<&SessionState>) -> Self {
+impl Explanation {
+    fn of(
+        response: &Response<ResponseBody>,
+        asked: &ShownRequest,
+        state: Option<&SessionState>,
+    ) -> Self {
         let id = response
             .headers()
             .get("x-request-id")
             .and_then(|id| id.to_str().ok());
         let (log, panic) = id.map(recent::of_request).unwrap_or_default();
-        let mut failure = Self {
+        let mut explanation = Self {
             status: response.status(),
             log,
-            request: asked.shown(),
+            request: asked.lines(),
             ..Self::default()
         };
         match response.status() {
-            StatusCode::INTERNAL_SERVER_ERROR => failure.panicked(panic, state),
-            _ => failure.absent(asked, state),
+            StatusCode::INTERNAL_SERVER_ERROR => explanation.set_panic(panic, state),
+            _ => explanation.set_absence(asked, state),
         }
-        failure
+        explanation
     }
 
-    fn panicked(&mut self, panic: Option<recent::Panic>, state: Option<&SessionState>) {
+    /// Explains a 500, by the panic if there was one.
+    fn set_panic(&mut self, panic: Option<recent::Panic>, state: Option<&SessionState>) {
         let Some(panic) = panic else {
             "The app answered with an error".clone_into(&mut self.message);
             return;
@@ -170,7 +183,8 @@ impl Failure {
             frames.into_iter().partition(|frame| frame.is_own(options));
     }
 
-    fn absent(&mut self, asked: &Asked, state: Option<&SessionState>) {
+    /// Explains why no app serves the path.
+    fn set_absence(&mut self, asked: &ShownRequest, state: Option<&SessionState>) {
         let Some(state) = state else {
             "The session has not begun".clone_into(&mut self.message);
             return;
@@ -208,8 +222,10 @@ impl Failure {
         };
     }
 
+    /// Returns the explanation for programs.
     fn json(&self) -> String {
-        let frames = |frames: &[Frame]| frames.iter().map(Frame::to_string).collect::<Vec<_>>();
+        let frames =
+            |frames: &[StackFrame]| frames.iter().map(StackFrame::to_string).collect::<Vec<_>>();
         let json = json!({
             "status": self.status.as_u16(), "error": self.message, "place": self.place,
             "frames": frames(&self.own_frames), "other_frames": frames(&self.other_frames),
@@ -218,6 +234,7 @@ impl Failure {
         format!("{json}\n")
     }
 
+    /// Returns the explanation for a terminal.
     fn text(&self) -> String {
         let mut text = format!("{}\n\n{}\n", self.status, self.message);
         if let Some(place) = &self.place {
@@ -229,7 +246,7 @@ impl Failure {
         for (title, lines) in [
             (
                 "Backtrace",
-                self.own_frames.iter().map(Frame::to_string).collect(),
+                self.own_frames.iter().map(StackFrame::to_string).collect(),
             ),
             ("Log", self.log.clone()),
         ] {
@@ -241,7 +258,7 @@ impl Failure {
     }
 }
 
-/// Whether a header field or a parameter of this name may hold a secret.
+/// Whether a header field or a query parameter of this name may hold a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let words = [
@@ -250,6 +267,7 @@ fn is_secret(name: &str) -> bool {
     words.iter().any(|word| name.contains(word))
 }
 
+/// Returns a query whose secret values are masked.
 fn masked_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) if is_secret(name) => format!("{name}={MASK}"),
@@ -258,6 +276,7 @@ fn masked_query(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
+/// Shown in place of a secret.
 const MASK: &str = "•••";
 
 #[cfg(test)]
@@ -273,7 +292,7 @@ mod tests {
             .header("x-csrf", "abc")
             .header("accept", "text/html");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let shown = Asked::of(&head).shown();
+        let shown = ShownRequest::of(&head).lines();
         let text = format!("{shown:?}");
         assert!(!text.contains("abc"), "{text}");
         assert!(

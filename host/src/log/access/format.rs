@@ -1,4 +1,4 @@
-//! How lines of the access log look: Gunicorn's atoms, or JSON.
+//! The format of lines of the access log: Gunicorn's atoms, or JSON.
 
 mod atoms;
 mod json;
@@ -10,27 +10,30 @@ use http::{
     header::{AUTHORIZATION, REFERER, USER_AGENT},
 };
 
-use self::json::Json;
-use super::Exchange;
+use self::json::JsonLine;
+use super::AccessRecord;
 
-/// A format for lines, which knows what it needs of a request.
+/// A format of lines. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AccessFormat(Arc<Inner>);
+pub struct AccessFormat(Arc<FormatInner>);
 
 #[derive(Debug)]
-struct Inner {
-    /// None for JSON.
-    parts: Option<Vec<Part>>,
+struct FormatInner {
+    /// The texts and atoms of a line. None for JSON.
+    parts: Option<Vec<FormatPart>>,
+    /// The header fields of requests that a line needs.
     request_headers: Vec<HeaderName>,
+    /// The header fields of responses that a line needs.
     response_headers: Vec<HeaderName>,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+enum FormatPart {
     Text(String),
     Atom(Atom),
 }
 
+/// A variable of Gunicorn's formats, such as `%(h)s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Atom {
     Remote,
@@ -68,47 +71,52 @@ impl AccessFormat {
         self.0.parts.is_none()
     }
 
-    /// The headers that it needs of requests.
+    /// Returns the names of the request headers that a line needs.
     #[must_use]
     pub fn request_headers(&self) -> &[HeaderName] {
         &self.0.request_headers
     }
 
-    /// The headers that it needs of responses.
+    /// Returns the names of the response headers that a line needs.
     #[must_use]
     pub fn response_headers(&self) -> &[HeaderName] {
         &self.0.response_headers
     }
 
-    /// The line for a request that is over, without its end.
-    pub(super) fn line(&self, exchange: &Exchange) -> String {
+    /// Returns the line of a request, without its line end.
+    pub(super) fn line(&self, record: &AccessRecord) -> String {
         let mut line = String::new();
         let written = match &self.0.parts {
-            None => write!(line, "{}", Json(exchange)),
+            None => write!(line, "{}", JsonLine(record)),
             Some(parts) => parts.iter().try_for_each(|part| match part {
-                Part::Text(text) => line.write_str(text),
-                Part::Atom(atom) => exchange.write(atom, &mut line),
+                FormatPart::Text(text) => line.write_str(text),
+                FormatPart::Atom(atom) => record.write(atom, &mut line),
             }),
         };
         debug_assert!(written.is_ok(), "writing to a string does not fail");
         line
     }
 
-    fn of(parts: Option<Vec<Part>>) -> Self {
+    /// Returns the format with these parts, or JSON for None.
+    fn of(parts: Option<Vec<FormatPart>>) -> Self {
         let mut request_headers = vec![AUTHORIZATION, REFERER, USER_AGENT];
         let mut response_headers = Vec::new();
         if let Some(parts) = &parts {
             request_headers.clear();
             for part in parts {
                 match part {
-                    Part::Atom(Atom::User) => request_headers.push(AUTHORIZATION),
-                    Part::Atom(Atom::RequestHeader(name)) => request_headers.push(name.clone()),
-                    Part::Atom(Atom::ResponseHeader(name)) => response_headers.push(name.clone()),
-                    Part::Atom(_) | Part::Text(_) => {}
+                    FormatPart::Atom(Atom::User) => request_headers.push(AUTHORIZATION),
+                    FormatPart::Atom(Atom::RequestHeader(name)) => {
+                        request_headers.push(name.clone())
+                    }
+                    FormatPart::Atom(Atom::ResponseHeader(name)) => {
+                        response_headers.push(name.clone())
+                    }
+                    FormatPart::Atom(_) | FormatPart::Text(_) => {}
                 }
             }
         }
-        Self(Arc::new(Inner {
+        Self(Arc::new(FormatInner {
             parts,
             request_headers,
             response_headers,
@@ -122,27 +130,28 @@ impl FromStr for AccessFormat {
     fn from_str(text: &str) -> Result<Self, FormatError> {
         match text {
             "json" => Ok(Self::of(None)),
-            "common" => parse(&format!("{COMMON}{OURS}")),
-            "combined" => parse(&format!("{COMMON} \"%(f)s\" \"%(a)s\"{OURS}")),
+            "common" => parse(&format!("{COMMON}{EXTENSION}")),
+            "combined" => parse(&format!("{COMMON} \"%(f)s\" \"%(a)s\"{EXTENSION}")),
             text if text.contains('%') => parse(text),
             _ => Err(FormatError::Name(text.to_owned())),
         }
     }
 }
 
-/// NCSA's common log format.
+/// The common log format of NCSA.
 const COMMON: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s"#;
 
-/// What stands behind it.
-const OURS: &str = " %({plugin}e)s#%({generation}e)s %({request_id}e)s %({outcome}e)s %(D)s";
+/// What this server appends to the common formats.
+const EXTENSION: &str = " %({plugin}e)s#%({generation}e)s %({request_id}e)s %({outcome}e)s %(D)s";
 
+/// Parses a format of texts and atoms.
 fn parse(text: &str) -> Result<AccessFormat, FormatError> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
-        parts.push(Part::Text(before.to_owned()));
+        parts.push(FormatPart::Text(before.to_owned()));
         if let Some(after) = after.strip_prefix('%') {
-            parts.push(Part::Text("%".to_owned()));
+            parts.push(FormatPart::Text("%".to_owned()));
             rest = after;
             continue;
         }
@@ -151,10 +160,10 @@ fn parse(text: &str) -> Result<AccessFormat, FormatError> {
             .and_then(|after| after.split_once(")s"));
         let (name, after) = atom.ok_or_else(|| FormatError::Syntax(format!("%{after}")))?;
         let atom = Atom::of(name).ok_or_else(|| FormatError::Atom(name.to_owned()))?;
-        parts.push(Part::Atom(atom));
+        parts.push(FormatPart::Atom(atom));
         rest = after;
     }
-    parts.push(Part::Text(rest.to_owned()));
+    parts.push(FormatPart::Text(rest.to_owned()));
     Ok(AccessFormat::of(Some(parts)))
 }
 
@@ -162,21 +171,22 @@ fn parse(text: &str) -> Result<AccessFormat, FormatError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// There is no such atom.
+    /// No atom has this name.
     #[error(
         "%({})s is not an atom, expected one of h l u t r m U q H s B b f a T M D L p, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e (see docs/LOGGING.md)",
         .0.escape_debug()
     )]
     Atom(String),
-    /// There is no such format.
+    /// No format has this name.
     #[error("{0:?} is not a format, expected common, combined, json, or atoms such as %(h)s")]
     Name(String),
-    /// A percent sign that begins no atom.
+    /// A percent sign does not begin an atom.
     #[error("{0:?} is not an atom, expected %(NAME)s, or %% for a percent sign")]
     Syntax(String),
 }
 
 impl Atom {
+    /// Returns the atom with this name, if there is one.
     fn of(name: &str) -> Option<Self> {
         if let Some((name, kind)) = name
             .strip_prefix('{')
@@ -213,8 +223,8 @@ impl Atom {
         })
     }
 
-    /// In Gunicorn a variable of the WSGI environment; here those of them that there are, and what
-    /// only this server knows.
+    /// Returns the atom `{NAME}e`. In Gunicorn these are the variables of the WSGI environment. This server
+    /// has some of them, and variables of its own.
     fn variable(name: &str) -> Option<Self> {
         Some(match name {
             "plugin" => Self::Plugin,
@@ -257,8 +267,8 @@ mod tests {
                     assert_eq!(format.is_json(), text == "json");
                     let parts = format.0.parts.as_deref().unwrap_or_default();
                     let literals = parts.iter().map(|part| match part {
-                        Part::Text(text) => text.len(),
-                        Part::Atom(_) => 0,
+                        FormatPart::Text(text) => text.len(),
+                        FormatPart::Atom(_) => 0,
                     });
                     let headers = format.request_headers().len() + format.response_headers().len();
                     if text.contains('%') {

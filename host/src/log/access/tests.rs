@@ -4,12 +4,12 @@ use std::fs;
 
 use super::*;
 use crate::log::{
-    request::{Facts, Trace},
+    request::{RequestMeta, Trace},
     request_id::RequestId,
 };
 
-/// The line for an exchange in this format.
-fn line(format: &str, exchange: impl FnOnce(&Arc<AccessLog>)) -> String {
+/// The line of a record in this format.
+fn line(format: &str, record: impl FnOnce(&Arc<AccessLog>)) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     let output = Output::access(file.path()).unwrap();
     let skip = vec!["/healthz".to_owned()];
@@ -19,7 +19,7 @@ fn line(format: &str, exchange: impl FnOnce(&Arc<AccessLog>)) -> String {
         skip,
         CancellationToken::new(),
     );
-    exchange(&Arc::new(access));
+    record(&Arc::new(access));
     fs::read_to_string(file.path()).unwrap()
 }
 
@@ -37,23 +37,23 @@ fn request(uri: &str) -> request::Parts {
 }
 
 fn answered(access: &Arc<AccessLog>, uri: &str, status: u16) {
-    let facts = Facts {
+    let meta = RequestMeta {
         id: RequestId::new(Some(b"7f")),
         trace: Trace::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-        loud: false,
+        force_debug: false,
     };
     let peer = "127.0.0.1:1234".parse().unwrap();
-    let mut exchange = access.begin(&request(uri), peer, &RequestLog::new(facts));
-    exchange.enter("shop", 3);
-    exchange.respond(
+    let mut record = access.begin(&request(uri), peer, &RequestLog::new(meta));
+    record.set_app("shop", 3);
+    record.set_response(
         &Response::builder()
             .status(status)
             .header("x-two", "second")
             .body("hello world!".to_owned())
             .unwrap(),
     );
-    exchange.send(12);
-    exchange.end(Outcome::Answered);
+    record.add_bytes_sent(12);
+    record.set_outcome(RequestOutcome::Answered);
 }
 
 #[test]
@@ -61,13 +61,13 @@ fn the_request_line_is_the_same_over_http_2() {
     let line = line("common", |access| {
         let mut head = request("http://shop.example/a?b");
         head.version = Version::HTTP_2;
-        let facts = Facts {
+        let meta = RequestMeta {
             id: RequestId::new(None),
             trace: None,
-            loud: false,
+            force_debug: false,
         };
         let peer = "127.0.0.1:1234".parse().unwrap();
-        drop(access.begin(&head, peer, &RequestLog::new(facts)));
+        drop(access.begin(&head, peer, &RequestLog::new(meta)));
     });
     assert!(line.contains(r#""GET /a?b HTTP/2.0""#), "{line}");
 }
@@ -180,7 +180,7 @@ fn successes_are_skipped_and_failures_are_not() {
 fn there_is_a_line_for_what_is_no_request() {
     let peer = "[::1]:1".parse().unwrap();
     let none = |access: &Arc<AccessLog>| {
-        access.no_request(peer, StatusCode::REQUEST_TIMEOUT, Outcome::TimedOut);
+        access.record_rejected_head(peer, StatusCode::REQUEST_TIMEOUT, RequestOutcome::TimedOut);
     };
     let text = line("common", none);
     assert!(

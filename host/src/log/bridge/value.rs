@@ -1,12 +1,12 @@
-//! The values of plugins' fields, as `tracing` takes them.
+//! The values of fields of plugins, converted for `tracing`.
 
 use std::{error::Error, fmt};
 
 use plugin_api::host::Value;
 use tracing::field::{self, DebugValue};
 
-/// A value of a plugin's event, as `tracing` takes it.
-pub(super) enum Typed<'a> {
+/// A value of a plugin's field, in a type that implements `tracing`'s `Value`.
+pub(super) enum FieldValue<'a> {
     Bool(bool),
     U64(u64),
     I64(i64),
@@ -14,12 +14,13 @@ pub(super) enum Typed<'a> {
     I128(i128),
     F64(f64),
     Str(&'a str),
-    Debug(DebugValue<Written<'a>>),
+    Debug(DebugValue<DebugText<'a>>),
     Error(Box<dyn Error + 'static>),
 }
 
-impl Typed<'_> {
-    pub(super) fn value(&self) -> &dyn field::Value {
+impl FieldValue<'_> {
+    /// Returns the value for `tracing`.
+    pub(super) fn as_tracing(&self) -> &dyn field::Value {
         match self {
             Self::Bool(value) => value,
             Self::U64(value) => value,
@@ -34,7 +35,7 @@ impl Typed<'_> {
     }
 }
 
-impl<'a> From<Value<'a>> for Typed<'a> {
+impl<'a> From<Value<'a>> for FieldValue<'a> {
     fn from(value: Value<'a>) -> Self {
         match value {
             Value::Bool(value) => Self::Bool(value),
@@ -44,16 +45,16 @@ impl<'a> From<Value<'a>> for Typed<'a> {
             Value::I128(value) => Self::I128(value),
             Value::F64(value) => Self::F64(value),
             Value::Str(value) => Self::Str(value),
-            Value::Debug(text) => Self::Debug(field::debug(Written(text))),
+            Value::Debug(text) => Self::Debug(field::debug(DebugText(text))),
             Value::Error(text, causes) => {
                 let causes: Vec<_> = causes.iter().collect();
                 let source = causes.into_iter().rev().fold(None, |source, text| {
-                    Some(Box::new(Failure {
+                    Some(Box::new(ErrorText {
                         text: text.to_owned(),
                         source,
                     }))
                 });
-                Self::Error(Box::new(Failure {
+                Self::Error(Box::new(ErrorText {
                     text: text.to_owned(),
                     source,
                 }))
@@ -63,29 +64,29 @@ impl<'a> From<Value<'a>> for Typed<'a> {
     }
 }
 
-/// What a value's `Debug` wrote in the plugin.
-pub(super) struct Written<'a>(&'a str);
+/// The text that `Debug` wrote in the plugin. Its own `Debug` writes the same text.
+pub(super) struct DebugText<'a>(&'a str);
 
-impl fmt::Debug for Written<'_> {
+impl fmt::Debug for DebugText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.0)
     }
 }
 
-/// An error of a plugin, with its sources.
+/// An error of a plugin: its text, and its sources likewise.
 #[derive(Debug)]
-struct Failure {
+struct ErrorText {
     text: String,
-    source: Option<Box<Failure>>,
+    source: Option<Box<ErrorText>>,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ErrorText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
     }
 }
 
-impl Error for Failure {
+impl Error for ErrorText {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }

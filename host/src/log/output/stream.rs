@@ -1,8 +1,8 @@
-//! Which stream of the process a path names: `-`, `/dev/stdout`, `/proc/self/fd/1`.
+//! The stream of the process that a path names: `-`, `/dev/stdout`, `/proc/self/fd/1`.
 //!
-//! Such a path cannot be opened like a file. Where the stream is a socket, as under systemd, that
-//! fails; where it is a file, the new description has an offset of its own, so that lines overwrite
-//! what others print.
+//! Such a path must not be opened like a file. If the stream is a socket, as under systemd, opening fails. If
+//! it is a file, the new open file description has an offset of its own, so that lines overwrite bytes that
+//! others print.
 
 use std::{
     ffi::OsStr,
@@ -16,17 +16,17 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 
 use super::sink::Sink;
 
-/// A stream of the process, by its number.
+/// The number of an open descriptor of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stream(i32);
+pub(super) struct StreamNumber(i32);
 
-impl Stream {
+impl StreamNumber {
     pub(super) const STDOUT: Self = Self(1);
     pub(super) const STDERR: Self = Self(2);
 
-    /// The stream that `path` names, itself or by symbolic links; `minus` is the one that `-` is.
+    /// Returns the stream that `path` names, directly or by symbolic links. `-` names the stream `minus`.
     pub(super) fn named(path: &Path, minus: Self) -> Option<Self> {
-        // Settings are made absolute when they are read, `-` among them.
+        // The command line makes paths absolute, also `-`.
         if path.file_name() == Some(OsStr::new("-")) {
             return Some(minus);
         }
@@ -43,6 +43,7 @@ impl Stream {
         None
     }
 
+    /// Returns the stream that `path` names directly.
     fn at(path: &Path) -> Option<Self> {
         let text = path.to_str()?;
         match text {
@@ -64,7 +65,7 @@ impl Stream {
         number.parse().ok().filter(|&number| number >= 0).map(Self)
     }
 
-    /// What messages call it.
+    /// Returns the name in messages.
     pub(super) fn name(self) -> String {
         match self.0 {
             0 => "stdin".to_owned(),
@@ -74,7 +75,11 @@ impl Stream {
         }
     }
 
-    /// The stream as it is now: what is put in its place later does not count.
+    /// Duplicates the stream. Lines go to this duplicate even if the stream is replaced later.
+    ///
+    /// # Errors
+    ///
+    /// When the stream is closed.
     pub(super) fn sink(self) -> io::Result<Sink> {
         match self.0 {
             0 => Sink::of_stream(io::stdin()),
@@ -85,13 +90,13 @@ impl Stream {
     }
 }
 
-/// A duplicate of a descriptor of which only the number is known.
+/// Duplicates a descriptor of which only the number is known.
 fn inherited(number: i32) -> io::Result<OwnedFd> {
     let own = pidfd_open(getpid(), PidfdFlags::empty())?;
     Ok(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?)
 }
 
-/// How many symbolic links are followed, as path_resolution(7) has it.
+/// How many symbolic links are followed: as many as the system follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 #[cfg(test)]
@@ -123,8 +128,8 @@ mod tests {
             (folder.path(), None),
         ];
         for (path, number) in table {
-            let stream = Stream::named(path, Stream::STDERR);
-            assert_eq!(stream, number.map(Stream), "{}", path.display());
+            let stream = StreamNumber::named(path, StreamNumber::STDERR);
+            assert_eq!(stream, number.map(StreamNumber), "{}", path.display());
         }
     }
 }

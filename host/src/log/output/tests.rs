@@ -35,12 +35,12 @@ fn the_rest_of_a_line_comes_before_the_next_one() {
     let long = format!("{}\n", "x".repeat(5000));
     assert!(output.try_write(long.as_bytes()));
     let room = output.settle();
-    assert!(!room.is_clear);
+    assert!(!room.is_flushed);
     let mut text = read(&mut reader);
     output.write(b"next\n");
     text.push_str(&read(&mut reader));
     assert_eq!(text, format!("{long}next\n"));
-    assert!(output.settle().is_clear);
+    assert!(output.settle().is_flushed);
 }
 
 #[test]
@@ -56,10 +56,10 @@ fn a_reader_that_stands_still_is_waited_for_once() {
     (0..100).for_each(|_| output.write(b"lost\n"));
     assert!(began.elapsed() < Duration::from_millis(500));
     let state = output.settle();
-    assert_eq!((state.lost, state.is_over), (101, false));
+    assert_eq!((state.lost, state.has_recovered), (101, false));
 
     assert_eq!(read(&mut reader).len(), 4096);
-    assert!(output.settle().is_over);
+    assert!(output.settle().has_recovered);
     output.write(b"there\n");
     assert_eq!(read(&mut reader), "there\n");
     assert_eq!(output.failure(), None);
@@ -91,11 +91,11 @@ fn a_thread_that_must_not_wait_does_not_and_its_lines_come_later() {
     let other = thread::spawn(move || waiting.write(b"waits\n"));
     let hurried = output.clone();
     let took = thread::spawn(move || {
-        never_wait();
+        never_block();
         let began = Instant::now();
         hurried.write(b"one\n");
         // The other thread has the lock, until there is room.
-        while hurried.0.place.try_lock().is_ok() {
+        while hurried.0.writer.try_lock().is_ok() {
             thread::yield_now();
         }
         hurried.write(b"two\n");

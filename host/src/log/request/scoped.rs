@@ -1,4 +1,4 @@
-//! A future that belongs to a request: what it logs says so, in every poll and in its drop.
+//! A future that belongs to a request: events in its polls and in its drop are the request's.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use super::{RequestLog, scope};
 
 pin_project! {
-    /// A future whose polls, and whose drop, are a request's.
+    /// A future that runs in the scope of a request.
     #[derive(Debug)]
     pub struct Scoped<F> {
         #[pin]
@@ -28,7 +28,7 @@ pin_project! {
     }
 }
 
-/// Makes all that `future` does the doing of `request`.
+/// Returns a future that runs `future` in the scope of `request`.
 pub fn scoped<F: Future>(request: Option<Arc<RequestLog>>, future: F) -> Scoped<F> {
     Scoped {
         future: Some(future),
@@ -42,7 +42,7 @@ impl<F: Future> Future for Scoped<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else {
-            unreachable!("it is there until it is dropped");
+            unreachable!("the future is there until the drop");
         };
         scope(this.request, || future.poll(context))
     }

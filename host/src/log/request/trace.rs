@@ -3,11 +3,12 @@
 /// The W3C trace that a request is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
+    /// The first four parts, with dashes between them.
     text: [u8; 55],
 }
 
 impl Trace {
-    /// Reads a `traceparent` (W3C Trace Context, section 3.2); none when it is not of that form.
+    /// Parses a `traceparent` (W3C Trace Context, section 3.2). Returns None when it has not that form.
     #[must_use]
     pub fn parse(traceparent: &[u8]) -> Option<Self> {
         let text: [u8; 55] = traceparent.get(..55)?.try_into().ok()?;
@@ -18,27 +19,27 @@ impl Trace {
         let is_set = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
         let [version, trace, span, flags] = [0..2, 3..35, 36..52, 53..55].map(|at| &text[at]);
         let dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
-        // A later version may have more behind a dash.
+        // A later version may have more parts, behind a dash.
         let ends = match traceparent.get(55) {
             None => true,
             Some(&next) => version != b"00" && next == b'-',
         };
-        let is_one = dashes
+        let is_valid = dashes
             && ends
             && version != b"ff"
             && [version, trace, span, flags].into_iter().all(is_hex)
             && is_set(trace)
             && is_set(span);
-        is_one.then_some(Self { text })
+        is_valid.then_some(Self { text })
     }
 
-    /// 32 hexadecimal digits.
+    /// Returns the id of the trace: 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> &str {
         std::str::from_utf8(&self.text[3..35]).unwrap_or_default()
     }
 
-    /// The caller's span: 16 hexadecimal digits.
+    /// Returns the id of the caller's span: 16 hexadecimal digits.
     #[must_use]
     pub fn span_id(&self) -> &str {
         std::str::from_utf8(&self.text[36..52]).unwrap_or_default()

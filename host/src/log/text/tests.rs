@@ -21,7 +21,7 @@ fn lines(emit: impl FnOnce()) -> Vec<String> {
         rest.to_owned()
     };
     let lines = tests::lines(
-        Format::Text(Text {
+        Format::Text(TextFormat {
             ansi: false,
             is_terminal: false,
         }),
@@ -138,7 +138,7 @@ fn hostile_text_of_any_origin_stays_in_its_line() {
 #[test]
 fn colour_marks_time_and_level_only() {
     let lines = tests::lines(
-        Format::Text(Text {
+        Format::Text(TextFormat {
             ansi: true,
             is_terminal: true,
         }),
@@ -157,7 +157,7 @@ fn a_backtrace_has_lines_of_its_own_on_a_terminal_only() {
     let emit =
         || error!(target: "t", backtrace = "0: main\n  at src/lib.rs:1\x1b[2J", n = 1, "panicked");
     let format = |is_terminal| {
-        Format::Text(Text {
+        Format::Text(TextFormat {
             ansi: false,
             is_terminal,
         })
@@ -179,7 +179,7 @@ fn colour_is_for_terminals_unless_refused() {
     ];
     for (is_terminal, no_color, coloured) in table {
         assert_eq!(
-            colour(is_terminal, no_color.map(OsStr::new)),
+            uses_colours(is_terminal, no_color.map(OsStr::new)),
             coloured,
             "{is_terminal} {no_color:?}"
         );

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use super::{Evidence, Generation, status};
 use crate::{
-    scoreboard::{Crash, Doing, Request, Snapshot, ThreadState, Work},
+    scoreboard::{BoardSnapshot, Crash, Request, ThreadState, Work, WorkKind},
     worker::generation::thread_name,
 };
 
@@ -21,7 +21,7 @@ pub struct Blame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The thread was in the app.
-    Thread(Doing),
+    Thread(WorkKind),
     /// The code is in the app's library.
     Code,
     /// The thread is one of the app's own.
@@ -50,14 +50,14 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Thread(Doing::Request) => "its code was answering a request",
-            Self::Thread(Doing::Body) => "its code was sending a response's body",
-            Self::Thread(Doing::Drop) => "its code was cleaning up after a request",
-            Self::Thread(Doing::Open) => "its library was being opened",
-            Self::Thread(Doing::Init) => "it was starting",
-            Self::Thread(Doing::HandOver) => "it was handing over its state",
-            Self::Thread(Doing::Drain) => "it was told to finish what it has",
-            Self::Thread(Doing::Stop) => "it was stopping",
+            Self::Thread(WorkKind::Request) => "its code was answering a request",
+            Self::Thread(WorkKind::Body) => "its code was sending a response's body",
+            Self::Thread(WorkKind::Drop) => "its code was cleaning up after a request",
+            Self::Thread(WorkKind::Open) => "its library was being opened",
+            Self::Thread(WorkKind::Init) => "it was starting",
+            Self::Thread(WorkKind::HandOver) => "it was handing over its state",
+            Self::Thread(WorkKind::Drain) => "it was told to finish what it has",
+            Self::Thread(WorkKind::Stop) => "it was stopping",
             Self::Code => "the code is its library's",
             Self::ThreadName => "the thread is one of its own",
             Self::Loading => "it was the only one being loaded",
@@ -69,13 +69,13 @@ impl fmt::Display for Reason {
 }
 
 /// Whom a record blames.
-pub(super) fn recorded(board: &Snapshot, record: &Crash) -> Option<Blame> {
+pub(super) fn recorded(board: &BoardSnapshot, record: &Crash) -> Option<Blame> {
     if status::is_sent_by_others(record) {
         return None;
     }
     let by_work = || {
         let work = record.work.as_ref()?;
-        Some((generation(work)?, Reason::Thread(work.doing)))
+        Some((generation(work)?, Reason::Thread(work.kind)))
     };
     let by_code = || {
         let files = record
@@ -110,7 +110,7 @@ pub(super) fn recorded(board: &Snapshot, record: &Crash) -> Option<Blame> {
 pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[Generation]) -> Option<Blame> {
     let loads = |thread: &ThreadState| {
         let work = thread.work.as_ref()?;
-        work.doing.is_load().then(|| generation(work)).flatten()
+        work.kind.is_load().then(|| generation(work)).flatten()
     };
     let loading: BTreeSet<_> = evidence.board.threads.iter().filter_map(loads).collect();
     let loading: Vec<_> = if loading.is_empty() {
@@ -134,7 +134,7 @@ pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[Generation]) -> Opti
 }
 
 /// The apps that threads were in.
-pub(super) fn at_work(board: &Snapshot) -> Vec<Generation> {
+pub(super) fn at_work(board: &BoardSnapshot) -> Vec<Generation> {
     let works = board
         .threads
         .iter()
@@ -144,7 +144,7 @@ pub(super) fn at_work(board: &Snapshot) -> Vec<Generation> {
 }
 
 /// The request that an app worked on, if there was one alone.
-pub(super) fn request_of(board: &Snapshot, of: &Generation) -> Option<Request> {
+pub(super) fn request_of(board: &BoardSnapshot, of: &Generation) -> Option<Request> {
     let works = board
         .threads
         .iter()

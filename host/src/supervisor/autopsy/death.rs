@@ -7,7 +7,7 @@ use super::{
     blame::at_work,
     place::{Frame, Held, Symbols},
 };
-use crate::scoreboard::{Address, Crash, Request, Snapshot};
+use crate::scoreboard::{BoardSnapshot, CodeAddress, Crash, Request};
 
 /// How a worker died.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Death {
     /// The name of the thread that did it.
     pub thread: Option<String>,
     /// The addresses that the thread was at, the innermost first.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<CodeAddress>,
     /// Those in libraries of apps, or else all, as functions and lines, once they were [looked up](Self::locate).
     pub place: Vec<Frame>,
     /// The libraries of the worker's apps.
@@ -33,7 +33,7 @@ pub struct Death {
 }
 
 impl Death {
-    pub(super) fn new(board: &Snapshot, what: String) -> Self {
+    pub(super) fn new(board: &BoardSnapshot, what: String) -> Self {
         Self {
             what,
             blame: None,
@@ -49,7 +49,7 @@ impl Death {
 
     /// A worker that could not be started.
     pub(in crate::supervisor) fn never_began(error: String) -> Self {
-        Self::new(&Snapshot::default(), error)
+        Self::new(&BoardSnapshot::default(), error)
     }
 
     /// Opens the libraries that are to be read, as they may be removed before they are.

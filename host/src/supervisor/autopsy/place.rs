@@ -15,7 +15,7 @@ use std::{
 use addr2line::Loader;
 use object::{Object, ObjectSegment, ReadCache};
 
-use crate::scoreboard::Address;
+use crate::scoreboard::CodeAddress;
 
 /// A function that was running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +105,8 @@ impl<'a> Symbols<'a> {
 
     /// The functions at some addresses, with those that were made a part of others; the innermost first. `copies` are the
     /// apps' libraries: when some of the addresses are in these, only those are looked up.
-    pub fn frames(&mut self, addresses: &[Address], copies: &[&Path]) -> Vec<Frame> {
-        let is_in_app = |address: &Address| {
+    pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<Frame> {
+        let is_in_app = |address: &CodeAddress| {
             let place = address.place.as_ref();
             place.is_some_and(|(file, _)| copies.contains(&file.as_path()))
         };

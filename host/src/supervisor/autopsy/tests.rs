@@ -1,14 +1,14 @@
 //! Who is blamed for what.
 
 use super::*;
-use crate::scoreboard::{Address, Doing, LoadedApp, Work};
+use crate::scoreboard::{CodeAddress, LoadedApp, Work, WorkKind};
 
 #[test]
 fn blame_is_from_the_best_evidence_there_is() {
     let (a, b) = (load("a", 1), load("b", 2));
-    let work_a = || thread(1, "host", Some(work(&a, Doing::Request)));
-    let work_b = || thread(2, "host", Some(work(&b, Doing::Request)));
-    let opens_b = || thread(3, "b.g2", Some(work(&b, Doing::Open)));
+    let work_a = || thread(1, "host", Some(work(&a, WorkKind::Request)));
+    let work_b = || thread(2, "host", Some(work(&b, WorkKind::Request)));
+    let opens_b = || thread(3, "b.g2", Some(work(&b, WorkKind::Open)));
     let crash = |work, name: &str, file: &str| Crash {
         work,
         frames: frames(file),
@@ -21,10 +21,10 @@ fn blame_is_from_the_best_evidence_there_is() {
         // What was written down comes before all else.
         (
             vec![work_a(), opens_b()],
-            vec![crash(Some(work(&a, Doing::Body)), "b.g2", "/s/b.so")],
+            vec![crash(Some(work(&a, WorkKind::Body)), "b.g2", "/s/b.so")],
             vec![generation_of(&b)],
             vec![generation_of(&b)],
-            Some(("a", 1, Reason::Thread(Doing::Body))),
+            Some(("a", 1, Reason::Thread(WorkKind::Body))),
         ),
         (
             vec![work_a()],
@@ -88,7 +88,7 @@ fn blame_is_from_the_best_evidence_there_is() {
             None,
         ),
     ] {
-        let board = Snapshot {
+        let board = BoardSnapshot {
             threads,
             crashes,
             exit: None,
@@ -197,9 +197,9 @@ fn a_death_is_told_in_words() {
         (signalled(40), None, "", false, "signal 40"),
         (exited(3), None, "", false, "exit code 3"),
     ] {
-        let board = Snapshot {
+        let board = BoardSnapshot {
             crashes: crash.into_iter().collect(),
-            ..Snapshot::default()
+            ..BoardSnapshot::default()
         };
         let death = examine(&Evidence {
             last_words,
@@ -213,10 +213,10 @@ fn a_death_is_told_in_words() {
 #[test]
 fn nobody_is_blamed_for_a_kill() {
     let a = load("a", 1);
-    let board = Snapshot {
-        threads: vec![thread(1, "host", Some(work(&a, Doing::Request)))],
+    let board = BoardSnapshot {
+        threads: vec![thread(1, "host", Some(work(&a, WorkKind::Request)))],
         apps: vec![a.clone()],
-        ..Snapshot::default()
+        ..BoardSnapshot::default()
     };
     let loading = [generation_of(&a)];
     let death = examine(&Evidence {
@@ -234,17 +234,17 @@ fn the_thread_that_hangs_longest_is_to_blame() {
     let lasts = |app, seconds| {
         Some(Work {
             lasts: Duration::from_secs(seconds),
-            ..work(app, Doing::Request)
+            ..work(app, WorkKind::Request)
         })
     };
-    let board = Snapshot {
+    let board = BoardSnapshot {
         threads: vec![
             thread(1, "host", lasts(&a, 10)),
             thread(2, "host", lasts(&b, 31)),
             thread(3, "host", None),
         ],
         apps: vec![a, b.clone()],
-        ..Snapshot::default()
+        ..BoardSnapshot::default()
     };
     let death = examine_hung(&board, &[], Duration::from_secs(30));
     assert_eq!(death.what, "no progress for 30s");
@@ -264,7 +264,7 @@ fn signalled(signal: i32) -> Ended {
     }
 }
 
-fn evidence<'a>(status: Ended, board: &'a Snapshot) -> Evidence<'a> {
+fn evidence<'a>(status: Ended, board: &'a BoardSnapshot) -> Evidence<'a> {
     Evidence {
         status,
         board,
@@ -290,10 +290,10 @@ fn generation_of(app: &LoadedApp) -> Generation {
     }
 }
 
-fn work(app: &LoadedApp, doing: Doing) -> Work {
+fn work(app: &LoadedApp, doing: WorkKind) -> Work {
     Work {
         app: Some(app.clone()),
-        doing,
+        kind: doing,
         request: None,
         lasts: Duration::ZERO,
     }
@@ -322,10 +322,10 @@ fn crash(signal: i32, code: i32, name: &str) -> Crash {
     }
 }
 
-fn frames(file: &str) -> Vec<Address> {
+fn frames(file: &str) -> Vec<CodeAddress> {
     let place = |file: &str| Some((file.into(), 0x10));
     ["/lib/libc.so", file]
-        .map(|file| Address {
+        .map(|file| CodeAddress {
             address: 0x4000,
             place: place(file),
         })

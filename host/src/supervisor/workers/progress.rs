@@ -6,7 +6,7 @@ use rustix::process::Pid;
 use tokio::time;
 
 use crate::{
-    scoreboard::{Crash, Doing, Scoreboard, Snapshot},
+    scoreboard::{BoardSnapshot, Crash, Scoreboard, WorkKind},
     worker::crash::dump,
 };
 
@@ -41,13 +41,17 @@ pub(super) async fn stuck(process: i32, board: &Scoreboard, timeout: Duration) -
 }
 
 /// Starts, stops and handovers have limits of their own.
-fn is_stuck(board: &Snapshot, timeout: Duration) -> bool {
+fn is_stuck(board: &BoardSnapshot, timeout: Duration) -> bool {
     let works = board
         .threads
         .iter()
         .filter_map(|thread| thread.work.as_ref());
-    let mut serving =
-        works.filter(|work| matches!(work.doing, Doing::Request | Doing::Body | Doing::Drop));
+    let mut serving = works.filter(|work| {
+        matches!(
+            work.kind,
+            WorkKind::Request | WorkKind::Body | WorkKind::Drop
+        )
+    });
     serving.any(|work| work.lasts >= timeout)
 }
 

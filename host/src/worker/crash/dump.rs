@@ -74,6 +74,6 @@ extern "C" fn dumps(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     };
     // SAFETY: the kernel calls.
     let context = unsafe { Context::new(signal, info, context) };
-    record.note(&context.facts());
+    record.note(&context.signal_info());
     record.trace_from(&context);
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{thread_name, trace};
-use crate::scoreboard::record::{self, Facts};
+use crate::scoreboard::record::{self, SignalInfo};
 
 unsafe extern "C" {
     /// As `atexit`, with the code (on_exit(3)).
@@ -35,11 +35,11 @@ extern "C" fn exits(code: c_int, _argument: *mut c_void) {
     let Some(record) = record::claim_exit() else {
         return;
     };
-    record.note(&Facts {
+    record.note(&SignalInfo {
         code,
         thread,
         name: thread_name(),
-        ..Facts::default()
+        ..SignalInfo::default()
     });
     record.trace_here();
 }

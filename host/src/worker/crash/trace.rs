@@ -10,7 +10,7 @@ use std::{
 use libc::{siginfo_t, ucontext_t};
 
 use super::{MAPS, handle, set_default, thread_name};
-use crate::scoreboard::record::{Area, Facts, Record};
+use crate::scoreboard::record::{Area, SignalInfo, ThreadRecord};
 
 /// What the kernel tells a handler.
 pub(super) struct Context {
@@ -57,8 +57,8 @@ impl Context {
         }
     }
 
-    pub(super) fn facts(&self) -> Facts {
-        Facts {
+    pub(super) fn signal_info(&self) -> SignalInfo {
+        SignalInfo {
             signal: self.signal,
             code: self.code,
             address: self.address,
@@ -114,7 +114,7 @@ pub(super) fn prepare() {
     unwind(&mut frames);
 }
 
-impl Record {
+impl ThreadRecord {
     /// Writes where the thread was, within a second: when that hangs, or crashes again, the process dies of the signal with
     /// what is there. One thread at a time may do so; another is left with its registers.
     pub(super) fn trace_in(&self, context: &Context) {

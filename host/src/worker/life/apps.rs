@@ -16,7 +16,7 @@ use crate::{
     error_chain::chain,
     log::bridge,
     orders::{Commit, Notice, Started},
-    scoreboard::Doing,
+    scoreboard::WorkKind,
     worker::{
         generation::{Generation, Retired},
         link::Notices,
@@ -166,7 +166,7 @@ impl Worker {
         if let Some(before) = before.as_ref().filter(|_| commit.watch && !handed_over) {
             app.kept = Some(Arc::clone(before));
             // It keeps no client from the new one.
-            drop(before.spawn_in_app(Doing::Drain, host::App::drain));
+            drop(before.spawn_in_app(WorkKind::Drain, host::App::drain));
         }
         self.notices.send(Notice::Swapped {
             app: commit.app.clone(),
@@ -228,7 +228,7 @@ impl Worker {
         // Published after the app was told, so that no request meets an app that ends.
         let registry = Arc::clone(&self.registry);
         registry.publish(name, mounts, Some(kept));
-        drop(told.spawn_in_app(Doing::Drain, host::App::go_on));
+        drop(told.spawn_in_app(WorkKind::Drain, host::App::go_on));
         if let Some(bad) = bad {
             self.end(bad);
         }

@@ -1,4 +1,4 @@
-//! Backtraces and lines of source.
+//! The frames of a backtrace, and lines of source.
 
 use std::{
     fmt, fs,
@@ -9,15 +9,15 @@ use crate::dev::state::SessionOptions;
 
 /// A frame of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    /// The function.
+pub(super) struct StackFrame {
+    /// The name of the function.
     pub(super) function: String,
-    /// Where it was: file, line and column.
+    /// File, line and column, if the backtrace has them.
     pub(super) place: Option<String>,
 }
 
-impl Frame {
-    /// Whether it is in the author's sources.
+impl StackFrame {
+    /// Whether the frame is in the author's sources.
     pub(super) fn is_own(&self, options: &SessionOptions) -> bool {
         let file = self
             .place
@@ -27,7 +27,7 @@ impl Frame {
     }
 }
 
-impl fmt::Display for Frame {
+impl fmt::Display for StackFrame {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.function)?;
         match &self.place {
@@ -37,9 +37,9 @@ impl fmt::Display for Frame {
     }
 }
 
-/// The frames of a backtrace as std prints it: `3: FUNCTION`, and below that `at FILE:LINE:COLUMN`.
-pub(super) fn parse(backtrace: &str) -> Vec<Frame> {
-    let mut frames: Vec<Frame> = Vec::new();
+/// Parses a backtrace as std prints it: `3: FUNCTION`, and in the next line `at FILE:LINE:COLUMN`.
+pub(super) fn parse(backtrace: &str) -> Vec<StackFrame> {
+    let mut frames: Vec<StackFrame> = Vec::new();
     for line in backtrace.lines().map(str::trim) {
         if let Some(place) = line.strip_prefix("at ") {
             if let Some(frame) = frames.last_mut() {
@@ -48,7 +48,7 @@ pub(super) fn parse(backtrace: &str) -> Vec<Frame> {
         } else if let Some((number, function)) = line.split_once(": ")
             && number.bytes().all(|byte| byte.is_ascii_digit())
         {
-            frames.push(Frame {
+            frames.push(StackFrame {
                 function: function.to_owned(),
                 place: None,
             });
@@ -57,17 +57,18 @@ pub(super) fn parse(backtrace: &str) -> Vec<Frame> {
     frames
 }
 
-/// Lines of a file around one.
+/// Lines of a file around a certain one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
-    /// The line that it is about.
+    /// The number of that line.
     pub(super) line: u32,
-    /// The lines, by their numbers.
+    /// Numbers and texts of the lines.
     pub(super) lines: Vec<(u32, String)>,
 }
 
 impl Excerpt {
-    /// Reads a file of the author's; none of another is shown.
+    /// Reads the lines around `line`. Returns None when the file is not one of the author's, or cannot be
+    /// read.
     pub(super) fn read(file: &str, line: u32, options: &SessionOptions) -> Option<Self> {
         let text = fs::read_to_string(find(file, options)?).ok()?;
         let lines = (1_u32..).zip(text.lines().map(str::to_owned));
@@ -88,8 +89,8 @@ impl fmt::Display for Excerpt {
     }
 }
 
-/// A file of the author's sources. The compiler names it relative to the workspace, a backtrace to the
-/// folder that the server runs in.
+/// Returns the path of a file in the author's sources, and None for any other file. The compiler names files
+/// relative to the workspace, a backtrace relative to the folder that the server runs in.
 fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     let roots = options.roots.iter().map(PathBuf::as_path);
     roots.chain([Path::new(".")]).find_map(|root| {
@@ -102,7 +103,7 @@ fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     })
 }
 
-/// How many lines are shown before and behind.
+/// How many lines are shown before and after.
 const AROUND: u32 = 5;
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
         let frames = parse(
             "   0: std::panicking::begin\n             at /rustc/1/std.rs:1:2\n  11: shop::buy\n             at ./src/lib.rs:7:9\n  12: start\n",
         );
-        let texts: Vec<_> = frames.iter().map(Frame::to_string).collect();
+        let texts: Vec<_> = frames.iter().map(StackFrame::to_string).collect();
         assert_eq!(
             texts,
             [

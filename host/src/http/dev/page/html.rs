@@ -1,43 +1,44 @@
-//! A failure as a page.
+//! An explanation as an HTML page.
 
 use std::fmt::Write;
 
-use super::{Excerpt, Failure, Frame};
+use super::{Excerpt, Explanation, StackFrame};
 
-/// The page. It has no script and nothing from elsewhere.
-pub(super) fn page(failure: &Failure) -> String {
-    let status = failure.status.to_string();
-    let (title, rest) = failure
+/// Returns the page. It has no script and loads nothing, so that it also works where the app's own policy
+/// forbids that.
+pub(super) fn page(explanation: &Explanation) -> String {
+    let status = explanation.status.to_string();
+    let (title, rest) = explanation
         .message
         .split_once('\n')
-        .unwrap_or((&failure.message, ""));
+        .unwrap_or((&explanation.message, ""));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body data-host-dev>\n<p>{status}</p>\n<h1>{title}</h1>\n",
         title = escape(title),
         status = escape(&status),
     );
-    if let Some(place) = &failure.place {
+    if let Some(place) = &explanation.place {
         let _ = writeln!(page, "<p class=\"place\">{}</p>", escape(place));
     }
     if !rest.trim().is_empty() {
         let _ = writeln!(page, "<pre>{}</pre>", escape(rest.trim()));
     }
-    if let Some(source) = &failure.source {
+    if let Some(source) = &explanation.source {
         let _ = writeln!(page, "<pre class=\"source\">{}</pre>", lines(source));
     }
     list(
         &mut page,
         "Your frames",
         true,
-        failure.own_frames.iter().map(Frame::to_string),
+        explanation.own_frames.iter().map(StackFrame::to_string),
     );
     list(
         &mut page,
         "Log of the request",
         true,
-        failure.log.iter().cloned(),
+        explanation.log.iter().cloned(),
     );
-    let request = failure
+    let request = explanation
         .request
         .iter()
         .map(|(name, value)| format!("{name}: {value}"));
@@ -46,11 +47,12 @@ pub(super) fn page(failure: &Failure) -> String {
         &mut page,
         "Other frames",
         false,
-        failure.other_frames.iter().map(Frame::to_string),
+        explanation.other_frames.iter().map(StackFrame::to_string),
     );
     page + "</body>\n</html>\n"
 }
 
+/// Appends lines of text that the reader can fold away. Appends nothing when there are no lines.
 fn list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item = String>) {
     let lines: Vec<_> = lines
         .map(|line| escape(&crate::dev::plain(&line)))
@@ -65,6 +67,7 @@ fn list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item
     }
 }
 
+/// Returns an excerpt of source, whose main line is marked.
 fn lines(source: &Excerpt) -> String {
     let lines = source.lines.iter().map(|(number, text)| {
         let line = format!("{number:>5}  {}\n", escape(text));
@@ -77,6 +80,7 @@ fn lines(source: &Excerpt) -> String {
     lines.collect()
 }
 
+/// Replaces the characters that mean something in HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -101,13 +105,13 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_is_text() {
-        let failure = Failure {
+        let explanation = Explanation {
             message: "panicked: <script>alert(1)</script>".to_owned(),
             log: vec!["\u{1b}[31m<b>\"".to_owned()],
             request: vec![("x".to_owned(), "<i>".to_owned())],
-            ..Failure::default()
+            ..Explanation::default()
         };
-        let page = page(&failure);
+        let page = page(&explanation);
         assert!(
             !page.contains("<script>") && !page.contains("<b>") && !page.contains("<i>"),
             "{page}"

@@ -1,4 +1,4 @@
-//! What an exchange writes for each atom, and what it knows for it.
+//! Writes the atoms of a line.
 
 use std::{
     fmt::{self, Write},
@@ -9,18 +9,22 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, Version, header::AUTHORIZATION};
 
-use super::{super::Head, Atom, Exchange};
+use super::{super::RequestHead, AccessRecord, Atom};
 
-impl Exchange {
-    /// Writes what the atom stands for.
+impl AccessRecord {
+    /// Writes the value of an atom, or a dash when the record has none.
+    ///
+    /// # Errors
+    ///
+    /// Never by itself: writing to a string does not fail.
     pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
-        let took = self.began.elapsed();
+        let took = self.started.elapsed();
         match atom {
             Atom::Remote => write!(line, "{}", self.peer.ip()),
             Atom::RemotePort => write!(line, "{}", self.peer.port()),
             Atom::Dash => line.write_char('-'),
             Atom::User => write_text(line, self.user().as_deref().map(str::as_bytes)),
-            Atom::Time => write_time(line, self.at),
+            Atom::Time => write_time(line, self.time),
             Atom::Request => match &self.head {
                 Some(head) => {
                     write!(line, "{} ", head.method)?;
@@ -34,8 +38,8 @@ impl Exchange {
             Atom::Query => write_escaped(line, self.query().unwrap_or_default().as_bytes()),
             Atom::Protocol => write_text(line, self.protocol().map(str::as_bytes)),
             Atom::Status => write!(line, "{}", self.status),
-            Atom::BytesOrDash if self.sent == 0 => line.write_char('-'),
-            Atom::Bytes | Atom::BytesOrDash => write!(line, "{}", self.sent),
+            Atom::BytesOrDash if self.bytes_sent == 0 => line.write_char('-'),
+            Atom::Bytes | Atom::BytesOrDash => write!(line, "{}", self.bytes_sent),
             Atom::Seconds => write!(line, "{}", took.as_secs()),
             Atom::Milliseconds => write!(line, "{}", took.as_millis()),
             Atom::Microseconds => write!(line, "{}", took.as_micros()),
@@ -80,12 +84,13 @@ impl Exchange {
         find(&self.head.as_ref()?.headers, name)
     }
 
-    pub(super) fn text_of(&self, name: &HeaderName) -> Option<String> {
+    /// Returns the text of a request header.
+    pub(super) fn header_text(&self, name: &HeaderName) -> Option<String> {
         let value = self.header(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// The user name of basic authentication (RFC 7617), which the app may or may not accept.
+    /// Returns the user name of basic authentication (RFC 7617). The app need not have accepted it.
     pub(super) fn user(&self) -> Option<String> {
         let value = self.header(&AUTHORIZATION)?.to_str().ok()?;
         let (scheme, credentials) = value.split_once(' ')?;
@@ -99,24 +104,26 @@ impl Exchange {
     }
 
     pub(super) fn request_id(&self) -> Option<&str> {
-        self.log.as_ref().map(|log| log.facts().id.as_str())
+        self.log.as_ref().map(|log| log.meta().id.as_str())
     }
 
+    /// Returns the ids of trace and span.
     pub(super) fn trace(&self) -> Option<(&str, &str)> {
-        let trace = self.log.as_ref()?.facts().trace.as_ref()?;
+        let trace = self.log.as_ref()?.meta().trace.as_ref()?;
         Some((trace.trace_id(), trace.span_id()))
     }
 }
 
-/// What was asked for. In HTTP/2 the host is a field of its own (RFC 9113, section 8.3.1), as it is a
-/// header in HTTP/1.1.
-fn target(head: &Head) -> String {
+/// Returns the target of a request. In HTTP/2 the URI has the host as well (RFC 9113, section 8.3.1), which
+/// HTTP/1.1 has in a header; it is left out.
+fn target(head: &RequestHead) -> String {
     match head.uri.path_and_query() {
         Some(path) if head.version == Version::HTTP_2 => path.to_string(),
         _ => head.uri.to_string(),
     }
 }
 
+/// Returns the value of a header.
 fn find<'a>(
     headers: &'a [(HeaderName, HeaderValue)],
     name: &HeaderName,
@@ -135,7 +142,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// Text of a client's or an app's, or a dash.
+/// Writes text of a client or an app, or a dash for no text.
 fn write_text(line: &mut String, text: Option<&[u8]>) -> fmt::Result {
     match text {
         None | Some([]) => line.write_char('-'),
@@ -143,7 +150,8 @@ fn write_text(line: &mut String, text: Option<&[u8]>) -> fmt::Result {
     }
 }
 
-/// Nothing in it can end the line or a quoted part of it: what is not visible ASCII is `\xHH`.
+/// Writes text so that it ends neither the line nor a quoted part of the line. A byte that is not visible ASCII
+/// is written as `\xHH`.
 fn write_escaped(line: &mut String, text: &[u8]) -> fmt::Result {
     text.iter().try_for_each(|&byte| match byte {
         b'"' | b'\\' => write!(line, "\\{}", char::from(byte)),
@@ -152,17 +160,10 @@ fn write_escaped(line: &mut String, text: &[u8]) -> fmt::Result {
     })
 }
 
-/// `[23/Nov/2026:08:17:21 +0000]`.
+/// Writes a time in the form `[23/Nov/2026:08:17:21 +0000]`. A date of HTTP has the same parts in another order:
+/// `Mon, 23 Nov 2026 08:17:21 GMT`.
 fn write_time(line: &mut String, time: SystemTime) -> fmt::Result {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    let [year, month, day, clock] = [0..4, 5..7, 8..10, 11..19].map(|at| &text[at]);
-    let month = month
-        .parse()
-        .ok()
-        .and_then(|month: usize| MONTHS.get(month - 1))
-        .unwrap_or(&"-");
+    let date = httpdate::fmt_http_date(time);
+    let [day, month, year, clock] = [5..7, 8..11, 12..16, 17..25].map(|part| &date[part]);
     write!(line, "[{day}/{month}/{year}:{clock} +0000]")
 }

@@ -1,51 +1,52 @@
-//! An exchange as JSON.
+//! Writes a line as a JSON object. `docs/LOGGING.md` has its schema.
 
 use std::fmt;
 
 use http::header::{REFERER, USER_AGENT};
 use serde::Serialize;
 
-use super::Exchange;
+use super::AccessRecord;
 use crate::log::worker;
 
-/// Its line: one object.
-pub(super) struct Json<'a>(pub(super) &'a Exchange);
+/// Displays a record as one JSON object.
+pub(super) struct JsonLine<'a>(pub(super) &'a AccessRecord);
 
-impl fmt::Display for Json<'_> {
+impl fmt::Display for JsonLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exchange = self.0;
-        let (trace_id, span_id) = exchange.trace().unzip();
+        let record = self.0;
+        let (trace_id, span_id) = record.trace().unzip();
         let object = Object {
-            timestamp: humantime::format_rfc3339_micros(exchange.at).to_string(),
-            remote: exchange.peer.ip().to_string(),
-            user: exchange.user(),
-            method: exchange.method(),
-            path: exchange.path(),
-            query: exchange.query(),
-            protocol: exchange.protocol(),
-            status: exchange.status,
-            bytes: exchange.sent,
-            duration_us: exchange
-                .began
+            timestamp: humantime::format_rfc3339_micros(record.time).to_string(),
+            remote: record.peer.ip().to_string(),
+            user: record.user(),
+            method: record.method(),
+            path: record.path(),
+            query: record.query(),
+            protocol: record.protocol(),
+            status: record.status,
+            bytes: record.bytes_sent,
+            duration_us: record
+                .started
                 .elapsed()
                 .as_micros()
                 .try_into()
                 .unwrap_or(u64::MAX),
-            referer: exchange.text_of(&REFERER),
-            user_agent: exchange.text_of(&USER_AGENT),
-            plugin: exchange.app.map(|(plugin, _)| plugin),
-            generation: exchange.app.map(|(_, generation)| generation),
+            referer: record.header_text(&REFERER),
+            user_agent: record.header_text(&USER_AGENT),
+            plugin: record.app.map(|(plugin, _)| plugin),
+            generation: record.app.map(|(_, generation)| generation),
             worker: worker::number(),
-            request_id: exchange.request_id(),
+            request_id: record.request_id(),
             trace_id,
             span_id,
-            outcome: exchange.outcome.map(|outcome| outcome.as_str()),
+            outcome: record.outcome.map(|outcome| outcome.as_str()),
         };
         let text = serde_json::to_string(&object).map_err(|_| fmt::Error)?;
         formatter.write_str(&text)
     }
 }
 
+/// The keys of a line, in the order in which they are written.
 #[derive(Serialize)]
 struct Object<'a> {
     timestamp: String,

@@ -1,4 +1,4 @@
-//! The callsites of plugins, as the host's `tracing` knows them.
+//! The callsites that the host has for the callsites of plugins.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,57 +23,62 @@ use tracing::{
 
 use crate::log::filter;
 
-/// The plugin that a callsite belongs to; none for the host's own.
+/// Returns the plugin that a callsite belongs to. None for the host's own callsites.
 #[must_use]
 pub fn plugin_of(callsite: &Identifier) -> Option<&'static str> {
     of_plugin(callsite).map(|(plugin, _)| plugin)
 }
 
-fn of_plugin(callsite: &Identifier) -> Option<(&'static str, &'static Site)> {
-    let sites = SITES.read().unwrap_or_else(PoisonError::into_inner);
-    sites.plugins.get(callsite).copied()
+/// Returns the plugin of a callsite, and the callsite with its own type.
+fn of_plugin(callsite: &Identifier) -> Option<(&'static str, &'static PluginCallsite)> {
+    let sites = CALLSITES.read().unwrap_or_else(PoisonError::into_inner);
+    sites.by_identifier.get(callsite).copied()
 }
 
-/// A text that stays for ever, the same for the same text.
+/// Returns a copy of `text` that lives as long as the process. Equal texts share one copy.
 #[must_use]
 pub fn intern(text: &str) -> &'static str {
-    SITES
+    CALLSITES
         .write()
         .unwrap_or_else(PoisonError::into_inner)
         .intern(text)
 }
 
-/// A callsite of a plugin, as the host's `tracing` knows it.
+/// The host's callsite for a callsite of a plugin.
 #[derive(Debug)]
-pub struct Site {
+pub struct PluginCallsite {
     registered: Once,
+    /// The filter's answer: [`NEVER`], [`SOMETIMES`] or [`ALWAYS`].
     interest: AtomicU8,
+    /// Set before any other code sees the callsite.
     metadata: OnceLock<Metadata<'static>>,
 }
 
-impl Site {
-    /// That of a callsite, which is the same for all generations of a plugin.
+impl PluginCallsite {
+    /// Returns the host's callsite for a callsite of `plugin`, and makes it if need be. All generations of a
+    /// plugin get the same one.
     pub(super) fn of(plugin: &'static str, callsite: &Callsite<'_>) -> &'static Self {
         let key = (plugin, callsite.clone());
-        let known = |sites: &Sites| sites.sites.get(&key).copied();
-        let site = known(&SITES.read().unwrap_or_else(PoisonError::into_inner));
+        let known = |sites: &CallsiteTable| sites.by_content.get(&key).copied();
+        let site = known(&CALLSITES.read().unwrap_or_else(PoisonError::into_inner));
         let site = site.unwrap_or_else(|| {
-            let mut sites = SITES.write().unwrap_or_else(PoisonError::into_inner);
+            let mut sites = CALLSITES.write().unwrap_or_else(PoisonError::into_inner);
             known(&sites).unwrap_or_else(|| sites.add(plugin, callsite))
         });
-        // Not under the lock: the filter asks whose callsite it is. Whoever finds the site waits
-        // until it is known whether it is wanted, so that no first line is lost.
+        // Not under the lock, because the filter asks `plugin_of` while the callsite registers. A second
+        // thread waits here until the filter has answered. Otherwise its first event would be lost.
         site.registered.call_once(|| site.register());
         site
     }
 
+    /// Asks the filter about this callsite, and stores the answer.
     fn register(&'static self) {
-        let mut before = filter::changes();
+        let mut before = filter::change_count();
         callsite::register(self);
-        // A change of the directives may have been between their look at this site and what was
-        // stored of it (see `Filter::ask_again`).
+        // The directives may have changed between the filter's answer and the moment when it was stored (see
+        // `Filter::recheck_callsites`). Ask again until they have not.
         loop {
-            let now = filter::changes();
+            let now = filter::change_count();
             if now == before {
                 return;
             }
@@ -83,12 +88,12 @@ impl Site {
         }
     }
 
-    /// The one that this is, unless it is the host's own.
+    /// Returns the plugin's callsite with this identifier. None for the host's own callsites.
     pub(super) fn find(callsite: &Identifier) -> Option<&'static Self> {
         of_plugin(callsite).map(|(_, site)| site)
     }
 
-    /// Whether the directives in force let it through, as far as the callsite tells.
+    /// Whether the directives in force let the callsite pass.
     pub(super) fn interest(&self) -> host::Interest {
         match self.interest.load(Ordering::Relaxed) {
             NEVER => host::Interest::Never,
@@ -97,11 +102,11 @@ impl Site {
         }
     }
 
-    /// What `tracing` knows it by.
+    /// Returns the metadata for `tracing`.
     pub(super) fn metadata(&self) -> &Metadata<'static> {
         self.metadata
             .get()
-            .expect("it is set before anybody else sees the site")
+            .expect("the metadata is set before any other code sees the callsite")
     }
 }
 
@@ -109,7 +114,7 @@ const NEVER: u8 = 0;
 const SOMETIMES: u8 = 1;
 const ALWAYS: u8 = 2;
 
-impl tracing::Callsite for Site {
+impl tracing::Callsite for PluginCallsite {
     fn set_interest(&self, interest: Interest) {
         let interest = match interest {
             interest if interest.is_never() => NEVER,
@@ -124,19 +129,22 @@ impl tracing::Callsite for Site {
     }
 }
 
-/// All callsites of all plugins, by what tells one from another across generations, and the texts in
-/// them. They only grow.
+/// All callsites of all plugins. The tables only grow.
 #[derive(Default)]
-struct Sites {
-    sites: HashMap<(&'static str, Callsite<'static>), &'static Site>,
-    plugins: HashMap<Identifier, (&'static str, &'static Site)>,
+struct CallsiteTable {
+    /// By plugin and content, which are the same in all generations.
+    by_content: HashMap<(&'static str, Callsite<'static>), &'static PluginCallsite>,
+    /// By the identifier that `tracing` has, with the name of the plugin.
+    by_identifier: HashMap<Identifier, (&'static str, &'static PluginCallsite)>,
+    /// The interned texts.
     texts: HashSet<&'static str>,
 }
 
-static SITES: LazyLock<RwLock<Sites>> = LazyLock::new(RwLock::default);
+static CALLSITES: LazyLock<RwLock<CallsiteTable>> = LazyLock::new(RwLock::default);
 
-impl Sites {
-    fn add(&mut self, plugin: &'static str, callsite: &Callsite<'_>) -> &'static Site {
+impl CallsiteTable {
+    /// Makes a callsite, which is not registered yet.
+    fn add(&mut self, plugin: &'static str, callsite: &Callsite<'_>) -> &'static PluginCallsite {
         let fields: Vec<_> = callsite
             .fields
             .iter()
@@ -152,7 +160,7 @@ impl Sites {
             line: callsite.line,
             fields: fields.clone(),
         };
-        let site: &'static Site = Box::leak(Box::new(Site {
+        let site: &'static PluginCallsite = Box::leak(Box::new(PluginCallsite {
             registered: Once::new(),
             interest: AtomicU8::new(NEVER),
             metadata: OnceLock::new(),
@@ -173,8 +181,8 @@ impl Sites {
             },
         );
         site.metadata.get_or_init(|| metadata);
-        self.plugins.insert(identifier, (plugin, site));
-        self.sites.insert((plugin, interned), site);
+        self.by_identifier.insert(identifier, (plugin, site));
+        self.by_content.insert((plugin, interned), site);
         site
     }
 
@@ -188,6 +196,7 @@ impl Sites {
     }
 }
 
+/// Returns `tracing`'s level. It has no critical level; the name of the callsite tells that.
 fn level(level: Level) -> tracing::Level {
     match level {
         Level::Off | Level::Critical | Level::Error => tracing::Level::ERROR,
