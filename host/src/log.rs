@@ -47,7 +47,7 @@ use self::{
 pub struct Log {
     /// Decides which events become lines.
     pub filter: Filter,
-    /// Where the lines go.
+    /// The output of the lines.
     pub output: Output,
     /// Reports lines that cannot be written.
     pub losses: LossMonitor,

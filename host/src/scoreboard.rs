@@ -1,5 +1,5 @@
-//! What each thread of a worker is doing, in memory that the supervisor can read at any time, even after the
-//! worker died.
+//! Shared memory in which each thread of a worker shows its work. The supervisor can read the memory at any time,
+//! even after the worker died.
 //!
 //! A thread has a slot. It writes into the slot which app it enters, and for which request
 //! ([`enter_request`]), or which app it loads or stops ([`enter`]). Signal handlers write where a thread
@@ -78,6 +78,7 @@ impl Scoreboard {
     /// Makes the threads of this process write to this scoreboard from now on. Only the first call in a process
     /// has that effect.
     pub fn serve(self) -> &'static Self {
+        // Leaked, because threads write to the memory until the process ends.
         let board: &'static Self = Box::leak(Box::new(self));
         let header = &board.board().header;
         header.layout.store(LAYOUT, Ordering::Relaxed);
@@ -142,6 +143,7 @@ pub fn label(app: &str, generation: u64, copy: &Path) -> Label {
     entry.generation.store(generation, Ordering::Relaxed);
     let name = text::store(&entry.name, app.as_bytes()) as u64;
     let copy = text::store(&entry.copy, copy.as_os_str().as_bytes()) as u64;
+    // Last, and with release: a reader that sees the lengths also sees the texts.
     entry.lengths.store(copy << 32 | name, Ordering::Release);
     Label((number + 1) as u16)
 }

@@ -72,6 +72,7 @@ async fn scale(mut signals: Signal, name: &str, by: Scale, handle: supervisor::H
 /// Reopens the files of the log in all processes, at each SIGUSR1.
 async fn reopen(mut rotations: Signal, handle: supervisor::Handle, outputs: Vec<Output>) {
     while rotations.recv().await.is_some() {
+        // Workers have opened the same files themselves.
         handle.reopen().await;
         let mut are_open = true;
         for output in &outputs {

@@ -1,4 +1,4 @@
-//! What a connection is doing, as far as its time limits need to know.
+//! The state of a connection that its time limits depend on.
 //!
 //! A connection has two time limits: how long it may be idle between two requests, and how long the head
 //! of a request may take. hyper has one timer for heads, which also runs while a connection is idle, so
@@ -23,7 +23,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::scoreboard::coarse_ms;
 
-/// What one connection is doing. Shared by its socket, its requests and its timer.
+/// The state of one connection. Shared by its socket, its requests and its timer.
 ///
 /// Only the task of the connection changes what concerns HTTP/1, and over HTTP/2 the exact order of
 /// changes does not matter. So all atomics but `woken` are relaxed.
@@ -33,16 +33,16 @@ pub struct Activity {
     is_http1: bool,
     /// When the first byte of the connection came.
     opened_at: Instant,
-    /// The same moment by [`coarse_ms`].
+    /// The time of `opened_at` by [`coarse_ms`].
     opened_ms: u64,
     /// How many requests are in flight on this connection.
     in_flight: AtomicU32,
     /// Since when the connection has been waiting for its client, in ms after `opened_at`.
     waiting_since: AtomicU64,
-    /// What the client has to send while no request is in flight: [`NEW_REQUEST`], [`MAYBE_HEAD`] or
+    /// The next thing that the client has to send while no request is in flight: [`NEW_REQUEST`], [`MAYBE_HEAD`] or
     /// [`REST_OF_HEAD`].
     waiting_for: AtomicU32,
-    /// What came last.
+    /// The end of the bytes that hyper has received.
     received: Received,
     /// Notified when an app drops a connection that it had taken over.
     upgrade_ended: Notify,
@@ -54,9 +54,9 @@ pub struct Activity {
 
 /// No byte of the next request has come yet.
 const NEW_REQUEST: u32 = 0;
-/// Some bytes came. hyper will tell by a request if they are a whole head.
+/// Bytes came that may be a whole head. If they are, hyper begins a request.
 const MAYBE_HEAD: u32 = 1;
-/// Some bytes came and hyper made no request of them: they are a part of a head. The time for the rest of
+/// Bytes came and hyper made no request of them, so that they are a part of a head. The time for the rest of
 /// the head runs.
 const REST_OF_HEAD: u32 = 2;
 
@@ -79,7 +79,7 @@ struct Received {
 
 /// The last request has no body.
 const NO_BODY: u32 = 0;
-/// Some of the body has not been read yet.
+/// A part of the body has not been read yet.
 const BODY_COMING: u32 = 1;
 /// The app dropped the body before its end. hyper may read the rest, or close the connection.
 const BODY_DROPPED: u32 = 2;
@@ -184,12 +184,13 @@ impl Activity {
     /// moment later. So this does not read the clock.
     pub fn bytes_received(&self, end: usize, is_blank_line: bool) {
         let received = &self.received;
+        // Each read overwrites what the one before has stored: only the end of all bytes matters.
         received.end.store(end, Ordering::Relaxed);
         received
             .is_blank_line
             .store(is_blank_line, Ordering::Relaxed);
         if received.body.load(Ordering::Relaxed) == BODY_READ {
-            // Bytes behind a complete body are the next head.
+            // The body was complete and nothing followed it, so that these bytes begin the next head.
             received.body.store(NO_BODY, Ordering::Relaxed);
         }
         if self.waiting_for.load(Ordering::Relaxed) == NEW_REQUEST && !self.is_busy() {
@@ -330,6 +331,7 @@ pub struct RequestGuard(Arc<Activity>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        // In this order: the timer must not see an idle connection with the time of an earlier wait.
         self.0.restart_wait();
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -29,6 +29,7 @@ pub(super) fn http2(limits: &ClientLimits) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(StreamExecutor::new(limits.body_timeout));
     builder
         .timer(TokioTimer::new())
+        // For WebSockets over HTTP/2 (RFC 8441).
         .enable_connect_protocol()
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(STREAMS)

@@ -47,7 +47,7 @@ pub(super) async fn run(
 struct ObservedCall<'a> {
     /// None once the call is complete.
     call: Option<Call>,
-    /// What the scoreboard says of the request.
+    /// The request's entry for the scoreboard.
     note: Option<&'a WorkNote>,
 }
 

@@ -82,7 +82,7 @@ impl ConnectionServer {
         &self.readers
     }
 
-    /// Serves one connection until it is closed. The permit is held for as long.
+    /// Serves one connection until it is closed, and holds the permit until then.
     pub async fn serve(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -229,6 +229,7 @@ impl ConnectionServer {
             closing::linger(&mut stream, may_be_sending, &self.stop).await;
             Ok(served?)
         };
+        // All of this may take a while, and has to end when the server aborts.
         let closed = self.abort.run_until_cancelled(close).await;
         closed.unwrap_or_else(|| Err(ABORTED.into()))
     }
@@ -309,7 +310,7 @@ impl ConnectionServer {
     }
 }
 
-/// What every connection is made of.
+/// The parts of a connection of either protocol.
 struct ConnectionParts {
     peer: SocketAddr,
     activity: Arc<Activity>,
@@ -318,7 +319,7 @@ struct ConnectionParts {
     delivery: Delivery,
 }
 
-/// What a connection begins with. The [`Instant`] is the time of its first byte.
+/// The beginning of a connection. The [`Instant`] is the time of its first byte.
 enum Opening {
     Http1(Preface, Instant),
     Http2(Preface, Instant),

@@ -1,5 +1,5 @@
-//! What the sending of a response waits for, besides the app: a client that takes no bytes, within a time
-//! limit, and the abort of the app's generation.
+//! The sending of a response, and the two things besides the app that it waits for: a client that takes no
+//! bytes, within a time limit, and the abort of the app's generation.
 //!
 //! hyper does not poll the body of a response while the client takes nothing: over HTTP/1 hyper's write
 //! buffer is full, over HTTP/2 the stream has no flow-control window. A body therefore cannot notice by
@@ -44,7 +44,7 @@ pub struct Delivery {
     abort: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// What socket and body tell of a delivery. It is small, because every poll copies it into a thread-local
+/// The part of a delivery that socket and body change. It is small, because every poll copies it into a thread-local
 /// and back.
 #[derive(Clone, Copy, Debug, Default)]
 struct DeliveryState {
@@ -63,7 +63,7 @@ struct DeliveryState {
     reason: Option<AbortReason>,
 }
 
-/// What a delivery waits for that has a time limit.
+/// A wait of a delivery that has a time limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wait {
     /// Nothing: there is nothing to send, or the client takes all of it.

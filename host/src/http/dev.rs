@@ -1,4 +1,4 @@
-//! What a development session adds to the server: pages that refresh themselves and show compiler errors,
+//! The part of the server for a development session: pages that refresh themselves and show compiler errors,
 //! and answers that say why a request failed.
 //!
 //! `host dev` starts the server with the variable [`SOCKET`]. Without that variable there is no [`Dev`], and

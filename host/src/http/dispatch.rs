@@ -35,7 +35,7 @@ pub struct Dispatch {
     pub recorder: RequestRecorder,
     /// Whether each response over HTTP/1 asks its client to close the connection.
     pub(super) asks_to_close: AtomicBool,
-    /// What a development session adds to responses. None in any other server.
+    /// The part for a development session. None in any other server.
     pub(super) dev: Option<Arc<Dev>>,
 }
 
@@ -44,7 +44,7 @@ pub struct Dispatch {
 pub struct Client {
     /// The client's address.
     pub peer: SocketAddr,
-    /// What the connection is doing.
+    /// The state of the connection.
     pub activity: Arc<Activity>,
 }
 
@@ -126,7 +126,7 @@ pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
     }
 }
 
-/// What a request waits for before it can enter its app.
+/// An event for which a request waits before it can enter its app.
 pub(super) enum Door {
     /// The app is about to come over from another worker.
     Arrival(CancellationToken),

@@ -9,7 +9,7 @@ use http::{
 };
 use http_body::{Frame, SizeHint};
 
-/// What the framing of a response depends on in its request.
+/// The properties of a request that the framing of its response depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     is_http2: bool,
@@ -133,6 +133,7 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, FramingError> 
             None => announced = Some(length),
         }
     }
+    // Equal fields may be merged into one (RFC 9110, section 8.6).
     if let (Some(length), true) = (announced, is_repeated) {
         headers.insert(CONTENT_LENGTH, length.into());
     }

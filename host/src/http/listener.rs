@@ -58,7 +58,7 @@ pub async fn accept(
                 return;
             };
             let (stream, peer) = next(&listeners, &mut first, &mut shortage).await;
-            // This connection is served in any case. Only the next one has to wait.
+            // A connection that takes a reserved descriptor is served. Only the next one has to wait.
             let is_reserved = stream.as_raw_fd() as u64 >= ceiling();
             serve(stream, peer, permit);
             if is_reserved {

@@ -59,6 +59,7 @@ impl Refusal {
         *response.body_mut() = ResponseBody::own(format!("{}\n", self.status()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
+        // The response of a call that failed may have fields already.
         headers.clear();
         headers.insert(
             CONTENT_TYPE,

@@ -104,13 +104,13 @@ pub(super) fn begin(
 /// A request that has no response yet.
 #[derive(Debug)]
 struct PendingRequest {
-    /// What the log and the access log say of the request.
+    /// The record of the request in the log and the access log.
     record: RequestRecord,
     /// Counts the request as in flight on its connection.
     guard: RequestGuard,
     /// Whether the request's body keeps its limits. None when the request has no body.
     body_limit: Option<BodyLimitState>,
-    /// What the framing of the response depends on.
+    /// The properties of the request that the framing of the response depends on.
     framing: Framing,
 }
 

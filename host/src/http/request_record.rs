@@ -75,17 +75,17 @@ pub struct RequestRecord {
     is_head: bool,
     /// The name of the app that the request has entered.
     plugin: Option<&'static str>,
-    /// What the lines of the log say of the request. None while [`scope`](Self::scope) lends it to the
+    /// The log's view of the request. None while [`scope`](Self::scope) lends it to the
     /// thread.
     log: Option<Arc<RequestLog>>,
     /// The access log line so far. None without an access log.
     access: Option<Box<AccessRecord>>,
-    /// What the scoreboard says of the request, if code of the app will run for it again.
+    /// The request's entry for the scoreboard, if code of the app will run for it again.
     note: Option<Box<WorkNote>>,
 }
 
 impl RequestRecord {
-    /// Returns what the log knows of the request. None while the log is lent to a thread.
+    /// Returns the log's view of the request. None while the log is lent to a thread.
     #[must_use]
     pub fn log(&self) -> Option<Arc<RequestLog>> {
         self.log.clone()
@@ -109,12 +109,12 @@ impl RequestRecord {
         self.scope(work)
     }
 
-    /// Keeps what the scoreboard says of the request, for when code of the app runs again for it.
+    /// Keeps the request's entry for the scoreboard, for when code of the app runs again for it.
     pub(super) fn keep_note(&mut self, note: Option<WorkNote>) {
         self.note = note.map(Box::new);
     }
 
-    /// Returns what the scoreboard says of the request.
+    /// Returns the request's entry for the scoreboard.
     pub(super) fn note(&self) -> Option<&WorkNote> {
         self.note.as_deref()
     }
@@ -141,6 +141,7 @@ impl RequestRecord {
             let id = log.meta().id.to_header();
             response.headers_mut().insert(&X_REQUEST_ID, id);
         }
+        // After the id was added, because a format may ask for that field.
         if let Some(access) = &mut self.access {
             access.set_response(response);
             let is_bodiless = matches!(

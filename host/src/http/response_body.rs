@@ -75,7 +75,7 @@ struct Pieces {
     are_small: bool,
 }
 
-/// Where the pieces of a body come from, after `rest`.
+/// The source of the pieces that follow `rest`.
 #[derive(Debug)]
 enum PieceSource {
     /// The app's stream.

@@ -28,7 +28,7 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub struct Service<C>(C);
 
-/// What the requests of a connection share.
+/// The state that the requests of a connection share.
 #[derive(Debug)]
 pub struct SharedState {
     /// Finds the apps of the requests.

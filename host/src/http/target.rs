@@ -54,6 +54,7 @@ fn check_target(head: &Parts, scan: &HeaderScan<'_>) -> HeadCheck {
     if authority.is_some_and(|authority| !is_host(authority.as_str().as_bytes())) {
         return HeadCheck::Refuse(Refusal::BadHost);
     }
+    // An extended CONNECT (RFC 8441) has a path, unlike one for a tunnel.
     let is_tunnel = head.method == Method::CONNECT && head.extensions.get::<Protocol>().is_none();
     let path = uri.path_and_query().map_or("", |path| path.as_str());
     let is_target = match path.as_bytes() {

@@ -126,13 +126,13 @@ impl RequestOutcome {
     }
 }
 
-/// What is known so far of one request.
+/// The data of one request, as far as they are known.
 #[derive(Debug)]
 pub struct AccessRecord {
     access: Arc<AccessLog>,
     /// When the head was complete.
     started: Instant,
-    /// The same moment by the wall clock.
+    /// The wall-clock time of `started`.
     time: SystemTime,
     peer: SocketAddr,
     /// None for a head that did not become a request.

@@ -108,6 +108,7 @@ impl Logger for Bridge {
 
     fn record(&self, span: u64, fields: Fields<'_>) {
         let span = Id::from_u64(span);
+        // The plugin gives the index of each field, and the names are in the metadata of the span.
         if let Some(metadata) = request::with_span(&span, |span| span.metadata()) {
             origin::scope(self.origin, || {
                 with_values(metadata, fields, |values| {
@@ -145,6 +146,7 @@ impl Logger for Bridge {
     fn panicked(&self, panic: &Panic<'_>) {
         origin::scope(self.origin, || {
             let (file, line, column) = panic.location;
+            // From a callsite of the host, so that all panics have the same target and fields.
             let location = file.map(|file| format!("{file}:{line}:{column}"));
             if recent::is_on() {
                 let known = recent::Panic {
@@ -188,6 +190,7 @@ fn with_values<T>(
 ) -> T {
     let mut typed: SmallVec<[Option<FieldValue<'_>>; USUAL_FIELDS]> = SmallVec::new();
     typed.resize_with(metadata.fields().len(), || None);
+    // An index out of range is ignored: the plugin may be newer than this host, or wrong.
     for (index, value) in fields {
         if let Some(place) = typed.get_mut(index) {
             *place = Some(FieldValue::from(value));

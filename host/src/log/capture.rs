@@ -20,12 +20,12 @@ use tracing::info;
 
 use super::{losses::LossMonitor, output::Output};
 
-/// Where the lines go that worker processes print.
+/// The outputs of the lines that worker processes print.
 #[derive(Clone, Debug)]
 pub struct PrintTargets {
-    /// Where lines from stdout go. None to log them.
+    /// The output of lines from stdout. None to log them.
     pub stdout: Option<Output>,
-    /// Where lines from stderr go. None to log them.
+    /// The output of lines from stderr. None to log them.
     pub stderr: Option<Output>,
 }
 

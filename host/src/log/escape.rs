@@ -55,6 +55,7 @@ fn write_escaped(
     if is_plain(text, |byte| needs_escape(char::from(byte))) {
         return writer.write_str(text);
     }
+    // Everything up to the next character that needs an escape is written at once.
     let mut written = 0;
     for (start, letter) in text
         .char_indices()

@@ -1,4 +1,4 @@
-//! What the formats need to write an event: its context, its spans and the buffers for the line.
+//! The data from which the formats write a line: context and spans of an event, and the buffers of the line.
 
 use std::{cell::Cell, fmt, time::SystemTime};
 
@@ -10,7 +10,7 @@ use super::{
     request::{self, RequestMeta},
 };
 
-/// What a line says besides the event and its spans.
+/// The parts of a line besides the event and its spans.
 #[derive(Clone, Copy, Debug)]
 pub struct LineContext<'a> {
     /// When the event happened.
@@ -64,6 +64,7 @@ impl Buffers {
             .ok()
             .flatten()
             .unwrap_or_default();
+        // A long line must not keep its memory for ever.
         let done = work(&mut buffers);
         buffers.line.0.clear();
         buffers.line.0.shrink_to(KEPT_BYTES);

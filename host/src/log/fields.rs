@@ -31,7 +31,9 @@ pub enum Value<'a> {
 /// `scratch` is a buffer in which values are formatted.
 pub fn visit(scratch: &mut String, event: &Event<'_>, sink: impl FnMut(&Field, Value<'_>)) {
     let fields = event.metadata().fields();
-    let later = if may_repeat(fields) {
+    // `tracing` records fields in order. To know whether a later field has the same name and a value, all of
+    // them have to be seen first; `Option` fields may have no value.
+    let later = if has_repeated_name(fields) {
         let mut names = FieldNames::default();
         event.record(&mut names);
         names.0
@@ -74,7 +76,7 @@ fn message_index(fields: &FieldSet) -> Option<usize> {
 ///
 /// The names are hashed into a set of 128 bits first. Only if two hashes are equal, the names are compared
 /// with each other. So the usual event costs one pass.
-fn may_repeat(fields: &FieldSet) -> bool {
+fn has_repeated_name(fields: &FieldSet) -> bool {
     let mut seen = 0_u128;
     let is_seen = |field: Field| {
         let name = name(&field).as_bytes();
@@ -118,15 +120,16 @@ impl<F: FnMut(&Field, Value<'_>)> FieldVisitor<'_, F> {
         self.message != Some(field.index()) && !self.repeated.iter().any(is_later)
     }
 
-    /// Passes a value on.
-    fn give(&mut self, field: &Field, value: Value<'_>) {
+    /// Passes a value on, unless its field is not wanted.
+    fn emit(&mut self, field: &Field, value: Value<'_>) {
         if self.is_wanted(field) {
             (self.sink)(field, value);
         }
     }
 
-    /// Formats a value by `write`, and passes the text on.
-    fn give_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
+    /// Formats a value by `write`, and passes the text on. The value of a field that is not wanted is not formatted,
+    /// because its code may be slow or log.
+    fn emit_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
         if self.is_wanted(field) {
             self.scratch.clear();
             write(self.scratch);
@@ -137,35 +140,35 @@ impl<F: FnMut(&Field, Value<'_>)> FieldVisitor<'_, F> {
 
 impl<F: FnMut(&Field, Value<'_>)> Visit for FieldVisitor<'_, F> {
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.give(field, Value::Bool(value));
+        self.emit(field, Value::Bool(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.give(field, Value::U64(value));
+        self.emit(field, Value::U64(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.give(field, Value::I64(value));
+        self.emit(field, Value::I64(value));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.give(field, Value::U128(value));
+        self.emit(field, Value::U128(value));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.give(field, Value::I128(value));
+        self.emit(field, Value::I128(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.give(field, Value::F64(value));
+        self.emit(field, Value::F64(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.give(field, Value::Str(value));
+        self.emit(field, Value::Str(value));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.give_text(field, |text| {
+        self.emit_text(field, |text| {
             for (depth, error) in iter::successors(Some(value), |&error| error.source()).enumerate()
             {
                 push(
@@ -177,7 +180,7 @@ impl<F: FnMut(&Field, Value<'_>)> Visit for FieldVisitor<'_, F> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.give_text(field, |text| push(text, format_args!("{value:?}")));
+        self.emit_text(field, |text| push(text, format_args!("{value:?}")));
     }
 }
 
@@ -209,6 +212,7 @@ impl<W: Write> Visit for MessageVisitor<'_, W> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.index() == self.index {
+            // An error may be one of the value, or of the writer. In the latter case the placeholder fails too.
             let written = write!(self.writer, "{value:?}");
             self.written = written
                 .or_else(|_| self.writer.write_str(UNPRINTABLE))

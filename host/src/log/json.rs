@@ -28,7 +28,7 @@ impl JsonFormat {
     ///
     /// # Errors
     ///
-    /// Never by itself: formatting into memory does not fail.
+    /// None: formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,
@@ -45,7 +45,8 @@ impl JsonFormat {
     }
 }
 
-/// Writes the object of one event. Every key is always there, but for those of the trace.
+/// Writes the object of one event. Every object has all keys, except that those of the trace are left out when
+/// the request has no trace.
 fn write_object<S>(
     json: &mut serde_json::Serializer<&mut Vec<u8>>,
     scratch: &mut String,
@@ -64,6 +65,7 @@ where
     )?;
     map.serialize_entry("level", &DisplayText(Level::of(metadata)))?;
     map.serialize_entry("target", metadata.target())?;
+    // The message is formatted first, because serde needs it as one text.
     scratch.clear();
     // Formatting into memory never fails by itself.
     let _ = fields::write_message(scratch, event);
@@ -127,6 +129,7 @@ where
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         let mut failed = None;
+        // `for_each_span` stops at the first `fmt::Error`, which stands for the error in `failed`.
         let _ = for_each_span(self.0.take(), |name, fields| {
             failed = list.serialize_element(&Span { name, fields }).err();
             failed.as_ref().map_or(Ok(()), |_| Err(fmt::Error))
@@ -135,6 +138,7 @@ where
     }
 }
 
+/// Serializes one span.
 #[derive(Serialize)]
 struct Span<'a> {
     name: &'a str,

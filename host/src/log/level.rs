@@ -49,7 +49,7 @@ pub struct SetLevel {
     /// How long the change lasts. Then the last permanent directives are restored. None makes the change
     /// permanent.
     pub duration: Option<Duration>,
-    /// Who wants the change, for the log.
+    /// The author of the change, for the log.
     pub by: &'static str,
 }
 

@@ -28,7 +28,7 @@ pub struct LossMonitor(Arc<Mutex<MonitorState>>);
 struct MonitorState {
     filter: Filter,
     log: Output,
-    /// Where reports about the log go while it cannot be written. None when the log is a stream.
+    /// The output of reports about the log while the log cannot be written. None when the log is a stream.
     stderr: Option<Output>,
     /// Whether the current losses of the log were reported.
     is_reported: bool,
@@ -91,9 +91,9 @@ impl LossMonitor {
     pub async fn run(self) {
         loop {
             output::attention_needed().await;
-            // Short pauses first, because a reader is usually only slow. Longer ones for a dead reader.
+            // The first check comes after a short pause, because the reader is usually only slow. The pauses
+            // get longer, because a reader that has taken nothing for a while may never do so.
             let mut pause = FIRST_PAUSE;
-            // After a pause, because the reader may be about to take something.
             time::sleep(pause).await;
             while self.lock().check(false) {
                 time::sleep(pause).await;
@@ -134,6 +134,9 @@ impl MonitorState {
         again | self.check_log(last)
     }
 
+    /// Checks the log itself. The report of its losses is a line of the log, so that it is written only when the
+    /// log has room again: then, and at the last check, the number of lost lines is reported. Until then the
+    /// other output gets one report that lines are being lost.
     fn check_log(&mut self, last: bool) -> bool {
         let state = self.log.settle();
         if state.lost == 0 {
@@ -176,6 +179,7 @@ impl MonitorState {
 }
 
 impl MonitoredOutput {
+    /// Checks the output. Returns whether another check is needed soon.
     fn check(&mut self, level: Level, last: bool) -> bool {
         let (which, file) = (self.which, self.output.name());
         let state = self.output.settle();
@@ -187,6 +191,7 @@ impl MonitoredOutput {
             let error = self.output.failure();
             log_report(level, &LossBegan { which, file, error });
         }
+        // Not before the losses are over, because the number still grows.
         if last || state.has_recovered {
             let lines = state.lost;
             log_report(level, &LossEnded { which, file, lines });
@@ -257,7 +262,7 @@ loss_report!(
     report.which
 );
 
-/// Logs a report as a warning. When warnings do not pass, logs it at the most severe level that does.
+/// Logs a report as a warning, or at the level in force if that does not let warnings pass.
 fn log_report(level: Level, report: &impl LossReport) {
     match level {
         Level::Off => {}
@@ -267,14 +272,14 @@ fn log_report(level: Level, report: &impl LossReport) {
     }
 }
 
-/// Runs `log`, which logs one line. The line is written to the log if that has room, and otherwise to `other`.
+/// Runs `log`, which logs one line. The line is written to the log if that has room, and otherwise to `fallback`.
 /// Returns whether the line was written.
 ///
 /// The line goes through `tracing` to [`write`] on this thread. A thread-local tells `write` where the line
 /// may go, and takes the result back.
-fn with_fallback(other: Option<&Output>, log: impl FnOnce()) -> bool {
+fn with_fallback(fallback: Option<&Output>, log: impl FnOnce()) -> bool {
     let report = ReportRoute {
-        fallback: other.cloned(),
+        fallback: fallback.cloned(),
         is_written: false,
     };
     // Two thread-locals: every line of every thread reads the flag, which costs less than the route.
@@ -285,7 +290,7 @@ fn with_fallback(other: Option<&Output>, log: impl FnOnce()) -> bool {
     REPORT.take().is_some_and(|report| report.is_written)
 }
 
-/// Where a report may go, and what came of it.
+/// The outputs that a report may go to, and the result.
 struct ReportRoute {
     fallback: Option<Output>,
     is_written: bool,

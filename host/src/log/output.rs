@@ -167,6 +167,7 @@ impl Output {
 
     /// Writes a line, which includes its line end. A line that cannot be written is counted as lost.
     pub fn write(&self, line: &[u8]) {
+        // A usual thread waits for the lock, and for room.
         if !NEVER_BLOCKS.get() {
             let writer = self.lock();
             return self.write_to(writer, line, WhenFull::Wait);
@@ -194,6 +195,7 @@ impl Output {
         match writer.write(line, when_full) {
             Ok(()) if self.0.has_failed.load(Ordering::Relaxed) => self.set_failure(None),
             Ok(()) => {}
+            // The monitor writes the rest as soon as there is room.
             Err(Unwritten::Queued) => ATTENTION.notify_one(),
             Err(Unwritten::Lost(error)) => self.count_lost(1, error),
         }

@@ -1,4 +1,4 @@
-//! What the log knows of a request: its id, its trace, and its span.
+//! The log's view of a request: its id, its trace, and its span.
 //!
 //! A request costs the log next to nothing until a line is written. While its app runs, a thread-local has
 //! its metadata ([`scope`]). Its span is made when an event or another span first needs a parent. The
@@ -24,7 +24,7 @@ pub use self::{
 };
 use super::request_id::RequestId;
 
-/// What the log knows of one request.
+/// The log's view of one request.
 #[derive(Debug)]
 pub struct RequestLog {
     meta: RequestMeta,
@@ -32,7 +32,7 @@ pub struct RequestLog {
     span: OnceLock<Span>,
 }
 
-/// What every line of a request says.
+/// The parts of a request that are on each of its lines.
 #[derive(Clone, Debug)]
 pub struct RequestMeta {
     /// The id of the request.

@@ -45,7 +45,7 @@ impl TextFormat {
     ///
     /// # Errors
     ///
-    /// Never by itself: formatting into memory does not fail.
+    /// None: formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-/// What the lines of this process say of their worker.
+/// The worker that the lines of this process name.
 #[derive(Clone, Copy, Debug)]
 struct WorkerTag {
     number: u64,

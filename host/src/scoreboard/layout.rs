@@ -81,7 +81,7 @@ pub(super) struct Slot {
     pub(super) name: TextWords<2>,
 }
 
-/// What a thread does in an app. Part of a [`Slot`], and copied into a [`ThreadRecord`].
+/// The work of a thread in an app. Part of a [`Slot`], and copied into a [`ThreadRecord`].
 ///
 /// A slot is a seqlock with one writer, its thread. The thread sets the state to "writing", writes the other words, and
 /// sets a state with a new count. A reader reads the state, the words, and the state again. The words belong together
@@ -144,6 +144,7 @@ pub(super) struct Words {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotState(pub(super) u64);
 
+// From the lowest bit: 16 bits of label, 8 bits of kind, 40 bits of count.
 impl SlotState {
     /// One step of the count.
     const COUNT: u64 = 1 << 24;
@@ -193,7 +194,7 @@ impl SlotState {
     }
 }
 
-/// What a signal handler has written about its thread.
+/// The data that a signal handler has written about its thread.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(crate) struct ThreadRecord {

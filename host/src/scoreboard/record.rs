@@ -1,4 +1,4 @@
-//! What a signal handler writes about its thread: a crash, an exit or a stack dump.
+//! The records that signal handlers write about their threads: a crash, an exit or a stack dump.
 //!
 //! The code runs in signal handlers, at any point of a thread's code. So it only stores into memory that is mapped
 //! already; it takes no lock and allocates nothing (signal-safety(7)).
@@ -18,14 +18,14 @@ use super::{
 
 pub(crate) use super::layout::ThreadRecord;
 
-/// What the system tells a signal handler about its thread.
+/// The data that the system gives a signal handler about its thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SignalInfo {
     /// The signal, or 0 for an exit.
     pub(crate) signal: i32,
-    /// Its `si_code`, or the code of an exit.
+    /// The signal's `si_code`, or the code of an exit.
     pub(crate) code: i32,
-    /// Its `si_addr`.
+    /// The signal's `si_addr`.
     pub(crate) address: u64,
     /// The instruction pointer of the thread when the signal came.
     pub(crate) instruction: u64,

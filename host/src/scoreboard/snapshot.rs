@@ -42,7 +42,7 @@ pub struct LoadedApp {
     pub copy: PathBuf,
 }
 
-/// What a thread is doing.
+/// The state of a thread.
 #[derive(Clone, Debug)]
 pub struct ThreadState {
     /// The thread id of the system.
@@ -52,11 +52,11 @@ pub struct ThreadState {
     /// How often the thread has entered or left an app. A thread that is in an app and whose number stays the same makes
     /// no progress.
     pub changes: u64,
-    /// What the thread is doing in an app. None outside of apps.
+    /// The work of the thread in an app. None outside of apps.
     pub work: Option<Work>,
 }
 
-/// What a thread is doing in an app.
+/// The work of a thread in an app.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// The app. None when the process had no label for it.
@@ -69,7 +69,7 @@ pub struct Work {
     pub lasts: Duration,
 }
 
-/// What a scoreboard has of a request. Long texts are cut off.
+/// The parts of a request that a scoreboard shows. Long texts are cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The id of the request in the log.
@@ -80,25 +80,25 @@ pub struct Request {
     pub path: String,
 }
 
-/// What a thread is doing in an app.
+/// The kind of work that a thread does in an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WorkKind {
-    /// It calls the app with a request, or polls the app for the response.
+    /// The thread calls the app with a request, or polls the app for the response.
     Request = 1,
-    /// It polls the body of a response.
+    /// The thread polls the body of a response.
     Body,
-    /// It drops a future or a body of the app.
+    /// The thread drops a future or a body of the app.
     Drop,
-    /// It opens the library, whose static constructors run.
+    /// The thread opens the library, whose static constructors run.
     Open,
-    /// It runs the app's start function.
+    /// The thread runs the app's start function.
     Init,
-    /// It takes the state from the app for a handover.
+    /// The thread takes the state from the app for a handover.
     HandOver,
-    /// It notifies the app that the app drains.
+    /// The thread notifies the app that the app drains.
     Drain,
-    /// It stops the app, whose shutdown hooks run.
+    /// The thread stops the app, whose shutdown hooks run.
     Stop,
 }
 
@@ -125,7 +125,7 @@ impl WorkKind {
     }
 }
 
-/// What a signal handler has written about its thread: at a crash, at an exit, or on request.
+/// A record that a signal handler has written about its thread: at a crash, at an exit, or on request.
 #[derive(Clone, Debug)]
 pub struct Crash {
     /// The signal. 0 for an exit.
@@ -142,7 +142,7 @@ pub struct Crash {
     pub thread: u32,
     /// The name of the thread.
     pub name: String,
-    /// What the thread was doing in an app. None outside of apps, and for threads that an app has started.
+    /// The work of the thread in an app. None outside of apps, and for threads that an app has started.
     pub work: Option<Work>,
     /// The frames of the stack, the innermost first.
     pub frames: Vec<CodeAddress>,
@@ -164,6 +164,7 @@ impl Scoreboard {
         let board = self.board();
         let now = coarse_ms();
         let reader = Reader { board, now };
+        // Slots behind this number were never used.
         let slots = bounded(&board.header.slots, SLOTS);
         BoardSnapshot {
             threads: board.slots[..slots]
@@ -267,6 +268,7 @@ impl Reader<'_> {
     /// Returns a record and the time when it was written. None when it is free, or not complete.
     fn record(&self, record: &ThreadRecord) -> Option<(u64, Crash)> {
         let reached = record.stage.load(Ordering::Acquire);
+        // A record that a handler has begun and not finished has words of an earlier use.
         if !(stage::NOTED..=stage::PLACED).contains(&reached) {
             return None;
         }

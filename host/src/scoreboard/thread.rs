@@ -21,13 +21,13 @@ use super::{
 pub struct AppScope {
     /// None when the process has no scoreboard, or no slot is left.
     slot: Option<&'static Slot>,
-    /// What the thread was doing in an app before. Nearly always None: an app seldom calls into another one.
+    /// The work that the thread was doing in an app before. Nearly always None: an app seldom calls into another one.
     outer: Option<Box<WorkNote>>,
     /// Keeps this from being sent to another thread, because the slot belongs to this one.
     _thread: PhantomData<*const ()>,
 }
 
-/// What a thread has stored about a request, for when code of the app runs for the request again, perhaps on another
+/// A copy of a thread's entry for a request, for when code of the app runs for the request again, perhaps on another
 /// thread.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkNote(Words);
@@ -121,7 +121,7 @@ fn restore(slot: &Slot, WorkNote(outer): &WorkNote) {
     slot.work.state.store(state.0, Ordering::Release);
 }
 
-/// What a thread needs to write to its slot.
+/// The slot of a thread, and the clock for it.
 #[derive(Clone, Copy, Debug)]
 struct ThreadSlot {
     slot: &'static Slot,
@@ -203,6 +203,7 @@ fn claim() -> Option<ThreadSlot> {
         .header
         .slots
         .fetch_max(number as u64 + 1, Ordering::Relaxed);
+    // 16 bytes in any case, so that zeros replace the end of an earlier name.
     let mut name = [0; 16];
     let named = rustix::thread::name().unwrap_or_default();
     for (to, from) in name.iter_mut().zip(named.as_bytes()) {

@@ -77,7 +77,7 @@ pub(super) fn prepare_workers(
 ) -> Result<WorkerProcesses, StartError> {
     let executable = Executable::of_this_process().map_err(StartError::Executable)?;
     let children = Children::default();
-    // As process 1, in a container, this process inherits all orphans.
+    // Process 1, as in a container, inherits all orphans and has to reap them.
     if rustix::process::getpid().is_init() {
         children.reap_orphans().map_err(StartError::Signals)?;
     }
@@ -106,7 +106,7 @@ pub(super) struct WorkerProcesses {
 pub(super) enum WorkerMode {
     /// One worker, as a task of this process.
     Task(Box<life::Parts>),
-    /// This many processes.
+    /// Processes, and how many.
     Processes(WorkerProcesses, usize),
     /// Processes that replace the workers of an earlier build of this server.
     Adopted(WorkerProcesses, Box<Adopted<Handover>>),

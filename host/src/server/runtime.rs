@@ -86,6 +86,7 @@ pub(crate) fn managing() -> io::Result<Runtime> {
 /// When the system gives no thread.
 fn start_stall_watch(serving: Handle) -> io::Result<()> {
     let mut serving = Workers::new(serving);
+    // From a thread of its own, because none of the runtimes could do it while all of its threads are blocked.
     let check = move || {
         loop {
             thread::sleep(CHECK_INTERVAL);

@@ -36,6 +36,7 @@ pub(super) fn bind(
         let address = address.clone();
         |source| StartError::Bind { address, source }
     };
+    // All names are resolved before anything is bound, because how `[::]` is bound depends on the other addresses.
     let mut named = Vec::new();
     for address in addresses {
         let found = address.to_socket_addrs().map_err(failed(address))?;
@@ -147,7 +148,7 @@ fn listen(address: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener>
     sockopt::set_tcp_keepintvl(&socket, PROBE_TIME / PROBES)?;
     sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     socket.bind(address)?;
-    // As a socket of std, because another runtime serves it, and tokio registers a socket with one runtime.
+    // A socket of std is returned, because another runtime serves it, and tokio registers a socket with one runtime.
     socket.listen(BACKLOG)?.into_std()
 }
 

@@ -21,6 +21,11 @@ pub(super) struct StopSignals {
 }
 
 impl StopSignals {
+    /// Installs the handlers of the signals.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a handler.
     pub(super) fn new() -> io::Result<Self> {
         let terminate = unix::signal(SignalKind::terminate())?;
         let interrupt = unix::signal(SignalKind::interrupt())?;
@@ -58,11 +63,15 @@ impl StopSignals {
     }
 }
 
-/// What a stop at once still has to end and remove.
+/// The parts of a server that a stop at once still has to end or remove.
 pub(super) struct ForcedStop {
+    /// Ends the worker processes.
     pub(super) handle: supervisor::Handle,
+    /// The file of the control socket, which is removed.
     pub(super) control: Option<Arc<SocketFile>>,
+    /// The private copies of libraries, which are removed.
     pub(super) store: Arc<Store>,
+    /// Reports lines that are lost.
     pub(super) losses: LossMonitor,
 }
 
@@ -80,6 +89,7 @@ impl ForcedStop {
             store,
             losses,
         } = self;
+        // The workers first: without their supervisor they would go on until they notice.
         handle.kill().await;
         exit::leave(1, move || {
             if let Some(control) = control {

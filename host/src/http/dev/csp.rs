@@ -16,6 +16,7 @@ pub(super) fn allow_script(headers: &mut HeaderMap) -> Option<String> {
     if policies.is_empty() {
         return None;
     }
+    // The page's own nonce is used if it has one, so that the directive for scripts need not change.
     let nonce = policies
         .iter()
         .find_map(|policy| nonce(policy))
@@ -60,6 +61,7 @@ fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     let sources: Vec<&str> = parts[at]
         .split_whitespace()
         .skip(1)
+        // `'none'` is only valid alone.
         .filter(|source| *source != "'none'")
         .collect();
     if sources.contains(&source) {

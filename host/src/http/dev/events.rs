@@ -80,6 +80,7 @@ impl Body for EventStream {
     type Error = ResponseBodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
+        // Each wait is a future of its own, which owns the receiver and gives it back.
         self.next.as_mut().poll(context).map(|next| {
             let (bytes, state) = next?;
             self.next = Box::pin(self::next(state, false));

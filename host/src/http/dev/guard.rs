@@ -38,6 +38,7 @@ pub(super) fn refusal(
             text,
         ));
     }
+    // The session's own paths show errors and sources. About all other paths the app decides.
     if head.uri.path().starts_with("/_host/") && !may_see_errors_at(&head.headers, &host) {
         let text = "a page of another site may not see this\n";
         return Some(own(

@@ -203,7 +203,7 @@ impl ScriptInserter {
     }
 }
 
-/// What comes next in the beginning of a page.
+/// The next part in the beginning of a page.
 #[derive(Debug, PartialEq, Eq)]
 enum Token {
     /// White space, a comment, the doctype or `<html>`, which may precede the head: this many bytes.
@@ -236,7 +236,7 @@ fn token(text: &[u8]) -> Token {
         (b"<html", false),
         (b"<head", true),
     ] {
-        // As far as the bytes go, they must be those of the name.
+        // The bytes that are there must be those of the name.
         let known = text.len().min(name.len());
         if !text[..known].eq_ignore_ascii_case(&name[..known]) {
             continue;

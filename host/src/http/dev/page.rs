@@ -18,7 +18,7 @@ use crate::{
     log::recent,
 };
 
-/// What an explanation shows of the request.
+/// The parts of a request that an explanation shows.
 #[derive(Clone, Debug)]
 pub(super) struct ShownRequest {
     method: Method,
@@ -28,7 +28,7 @@ pub(super) struct ShownRequest {
     pub(super) headers: HeaderMap,
 }
 
-/// What an explanation says.
+/// The parts of an explanation.
 #[derive(Debug, Default)]
 struct Explanation {
     status: StatusCode,

@@ -17,7 +17,7 @@ fn response(status: u16, lengths: &[&str]) -> Response<()> {
     response.body(()).unwrap()
 }
 
-/// What goes with a response, and the lengths that its head says then.
+/// Returns the framing of a response, and the lengths that its head announces then.
 fn content(
     framing: Framing,
     mut response: Response<()>,

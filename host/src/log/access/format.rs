@@ -141,7 +141,7 @@ impl FromStr for AccessFormat {
 /// The common log format of NCSA.
 const COMMON: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s"#;
 
-/// What this server appends to the common formats.
+/// The atoms that this server appends to the common formats.
 const EXTENSION: &str = " %({plugin}e)s#%({generation}e)s %({request_id}e)s %({outcome}e)s %(D)s";
 
 /// Parses a format of texts and atoms.

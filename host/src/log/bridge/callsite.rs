@@ -61,6 +61,7 @@ impl PluginCallsite {
         let key = (plugin, callsite.clone());
         let known = |sites: &CallsiteTable| sites.by_content.get(&key).copied();
         let site = known(&CALLSITES.read().unwrap_or_else(PoisonError::into_inner));
+        // Another thread may have added the callsite between the two locks.
         let site = site.unwrap_or_else(|| {
             let mut sites = CALLSITES.write().unwrap_or_else(PoisonError::into_inner);
             known(&sites).unwrap_or_else(|| sites.add(plugin, callsite))
@@ -160,6 +161,7 @@ impl CallsiteTable {
             line: callsite.line,
             fields: fields.clone(),
         };
+        // Leaked, because `tracing` keeps callsites for ever. The table keeps the number of them bounded.
         let site: &'static PluginCallsite = Box::leak(Box::new(PluginCallsite {
             registered: Once::new(),
             interest: AtomicU8::new(NEVER),

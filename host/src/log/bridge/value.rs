@@ -47,6 +47,7 @@ impl<'a> From<Value<'a>> for FieldValue<'a> {
             Value::Str(value) => Self::Str(value),
             Value::Debug(text) => Self::Debug(field::debug(DebugText(text))),
             Value::Error(text, causes) => {
+                // The chain is built from its end, because each error owns its source.
                 let causes: Vec<_> = causes.iter().collect();
                 let source = causes.into_iter().rev().fold(None, |source, text| {
                     Some(Box::new(ErrorText {
@@ -64,7 +65,7 @@ impl<'a> From<Value<'a>> for FieldValue<'a> {
     }
 }
 
-/// The text that `Debug` wrote in the plugin. Its own `Debug` writes the same text.
+/// The text that a value's `Debug` wrote in the plugin. `Debug` of this type writes the same text.
 pub(super) struct DebugText<'a>(&'a str);
 
 impl fmt::Debug for DebugText<'_> {

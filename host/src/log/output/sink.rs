@@ -48,6 +48,7 @@ enum WriteMethod {
 impl Sink {
     /// Duplicates a stream of the process.
     pub(super) fn of_stream(stream: impl AsFd) -> io::Result<Self> {
+        // A duplicate, so that the stream may be closed or replaced later.
         let file = stream.as_fd().try_clone_to_owned()?;
         let (file, method) = match file_type(&file)? {
             FileType::Socket => (file, WriteMethod::Socket),
@@ -61,6 +62,7 @@ impl Sink {
     /// Opens the file at `path` to append to it, and makes it if it does not exist. Does not wait until a FIFO
     /// has a reader.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        // Never blocks, and never makes a terminal the controlling one of this process.
         let open = |access| {
             let how = OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
             let how = how | OFlags::NOCTTY | OFlags::CLOEXEC;

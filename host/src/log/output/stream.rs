@@ -21,7 +21,9 @@ use super::sink::Sink;
 pub(super) struct StreamNumber(i32);
 
 impl StreamNumber {
+    /// The number of stdout.
     pub(super) const STDOUT: Self = Self(1);
+    /// The number of stderr.
     pub(super) const STDERR: Self = Self(2);
 
     /// Returns the stream that `path` names, directly or by symbolic links. `-` names the stream `minus`.
@@ -35,6 +37,7 @@ impl StreamNumber {
             if let Some(stream) = Self::at(&path) {
                 return Some(stream);
             }
+            // Fails at the first part that is not a link, which is then a file.
             let link = fs::read_link(&path).ok()?;
             path = path
                 .parent()
@@ -92,6 +95,7 @@ impl StreamNumber {
 
 /// Duplicates a descriptor of which only the number is known.
 fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // `dup` of a bare number needs unsafe code. A pidfd of this process gives the same without.
     let own = pidfd_open(getpid(), PidfdFlags::empty())?;
     Ok(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?)
 }

@@ -22,7 +22,7 @@ fn to(writer: &OwnedFd) -> Output {
     Output::new("a pipe".to_owned(), None, Sink::of_stream(writer).unwrap())
 }
 
-/// What is in the pipe now.
+/// Returns the bytes that are in the pipe now.
 fn read(reader: &mut File) -> String {
     let mut bytes = [0; 8192];
     let len = reader.read(&mut bytes).unwrap();

@@ -20,7 +20,7 @@ pub(super) struct LineWriter {
     is_shared: bool,
 }
 
-/// What happens to a line when there is no room for it.
+/// The fate of a line for which the sink has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenFull {
     /// The line is lost.
@@ -167,7 +167,7 @@ impl LineWriter {
         if result.is_ok() {
             written = bytes.len();
         }
-        // Any progress ends a stall, unless the same call ran into the timeout after it.
+        // A stall is over when everything could be written. A partial write does not end it.
         if written > 0 {
             self.is_stalled = result.is_err() && self.is_stalled;
         }

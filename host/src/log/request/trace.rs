@@ -11,6 +11,7 @@ impl Trace {
     /// Parses a `traceparent` (W3C Trace Context, section 3.2). Returns None when it has not that form.
     #[must_use]
     pub fn parse(traceparent: &[u8]) -> Option<Self> {
+        // `VERSION-TRACE-SPAN-FLAGS`, in 2, 32, 16 and 2 lower-case hexadecimal digits.
         let text: [u8; 55] = traceparent.get(..55)?.try_into().ok()?;
         let is_hex = |part: &[u8]| {
             part.iter()
@@ -24,6 +25,7 @@ impl Trace {
             None => true,
             Some(&next) => version != b"00" && next == b'-',
         };
+        // Version ff and ids of zeros only are invalid.
         let is_valid = dashes
             && ends
             && version != b"ff"

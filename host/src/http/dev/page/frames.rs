@@ -94,6 +94,7 @@ impl fmt::Display for Excerpt {
 fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     let roots = options.roots.iter().map(PathBuf::as_path);
     roots.chain([Path::new(".")]).find_map(|root| {
+        // Canonical, so that neither `..` nor a symbolic link leads out of the author's folders.
         let path = root.join(file).canonicalize().ok()?;
         let is_own = options
             .sources

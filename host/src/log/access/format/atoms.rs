@@ -16,8 +16,9 @@ impl AccessRecord {
     ///
     /// # Errors
     ///
-    /// Never by itself: writing to a string does not fail.
+    /// None: writing to a string does not fail.
     pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
+        // The time of a request is read here, at its end: the line is written when the record is dropped.
         let took = self.started.elapsed();
         match atom {
             Atom::Remote => write!(line, "{}", self.peer.ip()),
@@ -92,6 +93,7 @@ impl AccessRecord {
 
     /// Returns the user name of basic authentication (RFC 7617). The app need not have accepted it.
     pub(super) fn user(&self) -> Option<String> {
+        // Any part may be malformed, since it comes from the client. Then there is no user name.
         let value = self.header(&AUTHORIZATION)?.to_str().ok()?;
         let (scheme, credentials) = value.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
