@@ -3,7 +3,7 @@
 //!
 //! A thread has a slot. It writes into the slot which app it enters, and for which request
 //! ([`enter_request`]), or which app it loads or stops ([`enter`]). Signal handlers write where a thread
-//! crashed ([`record`]). All writes are relaxed stores into a memfd, so that a request costs some fifty
+//! crashed (`record`). All writes are relaxed stores into a memfd, so that a request costs some fifty
 //! instructions. The model is Apache's scoreboard; this one also has names.
 //!
 //! The supervisor makes the memory ([`Scoreboard::create`]). The worker maps it ([`Scoreboard::attach`]), and

@@ -5,12 +5,12 @@
 //! buffer is full, over HTTP/2 the stream has no flow-control window. A body therefore cannot notice by
 //! itself that its time is over. The task that polls the response notices it, with a [`Delivery`]. Over
 //! HTTP/1 that is the task of the connection, which has one response at a time. Over HTTP/2 every stream
-//! has a task of its own ([`StreamExecutor`]).
+//! has a task of its own (`StreamExecutor`).
 //!
 //! The task calls hyper, and hyper calls the socket and the body. hyper has no way to pass a `Delivery`
-//! down to them, so that the task puts the small part of it, a [`DeliveryState`], into a thread-local
+//! down to them, so that the task puts the small part of it, a `DeliveryState`, into a thread-local
 //! while it polls ([`Delivery::scope`]). Socket and body change that state by the functions of this
-//! module, such as [`blocked`] and [`begin`].
+//! module, such as `blocked` and `begin`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -81,7 +81,7 @@ enum Wait {
 pub enum AbortReason {
     /// The generation's time to drain is over.
     Aborted,
-    /// The client had closed its sending side, and the app gave nothing for [`HALF_CLOSED_TIMEOUT`].
+    /// The client had closed its sending side, and the app gave nothing for `HALF_CLOSED_TIMEOUT`.
     ClientGone,
     /// The client took nothing for `--body-timeout`.
     TooSlow,

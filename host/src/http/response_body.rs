@@ -1,7 +1,7 @@
 //! The bodies of responses on their way to the connection, and what the logs get to know of them.
 //!
 //! A body is given to hyper either whole, in one frame, or in pieces: a stream of the app's, or a body that
-//! is too large for one frame of HTTP/2 ([`PIECE`]). The request that the body answers stays attached to
+//! is too large for one frame of HTTP/2 (`PIECE`). The request that the body answers stays attached to
 //! it until hyper drops the body, because only then its outcome is known.
 
 use std::{
@@ -71,7 +71,7 @@ struct Pieces {
     source: PieceSource,
     /// Compares the bytes of a stream with the length that the head announces.
     length: LengthCheck,
-    /// Whether pieces have at most [`PIECE`] bytes.
+    /// Whether pieces have at most `PIECE` bytes.
     are_small: bool,
 }
 

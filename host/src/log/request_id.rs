@@ -22,7 +22,7 @@ pub enum RequestId {
 }
 
 impl RequestId {
-    /// Returns the id that the client has sent, if it is a [valid](is_valid) one, or a new id.
+    /// Returns the id that the client has sent, if it is a valid one, or a new id.
     #[must_use]
     pub fn new(given: Option<&[u8]>) -> Self {
         let given = given.filter(|id| is_valid(id));
