@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -26,8 +26,9 @@ use super::{
     activity::{Activity, Timeouts},
     builders, closing,
     delivery::{Delivery, StreamExecutor},
+    dev::Dev,
     dispatch::{Client, Dispatch},
-    driver::{ConnectionEnd, Signals, drive},
+    driver::{ABORTED, ConnectionEnd, Signals, drive},
     preface::{HttpProtocol, Preface},
     service::{Service, SharedState},
     socket::Socket,
@@ -41,6 +42,8 @@ pub struct ConnectionServer {
     http2: http2::Builder<StreamExecutor>,
     limits: ClientLimits,
     dispatch: Arc<Dispatch>,
+    /// The part for a development session. None in any other server.
+    dev: Option<Arc<Dev>>,
     /// Cancelled when connections are to close as soon as what is in flight has been answered.
     stop: CancellationToken,
     /// Cancelled when connections are to close at once.
@@ -64,6 +67,7 @@ impl ConnectionServer {
             http2: builders::http2(&limits),
             limits,
             dispatch,
+            dev: Dev::from_environment(),
             stop,
             abort,
             readers: TaskTracker::new(),
@@ -95,13 +99,13 @@ impl ConnectionServer {
             // for the other protocol.
             Ok(Opening::Http1(preface, opened_at)) => {
                 let activity = Activity::new(true, opened_at);
-                let client = Client { peer, activity };
-                Box::pin(self.serve_http1(stream, preface, client, reader)).await
+                let parts = self.parts(stream, peer, preface, activity, reader);
+                Box::pin(self.serve_http1(parts)).await
             }
             Ok(Opening::Http2(preface, opened_at)) => {
                 let activity = Activity::new(false, opened_at);
-                let client = Client { peer, activity };
-                Box::pin(self.serve_http2(stream, preface, client, reader)).await
+                let parts = self.parts(stream, peer, preface, activity, reader);
+                Box::pin(self.serve_http2(parts)).await
             }
             Ok(Opening::SlowHead) => self.answer_slow_head(&mut stream, peer).await,
             Ok(Opening::Nothing) => Ok(()),
@@ -150,17 +154,28 @@ impl ConnectionServer {
     }
 
     /// Makes what every connection needs, whichever protocol it speaks.
-    fn parts(&self, stream: TcpStream, preface: Preface, client: Client) -> ConnectionParts {
-        let activity = Arc::clone(&client.activity);
+    fn parts(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        preface: Preface,
+        activity: Arc<Activity>,
+        reader: TaskTrackerToken,
+    ) -> ConnectionParts {
         ConnectionParts {
-            peer: client.peer,
+            peer,
             socket: TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface)),
-            activity,
             delivery: Delivery::of_connection(self.limits.body_timeout),
+            reader,
             shared: SharedState {
                 dispatch: Arc::clone(&self.dispatch),
-                client,
+                dev: self.dev.clone(),
+                client: Client {
+                    peer,
+                    activity: Arc::clone(&activity),
+                },
             },
+            activity,
         }
     }
 
@@ -178,46 +193,35 @@ impl ConnectionServer {
         }
     }
 
-    async fn serve_http1(
-        &self,
-        stream: TcpStream,
-        preface: Preface,
-        client: Client,
-        reader: TaskTrackerToken,
-    ) -> Result<(), ConnectionError> {
-        let ConnectionParts {
-            peer,
-            activity,
-            socket,
-            shared,
-            mut delivery,
-        } = self.parts(stream, preface, client);
+    async fn serve_http1(&self, mut parts: ConnectionParts) -> Result<(), ConnectionError> {
         // One request at a time, so that a plain reference is enough. The connection holds the reference,
         // and is dropped before `shared`.
-        let service = Service::new(&shared);
-        let mut connection = self.http1.serve_connection(socket, service).with_upgrades();
+        let service = Service::new(&parts.shared);
+        let connection = self.http1.serve_connection(parts.socket, service);
+        let mut connection = connection.with_upgrades();
         let end = drive(
-            std::pin::Pin::new(&mut connection),
+            Pin::new(&mut connection),
             http1::UpgradeableConnection::graceful_shutdown,
-            &activity,
-            &mut delivery,
-            reader,
+            &parts.activity,
+            &mut parts.delivery,
+            parts.reader,
             self.timeouts(),
             self.signals(),
         )
         .await;
         if let ConnectionEnd::Aborted(reason) = end {
             // The drop of a response that is not complete asks the delivery for the reason.
-            delivery.scope(|| drop(connection));
+            parts.delivery.scope(|| drop(connection));
             return Err(reason.into());
         }
+        let (peer, activity) = (parts.peer, &parts.activity);
         let close = async {
-            let Some(parts) = connection.into_parts() else {
+            let Some(socket) = connection.into_parts() else {
                 // An app has taken the connection over, which still counts as open.
                 activity.wait_idle().await;
                 return Ok(());
             };
-            let mut stream = parts.io.into_inner().into_inner();
+            let mut stream = socket.io.into_inner().into_inner();
             // `into_parts` gives the socket back. What is left to do depends on how hyper ended.
             let ConnectionEnd::Served(served) = end else {
                 return self.answer_slow_head(&mut stream, peer).await;
@@ -270,29 +274,16 @@ impl ConnectionServer {
         true
     }
 
-    async fn serve_http2(
-        &self,
-        stream: TcpStream,
-        preface: Preface,
-        client: Client,
-        reader: TaskTrackerToken,
-    ) -> Result<(), ConnectionError> {
-        let ConnectionParts {
-            peer,
-            activity,
-            socket,
-            shared,
-            mut delivery,
-        } = self.parts(stream, preface, client);
+    async fn serve_http2(&self, mut parts: ConnectionParts) -> Result<(), ConnectionError> {
         // Each request runs in a task of its own, which outlives a borrow.
-        let service = Service::new(Arc::new(shared));
-        let connection = pin!(self.http2.serve_connection(socket, service));
+        let service = Service::new(Arc::new(parts.shared));
+        let connection = pin!(self.http2.serve_connection(parts.socket, service));
         let end = drive(
             connection,
             http2::Connection::graceful_shutdown,
-            &activity,
-            &mut delivery,
-            reader,
+            &parts.activity,
+            &mut parts.delivery,
+            parts.reader,
             self.timeouts(),
             self.signals(),
         )
@@ -300,7 +291,7 @@ impl ConnectionServer {
         match end {
             ConnectionEnd::Served(Err(error)) if builders::is_excessive(&error) => {
                 // h2 logs this as well, but without the client's address.
-                warn!(%peer, "The client of an HTTP/2 connection reset too many streams, closing it");
+                warn!(peer = %parts.peer, "The client of an HTTP/2 connection reset too many streams, closing it");
                 Err(error.into())
             }
             ConnectionEnd::Served(served) => Ok(served?),
@@ -317,6 +308,8 @@ struct ConnectionParts {
     socket: TokioIo<Socket>,
     shared: SharedState,
     delivery: Delivery,
+    /// Counts the connection as one that may still read a request.
+    reader: TaskTrackerToken,
 }
 
 /// The beginning of a connection. The [`Instant`] is the time of its first byte.
@@ -328,9 +321,6 @@ enum Opening {
     /// No byte came in time.
     Nothing,
 }
-
-/// Why a connection is closed when the server has waited long enough for it.
-pub(super) const ABORTED: &str = "the server stops";
 
 /// Why a connection failed. Only the log gets to see the error.
 pub(super) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;

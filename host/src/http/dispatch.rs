@@ -13,7 +13,7 @@ use plugin_api::host::InFlight;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    activity::Activity, dev::Dev, refusal::Refusal, request_body::RequestBody,
+    activity::Activity, refusal::Refusal, request_body::RequestBody,
     request_record::RequestRecorder,
 };
 use crate::{
@@ -35,8 +35,6 @@ pub struct Dispatch {
     pub recorder: RequestRecorder,
     /// Whether each response over HTTP/1 asks its client to close the connection.
     pub(super) asks_to_close: AtomicBool,
-    /// The part for a development session. None in any other server.
-    pub(super) dev: Option<Arc<Dev>>,
 }
 
 /// The client at the other end of a connection. Cheap to clone.
@@ -69,7 +67,6 @@ impl Dispatch {
             body_timeout: limits.body_timeout,
             recorder,
             asks_to_close: AtomicBool::new(false),
-            dev: Dev::from_environment(),
         }
     }
 

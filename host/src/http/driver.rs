@@ -20,7 +20,6 @@ use tokio_util::{
 
 use super::{
     activity::{Activity, TimeoutCheck, Timeouts},
-    connection::ABORTED,
     delivery::Delivery,
 };
 
@@ -78,6 +77,9 @@ where
     };
     poll_fn(move |context| driver.poll(context)).await
 }
+
+/// The reason for an abort when the server has waited long enough for its connections.
+pub(super) const ABORTED: &str = "the server stops";
 
 /// The state of [`drive`].
 struct Driver<'a, 's, C, F> {

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use super::{
     activity::Activity,
+    dev::Dev,
     dispatch::{Client, Dispatch},
     request::{self, PendingResponse},
     response_body::ResponseBody,
@@ -33,6 +34,8 @@ pub struct Service<C>(C);
 pub struct SharedState {
     /// Finds the apps of the requests.
     pub dispatch: Arc<Dispatch>,
+    /// The part for a development session. None in any other server.
+    pub dev: Option<Arc<Dev>>,
     /// The client that sends the requests.
     pub client: Client,
 }
@@ -83,7 +86,9 @@ impl<C: Deref<Target = SharedState> + Unpin> Future for ResponseFuture<C> {
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.poll_response(context));
-        let SharedState { dispatch, client } = &*self.shared;
+        let SharedState {
+            dispatch, client, ..
+        } = &*self.shared;
         if dispatch.asks_to_close.load(Ordering::Relaxed) {
             ask_to_close(&mut response, &client.activity);
         }
@@ -101,8 +106,12 @@ impl<C: Deref<Target = SharedState> + Unpin> ResponseFuture<C> {
         let Some(body) = this.body.take() else {
             panic!("a response was polled after it was ready");
         };
-        let SharedState { dispatch, client } = &*this.shared;
-        if let Some(dev) = &dispatch.dev {
+        let SharedState {
+            dispatch,
+            dev,
+            client,
+        } = &*this.shared;
+        if let Some(dev) = dev {
             let pending = dev.answer(dispatch, &mut this.head, body, client);
             return this.pending.insert(pending).as_mut().poll(context);
         }
