@@ -56,7 +56,7 @@ use crate::{
 /// `settings` are those of `config` by key. `early` has the signals that have arrived so far. `adopted` is what
 /// an earlier build of this server has handed over.
 ///
-/// The caller has to end the process by [`exit::leave`], because libraries are loaded and their threads run.
+/// The caller has to end the process by [`exit::leave`](crate::exit::leave), because libraries are loaded and their threads run.
 #[must_use]
 pub fn run(
     config: &Config,
