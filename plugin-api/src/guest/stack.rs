@@ -8,6 +8,10 @@ use std::{cell::Cell, ffi::c_void, mem, ptr};
 /// Gives this thread a stack for signal handlers. Its memory is only touched when one runs. A thread that cannot have one does
 /// without.
 pub(super) fn alternate() {
+    if cfg!(miri) {
+        // Miri knows neither signals nor mappings without access.
+        return;
+    }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
     // SAFETY: a new mapping, wherever there is room.
     let map = unsafe { libc::mmap(ptr::null_mut(), GUARD + LEN, libc::PROT_NONE, flags, -1, 0) };
