@@ -29,6 +29,11 @@ async fn a_bad_library_is_1_and_the_reason() {
     for (library, reason) in [
         (Library::new(""), "cut short"),
         (Library::new("text"), "no ELF"),
+        // A crate that is no `cdylib` builds such an archive.
+        (
+            Library::new("!<arch>\n/               0           0     0     0       0         `\n"),
+            "with `[lib] crate-type = [\"cdylib\", \"rlib\"]` in its Cargo.toml",
+        ),
         (version.truncated(20_000), "cut short"),
         (version.truncated(version.bytes().len() - 1), "cut short"),
         (Library::executable(), "an executable"),

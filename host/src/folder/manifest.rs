@@ -115,7 +115,10 @@ pub enum ManifestError {
     )]
     NoPlugin,
     /// It is something else altogether.
-    #[error("it is no ELF file, expected a shared object, as a crate of crate-type cdylib builds")]
+    #[error(
+        "it is no ELF file, expected a shared object: a crate builds one with `[lib] crate-type = [\"cdylib\", \"rlib\"]` in \
+         its Cargo.toml"
+    )]
     NotElf,
     /// The path names a folder or a device.
     #[error("it is no regular file, expected a shared object")]
