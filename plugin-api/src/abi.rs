@@ -54,7 +54,8 @@ pub mod poll {
     pub const PENDING: u32 = 0;
     /// Ready: the result was given in the way that the function says.
     pub const READY: u32 = 1;
-    /// The app returned an error, which was logged; or a stream failed, with the system's number.
+    /// Of a call: the app returned an error, which was logged. Of a stream: the operation failed, and
+    /// [`Transfer::errno`](super::Transfer::errno) is the system's number of the error.
     pub const FAILED: u32 = 2;
     /// The app panicked; it was reported to [`Host::panicked`](super::Host::panicked).
     pub const PANICKED: u32 = 3;

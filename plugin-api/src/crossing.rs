@@ -1,5 +1,5 @@
-//! What both banks do in the same way: hand a body, a waker or header fields to the other side, and
-//! use the other's.
+//! What both banks do in the same way: hand a body, a waker or header fields to the other side, and use those of the
+//! other side.
 
 use std::error::Error;
 
@@ -17,7 +17,7 @@ mod waker;
 mod workers;
 
 #[cfg(feature = "host")]
-pub(crate) use self::exported::export_pinned;
+pub(crate) use self::exported::export_unpin;
 #[cfg(feature = "host")]
 pub use self::workers::Workers;
 #[cfg(not(feature = "host"))]
@@ -25,7 +25,7 @@ pub(crate) use self::workers::Workers;
 #[cfg(any(feature = "host", feature = "local"))]
 pub(crate) use self::{exported::export, request::LentRequest};
 pub(crate) use self::{
-    exported::export_polled,
+    exported::export_eager,
     headers::HeaderFields,
     imported::Imported,
     names::ids,
@@ -47,12 +47,12 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 /// How a side runs its own code when the other side calls in.
 ///
-/// A panic ends in here: `None` then, and it has been reported.
+/// The result is none when the code panicked. The panic has been reported then.
 pub(crate) trait Guard: Send + 'static {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R>;
 
-    /// The same for work that polls a future or a stream, and that is to be pending after a while even if
-    /// all that it waits for is there.
+    /// Like [`run`](Self::run), for work that polls a future or a stream. A side may limit how much such work does in
+    /// one poll.
     fn poll<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         self.run(work)
     }

@@ -1,4 +1,4 @@
-//! The plugin's bank: everything between the host's calls and the author's code.
+//! The plugin's bank: all code between the host's calls and the author's code.
 
 mod app;
 mod app_function;
@@ -31,7 +31,7 @@ mod upgrade;
 #[cfg(feature = "info")]
 pub use self::info::RequestInfo;
 pub use self::{
-    app::{Building, IntoApp},
+    app::{AppFuture, IntoApp},
     app_function::{AppFunction, AppResult, build},
     body::Body,
     context::{ConfigError, Context},
@@ -39,4 +39,4 @@ pub use self::{
     handover::IntoHandover,
 };
 #[cfg(feature = "local")]
-pub(crate) use self::{context::Facts, local::Local};
+pub(crate) use self::{context::Facts, local::InProcessApp};

@@ -92,14 +92,14 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct BodyError(String);
 
 impl BodyError {
-    /// Whether the app panicked, which is in the log.
+    /// Whether the body ended because the app panicked. The panic is in the log.
     #[must_use]
     pub fn is_panic(&self) -> bool {
         self.0 == PANICKED
     }
 }
 
-/// What stands for a panic on the way across; a part of the ABI ([`abi::Frame::ERROR`]).
+/// The text of the frame for a panic; a part of the ABI ([`abi::Frame::ERROR`]).
 const PANICKED: &str = "the app panicked";
 
 /// What the macros need. Not for authors.
@@ -111,7 +111,7 @@ pub mod __private {
     pub use tracing;
 
     pub use crate::{
-        guest::{Building, Entry, build, lib_header},
+        guest::{AppFuture, Entry, build, lib_header},
         manifest::{Export, Fact, Facts, Note, note_len},
     };
 }

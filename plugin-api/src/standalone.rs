@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     BoxError, Context, Level,
-    guest::{Building, Facts, Local},
+    guest::{AppFuture, Facts, InProcessApp},
     level::Directives,
 };
 
@@ -91,7 +91,7 @@ macro_rules! main {
 pub fn run(
     name: &'static str,
     version: &'static str,
-    build: impl FnOnce(Context) -> Building,
+    build: impl FnOnce(Context) -> AppFuture,
 ) -> ExitCode {
     let options = match Command::read(name, version) {
         Ok(Command::Serve(options)) => options,
@@ -138,7 +138,7 @@ async fn serve(
     options: Options,
     name: &str,
     version: &'static str,
-    build: impl FnOnce(Context) -> Building,
+    build: impl FnOnce(Context) -> AppFuture,
 ) -> Result<(), BoxError> {
     let mut listeners = Vec::new();
     for address in &options.bind {
@@ -154,7 +154,7 @@ async fn serve(
         previous_state: None,
         is_second: false,
     });
-    let app = Arc::new(Local::start(context, build).await?);
+    let app = Arc::new(InProcessApp::start(context, build).await?);
     for listener in &listeners {
         println!("Listening on http://{}", listener.local_addr()?);
     }
@@ -232,7 +232,12 @@ async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, Socket
     }
 }
 
-fn connect(socket: Socket, peer: SocketAddr, app: &Arc<Local>, connections: &GracefulShutdown) {
+fn connect(
+    socket: Socket,
+    peer: SocketAddr,
+    app: &Arc<InProcessApp>,
+    connections: &GracefulShutdown,
+) {
     let app = Arc::clone(app);
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
@@ -259,5 +264,5 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long requests in flight may go on after a signal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long what still runs then has to end.
+/// How long threads that the app blocks have to end.
 const MOMENT: Duration = Duration::from_secs(1);

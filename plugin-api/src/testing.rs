@@ -43,7 +43,7 @@ use tracing_subscriber::{
 
 use crate::{
     BoxError, Context, Level,
-    guest::{AppFunction, Facts, Local, build},
+    guest::{AppFunction, Facts, InProcessApp, build},
 };
 
 /// How to start an app in a test.
@@ -149,7 +149,7 @@ impl Setup {
             previous_state: self.previous_state,
             is_second: self.is_second,
         });
-        let local = Local::start(context, |context| build(app, context)).await?;
+        let local = InProcessApp::start(context, |context| build(app, context)).await?;
         Ok(App {
             local,
             events,
@@ -167,7 +167,7 @@ impl Setup {
 /// crate `log` are not among the fields, as they are in the server. A connection cannot be taken over, as
 /// there is none.
 pub struct App {
-    local: Local,
+    local: InProcessApp,
     events: Events,
     _guard: DefaultGuard,
     _thread: PhantomData<*const ()>,
@@ -192,7 +192,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// When `path` is none, or the response's body breaks off.
+    /// When `path` is no path, or the response's body breaks off.
     pub async fn get(&self, path: &str) -> Result<Response<Bytes>, BoxError> {
         let request = Request::get(path).body(Empty::<Bytes>::new())?;
         let (head, body) = self.send(request).await.into_parts();

@@ -27,7 +27,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
 use plugin_api::{
-    __private::{Building, Entry, build},
+    __private::{AppFuture, Entry, build},
     BoxError, Context,
     host::{self, CallError, Upgrade},
     native,
@@ -171,7 +171,7 @@ struct Native;
 impl Entry for Native {
     const VERSION: &'static str = "1.2.3";
 
-    fn build(context: Context) -> Building {
+    fn build(context: Context) -> AppFuture {
         build(native_app, context)
     }
 }
@@ -264,7 +264,7 @@ struct Tower;
 impl Entry for Tower {
     const VERSION: &'static str = "1.2.3";
 
-    fn build(context: Context) -> Building {
+    fn build(context: Context) -> AppFuture {
         build(router, context)
     }
 }

@@ -37,11 +37,10 @@ pub struct BodyVtable {
     /// receiver that is full holds the sender back.
     pub poll:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frame) -> u32,
-    /// Ends the stream, at any point, and frees it.
+    /// Ends the stream and frees it. May be called before the end was reached.
     pub drop: unsafe extern "C" fn(stream: *mut c_void),
-    /// Since 1.1, where `size` covers it: the same as `poll` for several frames at once, which a
-    /// receiver may ask for that is going to take them anyway. What is there already is given, and
-    /// nothing is waited for once there is a frame.
+    /// Since 1.1, where `size` covers it: like `poll`, for several frames at once. A receiver calls this only when
+    /// it will use all of them. The function gives the frames that are ready, and waits only for the first.
     pub poll_frames:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frames) -> u32,
 }
@@ -52,15 +51,15 @@ pub struct BodyVtable {
 pub struct Frames {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The receiver's places for frames, which hold ones that may be dropped. Those that are filled
-    /// are the receiver's to drop.
+    /// An array of the receiver's. Its frames are valid before the call, and the function replaces them; the
+    /// receiver drops them.
     pub frames: *mut Frame,
-    /// How many places there are; one at least.
+    /// The length of the array; one at least.
     pub room: usize,
-    /// Of how many bytes on no further frame is asked for; one at least.
+    /// No further frame is added once the frames have this many bytes; one at least.
     pub enough: usize,
-    /// How many places were filled, from the first; set when the function returns
-    /// [`poll::READY`](super::poll::READY), and one at least then.
+    /// How many frames were written, from the start of the array. Set when the function returns
+    /// [`poll::READY`](super::poll::READY), and then one at least.
     pub count: usize,
 }
 
@@ -110,8 +109,8 @@ impl Body {
         }
     }
 
-    /// Whether all of it is there, and as long as this `content-length` says: digits alone (RFC 9110,
-    /// section 8.6), where std takes a sign as well.
+    /// Whether the body is [`FULL`](Self::FULL) and has the length that this `content-length` says. That is digits
+    /// alone (RFC 9110, section 8.6); std's parser would take a sign as well.
     pub(crate) fn is_as_long_as(&self, length: &[u8]) -> bool {
         let add = |sum: usize, digit: &u8| {
             let digit = digit.wrapping_sub(b'0');
@@ -129,12 +128,12 @@ impl Body {
 }
 
 impl BodyVtable {
-    /// [`Self::poll_frames`], where the maker of the table knows of it.
+    /// [`Self::poll_frames`]; none when the table is of an ABI before 1.1.
     ///
     /// # Safety
     ///
-    /// `vtable` is that of a stream.
-    pub(crate) unsafe fn for_several(vtable: *const Self) -> Option<PollFrames> {
+    /// `vtable` is the table of a stream.
+    pub(crate) unsafe fn poll_frames_fn(vtable: *const Self) -> Option<PollFrames> {
         // SAFETY: every table begins with its size.
         let size = unsafe { (*vtable).size };
         if size < mem::offset_of!(Self, poll_frames) + size_of::<PollFrames>() {
@@ -165,8 +164,7 @@ impl Drop for Body {
     }
 }
 
-// SAFETY: its trailers are the stream's, which may go to another thread, and are read by who has
-// both.
+// SAFETY: the trailers borrow from the stream, which is `Send` too. Only the owner of both reads them.
 unsafe impl Send for Frame {}
 // SAFETY: shared access reaches only scalars and `data`, which is `Sync`.
 unsafe impl Sync for Frame {}

@@ -34,7 +34,7 @@ impl Slice {
         }
     }
 
-    /// The same for bytes that there may not be.
+    /// Borrows a text as [`new`](Self::new) does; "none" for `None`.
     #[must_use]
     pub fn from_option(bytes: Option<&str>) -> Self {
         bytes.map_or(Self::NONE, |text| Self::new(text.as_bytes()))
@@ -65,13 +65,13 @@ impl Slice {
         (!self.ptr.is_null()).then(|| unsafe { self.bytes() })
     }
 
-    /// Bytes that are said to be text; empty for "none".
+    /// The bytes as text, without a check; empty for "none".
     ///
     /// # Safety
     ///
     /// The bytes outlive `'a`, and are UTF-8.
     #[must_use]
-    pub unsafe fn known_text<'a>(self) -> &'a str {
+    pub unsafe fn text_unchecked<'a>(self) -> &'a str {
         // SAFETY: the caller says that they are there.
         let bytes = unsafe { self.bytes() };
         // SAFETY: the caller says that they are UTF-8.
@@ -139,7 +139,7 @@ impl From<Bytes> for OwnedBytes {
         unsafe extern "C" fn free(owner: *mut Owner) {
             // SAFETY: `owner` holds the `Bytes` written below, and the receiver drops it once.
             let bytes = unsafe { owner.cast::<Bytes>().read() };
-            // Its owner's code may be the author's (`Bytes::from_owner`).
+            // The drop may run the author's code (`Bytes::from_owner`), which may panic.
             let _ = catch(|| drop(bytes));
         }
 

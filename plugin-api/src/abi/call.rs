@@ -35,7 +35,7 @@ pub struct Request {
     pub request_id: Slice,
     /// Who sent it.
     pub peer: SocketAddress,
-    /// The header fields; none when they are to be asked for.
+    /// The header fields; none when the plugin asks for them by `lay_out`.
     pub headers: Headers,
     /// The body, which the plugin takes.
     pub body: *mut Body,
@@ -57,7 +57,7 @@ pub struct Request {
     pub lay_out: Option<LayOut>,
 }
 
-/// Lays out what the host has in another form.
+/// Gives header fields, which the host has in another form before.
 pub type LayOut = unsafe extern "C" fn(source: *mut c_void) -> Headers;
 
 /// The head of a response, and its body. Borrowed by [`CallContext::respond`] until that returns.
@@ -66,8 +66,7 @@ pub type LayOut = unsafe extern "C" fn(source: *mut c_void) -> Headers;
 pub struct Response {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The header fields. Without a `content-length`, the host says how long a body is that is all
-    /// there.
+    /// The header fields. If none is a `content-length` and the body is [`FULL`](Body::FULL), the host adds one.
     pub headers: Headers,
     /// The body, which the host takes.
     pub body: *mut Body,

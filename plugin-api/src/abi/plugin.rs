@@ -67,8 +67,11 @@ impl Plugin {
     /// How long the table of 1.0 is: up to its last function. What comes behind is optional.
     pub(crate) const FIRST: usize = std::mem::offset_of!(Self, hand_over) + size_of::<usize>();
 
-    /// The table of a library, without the functions that it does not have. None when it is shorter
-    /// than that of 1.0: then this long.
+    /// A copy of a library's table. Functions that an older library does not have are none.
+    ///
+    /// # Errors
+    ///
+    /// The size of a table that is shorter than that of 1.0.
     ///
     /// # Safety
     ///
@@ -83,7 +86,7 @@ impl Plugin {
         let bytes = size.min(size_of::<Self>());
         // SAFETY: both are at least that long.
         unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), whole.as_mut_ptr().cast(), bytes) };
-        // SAFETY: the functions of 1.0 are there, and zeros are none of those that came later.
+        // SAFETY: the functions of 1.0 are there, and a zero is `None` for each that came later.
         Ok(unsafe { whole.assume_init() })
     }
 }

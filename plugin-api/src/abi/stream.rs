@@ -48,11 +48,11 @@ pub struct StreamVtable {
     /// Tells the peer that nothing more will be written.
     pub shutdown:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Transfer) -> u32,
-    /// Closes the stream, at any point, and frees it.
+    /// Closes the stream and frees it. May be called at any time.
     pub drop: unsafe extern "C" fn(stream: *mut c_void),
 }
 
-/// What came of an operation on a stream.
+/// The result of an operation on a stream.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {

@@ -52,7 +52,7 @@ impl<'a> HeaderView<'a> {
     #[inline]
     pub(crate) fn name_text(&self) -> &'a str {
         // SAFETY: as above, and names are ASCII.
-        unsafe { self.0.name.known_text() }
+        unsafe { self.0.name.text_unchecked() }
     }
 
     /// The value.
@@ -173,7 +173,7 @@ impl<'a> RequestView<'a> {
 
     fn text(slice: Slice) -> &'a str {
         // SAFETY: whoever made the view said that the bytes are there for `'a`; all of these are text.
-        unsafe { slice.known_text() }
+        unsafe { slice.text_unchecked() }
     }
 
     /// A text that may be missing.

@@ -1,4 +1,8 @@
-//! A body of ours, handed across as frames to poll.
+//! A body of this side, handed to the other side, which polls it for frames.
+//!
+//! Most bodies have one frame and then end. So a response's body is polled once before it crosses: if that gives all
+//! bytes, they cross as they are, and the other side never has to call back. Otherwise the body crosses as a stream, and
+//! the frame that was polled is its first.
 
 use std::{
     ffi::c_void,
@@ -18,7 +22,7 @@ use crate::{
 };
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// Hands `body` across. It is polled, and dropped, under `guard`.
+/// Hands `body` across as a stream. The body is polled, and dropped, under `guard`.
 pub(crate) fn export<B, G>(body: B, guard: G) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -30,11 +34,10 @@ where
     Exported::new(Box::pin(body), guard).into_abi()
 }
 
-/// The same, asking for the first frame at once: a body that is all there crosses as bytes, and is
-/// not asked again.
+/// Hands `body` across after it was polled once: a body whose bytes are all there crosses as bytes.
 ///
-/// `context` is that of the task that will send the body, or one that leads to it.
-pub(crate) fn export_polled<B, G>(body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+/// `context` wakes the task that will poll the body.
+pub(crate) fn export_eager<B, G>(body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     G: Guard + Clone,
@@ -44,23 +47,23 @@ where
     }
     #[cfg(feature = "axum")]
     let body = {
-        // It is a box already, and needs none around it to stay where it is.
+        // axum's body is `Unpin`, because it is a box inside: another box is not needed.
         let mut body = Some(body);
         let any: &mut dyn std::any::Any = &mut body;
         let axum = any.downcast_mut::<Option<axum::body::Body>>();
         if let Some(body) = axum.and_then(Option::take) {
-            return export_pinned(body, guard, context);
+            return export_unpin(body, guard, context);
         }
         let Some(body) = body else {
             unreachable!("it was taken only if it is axum's")
         };
         body
     };
-    export_pinned(Box::pin(body), guard, context)
+    export_unpin(Box::pin(body), guard, context)
 }
 
-/// The same for a body that need not be pinned: there is no box where its bytes are all there.
-pub(crate) fn export_pinned<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+/// [`export_eager`] for a body that is `Unpin`: if its bytes are all there, nothing is allocated.
+pub(crate) fn export_unpin<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     G: Guard + Clone,
@@ -84,9 +87,9 @@ fn owned(mut data: impl Buf) -> OwnedBytes {
 }
 
 struct Exported<B: Body, G> {
-    /// None once it ended, broke or panicked.
+    /// None once the body ended, failed or panicked.
     body: Option<B>,
-    /// A frame that was asked for before the other side did.
+    /// The frame that was polled before the body crossed, until the other side takes it.
     first: Option<Result<Frame<B::Data>, B::Error>>,
     trailers: Trailers,
     guard: G,
@@ -140,7 +143,7 @@ where
         waker: *const abi::Waker,
         out: *mut abi::Frame,
     ) -> u32 {
-        // SAFETY: the caller gives room for a frame, holding one that may be dropped.
+        // SAFETY: the caller lends a valid frame, which is replaced.
         let place = unsafe { &mut *out };
         // SAFETY: as the caller of this function promises.
         let count = unsafe { Self::fill(stream, waker, slice::from_mut(place), 1) };
@@ -158,7 +161,7 @@ where
     ) -> u32 {
         // SAFETY: the caller lends it for the call.
         let out = unsafe { &mut *out };
-        // SAFETY: the caller has this room, holding frames that may be dropped.
+        // SAFETY: the caller lends an array of so many valid frames, which are replaced.
         let places = unsafe { slice::from_raw_parts_mut(out.frames, out.room) };
         // SAFETY: as the caller of this function promises.
         let count = unsafe { Self::fill(stream, waker, places, out.enough) };
@@ -194,13 +197,13 @@ where
             trailers,
             guard,
         } = *this;
-        // What a panic leaves undone has been reported; there is nobody to tell. The values of
-        // trailers may be the author's own bytes.
+        // The trailers too, because their values may be bytes with a destructor of the author's. A panic has been
+        // reported, and changes nothing for the caller.
         let _ = guard.run(move || drop((first, body, trailers)));
     }
 
-    /// Puts the next frames into `places`, and gives how many they are: none when the body has to
-    /// wait. It asks for no more once there are `enough` bytes.
+    /// Puts the next frames into `places`, and returns how many they are: none when the body is pending. Polls no
+    /// further once the frames have `enough` bytes.
     fn next(
         &mut self,
         context: &mut Context<'_>,
@@ -214,7 +217,7 @@ where
             guard,
         } = self;
         let Some(end) = places.len().checked_sub(1) else {
-            // There is room for one frame at least, by the contract. Pending is an answer without one.
+            // The contract demands room for one frame at least. Without any, pending is the only answer.
             return 0;
         };
         let Some(open) = body else {
@@ -222,7 +225,7 @@ where
             return 1;
         };
         let (mut count, mut bytes, mut last) = (0, 0, false);
-        // Everything that is the app's, the bytes' own code included, runs under the guard.
+        // All code of the app's runs under the guard, also that of its bytes.
         let asked = guard.poll(|| {
             while count < places.len() && bytes < enough && !last {
                 let frame = match first.take() {
@@ -241,8 +244,8 @@ where
         });
         if asked.is_none() {
             last = true;
-            // The work may have filled all places before the guard failed, as when it cannot leave the
-            // runtime. Then the last of them tells of the failure.
+            // The guard may fail after the work filled all places, when it cannot leave the runtime. Then the failure
+            // replaces the last frame.
             let at = count.min(end);
             places[at] = broken(PANICKED.to_owned());
             count = at + 1;
@@ -255,8 +258,8 @@ where
     }
 }
 
-/// Puts what a body gave into a place for frames, and says whether nothing can follow it. `trailers`
-/// is where the fields stay.
+/// Writes what a body gave to `place`. Returns whether it is the last frame. Trailers are moved to `trailers`, from
+/// which the frame borrows.
 fn put<D: Buf, E: Into<BoxError>>(
     place: &mut abi::Frame,
     frame: Option<Result<Frame<D>, E>>,
@@ -307,14 +310,14 @@ struct Trailers {
 }
 
 impl Trailers {
-    /// No trailers, and no room for fields: most streams never have any, and stay open for long.
+    /// No trailers, and no memory for any, because most streams have none, and some stay open for long.
     const NONE_YET: Self = Self {
         fields: HeaderFields::NONE,
         _map: None,
     };
 
     fn new(map: HeaderMap) -> Self {
-        // A map's names and values lie behind pointers, and stay where they are when the map moves.
+        // The map may move after this, because its names and values are behind pointers.
         Self {
             fields: HeaderFields::new(&map),
             _map: Some(map),

@@ -16,7 +16,7 @@ pub(crate) struct HeaderFields(Vec<Header>);
 unsafe impl Send for HeaderFields {}
 
 impl Default for HeaderFields {
-    /// No fields, in room that this thread may have left over.
+    /// No fields, in a vector that this thread may have used before.
     fn default() -> Self {
         Self(SPARE.try_with(Cell::take).unwrap_or_default())
     }
@@ -27,7 +27,7 @@ impl Drop for HeaderFields {
         self.0.clear();
         let room = mem::take(&mut self.0);
         if (1..=MOST_SPARE).contains(&room.capacity()) {
-            // While the thread ends there is nobody to leave it to.
+            // Fails while the thread ends; the vector is freed then.
             let _ = SPARE.try_with(|spare| spare.set(room));
         }
     }
@@ -37,15 +37,15 @@ thread_local! {
     static SPARE: Cell<Vec<Header>> = const { Cell::new(Vec::new()) };
 }
 
-/// For how many fields a thread keeps room.
+/// The largest vector that a thread keeps, in fields.
 const MOST_SPARE: usize = 128;
 
 impl HeaderFields {
-    /// No fields, and no room.
+    /// No fields, and no memory for any.
     pub(crate) const NONE: Self = Self(Vec::new());
 
-    /// Borrows `fields`, as those of a map; the caller keeps it unchanged for as long as the result is
-    /// used. The map may be moved: names and values lie behind pointers.
+    /// Borrows `fields`, those of a map for instance. The caller keeps the map unchanged for as long as the result is
+    /// used. The map may be moved, because names and values are behind pointers.
     pub(crate) fn new<'a>(
         fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     ) -> Self {
@@ -72,7 +72,7 @@ impl HeaderFields {
         self.0.is_empty()
     }
 
-    /// Where the fields are; valid as long as `self` stays where it is.
+    /// The fields, valid as long as `self` is not changed.
     pub(crate) fn as_abi(&self) -> Headers {
         Headers::new(&self.0)
     }
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        crossing::{Guard, export_polled},
+        crossing::{Guard, export_eager},
         panics::catch,
     };
 
@@ -127,11 +127,11 @@ mod tests {
             }
         }
         type Frame = http_body::Frame<bytes::Bytes>;
-        // What this thread has left over.
+        // A vector that this thread keeps.
         drop(HeaderFields(Vec::with_capacity(8)));
         let stream = stream::pending::<Result<Frame, Infallible>>();
         let mut context = Context::from_waker(Waker::noop());
-        let open = export_polled(StreamBody::new(stream), &Here, &mut context);
+        let open = export_eager(StreamBody::new(stream), &Here, &mut context);
         assert!(SPARE.take().capacity() >= 8);
         drop(open);
     }

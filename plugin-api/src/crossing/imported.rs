@@ -1,4 +1,9 @@
 //! A body of the other side, used as an `http_body::Body`.
+//!
+//! A crossing costs more than a frame, so the server asks for several frames of a response at once. It does so only
+//! while frames come without a wait: after a pending poll the next request is for one frame, and each frame that is
+//! ready doubles how many may come at once, up to [`Imported::SEVERAL`]. A stream of events, say, is then asked for
+//! one frame at a time, and nothing of it is held back.
 
 use std::{
     mem,
@@ -21,52 +26,48 @@ use crate::{
 pub(crate) enum Imported {
     Empty,
     Full(OwnedBytes),
-    /// Apart, so that the others, which are most, are small to move.
+    /// In a box, so that the other variants, which are the most frequent, are small to move.
     Stream(Box<Foreign>),
 }
 
-/// What [`Body::poll_frame`] gives.
+/// What `http_body::Body::poll_frame` gives.
 type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
 
 /// A stream of the other side.
-///
-/// A crossing costs more than a frame, so while frames come without being waited for, more and more
-/// of them may be asked for at once. A stream that makes its receiver wait is asked for each.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     body: abi::Body,
     waker: PollWaker,
     /// How many frames may be asked for at once.
-    most: usize,
-    /// Room for frames: for one until more are asked for.
+    limit: usize,
+    /// The frames of the last poll. One place, until more are asked for.
     frames: SmallVec<[abi::Frame; 1]>,
-    /// Which is the next.
+    /// The index of the next frame to give.
     next: usize,
-    /// How many of them came.
+    /// How many frames the last poll gave.
     count: usize,
-    /// How many came since one was waited for.
-    run: usize,
-    /// Whether nothing more comes.
+    /// How many frames came since the last pending poll.
+    ready: usize,
+    /// Whether the last frame was given.
     ended: bool,
 }
 
-/// Of how many bytes on no further frame is asked for: what is taken ahead is memory.
-const ENOUGH: usize = 32 << 10;
+/// A batch ends when it has this many bytes, because frames that are taken ahead use memory.
+const BATCH_BYTES: usize = 32 << 10;
 
 impl Imported {
-    /// How many frames of a response are asked for at once.
+    /// How many frames of a response are asked for at once, at most.
     #[cfg(any(feature = "host", all(test, feature = "local")))]
     pub(crate) const SEVERAL: usize = 8;
 
-    /// Takes a body, leaving an empty one behind. Its frames are asked for one by one, or up to so many
-    /// at once.
-    pub(crate) fn take(body: &mut abi::Body, most: usize) -> Self {
+    /// Takes a body, and leaves an empty one. At most `limit` frames are asked for at once.
+    pub(crate) fn take(body: &mut abi::Body, limit: usize) -> Self {
         match body.kind {
             abi::Body::FULL => {
                 body.kind = abi::Body::EMPTY;
                 Self::Full(mem::take(&mut body.data))
             }
-            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body.take(), most))),
+            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body.take(), limit))),
             _ => Self::Empty,
         }
     }
@@ -90,7 +91,7 @@ impl Imported {
         matches!(self, Self::Stream(_))
     }
 
-    /// The next bytes, when they are here already: no code of the other side runs for them.
+    /// The next bytes, if the last poll gave them already. Runs no code of the other side.
     #[cfg(feature = "host")]
     pub(crate) fn take_ahead(&mut self) -> Option<OwnedBytes> {
         let Self::Stream(stream) = self else {
@@ -103,7 +104,7 @@ impl Imported {
         Some(bytes)
     }
 
-    /// The next frame, as [`Body::poll_frame`].
+    /// The next frame.
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Item> {
         match self {
             Self::Empty => Poll::Ready(None),
@@ -124,15 +125,15 @@ impl Imported {
 }
 
 impl Foreign {
-    fn new(body: abi::Body, most: usize) -> Self {
+    fn new(body: abi::Body, limit: usize) -> Self {
         Self {
             body,
             waker: PollWaker::default(),
-            most,
+            limit,
             frames: smallvec![abi::Frame::end()],
             next: 0,
             count: 0,
-            run: 0,
+            ready: 0,
             ended: false,
         }
     }
@@ -156,7 +157,7 @@ impl Foreign {
         Poll::Ready(self.end())
     }
 
-    /// The bytes of the next frame that came.
+    /// The bytes of the next frame of the last poll, if there is one and it is data.
     fn take_data(&mut self) -> Option<OwnedBytes> {
         let frame = self.frames[..self.count].get_mut(self.next)?;
         if frame.kind != abi::Frame::DATA {
@@ -172,7 +173,7 @@ impl Foreign {
         Some(mem::take(&mut frame.data))
     }
 
-    /// What the next frame says, which is not data and the last.
+    /// The next frame, which is no data, and so is the last.
     fn end(&mut self) -> Item {
         let frame = &self.frames[self.next];
         self.next += 1;
@@ -196,21 +197,21 @@ impl Foreign {
         }
     }
 
-    /// Asks for frames.
+    /// Asks the other side for frames.
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let vtable = self.body.vtable;
         let stream = self.body.stream;
         // SAFETY: a stream has its table.
-        let several = unsafe { abi::BodyVtable::for_several(vtable) };
-        let several = several.filter(|_| self.run > 0 && self.most > 1);
-        if several.is_some() && self.frames.len() < self.most {
-            self.frames.resize_with(self.most, abi::Frame::end);
+        let several = unsafe { abi::BodyVtable::poll_frames_fn(vtable) };
+        let several = several.filter(|_| self.ready > 0 && self.limit > 1);
+        if several.is_some() && self.frames.len() < self.limit {
+            self.frames.resize_with(self.limit, abi::Frame::end);
         }
         let mut frames = abi::Frames {
             size: size_of::<abi::Frames>(),
             frames: self.frames.as_mut_ptr(),
-            room: self.most.min(2 * self.run),
-            enough: ENOUGH,
+            room: self.limit.min(2 * self.ready),
+            enough: BATCH_BYTES,
             count: 1,
         };
         let polled = self.waker.lend(context.waker(), |waker| match several {
@@ -226,11 +227,11 @@ impl Foreign {
             }
         });
         if polled == poll::PENDING {
-            (self.count, self.next, self.run) = (0, 0, 0);
+            (self.count, self.next, self.ready) = (0, 0, 0);
             return Poll::Pending;
         }
         (self.count, self.next) = (frames.count, 0);
-        self.run += frames.count;
+        self.ready += frames.count;
         Poll::Ready(())
     }
 }

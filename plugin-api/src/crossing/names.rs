@@ -98,8 +98,8 @@ pub(super) fn name(id: u16) -> Option<&'static HeaderName> {
     NAMES.get(usize::from(id).wrapping_sub(1))
 }
 
-/// The numbers of names, by the address of the text. A well-known name has its text in one place, and a
-/// name with the same text elsewhere only goes without a number.
+/// The numbers of names, by the address of the text, because an address is compared faster than a text. If a compiler
+/// puts the text of a name into several places, the name has no number in all but one, which costs time only.
 pub(crate) struct Ids([(&'static str, u16); SIZE]);
 
 /// At most a third of the table is used, so that a name that is not there is soon known not to be.
@@ -142,7 +142,7 @@ impl Ids {
         name(id).is_some()
     }
 
-    /// Where in the table to look first (Fibonacci hashing).
+    /// The first index of the table to compare (Fibonacci hashing).
     fn place(text: &str) -> usize {
         let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (hash >> 56) as usize % SIZE

@@ -1,6 +1,6 @@
 //! Wakers, both ways: a std waker handed across, and a foreign one used as a std waker.
 //!
-//! A waker may be the author's own, so what it does is caught.
+//! A waker may be the author's own, so its panics are caught.
 
 use std::{
     mem::ManuallyDrop,
@@ -8,14 +8,13 @@ use std::{
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
-use crate::abi;
-use crate::panics::catch;
+use crate::{abi, panics::catch};
 
 /// Hands the wakers of one task across, poll after poll.
 ///
-/// The first poll lends the waker from the stack: most calls are over by then. From the second poll
-/// on the other side sees one address for as long as the task stays the same, so that its
-/// `will_wake` holds.
+/// The first poll lends the waker from the stack, without an allocation, because most calls end with their first poll.
+/// From the second poll on the waker is in an `Arc`. The other side then sees the same address as long as the task is
+/// the same, and std's `Waker::will_wake` compares addresses.
 #[derive(Debug, Default)]
 pub(crate) struct PollWaker {
     polled: bool,
@@ -52,7 +51,7 @@ struct Lent<'a> {
     waker: &'a Waker,
 }
 
-/// A waker that the other side owns a count of.
+/// A waker in an `Arc`. The other side owns some of its counts.
 #[repr(C)]
 #[derive(Debug)]
 struct Kept {
@@ -94,7 +93,7 @@ unsafe extern "C" fn lent_clone(waker: *const abi::Waker) -> *const abi::Waker {
     // SAFETY: this table goes with a `Lent`, which lives until the poll returns.
     let lent = unsafe { &*waker.cast::<Lent<'_>>() };
     let kept = catch(|| Kept::new(lent.waker));
-    // One that cannot be cloned wakes nobody.
+    // A waker that cannot be cloned wakes nobody.
     let kept = kept.unwrap_or_else(|| Kept::new(Waker::noop()));
     Arc::into_raw(kept).cast()
 }

@@ -36,7 +36,7 @@ impl Workers {
         }
         let mut is_one_stuck = false;
         for (worker, before) in self.counts.iter_mut().enumerate() {
-            // The count is even while the worker is at work.
+            // A worker counts each time that it parks and unparks: the count is even while it works.
             let count = self.metrics.worker_park_unpark_count(worker);
             is_one_stuck |= count % 2 == 0 && count == *before;
             *before = count;

@@ -13,11 +13,11 @@ use tower_service::Service;
 #[cfg(feature = "local")]
 use super::local::{Answer, boxed};
 #[cfg(feature = "upgrade")]
-use super::upgrade::Offer;
+use super::upgrade::PendingUpgrade;
 use super::{Body, call::Start, native, response::failed};
 use crate::BoxError;
 
-/// An app, with its types forgotten.
+/// An app, whose types are erased.
 pub trait App: Send + Sync {
     /// Starts a request, and polls it once.
     #[doc(hidden)]
@@ -29,9 +29,8 @@ pub trait App: Send + Sync {
     fn answer(&self, request: Request<Body>) -> Answer;
 }
 
-/// The future of an app, which need not be `Send`: it is awaited on the thread that loads the
-/// plugin.
-pub type Building = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
+/// The future of an app. It need not be `Send`, because the thread that loads the plugin awaits it.
+pub type AppFuture = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
 
 /// What can be made an app: a tower service that takes an [`http::Request`] with a [`Body`] and
 /// gives an [`http::Response`] with a body of any kind, as an axum `Router` is, or a
@@ -133,13 +132,13 @@ where
         let mut service = self.0.clone();
         #[cfg(feature = "upgrade")]
         if let Some((stream, protocol)) = upgrade {
-            return match Offer::new(stream, protocol, &mut request) {
-                Some(offer) => start.run(|| offer.answered(respond(service, request))),
+            return match PendingUpgrade::new(stream, protocol, &mut request) {
+                Some(pending) => start.run(|| pending.answered(respond(service, request))),
                 None => start.run(|| respond(service, request)),
             };
         }
         match start.with_context(|context| service.poll_ready(context)) {
-            // Most services are always ready: their own future is all that there is to keep.
+            // Most services are always ready. Then only the future of the response is kept.
             Poll::Ready(Ok(())) => start.run(move || service.call(request)),
             Poll::Ready(Err(error)) => failed(error),
             Poll::Pending => start.run(|| respond(service, request)),

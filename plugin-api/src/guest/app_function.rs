@@ -4,7 +4,7 @@ use std::{error::Error, future::Future};
 
 use super::{
     Context,
-    app::{App, Building, IntoApp},
+    app::{App, AppFuture, IntoApp},
     native::{self, Answer, Native},
 };
 use crate::{BoxError, crossing::chain};
@@ -138,7 +138,7 @@ where
 pub fn build<F: AppFunction<Shape> + 'static, Shape: 'static>(
     function: F,
     context: Context,
-) -> Building {
+) -> AppFuture {
     Box::pin(function.build(context))
 }
 

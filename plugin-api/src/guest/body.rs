@@ -48,8 +48,8 @@ fn of_bytes(frame: Frame<OwnedBytes>) -> Frame<Bytes> {
     frame.map_data(Bytes::from)
 }
 
-/// How many frames are asked for at once: a server reads a body into memory that it uses again when
-/// the piece before has been dropped.
+/// How many frames are asked for at once. One, because the server's read buffer is used again only when the frame
+/// before has been dropped.
 const ONE: usize = 1;
 
 impl http_body::Body for Body {
@@ -63,7 +63,7 @@ impl http_body::Body for Body {
         if !self.0.is_stream() {
             return self.0.poll_frame(context).map_ok(of_bytes);
         }
-        // A frame counts as a step of the task, as one that tokio's own socket gives.
+        // A frame uses up some of the task's budget, as a read of a tokio socket does.
         let step = ready!(coop::poll_proceed(context));
         let frame = ready!(self.0.poll_frame(context));
         step.made_progress();

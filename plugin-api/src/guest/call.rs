@@ -17,20 +17,20 @@ use crate::{
     panics::catch,
 };
 
-/// A call that is about to start.
+/// A call before its future is made: what that needs.
 pub struct Start<'a> {
-    /// The plugin's until the call returns, and empty.
+    /// Empty, and the plugin's until the call returns.
     pub(crate) slot: *mut CallSlot,
     pub(crate) context: &'a CallContext,
     pub(crate) runtime: &'a Entered,
 }
 
 impl Start<'_> {
-    /// Puts the future that `make` gives into the slot and polls it once. What the slot holds and this
-    /// returns is as [`Plugin::call`](crate::abi::Plugin::call) says. None of the author's code may run after this: a panic
-    /// of it would end a call whose future is in the slot.
+    /// Puts the future that `make` gives into the slot and polls it once. Returns the result of
+    /// [`Plugin::call`](crate::abi::Plugin::call); the slot is empty unless that is pending.
     ///
-    /// Runs under the guard that [`Entered::run`](crate::crossing::Guard::run) is.
+    /// Call this under [`Guard::poll`]. None of the author's code may run between this and the end of the guard,
+    /// because a panic would then end a call whose future is in the slot.
     pub(crate) fn run<F>(self, make: impl FnOnce() -> F) -> u32
     where
         F: Future<Output: Respond> + Send + 'static,
@@ -63,7 +63,7 @@ impl Start<'_> {
         dropped.and(polled).unwrap_or(poll::PANICKED)
     }
 
-    /// Lends the waker of the call, for what is polled before there is a future.
+    /// Runs `work` with the waker of the call.
     pub(crate) fn with_context<R>(&self, work: impl FnOnce(&mut Context<'_>) -> R) -> R {
         let work = |waker: &Waker| work(&mut Context::from_waker(waker));
         // SAFETY: the host lends the waker for the call, which lasts longer than `self`.
@@ -71,8 +71,10 @@ impl Start<'_> {
     }
 }
 
-/// Does a step of a call in the app's runtime. A call that cannot go on is over, and its slot is empty:
-/// as when the runtime cannot be left, because the author's code has leaked a guard of its own.
+/// Does a step of a call in the app's runtime.
+///
+/// If the author's code leaked a guard of tokio's, leaving the runtime panics after the step. A call that is pending
+/// then cannot go on: the slot is emptied, and the result is [`poll::PANICKED`].
 ///
 /// # Safety
 ///
@@ -82,14 +84,14 @@ pub(crate) unsafe fn step(
     slot: *mut CallSlot,
     step: impl FnOnce() -> u32,
 ) -> u32 {
-    let mut came_of_it = poll::PANICKED;
-    let left = runtime.poll(|| came_of_it = step());
-    if left.is_none() && came_of_it == poll::PENDING {
+    let mut outcome = poll::PANICKED;
+    let left = runtime.poll(|| outcome = step());
+    if left.is_none() && outcome == poll::PENDING {
         // SAFETY: the caller says so.
         let _ = catch(|| unsafe { Filled::empty(slot) });
         return poll::PANICKED;
     }
-    came_of_it
+    outcome
 }
 
 /// Polls a call that is pending, in the app's runtime.
@@ -116,7 +118,7 @@ pub(crate) unsafe fn cancel(slot: *mut CallSlot) {
     // SAFETY: the caller says so.
     let (_, runtime) = unsafe { Filled::of(slot) };
     let runtime = runtime.clone();
-    // SAFETY: the caller says so. What a panic leaves undone has been reported.
+    // SAFETY: the caller says so. A panic has been reported.
     let _ = runtime.run(|| unsafe { Filled::empty(slot) });
 }
 

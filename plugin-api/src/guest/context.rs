@@ -102,7 +102,8 @@ impl Context {
             source,
         };
         let config = self.0.config.as_deref().unwrap_or(b"{}");
-        // By way of a value, whose errors tell no place in a text that nobody wrote.
+        // Parsed to a value first, whose errors do not name a line and column, because the author has never seen the
+        // text.
         let config: serde_json::Value =
             serde_json::from_slice(config).map_err(|error| failed(error.into()))?;
         serde_path_to_error::deserialize(config).map_err(|error| failed(error.into()))
@@ -124,8 +125,8 @@ impl Context {
     }
 
     /// Waits until this version is to finish what it has: a new one took over or is about to, the app
-    /// was removed, or the server stops. Ready at once while that is so; it may be over, when the new
-    /// version does not start or is taken back.
+    /// was removed, or the server stops. Ready at once as long as that is so. It stops being so when the new
+    /// version does not start or is rolled back.
     ///
     /// Requests go on until they are done, for as long as the server's `--graceful-timeout`, and are
     /// cut off then. What has no end of its own, as a WebSocket or a stream of events, should end
@@ -152,7 +153,7 @@ impl Context {
     pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let mut draining = self.0.draining.subscribe();
         async move {
-            // An error when the app is gone, which is so as well.
+            // An error means that the app is gone, which ends the wait as well.
             let _ = draining.wait_for(|is| *is).await;
         }
     }
@@ -190,7 +191,7 @@ impl Context {
     pub fn previous_ended(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let mut is_second = self.0.is_second.subscribe();
         async move {
-            // An error when this app is gone itself; nobody waits then.
+            // An error means that this app is gone, which ends the wait as well.
             let _ = is_second.wait_for(|is| !is).await;
         }
     }

@@ -9,7 +9,7 @@ use abi_stable::{
 };
 
 use super::{
-    Building, Context,
+    AppFuture, Context,
     call::{self, Start},
     context::Facts,
     life::{self, Guest},
@@ -32,7 +32,7 @@ pub trait Entry: 'static {
     const VERSION: &'static str;
 
     /// Calls the author's function.
-    fn build(context: Context) -> Building;
+    fn build(context: Context) -> AppFuture;
 }
 
 /// The header by which abi_stable finds and checks the root module.

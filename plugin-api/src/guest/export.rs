@@ -49,7 +49,7 @@ macro_rules! export_app {
             impl private::Entry for App {
                 const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");
 
-                fn build(context: $crate::Context) -> private::Building {
+                fn build(context: $crate::Context) -> private::AppFuture {
                     private::build($app, context)
                 }
             }

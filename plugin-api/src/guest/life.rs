@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 use tokio::{runtime, task, time};
 
 use super::{
-    Building, Context,
+    AppFuture, Context,
     app::App,
     context::Facts,
     runtime::{Entered, Runtime},
@@ -36,7 +36,7 @@ pub(super) struct Settings {
 impl Guest {
     /// Makes the runtime, and in it the app, by the author's function.
     pub(super) fn start(
-        build: impl FnOnce(Context) -> Building,
+        build: impl FnOnce(Context) -> AppFuture,
         facts: Facts,
         settings: &Settings,
     ) -> Result<Self, BoxError> {

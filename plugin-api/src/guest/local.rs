@@ -1,5 +1,4 @@
-//! An app in this process, with no library and no boundary around it: what `standalone` and
-//! `testing` share.
+//! An app in this process, without a library or a boundary, for `standalone` and `testing`.
 
 use std::{
     future::{Future, poll_fn},
@@ -16,7 +15,7 @@ use tokio::time::{self, Instant};
 
 use super::{
     Body, Context,
-    app::{App, Building},
+    app::{App, AppFuture},
     info::RequestInfo,
     native,
 };
@@ -36,17 +35,17 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response, BoxError>>
 /// A response.
 pub(crate) type Response = http::Response<ResponseBody>;
 
-/// A started app.
-pub(crate) struct Local {
+/// A started app in this process.
+pub(crate) struct InProcessApp {
     app: Box<dyn App>,
     context: Context,
 }
 
-impl Local {
+impl InProcessApp {
     /// Starts an app.
     pub(crate) async fn start(
         context: Context,
-        build: impl FnOnce(Context) -> Building,
+        build: impl FnOnce(Context) -> AppFuture,
     ) -> Result<Self, BoxError> {
         let app = build(context.clone()).await?;
         Ok(Self { app, context })
@@ -82,7 +81,7 @@ impl Local {
                 );
                 failed()
             }
-            // The panic hook has told.
+            // The panic hook has reported the panic.
             None => failed(),
         }
     }

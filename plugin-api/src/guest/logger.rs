@@ -58,8 +58,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// The most verbose level in force.
 static LEVEL: AtomicU32 = AtomicU32::new(Level::Info as u32);
 
-/// How often the level was changed: an answer of the host may be of the level before if this is another
-/// than it was before the question.
+/// How often the level was changed. If this changes while the host is asked, the answer may be for the level before.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
 /// Locked while [`LEVEL`] and the maximum of the crate `log` are made the same, and while they are compared.
@@ -85,7 +84,7 @@ fn ask_anew() {
     }
 }
 
-/// Asks the host something whose answer depends on the level, again if the level changes meanwhile.
+/// Asks the host something whose answer depends on the level. Asks again if the level changes meanwhile.
 fn of_one_level<T>(ask: impl Fn() -> T) -> T {
     loop {
         let before = CHANGES.load(Ordering::SeqCst);
@@ -121,9 +120,9 @@ impl Logger {
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
         let _ = log::set_logger(&logger.records);
         log_always::find_out();
-        // It may have changed meanwhile, with nobody to follow it.
+        // The level may have changed before there was a logger to apply it.
         logger.ask_anew();
-        rivals::watch();
+        rivals::start_watching();
     }
 
     /// Asks the host anew about every place.
@@ -133,7 +132,7 @@ impl Logger {
             log::set_max_level(level().into());
         }
         self.records.ask_anew();
-        rivals::expect(callsite::rebuild_interest_cache);
+        rivals::run_own(callsite::rebuild_interest_cache);
     }
 
     /// Asks the host about a callsite.
@@ -176,8 +175,8 @@ impl Logger {
         Some(known.metadata)
     }
 
-    /// The host's name for a callsite. It is known since the callsite was registered, as all are
-    /// that the macros of `tracing` make.
+    /// The host's name for a callsite. The macros of `tracing` register each callsite before they use it; others are
+    /// registered here.
     fn site(&self, metadata: &'static Metadata<'static>) -> HostSite {
         self.known(metadata)
             .unwrap_or_else(|| self.register(metadata, self.ask(metadata).0))
@@ -219,14 +218,14 @@ fn hash_of(address: usize) -> usize {
     (product >> 32) as usize
 }
 
-/// Whether both are of one callsite: metadata lies where its callsite is.
+/// Whether both are the metadata of one callsite. Metadata is a static, so the addresses tell.
 fn same(known: &'static Metadata<'static>, metadata: &Metadata<'_>) -> bool {
     std::ptr::addr_eq(known, metadata)
 }
 
 impl Subscriber for &'static Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        rivals::registering(metadata);
+        rivals::asked_about(metadata);
         if log_always::is_probe(metadata.target()) {
             return Interest::never();
         }
@@ -239,8 +238,8 @@ impl Subscriber for &'static Logger {
         }
     }
 
-    // Asked where the answer depends on the request, while another thread registers the callsite,
-    // by `enabled!`, and where a rival is not of one mind with us.
+    // `tracing` calls this where the answer depends on the request, while another thread registers the callsite, for
+    // `enabled!`, and where another subscriber of the app's has another interest.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let site = self.known(metadata).unwrap_or_else(|| self.ask(metadata).0);
         self.host.enabled(site, spans::current())
@@ -272,7 +271,7 @@ impl Subscriber for &'static Logger {
             |entry| self.host.new_span(entry),
         );
         log_always::logged(span.metadata());
-        // Without one, what is in it is in nothing.
+        // The host may give no span. Then entries in it have no parent.
         Id::from_u64(if id == 0 { Entry::ROOT } else { id })
     }
 
@@ -312,7 +311,7 @@ impl Subscriber for &'static Logger {
         self.host.close_span(span.into_u64())
     }
 
-    /// What `Span::current` gives: so a task that is spawned in it stays in its request.
+    /// The span that `Span::current` gives. A task that is spawned in it stays in its request.
     fn current_span(&self) -> Current {
         let (span, metadata) = match spans::current() {
             Entry::CURRENT => (self.host.request_span(), Some(rivals::REQUEST)),

@@ -12,7 +12,7 @@ use super::runtime::Entered;
 use crate::{
     BoxError,
     abi::{self, CallContext, poll},
-    crossing::{HeaderFields, cache, export_polled},
+    crossing::{HeaderFields, cache, export_eager},
 };
 
 /// What the future of a call may give: a response, or an error.
@@ -38,7 +38,7 @@ where
             Err(error) => return failed(error),
         };
         let (head, body) = response.into_parts();
-        let mut body = export_polled(body, runtime, context);
+        let mut body = export_eager(body, runtime, context);
         #[cfg(feature = "axum")]
         if head.status == StatusCode::INTERNAL_SERVER_ERROR {
             extractors::look_at(&body);
@@ -55,9 +55,11 @@ where
     }
 }
 
-/// The fields of a response as they cross. How long a body is that is all there, the host says, behind
-/// all other fields, as axum does; it leaves that to the app where there is no body (RFC 9110, sections
-/// 8.6 and 15.4.5).
+/// The fields of a response as they cross, without a `content-length` that the host would add again.
+///
+/// The host adds `content-length` as the last field, as axum does, when the body crosses as bytes. So a
+/// `content-length` that is the last field and true is left out. In 204 and 304 it stays, because the host adds none
+/// (RFC 9110, sections 8.6 and 15.4.5).
 fn fields_of(head: &response::Parts, body: &abi::Body) -> HeaderFields {
     let may_have_body = !matches!(
         head.status,
@@ -93,7 +95,7 @@ pub(crate) fn give(
     unsafe { (call.respond)(call.sink, &raw const response) };
 }
 
-/// The app has no response, but an error.
+/// Logs the error of an app that gave no response.
 pub(crate) fn failed(error: impl Into<BoxError>) -> u32 {
     tracing::error!(
         error = &*error.into() as &dyn std::error::Error,

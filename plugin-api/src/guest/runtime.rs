@@ -61,17 +61,16 @@ impl Runtime {
     }
 }
 
-/// Runs the author's code: in the plugin's runtime, and with an end to its panics.
+/// Runs the author's code in the plugin's runtime, and catches its panics.
 ///
-/// Every entry needs it, drops too: without the runtime, a timer in a body's stream panics; without
-/// the catch, a panic in a destructor aborts the server.
+/// All entries of the plugin run the author's code so, drops included. Without the runtime, a timer in a body's stream
+/// panics. Without the catch, a panic in a destructor aborts the server.
 #[derive(Clone, Debug)]
 pub struct Entered(Handle);
 
 impl Guard for Entered {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        // Leaving the runtime is within the catch: it panics when the author's code has leaked a guard of
-        // its own.
+        // Leaving the runtime panics when the author's code has leaked a guard of tokio's, so that is caught too.
         catch(|| {
             let _entered = self.0.enter();
             work()

@@ -1,4 +1,4 @@
-//! What is in a host's slot while a call is pending: the call's future, and what it takes to go on with it.
+//! The content of a host's slot while a call is pending: the call's future, its functions, and its runtime.
 
 use std::{
     mem::{self, MaybeUninit},
@@ -28,14 +28,14 @@ pub(super) const fn fits<F>() -> bool {
     size_of::<F>() <= ROOM && align_of::<F>() <= 16
 }
 
-/// What can be done with the future in a slot, whose type only these know.
+/// The functions of the future in a slot, which alone know its type.
 pub(super) struct Operations {
     pub(super) poll: unsafe fn(*mut u8, &mut Context<'_>, &CallContext, &Entered) -> u32,
     pub(super) drop: unsafe fn(*mut u8),
 }
 
 impl Filled {
-    /// Makes a future in its place, which is the result: futures are large to move.
+    /// Makes a future in the slot, because futures are large to move. Returns its address.
     ///
     /// # Safety
     ///
@@ -52,7 +52,7 @@ impl Filled {
         place
     }
 
-    /// Adds what it takes to go on with the future that was put there.
+    /// Adds the functions of the future that is in the slot, and its runtime.
     ///
     /// # Safety
     ///
@@ -73,8 +73,8 @@ impl Filled {
         unsafe { to_runtime.write(runtime.clone()) };
     }
 
-    /// What can be done with the future in `slot`, and the runtime to do it in. Not a reference to all of
-    /// it: the future may have pointers into itself.
+    /// The functions of the future in `slot`, and its runtime. The result is no reference to the whole slot, because
+    /// the future may have pointers into itself.
     ///
     /// # Safety
     ///

@@ -29,8 +29,7 @@ impl Stream {
         }
     }
 
-    /// Reads into the `len` bytes at `buffer`, which need not be initialized; the result is how
-    /// many are then.
+    /// Reads into the `len` bytes at `buffer`, which need not be initialized. Returns how many bytes were read.
     ///
     /// # Safety
     ///
@@ -48,7 +47,7 @@ impl Stream {
             // caller has room for the bytes.
             unsafe { (vtable.read)(stream.stream, waker, buffer, len, out) }
         })
-        // More than there is room for would be a bug of the other side that must not spread.
+        // A larger count would be a bug of the other side, which must not become undefined behavior here.
         .map_ok(|count| count.min(len))
     }
 

@@ -33,14 +33,14 @@ use super::stream::Stream;
 use crate::{BoxError, abi};
 
 /// The connection of a request that asks for an upgrade, until the app has answered.
-pub(crate) struct Offer {
+pub(crate) struct PendingUpgrade {
     is_connect: bool,
     agreed: Arc<Notify>,
-    /// The small connection, at its request.
+    /// The small connection, which has read its request.
     connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
 }
 
-impl Offer {
+impl PendingUpgrade {
     /// Puts what upgrades need into the extensions of `request`. `protocol` is what an extended
     /// `CONNECT` asks for.
     pub(crate) fn new<B>(
@@ -54,7 +54,7 @@ impl Offer {
         let agreed = Arc::new(Notify::new());
         let (offer, offered) = mpsc::channel();
         let mut connection = Box::pin(connection(stream, Arc::clone(&agreed), offer));
-        // It reads its request, which is all there, and waits for the app's answer to the other.
+        // The first poll reads the request of the small connection, which is all there, and then waits for `agreed`.
         let mut context = Context::from_waker(Waker::noop());
         if connection.as_mut().poll(&mut context).is_ready() {
             return None;
@@ -67,8 +67,8 @@ impl Offer {
         })
     }
 
-    /// Awaits the app's response, and hands the connection over when it agrees. Else it is dropped,
-    /// and who waits for the upgrade is told.
+    /// Awaits the app's response, and hands the connection over if the response agrees. Otherwise the connection is
+    /// dropped, and the app's `OnUpgrade` gives an error.
     pub(crate) async fn answered<B>(
         self,
         response: impl Future<Output = Result<Response<B>, BoxError>>,
@@ -118,7 +118,7 @@ async fn connection(
 ) -> hyper::Result<()> {
     let service = service_fn(|mut request: Request<Incoming>| {
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
-        // It is received as long as the connection has not been polled a second time.
+        // `PendingUpgrade::new` receives it after the first poll.
         let _ = on_upgrade.map(|on_upgrade| offer.send(on_upgrade));
         let agreed = Arc::clone(&agreed);
         async move {
@@ -135,11 +135,11 @@ async fn connection(
         .await
 }
 
-/// What the small connection takes for its socket: first a request, then a place for the response
-/// to go, then the client's connection.
+/// The socket of the small connection. Reading gives a request first; writing drops the response; after that the
+/// socket is the client's connection.
 struct Socket {
     stream: Stream,
-    /// What is left of the request.
+    /// The rest of the request.
     request: &'static [u8],
     /// Whether the response has been written.
     is_open: bool,
@@ -171,7 +171,7 @@ impl rt::Read for Socket {
             return Poll::Ready(Ok(()));
         }
         if !self.is_open {
-            // Nothing more comes before the response is written, which is not for this to notice.
+            // Nothing can be read before the response is written, and hyper reads again after it wrote that.
             return Poll::Pending;
         }
         // SAFETY: nothing is taken out of the buffer, nor made uninitialized.

@@ -17,29 +17,29 @@ use crate::abi::{self, OwnedBytes};
 
 /// An app of a plugin.
 ///
-/// It counts the requests that are in it. Like its library it stays for the rest of the process, so
-/// that a request needs no count of its own to keep it; what the author made ends when it is
-/// stopped.
+/// An `App` counts its requests in flight. Like its library, the `App` stays for the rest of the process, so that
+/// a request can hold a plain reference. What the author made is dropped when the app is stopped.
 #[derive(Debug)]
 pub struct App {
     pub(super) plugin: &'static abi::Plugin,
     pub(super) app: *mut c_void,
     hands_over: bool,
-    /// Whether it asks for the header fields of a request.
+    /// Whether the plugin asks for the header fields of a request, instead of being given them.
     pub(super) asks_for_headers: bool,
+    /// [`OPEN`], [`PAUSED`] or [`CLOSED`].
     gate: AtomicU8,
-    /// How many requests were let in.
+    /// How many handles of requests were made. The difference to `exited` is what is in flight.
     entered: AtomicU64,
-    /// How many of them have left.
-    left: AtomicU64,
-    /// How many of them were counted once more than they are requests.
-    again: AtomicU64,
+    /// How many handles of requests were dropped.
+    exited: AtomicU64,
+    /// How many of the handles are second ones, made by [`InFlight::second_handle`]. `entered` includes them.
+    second_handles: AtomicU64,
     stopped: AtomicBool,
-    /// Locked while the app is looked after, so that its end waits for that.
-    looked_after: Mutex<()>,
-    /// Whether the author's code was told that the app drains, but for a pause. Locked while it is told,
-    /// so that what is told last is so.
-    drains: Mutex<bool>,
+    /// Locked during [`look_after`](Self::look_after), so that `stop` waits until that has returned.
+    maintenance: Mutex<()>,
+    /// True from `drain` until `go_on`; `drain_while_paused` leaves the value as it is. The lock is held while the
+    /// plugin is called, so that the plugin is told of changes in the order in which they happen.
+    drain_requested: Mutex<bool>,
     /// Notified when the last request has left, and when the gate opens again or closes for good.
     changed: Notify,
 }
@@ -66,11 +66,11 @@ impl App {
             asks_for_headers: initialized.asks_for_headers != 0,
             gate: AtomicU8::new(OPEN),
             entered: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            again: AtomicU64::new(0),
+            exited: AtomicU64::new(0),
+            second_handles: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            looked_after: Mutex::new(()),
-            drains: Mutex::new(false),
+            maintenance: Mutex::new(()),
+            drain_requested: Mutex::new(false),
             changed: Notify::new(),
         }
     }
@@ -81,7 +81,8 @@ impl App {
     /// sent.
     #[must_use]
     pub fn enter(&'static self) -> Option<InFlight> {
-        // Count first, then look: `close` closes first, then counts. One of the two sees the other.
+        // Count first, then read the gate. `close` writes the gate first, and its caller counts then. So either this
+        // request sees the closed gate, or the caller of `close` sees this request.
         self.entered.fetch_add(1, Ordering::SeqCst);
         if self.gate.load(Ordering::SeqCst) == OPEN {
             return Some(InFlight(self));
@@ -93,16 +94,17 @@ impl App {
     /// How many requests were let in, ever.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        let again = self.again.load(Ordering::SeqCst);
-        self.entered.load(Ordering::SeqCst) - again
+        let second = self.second_handles.load(Ordering::SeqCst);
+        self.entered.load(Ordering::SeqCst) - second
     }
 
     /// How many requests are in the app.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        // In this order: one that enters in between counts too much, and none too little.
-        let left = self.left.load(Ordering::SeqCst);
-        self.entered.load(Ordering::SeqCst) - left
+        // `exited` is read first: a request that comes or goes in between makes the result too large, never too
+        // small.
+        let exited = self.exited.load(Ordering::SeqCst);
+        self.entered.load(Ordering::SeqCst) - exited
     }
 
     /// Lets no more requests in.
@@ -111,42 +113,53 @@ impl App {
         self.changed.notify_waiters();
     }
 
-    /// Lets no requests in until the result is dropped. None when it is paused already, or closed.
+    /// Lets no requests in until the result is dropped. None when the app is paused already, or closed.
     #[must_use]
     pub fn pause(&'static self) -> Option<Paused> {
-        self.shift(OPEN, PAUSED).then(|| Paused(self))
+        self.move_gate(OPEN, PAUSED).then(|| Paused(self))
     }
 
     /// Waits while the app is paused.
     pub async fn resumed(&self) {
-        self.until(|| self.gate.load(Ordering::SeqCst) != PAUSED)
+        self.wait_until(|| self.gate.load(Ordering::SeqCst) != PAUSED)
             .await;
     }
 
-    /// Waits until the last request has left. Of use after [`close`](Self::close) and while it is
-    /// [paused](Self::pause).
+    /// Waits until no request is in flight. Call it after [`close`](Self::close) or while the app is
+    /// [paused](Self::pause), because new requests come in otherwise.
     pub async fn drained(&self) {
-        self.until(|| self.in_flight() == 0).await;
+        self.wait_until(|| self.in_flight() == 0).await;
     }
 
-    /// Tells the author's code that it is to finish what it has. Plugins of an ABI before 1.3 are not
-    /// told. Runs what of it waits for that, so not on a thread that must not wait for an app.
+    /// Makes `Context::draining` ready in the app. Plugins of an ABI before 1.3 are not told.
+    ///
+    /// The wakers of all that waits for `Context::draining` run on the calling thread, and may block it: call this
+    /// from a thread that may block.
     pub fn drain(&self) {
-        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
-        *drains = true;
+        let mut requested = self
+            .drain_requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *requested = true;
         self.tell_draining(true);
     }
 
-    /// Tells the author's code that it goes on after all, as the one before that is back.
+    /// Takes [`drain`](Self::drain) back, for the generation before one that is rolled back.
     pub fn go_on(&self) {
-        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
-        *drains = false;
+        let mut requested = self
+            .drain_requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *requested = false;
         self.tell_draining(false);
     }
 
-    /// Tells it the same until it is no longer [paused](Self::pause), if it is.
+    /// Makes `Context::draining` ready for as long as the app is [paused](Self::pause). Does nothing when it is not.
     pub fn drain_while_paused(&self) {
-        let _drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let _requested = self
+            .drain_requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if self.gate.load(Ordering::SeqCst) == PAUSED {
             self.tell_draining(true);
         }
@@ -156,7 +169,7 @@ impl App {
         let Some(drain) = self.plugin.drain else {
             return;
         };
-        // It is in flight like a request, as in a handover.
+        // Counted as in flight, like a request: `stop` does not free an app that something is in.
         self.entered.fetch_add(1, Ordering::SeqCst);
         let _leave = Leave(self);
         if !self.stopped.load(Ordering::SeqCst) {
@@ -165,20 +178,20 @@ impl App {
         }
     }
 
-    /// Whether it has state that the next generation is to start with.
+    /// Whether the app has state for the next generation.
     #[must_use]
     pub fn hands_over(&self) -> bool {
         self.hands_over
     }
 
-    /// The state that the next generation is to start with, of an app that hands over and has no
-    /// request in it. Blocks for up to about `timeout`. The app can serve on afterwards.
+    /// Asks the app for the state that the next generation starts with. No request may be in flight. Blocks for up
+    /// to about `timeout`. The app can serve on afterwards.
     ///
     /// # Errors
     ///
     /// When the author's hook fails, panics, or takes too long, or when the app is stopped.
     pub fn hand_over(&self, timeout: Duration) -> Result<Bytes, HandoverError> {
-        // It is in flight like a request: whoever stops the app leaves it its memory.
+        // Counted as in flight, like a request: `stop` does not free an app that something is in.
         self.entered.fetch_add(1, Ordering::SeqCst);
         let _leave = Leave(self);
         if self.stopped.load(Ordering::SeqCst) {
@@ -202,17 +215,17 @@ impl App {
         Err(HandoverError(message.into_owned()))
     }
 
-    /// Closes the app and ends it: its shutdown hooks, its background tasks, its runtime's threads.
-    /// Blocks for up to about `timeout`. With requests still in it, what they use stays in memory.
+    /// Closes the app, runs its shutdown hooks, cancels its background tasks and ends its runtime. Blocks for up to
+    /// about `timeout`. If requests are in flight, the app stays in memory, because they use it.
     ///
-    /// Doing it again does nothing.
+    /// A second call does nothing.
     pub fn stop(&self, timeout: Duration) -> Stopped {
         self.close();
-        let looked_after = self.looked_after.lock();
+        let maintenance = self.maintenance.lock();
         if self.stopped.swap(true, Ordering::SeqCst) {
             return Stopped::default();
         }
-        drop(looked_after);
+        drop(maintenance);
         let request = abi::Stop {
             size: size_of::<abi::Stop>(),
             timeout_ms: millis(timeout),
@@ -233,14 +246,14 @@ impl App {
         }
     }
 
-    /// Tells an app that was asked for its state that no new generation takes its place. Blocks until the
-    /// author's code has taken back what it let go of, for up to about `timeout`. Requests are to be let in
-    /// after that. Plugins of an ABI before 1.4 are not told.
+    /// Tells an app that gave its state that the new generation does not take over. Blocks until the hook of
+    /// `on_handover_failed` has ended, for up to about `timeout`. Let requests in only after this. Plugins of an ABI
+    /// before 1.4 are not told.
     pub fn take_back(&self, timeout: Duration) {
         let Some(go_on) = self.plugin.go_on else {
             return;
         };
-        // It is in flight like a request, as in a handover.
+        // Counted as in flight, like a request: `stop` does not free an app that something is in.
         self.entered.fetch_add(1, Ordering::SeqCst);
         let _leave = Leave(self);
         if !self.stopped.load(Ordering::SeqCst) {
@@ -249,7 +262,7 @@ impl App {
         }
     }
 
-    /// Tells the app that no earlier generation of it runs.
+    /// Tells the app that no earlier generation of the app runs.
     pub(super) fn tell_alone(&self) {
         let Some(alone) = self.plugin.alone else {
             return;
@@ -269,16 +282,16 @@ impl App {
             return;
         };
         let _stays = self
-            .looked_after
+            .maintenance
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the app is not stopped while the lock is held, nor dropped.
+            // SAFETY: the lock is held, so the app is neither stopped nor dropped.
             unsafe { look_after(self.app) };
         }
     }
 
-    fn shift(&self, from: u8, to: u8) -> bool {
+    fn move_gate(&self, from: u8, to: u8) -> bool {
         self.gate
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
@@ -290,11 +303,11 @@ impl App {
         }
     }
 
-    async fn until(&self, is_so: impl Fn() -> bool) {
+    async fn wait_until(&self, condition: impl Fn() -> bool) {
         loop {
-            // Before the look, so that nothing is missed in between.
+            // Made before the condition is read, so that no notification in between is missed.
             let changed = self.changed.notified();
-            if is_so() {
+            if condition() {
                 return;
             }
             changed.await;
@@ -313,9 +326,9 @@ impl InFlight {
         self.0
     }
 
-    /// The same request, counted once more: for what outlives its response.
-    pub(super) fn again(&self) -> Self {
-        self.0.again.fetch_add(1, Ordering::SeqCst);
+    /// A second handle for the same request, for what outlives its response.
+    pub(super) fn second_handle(&self) -> Self {
+        self.0.second_handles.fetch_add(1, Ordering::SeqCst);
         self.0.entered.fetch_add(1, Ordering::SeqCst);
         Self(self.0)
     }
@@ -323,7 +336,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.left.fetch_add(1, Ordering::SeqCst);
+        self.0.exited.fetch_add(1, Ordering::SeqCst);
         self.0.tell_if_drained();
     }
 }
@@ -338,36 +351,38 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// An app that lets no request in for a while. Dropping this opens it again, unless it was closed
-/// meanwhile.
+/// An app that lets no request in. Dropping this value opens the app again, unless it was closed meanwhile.
 #[derive(Debug)]
 pub struct Paused(&'static App);
 
 impl Drop for Paused {
     fn drop(&mut self) {
         let Self(app) = self;
-        let drains = app.drains.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before it lets a request in, which would hear that it is to end.
-        if !*drains && app.gate.load(Ordering::SeqCst) == PAUSED {
+        let requested = app
+            .drain_requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Told before the gate opens: otherwise a new request would find `Context::draining` ready.
+        if !*requested && app.gate.load(Ordering::SeqCst) == PAUSED {
             app.tell_draining(false);
         }
-        drop(drains);
-        if app.shift(PAUSED, OPEN) {
+        drop(requested);
+        if app.move_gate(PAUSED, OPEN) {
             app.changed.notify_waiters();
         }
     }
 }
 
-/// What was found when an app was stopped.
+/// The result of [`App::stop`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// How many background tasks were still there, and were cancelled.
+    /// How many background tasks were cancelled.
     pub tasks: u64,
     /// Whether a shutdown hook did not end in time.
     pub timed_out: bool,
 }
 
-/// State that an app did not hand over: what the author's hook said.
+/// Why an app gave no state: what the author's hook said.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HandoverError(String);

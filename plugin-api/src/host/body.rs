@@ -19,12 +19,11 @@ pub struct Body(
 );
 
 impl Body {
-    /// All of its bytes, when they are there, and the request that is in the app until they are
-    /// sent; else the body, whose bytes come one after the other, and may have to be waited for.
+    /// The bytes of a body that is no stream. The [`InFlight`] is to be dropped when they are sent.
     ///
     /// # Errors
     ///
-    /// The body when it is such a stream.
+    /// The body itself when it is a stream.
     pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
         match self.0 {
             Imported::Empty => Ok((OwnedBytes::EMPTY, self.1)),
@@ -33,13 +32,13 @@ impl Body {
         }
     }
 
-    /// Whether there is a stream: code of the app's runs for its bytes, and when it is dropped.
+    /// Whether the body is a stream. Then code of the app's runs for its frames, and when it is dropped.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         matches!(self.0, Imported::Stream(_))
     }
 
-    /// The next bytes, when they are here already: no code of the app's runs for them.
+    /// The next bytes, if the last poll gave them already. Runs no code of the app's.
     pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
         self.0.take_ahead()
     }

@@ -16,15 +16,15 @@ use super::{
 use crate::{
     BoxError,
     abi::{self, Headers, poll},
-    crossing::{Guard, LentRequest, PollWaker, export, export_pinned},
+    crossing::{Guard, LentRequest, PollWaker, export, export_unpin},
 };
 
-/// What came of a request when the app was called.
+/// The result of [`InFlight::call`].
 #[derive(Debug)]
 pub enum Called {
-    /// It was answered at once, as most are.
+    /// The app answered at once, as most do.
     Answered(Result<Body, CallError>),
-    /// The app has to wait for something. It was polled, so its waker is known to it.
+    /// The app has to wait for something, and has the waker of the task.
     Pending(Call),
 }
 
@@ -46,10 +46,10 @@ impl InFlight {
     {
         let mut body = match body {
             Some(body) if body.is_end_stream() => abi::Body::empty(),
-            // What came with the head is there already. A client that waits to be asked for its body
-            // is asked by the app.
+            // The bytes of a small body mostly came with the head. If the client waits for `100 Continue`, it is the
+            // app's poll that asks for the body.
             Some(body) if is_small(&body) && !head.headers.contains_key(EXPECT) => {
-                export_pinned(body, &Caught, context)
+                export_unpin(body, &Caught, context)
             }
             Some(body) => export(body, Caught),
             None => abi::Body::empty(),
@@ -97,7 +97,7 @@ impl InFlight {
 #[must_use = "a call does nothing unless polled"]
 #[derive(Debug)]
 pub struct Call {
-    /// Some until it is ready.
+    /// None once the call is ready.
     in_flight: Option<InFlight>,
     waker: PollWaker,
     slot: Slot,
@@ -162,7 +162,7 @@ fn is_small(body: &impl http_body::Body) -> bool {
     body.size_hint().exact().is_some_and(|len| len <= SMALL)
 }
 
-/// Up to how many bytes a body crosses at once when it is there.
+/// A body of up to this many bytes is polled before it crosses.
 const SMALL: u64 = 64 << 10;
 
 /// A request that the app gave no response to.
@@ -180,7 +180,7 @@ pub enum CallError {
     Invalid,
 }
 
-/// How the host runs its own code when a plugin calls in: with an end to panics, which std reports.
+/// How the host runs its own code when a plugin calls in: panics are caught, and std's hook reports them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caught;
 

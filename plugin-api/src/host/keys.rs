@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 
 /// About how many more keys the process can have: exact when there are few.
 ///
-/// It makes a few keys and deletes them, so that it leaves others their keys while it looks; the
-/// system's numbers for them say how many are in use, as the lowest free ones are given out first.
+/// The function makes a few keys and deletes them again. The system gives out the lowest free number first, so the
+/// numbers of these keys tell how many are in use. Only a few are made, because other threads need keys meanwhile.
 #[must_use]
 pub fn thread_keys_left() -> usize {
     let keys: Vec<_> = std::iter::from_fn(new_key).take(PROBE).collect();
@@ -33,7 +33,7 @@ fn new_key() -> Option<libc::pthread_key_t> {
     (failed == 0).then(|| unsafe { key.assume_init() })
 }
 
-/// How many keys a look takes for a moment.
+/// How many keys the function makes.
 const PROBE: usize = 8;
 
 /// `PTHREAD_KEYS_MAX` of glibc and musl.

@@ -39,7 +39,7 @@ impl Upgrade {
         protocol: Option<&str>,
     ) -> Self {
         Self {
-            stream: export_stream(stream, Counted(in_flight.again())),
+            stream: export_stream(stream, Counted(in_flight.second_handle())),
             protocol: protocol.map(Into::into),
         }
     }

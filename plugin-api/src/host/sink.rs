@@ -32,7 +32,7 @@ impl Sink {
         }
     }
 
-    /// What the plugin answers to.
+    /// The context of a call or poll.
     pub(super) fn context(sink: *mut Self, waker: *const abi::Waker) -> CallContext {
         CallContext {
             size: size_of::<CallContext>(),
@@ -50,7 +50,7 @@ impl Sink {
         self.fields.as_abi()
     }
 
-    /// What a poll that was not pending came to.
+    /// The result of a poll that was not pending.
     pub(super) fn answer<R>(
         self,
         polled: u32,

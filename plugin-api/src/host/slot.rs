@@ -1,21 +1,21 @@
-//! Room for the futures of calls.
+//! Memory for the futures of calls, kept from call to call.
 
 use std::{cell::RefCell, ptr};
 
 use crate::abi::CallSlot;
 
-/// Room for a call's future, that stays where it is.
+/// Memory for a call's future, with an address that does not change.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Box<CallSlot>>);
 
 impl Slot {
-    /// One that this thread has left over, or a new one.
+    /// A slot that this thread keeps, or a new one.
     pub(super) fn take() -> Self {
         let slot = SPARE.try_with(|spare| spare.borrow_mut().pop());
         Self(Some(slot.ok().flatten().unwrap_or_default()))
     }
 
-    /// Where it is, which stays so.
+    /// The address of the slot.
     pub(super) fn as_mut(&mut self) -> *mut CallSlot {
         self.0.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut)
     }
@@ -23,7 +23,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // It is empty again. While the thread ends there is nobody to leave it to.
+        // The slot is empty again. Fails while the thread ends; the slot is freed then.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARES {

@@ -105,7 +105,7 @@ where
     unsafe extern "C" fn drop(stream: *mut c_void) {
         // SAFETY: this table goes with a boxed `Exported`, and the caller gives it back once.
         let Exported(stream, guard) = *unsafe { Box::from_raw(stream.cast::<Exported<S, G>>()) };
-        // What a panic leaves undone has been reported; there is nobody to tell.
+        // A panic has been reported, and changes nothing for the caller.
         let _ = guard.run(move || drop(stream));
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use http::{Request, Response};
 use plugin_api::{
-    __private::{Building, Entry, build},
+    __private::{AppFuture, Entry, build},
     BoxError, Context,
     host::{self, CallError},
 };
@@ -38,7 +38,7 @@ struct Careless;
 impl Entry for Careless {
     const VERSION: &'static str = "1.2.3";
 
-    fn build(context: Context) -> Building {
+    fn build(context: Context) -> AppFuture {
         let answer = async || {
             let _living = Living::new();
             let mut count = 0;

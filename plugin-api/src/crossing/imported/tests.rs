@@ -124,8 +124,8 @@ fn what_is_asked_for_ahead_has_a_limit() {
     for (size, at_once, most) in [
         (1, MOST, MOST),
         (1, 1, 1),
-        (ENOUGH / 2, MOST, 2),
-        (ENOUGH, MOST, 1),
+        (BATCH_BYTES / 2, MOST, 2),
+        (BATCH_BYTES, MOST, 1),
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let endless = Endless(Bytes::from(vec![0; size]), Arc::clone(&asked));

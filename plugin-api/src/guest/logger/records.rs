@@ -1,8 +1,8 @@
 //! The records of `log`, key-values included, as the host takes them.
 //!
-//! `log` has no callsites; here a place is one: file, line, level, target and keys. A program has
-//! as many as it has macros, unless it makes up targets or keys as it runs. So their number is
-//! bounded, and what is beyond goes by a place that all share.
+//! `log` has no callsites, so this module makes them: a place is a file, line, level, target and list of keys. A program
+//! has as many places as macros, unless it makes up targets or keys as it runs. So the number of places is bounded, and
+//! records beyond that share one place a level.
 
 mod pairs;
 
@@ -30,13 +30,13 @@ use crate::{
 pub(super) struct Records {
     host: HostLog,
     places: Table<Place>,
-    /// Places of targets and levels alone, for who asks whether they are wanted.
+    /// Places with a target and a level only, for `log_enabled!`.
     targets: Table<Place>,
-    /// By level, for the records of all places that there is no room for.
+    /// By level: the places of records for which there is no room in `places`.
     shared: [OnceLock<Place>; 6],
 }
 
-/// A place that logs, and what the host says of it.
+/// A callsite of `log`, and the host's interest in it.
 #[derive(Debug)]
 struct Place {
     file: Option<Box<str>>,
@@ -46,7 +46,7 @@ struct Place {
     module: Option<Box<str>>,
     /// The fields behind the message.
     keys: Vec<Box<str>>,
-    /// Whether it is for records of any target and keys.
+    /// Whether this is one of [`Records::shared`].
     is_shared: bool,
     site: HostSite,
     interest: AtomicU32,
@@ -79,7 +79,7 @@ impl Records {
         match self.places.find(hash, |place| place.is_of(record)) {
             Some(place) => place,
             None if self.places.len() < MAX_PLACES => {
-                // The author's code gives the keys, and may log: so not while the table is locked.
+                // Collected before the table is locked, because the keys come from the author's code, which may log.
                 let keys = keys(record);
                 let is_it = |place: &Place| place.is_at(record) && place.keys == keys;
                 let make = || Place::of(record, keys.clone(), self.host);
@@ -92,7 +92,7 @@ impl Records {
 }
 
 impl Records {
-    /// The place of a target and level alone. None when there is no room for another one.
+    /// The place with this target and level only. None when there is no room for another one.
     fn target(&self, metadata: &log::Metadata<'_>) -> Option<&Place> {
         let hash = hash_of(metadata, 0, 0);
         let is_it =
@@ -115,8 +115,8 @@ impl Records {
 }
 
 impl log::Log for Records {
-    /// Whether what a target logs at a level is wanted: `log_enabled!` asks, for who would have to work for a
-    /// record. The maximum of `log` is that of all targets.
+    /// Whether records of a target and level are wanted, for `log_enabled!`. The maximum level of `log` is that of all
+    /// targets, so the host is asked about this one.
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         if metadata.level() > log::max_level() {
             return false;
@@ -161,7 +161,7 @@ impl Place {
         .asked(host)
     }
 
-    /// Nothing is logged by it.
+    /// A place that no record has.
     fn of_target(metadata: &log::Metadata<'_>, host: HostLog) -> Self {
         Self {
             file: None,

@@ -1,8 +1,8 @@
-//! Finds out an app that installs a subscriber or a logger of its own, as it does without a server.
+//! Detects an app that installs a subscriber or a logger of its own, as it would without a server.
 //!
-//! The server's is there before any of the app's code runs, and both `tracing` and `log` take one
-//! for good, so it stays in force. But whoever makes a subscriber makes `tracing` ask every other
-//! one again about all callsites: asked without having caused it, we know of a rival.
+//! The subscriber of this crate is installed before any of the app's code runs, and both `tracing` and `log` take only
+//! the first, so ours stays in force. But a new subscriber makes `tracing` ask all subscribers about all callsites again.
+//! If `tracing` asks ours and we did not cause that, the app has made a subscriber.
 
 use std::sync::{
     PoisonError,
@@ -18,8 +18,8 @@ use tracing_core::{
 
 use crate::panics::REMOVE_LOGGER;
 
-/// The callsite that we are asked about. It also stands for the spans of requests, which are made
-/// on the host's side.
+/// A callsite of our own: a question about it shows that `tracing` asks anew. The callsite also stands for the spans of
+/// requests, which are made on the host's side.
 pub(super) static REQUEST: &Metadata<'static> = &Metadata::new(
     "request",
     "request",
@@ -33,32 +33,34 @@ pub(super) static REQUEST: &Metadata<'static> = &Metadata::new(
 
 static CALLSITE: DefaultCallsite = DefaultCallsite::new(REQUEST);
 
-/// How many reasons there are to be asked: one until we watch.
-static EXPECTED: AtomicUsize = AtomicUsize::new(1);
+/// How many actions of our own run that make `tracing` ask anew. A question means a rival only while this is 0. The
+/// initial 1 stays until [`start_watching`].
+static OWN_ACTIONS: AtomicUsize = AtomicUsize::new(1);
 
+/// Whether a rival was detected since the last [`check`].
 static FOUND: AtomicBool = AtomicBool::new(false);
 
-/// Watches from now on.
-pub(super) fn watch() {
+/// Detects rivals from now on.
+pub(super) fn start_watching() {
     callsite::register(&CALLSITE);
-    EXPECTED.fetch_sub(1, Ordering::SeqCst);
+    OWN_ACTIONS.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Runs `ask`, which makes us be asked.
-pub(super) fn expect(ask: impl FnOnce()) {
-    EXPECTED.fetch_add(1, Ordering::SeqCst);
-    ask();
-    EXPECTED.fetch_sub(1, Ordering::SeqCst);
+/// Runs `action`, which makes `tracing` ask anew.
+pub(super) fn run_own(action: impl FnOnce()) {
+    OWN_ACTIONS.fetch_add(1, Ordering::SeqCst);
+    action();
+    OWN_ACTIONS.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// We are asked about a callsite. Nothing may be logged meanwhile: `tracing` holds its locks.
-pub(super) fn registering(metadata: &Metadata<'_>) {
-    if std::ptr::addr_eq(metadata, REQUEST) && EXPECTED.load(Ordering::SeqCst) == 0 {
+/// Notes that `tracing` asks about a callsite. Must not log, because `tracing` holds its locks.
+pub(super) fn asked_about(metadata: &Metadata<'_>) {
+    if std::ptr::addr_eq(metadata, REQUEST) && OWN_ACTIONS.load(Ordering::SeqCst) == 0 {
         FOUND.store(true, Ordering::SeqCst);
     }
 }
 
-/// Warns of a rival that was found since the last time, and undoes what it did to the level.
+/// Warns of a rival that was detected since the last check, and undoes what it did to the level.
 pub(crate) fn check() {
     let level_changed = {
         let _changing = super::CHANGING
@@ -67,7 +69,7 @@ pub(crate) fn check() {
         log::max_level() != log::LevelFilter::from(super::level())
     };
     if FOUND.swap(false, Ordering::SeqCst) | level_changed {
-        // Its answers are still with the callsites.
+        // The callsites still have the interest that the rival's answers led to.
         super::ask_anew();
         log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE_LOGGER}");
     }

@@ -1,4 +1,4 @@
-//! Which spans a thread of this library is in. The host need not know: it is told with each entry.
+//! The spans that each thread of this library is in. The host is told the innermost one with each entry.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ thread_local! {
 
 /// The innermost span that this thread is in, as [`Entry::span`] has it.
 pub(crate) fn current() -> u64 {
-    // While a thread ends its locals are gone, and it may still log.
+    // A thread may log while it ends, when its thread-locals are gone.
     ENTERED
         .try_with(|entered| entered.borrow().last().copied())
         .ok()
@@ -35,7 +35,7 @@ pub(super) fn exit(span: &Id) {
     });
 }
 
-/// Where an entry is, of which the author may have said so.
+/// The span of an entry: the one that the author names, or none, or the innermost of this thread.
 pub(super) fn span_of(is_root: bool, parent: Option<&Id>) -> u64 {
     match parent {
         Some(parent) => parent.into_u64(),

@@ -13,8 +13,8 @@ use tracing_core::{Field, field::Visit};
 use super::host::HostSite;
 use crate::abi::{self, Slice};
 
-/// Collects values. Texts are written one after the other into one buffer, which the next entry
-/// uses again, as it does all that is needed here.
+/// Collects values. All texts are written into one buffer. Buffer and vectors are kept for the next entry of the
+/// thread.
 #[derive(Debug)]
 pub(crate) struct Values {
     text: String,
@@ -47,13 +47,12 @@ impl Values {
         }
     }
 
-    /// Lends the thread's buffer to `work`; a second one when a value logs while it is being
-    /// written.
+    /// Runs `work` with the buffers of this thread, or with new ones when a value logs while it is written.
     pub(super) fn collect<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         thread_local! {
             static BUFFER: Cell<Option<Box<Values>>> = const { Cell::new(None) };
         }
-        // While a thread ends its locals are gone, and it may still log.
+        // A thread may log while it ends, when its thread-locals are gone.
         let kept = BUFFER.try_with(Cell::take).ok().flatten();
         let mut values = kept.unwrap_or_else(|| Box::new(Self::new()));
         let done = work(&mut values);

@@ -132,7 +132,7 @@ impl<'a> Request<'a> {
     }
 
     /// The request as an [`http::Request`], as a tower service takes it; a body that was not taken
-    /// goes along. Connections cannot be taken over by it.
+    /// goes along. Such a request cannot take the connection over.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ fn find<'f, 'a>(fields: &'f [HeaderView<'a>], name: &HeaderName) -> Option<&'f H
         if id == field.id() && id != 0 {
             return true;
         }
-        // A number that only one side knows says nothing.
+        // A number that only one side knows does not tell the name.
         let is_open = id == 0 || !ids().knows(field.id());
         is_open && field.name() == name.as_str().as_bytes()
     })

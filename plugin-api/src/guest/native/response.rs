@@ -12,7 +12,7 @@ use crate::guest::local;
 use crate::{
     BoxError,
     abi::{self, CallContext, poll},
-    crossing::{HeaderFields, export_polled},
+    crossing::{HeaderFields, export_eager},
     guest::{
         response::{Respond, failed, give},
         runtime::Entered,
@@ -90,7 +90,7 @@ impl Response {
         self
     }
 
-    /// Gives it to the host, from where it is: it is large to move. What is left has no body.
+    /// Gives the response to the host, by reference because it is large to move. Its body is taken.
     pub(super) fn give(
         &mut self,
         context: &mut task::Context<'_>,
@@ -100,7 +100,7 @@ impl Response {
         let mut body = match mem::take(&mut self.body) {
             Content::Bytes(bytes) if bytes.is_empty() => abi::Body::empty(),
             Content::Bytes(bytes) => abi::Body::full(bytes.into()),
-            Content::Stream(stream) => export_polled(stream, runtime, context),
+            Content::Stream(stream) => export_eager(stream, runtime, context),
         };
         let fields = HeaderFields::new(self.fields.iter().map(|(name, value)| (name, value)));
         give(call, self.status, &fields, &mut body);

@@ -9,7 +9,7 @@ use crate::{Level, abi};
 pub enum Parent {
     /// None of the plugin's: that of the request that the thread works on, if there is one.
     Current,
-    /// None, as the author says.
+    /// No span, because the author says so (`parent: None`).
     Root,
     /// One of the plugin's, or that of a request.
     Span(u64),
@@ -189,7 +189,7 @@ unsafe fn value<'a>(value: &abi::Value) -> Value<'a> {
                 Causes(unsafe { array(value.causes, value.causes_len) }),
             )
         }
-        // What a later version adds has a text for those that do not know it.
+        // A kind of a later version. Its text is for hosts that do not know the kind.
         _ => Value::Debug(text()),
     }
 }
