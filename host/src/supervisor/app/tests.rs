@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::fuzz::Random;
 
 const WORKERS: [WorkerId; 2] = [1, 2];
 
@@ -288,13 +289,8 @@ fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_wait
 fn whatever_happens_what_serves_stays_until_something_else_does() {
     // A seeded walk over all events, in any order: what serves goes only with a successor, a crash or
     // a removal; numbers only grow; every load comes to an end.
-    let mut seed = 11_u64;
-    let mut next = |below: u64| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) % below
-    };
+    let mut random = Random::new(11);
+    let mut next = |below: u64| random.below(below as usize) as u64;
     for watches in [false, true] {
         let mut app = Driven::new(watches);
         let mut highest = 0;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fuzz::Random;
 
 fn hash(content: &str) -> Hash {
     Hash::of(content.as_bytes())
@@ -213,11 +214,8 @@ fn a_library_whose_load_failed_comes_last_until_something_serves() {
 fn a_plan_holds_whatever_is_in_the_folder() {
     // A seeded walk over folders and settings: no two apps share a mount, what serves stays unless
     // its library went, and each library is an app or has a conflict.
-    let mut seed = 7_u64;
-    let mut next = |below: usize| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (seed >> 33) as usize % below
-    };
+    let mut random = Random::new(7);
+    let mut next = |below| random.below(below);
     let mut has = BTreeMap::new();
     for _ in 0..2_000 {
         let mut files = BTreeMap::new();
