@@ -65,6 +65,7 @@ impl ControlListener {
         };
         let listener = listen_on(path).map_err(failed)?;
         let metadata = fs::metadata(path).map_err(failed)?;
+        // tokio's listener cannot be taken back from its task, so an upgrade passes on a duplicate.
         let kept = listener.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self {
             listener: UnixListener::from_std(listener).map_err(failed)?,
@@ -114,6 +115,7 @@ async fn serve(listener: UnixListener, control: Control) {
     let mut shortage = Shortage::new("control connections");
     // Acquiring fails only on a closed semaphore, and nobody closes this one.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        // The permit is taken before the connection is accepted, so that more clients wait in the backlog.
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {

@@ -52,7 +52,7 @@ pub struct CtlArgs {
 enum Verb {
     /// Show the log level in force, or change it for the host and every plugin, at once
     LogLevel {
-        /// What is to be in force: as the host's --log-level
+        /// The new level, as for the host's --log-level
         level: Option<Directives>,
         /// Go back after this time, as in 5m
         #[arg(long = "for", value_name = "TIME", requires = "level", value_parser = positive_duration)]
@@ -69,7 +69,7 @@ enum Verb {
     },
     /// Replace all worker processes by fresh ones, one after the other, without losing a request
     Recycle {
-        /// This worker alone: its number in `host ctl workers`
+        /// Replace only the worker with this number in `host ctl workers`
         worker: Option<u64>,
     },
     /// Execute another build of the host in place: the same process and sockets, then fresh workers
@@ -120,6 +120,7 @@ impl Verb {
             } => (Method::POST, &*format!("/workers/{worker}/recycle"), None),
             Self::Upgrade { path } => {
                 let path = path.as_ref().map(std::path::absolute);
+                // The host resolves the path in its own working directory, so send an absolute one.
                 let path = path.transpose().map_err(CtlError::Path)?;
                 (Method::POST, "/upgrade", Some(json!({ "path": path })))
             }
@@ -189,6 +190,7 @@ impl Verb {
     }
 }
 
+/// Parses the name of an app. Other texts could form another path of the control socket.
 fn app_name(text: &str) -> Result<String, String> {
     if is_name(text.as_bytes()) {
         Ok(text.to_owned())
@@ -258,25 +260,34 @@ fn ask(
 /// The reason why a request was not done.
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
+    /// The answer is no JSON.
     #[error("the host's answer is not JSON; is --control the socket of a host?")]
     Answer(#[source] serde_json::Error),
+    /// No process listens on the socket.
     #[error("cannot reach a host on {socket}: is it running with --control {socket}?")]
     Connect {
         socket: ControlSocket,
         source: io::Error,
     },
+    /// The connection broke off before the whole answer.
     #[error("the connection to the host failed")]
     Exchange(#[source] hyper::Error),
+    /// A library to deploy cannot be read.
     #[error("cannot read {}", file.display())]
     File { file: PathBuf, source: io::Error },
+    /// The path is relative, and the working directory does not exist.
     #[error("the path cannot be made absolute")]
     Path(#[source] io::Error),
+    /// The host did not do what was asked, for this reason.
     #[error("{0}")]
     Refused(String),
+    /// The path of the request is no URI.
     #[error("this cannot be asked")]
     Request(#[source] http::Error),
+    /// The system provides no resources for a runtime.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    /// No answer came within the time limit.
     #[error(
         "the host on {socket} does not answer within {}: is it stopped, or out of descriptors? See --timeout",
         humantime::format_duration(*limit)

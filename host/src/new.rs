@@ -60,9 +60,11 @@ fn write(args: &NewArgs) -> Result<String, NewError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.filter(|name| is_name(name.as_bytes()));
     let name = name.ok_or_else(|| NewError::Name(path.clone()))?;
+    // Also reject a symbolic link that leads nowhere, which `exists` would not see.
     if fs::symlink_metadata(path).is_ok() {
         return Err(NewError::Exists(path.clone()));
     }
+    // Find the source before anything is written, so that a wrong `--plugin-api` leaves no folder behind.
     let source = match &args.plugin_api {
         Some(source) => source.clone().relative_to(path)?,
         None => match SdkSource::of_repository(path) {

@@ -96,6 +96,7 @@ pub fn parse(args: &[OsString]) -> Result<ServerSettings, SettingsError> {
 /// Fails when an option does not take its value.
 pub fn of_keys(by_key: &BTreeMap<String, String>) -> Result<Config, SettingsError> {
     let mut flags = vec!["host".to_owned()];
+    // A worker learns of apps by orders, so it needs no tables.
     for (key, text) in by_key.iter().filter(|(key, _)| *key != APP) {
         // The text of a setting is a TOML value, as in a configuration file.
         let value = format!("value = {text}").parse::<toml::Table>().ok();
@@ -164,10 +165,12 @@ pub(crate) fn resolve(
         Some(path) => file::read(path, &command)?,
         None => FileSettings::default(),
     };
+    // Parse once more, with the values of variables and the file as defaults. Most starts need no second pass.
     if !variables.is_empty() || !file.options.is_empty() {
         command = command.mut_args(|arg| {
             let id = arg.get_id().as_str();
             match (variables.get(id), file.options.get(id)) {
+                // A variable overrides the file.
                 (Some(value), _) => arg.default_value(value.clone()),
                 (None, Some(values)) => arg.default_values(values.clone()),
                 (None, None) => arg,
@@ -187,6 +190,7 @@ pub(crate) fn resolve(
     }
     args.settings.is_default_folder = sources.is_default("plugins");
     args.settings.near_misses = variables::near_misses(&command);
+    // Copy the texts before the apps are moved out of `sources`.
     let by_key = print::by_key(&sources);
     args.settings.apps = sources.file.apps;
     match mounted_twice(&args.settings) {

@@ -1,4 +1,5 @@
-// What `host dev` shows in a browser. scripts/test-browser runs it: node dev.js TARGET-FOLDER
+// Tests the pages of `host dev` in a browser. scripts/test-browser runs this file: node dev.js
+// TARGET-FOLDER
 "use strict";
 
 const assert = require("node:assert/strict");

@@ -85,6 +85,7 @@ pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
 /// Parses a time. A number without a unit is seconds, as in the settings of most servers. A year is the
 /// longest time, because adding a longer one to a clock could overflow.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
+    // humantime rejects a number without a unit, other than 0.
     let time = match text.parse().map(Duration::from_secs) {
         Ok(time) => time,
         Err(_) => humantime::parse_duration(text).map_err(|reason| ValueError::Time {

@@ -156,6 +156,7 @@ impl FromStr for DebugHeader {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The first `=` ends the name. The secret may contain more of them.
         let header = text.split_once('=').and_then(|(name, secret)| {
             HeaderValue::from_str(secret).ok()?;
             Some(Self {

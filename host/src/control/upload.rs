@@ -71,6 +71,7 @@ async fn write(
     let mut writer = File::from_std(file.as_file().try_clone().map_err(&failed)?);
     loop {
         let frame = time::timeout(FRAME_TIMEOUT, body.frame()).await;
+        // The limit is on each frame and not on the whole body: a large library over a slow link is fine.
         let frame = match frame.map_err(|_| UploadError::Slow)? {
             Some(frame) => frame.map_err(UploadError::Body)?,
             None => break,

@@ -68,6 +68,7 @@ pub(super) fn format_deployed(answer: &Value) -> String {
 /// Runs `host check` as a separate process, because opening a library may end the process. Returns the
 /// verdict as an error if the host would not load the library.
 fn check(file: &Path) -> Result<(), String> {
+    // Run this very program, even if its file has been replaced meanwhile.
     let mut check = Command::new("/proc/self/exe");
     check.arg("check").arg("--").arg(file);
     let output = check.stdin(Stdio::null()).stderr(Stdio::inherit()).output();

@@ -35,6 +35,7 @@ pub(super) fn format_reload(reload: &Value) -> String {
         Some(old) => format!("generation {old} → {}", reload["new_generation"]),
         None => format!("generation {}", reload["new_generation"]),
     };
+    // The order in which a load takes these steps.
     let steps = [
         "read",
         "stage",

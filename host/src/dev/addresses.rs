@@ -40,6 +40,8 @@ fn free(wanted: &BindAddress, allow_remote: bool) -> Result<BindAddress, BindErr
             .iter()
             .try_for_each(|socket| TcpListener::bind(at(socket)).map(drop))
         {
+            // The sockets of this probe are closed again. Another process may take the port before the server
+            // binds it, and then the server reports that.
             Ok(()) if next == port => return Ok(wanted.clone()),
             Ok(()) => {
                 let host = wanted.to_string();

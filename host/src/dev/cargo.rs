@@ -101,16 +101,19 @@ pub(super) async fn build(
         {
             on_event(CargoEvent::CompilesDependencies(true));
         }
+        // Keep every line from the first error on, because the causes follow it.
         if plain.starts_with("error") || plain.starts_with("Caused by") || !errors.is_empty() {
             errors.push_str(line);
             errors.push('\n');
         }
         on_event(CargoEvent::Line(line.to_owned()));
     });
+    // Read both streams at once: Cargo would block on a full pipe that nobody reads.
     tokio::try_join!(read_messages, read_lines)?;
     let status = cargo.child.wait().await?;
     output.success = status.success();
     let is_wanted = |id: &String| project.plugins.iter().any(|plugin| plugin.id == *id);
+    // Cargo also reports libraries of dependencies that are cdylibs.
     output.libraries.retain(|id, _| is_wanted(id));
     if !output.success && output.report.is_empty() {
         // Cargo itself failed before the compiler ran, for instance at a manifest with a syntax error.

@@ -27,6 +27,7 @@ pub(super) fn start(socket: &Path, state: watch::Receiver<SessionState>) -> io::
                         tokio::spawn(send(stream, state.clone()));
                     }
                 }
+                // A change fails only when the sender is gone, at the end of the session.
                 () = async { while ended.changed().await.is_ok() {} } => return,
             }
         }

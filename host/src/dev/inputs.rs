@@ -143,6 +143,7 @@ impl BuildInputs {
             .packages
             .iter()
             .filter(|(folder, _)| path.starts_with(folder));
+        // Of nested packages, the innermost one holds the file.
         let nearest = holders.max_by_key(|(folder, _)| folder.components().count());
         let is_rust = configures || path.extension().is_some_and(|extension| extension == "rs");
         is_rust && nearest.is_some_and(|(_, is_used)| *is_used)

@@ -53,7 +53,7 @@ fn outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
         let name = value.as_str().and_then(|path| Path::new(path).file_name());
         name.is_some_and(|name| name == file)
     };
-    // The report shortens hashes.
+    // The report shows the first letters of a hash only.
     let is_hash = |value: &Value| {
         value
             .as_str()
@@ -65,6 +65,7 @@ fn outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
         .iter()
         .map(|app| &app["last_error"])
         .chain(list(&report["refused"]));
+    // Look at the hash too: the failure may be that of an earlier version of the library.
     for failure in failures {
         if is_file(&failure["file"]) && is_hash(&failure["hash"]) {
             let step = failure["step"].as_str().unwrap_or_default();
@@ -81,6 +82,7 @@ fn outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
             mounts: mounts.map(str::to_owned).collect(),
         })
     });
+    // One library may be several apps. The load has ended when every one of them serves the new contents.
     let serving: Vec<_> = serving.collect::<Option<_>>()?;
     (!serving.is_empty()).then_some(LibraryOutcome::Serves(serving))
 }

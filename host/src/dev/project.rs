@@ -127,6 +127,8 @@ impl Project {
                 None => ProjectError::NoPlugins(manifest),
             });
         }
+        // Changes of any package with sources on this machine may matter, not only of workspace members: a
+        // path dependency may lie elsewhere.
         let used = metadata.used_by(chosen.iter().map(|package| &*package.id));
         let packages = metadata
             .packages

@@ -128,6 +128,7 @@ pub(super) async fn read(paths: &[PathBuf]) -> Result<Vec<Project>, ProjectError
         let project = Project::read(path).await?;
         match projects.iter_mut().find(|other| other.root == project.root) {
             Some(other) => {
+                // Cargo lists the packages of one workspace in the same order at each call.
                 let new = project
                     .plugins
                     .into_iter()
@@ -161,6 +162,8 @@ async fn install(
         if installed.get(name) == Some(&stamp) {
             continue;
         }
+        // The copy lies beside the folder and not in it: on the same file system, so that a rename is
+        // possible, but out of the server's sight.
         let copy = plugins.with_file_name(format!("{name}.new"));
         fs::copy(library, &copy)?;
         hashes.insert(name.to_owned(), blake3::hash(&fs::read(&copy)?).to_string());

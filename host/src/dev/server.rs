@@ -53,6 +53,7 @@ impl DevServer {
             // The terminal sends Ctrl-C to the session's process group only. The session then stops the server.
             .process_group(0)
             .kill_on_drop(true);
+        // The page about a panic shows a backtrace, which std only records if the variable is set.
         if env::var_os("RUST_BACKTRACE").is_none() {
             command.env("RUST_BACKTRACE", "1");
         }

@@ -58,6 +58,7 @@ pub(super) async fn run(args: &DevArgs, server_flags: &[OsString]) -> Result<(),
     session.build(BTreeSet::new(), Instant::now());
     loop {
         tokio::select! {
+            // Signals first: a burst of changes or lines must not delay the end.
             biased;
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
@@ -144,6 +145,7 @@ impl Session {
     /// scheduler says so.
     fn build(&mut self, files: BTreeSet<PathBuf>, changed_at: Instant) {
         self.is_stale |= files.iter().any(|file| file.ends_with("Cargo.toml"));
+        // While a round runs, keep the time of the first change, which the author is waiting for the longest.
         if self.round.0.is_none() {
             self.changed_at = changed_at;
         }
@@ -157,6 +159,7 @@ impl Session {
             self.round.0 = None;
         }
         self.build_started = SystemTime::now();
+        // An empty list makes the round ask Cargo again, which takes some 100 ms.
         let projects = if self.is_stale {
             Vec::new()
         } else {
@@ -182,6 +185,7 @@ impl Session {
                 state.send_modify(|state| state.progress = Some(progress));
             }
             CargoEvent::CompilesDependencies(is) => compiles_dependencies.set(is),
+            // The first build takes long, so its progress is worth showing. Later builds only report errors.
             CargoEvent::Line(line) if is_first => report::show(&line),
             CargoEvent::Line(_) => {}
         };

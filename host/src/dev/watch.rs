@@ -81,6 +81,7 @@ impl SourceWatcher {
     pub(super) async fn changes(&mut self, changes: &mut FileChanges) {
         while changes.since.is_none() {
             let Some(event) = self.events.recv().await else {
+                // The watcher is gone, so no event will ever come.
                 return std::future::pending().await;
             };
             self.add_event(event, changes);
@@ -89,6 +90,7 @@ impl SourceWatcher {
             .since
             .map_or_else(Instant::now, |since| since + DEBOUNCE_MAX);
         loop {
+            // Each further change starts the pause anew, until the time of the first change is too long ago.
             let quiet = (Instant::now() + DEBOUNCE).min(latest);
             match time::timeout_at(quiet.into(), self.events.recv()).await {
                 Ok(Some(event)) => self.add_event(event, changes),

@@ -62,6 +62,7 @@ impl FromStr for SdkSource {
     type Err = SdkSourceError;
 
     fn from_str(text: &str) -> Result<Self, SdkSourceError> {
+        // A folder or version cannot begin with a brace.
         if text.starts_with('{') {
             let parsed = format!("source = {text}").parse::<toml::Table>();
             return match parsed.map(|mut table| table.remove("source")) {
@@ -93,6 +94,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
             Component::CurDir => {}
             part => {
                 resolved.push(part);
+                // Resolve links step by step: `..` after a link means the parent of the link's target.
                 resolved = resolved.canonicalize().unwrap_or(resolved);
             }
         }

@@ -38,6 +38,7 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
     let table: toml::Table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
+            // The parser reports a range of bytes. Count the lines before it.
             let before = error
                 .span()
                 .and_then(|span| text.get(..span.start))
@@ -82,6 +83,7 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
             return Err(FileError::Twice { path, key });
         }
     }
+    // Let clap parse the values now, so that an error names the file and not a flag.
     match command.clone().try_get_matches_from(args) {
         Ok(_) => Ok(settings),
         Err(error) => Err(FileError::Value {

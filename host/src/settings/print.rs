@@ -48,6 +48,7 @@ fn value(arg: &Arg, sources: &Sources<'_>) -> Option<String> {
         .collect();
     Some(match values.as_slice() {
         [value] if !matches!(arg.get_action(), ArgAction::Append) => value.to_string(),
+        // A repeatable option is a list even with one value, as in `bind = ["127.0.0.1:8000"]`.
         _ => toml::Value::Array(values).to_string(),
     })
 }

@@ -47,6 +47,7 @@ impl Session {
         if let Some(name) = round::duplicate_names(&projects).first() {
             return Err(SessionError::Duplicate((*name).to_owned()));
         }
+        // The first project decides where the session keeps its files and which `host.toml` is read.
         let Some(first) = projects.first() else {
             return Err(SessionError::System(io::ErrorKind::NotFound.into()));
         };
@@ -140,6 +141,8 @@ fn server_args(
             "other machines may reach this server, and see errors and sources: use it where you trust all of them",
         );
     }
+    // Replace the wanted addresses by the free ones. An address from the environment or the file is
+    // overridden by the flag.
     args.retain(|arg| !arg.to_string_lossy().starts_with("--bind="));
     let binds = addresses.iter();
     args.extend(binds.map(|address| OsString::from(format!("--bind={address}"))));
@@ -173,6 +176,7 @@ fn inputs(
     for project in projects {
         let folder = cargo::target(project).join("debug");
         for plugin in &project.plugins {
+            // The dep-info file of the last build lists files outside of the packages, such as templates.
             let name = format!("lib{}.d", plugin.name.replace('-', "_"));
             if let Ok(text) = fs::read_to_string(folder.join(name)) {
                 inputs.list(&text);

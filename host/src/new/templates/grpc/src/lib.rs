@@ -12,7 +12,7 @@ use self::proto::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-/// What `build.rs` makes of the `.proto` file.
+/// The code that `build.rs` generates from the `.proto` file.
 pub mod proto {
     tonic::include_proto!("greeter");
 }

@@ -1,6 +1,6 @@
 //! The app: the server loads it as a plugin, and `src/main.rs` runs it alone.
 //!
-//! It is a native handler: it sees a request as the server has it, without a framework between.
+//! The app is a native handler, which sees a request as the server has it, without a framework.
 
 use http::{HeaderValue, StatusCode};
 use plugin_api::native::{Request, Response};

@@ -55,7 +55,7 @@ async fn talk(mut socket: WebSocket, room: &Room) {
             }
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
-                    // There is a receiver: this task's own.
+                    // Sending never fails, because this task has a receiver itself.
                     let _ = room.said.send(text);
                     continue;
                 }
