@@ -1,7 +1,11 @@
 //! Upgrades in place: another build of the host takes over in the same process with the same
 //! sockets. No request and no state of an app is lost.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
 
 use host_tests::{Connection, Ctl, Host, Setup, host_program};
 use rustix::process::Signal;
@@ -52,14 +56,27 @@ async fn what_cannot_take_over_changes_nothing() {
     let builds = Builds::new();
     let text = builds.0.path().join("text");
     fs::write(&text, "no program").unwrap();
-    for path in [text, "/bin/false".into(), "/nowhere/host".into()] {
+    // A build that proves itself and then fails, and one that speaks another protocol.
+    let host_path = host_program().display();
+    let fails = builds.script("fails", &format!("{host_path} \"$@\"; exit 1"));
+    let proof = r#"echo 'host can take over: {"protocol":0,"build":"old"}'"#;
+    let is_old = builds.script("old", proof);
+    let paths = [
+        text,
+        "/bin/false".into(),
+        "/nowhere/host".into(),
+        fails,
+        is_old,
+    ];
+    let count = paths.len();
+    for path in paths {
         let refusal = ctl.refusal(&["upgrade", path.to_str().unwrap()]).await;
         assert!(refusal.contains(path.to_str().unwrap()), "{refusal}");
         assert_eq!(host.get("/counter").await.status, 200);
     }
     let not = host.log().with(&["WARN", "Not upgraded"]);
-    assert_eq!(not.len(), 3, "{not:?}");
-    assert_eq!(host.get("/counter").await.text(), "4");
+    assert_eq!(not.len(), count, "{not:?}");
+    assert_eq!(host.get("/counter").await.text(), (count + 1).to_string());
 }
 
 #[tokio::test]
@@ -87,6 +104,15 @@ impl Builds {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// Writes a shell script that can be executed.
+    fn script(&self, name: &str, commands: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{commands}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Copies the host's program to another file.
     fn another(&self, number: usize) -> PathBuf {
         let path = self.0.path().join(format!("host-{number}"));
         fs::copy(host_program(), &path).unwrap();
