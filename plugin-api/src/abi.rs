@@ -48,7 +48,7 @@ pub const MINOR: u32 = 4;
 /// Both, as the manifest has them.
 pub const VERSION: &str = "1.4";
 
-/// What a call that may have to wait returns.
+/// The results of functions that may have to wait.
 pub mod poll {
     /// Not ready: the waker that was passed is woken when it is worth asking again.
     pub const PENDING: u32 = 0;

@@ -1,9 +1,9 @@
-//! What an author may need beyond the macros of `tracing` and `log`.
+//! The macro `critical!`, for errors that the macros of `tracing` and `log` have no level for.
 
 /// Logs an error that needs somebody's attention at once: the app, or the server, cannot go on as
 /// it is.
 ///
-/// It is an event of `tracing` at the level `ERROR` whose name is `critical`, so that
+/// The macro makes an event of `tracing` at the level `ERROR` whose name is `critical`, so that
 /// `--log-level=critical` shows it and leaves other errors out. The arguments are those of
 /// [`tracing::error!`].
 ///

@@ -1,4 +1,4 @@
-//! What both banks do in the same way: hand a body, a waker or header fields to the other side, and use those of the
+//! Code that both banks use: to hand a body, a waker or header fields to the other side, and to use those of the
 //! other side.
 
 use std::error::Error;

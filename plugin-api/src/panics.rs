@@ -26,8 +26,8 @@ pub(crate) type Report = fn(&str, Option<&Location<'_>>);
 
 /// Runs `work`. None when it panicked, which has been reported.
 ///
-/// What the work shares with others may be half-changed after a panic, as after that of a thread: std's locks are
-/// poisoned.
+/// Data that the work shares with others may be half-changed after a panic, as after the panic of a thread: std's
+/// locks are poisoned then.
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     panic::catch_unwind(AssertUnwindSafe(work))
         .map_err(|payload| {

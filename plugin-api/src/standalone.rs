@@ -182,7 +182,7 @@ async fn serve(
         }
     }
     info!("Stopping");
-    // What was accepted before is served as well.
+    // Connections that were accepted before are served as well.
     accepted.close();
     while let Some(next) = accepted.recv().await {
         connect(next);

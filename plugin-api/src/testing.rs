@@ -57,7 +57,7 @@ pub struct Setup {
     is_second: bool,
 }
 
-/// What Cargo says of the package whose tests it runs.
+/// The version of the package whose tests Cargo runs.
 static PACKAGE_VERSION: LazyLock<String> =
     LazyLock::new(|| env::var("CARGO_PKG_VERSION").unwrap_or_else(|_| "0.0.0".to_owned()));
 
@@ -117,7 +117,7 @@ impl Setup {
         }
     }
 
-    /// Of another version than that of the package whose test it is.
+    /// With another version than that of the package under test.
     #[must_use]
     pub fn version(self, version: &'static str) -> Self {
         let version = Some(version);
@@ -161,7 +161,7 @@ impl Setup {
 
 /// An app in a test, in the test's own tokio runtime.
 ///
-/// What is logged on the thread of the test is kept: with the runtime that `#[tokio::test]` makes
+/// Events that are logged on the thread of the test are kept: with the runtime that `#[tokio::test]` makes
 /// unless told otherwise, that is everything but what `spawn_blocking` runs. Of two apps in one test the
 /// one that was started last keeps what both log, so it is to be stopped first. Key-value pairs of the
 /// crate `log` are not among the fields, as they are in the server. A connection cannot be taken over, as
@@ -208,7 +208,7 @@ impl App {
         self.local.answer(request, None).await
     }
 
-    /// What has been logged so far.
+    /// The events that were logged so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
@@ -263,7 +263,7 @@ pub struct Event {
     pub level: Level,
     /// Its target: the module that logged it, unless that said otherwise.
     pub target: String,
-    /// What it says.
+    /// Its text.
     pub message: String,
     /// Its other fields, as text.
     pub fields: Vec<(String, String)>,
@@ -308,7 +308,7 @@ impl Visit for Event {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
-            // What tells where a record of `log` comes from.
+            // The fields that tell where a record of `log` comes from.
             name if name.starts_with("log.") => {}
             name => self.fields.push((name.to_owned(), value.to_owned())),
         }

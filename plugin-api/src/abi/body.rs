@@ -6,7 +6,7 @@ use super::{Headers, OwnedBytes, Waker};
 
 /// A body, owned by the side that received it.
 ///
-/// It is passed as `*mut Body`: the receiver takes it, leaving an empty one behind
+/// A body is passed as `*mut Body`: the receiver takes it, leaving an empty one behind
 /// ([`Body::take`]), and the giver drops what is left. So a body is freed once whichever way a call
 /// ends.
 #[repr(C)]
@@ -18,7 +18,7 @@ pub struct Body {
     pub(crate) data: OwnedBytes,
     /// The stream when `kind` is [`Self::STREAM`], else null.
     pub(crate) stream: *mut c_void,
-    /// What can be done with `stream`, else null.
+    /// The functions of `stream`, else null.
     pub(crate) vtable: *const BodyVtable,
     /// At least this many bytes will come from a stream.
     pub(crate) lower: u64,
@@ -26,7 +26,7 @@ pub struct Body {
     pub(crate) upper: u64,
 }
 
-/// What can be done with a stream. One thread at a time calls these.
+/// The functions of a stream. One thread at a time calls these.
 #[repr(C)]
 #[derive(Debug)]
 pub struct BodyVtable {

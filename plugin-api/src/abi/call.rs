@@ -33,14 +33,14 @@ pub struct Request {
     pub mount: Slice,
     /// What identifies this request in the log, or none.
     pub request_id: Slice,
-    /// Who sent it.
+    /// The address of the client, or of the proxy before the server.
     pub peer: SocketAddress,
     /// The header fields; none when the plugin asks for them by `lay_out`.
     pub headers: Headers,
     /// The body, which the plugin takes.
     pub body: *mut Body,
-    /// The client's connection, which the plugin takes when the request asks for an upgrade; null
-    /// or none when it does not. It opens once a response that agrees has been sent: 101, or 2xx to
+    /// The client's connection, which the plugin takes, if the request asks for an upgrade; otherwise
+    /// null or an empty stream. The connection opens when a response that agrees has been sent: 101, or 2xx to
     /// a `CONNECT`.
     pub upgrade: *mut Stream,
     /// What an extended `CONNECT` asks for (`:protocol`, RFC 8441), or none.
@@ -113,7 +113,7 @@ pub struct SocketAddress {
     pub address: [u8; 16],
 }
 
-/// What the app answers to. Borrowed by a call or poll until that returns.
+/// The waker of a call, and the function that takes the response. Borrowed by a call or poll until that returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct CallContext {

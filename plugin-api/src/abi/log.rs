@@ -100,7 +100,7 @@ pub struct Value {
 pub struct Panic {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// What it said.
+    /// Its message.
     pub message: Slice,
     /// The source file, or none.
     pub file: Slice,
@@ -117,25 +117,25 @@ pub struct Panic {
 }
 
 impl Callsite {
-    /// It makes events.
+    /// A callsite of events.
     pub const EVENT: u32 = 0;
-    /// It makes spans.
+    /// A callsite of spans.
     pub const SPAN: u32 = 1;
 }
 
 impl Registered {
-    /// It is not wanted: nothing of it need cross.
+    /// The host wants nothing from the callsite.
     pub const NEVER: u32 = 0;
-    /// It is wanted.
+    /// The host wants everything from the callsite.
     pub const ALWAYS: u32 = 1;
-    /// It is wanted of some requests: [`Host::enabled`](super::Host::enabled) tells each time.
+    /// The host wants entries of some requests: [`Host::enabled`](super::Host::enabled) is asked for each entry.
     pub const SOMETIMES: u32 = 2;
 }
 
 impl Entry {
     /// No span of the plugin's: it is in the request that the thread works on, if there is one.
     pub const CURRENT: u64 = 0;
-    /// In nothing, as the author says.
+    /// In no span, because the author says so (`parent: None`).
     pub const ROOT: u64 = u64::MAX;
 }
 

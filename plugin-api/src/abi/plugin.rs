@@ -7,7 +7,7 @@ use super::{
     CallContext, CallSlot, Callsite, Entry, OwnedBytes, Panic, Registered, Request, Slice,
 };
 
-/// What a plugin can do. Static in the library, which is never unloaded.
+/// The functions of a plugin. Static in the library, which is never unloaded.
 ///
 /// The life of an app: `set_level`, and `init` once; then `call`, `poll`, `cancel`, `hand_over` and
 /// `drain` from any threads; then `stop` once. `set_level` may come at any time, for the rest of the
@@ -91,7 +91,7 @@ impl Plugin {
     }
 }
 
-/// What a plugin can ask of the host. The host keeps table and context for ever: any thread of the
+/// The functions of the host. The host keeps table and context for ever: any thread of the
 /// plugin may call these at any time, even after the app was stopped. None of them blocks for long,
 /// and none unwinds.
 #[repr(C)]
@@ -143,7 +143,7 @@ pub struct Init {
     pub mount: Slice,
     /// The operator's configuration for this app: a JSON object, or none.
     pub config: Slice,
-    /// What the generation before handed over, or none.
+    /// The state that the generation before handed over, or none.
     pub previous_state: Slice,
     /// What the threads of the plugin's runtime are to be named, as text of at most 15 bytes: the
     /// host knows them by it.
@@ -179,7 +179,7 @@ impl Init {
     }
 }
 
-/// What came of [`Plugin::init`]. The host makes it, empty; the plugin fills it in; the host owns
+/// The result of [`Plugin::init`]. The host makes it, empty; the plugin fills it in; the host owns
 /// it then.
 #[repr(C)]
 #[derive(Debug)]
@@ -199,7 +199,7 @@ pub struct Initialized {
 }
 
 impl Initialized {
-    /// Nothing yet.
+    /// An empty result.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -211,7 +211,7 @@ impl Initialized {
         }
     }
 
-    /// Gives this to the host: as much of it as the host knows.
+    /// Copies the result to the host's `out`: as many bytes as the host's version has.
     ///
     /// # Safety
     ///
@@ -243,14 +243,14 @@ pub struct HandOver {
     pub timeout_ms: u64,
 }
 
-/// What came of [`Plugin::hand_over`]. The host makes it, empty; the plugin fills it in; the host
+/// The result of [`Plugin::hand_over`]. The host makes it, empty; the plugin fills it in; the host
 /// owns it then.
 #[repr(C)]
 #[derive(Debug)]
 pub struct HandedOver {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The state, in a form that is between the generations of the app.
+    /// The state. Only the app's own generations know its form.
     pub state: OwnedBytes,
     /// Why there is none, as text.
     pub message: OwnedBytes,
@@ -269,13 +269,13 @@ pub struct Stop {
     pub idle: u32,
 }
 
-/// What came of [`Plugin::stop`]. The host makes it, empty; the plugin fills it in.
+/// The result of [`Plugin::stop`]. The host makes it, empty; the plugin fills it in.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stopped {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// How many tasks were still there and were ended.
+    /// How many background tasks were cancelled.
     pub tasks: u64,
     /// 1 when a shutdown hook did not end in time.
     pub timed_out: u32,

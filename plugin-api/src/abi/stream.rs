@@ -6,18 +6,18 @@ use super::{Slice, Waker};
 
 /// A byte stream, owned by the side that received it. The null stream is none.
 ///
-/// It is passed as `*mut Stream`: the receiver takes it, leaving none behind ([`Stream::take`]),
+/// A stream is passed as `*mut Stream`: the receiver takes it, leaving none behind ([`Stream::take`]),
 /// and the giver drops what is left. A stream that is dropped is closed.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stream {
     /// The giver's; null for none.
     pub(crate) stream: *mut c_void,
-    /// What can be done with `stream`; null for none.
+    /// The functions of `stream`; null for none.
     pub(crate) vtable: *const StreamVtable,
 }
 
-/// What can be done with a [`Stream`]. One thread at a time calls these, but one task may read and
+/// The functions of a [`Stream`]. One thread at a time calls these, but one task may read and
 /// another write: the wakers of reading and of writing are kept apart.
 ///
 /// Each returns [`PENDING`](super::poll::PENDING), [`READY`](super::poll::READY), or

@@ -8,11 +8,11 @@
 #[repr(C)]
 #[derive(Debug)]
 pub struct Waker {
-    /// What can be done with it.
+    /// The functions of the waker.
     pub vtable: *const WakerVtable,
 }
 
-/// What can be done with a [`Waker`]. Any thread may call any of these, at any time, also during a
+/// The functions of a [`Waker`]. Any thread may call any of these, at any time, also during a
 /// poll.
 #[repr(C)]
 #[derive(Debug)]

@@ -199,7 +199,7 @@ fn may_be_kept(field: &HeaderView<'_>) -> bool {
 /// How long a text in a cache may be, in bytes, because a client chooses how long its texts are.
 const LONGEST: usize = 128;
 
-/// What one thread has in its caches.
+/// The caches of one thread.
 struct Tables {
     names: Memo<HeaderName, 64>,
     values: Memo<HeaderValue, 64>,

@@ -155,7 +155,7 @@ pub(super) fn is_secret(id: u16) -> bool {
     matches!(id, 17 | 31 | 52 | 66)
 }
 
-/// The same, of the name with this text.
+/// [`is_secret`] for a name that is known by its text.
 pub(super) fn is_secret_name(name: &[u8]) -> bool {
     matches!(
         name,

@@ -11,7 +11,7 @@ use http::request::Parts;
 use crate::abi::{self, Headers, LayOut, Slice};
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// What a request lends beside its head.
+/// The parts of a request that are not in its head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LentRequest<'a> {
     /// A prefix of the request's path, on a segment's boundary.
@@ -20,7 +20,7 @@ pub(crate) struct LentRequest<'a> {
     pub(crate) request_id: Option<&'a [u8]>,
     /// The header fields, which the host may have taken out of the head. None when the app asks for them.
     pub(crate) headers: Headers,
-    /// What gives the header fields to an app that asks, and its argument.
+    /// The function that gives the header fields to an app that asks, and its argument.
     pub(crate) lay_out: Option<(LayOut, *mut c_void)>,
     pub(crate) body: *mut abi::Body,
     pub(crate) upgrade: *mut abi::Stream,

@@ -139,7 +139,7 @@ pub(crate) unsafe fn with_waker<R>(waker: *const abi::Waker, work: impl FnOnce(&
     // SAFETY: the functions of `FOREIGN` take pointers to foreign wakers, and keep the contract of
     // `RawWaker` because the other side's table does.
     let waker = unsafe { Waker::from_raw(RawWaker::new(waker.cast(), &FOREIGN)) };
-    // It is borrowed, so nobody may give it back.
+    // The waker is borrowed, so its count must not be given back.
     work(&ManuallyDrop::new(waker))
 }
 

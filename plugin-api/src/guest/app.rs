@@ -1,4 +1,4 @@
-//! What an author may hand in as an app.
+//! Apps of authors: tower services and native handlers behind one trait.
 
 use std::{
     future::{Future, poll_fn},
@@ -32,7 +32,7 @@ pub trait App: Send + Sync {
 /// The future of an app. It need not be `Send`, because the thread that loads the plugin awaits it.
 pub type AppFuture = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
 
-/// What can be made an app: a tower service that takes an [`http::Request`] with a [`Body`] and
+/// An app: a tower service that takes an [`http::Request`] with a [`Body`] and
 /// gives an [`http::Response`] with a body of any kind, as an axum `Router` is, or a
 /// [native handler](native).
 ///

@@ -95,7 +95,7 @@ pub struct Plain<Shape>(Shape);
 #[derive(Debug)]
 pub struct Fallible<Shape>(Shape);
 
-/// The shape of a `Result` whose error stays on its thread.
+/// The shape of a `Result` whose error cannot be shared between threads.
 #[derive(Debug)]
 pub struct FallibleLocally<Shape>(Shape);
 
@@ -109,7 +109,7 @@ impl<A: IntoApp<Shape>, Shape> AppResult<Plain<Shape>> for A {
     }
 }
 
-/// Any error that may be shared between threads will do, and text: only the text crosses.
+/// The error may be any that can be shared between threads, or text, because only the text crosses.
 impl<A: IntoApp<Shape>, E: Into<BoxError>, Shape> AppResult<Fallible<Shape>> for Result<A, E> {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
         self.map(IntoApp::into_app)
@@ -117,7 +117,7 @@ impl<A: IntoApp<Shape>, E: Into<BoxError>, Shape> AppResult<Fallible<Shape>> for
     }
 }
 
-/// So will any error at all, as `?` makes one in a `main`.
+/// A `Result` whose error cannot be shared between threads, as `?` makes one in a `main`.
 impl<A: IntoApp<Shape>, Shape> AppResult<FallibleLocally<Shape>> for Result<A, Box<dyn Error>> {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
         self.map(IntoApp::into_app)
@@ -134,7 +134,7 @@ where
     }
 }
 
-/// What [`export_app!`](crate::export_app) calls: runs the author's function, whose types are erased.
+/// Runs the author's function, and erases its types. [`export_app!`](crate::export_app) calls this.
 pub fn build<F: AppFunction<Shape> + 'static, Shape: 'static>(
     function: F,
     context: Context,
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// It is enough that these compile: the shape is inferred, for every kind of function.
+    /// The test is that these compile: the shape is inferred, for every kind of function.
     #[test]
     fn an_app_may_be_any_function_that_makes_a_service() {
         fn takes<F: AppFunction<Shape>, Shape>(_: F) {}

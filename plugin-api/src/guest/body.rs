@@ -22,7 +22,7 @@ use crate::{
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
 ///
-/// It is read as it arrives; not reading holds the client back. Dropping it unread is fine.
+/// The body is read as it arrives; not reading holds the client back. Dropping it unread is fine.
 #[derive(Debug)]
 pub struct Body(Imported);
 

@@ -275,7 +275,7 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
     }
 
-    /// What the generation before this one handed over; none when it was the first, did not hand
+    /// The state that the generation before this one handed over; none when it was the first, did not hand
     /// over, or belongs to an app that was removed meanwhile.
     #[must_use]
     pub fn previous_state(&self) -> Option<&[u8]> {

@@ -26,7 +26,8 @@ use crate::{
     panics::{self, catch},
 };
 
-/// What [`export_app!`](crate::export_app) makes: the author's function, by a type.
+/// The author's function as a type, so that the functions of the table can be made for it.
+/// [`export_app!`](crate::export_app) implements this.
 pub trait Entry: 'static {
     /// The plugin's version.
     const VERSION: &'static str;
@@ -37,8 +38,7 @@ pub trait Entry: 'static {
 
 /// The header by which abi_stable finds and checks the root module.
 ///
-/// This is what abi_stable's own attribute for it writes out, which would need the crate among the
-/// author's dependencies.
+/// abi_stable has an attribute that writes out the same, but needs abi_stable among the author's dependencies.
 #[must_use]
 pub const fn lib_header<E: Entry>() -> LibHeader {
     extern "C" fn root<E: Entry>() -> RootModuleResult {
@@ -108,7 +108,7 @@ unsafe extern "C" fn init<E: Entry>(init: *const Init, out: *mut Initialized) ->
     failed
 }
 
-/// What the host says to an app that starts.
+/// The facts and settings of an app that starts.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! What an author may hand in as the hook that gives the state for the next generation.
+//! Hooks that give the state for the next generation.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

@@ -12,8 +12,8 @@ use crate::{BoxError, abi::RequestView, crossing::cache::Cache};
 
 /// What the server knows of a request beside the request itself. In the request's extensions.
 ///
-/// With the feature `axum-info` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and its
-/// `OriginalUri` the mount, as an app that is nested has it.
+/// With the feature `axum-info` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and axum's
+/// `OriginalUri` has the path with the mount, as in a nested `Router`.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};
@@ -34,7 +34,7 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// What the server says of `request`. `path` is that of the app's request, if it has one.
+    /// The information of `request`. `path` is that of the app's request, if it has one.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl RequestInfo {
         str::from_utf8(&self.request_id).unwrap_or_default()
     }
 
-    /// What is known of a request that no server sent.
+    /// The information of a request that no server sent.
     #[cfg(feature = "local")]
     pub(crate) fn local(
         peer: Option<SocketAddr>,

@@ -144,7 +144,7 @@ impl Guest {
         let mut timed_out = false;
         while let Some(hook) = self.context.next_shutdown_hook() {
             let hook = async { time::timeout_at(deadline, hook).await };
-            // One that panics has been reported, and is no reason to leave out the others.
+            // A panic has been reported. The other hooks run nevertheless.
             let ended = catch(|| self.runtime.handle().block_on(hook));
             timed_out |= matches!(ended, Some(Err(_)));
         }
@@ -222,7 +222,7 @@ pub(super) fn caught<R>(work: impl FnOnce() -> Result<R, BoxError>) -> Result<R,
     catch_message(work).unwrap_or_else(|panic| Err(format!("panicked: {panic}").into()))
 }
 
-/// What the operator is told of an app that did not start. A known mistake of the author's is told by what mends it.
+/// The message of an app that did not start. For a known mistake of the author's it names the mend.
 pub(super) fn message(error: &(dyn Error + Send + Sync)) -> String {
     let place = panics::take_authors_place();
     let error = error.to_string();

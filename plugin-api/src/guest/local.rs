@@ -182,7 +182,7 @@ fn failed() -> Response {
     response
 }
 
-/// What a client below `mount` would have asked for.
+/// The path that a client would have asked for, with the mount.
 fn original_path(mount: &str, path: Option<PathAndQuery>) -> PathAndQuery {
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
     if mount == "/" {

@@ -15,13 +15,13 @@ use crate::{
     crossing::{HeaderFields, cache, export_eager},
 };
 
-/// What the future of a call may give: a response, or an error.
+/// The output of a call's future: a response, or an error.
 pub trait Respond: Sized {
     /// Gives the response to the host. The result is a constant of [`poll`].
     #[doc(hidden)]
     fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32;
 
-    /// The same in this process.
+    /// The response, for an app in this process.
     #[cfg(feature = "local")]
     #[doc(hidden)]
     fn into_local(self) -> Result<local::Response, BoxError>;

@@ -13,7 +13,7 @@ use crate::{
     panics::catch,
 };
 
-/// What a slot holds between the polls of a call.
+/// The content of a slot between the polls of a call.
 #[repr(C, align(16))]
 pub(super) struct Filled {
     future: [MaybeUninit<u8>; ROOM],
@@ -21,7 +21,7 @@ pub(super) struct Filled {
     runtime: Entered,
 }
 
-/// What is left of a slot for a future, in bytes.
+/// The bytes of a slot that a future may use.
 const ROOM: usize = 480;
 
 pub(super) const fn fits<F>() -> bool {

@@ -99,7 +99,7 @@ fn insert_protocol<B>(request: &mut Request<B>, protocol: &str) {
     request.extensions_mut().insert(Protocol::from(protocol));
 }
 
-/// What [`insert_protocol`] inserts when hyper has no type of this name. Nobody else knows it.
+/// Stands in for the type that hyper does not have. No app can look at it.
 #[derive(Clone)]
 #[allow(dead_code, reason = "hyper may have a type of this name")]
 struct Protocol;

@@ -9,7 +9,7 @@ pub use self::view::{Callsite, Causes, Entry, Fields, Panic, Parent, Value};
 /// Takes what one generation of a plugin logs. Any thread may call it, at any time, for the rest of
 /// the process.
 pub trait Logger: Send + Sync + 'static {
-    /// What this logger keeps of a callsite.
+    /// The logger's own record of a callsite.
     type Callsite: Sync + 'static;
 
     /// Takes note of a callsite, and says whether the level in force lets it through. Asked again
@@ -54,6 +54,6 @@ pub enum Interest {
     Always,
     /// Never.
     Never,
-    /// Of some requests.
+    /// Some entries are wanted: [`Logger::enabled`] is asked for each.
     Sometimes,
 }

@@ -58,8 +58,8 @@ impl Plugin {
     /// Starts the app. Blocks until the app has started, or failed to: for ever when the author's function
     /// never returns.
     ///
-    /// `logger` stays for the rest of the process, as threads of the plugin may log for as long. An app
-    /// is started once: what it starts with stays in the library.
+    /// `logger` stays for the rest of the process, because threads of the plugin may log for as long. A library
+    /// starts its app once, because logger and panic hook stay in it.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ pub struct Init<'a> {
     pub mount: &'a str,
     /// The operator's configuration for it, as a JSON object.
     pub config: Option<&'a str>,
-    /// What the generation before it handed over.
+    /// The state that the generation before handed over.
     pub previous_state: Option<&'a [u8]>,
     /// The name of its runtime's threads, of at most 15 bytes.
     pub thread_name: &'a str,

@@ -12,7 +12,7 @@ use crate::{abi, crossing::Guard};
 pub struct Target<'a> {
     /// Where the app is mounted: a prefix of the request's path, on a segment's boundary.
     pub mount: &'a str,
-    /// Who sent the request.
+    /// The address of the client, or of the proxy before the server.
     pub peer: Option<SocketAddr>,
     /// What identifies the request in the log.
     pub request_id: Option<&'a [u8]>,
@@ -45,7 +45,7 @@ impl Upgrade {
     }
 }
 
-/// [`Caught`], for as long as the app has what it guards.
+/// [`Caught`] with an [`InFlight`]: the request counts as in flight until the guarded stream is dropped.
 struct Counted(
     #[expect(
         dead_code,

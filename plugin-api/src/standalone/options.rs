@@ -8,7 +8,7 @@ use std::{
 
 use crate::{BoxError, level::Directives};
 
-/// What to do.
+/// The command of the program.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Serve.
@@ -35,8 +35,8 @@ impl Command {
         })
     }
 
-    /// The options of a command line, where it has none those of the environment, and where that has none
-    /// those of the configuration file.
+    /// The options of the program. The command line counts before the environment, and the environment before the
+    /// configuration file.
     fn of(
         name: &str,
         version: &str,

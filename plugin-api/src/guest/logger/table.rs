@@ -15,7 +15,7 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Table<T: 'static> {
     slots: AtomicPtr<Slots<T>>,
-    /// How many values there are. Whoever adds one holds it.
+    /// How many values there are. Locked while a value is added.
     len: Mutex<usize>,
 }
 
@@ -50,7 +50,7 @@ impl<T: Sync> Table<T> {
         }
     }
 
-    /// The same, or else what `make` makes, while nobody else makes one. `make` must not use the
+    /// The value that is found, or else a new one of `make`. The table is locked meanwhile. `make` must not use the
     /// table.
     pub(super) fn find_or_insert(
         &self,

@@ -36,7 +36,7 @@ impl<'a> Request<'a> {
         &path[..end.unwrap_or(path.len())]
     }
 
-    /// What is behind the `?`, if there is one.
+    /// The query, without the `?`. None without a `?`.
     #[must_use]
     pub fn query(&self) -> Option<&'a str> {
         Some(self.path_and_query().split_once('?')?.1)

@@ -112,7 +112,7 @@ impl fmt::Debug for Causes<'_> {
 /// A panic in a plugin.
 #[derive(Clone, Copy, Debug)]
 pub struct Panic<'a> {
-    /// What it said.
+    /// Its message.
     pub message: &'a str,
     /// `src/lib.rs:7:13`.
     pub location: (Option<&'a str>, u32, u32),
