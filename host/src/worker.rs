@@ -22,5 +22,6 @@ pub mod program;
 pub mod quarantine;
 pub mod registry;
 pub mod serving;
+pub mod settings;
 pub mod setup;
 pub mod trial;

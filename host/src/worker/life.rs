@@ -7,79 +7,34 @@
 
 mod apps;
 mod give;
+mod load;
+mod probation;
 mod reports;
+mod stop;
+mod tasks;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
-use plugin_api::host;
 use tokio::{
     sync::Semaphore,
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{AbortHandle, JoinSet},
 };
 use tracing::error;
 
-use self::give::Given;
+use self::{stop::Stopping, tasks::Done};
 use super::{
     budget::Budget,
-    generation::{Generation, Retired},
+    generation::Generation,
     link::{Notices, Orders},
-    load::{LoadError, Loaded, Progress},
-    probation::{Terms, Verdict},
-    quarantine::PanicLimit,
+    load::Loaded,
     registry::Registry,
     serving::Serving,
+    settings::Settings,
 };
 use crate::{
-    config::Config,
     log::{bridge, filter::Filter, output::Output},
     orders::{Notice, Order},
-    scoreboard::WorkKind,
 };
-
-/// How a worker loads apps, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How long a start may take.
-    pub init_timeout: Duration,
-    /// How long requests may wait for a handover.
-    pub handover_timeout: Duration,
-    /// How long requests may stay in a generation that is replaced or removed.
-    pub graceful_timeout: Duration,
-    /// How many threads a plugin's runtime has.
-    pub app_threads: u32,
-    /// How often a generation may panic.
-    pub panic_limit: PanicLimit,
-    /// When a new generation that is watched has failed.
-    pub terms: Terms,
-}
-
-impl Settings {
-    /// The settings of a server.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let reload = &config.reload;
-        Self {
-            init_timeout: config.init_timeout,
-            handover_timeout: reload.handover_timeout,
-            graceful_timeout: config.graceful_timeout,
-            app_threads: config.app_threads().into(),
-            panic_limit: PanicLimit {
-                panics: config.panic_limit,
-                window: config.panic_window,
-            },
-            terms: Terms {
-                time: reload.probation,
-                failures: reload.rollback_failures,
-                percent: reload.rollback_percent,
-            },
-        }
-    }
-}
 
 /// A worker.
 #[derive(Debug)]
@@ -131,44 +86,6 @@ struct Loading {
 struct Retiring {
     generation: Arc<Generation>,
     since: Instant,
-}
-
-/// How the worker ends.
-#[derive(Debug)]
-struct Stopping {
-    began: Instant,
-    patience: Duration,
-    /// The apps whose state another worker waits for.
-    give: Vec<String>,
-}
-
-/// Something that was begun is done.
-#[derive(Debug)]
-enum Done {
-    Disconnected,
-    Give,
-    Given(Given),
-    Judged {
-        generation: Arc<Generation>,
-        verdict: Verdict,
-    },
-    Loaded {
-        app: String,
-        generation: u64,
-        loaded: Box<Result<Loaded, LoadError>>,
-    },
-    Reported {
-        number: u64,
-        report: Box<crate::orders::WorkerReport>,
-    },
-    Retired {
-        generation: Arc<Generation>,
-        retired: Retired,
-    },
-    SetLevel {
-        number: u64,
-        unconfirmed: Vec<String>,
-    },
 }
 
 /// What a worker works with.
@@ -265,105 +182,6 @@ impl Worker {
                 shared,
                 give,
             } => self.stop(patience, shared, give),
-        }
-    }
-
-    fn done(&mut self, done: Result<Done, JoinError>) {
-        match done {
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => error!(%error, "A task of the worker failed"),
-            Ok(Done::Disconnected) => {
-                self.give_once();
-                self.is_disconnected = true;
-            }
-            Ok(Done::Give) => self.give_once(),
-            Ok(Done::Given(given)) => {
-                self.giving -= 1;
-                self.given(given);
-            }
-            Ok(Done::Judged {
-                generation,
-                verdict,
-            }) => self.judged(&generation, verdict),
-            Ok(Done::Loaded {
-                app,
-                generation,
-                loaded,
-            }) => self.loaded(&app, generation, *loaded),
-            Ok(Done::Reported { number, report }) => {
-                self.notices.send(Notice::Report { number, report });
-            }
-            Ok(Done::Retired {
-                generation,
-                retired,
-            }) => self.retired(&generation, retired),
-            Ok(Done::SetLevel {
-                number,
-                unconfirmed,
-            }) => self.notices.send(Notice::InForce {
-                number,
-                unconfirmed,
-            }),
-        }
-    }
-
-    /// Gives the state of the apps that another worker waits for, unless that was begun.
-    fn give_once(&mut self) {
-        let stopping = self.stopping.as_mut();
-        let apps = stopping.map(|stopping| std::mem::take(&mut stopping.give));
-        let apps = apps.unwrap_or_default();
-        self.giving += apps.len();
-        self.give(apps);
-    }
-
-    /// Accepts no more connections and lets those that are open end. Apps are told to finish.
-    /// `give` are the apps whose state another worker waits for.
-    fn stop(&mut self, patience: Duration, shared: bool, give: Vec<String>) {
-        if self.stopping.is_some() {
-            return;
-        }
-        self.stopping = Some(Stopping {
-            began: Instant::now(),
-            patience,
-            give,
-        });
-        for generation in self.registry.serving() {
-            // The author's code hears of it, on a thread that it may hold up.
-            drop(generation.spawn_in_app(WorkKind::Drain, host::App::drain));
-        }
-        let closing = self.serving.close(patience, shared);
-        let all_requests_read = closing.clone().all_requests_read();
-        let latest = self.settings.handover_timeout;
-        self.tasks.spawn(async move {
-            // Requests wait in the other worker meanwhile.
-            let _ = tokio::time::timeout(latest, all_requests_read).await;
-            Done::Give
-        });
-        self.tasks.spawn(async move {
-            closing.ended().await;
-            Done::Disconnected
-        });
-    }
-
-    /// Ends all apps, after the last connection.
-    async fn end_apps(&mut self) {
-        self.serving.closed();
-        let patience = self.stopping.as_ref().map_or(Duration::ZERO, |stopping| {
-            stopping.patience.saturating_sub(stopping.began.elapsed())
-        });
-        for (name, mut app) in std::mem::take(&mut self.apps) {
-            self.registry.remove(&name);
-            for loading in std::mem::take(&mut app.loading).into_values() {
-                // A start that is under way has nobody to serve.
-                loading.task.abort();
-            }
-            self.end_app(app, patience);
-        }
-        while !self.retiring.is_empty() {
-            match self.tasks.join_next().await {
-                Some(done) => self.done(done),
-                None => break,
-            };
         }
     }
 

@@ -1,6 +1,7 @@
 //! One load of a library, from its private copy to a started app: open, (drain, hand over,) init.
 
 mod error;
+mod handover;
 mod loader;
 mod steps;
 
@@ -14,9 +15,11 @@ use plugin_api::{
     host::{App, Init, Paused, Plugin},
     manifest::Manifest,
 };
-use tokio::{sync::Semaphore, task, time};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::handover::Kept;
+pub(super) use self::handover::take_state;
 pub use self::{
     error::LoadError,
     steps::{Progress, Step, Took},
@@ -31,9 +34,8 @@ use super::{
     crash,
     faults::Faults,
     generation::{Generation, thread_name},
-    library,
-    life::Settings,
-    process_guard,
+    library, process_guard,
+    settings::Settings,
 };
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
@@ -227,79 +229,6 @@ fn handlers_again(order: &Order) {
             signal,
             "The library handles the signal, after the host has written it down"
         );
-    }
-}
-
-/// Empties the app that serves, while new requests for it wait, and takes its state.
-pub(super) async fn take_state(
-    before: &Arc<Generation>,
-    thread: String,
-    timeout: Duration,
-    progress: &Arc<Progress>,
-    took: &mut Took,
-) -> Result<(Kept, Bytes), LoadError> {
-    let began = Instant::now();
-    // It is closed when its library was removed meanwhile.
-    let paused = before.app.pause().ok_or(LoadError::Closed)?;
-    let paused = Kept {
-        paused: Some(paused),
-        app: before.app,
-        timeout,
-    };
-    progress.at(Step::Drain);
-    // The author's code hears of it, on a thread that it may hold up; and before it is told that it
-    // goes on after all.
-    let told = before.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
-    let _ = time::timeout(timeout, told).await;
-    let left = timeout.saturating_sub(began.elapsed());
-    time::timeout(left, before.app.drained())
-        .await
-        .map_err(|_| LoadError::Busy {
-            in_flight: before.app.in_flight(),
-            timeout,
-        })?;
-    took.drain = began.elapsed();
-
-    progress.at(Step::HandOver);
-    let (app, label) = (before.app, before.label);
-    let left = timeout.saturating_sub(took.drain);
-    let state = loader::run(thread, progress, left, move || {
-        let _working = scoreboard::enter(label, WorkKind::HandOver);
-        app.hand_over(left)
-    })
-    .await?;
-    took.hand_over = began.elapsed() - took.drain;
-    Ok((paused, state?))
-}
-
-/// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
-/// takes back what it let go of for the handover before requests are let in again.
-#[derive(Debug)]
-pub(super) struct Kept {
-    paused: Option<Paused>,
-    app: &'static App,
-    /// How long the app has to take back what it let go of.
-    timeout: Duration,
-}
-
-impl Kept {
-    #[expect(clippy::expect_used, reason = "the pause is taken once")]
-    pub(super) fn take(mut self) -> Paused {
-        self.paused
-            .take()
-            .expect("the pause is taken by whoever owns it")
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(paused) = self.paused.take() {
-            let (app, timeout) = (self.app, self.timeout);
-            task::spawn_blocking(move || {
-                app.take_back(timeout);
-                drop(paused);
-            });
-        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::{net::TcpListener, sync::Arc};
 use tokio::runtime::Handle;
 
 use super::{
-    life::{Parts, Settings},
+    life::Parts,
     registry::Registry,
     serving::{Serving, Tokens},
+    settings::Settings,
 };
 use crate::{
     config::Config,

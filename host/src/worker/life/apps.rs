@@ -6,22 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use plugin_api::host;
-use tokio::task;
-use tracing::debug;
 
-use super::{App, Done, Loading, Progress, Retiring, Worker};
+use super::{App, Done, Retiring, Worker};
 use crate::{
-    error_chain::chain,
     log::bridge,
-    orders::{Commit, Notice, Started},
-    scoreboard::WorkKind,
+    orders::{Commit, Notice},
+    scoreboard::Doing,
     worker::{
         generation::{Generation, Retired},
-        link::Notices,
-        load::{self, LoadError, Loaded, Step},
-        probation::{self, Verdict},
+        load::Loaded,
     },
 };
 
@@ -31,93 +25,6 @@ impl Worker {
         if app.serving.is_none() {
             self.registry.publish(bridge::intern(name), mounts, None);
         }
-    }
-
-    pub(super) fn load(&mut self, started: Started, serve: bool, state: Option<Vec<u8>>) {
-        let app = self.apps.entry(started.app.clone()).or_default();
-        let (name, generation) = (started.app.clone(), started.generation);
-        let progress = Progress::new(progress_notice(
-            self.notices.clone(),
-            name.clone(),
-            generation,
-        ));
-        let order = load::Order {
-            name: bridge::intern(&started.app),
-            started,
-            before: app.serving.clone(),
-            state: state.map(Bytes::from),
-            settings: self.settings,
-            filter: self.filter.clone(),
-        };
-        let (budget, opening) = (Arc::clone(&self.budget), Arc::clone(&self.opening));
-        let task = self.tasks.spawn({
-            let app = name.clone();
-            async move {
-                let loaded = load::load(order, budget, opening, progress).await;
-                Done::Loaded {
-                    app,
-                    generation,
-                    loaded: Box::new(loaded),
-                }
-            }
-        });
-        app.loading.insert(generation, Loading { task, serve });
-    }
-
-    pub(super) fn loaded(
-        &mut self,
-        name: &str,
-        generation: u64,
-        loaded: Result<Loaded, LoadError>,
-    ) {
-        let loading = self.apps.get_mut(name);
-        let loading = loading.and_then(|app| app.loading.remove(&generation));
-        self.notices.send(Notice::LoadsLeft(self.budget.left()));
-        match (loading, loaded) {
-            // It was discarded meanwhile.
-            (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
-            (None, Err(_)) => {}
-            (Some(Loading { serve, .. }), Err(error)) => {
-                if serve {
-                    // Requests that wait for the app are answered with 503.
-                    self.registry.forget_expected(name);
-                }
-                self.notices.send(Notice::Failed {
-                    app: name.to_owned(),
-                    generation,
-                    step: error.step().to_owned(),
-                    error: chain(&error),
-                });
-            }
-            // What others have meanwhile is newer.
-            (Some(Loading { serve: true, .. }), Ok(loaded)) if self.has_newer(name, generation) => {
-                self.end(Arc::new(loaded.generation));
-            }
-            (Some(Loading { serve, .. }), Ok(loaded)) => {
-                self.notices.send(Notice::Loaded {
-                    app: name.to_owned(),
-                    generation,
-                    took: loaded.took,
-                    handed_over: loaded.paused.is_some(),
-                    hands_over: loaded.generation.app.hands_over(),
-                });
-                if let Some(app) = self.apps.get_mut(name) {
-                    app.loaded.insert(generation, loaded);
-                }
-                if serve {
-                    self.commit(&[Commit {
-                        app: name.to_owned(),
-                        generation,
-                        watch: false,
-                    }]);
-                }
-            }
-        }
-    }
-
-    fn has_newer(&self, name: &str, generation: u64) -> bool {
-        let serving = self.apps.get(name).and_then(|app| app.serving.as_ref());
-        serving.is_some_and(|serving| serving.number > generation)
     }
 
     /// The generations get the requests from here on, all at one moment.
@@ -187,71 +94,6 @@ impl Worker {
         }
     }
 
-    fn watch(&mut self, new: Arc<Generation>, old: Arc<Generation>) {
-        let terms = self.settings.terms;
-        self.tasks.spawn(async move {
-            let verdict = probation::watch(Arc::clone(&new), old, terms).await;
-            Done::Judged {
-                generation: new,
-                verdict,
-            }
-        });
-    }
-
-    pub(super) fn judged(&mut self, generation: &Arc<Generation>, verdict: Verdict) {
-        let failed = match verdict {
-            Verdict::Passed => None,
-            Verdict::Failed { failures, requests } => Some((failures, requests)),
-        };
-        self.notices.send(Notice::Judged {
-            app: generation.name.to_owned(),
-            generation: generation.number,
-            failed,
-        });
-    }
-
-    pub(super) fn settle(&mut self, name: &str, generation: u64, back: bool) {
-        let Some(app) = self.apps.get_mut(name) else {
-            return;
-        };
-        let serves = |serving: &Arc<Generation>| serving.number == generation;
-        if !app.serving.as_ref().is_some_and(serves) {
-            return;
-        }
-        let Some(kept) = app.kept.take() else { return };
-        if !back {
-            return self.end(kept);
-        }
-        let bad = app.serving.replace(Arc::clone(&kept));
-        let told = Arc::clone(&kept);
-        let (name, mounts) = (kept.name, kept.spec.mounts.clone());
-        // Published after the app was told, so that no request meets an app that ends.
-        let registry = Arc::clone(&self.registry);
-        registry.publish(name, mounts, Some(kept));
-        drop(told.spawn_in_app(WorkKind::Drain, host::App::go_on));
-        if let Some(bad) = bad {
-            self.end(bad);
-        }
-    }
-
-    pub(super) fn discard(&mut self, name: &str, generation: u64) {
-        let Some(app) = self.apps.get_mut(name) else {
-            return;
-        };
-        if app.loading.remove(&generation).is_some() {
-            // A start that is under way ends by itself, and finds nobody who wants it.
-            debug!(plugin = name, generation, "Discarded while it starts");
-        }
-        if let Some(loaded) = app.loaded.remove(&generation) {
-            // The one before goes on before the new one ends.
-            let Loaded {
-                generation, paused, ..
-            } = loaded;
-            task::spawn_blocking(move || drop(paused));
-            self.end(Arc::new(generation));
-        }
-    }
-
     pub(super) fn suspend(&mut self, name: &str) {
         let Some(app) = self.apps.get_mut(name) else {
             return;
@@ -283,7 +125,7 @@ impl Worker {
         }
     }
 
-    fn end(&mut self, generation: Arc<Generation>) {
+    pub(super) fn end(&mut self, generation: Arc<Generation>) {
         self.end_within(generation, self.settings.graceful_timeout);
     }
 
@@ -314,21 +156,6 @@ impl Worker {
             generation: generation.number,
             drained: retired.drained,
             cut: retired.cut,
-        });
-    }
-}
-
-/// Tells the supervisor of each step that a load begins.
-fn progress_notice(
-    notices: Notices,
-    app: String,
-    generation: u64,
-) -> impl Fn(Step) + Send + Sync + 'static {
-    move |step| {
-        notices.send(Notice::Step {
-            app: app.clone(),
-            generation,
-            step,
         });
     }
 }

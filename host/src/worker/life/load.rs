@@ -1,0 +1,140 @@
+//! Loads that the supervisor orders: started, reported, and discarded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task;
+use tracing::debug;
+
+use super::{Done, Loading, Worker};
+use crate::{
+    error_chain::chain,
+    log::bridge,
+    orders::{Commit, Notice, Started},
+    worker::{
+        link::Notices,
+        load::{self, LoadError, Loaded, Progress, Step},
+    },
+};
+
+impl Worker {
+    pub(super) fn load(&mut self, started: Started, serve: bool, state: Option<Vec<u8>>) {
+        let app = self.apps.entry(started.app.clone()).or_default();
+        let (name, generation) = (started.app.clone(), started.generation);
+        let progress = Progress::new(progress_notice(
+            self.notices.clone(),
+            name.clone(),
+            generation,
+        ));
+        let order = load::Order {
+            name: bridge::intern(&started.app),
+            started,
+            before: app.serving.clone(),
+            state: state.map(Bytes::from),
+            settings: self.settings,
+            filter: self.filter.clone(),
+        };
+        let (budget, opening) = (Arc::clone(&self.budget), Arc::clone(&self.opening));
+        let task = self.tasks.spawn({
+            let app = name.clone();
+            async move {
+                let loaded = load::load(order, budget, opening, progress).await;
+                Done::Loaded {
+                    app,
+                    generation,
+                    loaded: Box::new(loaded),
+                }
+            }
+        });
+        app.loading.insert(generation, Loading { task, serve });
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        name: &str,
+        generation: u64,
+        loaded: Result<Loaded, LoadError>,
+    ) {
+        let loading = self.apps.get_mut(name);
+        let loading = loading.and_then(|app| app.loading.remove(&generation));
+        self.notices.send(Notice::LoadsLeft(self.budget.left()));
+        match (loading, loaded) {
+            // It was discarded meanwhile.
+            (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
+            (None, Err(_)) => {}
+            (Some(Loading { serve, .. }), Err(error)) => {
+                if serve {
+                    // Requests that wait for the app are answered with 503.
+                    self.registry.forget_expected(name);
+                }
+                self.notices.send(Notice::Failed {
+                    app: name.to_owned(),
+                    generation,
+                    step: error.step().to_owned(),
+                    error: chain(&error),
+                });
+            }
+            // What others have meanwhile is newer.
+            (Some(Loading { serve: true, .. }), Ok(loaded)) if self.has_newer(name, generation) => {
+                self.end(Arc::new(loaded.generation));
+            }
+            (Some(Loading { serve, .. }), Ok(loaded)) => {
+                self.notices.send(Notice::Loaded {
+                    app: name.to_owned(),
+                    generation,
+                    took: loaded.took,
+                    handed_over: loaded.paused.is_some(),
+                    hands_over: loaded.generation.app.hands_over(),
+                });
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.loaded.insert(generation, loaded);
+                }
+                if serve {
+                    self.commit(&[Commit {
+                        app: name.to_owned(),
+                        generation,
+                        watch: false,
+                    }]);
+                }
+            }
+        }
+    }
+
+    fn has_newer(&self, name: &str, generation: u64) -> bool {
+        let serving = self.apps.get(name).and_then(|app| app.serving.as_ref());
+        serving.is_some_and(|serving| serving.number > generation)
+    }
+
+    pub(super) fn discard(&mut self, name: &str, generation: u64) {
+        let Some(app) = self.apps.get_mut(name) else {
+            return;
+        };
+        if app.loading.remove(&generation).is_some() {
+            // A start that is under way ends by itself, and finds nobody who wants it.
+            debug!(plugin = name, generation, "Discarded while it starts");
+        }
+        if let Some(loaded) = app.loaded.remove(&generation) {
+            // The one before goes on before the new one ends.
+            let Loaded {
+                generation, paused, ..
+            } = loaded;
+            task::spawn_blocking(move || drop(paused));
+            self.end(Arc::new(generation));
+        }
+    }
+}
+
+/// Tells the supervisor of each step that a load begins.
+fn progress_notice(
+    notices: Notices,
+    app: String,
+    generation: u64,
+) -> impl Fn(Step) + Send + Sync + 'static {
+    move |step| {
+        notices.send(Notice::Step {
+            app: app.clone(),
+            generation,
+            step,
+        });
+    }
+}

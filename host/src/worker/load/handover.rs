@@ -1,0 +1,89 @@
+//! The state of the generation that serves, taken for the one that is to replace it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use plugin_api::host::{App, Paused};
+use tokio::{task, time};
+
+use super::{LoadError, Progress, Step, Took, loader};
+use crate::{
+    scoreboard::{self, Doing},
+    worker::generation::Generation,
+};
+
+/// Empties the app that serves, while new requests for it wait, and takes its state.
+pub(in crate::worker) async fn take_state(
+    before: &Arc<Generation>,
+    thread: String,
+    timeout: Duration,
+    progress: &Arc<Progress>,
+    took: &mut Took,
+) -> Result<(Kept, Bytes), LoadError> {
+    let began = Instant::now();
+    // It is closed when its library was removed meanwhile.
+    let paused = before.app.pause().ok_or(LoadError::Closed)?;
+    let paused = Kept {
+        paused: Some(paused),
+        app: before.app,
+        timeout,
+    };
+    progress.at(Step::Drain);
+    // The author's code hears of it, on a thread that it may hold up; and before it is told that it
+    // goes on after all.
+    let told = before.spawn_in_app(Doing::Drain, App::drain_while_paused);
+    let _ = time::timeout(timeout, told).await;
+    let left = timeout.saturating_sub(began.elapsed());
+    time::timeout(left, before.app.drained())
+        .await
+        .map_err(|_| LoadError::Busy {
+            in_flight: before.app.in_flight(),
+            timeout,
+        })?;
+    took.drain = began.elapsed();
+
+    progress.at(Step::HandOver);
+    let (app, label) = (before.app, before.label);
+    let left = timeout.saturating_sub(took.drain);
+    let state = loader::run(thread, progress, left, move || {
+        let _working = scoreboard::enter(label, Doing::HandOver);
+        app.hand_over(left)
+    })
+    .await?;
+    took.hand_over = began.elapsed() - took.drain;
+    Ok((paused, state?))
+}
+
+/// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
+/// takes back what it let go of for the handover before requests are let in again.
+#[derive(Debug)]
+pub(in crate::worker) struct Kept {
+    paused: Option<Paused>,
+    app: &'static App,
+    /// How long the app has to take back what it let go of.
+    timeout: Duration,
+}
+
+impl Kept {
+    #[expect(clippy::expect_used, reason = "the pause is taken once")]
+    pub(in crate::worker) fn take(mut self) -> Paused {
+        self.paused
+            .take()
+            .expect("the pause is taken by whoever owns it")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            let (app, timeout) = (self.app, self.timeout);
+            task::spawn_blocking(move || {
+                app.take_back(timeout);
+                drop(paused);
+            });
+        }
+    }
+}
