@@ -7,22 +7,21 @@
 //! worker after the other; only when it has started in all of them, all are told to *commit*, and
 //! from then on it serves. Until then nothing has changed for a client.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod bytes;
+mod report;
+mod steps;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    folder::store::Hash,
-    worker::{
-        load::{Step, Took},
-        process::{Footprint, Process},
-    },
+use self::bytes::{base64_option, base64_result};
+pub(crate) use self::steps::as_ms;
+pub use self::{
+    report::{Ended, GenerationReport, WorkerReport},
+    steps::{Step, Took},
 };
+use crate::folder::store::Hash;
 
 /// What a generation is made of: where any of this differs, it is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,108 +264,4 @@ pub enum Notice {
     LoadsLeft(usize),
     /// All that the worker had has ended; the worker exits.
     Stopped,
-}
-
-/// What a worker has.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct WorkerReport {
-    /// The generations that are there.
-    pub generations: Vec<GenerationReport>,
-    /// What each generation that has ended still takes.
-    pub ended: Vec<Ended>,
-    /// How many libraries were loaded.
-    pub loads: usize,
-    /// About how many more can be.
-    pub loads_left: usize,
-    /// Requests that the apps got since the worker began.
-    pub requests: u64,
-    /// What the process has.
-    pub process: Process,
-}
-
-/// A generation that has ended: its library stays mapped.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ended {
-    /// The app.
-    pub app: String,
-    /// What the library takes.
-    pub footprint: Footprint,
-}
-
-/// A generation in a worker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GenerationReport {
-    /// The app.
-    pub app: String,
-    /// The generation's number.
-    pub generation: u64,
-    /// The plugin's version.
-    pub version: String,
-    /// The first digits of the library's hash.
-    pub hash: String,
-    /// What it does: `serving`, `draining` or `kept`.
-    pub state: String,
-    /// Whether it panicked too often to get requests.
-    pub quarantined: bool,
-    /// When it was started.
-    pub since: SystemTime,
-    /// How long ago it was replaced or removed.
-    pub replaced: Option<Duration>,
-    /// Requests that are in it.
-    pub in_flight: u64,
-    /// Requests that it got.
-    pub requests: u64,
-    /// Responses of status 5xx.
-    pub errors: u64,
-    /// Panics.
-    pub panics: u64,
-    /// What its library takes.
-    pub footprint: Footprint,
-}
-
-/// Bytes in JSON, as base64.
-mod base64_option {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let text = bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes));
-        text.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        let bytes = text.map(|text| BASE64_STANDARD.decode(text));
-        bytes.transpose().map_err(D::Error::custom)
-    }
-}
-
-/// Bytes in JSON, as base64, or an error.
-mod base64_result {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        bytes: &Result<Vec<u8>, String>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let text = bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes));
-        text.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Result<Vec<u8>, String>, D::Error> {
-        let text = Result::<String, String>::deserialize(deserializer)?;
-        let bytes = text.map(|text| BASE64_STANDARD.decode(text));
-        match bytes {
-            Ok(bytes) => bytes.map(Ok).map_err(D::Error::custom),
-            Err(error) => Ok(Err(error)),
-        }
-    }
 }

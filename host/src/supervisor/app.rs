@@ -45,8 +45,7 @@ use super::{
 };
 use crate::{
     folder::store::Hash,
-    orders::{Order, Spec, Started},
-    worker::load::Took,
+    orders::{Order, Spec, Started, Took},
 };
 
 /// Which worker: numbered from 1, and never used again.

@@ -20,10 +20,10 @@ use crate::{
         candidate::{self, Candidate},
         store::{Store, StoreError},
     },
-    orders::{Order, Spec, Started},
+    orders::{Order, Spec, Started, Took},
     supervisor::catalog::Taken,
     worker::{
-        load::{LoadError, Took, max_level},
+        load::{LoadError, max_level},
         trial::Trial,
     },
 };

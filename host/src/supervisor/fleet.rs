@@ -15,7 +15,10 @@ pub use self::link::Link;
 pub(super) use self::link::Process;
 use self::worker::Worker;
 use super::{app::WorkerId, last_words::LastWords};
-use crate::{channel::Sender, orders::Order, worker::load::Step};
+use crate::{
+    channel::Sender,
+    orders::{Order, Step},
+};
 
 /// The workers.
 #[derive(Debug, Default)]

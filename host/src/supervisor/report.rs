@@ -14,9 +14,9 @@ use super::app::{App, WorkerId};
 use crate::{
     error_chain::chain,
     folder::store::Hash,
-    orders::{GenerationReport, WorkerReport},
+    orders::{GenerationReport, Took, WorkerReport, as_ms},
     worker::{
-        load::{LoadError, Took, as_ms},
+        load::LoadError,
         process::{Footprint, Process},
     },
 };

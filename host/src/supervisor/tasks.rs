@@ -9,7 +9,10 @@ use super::{
     Supervisor, app::WorkerId, deploy::Deployment, libraries::Read, report::Failure,
     upgrade::ProofError, upgrading::UpgradeReply,
 };
-use crate::{channel::Hello, orders::Started, worker::load::Took};
+use crate::{
+    channel::Hello,
+    orders::{Started, Took},
+};
 
 /// Something that was begun is done.
 #[derive(Debug)]

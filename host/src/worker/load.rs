@@ -22,10 +22,9 @@ use self::handover::Kept;
 pub(super) use self::handover::take_state;
 pub use self::{
     error::LoadError,
-    steps::{Progress, Step, Took},
+    steps::Progress,
 };
 
-pub(crate) use self::steps::as_ms;
 
 use tracing::debug;
 
@@ -39,8 +38,8 @@ use super::{
 };
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
-    orders::Started,
-    scoreboard::{self, Label, WorkKind},
+    orders::{Started, Step, Took},
+    scoreboard::{self, Doing, Label},
 };
 
 /// What to start, and how.

@@ -6,9 +6,8 @@ use tracing::info;
 
 use super::{Action, App, Aside, Loading, Phase, Probation, Rollout, State, Why, WorkerId, answer};
 use crate::{
-    orders::{Commit, Started},
+    orders::{Commit, Started, Took},
     supervisor::report::Proof,
-    worker::load::Took,
 };
 
 impl App {

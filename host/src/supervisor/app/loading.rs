@@ -8,9 +8,8 @@ use super::{
     Action, App, Aside, Loading, Phase, Report, Rollout, State, Wanted, Why, WorkerId, superseded,
 };
 use crate::{
-    orders::{Order, Started},
+    orders::{Order, Started, Step, Took},
     supervisor::{error::AskError, report::Failure},
-    worker::load::{Step, Took},
 };
 
 impl App {

@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use super::{AskId, Probation, WorkerId};
 use crate::{
     folder::candidate::Candidate,
-    orders::{Spec, Started},
-    worker::load::{Step, Took},
+    orders::{Spec, Started, Step, Took},
 };
 
 /// A generation that is wanted.

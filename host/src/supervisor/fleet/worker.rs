@@ -9,7 +9,7 @@ use std::{
 use rustix::process::getpid;
 
 use super::link::Link;
-use crate::worker::load::Step;
+use crate::orders::Step;
 
 #[derive(Debug)]
 pub(in crate::supervisor) struct Worker {

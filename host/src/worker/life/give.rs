@@ -8,10 +8,10 @@ use tokio::task;
 use super::{Done, Worker};
 use crate::{
     error_chain::chain,
-    orders::Notice,
+    orders::{Notice, Took},
     worker::{
         generation::{Generation, thread_name},
-        load::{self, Progress, Took},
+        load::{self, Progress},
     },
 };
 

@@ -10,10 +10,10 @@ use super::{Done, Loading, Worker};
 use crate::{
     error_chain::chain,
     log::bridge,
-    orders::{Commit, Notice, Started},
+    orders::{Commit, Notice, Started, Step},
     worker::{
         link::Notices,
-        load::{self, LoadError, Loaded, Progress, Step},
+        load::{self, LoadError, Loaded, Progress},
     },
 };
 

@@ -4,9 +4,9 @@ use std::{io, time::Duration};
 
 use plugin_api::host::{HandoverError, InitError};
 
-use super::Step;
 use crate::{
     folder::{manifest::ManifestError, store::StoreError},
+    orders::Step,
     supervisor::catalog::Taken,
     worker::{budget::BudgetError, library::OpenError},
 };

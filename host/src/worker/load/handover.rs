@@ -9,8 +9,9 @@ use bytes::Bytes;
 use plugin_api::host::{App, Paused};
 use tokio::{task, time};
 
-use super::{LoadError, Progress, Step, Took, loader};
+use super::{LoadError, Progress, loader};
 use crate::{
+    orders::{Step, Took},
     scoreboard::{self, Doing},
     worker::generation::Generation,
 };
