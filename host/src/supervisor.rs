@@ -24,6 +24,7 @@ mod libraries;
 mod limits;
 pub mod listeners;
 mod notices;
+pub mod outcome;
 mod plans;
 pub mod process;
 mod reading;
@@ -60,9 +61,9 @@ use self::{
     fleet::Fleet,
     libraries::Libraries,
     limits::Limits,
+    outcome::Proof,
     plans::Refused,
     recycle::Recycling,
-    report::Proof,
     tasks::Done,
     workers::{Event, Workers},
 };

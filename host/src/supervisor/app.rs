@@ -41,7 +41,7 @@ pub use self::{
 use super::{
     catalog::Holding,
     error::AskError,
-    report::{Failure, Proof},
+    outcome::{Failure, Proof},
 };
 use crate::{
     folder::store::Hash,

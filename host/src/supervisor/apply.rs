@@ -13,7 +13,7 @@ use super::{
     Done, Supervisor,
     app::{Action, App, AskId, Source},
     error::AskError,
-    report::{Failure, Proof},
+    outcome::{Failure, Proof},
 };
 use crate::{
     folder::{

@@ -9,7 +9,7 @@ use super::{
     catalog::{Facts, Settings, Taken},
     error::AskError,
     libraries::{self, Purpose},
-    report::Failure,
+    outcome::Failure,
 };
 use crate::{
     folder::candidate::{Candidate, Rejected},

@@ -10,7 +10,7 @@ use super::{
     app::{Action, Aside, Blame, WorkerId},
     autopsy::{self, Death, Evidence, Generation},
     backoff::Verdict,
-    report::Failure,
+    outcome::Failure,
     roster::Died,
     workers::Gone,
 };

@@ -18,8 +18,8 @@ use super::{
     catalog::{Facts, Library},
     error::AskError,
     libraries::Memory,
+    outcome::Proof,
     plans::Asked,
-    report::Proof,
 };
 use crate::folder::candidate::Candidate;
 

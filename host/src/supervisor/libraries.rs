@@ -11,7 +11,7 @@ use std::{
 use super::{
     app::AskId,
     catalog::{Facts, Library},
-    report::Failure,
+    outcome::Failure,
 };
 use crate::folder::candidate::{self, Candidate, Rejected};
 

@@ -10,8 +10,8 @@ use tokio::time;
 use super::{
     Done, Supervisor,
     app::{Report, WorkerId},
+    outcome::Failure,
     recycle::Reason,
-    report::Failure,
 };
 use crate::orders::{Notice, Order};
 

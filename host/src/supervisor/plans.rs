@@ -13,7 +13,7 @@ use super::{
     app::{App, AskId, Source, Wanted, Why},
     catalog::{self, Conflict, Library, Plan, Planned},
     error::AskError,
-    report::Failure,
+    outcome::Failure,
 };
 use crate::{
     config::{self, Mount},

@@ -9,8 +9,8 @@ use super::{
     app::AskId,
     error::AskError,
     libraries::{Purpose, Read},
+    outcome::Failure,
     plans::Asked,
-    report::Failure,
 };
 use crate::folder::candidate::{Candidate, Rejected};
 

@@ -1,7 +1,7 @@
 //! An app that is reloaded by process: fresh workers with its new generation take the place of all that
 //! run.
 
-use super::{Supervisor, app::WorkerId, recycle::Reason, report::Failure};
+use super::{Supervisor, app::WorkerId, outcome::Failure, recycle::Reason};
 use crate::orders::Order;
 
 impl Supervisor {

@@ -6,7 +6,7 @@ use std::{fs, time::SystemTime};
 use serde::Serialize;
 use tokio::{sync::oneshot, task};
 
-use super::{Supervisor, app::WorkerId, report::rfc3339};
+use super::{Supervisor, app::WorkerId, outcome::rfc3339};
 use crate::orders::WorkerReport;
 
 /// The workers.

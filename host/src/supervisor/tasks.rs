@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 use tracing::error;
 
 use super::{
-    Supervisor, app::WorkerId, deploy::Deployment, libraries::Read, report::Failure,
+    Supervisor, app::WorkerId, deploy::Deployment, libraries::Read, outcome::Failure,
     upgrade::ProofError, upgrading::UpgradeReply,
 };
 use crate::{

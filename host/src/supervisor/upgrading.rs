@@ -27,7 +27,6 @@ use crate::{
     channel::{Hello, Packing, Unpacking},
     control::SocketFile,
     error_chain::chain,
-    orders::PROTOCOL,
 };
 
 /// Who asked for an upgrade: they only hear of it when it fails, or after it was proved.
@@ -59,7 +58,7 @@ impl Supervisor {
             "Asked to upgrade: the other build proves itself first"
         );
         let children = workers.children.clone();
-        let hello = hello(workers);
+        let hello = workers.hello();
         self.tasks.spawn(async move {
             let args: Vec<_> = env::args_os().skip(1).collect();
             let proved = upgrade::prove(&children, &path, &args, &hello, PROOF).await;
@@ -227,14 +226,6 @@ fn refuse(reply: UpgradeReply, why: String) {
     warn!(error = why, "Not upgraded, this build goes on");
     // Who asked may be gone.
     let _ = reply.send(Err(why));
-}
-
-/// What this build says of itself.
-pub(super) fn hello(workers: &Workers) -> Hello {
-    Hello {
-        protocol: PROTOCOL,
-        build: workers.executable.build().to_owned(),
-    }
 }
 
 /// The path that this program was started from: another build may be there by now.

@@ -27,13 +27,12 @@ use super::{
     last_words::{LastWords, Stream},
     listeners,
     process::{Children, Ended, Executable, Started},
-    upgrading::hello,
 };
 use crate::{
-    channel::{Channel, ChannelError, Unpacking, socket_pair},
-    log::{capture::PrintTargets, filter::Filter},
-    orders::{Notice, Order, Setup},
-    scoreboard::{BoardSnapshot, Crash, Scoreboard},
+    channel::{Channel, ChannelError, Hello, Unpacking, socket_pair},
+    log::{capture::Printed, filter::Filter},
+    orders::{Notice, Order, PROTOCOL, Setup},
+    scoreboard::{Crash, Scoreboard, Snapshot},
 };
 
 /// What happens to a worker.
@@ -99,7 +98,7 @@ impl Workers {
         };
         match self.spawn() {
             Ok((started, socket, board, shared)) => {
-                let hello = hello(self);
+                let hello = self.hello();
                 let pid = started.child.pid();
                 process.pid = Some(pid);
                 info!(worker = id, pid, "Worker started");
@@ -177,6 +176,14 @@ impl Workers {
         };
         tokio::spawn(listen(sender, receiver, ordered, events));
         Ok(Link::process(orders, process))
+    }
+
+    /// What this build says of itself.
+    pub(super) fn hello(&self) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            build: self.executable.build().to_owned(),
+        }
     }
 
     fn spawn(&self) -> io::Result<(Started, OwnedFd, Scoreboard, OwnedFd)> {

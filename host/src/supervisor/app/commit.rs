@@ -7,7 +7,7 @@ use tracing::info;
 use super::{Action, App, Aside, Loading, Phase, Probation, Rollout, State, Why, WorkerId, answer};
 use crate::{
     orders::{Commit, Started, Took},
-    supervisor::report::Proof,
+    supervisor::outcome::Proof,
 };
 
 impl App {

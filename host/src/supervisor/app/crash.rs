@@ -4,7 +4,7 @@ use super::{Action, App, Aside, Source, State, Wanted, Why};
 use crate::{
     folder::store::Hash,
     orders::{Order, Started},
-    supervisor::report::Failure,
+    supervisor::outcome::Failure,
 };
 
 /// Who a worker died of.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Action, App, AskId, Phase, WorkerId, answer};
-use crate::supervisor::report::Proof;
+use crate::supervisor::outcome::Proof;
 
 /// A generation that was replaced, and who waits for its end.
 #[derive(Debug, Default)]

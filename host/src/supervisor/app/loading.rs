@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     orders::{Order, Started, Step, Took},
-    supervisor::{error::AskError, report::Failure},
+    supervisor::{error::AskError, outcome::Failure},
 };
 
 impl App {

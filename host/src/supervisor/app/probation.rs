@@ -7,7 +7,7 @@ use tracing::{error, info};
 use super::{Action, App, Aside, Source, State, Wanted, Why, WorkerId};
 use crate::{
     orders::{Order, Started},
-    supervisor::report::Failure,
+    supervisor::outcome::Failure,
 };
 
 /// The watch over the generation that serves.
