@@ -1,5 +1,8 @@
 //! Two ends of a channel in one process.
 
+mod errors;
+mod handover;
+
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
@@ -100,38 +103,6 @@ async fn messages_go_both_ways_in_order() {
             note(1, number, 1000 * number)
         );
     }
-}
-
-#[tokio::test]
-async fn sides_of_different_protocols_name_both() {
-    let (left, right) = socket_pair().unwrap();
-    let (one, two) = (hello(1, "old"), hello(2, "new"));
-    let (left, right) = tokio::join!(Notes::open(left, &one), Notes::open(right, &two));
-    let (left, right) = (left.unwrap_err(), right.unwrap_err());
-    assert_eq!(
-        left.to_string(),
-        "the other process speaks protocol 2 of build new, this one protocol 1 of build old: both \
-         must speak one protocol"
-    );
-    assert!(matches!(right, ChannelError::Mismatch { ours, .. } if ours == two));
-}
-
-#[tokio::test]
-async fn a_process_that_ends_before_its_hello_is_an_error() {
-    let (left, right) = socket_pair().unwrap();
-    drop(right);
-    let error = Notes::open(left, &hello(1, "a")).await.unwrap_err();
-    assert!(matches!(error, ChannelError::NoHello), "{error}");
-}
-
-#[tokio::test]
-async fn what_is_no_hello_is_an_error() {
-    let (left, right) = socket_pair().unwrap();
-    UnixStream::from(right)
-        .write_all(&frame("\"GET / HTTP/1.1\""))
-        .unwrap();
-    let error = Notes::open(left, &hello(1, "a")).await.unwrap_err();
-    assert!(error.to_string().contains("GET / HTTP/1.1"), "{error}");
 }
 
 #[tokio::test]
@@ -272,128 +243,4 @@ async fn a_writer_alone_learns_that_the_other_side_is_gone() {
     drop(right);
     timeout(PATIENCE, sender.gone()).await.unwrap();
     assert_eq!(sender.pending(), 0, "messages for nobody keep their memory");
-}
-
-#[tokio::test]
-async fn orders_that_a_dead_process_never_read_are_no_error() {
-    let (channel, peer) = raw().await;
-    let (sender, mut receiver) = channel.split();
-    sender.send(&note(0, 0, 10)).unwrap();
-    sender.flush().await;
-    // The kernel says ECONNRESET to the side whose bytes were not read.
-    drop(peer);
-    assert!(received(&mut receiver).await.unwrap().is_none());
-}
-
-#[tokio::test]
-async fn malformed_messages_are_errors_and_the_next_is_read() {
-    let (channel, mut peer) = raw().await;
-    let (_sender, mut receiver) = channel.split();
-    for body in ["", "{", "[1]", "\u{7f}nonsense\n", "{\"from\":-1}"] {
-        peer.write_all(&frame(body)).unwrap();
-        let error = received(&mut receiver).await.unwrap_err();
-        assert!(
-            matches!(error, ChannelError::Decode { .. }),
-            "{body}: {error}"
-        );
-        assert!(!error.to_string().contains('\n'), "{error}");
-    }
-    let good = note(1, 2, 3);
-    peer.write_all(&frame(&serde_json::to_string(&good).unwrap()))
-        .unwrap();
-    assert_eq!(next(&mut receiver).await.0, good);
-}
-
-#[tokio::test]
-async fn a_message_that_claims_too_much_is_an_error() {
-    let (channel, mut peer) = raw().await;
-    let (_sender, mut receiver) = channel.split();
-    peer.write_all(&u32::MAX.to_le_bytes()).unwrap();
-    let error = received(&mut receiver).await.unwrap_err();
-    assert!(matches!(error, ChannelError::TooLong(_)), "{error}");
-}
-
-#[tokio::test]
-async fn a_message_cut_off_is_an_error() {
-    let (channel, mut peer) = raw().await;
-    let (_sender, mut receiver) = channel.split();
-    peer.write_all(&frame("[1,2,3]")[..6]).unwrap();
-    drop(peer);
-    let error = received(&mut receiver).await.unwrap_err();
-    let text = "the other process ended within a message: 6 of 11 bytes came";
-    assert_eq!(error.to_string(), text);
-}
-
-#[tokio::test]
-async fn a_frozen_channel_goes_on_in_its_copy() {
-    let (channel, mut peer) = raw().await;
-    let (sender, mut receiver) = channel.split();
-    for number in 0..9 {
-        let files = vec![file(&number.to_string())];
-        sender.send_with(&note(0, number, 100_000), files).unwrap();
-    }
-    assert!(timeout(BRIEFLY, sender.flush()).await.is_err());
-    let coming = frame(&serde_json::to_string(&note(1, 0, 2000)).unwrap());
-    let last = file("last");
-    wire::send(peer.as_fd(), &coming[..700], &[last.as_fd()]).unwrap();
-    assert!(timeout(BRIEFLY, receiver.recv()).await.is_err());
-
-    let (json, fds) = {
-        let frozen = sender.freeze();
-        let mut packing = Packing::default();
-        let suspended = frozen.suspend(&mut packing);
-        let fds: Vec<_> = packing
-            .all()
-            .iter()
-            .map(|fd| fd.try_clone_to_owned().unwrap())
-            .collect();
-        // The old channel writes nothing more, as after an exec: the runtime has one thread, and
-        // this is it.
-        sender.shared().gone.cancel();
-        (serde_json::to_string(&suspended).unwrap(), fds)
-    };
-    let suspended = serde_json::from_str(&json).unwrap();
-    let (_sender, mut receiver) = Notes::resume(suspended, &mut Unpacking::from(fds))
-        .unwrap()
-        .split();
-    peer.write_all(&coming[700..]).unwrap();
-    let (came, mut files) = next(&mut receiver).await;
-    assert_eq!(came, note(1, 0, 2000));
-    assert_eq!(text(files.remove(0)), "last");
-
-    let peer = Shared::new(peer.into(), Reading::default(), Writing::default()).unwrap();
-    assert_eq!(
-        next(&mut Receiver::<Hello>::new(Arc::clone(&peer))).await.0,
-        hello(1, "a")
-    );
-    let mut receiver = Receiver::<Note>::new(peer);
-    for number in 0..9 {
-        let (came, mut files) = next(&mut receiver).await;
-        assert_eq!(came, note(0, number, 100_000));
-        assert_eq!(text(files.remove(0)), number.to_string());
-    }
-}
-
-#[test]
-fn a_blob_is_what_it_was() -> io::Result<()> {
-    for len in [0, 1, Blob::INLINE, Blob::INLINE + 1, 3 << 20] {
-        let bytes: Vec<u8> = (0..=255).cycle().take(len).collect();
-        let mut fds = Vec::new();
-        let blob = Blob::pack(&bytes, &mut fds)?;
-        assert_eq!(fds.len(), usize::from(len > Blob::INLINE));
-        let blob: Blob = serde_json::from_str(&serde_json::to_string(&blob)?)?;
-        assert_eq!(blob.unpack(&fds)?, bytes);
-    }
-    Ok(())
-}
-
-#[test]
-fn a_memory_file_cannot_be_changed_and_another_file_is_refused() {
-    let descriptor = bytes_to_fd(b"state").unwrap();
-    let mut writer = File::from(descriptor.as_fd().try_clone_to_owned().unwrap());
-    assert!(writer.write_all(b"other").is_err());
-    assert!(writer.set_len(0).is_err());
-    assert_eq!(fd_to_bytes(&descriptor).unwrap(), b"state");
-    assert!(fd_to_bytes(&file("not sealed")).is_err());
-    assert!(Blob::Descriptor(0).unpack(&[]).is_err());
 }

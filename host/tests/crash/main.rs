@@ -1,0 +1,262 @@
+//! What a process writes down as it dies, and what its parent makes of that. Each test has a child, which is this program again: see
+//! [`child`].
+
+#![allow(unsafe_code, reason = "the child breaks what can be broken")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod child;
+mod faults;
+mod handlers;
+mod running;
+
+use std::{os::unix::process::ExitStatusExt, time::Duration};
+
+use host::{
+    scoreboard::{Crash, Doing, Snapshot},
+    supervisor::autopsy::{self, Death, Generation, Reason},
+    worker::crash,
+};
+use rustix::process::Pid;
+
+use self::running::{Running, died, eventually};
+
+#[test]
+fn a_null_write_names_app_request_and_line() {
+    let death = died("null").examine();
+    assert_eq!(death.what, "SIGSEGV at address 0x0");
+    assert_blamed(&death, Reason::Thread(Doing::Request));
+    let request = death.request.as_ref().unwrap();
+    assert_eq!(
+        (&*request.id, &*request.method, &*request.path),
+        ("7f3a", "GET", "/orders/17")
+    );
+    let frame = death.frame().unwrap();
+    assert!(frame.function.contains("write_to_null"), "{death}");
+    let (file, line) = frame.source.as_ref().unwrap();
+    let mut lines = include_str!("faults.rs").lines();
+    let here = lines.position(|line| line.ends_with("// a fault is here"));
+    assert!(file.ends_with("tests/crash/faults.rs"), "{death}");
+    assert_eq!(*line as usize, here.unwrap() + 1);
+    assert_eq!(death.thread.as_deref(), Some("serving"));
+}
+
+#[test]
+fn a_thread_of_the_apps_own_is_known_by_its_code() {
+    let death = died("own_thread").examine();
+    assert_blamed(&death, Reason::Code);
+    assert!(death.request.is_none());
+}
+
+#[test]
+fn a_full_stack_is_told_by_std_and_recorded() {
+    let dead = died("overflow");
+    let death = dead.examine();
+    assert_eq!(dead.status.signal(), Some(libc::SIGABRT));
+    assert!(
+        dead.stderr.contains("has overflowed its stack"),
+        "{}",
+        dead.stderr
+    );
+    assert_eq!(death.what, "SIGABRT: a thread's stack is full");
+    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert!(
+        death.frame().unwrap().function.contains("recurse"),
+        "{death}"
+    );
+}
+
+#[test]
+fn a_full_stack_of_a_thread_that_std_does_not_know_is_recorded() {
+    let death = died("foreign_overflow").examine();
+    assert_eq!(death.what, "SIGSEGV: a thread's stack is full");
+    assert_blamed(&death, Reason::Thread(Doing::Request));
+}
+
+#[test]
+fn without_a_stack_for_the_handler_the_scoreboard_is_left() {
+    let dead = died("no_stack");
+    assert!(dead.board.crashes.is_empty());
+    let death = dead.examine();
+    assert_eq!(death.what, "SIGSEGV");
+    assert_blamed(&death, Reason::Alone);
+    assert_eq!(death.request.unwrap().path, "/orders/17");
+}
+
+#[test]
+fn a_call_of_null_is_placed_at_its_caller() {
+    let death = died("null_call").examine();
+    assert_eq!(death.what, "SIGSEGV at address 0x0");
+    assert!(
+        death.frame().unwrap().function.contains("call_null"),
+        "{death:#?}"
+    );
+}
+
+#[test]
+fn other_faults_have_their_own_names() {
+    for (way, signal, what) in [
+        ("abort", libc::SIGABRT, "SIGABRT"),
+        ("bus", libc::SIGBUS, "SIGBUS at address 0x"),
+        ("illegal", libc::SIGILL, "SIGILL at instruction 0x"),
+        (
+            "double_free",
+            libc::SIGABRT,
+            "SIGABRT (free(): double free detected",
+        ),
+    ] {
+        let dead = died(way);
+        assert_eq!(dead.status.signal(), Some(signal), "{way}");
+        let death = dead.examine();
+        assert!(death.what.starts_with(what), "{death}");
+        assert_blamed(&death, Reason::Thread(Doing::Request));
+        let frame = death.frame().unwrap();
+        assert!(frame.function.contains(way), "{way}: {death:#?}");
+    }
+}
+
+#[test]
+fn an_exit_names_who_called_it() {
+    let dead = died("exit");
+    assert_eq!(dead.status.code(), Some(3));
+    let death = dead.examine();
+    assert_eq!(death.what, "a call of exit(3)");
+    assert_blamed(&death, Reason::Thread(Doing::Init));
+    assert!(
+        death.frame().unwrap().function.contains("call_exit"),
+        "{death:#?}"
+    );
+}
+
+#[test]
+fn an_exit_that_no_handler_sees_leaves_the_scoreboard() {
+    let death = died("_exit").examine();
+    assert_eq!(death.what, "exit code 3");
+    assert_blamed(&death, Reason::Alone);
+}
+
+#[test]
+fn the_end_of_main_is_no_exit_of_an_app() {
+    let dead = died("nothing");
+    assert!(dead.status.success());
+    assert!(dead.board.exit.is_none() && dead.board.crashes.is_empty());
+}
+
+#[test]
+fn nobody_is_blamed_for_what_comes_from_outside() {
+    for signal in [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM] {
+        let mut running = Running::start("wait");
+        running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
+        running.kill(signal);
+        let dead = running.dead();
+        assert_eq!(dead.status.signal(), Some(signal));
+        let death = dead.examine();
+        assert_eq!(death.blame, None, "{death}");
+        assert_eq!(death.suspects, [shop()]);
+    }
+}
+
+#[test]
+fn another_handler_does_not_hide_a_crash() {
+    for way in ["replaced", "replaced_and_chained", "ignored"] {
+        let dead = died(way);
+        assert_eq!(dead.status.signal(), Some(libc::SIGSEGV), "{way}");
+        let death = dead.examine();
+        assert_eq!(death.what, "SIGSEGV at address 0x0", "{way}");
+        assert_blamed(&death, Reason::Thread(Doing::Request));
+        assert_eq!(
+            dead.stderr.contains("the other handler ran"),
+            way != "ignored",
+            "{way}"
+        );
+    }
+}
+
+#[test]
+fn a_fault_that_another_handler_mends_is_no_crash() {
+    let dead = died("mended");
+    assert!(dead.status.success(), "{} {}", dead.status, dead.stderr);
+    assert!(dead.board.crashes.is_empty());
+}
+
+#[test]
+fn a_thread_that_hangs_says_where() {
+    let mut running = Running::start("hang");
+    running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
+    let pid = Pid::from_child(&running.child);
+    let asked = crash::dump::ask(pid, &running.scoreboard).unwrap();
+    assert!(asked >= 2);
+    let stuck = running.board().threads[0].thread;
+    let mut dumps = Vec::new();
+    eventually(|| {
+        dumps = running.scoreboard.dumps();
+        dumps
+            .iter()
+            .any(|dump| dump.thread == stuck && dump.frames.len() > 1)
+    });
+    crash::dump::place(pid, &mut dumps).unwrap();
+    let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO).locate();
+    assert_blamed(&death, Reason::Hung);
+    assert!(
+        death.frame().unwrap().function.contains("loop_for_ever"),
+        "{death:#?}"
+    );
+    running.kill(libc::SIGKILL);
+}
+
+#[test]
+fn what_a_thread_does_is_seen_while_it_does_it() {
+    let mut running = Running::start("nested");
+    running.until(|board| doing(board) == Some((Doing::Body, "/inner".into())));
+    running.go_on();
+    running.until(|board| doing(board) == Some((Doing::Request, "/orders/17".into())));
+    running.go_on();
+    running.until(|board| board.threads.iter().all(|thread| thread.work.is_none()));
+    running.go_on();
+    running.until(|board| board.threads.is_empty());
+    running.go_on();
+    assert!(running.dead().status.success());
+}
+
+fn doing(board: &Snapshot) -> Option<(Doing, String)> {
+    let work = board.threads.first()?.work.as_ref()?;
+    Some((work.doing, work.request.as_ref()?.path.clone()))
+}
+
+fn shop() -> Generation {
+    Generation {
+        app: "shop".to_owned(),
+        number: 7,
+    }
+}
+
+fn assert_blamed(death: &Death, reason: Reason) {
+    let blame = death.blame.as_ref();
+    let blamed = blame.map(|blame| (&blame.generation, blame.reason));
+    assert_eq!(blamed, Some((&shop(), reason)), "{death:#?}");
+}
+
+/// A record is worth something by itself, too.
+#[test]
+fn a_record_has_all_that_the_kernel_told() {
+    let dead = died("null");
+    let [
+        Crash {
+            signal,
+            address,
+            instruction,
+            stack,
+            thread,
+            name,
+            frames,
+            ..
+        },
+    ] = &*dead.board.crashes
+    else {
+        panic!("one crash, found {:?}", dead.board.crashes);
+    };
+    assert_eq!((*signal, *address, &**name), (libc::SIGSEGV, 0, "serving"));
+    assert!(*instruction != 0 && *stack != 0 && *thread != 0);
+    assert_eq!(frames[0].address, *instruction);
+    assert!(frames.len() > 5);
+    assert!(frames[0].place.is_some());
+}
