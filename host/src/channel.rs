@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use self::wire::{Reading, Writing};
+use self::wire::{ReadBuffer, WriteQueue};
 pub(crate) use self::wire::{receive, send};
 pub use self::{
     blob::{Blob, bytes_to_fd, fd_to_bytes},
@@ -91,7 +91,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     /// Fails when the other side has another protocol version or is no host, or ends before its
     /// hello.
     pub async fn open(socket: OwnedFd, hello: &Hello) -> Result<Self, ChannelError> {
-        let shared = Shared::new(socket, Reading::default(), Writing::default())?;
+        let shared = SharedSocket::new(socket, ReadBuffer::default(), WriteQueue::default())?;
         let sender = Sender::start(Arc::clone(&shared));
         // The other side may be gone already; then the read below says so.
         let _ = sender.send_any(hello, Vec::new());
@@ -114,10 +114,10 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
 
 /// The socket and the buffers that the sending and the receiving half of a channel share.
 #[derive(Debug)]
-struct Shared {
+struct SharedSocket {
     socket: UnixStream,
-    reading: Mutex<Reading>,
-    writing: Mutex<Writing>,
+    reading: Mutex<ReadBuffer>,
+    writing: Mutex<WriteQueue>,
     /// Wakes the task that writes.
     wake: Notify,
     /// Wakes those who wait until all is written.
@@ -126,8 +126,12 @@ struct Shared {
     gone: CancellationToken,
 }
 
-impl Shared {
-    fn new(socket: OwnedFd, reading: Reading, writing: Writing) -> Result<Arc<Self>, ChannelError> {
+impl SharedSocket {
+    fn new(
+        socket: OwnedFd,
+        reading: ReadBuffer,
+        writing: WriteQueue,
+    ) -> Result<Arc<Self>, ChannelError> {
         let socket = StdStream::from(socket);
         socket.set_nonblocking(true)?;
         Ok(Arc::new(Self {
@@ -140,11 +144,11 @@ impl Shared {
         }))
     }
 
-    fn reading(&self) -> MutexGuard<'_, Reading> {
+    fn reading(&self) -> MutexGuard<'_, ReadBuffer> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn writing(&self) -> MutexGuard<'_, Writing> {
+    fn writing(&self) -> MutexGuard<'_, WriteQueue> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

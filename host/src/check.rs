@@ -20,7 +20,7 @@ use crate::{
     error_chain::chain,
     folder::{
         manifest,
-        store::{Snapshot, Store, StoreError},
+        store::{LibraryBytes, Store, StoreError},
     },
     supervisor::process::{Children, Executable},
     terminal::print,
@@ -57,7 +57,7 @@ fn print_fact(name: &str, value: impl std::fmt::Display) {
 /// Fails with the reason, in one line, for which this host would not load the library.
 fn check(file: &Path, limit: Duration) -> Result<(), String> {
     // Read the file once: the manifest must be that of the bytes that are opened.
-    let snapshot = Snapshot::read(file).map_err(describe)?;
+    let snapshot = LibraryBytes::read(file).map_err(describe)?;
     let manifest = manifest::read_bytes(snapshot.bytes()).map_err(describe)?;
     // Print first, so that the manifest is shown even if this host would not load the library.
     print_manifest(&manifest, manifest::uses_static_tls(snapshot.bytes()));

@@ -18,16 +18,16 @@ use serde::{Deserialize, Serialize};
 use self::bytes::{base64_option, base64_result};
 pub(crate) use self::steps::as_ms;
 pub use self::{
-    report::{Ended, GenerationReport, WorkerReport},
-    steps::{Step, Took},
+    report::{EndedGeneration, GenerationReport, WorkerReport},
+    steps::{Step, StepTimings},
 };
-use crate::folder::store::Hash;
+use crate::folder::store::ContentHash;
 
 /// What a generation is made of: where any of this differs, it is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The library's content.
-    pub hash: Hash,
+    pub hash: ContentHash,
     /// Where the app is mounted; there is one mount at least.
     pub mounts: Vec<Arc<str>>,
     /// What the operator tells the app, as a JSON object.
@@ -37,7 +37,7 @@ pub struct Spec {
 /// A generation that a worker can start: everything that is needed for it, and nothing that a
 /// folder may have changed meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
+pub struct StagedGeneration {
     /// The app's name.
     pub app: String,
     /// Which load of the app this is, from 1.
@@ -76,7 +76,7 @@ pub enum Order {
     /// Start a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
     Load {
         /// What to start.
-        started: Started,
+        staged: StagedGeneration,
         /// Whether it takes over as soon as it has started, without [`Order::Commit`]: for a worker
         /// that is to have what the others have.
         serve: bool,
@@ -129,10 +129,10 @@ pub enum Order {
     },
     /// Accept connections.
     Accept,
-    /// End: accept no more, finish what is there within `patience`, stop all apps.
+    /// End: accept no more, finish what is there within `timeout`, stop all apps.
     Stop {
         /// How long requests may take.
-        patience: Duration,
+        timeout: Duration,
         /// Whether other workers accept from the same sockets. Without any, the connections that
         /// wait in the kernel's queues are served as well.
         shared: bool,
@@ -156,7 +156,7 @@ pub struct Setup {
 }
 
 /// The version of these messages: a supervisor and a worker of different versions do not talk.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// A generation that is to serve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -190,7 +190,7 @@ pub enum Notice {
         /// The generation.
         generation: u64,
         /// How long each step took.
-        took: Took,
+        timings: StepTimings,
         /// Whether the generation before gave its state, and gets no requests until the commit.
         handed_over: bool,
         /// Whether the app has state to hand over itself.
@@ -244,7 +244,7 @@ pub enum Notice {
         /// How long its last requests took.
         drained: Duration,
         /// How many of them were cut off.
-        cut: u64,
+        aborted: u64,
     },
     /// The directives of [`Order::SetLevel`] are in force in every generation.
     InForce {

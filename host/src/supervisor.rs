@@ -1,14 +1,19 @@
-//! What decides: which apps there are, which version of each serves, and which workers there are.
+//! The supervisor decides which apps there are, which version of each serves, and which workers run.
 //!
-//! One task owns the state and is driven by messages: the watcher looked at the folder, a library was
-//! read, a worker tells something, an operator asks ([`Handle`]), the server stops. It never opens a
-//! library and never reads a request. [`catalog`] decides from all libraries and settings which apps
-//! there are; each [`app`] is a state machine; `fleet` knows the workers. A failure anywhere leaves
-//! what serves as it is, and is one line in the log.
+//! One task owns all state. Messages drive it: changes in the plugins folder, libraries that were read,
+//! notices of workers, commands of operators ([`Handle`]), and the stop of the server. The task never
+//! opens a library and never handles a request, so a plugin cannot bring it down.
+//!
+//! - [`catalog`] is a pure function from libraries and settings to a plan of apps; `plans` carries a plan out.
+//! - [`app`] is a state machine for one app; `apply` carries out its actions.
+//! - `fleet` knows the workers; `notices` handles the messages that they send.
+//! - `deaths` and [`autopsy`] find out why a worker died, and which app is to blame.
+//!
+//! A load that fails anywhere is one line in the log. The version that serves goes on serving.
 
 pub mod app;
 mod apply;
-mod asking;
+
 pub mod autopsy;
 pub mod backoff;
 pub mod catalog;
@@ -19,14 +24,15 @@ mod error;
 mod fleet;
 mod handle;
 pub mod handover;
-pub mod last_words;
 mod libraries;
 mod limits;
 pub mod listeners;
 mod notices;
 pub mod outcome;
+pub mod output_tail;
 mod plans;
 pub mod process;
+mod queries;
 mod reading;
 pub mod recycle;
 mod replacing;
@@ -54,108 +60,109 @@ use tokio::{
 };
 
 use self::{
-    app::{App, AskId, WorkerId},
-    asking::Asking,
+    app::{App, ReplyId, WorkerId},
     backoff::{Backoff, Crashes},
-    catalog::Settings,
+    catalog::AppSettings,
     fleet::Fleet,
     libraries::Libraries,
-    limits::Limits,
-    outcome::Proof,
+    limits::RecycleLimits,
+    outcome::ReloadReport,
     plans::Refused,
+    queries::Queries,
     recycle::Recycling,
-    tasks::Done,
-    workers::{Event, Workers},
+    tasks::TaskOutcome,
+    workers::{WorkerEvent, WorkerSpawner},
 };
 pub use self::{
-    deploy::{Deployed, Outcome, Upload},
-    error::AskError,
+    deploy::{DeployOutcome, DeployReport, Upload},
+    error::CommandError,
     fleet::Link,
     handle::{Command, Handle},
-    roster::{Died, Roster, Told, WorkerView},
-    scale::{Scale, Scaled},
+    roster::{Roster, WorkerDeath, WorkerStats, WorkerView},
+    scale::{Scale, ScaleReport},
 };
 use crate::{
     config::Config,
     control::SocketFile,
     folder::{
-        scan::Change,
-        store::{Hash, Store},
-        watcher::Look,
+        scan::FolderChange,
+        store::{ContentHash, Store},
+        watcher::FolderChanges,
     },
     worker::trial::Trial,
 };
 
-/// Who waits for a load.
-type Reply = oneshot::Sender<Result<Proof, AskError>>;
+/// Where the outcome of a load is sent that an operator asked for.
+type Reply = oneshot::Sender<Result<ReloadReport, CommandError>>;
 
-/// The supervisor.
+/// The state of the supervisor. [`Supervisor::run`] is its main loop.
 #[derive(Debug)]
 pub struct Supervisor {
-    settings: Settings,
-    /// Whether new generations are watched, and the ones before kept.
+    settings: AppSettings,
+    /// Whether a new generation goes through a probation (`--auto-rollback`).
     watches: bool,
     store: Arc<Store>,
-    /// Where to ask for another look at a library.
+    /// Asks the watcher to report a library again, because the file was not complete.
     retries: mpsc::UnboundedSender<PathBuf>,
     libraries: Libraries,
-    /// The apps by name. They come with a library and go with it.
+    /// The apps by name. An app exists as long as its library is in the plugins folder.
     apps: BTreeMap<String, App>,
-    /// Those that went: something of them may still be at work.
+    /// Apps that were removed. Their last generations may still drain in a worker.
     removed: BTreeMap<String, App>,
-    /// How often apps were loaded that an earlier image of this process has removed.
+    /// The load counts of apps that an earlier image of this process removed. Generation numbers continue
+    /// from these, so that a number is never used twice.
     loads_before: BTreeMap<String, u64>,
-    /// The control socket, for the next image of this process.
+    /// The control socket, kept here to be handed to the next image at an upgrade.
     control: Option<Arc<SocketFile>>,
-    /// Libraries that are no app, by path and app.
+    /// Libraries that could not become an app, by path and app name. The app name is empty when the
+    /// library itself is unusable.
     refused: BTreeMap<(PathBuf, String), Refused>,
-    asks: BTreeMap<AskId, Reply>,
-    last_ask: AskId,
-    asking: Asking,
+    replies: BTreeMap<ReplyId, Reply>,
+    last_reply_id: ReplyId,
+    queries: Queries,
     fleet: Fleet,
-    /// What starts worker processes; none when the worker is a task of this process.
-    workers: Option<Workers>,
-    /// How many workers there are to be.
+    /// Starts worker processes. `None` with `--workers=0`, where the worker is a task of this process.
+    spawner: Option<WorkerSpawner>,
+    /// The target number of workers. Replacements that run beside the old worker do not count.
     wanted_workers: usize,
-    /// The last workers that died, the latest first.
-    died: VecDeque<Died>,
-    /// Whether systemd was told that the server serves.
+    /// The most recent worker deaths, the latest first.
+    deaths: VecDeque<WorkerDeath>,
+    /// Whether systemd was notified that the server is ready.
     is_ready: bool,
-    /// How many workers will be started after a wait.
-    hiring: usize,
+    /// The number of workers whose start is delayed by [`Backoff`].
+    delayed_starts: usize,
     recycling: Recycling,
-    /// When workers are recycled by themselves.
-    limits: Limits,
-    /// How long the requests of a worker that is told to end may take.
+    /// The age and memory at which a worker is recycled.
+    limits: RecycleLimits,
+    /// How long a worker that is told to stop may take to finish its requests.
     graceful_timeout: Duration,
     backoff: Backoff,
-    crashes: Crashes<(String, Hash)>,
-    /// What opens libraries for the first time; none when there are no processes.
+    crashes: Crashes<(String, ContentHash)>,
+    /// Opens each library once in a process of its own before any worker does. `None` with `--workers=0`.
     trial: Option<Trial>,
-    /// The contents that were opened.
-    opened: BTreeSet<Hash>,
+    /// The hashes of libraries that passed the trial.
+    opened: BTreeSet<ContentHash>,
     init_timeout: Duration,
-    /// How many libraries may be read and copied at once: each takes memory for its whole size.
+    /// Limits how many libraries are read and copied at once, because each is held in memory as a whole.
     preparing: Arc<Semaphore>,
-    /// Whether to look, once all is read, for apps that the operator speaks of and that are not
-    /// there.
-    checks_strangers: bool,
-    tasks: JoinSet<Done>,
+    /// Whether to warn, after the next plan, of apps in the settings that no library provides.
+    checks_unknown_apps: bool,
+    tasks: JoinSet<TaskOutcome>,
 }
 
-/// What a supervisor is driven by.
+/// The channels that drive the supervisor.
 #[derive(Debug)]
-pub struct Parts {
-    /// What the watcher found.
-    pub looks: mpsc::Receiver<Look>,
-    /// What operators ask.
+pub struct Inputs {
+    /// Changes in the plugins folder, from the watcher.
+    pub looks: mpsc::Receiver<FolderChanges>,
+    /// Commands of operators, from a [`Handle`].
     pub commands: mpsc::Receiver<Command>,
-    /// What the workers tell.
-    pub events: mpsc::UnboundedReceiver<(WorkerId, Event)>,
+    /// Notices and exits of workers.
+    pub events: mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
 }
 
 impl Supervisor {
-    /// A supervisor that knows of no app yet.
+    /// Creates a supervisor without apps and workers.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -163,7 +170,7 @@ impl Supervisor {
         retries: mpsc::UnboundedSender<PathBuf>,
     ) -> Self {
         Self {
-            settings: Settings {
+            settings: AppSettings {
                 mounts: config.mount.clone(),
                 apps: config.apps.clone(),
             },
@@ -176,17 +183,17 @@ impl Supervisor {
             loads_before: BTreeMap::new(),
             control: None,
             refused: BTreeMap::new(),
-            asks: BTreeMap::new(),
-            last_ask: 0,
-            asking: Asking::default(),
+            replies: BTreeMap::new(),
+            last_reply_id: 0,
+            queries: Queries::default(),
             fleet: Fleet::default(),
-            workers: None,
+            spawner: None,
             wanted_workers: 0,
-            died: VecDeque::new(),
+            deaths: VecDeque::new(),
             is_ready: false,
-            hiring: 0,
+            delayed_starts: 0,
             recycling: Recycling::default(),
-            limits: Limits::of(&config.processes),
+            limits: RecycleLimits::of(&config.processes),
             graceful_timeout: config.graceful_timeout,
             backoff: Backoff::default(),
             crashes: Crashes::new(
@@ -197,57 +204,63 @@ impl Supervisor {
             opened: BTreeSet::new(),
             init_timeout: config.init_timeout,
             preparing: Arc::new(Semaphore::new(PREPARE_AT_ONCE)),
-            checks_strangers: true,
+            checks_unknown_apps: true,
             tasks: JoinSet::new(),
         }
     }
 
-    /// Adds a worker that is a task of this process, and takes orders by `link`.
+    /// Adds a worker that is a task of this process and takes orders from `link`.
     pub fn add_worker(&mut self, link: Link) -> WorkerId {
         let id = self.fleet.next_id();
         self.fleet.add(id, link);
         id
     }
 
-    /// Has `count` worker processes from now on, which `workers` starts.
-    pub fn start_workers(&mut self, mut workers: Workers, count: usize) {
-        // An upgrade goes on with the number that an operator has asked for.
-        workers.many |= count > 1;
+    /// Starts `count` worker processes, and keeps that number from now on.
+    pub fn start_workers(&mut self, mut spawner: WorkerSpawner, count: usize) {
+        // After an upgrade `count` is the number that an operator had scaled to, which the settings do not
+        // know.
+        spawner.many |= count > 1;
         self.trial = Some(Trial {
-            executable: Arc::clone(&workers.executable),
-            children: workers.children.clone(),
+            executable: Arc::clone(&spawner.executable),
+            children: spawner.children.clone(),
             limit: self.init_timeout,
             option: "--init-timeout",
         });
-        self.workers = Some(workers);
+        self.spawner = Some(spawner);
         self.wanted_workers = count;
-        self.hire();
+        self.start_missing_workers();
         self.check_later();
     }
 
-    /// Follows what happens until `stop` is sent or dropped; then ends all workers, giving what is in
-    /// them the time sent.
+    /// Runs until `stop` is sent or dropped, and then stops all workers. The value sent is the time that
+    /// requests in flight get.
     ///
-    /// Connections are accepted when all that was in the folder at the start serves or failed to, or
-    /// after `first_loads`.
+    /// Workers accept connections once every library that was in the folder at the start either serves
+    /// or has failed, and after `first_loads` at the latest.
+    ///
+    /// Each turn handles one message. When no library is being read, the turn also makes a new plan and
+    /// starts the next recycling, so that several changes of one moment become one plan. The `select!` is
+    /// biased: a stop comes before everything else, and notices of workers before commands that depend on
+    /// them.
     pub async fn run(
         mut self,
-        parts: Parts,
+        parts: Inputs,
         first_loads: Duration,
         mut stop: oneshot::Receiver<Duration>,
     ) {
-        let Parts {
+        let Inputs {
             mut looks,
             mut commands,
             mut events,
         } = parts;
         let latest = Instant::now() + first_loads;
-        let patience = loop {
-            let overdue = self.libraries.overdue();
+        let timeout = loop {
+            let overdue = self.libraries.next_read_timeout();
             let latest = (!self.fleet.accepts()).then_some(latest);
             tokio::select! {
                 biased;
-                patience = &mut stop => break patience.unwrap_or_default(),
+                timeout = &mut stop => break timeout.unwrap_or_default(),
                 Some((worker, event)) = events.recv() => self.event(worker, event),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 Some(command) = commands.recv() => self.command(command),
@@ -255,9 +268,9 @@ impl Supervisor {
                 Some(()) = at(overdue) => {}
                 Some(()) = at(latest) => self.fleet.accept(),
             }
-            if self.libraries.is_settled() {
+            if self.libraries.is_ready_to_plan() {
                 self.plan();
-                self.check_for_strangers();
+                self.warn_of_unknown_apps();
                 if !self.fleet.accepts() && !self.is_loading() {
                     self.fleet.accept();
                 }
@@ -268,13 +281,13 @@ impl Supervisor {
                 systemd::ready();
             }
         };
-        self.end(patience, &mut events, &mut commands).await;
+        self.end(timeout, &mut events, &mut commands).await;
     }
 
-    fn event(&mut self, worker: WorkerId, event: Event) {
+    fn event(&mut self, worker: WorkerId, event: WorkerEvent) {
         match event {
-            Event::Gone(gone) => self.gone(worker, *gone),
-            Event::Notice(notice) => self.notice(worker, notice),
+            WorkerEvent::Exited(gone) => self.worker_exited(worker, *gone),
+            WorkerEvent::Notice(notice) => self.notice(worker, notice),
         }
     }
 
@@ -282,25 +295,26 @@ impl Supervisor {
         self.apps.values().any(|app| app.loading().is_some())
     }
 
-    fn look(&mut self, look: Look) {
+    fn look(&mut self, look: FolderChanges) {
         for change in look {
             match change {
-                Change::Present { path, attempt } => {
-                    let read = self.libraries.present(path, attempt);
-                    self.tasks.spawn(async move { Done::Read(read.await) });
+                FolderChange::Present { path, attempt } => {
+                    let read = self.libraries.start_read(path, attempt);
+                    self.tasks
+                        .spawn(async move { TaskOutcome::Read(read.await) });
                 }
-                Change::Removed { path } => self.libraries.removed(path),
-                Change::Listed => self.libraries.listed(),
+                FolderChange::Removed { path } => self.libraries.mark_removed(path),
+                FolderChange::Listed => self.libraries.mark_listed(),
             }
         }
     }
 }
 
-/// Waits until `time`; without one, there is nothing to wait for.
+/// Waits until `time`. Returns `None` at once without a time, which disables the branch of a `select!`.
 async fn at(time: Option<Instant>) -> Option<()> {
     time::sleep_until(time?.into()).await;
     Some(())
 }
 
-/// How many libraries are read and copied at once.
+/// The number of libraries that are read and copied at once.
 const PREPARE_AT_ONCE: usize = 2;

@@ -10,19 +10,19 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Channel, ChannelError, Packing, Receiver, Sender, Shared, Unpacking,
-    wire::{Frame, Reading, Writing},
+    Channel, ChannelError, Packing, Receiver, Sender, SharedSocket, Unpacking,
+    wire::{QueuedFrame, ReadBuffer, WriteQueue},
 };
 
 /// A channel on which nothing is read or written until this value is dropped.
 pub struct Frozen<'a> {
-    shared: &'a Shared,
-    reading: MutexGuard<'a, Reading>,
-    writing: MutexGuard<'a, Writing>,
+    shared: &'a SharedSocket,
+    reading: MutexGuard<'a, ReadBuffer>,
+    writing: MutexGuard<'a, WriteQueue>,
 }
 
 impl<'a> Frozen<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a SharedSocket) -> Self {
         Self {
             shared,
             reading: shared.reading(),
@@ -77,19 +77,19 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             numbers.into_iter().map(|number| fds.take(number)).collect()
         };
         let decode = |text| BASE64_STANDARD.decode(text).map_err(io::Error::other);
-        let reading = Reading {
+        let reading = ReadBuffer {
             bytes: decode(suspended.unread)?,
             descriptors: take(suspended.unread_descriptors)?,
         };
-        let mut writing = Writing::default();
+        let mut writing = WriteQueue::default();
         for (bytes, descriptors) in suspended.unsent {
-            writing.queue.push_back(Frame {
+            writing.queue.push_back(QueuedFrame {
                 bytes: decode(bytes)?,
                 sent: 0,
                 descriptors: take(descriptors)?,
             });
         }
-        let shared = Shared::new(fds.take(suspended.socket)?, reading, writing)?;
+        let shared = SharedSocket::new(fds.take(suspended.socket)?, reading, writing)?;
         let sender = Sender::start(Arc::clone(&shared));
         let receiver = Receiver::new(shared);
         Ok(Self { sender, receiver })

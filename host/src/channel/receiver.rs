@@ -10,17 +10,17 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 
-use super::{ChannelError, Shared, wire::Read};
+use super::{ChannelError, SharedSocket, wire::FrameRead};
 
 /// Receives messages of the type `In`.
 #[derive(Debug)]
 pub struct Receiver<In> {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSocket>,
     receives: PhantomData<fn() -> In>,
 }
 
 impl<In: DeserializeOwned> Receiver<In> {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<SharedSocket>) -> Self {
         Self {
             shared,
             receives: PhantomData,
@@ -52,19 +52,19 @@ impl<In: DeserializeOwned> Receiver<In> {
         loop {
             let socket = &self.shared.socket;
             socket.readable().await?;
-            let mut read = Ok(Read::Blocked);
+            let mut read = Ok(FrameRead::Blocked);
             // The socket learns from `WouldBlock` that it is to wait for more.
             let _ = socket.try_io(Interest::READABLE, || {
                 read = self.shared.reading().fill(socket.as_fd());
                 match read {
-                    Ok(Read::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(FrameRead::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
                     _ => Ok(()),
                 }
             });
             match read? {
-                Read::Frame(body, descriptors) => return Ok(Some((body, descriptors))),
-                Read::Blocked => {}
-                Read::End => return Ok(None),
+                FrameRead::Frame(body, descriptors) => return Ok(Some((body, descriptors))),
+                FrameRead::Blocked => {}
+                FrameRead::End => return Ok(None),
             }
         }
     }
@@ -72,11 +72,11 @@ impl<In: DeserializeOwned> Receiver<In> {
 
 fn decode<In: DeserializeOwned>(body: &[u8]) -> Result<In, ChannelError> {
     serde_json::from_slice(body).map_err(|source| {
-        let start = &body[..body.len().min(SHOWN)];
+        let start = &body[..body.len().min(MAX_SHOWN)];
         let start = String::from_utf8_lossy(start).escape_debug().collect();
         ChannelError::Decode { start, source }
     })
 }
 
 /// How many bytes of a message that cannot be read an error shows.
-const SHOWN: usize = 200;
+const MAX_SHOWN: usize = 200;

@@ -12,15 +12,15 @@ use serde::Serialize;
 use tokio::io::Interest;
 
 use super::{
-    Frozen, MAX_DESCRIPTORS, MAX_FRAME, Shared,
-    wire::{Frame, HEAD},
+    Frozen, MAX_DESCRIPTORS, MAX_FRAME, SharedSocket,
+    wire::{HEADER_LEN, QueuedFrame},
 };
 
 /// Sends messages of the type `Out`. Clones send on the same channel, from any thread, each message
 /// whole.
 #[derive(Debug)]
 pub struct Sender<Out> {
-    open: Arc<Open>,
+    open: Arc<SenderGuard>,
     sends: PhantomData<fn(Out)>,
 }
 
@@ -48,10 +48,10 @@ impl<Out: Serialize> Sender<Out> {
 
 impl<Out> Sender<Out> {
     /// Starts the task that writes. Runs in a tokio runtime.
-    pub(super) fn start(shared: Arc<Shared>) -> Self {
+    pub(super) fn start(shared: Arc<SharedSocket>) -> Self {
         tokio::spawn(write(Arc::clone(&shared)));
         Self {
-            open: Arc::new(Open(shared)),
+            open: Arc::new(SenderGuard(shared)),
             sends: PhantomData,
         }
     }
@@ -64,11 +64,13 @@ impl<Out> Sender<Out> {
         if descriptors.len() > MAX_DESCRIPTORS {
             return Err(SendError::Descriptors(descriptors.len()));
         }
-        let mut bytes = vec![0; HEAD];
+        let mut bytes = vec![0; HEADER_LEN];
         serde_json::to_writer(&mut bytes, message).map_err(SendError::Encode)?;
-        let len = bytes.len() - HEAD;
+        let len = bytes.len() - HEADER_LEN;
         match u32::try_from(len) {
-            Ok(head) if len <= MAX_FRAME => bytes[..HEAD].copy_from_slice(&head.to_le_bytes()),
+            Ok(head) if len <= MAX_FRAME => {
+                bytes[..HEADER_LEN].copy_from_slice(&head.to_le_bytes())
+            }
             _ => return Err(SendError::TooLong(len)),
         }
         let shared = self.shared();
@@ -77,7 +79,7 @@ impl<Out> Sender<Out> {
         if shared.gone.is_cancelled() {
             return Err(SendError::Gone);
         }
-        writing.queue.push_back(Frame {
+        writing.queue.push_back(QueuedFrame {
             bytes,
             sent: 0,
             descriptors,
@@ -91,7 +93,7 @@ impl<Out> Sender<Out> {
     /// still.
     #[must_use]
     pub fn pending(&self) -> usize {
-        let left = |frame: &Frame| frame.bytes.len() - frame.sent;
+        let left = |frame: &QueuedFrame| frame.bytes.len() - frame.sent;
         self.shared().writing().queue.iter().map(left).sum()
     }
 
@@ -129,7 +131,7 @@ impl<Out> Sender<Out> {
         Frozen::new(self.shared())
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedSocket {
         &self.open.0
     }
 }
@@ -145,9 +147,9 @@ impl<Out> Clone for Sender<Out> {
 
 /// Exists as long as one sender does.
 #[derive(Debug)]
-struct Open(Arc<Shared>);
+struct SenderGuard(Arc<SharedSocket>);
 
-impl Drop for Open {
+impl Drop for SenderGuard {
     fn drop(&mut self) {
         self.0.writing().is_closed = true;
         self.0.wake.notify_one();
@@ -156,7 +158,7 @@ impl Drop for Open {
 
 /// Writes what senders put into the queue, until all of them are dropped and all is written, or the
 /// other side is gone.
-async fn write(shared: Arc<Shared>) {
+async fn write(shared: Arc<SharedSocket>) {
     let written = async {
         loop {
             while !shared.writing().queue.is_empty() {
@@ -184,7 +186,7 @@ async fn write(shared: Arc<Shared>) {
     shared.drained.notify_waiters();
 }
 
-async fn write_some(shared: &Shared) -> io::Result<()> {
+async fn write_some(shared: &SharedSocket) -> io::Result<()> {
     shared.socket.writable().await?;
     let mut writing = shared.writing();
     let flush = || writing.flush(shared.socket.as_fd());

@@ -23,11 +23,11 @@ use rustix::{
 use super::{ChannelError, MAX_DESCRIPTORS, MAX_FRAME};
 
 /// How many bytes of a frame's head say how long its body is.
-pub(super) const HEAD: usize = size_of::<u32>();
+pub(super) const HEADER_LEN: usize = size_of::<u32>();
 
 /// A frame that waits to be written.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(super) struct QueuedFrame {
     /// Head and body.
     pub(super) bytes: Vec<u8>,
     /// How many of the bytes are written.
@@ -38,13 +38,13 @@ pub(super) struct Frame {
 
 /// The frames that wait to be written, in order.
 #[derive(Debug, Default)]
-pub(super) struct Writing {
-    pub(super) queue: VecDeque<Frame>,
+pub(super) struct WriteQueue {
+    pub(super) queue: VecDeque<QueuedFrame>,
     /// No sender is left: the task that writes ends when all is written.
     pub(super) is_closed: bool,
 }
 
-impl Writing {
+impl WriteQueue {
     /// Writes until the queue is empty, or fails with `WouldBlock` when the socket is full.
     pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         while let Some(frame) = self.queue.front_mut() {
@@ -60,7 +60,7 @@ impl Writing {
     }
 }
 
-impl Frame {
+impl QueuedFrame {
     fn write(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let fds: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
         self.sent += send(socket, &self.bytes[self.sent..], &fds)?;
@@ -77,7 +77,7 @@ pub(crate) fn send(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut space = [MaybeUninit::uninit(); CONTROL_SPACE];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::TOOMANYREFS);
@@ -88,7 +88,7 @@ pub(crate) fn send(
 
 /// The frame that is being read, as far as it has come.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct ReadBuffer {
     /// Head and body.
     pub(super) bytes: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
@@ -96,7 +96,7 @@ pub(super) struct Reading {
 
 /// The result of reading from the socket without waiting.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(super) enum FrameRead {
     /// The body of a whole frame, and its descriptors.
     Frame(Vec<u8>, Vec<OwnedFd>),
     /// The socket has no more bytes yet.
@@ -105,28 +105,28 @@ pub(super) enum Read {
     End,
 }
 
-impl Reading {
+impl ReadBuffer {
     /// Reads until the frame is whole or the socket is empty.
-    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<Read, ChannelError> {
+    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<FrameRead, ChannelError> {
         loop {
             let expected = self.expected()?;
             let read = self.bytes.len();
-            if read >= HEAD && read == expected {
+            if read >= HEADER_LEN && read == expected {
                 let mut frame = mem::take(&mut self.bytes);
-                let body = frame.split_off(HEAD);
-                return Ok(Read::Frame(body, mem::take(&mut self.descriptors)));
+                let body = frame.split_off(HEADER_LEN);
+                return Ok(FrameRead::Frame(body, mem::take(&mut self.descriptors)));
             }
             // The memory grows as bytes come, not by what the head claims.
-            self.bytes.resize(expected.min(read + CHUNK), 0);
+            self.bytes.resize(expected.min(read + MAX_READ), 0);
             let received = receive(socket, &mut self.bytes[read..], &mut self.descriptors);
             self.bytes.truncate(read + *received.as_ref().unwrap_or(&0));
             match received {
-                Ok(0) | Err(Errno::CONNRESET) if read == 0 => return Ok(Read::End),
+                Ok(0) | Err(Errno::CONNRESET) if read == 0 => return Ok(FrameRead::End),
                 Ok(0) | Err(Errno::CONNRESET) => {
                     return Err(ChannelError::CutOff { read, expected });
                 }
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Read::Blocked),
+                Err(Errno::AGAIN) => return Ok(FrameRead::Blocked),
                 Err(Errno::TOOMANYREFS) => return Err(ChannelError::DescriptorsLost),
                 Err(error) => return Err(io::Error::from(error).into()),
             }
@@ -135,14 +135,14 @@ impl Reading {
 
     /// How long the frame is, or its head as long as that is not whole.
     fn expected(&self) -> Result<usize, ChannelError> {
-        let Some(head) = self.bytes.first_chunk::<HEAD>() else {
-            return Ok(HEAD);
+        let Some(head) = self.bytes.first_chunk::<HEADER_LEN>() else {
+            return Ok(HEADER_LEN);
         };
         let len = u32::from_le_bytes(*head) as usize;
         if len > MAX_FRAME {
             return Err(ChannelError::TooLong(len));
         }
-        Ok(HEAD + len)
+        Ok(HEADER_LEN + len)
     }
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut space = [MaybeUninit::uninit(); CONTROL_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [IoSliceMut::new(bytes)];
     let received = recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -170,7 +170,7 @@ pub(crate) fn receive(
 }
 
 /// How many bytes one read asks for at most.
-const CHUNK: usize = 64 << 10;
+const MAX_READ: usize = 64 << 10;
 
 /// The room for one frame's descriptors.
-const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));

@@ -22,7 +22,7 @@ use crate::{
     config::{ValueError, quantity::positive_duration},
     error_chain::chain,
     log::level::{LevelHandle, LevelState, SetLevel},
-    supervisor::{AskError, Handle, Scale},
+    supervisor::{CommandError, Handle, Scale},
 };
 
 /// The parts of the host that verbs act on.
@@ -203,7 +203,7 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, VerbError> {
 #[derive(Debug, thiserror::Error)]
 enum VerbError {
     #[error("{}", chain(.0))]
-    Ask(#[from] AskError),
+    Ask(#[from] CommandError),
     #[error("the request's body is not what was expected: {0}")]
     Body(#[from] serde_json::Error),
     #[error("the request's body did not come, or is larger than {MAX_BODY} bytes")]
@@ -230,9 +230,9 @@ impl VerbError {
     /// Returns the status of the response.
     fn status(&self) -> StatusCode {
         match self {
-            Self::Ask(AskError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::Ask(AskError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Ask(AskError::WorkerCount { .. }) => StatusCode::BAD_REQUEST,
+            Self::Ask(CommandError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::Ask(CommandError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ask(CommandError::WorkerCount { .. }) => StatusCode::BAD_REQUEST,
             Self::Ask(_) | Self::Workers(_) => StatusCode::CONFLICT,
             Self::Upload(error) => error.status(),
             Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {

@@ -10,7 +10,7 @@ use tokio::task;
 
 use super::{
     embedded, manifest,
-    store::{Hash, Snapshot},
+    store::{ContentHash, LibraryBytes},
 };
 use crate::worker::load::LoadError;
 
@@ -22,7 +22,7 @@ pub struct Candidate {
     /// What the library says of itself.
     pub manifest: Manifest,
     /// The bytes of the library, which are what is loaded: nobody can change them any more.
-    pub snapshot: Snapshot,
+    pub snapshot: LibraryBytes,
     /// The C library in it that must not be loaded twice in one process, if there is one.
     pub carries: Option<&'static str>,
     /// How long reading and checking them took.
@@ -32,7 +32,7 @@ pub struct Candidate {
 impl Candidate {
     /// The library's content.
     #[must_use]
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> ContentHash {
         self.snapshot.hash()
     }
 
@@ -52,7 +52,7 @@ pub struct Rejected {
     /// What is wrong with it.
     pub error: LoadError,
     /// The library's content, if it could be read.
-    pub hash: Option<Hash>,
+    pub hash: Option<ContentHash>,
     /// The plugin that it says it is, if it says so.
     pub plugin: Option<String>,
 }
@@ -80,7 +80,7 @@ pub async fn examine(path: PathBuf) -> Result<Candidate, Rejected> {
 
 fn read(path: PathBuf) -> Result<Candidate, Rejected> {
     let began = Instant::now();
-    let snapshot = Snapshot::read(&path).map_err(LoadError::from)?;
+    let snapshot = LibraryBytes::read(&path).map_err(LoadError::from)?;
     let rejected = |error, plugin| Rejected {
         error: LoadError::Manifest(error),
         hash: Some(snapshot.hash()),

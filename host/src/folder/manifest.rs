@@ -160,17 +160,17 @@ impl ManifestError {
     }
 }
 
-type Header = elf::FileHeader64<NativeEndian>;
+type ElfHeader = elf::FileHeader64<NativeEndian>;
 
 /// The header of a file that is a whole shared object of this machine.
-fn header(bytes: &[u8]) -> Result<&Header, ManifestError> {
+fn header(bytes: &[u8]) -> Result<&ElfHeader, ManifestError> {
     // A file of one byte may be the beginning of a library that is being copied.
     if !elf::ELFMAG.starts_with(&bytes[..bytes.len().min(elf::ELFMAG.len())]) {
         return Err(ManifestError::NotElf);
     }
-    check_len(bytes, size_of::<Header>() as u64)?;
+    check_len(bytes, size_of::<ElfHeader>() as u64)?;
     check_machine(bytes)?;
-    let header = Header::parse(bytes).map_err(ManifestError::Malformed)?;
+    let header = ElfHeader::parse(bytes).map_err(ManifestError::Malformed)?;
     check_whole(header, bytes)?;
     check_shared(header, bytes)?;
     Ok(header)
@@ -218,7 +218,7 @@ fn check_machine(bytes: &[u8]) -> Result<(), ManifestError> {
 /// Checks that the file has all bytes that its headers speak of: the loader does not, and reading a
 /// page behind the end kills the process. The table of sections is not loaded, but it comes last,
 /// so it tells half a copy.
-fn check_whole(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
+fn check_whole(header: &ElfHeader, bytes: &[u8]) -> Result<(), ManifestError> {
     let table = |offset, count: u16, size: u16| (offset, u64::from(count) * u64::from(size));
     check_len(
         bytes,
@@ -263,7 +263,7 @@ fn end(ranges: impl IntoIterator<Item = (u64, u64)>) -> u64 {
         .unwrap_or(0)
 }
 
-fn check_shared(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
+fn check_shared(header: &ElfHeader, bytes: &[u8]) -> Result<(), ManifestError> {
     let segments = header
         .program_headers(NativeEndian, bytes)
         .map_err(ManifestError::Malformed)?;
@@ -292,7 +292,7 @@ fn check_shared(header: &Header, bytes: &[u8]) -> Result<(), ManifestError> {
 
 /// The descriptor of the note that holds the manifest.
 fn note<'bytes>(
-    header: &Header,
+    header: &ElfHeader,
     bytes: &'bytes [u8],
 ) -> Result<Option<&'bytes [u8]>, object::read::Error> {
     let sections = header.sections(NativeEndian, bytes)?;

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// The libraries in a folder at one moment.
-pub type Listing = BTreeMap<PathBuf, Stamp>;
+pub type Listing = BTreeMap<PathBuf, FileStamp>;
 
 /// Whether a file of this name counts as a library: `*.so`, but no hidden or temporary name such as
 /// `.shop.so.x7Q`.
@@ -39,7 +39,7 @@ pub fn is_library(name: &OsStr) -> bool {
 /// What tells one state of a file from another without reading it. No field does so alone: inode
 /// numbers are reused at once, and `cp -p` sets the time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     /// The size in bytes.
     pub len: u64,
     /// When the content last changed, in nanoseconds since 1970.
@@ -52,7 +52,7 @@ pub struct Stamp {
     pub inode: u64,
 }
 
-impl Stamp {
+impl FileStamp {
     /// The stamp of a file; of a symlink's target, when `metadata` is that of the target.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
@@ -70,7 +70,7 @@ impl Stamp {
 
 /// What happened to a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum FolderChange {
     /// It is new, or other than it was reported before.
     Present {
         /// Where it is.
@@ -92,8 +92,8 @@ pub enum Change {
 pub struct Scan {
     quiet: Duration,
     /// Whether there has been a listing to compare with.
-    looked: bool,
-    files: BTreeMap<PathBuf, File>,
+    has_listing: bool,
+    files: BTreeMap<PathBuf, TrackedFile>,
 }
 
 impl Scan {
@@ -106,7 +106,7 @@ impl Scan {
     pub fn new(quiet: Duration) -> Self {
         Self {
             quiet,
-            looked: false,
+            has_listing: false,
             files: BTreeMap::new(),
         }
     }
@@ -114,28 +114,28 @@ impl Scan {
     /// Takes in what the folder looks like `now`, and returns what has settled: removals last, so
     /// that a library that got another name is known under the new one before it leaves the old
     /// one.
-    pub fn look(&mut self, listing: &Listing, now: Instant) -> Vec<Change> {
+    pub fn look(&mut self, listing: &Listing, now: Instant) -> Vec<FolderChange> {
         for (path, file) in &mut self.files {
-            file.see(listing.get(path).copied(), now, self.quiet);
+            file.observe(listing.get(path).copied(), now, self.quiet);
         }
         for (path, &stamp) in listing {
             self.files.entry(path.clone()).or_insert_with(|| {
-                let wait = if self.looked {
+                let wait = if self.has_listing {
                     self.quiet
                 } else {
                     Duration::ZERO
                 };
-                File::new(stamp, now, wait)
+                TrackedFile::new(stamp, now, wait)
             });
         }
-        self.looked = true;
+        self.has_listing = true;
         let mut changes: Vec<_> = self
             .files
             .iter_mut()
-            .filter(|(_, file)| file.due().is_some_and(|due| due <= now))
+            .filter(|(_, file)| file.due_at().is_some_and(|due_at| due_at <= now))
             .map(|(path, file)| file.report(path))
             .collect();
-        changes.sort_by_key(|change| matches!(change, Change::Removed { .. }));
+        changes.sort_by_key(|change| matches!(change, FolderChange::Removed { .. }));
         self.files
             .retain(|_, file| file.seen.is_some() || file.reported.is_some());
         changes
@@ -145,7 +145,7 @@ impl Scan {
     /// is due.
     #[must_use]
     pub fn next_look(&self) -> Option<Instant> {
-        self.files.values().filter_map(File::due).min()
+        self.files.values().filter_map(TrackedFile::due_at).min()
     }
 
     /// Asks to report a present file again although it stays as it is: it was not whole, or changed
@@ -166,80 +166,80 @@ impl Scan {
 
 /// What is known of one file.
 #[derive(Debug)]
-struct File {
+struct TrackedFile {
     /// As it was in the last listing; `None` when it was absent.
-    seen: Option<Stamp>,
+    seen: Option<FileStamp>,
     /// When `seen` may be reported, if it stays.
-    settles: Instant,
+    settles_at: Instant,
     /// Since when the file has been other than `reported`.
-    restless_since: Instant,
+    unstable_since: Instant,
     /// As it was last reported; `None` when never, or as removed.
-    reported: Option<Stamp>,
+    reported: Option<FileStamp>,
     /// When to report it again.
     retry: Option<Instant>,
     attempt: u32,
 }
 
-impl File {
-    fn new(stamp: Stamp, now: Instant, wait: Duration) -> Self {
+impl TrackedFile {
+    fn new(stamp: FileStamp, now: Instant, wait: Duration) -> Self {
         Self {
             seen: Some(stamp),
-            settles: now + wait,
-            restless_since: now,
+            settles_at: now + wait,
+            unstable_since: now,
             reported: None,
             retry: None,
             attempt: 0,
         }
     }
 
-    fn see(&mut self, seen: Option<Stamp>, now: Instant, quiet: Duration) {
+    fn observe(&mut self, seen: Option<FileStamp>, now: Instant, quiet: Duration) {
         if self.seen == seen {
             return;
         }
         if self.seen == self.reported {
-            self.restless_since = now;
+            self.unstable_since = now;
         }
         // A file that never rests would never be reported, so after a while a shorter pause will
         // do. Absence has to last in any case: a writer that unlinks first must not take the plugin
         // down.
-        let is_restless = now.duration_since(self.restless_since) >= quiet * RESTLESS_AFTER;
-        let wait = if is_restless && seen.is_some() {
-            quiet / RESTLESS_DIVISOR
+        let is_unstable = now.duration_since(self.unstable_since) >= quiet * UNSTABLE_AFTER;
+        let wait = if is_unstable && seen.is_some() {
+            quiet / UNSTABLE_DIVISOR
         } else {
             quiet
         };
         self.seen = seen;
-        self.settles = now + wait;
+        self.settles_at = now + wait;
         self.attempt = 0;
     }
 
-    fn due(&self) -> Option<Instant> {
+    fn due_at(&self) -> Option<Instant> {
         if self.seen == self.reported {
             self.retry
         } else {
-            Some(self.settles)
+            Some(self.settles_at)
         }
     }
 
-    fn report(&mut self, path: &Path) -> Change {
+    fn report(&mut self, path: &Path) -> FolderChange {
         self.reported = self.seen;
         self.retry = None;
         let path = path.to_owned();
         match self.seen {
-            Some(_) => Change::Present {
+            Some(_) => FolderChange::Present {
                 path,
                 attempt: self.attempt,
             },
-            None => Change::Removed { path },
+            None => FolderChange::Removed { path },
         }
     }
 }
 
 /// After how many quiet times without rest a file need not rest for a whole one: 1.5 s for 75 ms.
-const RESTLESS_AFTER: u32 = 20;
+const UNSTABLE_AFTER: u32 = 20;
 
 /// Which part of the quiet time is then enough.
-const RESTLESS_DIVISOR: u32 = 4;
+const UNSTABLE_DIVISOR: u32 = 4;
 
 /// How often the wait for a retry doubles: from 75 ms to 4.8 s.
 const MAX_DOUBLINGS: u32 = 6;

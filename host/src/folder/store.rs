@@ -1,6 +1,6 @@
 //! Private copies of libraries: what is loaded is never the file that somebody may write to.
 //!
-//! A library is read once into a [`Snapshot`]. Its hash, its manifest and its copy all come from
+//! A library is read once into a [`LibraryBytes`]. Its hash, its manifest and its copy all come from
 //! those bytes, so nothing can change between check and load. Each generation gets a copy of its
 //! own, even of the same bytes: the loader would take the same file for the same library, and hand
 //! out the old image with its old statics.
@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 
 use crate::channel::Unpacking;
 
-pub use self::snapshot::{Hash, Snapshot};
+pub use self::snapshot::{ContentHash, LibraryBytes};
 
 /// This process's folder of copies.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub struct Store {
     /// symlink that is set anew at each deploy.
     parent: PathBuf,
     /// The folder of this process.
-    place: Mutex<Place>,
+    place: Mutex<CopyFolder>,
 }
 
 /// A folder, under the name by which the system knows what is mapped from there.
 #[derive(Debug)]
-struct Place {
+struct CopyFolder {
     folder: PathBuf,
     /// Held locked until the process ends, however it ends: the lock tells other hosts that the folder
     /// is in use.
@@ -64,7 +64,7 @@ impl Store {
         create(parent, true)?;
         Ok(Self {
             parent: parent.to_owned(),
-            place: Mutex::new(Place::make(parent)?),
+            place: Mutex::new(CopyFolder::make(parent)?),
         })
     }
 
@@ -94,7 +94,7 @@ impl Store {
         let lock = File::from(descriptors.take(suspended.lock)?);
         Ok(Self {
             parent: suspended.parent,
-            place: Mutex::new(Place {
+            place: Mutex::new(CopyFolder {
                 folder: suspended.folder,
                 lock,
             }),
@@ -108,12 +108,12 @@ impl Store {
         if !place.folder.exists() {
             // Without the folders above, which somebody removed or has yet to make.
             create(&self.parent, false)?;
-            *place = Place::make(&self.parent)?;
+            *place = CopyFolder::make(&self.parent)?;
         }
         Ok(place.folder.clone())
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn place(&self) -> MutexGuard<'_, CopyFolder> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +127,7 @@ impl Store {
     /// Then nothing is left of it.
     pub fn stage(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &LibraryBytes,
         name: &str,
         generation: u64,
     ) -> Result<PathBuf, StoreError> {
@@ -186,7 +186,7 @@ impl Store {
     }
 }
 
-impl Place {
+impl CopyFolder {
     fn make(parent: &Path) -> Result<Self, StoreError> {
         // As the system names what is mapped from there.
         let parent = fs::canonicalize(parent).map_err(|source| StoreError::Create {

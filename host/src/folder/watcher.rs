@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::scan::{Change, Listing, Scan, Stamp, is_library};
+use super::scan::{FileStamp, FolderChange, Listing, Scan, is_library};
 
 /// How patiently to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +50,15 @@ impl Default for WatchOptions {
 #[derive(Debug)]
 pub struct Watcher {
     options: WatchOptions,
-    folder: Folder,
+    folder: WatchedFolder,
     scan: Scan,
-    changes: mpsc::Sender<Look>,
+    changes: mpsc::Sender<FolderChanges>,
     retries: mpsc::UnboundedReceiver<PathBuf>,
 }
 
 /// What one look at the folder found. The changes of one look belong together: a library that was
 /// renamed is a new one and one that is gone.
-pub type Look = Vec<Change>;
+pub type FolderChanges = Vec<FolderChange>;
 
 impl Watcher {
     /// A watcher of `folder`, which need not exist yet.
@@ -71,13 +71,13 @@ impl Watcher {
     pub fn new(
         folder: PathBuf,
         options: WatchOptions,
-        changes: mpsc::Sender<Look>,
+        changes: mpsc::Sender<FolderChanges>,
         retries: mpsc::UnboundedReceiver<PathBuf>,
     ) -> Self {
         let scan = Scan::new(options.quiet);
         Self {
             options,
-            folder: Folder::new(folder, options.events),
+            folder: WatchedFolder::new(folder, options.events),
             scan,
             changes,
             retries,
@@ -85,7 +85,7 @@ impl Watcher {
     }
 
     /// Watches until nobody receives the changes any more. Libraries that are there already are
-    /// reported first, then [`Change::Listed`].
+    /// reported first, then [`FolderChange::Listed`].
     pub async fn run(mut self) {
         let poked = Arc::clone(&self.folder.poked);
         let mut listed = false;
@@ -103,18 +103,18 @@ impl Watcher {
             };
             self.folder = folder;
             let took = began.elapsed();
-            let mut look = listing.map_or_else(Look::new, |listing| {
+            let mut look = listing.map_or_else(FolderChanges::new, |listing| {
                 self.scan.look(&listing, Instant::now())
             });
             if !listed {
                 listed = true;
-                look.push(Change::Listed);
+                look.push(FolderChange::Listed);
             }
             if !look.is_empty() && self.changes.send(look).await.is_err() {
                 return;
             }
 
-            time::sleep(until_next_look(took)).await;
+            time::sleep(pause_after_look(took)).await;
             let rescan = Instant::now() + self.folder.rescan(self.options.rescan);
             let next_look = self
                 .scan
@@ -132,7 +132,7 @@ impl Watcher {
 
 /// The folder, and the kernel's watch on it.
 #[derive(Debug)]
-struct Folder {
+struct WatchedFolder {
     path: PathBuf,
     /// Whether events are wanted.
     events: bool,
@@ -145,13 +145,13 @@ struct Folder {
     /// What was in it when it was last read.
     listed: Listing,
     /// Why it, or something in it, cannot be read. Each reason is logged once.
-    trouble: Option<io::ErrorKind>,
+    last_error: Option<io::ErrorKind>,
 }
 
 /// Device, inode, and time of birth where there is one: inode numbers are reused at once.
 type Identity = (u64, u64, Option<SystemTime>);
 
-impl Folder {
+impl WatchedFolder {
     fn new(path: PathBuf, events: bool) -> Self {
         Self {
             path,
@@ -160,22 +160,22 @@ impl Folder {
             identity: None,
             watch: None,
             listed: Listing::new(),
-            trouble: None,
+            last_error: None,
         }
     }
 
     /// Lists the libraries. None are in a folder that is missing; one that cannot be read is not
     /// known to have lost any, so there is nothing to compare.
     fn look(&mut self) -> Option<Listing> {
-        let (listing, trouble) = match self.watch_and_list() {
-            Ok((listing, trouble)) => (Some(listing), trouble),
+        let (listing, last_error) = match self.watch_and_list() {
+            Ok((listing, last_error)) => (Some(listing), last_error),
             Err(error) => (None, Some(error)),
         };
-        let kind = trouble.as_ref().map(io::Error::kind);
-        let is_news = self.trouble != kind;
-        self.trouble = kind;
+        let kind = last_error.as_ref().map(io::Error::kind);
+        let is_news = self.last_error != kind;
+        self.last_error = kind;
         let folder = self.path.display();
-        let listing = match trouble {
+        let listing = match last_error {
             None => {
                 if is_news {
                     info!(%folder, "The plugins folder can be read again");
@@ -234,7 +234,7 @@ fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
         if event.as_ref().is_ok_and(Event::need_rescan) {
             debug!("Events were lost, looking at the plugins folder");
         }
-        if stirs(&event) {
+        if may_change_folder(&event) {
             poked.notify_one();
         }
     };
@@ -254,7 +254,7 @@ fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
 
 /// Whether an event may have changed what is in the folder. Reading it, as this server does, has
 /// not.
-fn stirs(event: &notify::Result<Event>) -> bool {
+fn may_change_folder(event: &notify::Result<Event>) -> bool {
     !matches!(
         event,
         Ok(Event {
@@ -280,7 +280,7 @@ fn limit(error: &notify::Error) -> Option<&'static str> {
 /// The libraries in `folder`, as their symlinks' targets are. What is no regular file is absent. One
 /// that cannot be asked is not known to be gone: it is as it was `before`, and the error is told.
 fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Error>)> {
-    let (mut listing, mut trouble) = (Listing::new(), None);
+    let (mut listing, mut last_error) = (Listing::new(), None);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if !is_library(&entry.file_name()) {
@@ -289,7 +289,7 @@ fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Erro
         let path = entry.path();
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => {
-                listing.insert(path, Stamp::of(&metadata));
+                listing.insert(path, FileStamp::of(&metadata));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -297,16 +297,16 @@ fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Erro
                 if let Some(&stamp) = before.get(&path) {
                     listing.insert(path, stamp);
                 }
-                trouble = Some(error);
+                last_error = Some(error);
             }
         }
     }
-    Ok((listing, trouble))
+    Ok((listing, last_error))
 }
 
 /// How long to leave the folder alone after a look that took so long: a file that is being written pokes
 /// thousands of times a second. A look that took long has waited, and must not make everybody wait on.
-fn until_next_look(took: Duration) -> Duration {
+fn pause_after_look(took: Duration) -> Duration {
     (took * 4).clamp(Duration::from_millis(1), Duration::from_millis(50))
 }
 

@@ -168,7 +168,7 @@ impl Delivery {
         if let Some(generation) = &self.generation {
             let abort = self
                 .abort
-                .get_or_insert_with(|| Box::pin(generation.cut.clone().cancelled_owned()));
+                .get_or_insert_with(|| Box::pin(generation.abort.clone().cancelled_owned()));
             if abort.as_mut().poll(context).is_ready() {
                 return self.give_up(AbortReason::Aborted);
             }

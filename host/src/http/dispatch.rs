@@ -108,7 +108,7 @@ pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
         return Admission::Refused(Refusal::NotFound);
     };
     let generation = match &route.serving {
-        Some(generation) if !generation.faults.are_too_many() => generation,
+        Some(generation) if !generation.faults.is_quarantined() => generation,
         // No generation serves yet, but one is on its way. A client would rather wait than get a 503.
         None if let Some(arrival) = &route.arrival => {
             return Admission::NotYet(Door::Arrival(arrival.clone()));

@@ -152,7 +152,7 @@ impl PendingRequest {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
-            upgrade: upgrade::take(head, &in_flight, &generation.cut, &client.activity),
+            upgrade: upgrade::take(head, &in_flight, &generation.abort, &client.activity),
         };
         // The scoreboard shows this thread in the app until `working` is dropped. The note is kept only if
         // code of the app runs again, because most requests need none.
@@ -215,7 +215,7 @@ impl PendingRequest {
     ) -> impl Future<Output = Response<ResponseBody>> {
         request::scoped(self.record.log(), async move {
             let note = self.record.note();
-            match call::run(call, note, &generation.cut, &mut response).await {
+            match call::run(call, note, &generation.abort, &mut response).await {
                 Some(called) => self.finish(called, &generation, &mut response),
                 None => self.cut_off(&mut response),
             }

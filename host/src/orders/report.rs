@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::worker::process::{Footprint, Process};
+use crate::worker::process::{Footprint, ProcessUsage};
 
 /// What a worker has.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub struct WorkerReport {
     /// The generations that are there.
     pub generations: Vec<GenerationReport>,
     /// What each generation that has ended still takes.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EndedGeneration>,
     /// How many libraries were loaded.
     pub loads: usize,
     /// About how many more can be.
@@ -20,12 +20,12 @@ pub struct WorkerReport {
     /// Requests that the apps got since the worker began.
     pub requests: u64,
     /// What the process has.
-    pub process: Process,
+    pub process: ProcessUsage,
 }
 
 /// A generation that has ended: its library stays mapped.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndedGeneration {
     /// The app.
     pub app: String,
     /// What the library takes.

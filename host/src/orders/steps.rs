@@ -44,7 +44,7 @@ impl Step {
 
 /// How long each step of a load took, in milliseconds when written out.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Took {
+pub struct StepTimings {
     /// To read the library and check its manifest.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub read: Duration,
@@ -68,7 +68,7 @@ pub struct Took {
     pub swap: Duration,
 }
 
-impl Took {
+impl StepTimings {
     /// No time at all.
     pub const NONE: Self = Self {
         read: Duration::ZERO,

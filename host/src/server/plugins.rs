@@ -19,12 +19,12 @@ use crate::{
     },
     log::{capture::PrintTargets, filter::Filter},
     supervisor::{
-        Command, Link, Parts, Supervisor,
+        Command, Inputs, Link, Supervisor,
         app::WorkerId,
         handover::Handover,
         process::{Children, Executable},
         upgrade::Adopted,
-        workers::{Event, Workers},
+        workers::{WorkerEvent, WorkerSpawner},
     },
     worker::{
         life::{self, Worker},
@@ -82,7 +82,7 @@ pub(super) fn prepare_workers(
         children.reap_orphans().map_err(StartError::Signals)?;
     }
     let (events, happened) = mpsc::unbounded_channel();
-    let workers = Workers {
+    let workers = WorkerSpawner {
         executable: Arc::new(executable),
         children,
         settings,
@@ -98,14 +98,14 @@ pub(super) fn prepare_workers(
 
 /// Worker processes that are not started yet, and the receiver of their events.
 pub(super) struct WorkerProcesses {
-    workers: Workers,
-    happened: mpsc::UnboundedReceiver<(WorkerId, Event)>,
+    workers: WorkerSpawner,
+    happened: mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
 }
 
 /// How the workers of a server run.
 pub(super) enum WorkerMode {
     /// One worker, as a task of this process.
-    Task(Box<life::Parts>),
+    Task(Box<life::WorkerParts>),
     /// Processes, and how many.
     Processes(WorkerProcesses, usize),
     /// Processes that replace the workers of an earlier build of this server.
@@ -144,7 +144,7 @@ impl RunningSupervisor {
                 happened
             }
         };
-        let parts = Parts {
+        let parts = Inputs {
             looks: looked,
             commands,
             events,
@@ -170,15 +170,15 @@ impl RunningSupervisor {
 /// Starts the worker as a task. Its notices become events, as those of a process do.
 fn start_task(
     supervisor: &mut Supervisor,
-    parts: life::Parts,
-) -> mpsc::UnboundedReceiver<(WorkerId, Event)> {
+    parts: life::WorkerParts,
+) -> mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)> {
     let (orders, ordered) = mpsc::unbounded_channel();
     let id = supervisor.add_worker(Link::local(orders));
     let (notices, mut noticed) = mpsc::unbounded_channel();
     let (events, happened) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(notice) = noticed.recv().await {
-            if events.send((id, Event::Notice(notice))).is_err() {
+            if events.send((id, WorkerEvent::Notice(notice))).is_err() {
                 return;
             }
         }

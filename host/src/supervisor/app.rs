@@ -1,12 +1,12 @@
-//! One app: what serves, what is on its way, and what to do when something happens to it.
+//! The state machine of one app: which generation serves, which one is being loaded, and what to do next.
 //!
-//! [`App`] is a value. An event (a method) changes it and returns [`Action`]s, which the supervisor
-//! carries out; nothing here waits, reads files or knows processes but by their number. Generations
-//! are known by their number alone, so an event about a generation that is no longer wanted is told
-//! from one that is.
+//! [`App`] is a plain value. Each event is a method that changes the value and returns [`AppAction`]s for the
+//! supervisor to carry out. Nothing here waits or touches files, so tests can drive every order of events.
+//! Events name generations by number: an event about a generation that was discarded meanwhile is
+//! recognised by its number, and ignored.
 //!
 //! ```text
-//!              want                prepared           loaded in all        swapped in all
+//!          request_load            prepared           loaded in all        swapped in all
 //!   Resting ─────────► Preparing ───────────► Starting ────────────► Ready ─────► Committing
 //!      ▲                   │ failed               │ failed                            │
 //!      ├───────────────────┴──────────────────────┘                                   │
@@ -33,117 +33,124 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 pub use self::{
-    crash::Blame,
-    draining::Draining,
+    crash::Suspect,
+    draining::DrainingGeneration,
     probation::Probation,
-    rollout::{Loading, Phase, Report, Rollout, Source, Wanted, Why},
+    rollout::{
+        LibrarySource, LoadPhase, LoadReason, LoadReport, LoadRequest, PendingLoad, Rollout,
+    },
 };
 use super::{
-    catalog::Holding,
-    error::AskError,
-    outcome::{Failure, Proof},
+    catalog::CurrentApp,
+    error::CommandError,
+    outcome::{LoadFailure, ReloadReport},
 };
 use crate::{
-    folder::store::Hash,
-    orders::{Order, Spec, Started, Took},
+    folder::store::ContentHash,
+    orders::{Order, Spec, StagedGeneration, StepTimings},
 };
 
-/// Which worker: numbered from 1, and never used again.
+/// The number of a worker, from 1. A number is never reused.
 pub type WorkerId = u64;
 
-/// Who waits for the outcome of a load; the supervisor knows where to send the answer.
-pub type AskId = u64;
+/// Identifies an operator who waits for the outcome of a load. The supervisor keeps the reply channel.
+pub type ReplyId = u64;
 
-/// What the supervisor is to do.
+/// What the supervisor is to do after an event.
 #[derive(Debug)]
-pub enum Action {
-    /// Answer who asked.
-    Answer(AskId, Result<Box<Proof>, AskError>),
-    /// See whether all that is ready can be committed.
+pub enum AppAction {
+    /// Send the outcome of a load to the operator who asked for it.
+    Answer(ReplyId, Result<Box<ReloadReport>, CommandError>),
+    /// Commit all apps whose generations have started in every worker.
     Commit,
-    /// Read the source, if that is needed, and write the private copy for this generation.
+    /// Read the library if its bytes are not at hand, and write the private copy for this generation.
     Prepare {
         /// The generation.
         generation: u64,
         /// What the generation is made of.
         spec: Arc<Spec>,
         /// Where its library comes from.
-        source: Source,
+        source: LibrarySource,
     },
-    /// Start fresh workers with what is on its way, in place of all that run.
+    /// Replace all workers by fresh ones that start with the pending generation.
     Replace,
-    /// Tell workers; all that serve when none are named.
+    /// Send an order to one worker, or to all workers that are ready.
     Send(Option<WorkerId>, Order),
-    /// Remove a copy that no worker has opened.
+    /// Remove a private copy that no worker has opened.
     RemoveCopy(PathBuf),
 }
 
-/// An app.
+/// An app, from its first load until its library is removed.
 #[derive(Debug)]
 pub struct App {
     /// The app's name.
     pub name: String,
-    /// The plugin that the app is.
+    /// The name of the plugin in the library. One plugin can provide several apps.
     pub plugin: String,
     /// The library in the plugins folder.
     pub library: PathBuf,
     /// Where the app is mounted now.
     pub mounts: Vec<Arc<str>>,
-    /// What serves, in all workers.
-    pub serving: Option<Started>,
-    /// What is being done.
-    pub state: State,
-    /// Why a new generation takes over in fresh workers; none when it does within those that run.
+    /// The generation that serves in all workers.
+    pub serving: Option<StagedGeneration>,
+    /// The current phase of the state machine.
+    pub state: AppState,
+    /// Why a new generation must start in fresh worker processes (reload by process). `None` for a swap
+    /// within the running workers.
     pub by_process: Option<String>,
-    /// Whether what serves has state to hand over.
+    /// Whether the serving generation can hand its state over.
     pub hands_over: bool,
-    /// How long the load of what serves took.
-    pub took: Option<Took>,
-    /// What served before, if its library was another.
-    pub previous: Option<Started>,
-    /// The last generation that proved good: it passed its probation, or served long enough.
-    pub good: Option<Started>,
-    /// What is not loaded again unless its content changes or the operator asks, and why.
-    pub aside: BTreeMap<Hash, Aside>,
-    /// The contents whose load failed since something last served.
-    pub failed: BTreeSet<Hash>,
-    /// What was last wanted, so that a load that failed is not tried again for nothing.
+    /// How long each step of the load of the serving generation took.
+    pub timings: Option<StepTimings>,
+    /// The last generation with another library: the target of `host ctl rollback`.
+    pub previous: Option<StagedGeneration>,
+    /// The last good generation: it passed its probation, or served for a minute without one. After
+    /// repeated crashes the app goes back to it.
+    pub good: Option<StagedGeneration>,
+    /// Contents that were put aside, and why. They are not loaded again until the file changes or the
+    /// operator asks for it.
+    pub aside: BTreeMap<ContentHash, AsideReason>,
+    /// Contents whose load failed since the last successful load. Other libraries of the same plugin come
+    /// first in the next plan.
+    pub failed: BTreeSet<ContentHash>,
+    /// The last requested spec. A failed load is not repeated while the plan still asks for the same.
     pub tried: Option<Arc<Spec>>,
-    /// Why the last load failed; none when it did not.
-    pub last_error: Option<Failure>,
-    /// Generations that finish what they have.
-    pub draining: BTreeMap<u64, Draining>,
-    /// Generations that have ended in these workers while others had not swapped yet.
-    early: BTreeMap<u64, Draining>,
-    /// The number of the last load.
+    /// Why the last load failed. `None` after a success.
+    pub last_error: Option<LoadFailure>,
+    /// Replaced generations whose last requests are not over in every worker.
+    pub draining: BTreeMap<u64, DrainingGeneration>,
+    /// Generations that already ended in some workers although other workers had not swapped yet. A fast
+    /// worker can swap, drain and report before a slow one has swapped.
+    ended_early: BTreeMap<u64, DrainingGeneration>,
+    /// The number of loads so far, which is also the number of the latest generation.
     pub loads: u64,
-    /// Whether a new generation is watched, and the one before kept.
+    /// Whether a new generation goes through a probation.
     watches: bool,
 }
 
-/// What is being done about an app.
+/// The phase of an app.
 #[derive(Debug)]
-pub enum State {
-    /// Nothing: what serves, serves.
+pub enum AppState {
+    /// No load and no probation is going on.
     Resting,
-    /// A generation is on its way.
-    Loading(Box<Loading>),
-    /// The generation that serves is new, and watched.
+    /// A generation is being loaded.
+    Loading(Box<PendingLoad>),
+    /// The serving generation is on probation.
     Probation(Box<Probation>),
 }
 
-/// Why something is not loaded again.
+/// Why a content was put aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Aside {
-    /// The operator, or the probation, went back to the version before.
+pub enum AsideReason {
+    /// The operator or the probation rolled this spec back.
     RolledBack(Arc<Spec>),
-    /// Workers died of it.
+    /// Workers crashed in it. The text says how often.
     Crashed(String),
 }
 
 impl App {
-    /// An app of which nothing was loaded in this life of the server, but `loads` generations
-    /// before.
+    /// Creates an app without a generation. `loads` is the number of its loads before it was removed, or
+    /// before an upgrade of the host.
     #[must_use]
     pub fn new(name: String, plugin: String, library: PathBuf, loads: u64, watches: bool) -> Self {
         Self {
@@ -152,10 +159,10 @@ impl App {
             library,
             mounts: Vec::new(),
             serving: None,
-            state: State::Resting,
+            state: AppState::Resting,
             by_process: None,
             hands_over: false,
-            took: None,
+            timings: None,
             previous: None,
             good: None,
             aside: BTreeMap::new(),
@@ -163,16 +170,16 @@ impl App {
             tried: None,
             last_error: None,
             draining: BTreeMap::new(),
-            early: BTreeMap::new(),
+            ended_early: BTreeMap::new(),
             loads,
             watches,
         }
     }
 
-    /// What the app has, for the next plan. The mounts of a generation that is kept for a probation
-    /// stay reserved, because it may serve there again.
+    /// Returns what the app owns, as input for the next plan. Mounts of a generation that is kept for a
+    /// probation stay reserved, because that generation may serve there again.
     #[must_use]
-    pub fn holding(&self) -> Holding {
+    pub fn current(&self) -> CurrentApp {
         let mut mounts = self.mounts.clone();
         let kept = self
             .probation()
@@ -182,7 +189,7 @@ impl App {
                 mounts.push(Arc::clone(mount));
             }
         }
-        Holding {
+        CurrentApp {
             library: self.library.clone(),
             mounts,
             serves: self.serving.is_some(),
@@ -190,96 +197,96 @@ impl App {
         }
     }
 
-    /// The probation that is under way, also while the next generation is on its way.
+    /// Returns the current probation. It goes on while the next generation is being loaded.
     #[must_use]
     pub fn probation(&self) -> Option<&Probation> {
         match &self.state {
-            State::Probation(probation) => Some(probation),
-            State::Loading(loading) => loading.probation.as_ref(),
-            State::Resting => None,
+            AppState::Probation(probation) => Some(probation),
+            AppState::Loading(loading) => loading.probation.as_ref(),
+            AppState::Resting => None,
         }
     }
 
-    /// The generation that is on its way.
+    /// Returns the generation that is being loaded.
     #[must_use]
-    pub fn loading(&self) -> Option<&Loading> {
+    pub fn loading(&self) -> Option<&PendingLoad> {
         match &self.state {
-            State::Loading(loading) => Some(loading),
+            AppState::Loading(loading) => Some(loading),
             _ => None,
         }
     }
 
-    fn loading_mut(&mut self, generation: u64) -> Option<&mut Loading> {
+    fn loading_mut(&mut self, generation: u64) -> Option<&mut PendingLoad> {
         match &mut self.state {
-            State::Loading(loading) if loading.generation == generation => Some(loading),
+            AppState::Loading(loading) if loading.generation == generation => Some(loading),
             _ => None,
         }
     }
 
-    /// Whether a private copy is needed: it is loaded, on its way, or what the app may go back to.
+    /// Returns whether a private copy is in use: it serves, is being loaded, or can be rolled back to.
     #[must_use]
-    pub fn needs(&self, copy: &PathBuf) -> bool {
+    pub fn uses_copy(&self, copy: &PathBuf) -> bool {
         let kept = self.probation().into_iter();
         let kept = kept.flat_map(|probation| probation.kept.iter().chain([&probation.before]));
-        let loading = self.loading().and_then(Loading::started);
+        let loading = self.loading().and_then(PendingLoad::staged);
         self.serving
             .iter()
             .chain(&self.previous)
             .chain(&self.good)
             .chain(kept)
             .chain(loading)
-            .any(|started| started.copy == *copy)
+            .any(|staged| staged.copy == *copy)
     }
 
-    /// The app goes: nothing of it serves any more.
-    pub fn remove(&mut self) -> Vec<Action> {
+    /// Removes the app from all workers. A load that is under way is superseded.
+    pub fn remove(&mut self) -> Vec<AppAction> {
         let mut actions = Vec::new();
-        if let State::Loading(loading) = std::mem::replace(&mut self.state, State::Resting) {
-            actions.extend(loading.asks().map(superseded));
+        if let AppState::Loading(loading) = std::mem::replace(&mut self.state, AppState::Resting) {
+            actions.extend(loading.reply_ids().map(superseded));
         }
         self.mounts.clear();
         self.serving = None;
         let app = self.name.clone();
-        actions.push(Action::Send(None, Order::Remove { app }));
+        actions.push(AppAction::Send(None, Order::Remove { app }));
         actions
     }
 
-    /// A worker is gone, and with it everything that it had.
-    pub fn worker_gone(&mut self, worker: WorkerId) -> Vec<Action> {
+    /// Handles the exit of a worker. Loads, drains and probations go on without that worker.
+    pub fn worker_gone(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let mut actions = Vec::new();
         for generation in self.draining.keys().copied().collect::<Vec<_>>() {
-            actions.extend(self.left(worker, generation));
+            actions.extend(self.remove_from_draining(worker, generation));
         }
-        actions.extend(self.loading_without(worker));
-        actions.extend(self.watched_without(worker));
+        actions.extend(self.remove_from_load(worker));
+        actions.extend(self.remove_from_probation(worker));
         actions
     }
 
-    /// The generation that serves has done so for long enough to be trusted.
-    pub fn proved_good(&mut self, generation: u64) {
+    /// Marks the generation as good, if it still serves.
+    pub fn mark_good(&mut self, generation: u64) {
         let serves = self.serving.as_ref();
         if serves.is_some_and(|serving| serving.generation == generation) {
             self.good.clone_from(&self.serving);
         }
     }
 
-    /// Says that a library is not loaded since nothing about it changed.
-    fn say_unchanged(&self, wanted: &Wanted, text: &str) {
+    /// Logs that a library is not loaded again, because it is the same as before.
+    fn log_unchanged(&self, request: &LoadRequest, text: &str) {
         info!(
             plugin = self.name,
             file = %self.library.display(),
-            hash = wanted.spec.hash.short(),
+            hash = request.spec.hash.short(),
             "{text}"
         );
     }
 }
 
-fn superseded(ask: AskId) -> Action {
-    Action::Answer(ask, Err(AskError::Superseded))
+fn superseded(reply_id: ReplyId) -> AppAction {
+    AppAction::Answer(reply_id, Err(CommandError::Superseded))
 }
 
-fn answer(asked: Option<(AskId, Box<Proof>)>) -> Option<Action> {
-    asked.map(|(ask, proof)| Action::Answer(ask, Ok(proof)))
+fn answer(reply: Option<(ReplyId, Box<ReloadReport>)>) -> Option<AppAction> {
+    reply.map(|(reply_id, proof)| AppAction::Answer(reply_id, Ok(proof)))
 }
 
 #[cfg(test)]

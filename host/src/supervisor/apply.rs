@@ -1,4 +1,4 @@
-//! Does what an app's state machine says: tells workers, answers who asked, writes private copies.
+//! Carries out the actions of app state machines: orders to workers, answers to operators, private copies.
 
 use std::{
     collections::BTreeSet,
@@ -10,18 +10,18 @@ use std::{
 use tokio::task;
 
 use super::{
-    Done, Supervisor,
-    app::{Action, App, AskId, Source},
-    error::AskError,
-    outcome::{Failure, Proof},
+    Supervisor, TaskOutcome,
+    app::{App, AppAction, LibrarySource, ReplyId},
+    error::CommandError,
+    outcome::{LoadFailure, ReloadReport},
 };
 use crate::{
     folder::{
         candidate::{self, Candidate},
         store::{Store, StoreError},
     },
-    orders::{Order, Spec, Started, Took},
-    supervisor::catalog::Taken,
+    orders::{Order, Spec, StagedGeneration, StepTimings},
+    supervisor::catalog::TakenError,
     worker::{
         load::{LoadError, max_level},
         trial::Trial,
@@ -29,34 +29,37 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Does what the app `name` says.
-    pub(super) fn apply(&mut self, name: &str, actions: Vec<Action>) {
+    /// Carries out the actions that the app `name` has returned, in order.
+    pub(super) fn apply(&mut self, name: &str, actions: Vec<AppAction>) {
         for action in actions {
             match action {
-                Action::Answer(ask, answer) => self.answer(ask, answer.map(|proof| *proof)),
-                Action::Commit => self.commit_what_is_ready(),
-                Action::Prepare {
+                AppAction::Answer(reply_id, answer) => {
+                    self.answer(reply_id, answer.map(|proof| *proof))
+                }
+                AppAction::Commit => self.commit_what_is_ready(),
+                AppAction::Prepare {
                     generation,
                     spec,
                     source,
                 } => self.prepare(name, generation, spec, source),
-                Action::Send(None, order) => self.fleet.send_all(&order),
-                Action::Send(Some(worker), order) => self.fleet.send(worker, order),
-                Action::RemoveCopy(copy) => remove_copy(copy),
-                Action::Replace => self.replace_workers(),
+                AppAction::Send(None, order) => self.fleet.send_all(&order),
+                AppAction::Send(Some(worker), order) => self.fleet.send(worker, order),
+                AppAction::RemoveCopy(copy) => remove_copy(copy),
+                AppAction::Replace => self.replace_workers(),
             }
         }
     }
 
-    /// Answers who asked, unless they are gone.
-    pub(super) fn answer(&mut self, ask: AskId, answer: Result<Proof, AskError>) {
-        if let Some(reply) = self.asks.remove(&ask) {
+    /// Sends the outcome of a load to the operator who waits for it.
+    pub(super) fn answer(&mut self, reply_id: ReplyId, answer: Result<ReloadReport, CommandError>) {
+        if let Some(reply) = self.replies.remove(&reply_id) {
             let _ = reply.send(answer);
         }
     }
 
-    /// Reads the source, if need be, and writes the private copy, elsewhere.
-    fn prepare(&mut self, name: &str, generation: u64, spec: Arc<Spec>, source: Source) {
+    /// Prepares a generation in a background task: reads the library if its bytes are not at hand, writes
+    /// the private copy, and opens the copy in a trial process if this content was never opened.
+    fn prepare(&mut self, name: &str, generation: u64, spec: Arc<Spec>, source: LibrarySource) {
         let app = name.to_owned();
         let library = self.apps.get(name).map(|app| app.library.clone());
         let (store, preparing) = (Arc::clone(&self.store), Arc::clone(&self.preparing));
@@ -69,10 +72,10 @@ impl Supervisor {
             let prepared = prepare(app.clone(), generation, spec, source, store).await;
             let library = library.unwrap_or_default();
             let prepared = match prepared {
-                Err(error) => Err(Failure::new(&library, Some(hash), &error)),
+                Err(error) => Err(LoadFailure::new(&library, Some(hash), &error)),
                 Ok(prepared) => try_open(trial, prepared, &library).await,
             };
-            Done::Prepared {
+            TaskOutcome::Prepared {
                 app,
                 generation,
                 prepared: prepared.map(Box::new),
@@ -84,12 +87,12 @@ impl Supervisor {
         &mut self,
         name: &str,
         generation: u64,
-        prepared: Result<Box<(Started, Took)>, Failure>,
+        prepared: Result<Box<(StagedGeneration, StepTimings)>, LoadFailure>,
     ) {
-        let workers = self.fleet.taking_part();
-        let are_processes = self.workers.is_some();
+        let workers = self.fleet.ready_workers();
+        let are_processes = self.spawner.is_some();
         let Some(app) = self.apps.get_mut(name) else {
-            // It was removed meanwhile.
+            // The app was removed during the preparation.
             if let Ok(prepared) = prepared {
                 remove_copy(prepared.0.copy);
             }
@@ -97,18 +100,23 @@ impl Supervisor {
         };
         let actions = match prepared {
             Ok(prepared) => {
-                let (started, took) = *prepared;
-                self.opened.insert(started.spec.hash);
-                app.prepared(started, took, &workers, are_processes)
+                let (staged, timings) = *prepared;
+                self.opened.insert(staged.spec.hash);
+                app.prepared(staged, timings, &workers, are_processes)
             }
             Err(failure) => app.load_failed(generation, failure),
         };
         self.apply(name, actions);
-        self.libraries.touch();
+        self.libraries.mark_changed();
     }
 
-    /// Commits the generations that have started in all workers, and whose mounts are free or become
-    /// free at the same moment.
+    /// Commits all generations that have started in every worker and whose mounts are free, or become free
+    /// by the same commit.
+    ///
+    /// The set starts with all ready apps. An app whose mount another app keeps leaves the set; that can
+    /// block a further app, so the check repeats until the set is stable. All apps in the set are committed
+    /// in one order: two apps that exchange their mounts do so at one moment. A blocked app fails, unless
+    /// the owner of the mount is itself being loaded with other mounts: then the app waits.
     pub(super) fn commit_what_is_ready(&mut self) {
         let mut ready: BTreeSet<_> = self
             .apps
@@ -129,20 +137,21 @@ impl Supervisor {
             self.fleet.send_all(&Order::Commit(commits));
         }
         for (name, mount, by) in blocked {
-            // One that is about to move away is waited for.
+            // The owner of the mount is about to move away, so this app waits for it.
             let moves = self.apps.get(&by).and_then(App::loading);
-            if moves.is_some_and(|loading| !loading.wanted.spec.mounts.contains(&mount)) {
+            if moves.is_some_and(|loading| !loading.request.spec.mounts.contains(&mount)) {
                 continue;
             }
             self.fail_for_mount(&name, mount, by);
         }
     }
 
-    /// An app of `ready` with a mount that another app has and does not leave with it.
+    /// Returns an app of `ready` whose next mount belongs to another app after the commit, with the mount
+    /// and the owner's name.
     fn first_blocked(&self, ready: &BTreeSet<String>) -> Option<(String, Arc<str>, String)> {
         let next_mounts = |app: &App| {
             let loading = app.loading().filter(|_| ready.contains(&app.name));
-            loading.map(|loading| loading.wanted.spec.mounts.clone())
+            loading.map(|loading| loading.request.spec.mounts.clone())
         };
         for name in ready {
             let app = self.apps.get(name)?;
@@ -159,41 +168,42 @@ impl Supervisor {
         None
     }
 
+    /// Fails the load of an app because the app `by` keeps one of its mounts.
     fn fail_for_mount(&mut self, name: &str, mount: Arc<str>, by: String) {
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
         let Some(loading) = app.loading() else { return };
-        let (generation, hash) = (loading.generation, loading.wanted.spec.hash);
-        let error = LoadError::Taken(Box::new(Taken::Mount {
+        let (generation, hash) = (loading.generation, loading.request.spec.hash);
+        let error = LoadError::Taken(Box::new(TakenError::Mount {
             app: name.to_owned(),
             mount,
             by,
         }));
-        let failure = Failure::new(&app.library, Some(hash), &error);
+        let failure = LoadFailure::new(&app.library, Some(hash), &error);
         let actions = app.load_failed(generation, failure);
         self.apply(name, actions);
     }
 }
 
-/// Opens a library that was never opened before in a process of its own.
+/// Opens the private copy in a trial process, if there is one. A copy that fails is removed.
 async fn try_open(
     trial: Option<Trial>,
-    (started, mut took): (Started, Took),
+    (staged, mut timings): (StagedGeneration, StepTimings),
     library: &Path,
-) -> Result<(Started, Took), Failure> {
+) -> Result<(StagedGeneration, StepTimings), LoadFailure> {
     let Some(trial) = trial else {
-        return Ok((started, took));
+        return Ok((staged, timings));
     };
     let began = Instant::now();
-    let opened = trial.open(&started.copy).await;
-    took.open = began.elapsed();
+    let opened = trial.open(&staged.copy).await;
+    timings.open = began.elapsed();
     match opened {
-        Ok(()) => Ok((started, took)),
+        Ok(()) => Ok((staged, timings)),
         Err(error) => {
-            let hash = started.spec.hash;
-            remove_copy(started.copy);
-            Err(Failure::at_step(
+            let hash = staged.spec.hash;
+            remove_copy(staged.copy);
+            Err(LoadFailure::at_step(
                 library,
                 Some(hash),
                 "open".to_owned(),
@@ -203,20 +213,21 @@ async fn try_open(
     }
 }
 
+/// Reads the library if needed, and writes its private copy.
 async fn prepare(
     app: String,
     generation: u64,
     spec: Arc<Spec>,
-    source: Source,
+    source: LibrarySource,
     store: Arc<Store>,
-) -> Result<(Started, Took), LoadError> {
+) -> Result<(StagedGeneration, StepTimings), LoadError> {
     let candidate = match source {
-        Source::Candidate(candidate) => candidate,
-        Source::File(path) => {
+        LibrarySource::Candidate(candidate) => candidate,
+        LibrarySource::File(path) => {
             let read = candidate::examine(path.clone()).await;
             let read = read.map_err(|rejected| rejected.error)?;
             if read.hash() != spec.hash {
-                // The watcher is about to tell.
+                // The file changed since the plan was made. The watcher reports the new content soon.
                 return Err(StoreError::Changed { path }.into());
             }
             Arc::new(read)
@@ -228,21 +239,22 @@ async fn prepare(
         .unwrap_or_else(|error| Err(LoadError::Thread(error.into())))
 }
 
+/// Writes the private copy of a library. Blocks on the disk.
 fn copy(
     app: String,
     generation: u64,
     spec: Arc<Spec>,
     candidate: &Candidate,
     store: &Store,
-) -> Result<(Started, Took), LoadError> {
+) -> Result<(StagedGeneration, StepTimings), LoadError> {
     let began = Instant::now();
     let copy = store.stage(&candidate.snapshot, &app, generation)?;
-    let took = Took {
+    let timings = StepTimings {
         read: candidate.read,
         stage: began.elapsed(),
-        ..Took::default()
+        ..StepTimings::default()
     };
-    let started = Started {
+    let staged = StagedGeneration {
         app,
         generation,
         copy,
@@ -250,11 +262,11 @@ fn copy(
         version: candidate.manifest.version.clone(),
         max_level: max_level(&candidate.manifest),
     };
-    Ok((started, took))
+    Ok((staged, timings))
 }
 
-/// Removes a copy that no worker has opened. A copy that cannot be removed costs room only, and goes
-/// with the others at the stop.
+/// Removes a copy that no worker has opened. A failure costs disk space only: the stop of the server
+/// removes the whole folder of copies.
 fn remove_copy(copy: PathBuf) {
     task::spawn_blocking(move || std::fs::remove_file(copy));
 }

@@ -1,10 +1,17 @@
-//! What ended a worker: from its exit status, what its handlers wrote down, and what its threads were doing, to who is to
-//! blame and where in the code that was.
+//! The autopsy of a worker: how it died, which app is to blame, and where in the code it happened.
 //!
-//! [`examine`] looks at a worker that died, [`examine_hung`] at one that was ended because it made no progress. Both are
-//! pure and take no time; [`Death::locate`] reads the staged copies for the names in [`place`]. Blame is from evidence, in this order: what was written down
-//! as the worker died; a load under way, if it is the only one; the only app that threads were in; an app in its probation, if it is the
-//! only one. Nobody is blamed for a signal that somebody else has sent.
+//! [`examine`] looks at a worker that died, [`examine_hung`] at one that was killed because it made no progress.
+//! Both are pure and fast. [`Death::locate`] is slow: it reads symbols from the private copies ([`place`]).
+//!
+//! Evidence is tried in this order, and the first that points to one app decides:
+//!
+//! 1. the crash record that the worker's signal handler wrote,
+//! 2. the only load that was inside a library's code,
+//! 3. the only app in which threads were working,
+//! 4. the only app on probation.
+//!
+//! No app is blamed for a signal that another process sent, such as SIGKILL. An app that is blamed by
+//! mistake would be put aside although it is good, so several suspects mean no blame.
 
 mod blame;
 mod death;
@@ -18,39 +25,39 @@ use std::{fmt, time::Duration};
 
 use self::blame::{generation, recorded, request_of, suspected};
 pub use self::{
-    blame::{Blame, Reason},
+    blame::{Blame, BlameReason},
     death::Death,
 };
-use super::process::Ended;
+use super::process::ChildExit;
 use crate::scoreboard::{BoardSnapshot, Crash, ThreadState};
 
-/// What is known of a worker that died.
+/// The evidence about a dead worker.
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
-    /// How it ended.
-    pub status: Ended,
-    /// What its scoreboard says.
+    /// The exit status of its process.
+    pub status: ChildExit,
+    /// The last content of its scoreboard.
     pub board: &'a BoardSnapshot,
-    /// Which apps it was told to load, and has not loaded.
-    pub loading: &'a [Generation],
-    /// Which of its apps are in their probation.
-    pub probation: &'a [Generation],
-    /// The end of what it printed to stderr.
+    /// The loads that were inside a library's code.
+    pub loading: &'a [GenerationId],
+    /// The apps that are on probation.
+    pub probation: &'a [GenerationId],
+    /// The last lines that it printed.
     pub last_words: &'a str,
-    /// Whether the kernel has killed it for want of memory, as far as can be told: see [`oom`].
+    /// Whether the kernel probably killed it because memory ran out: see [`oom`].
     pub out_of_memory: bool,
 }
 
-/// A load of an app.
+/// The name of an app and the number of its generation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Generation {
+pub struct GenerationId {
     /// The app's name.
     pub app: String,
-    /// Which load of it.
+    /// The generation's number.
     pub number: u64,
 }
 
-impl From<&(String, u64)> for Generation {
+impl From<&(String, u64)> for GenerationId {
     fn from((app, number): &(String, u64)) -> Self {
         Self {
             app: app.clone(),
@@ -59,13 +66,13 @@ impl From<&(String, u64)> for Generation {
     }
 }
 
-impl fmt::Display for Generation {
+impl fmt::Display for GenerationId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} generation {}", self.app, self.number)
     }
 }
 
-/// What ended a worker, and who is to blame.
+/// Returns how a worker died, and which app is to blame.
 #[must_use]
 pub fn examine(evidence: &Evidence<'_>) -> Death {
     let board = evidence.board;
@@ -87,8 +94,9 @@ pub fn examine(evidence: &Evidence<'_>) -> Death {
     death
 }
 
-/// Where a worker was that was ended because its threads made no progress for `timeout`. `dumps` are where its threads were, when
-/// they could say.
+/// Returns where a worker hung that was killed because a thread made no progress for `timeout`. `dumps` has
+/// the backtraces of its threads, as far as the threads could answer. The thread that is stuck for the
+/// longest time decides.
 #[must_use]
 pub fn examine_hung(board: &BoardSnapshot, dumps: &[Crash], timeout: Duration) -> Death {
     let mut stuck: Vec<&ThreadState> = board
@@ -105,7 +113,7 @@ pub fn examine_hung(board: &BoardSnapshot, dumps: &[Crash], timeout: Duration) -
     if let Some(work) = &first.work {
         death.blame = generation(work).map(|generation| Blame {
             generation,
-            reason: Reason::Hung,
+            reason: BlameReason::Hung,
         });
         death.request.clone_from(&work.request);
     }
@@ -117,18 +125,18 @@ pub fn examine_hung(board: &BoardSnapshot, dumps: &[Crash], timeout: Duration) -
 }
 
 fn is_stuck(thread: &ThreadState, timeout: Duration) -> bool {
-    // A thread's clock is right to a second.
+    // The scoreboard's clock is exact to a second, and the dump was made a moment before the snapshot.
     let limit = timeout.saturating_sub(Duration::from_secs(2));
     thread.work.as_ref().is_some_and(|work| work.lasts >= limit)
 }
 
-/// What was written down of the end that the status tells of.
+/// Returns the crash record that belongs to the exit status: that of the signal, or that of a call of `exit`.
 fn record_of<'a>(evidence: &Evidence<'a>) -> Option<&'a Crash> {
     let board = evidence.board;
     let Some(signal) = status::signal(evidence.status) else {
         return board.exit.as_ref();
     };
     let of_signal = board.crashes.iter().find(|crash| crash.signal == signal);
-    // What std says of a full stack turns SIGSEGV into SIGABRT.
+    // After a stack overflow std's handler aborts, so a record of SIGSEGV belongs to a death by SIGABRT.
     of_signal.or_else(|| board.crashes.first())
 }

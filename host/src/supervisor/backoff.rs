@@ -1,22 +1,24 @@
-//! How soon a worker is started again after a crash, and when an app has crashed too often. Both
-//! are values: the caller says what time it is.
+//! Decides how soon a worker is started again after a crash, and when an app has crashed too often. Both
+//! are plain values: the caller passes the time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-/// The wait before the next start of a worker, when nobody is blamed for the crashes: none at
-/// first, then 1, 2, 4 and so on up to 30 seconds.
+/// The delay before the next start of a worker after crashes that no app is blamed for: none at first,
+/// then 1, 2, 4 and so on up to 30 seconds.
+///
+/// Crashes that an app is blamed for need no delay, because [`Crashes`] puts the app aside.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
-    /// When the worker whose crash is the last was due to start again, and the wait before that.
+    /// When the last restart was due, and the delay before that restart.
     last: Option<(Instant, Duration)>,
 }
 
 impl Backoff {
-    /// Notes a crash and returns how long to wait before the next start. The waits begin anew after
-    /// [`QUIET`] without a crash.
+    /// Records a crash and returns the delay before the next start. After [`QUIET`] without a crash the
+    /// delays begin anew.
     pub fn crashed(&mut self, now: Instant) -> Duration {
         let wait = match self.last {
             Some((start, wait)) if now.saturating_duration_since(start) < QUIET => {
@@ -29,16 +31,16 @@ impl Backoff {
     }
 }
 
-/// The first wait that is one.
+/// The first delay above zero.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The longest wait.
+/// The longest delay.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How long a worker has to run after its start for the waits to begin anew.
+/// How long a worker must run without a crash until the delays begin anew.
 pub const QUIET: Duration = Duration::from_secs(60);
 
-/// The crashes that somebody is blamed for, by whom: an app and the hash of its library, say.
+/// Counts crashes by the key that is blamed, such as an app and the hash of its library.
 #[derive(Clone, Debug)]
 pub struct Crashes<K> {
     limit: usize,
@@ -46,18 +48,18 @@ pub struct Crashes<K> {
     times: BTreeMap<K, VecDeque<Instant>>,
 }
 
-/// What a crash means for whoever is blamed.
+/// What a crash means for the key that is blamed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// Below the limit: this many crashes happened within the window.
+pub enum CrashVerdict {
+    /// Start again. This many crashes happened within the window, which is below the limit.
     Again(usize),
-    /// The limit is reached: to be put aside.
+    /// Put aside. This many crashes happened within the window, which reaches the limit.
     PutAside(usize),
 }
 
 impl<K: Ord> Crashes<K> {
-    /// Counts crashes within `window`. `limit` of them, such as `--crash-limit`, put somebody
-    /// aside; 0 never does.
+    /// Creates a counter. A key is put aside after `limit` crashes within `window`; a limit of 0 never puts
+    /// aside.
     #[must_use]
     pub fn new(limit: usize, window: Duration) -> Self {
         Self {
@@ -67,8 +69,8 @@ impl<K: Ord> Crashes<K> {
         }
     }
 
-    /// Notes a crash that `who` is blamed for.
-    pub fn crashed(&mut self, who: K, now: Instant) -> Verdict {
+    /// Records a crash that `who` is blamed for.
+    pub fn crashed(&mut self, who: K, now: Instant) -> CrashVerdict {
         let is_old = |time: &Instant| now.saturating_duration_since(*time) > self.window;
         self.times.retain(|_, times| {
             while times.front().is_some_and(is_old) {
@@ -79,12 +81,12 @@ impl<K: Ord> Crashes<K> {
         let times = self.times.entry(who).or_default();
         times.push_back(now);
         match times.len() {
-            count if self.limit > 0 && count >= self.limit => Verdict::PutAside(count),
-            count => Verdict::Again(count),
+            count if self.limit > 0 && count >= self.limit => CrashVerdict::PutAside(count),
+            count => CrashVerdict::Again(count),
         }
     }
 
-    /// Forgets the crashes of `who`, as when an operator asks for another try.
+    /// Forgets the crashes of `who`. An operator who asks for another try gets the full limit again.
     pub fn forget(&mut self, who: &K) {
         self.times.remove(who);
     }
@@ -128,10 +130,10 @@ mod tests {
 
     #[test]
     fn crashes_within_the_window_put_aside() {
-        use Verdict::{Again, PutAside};
+        use CrashVerdict::{Again, PutAside};
         let (a, b) = (("a", 1), ("b", 1));
         // The limit, and crashes: by whom, at which second, and what they mean.
-        let table: [(usize, &[(_, u64, Verdict)]); 5] = [
+        let table: [(usize, &[(_, u64, CrashVerdict)]); 5] = [
             (
                 3,
                 &[
@@ -176,7 +178,7 @@ mod tests {
         let (mut crashes, start) = (Crashes::new(2, Duration::from_secs(1)), Instant::now());
         crashes.crashed(1, start);
         crashes.forget(&1);
-        assert_eq!(crashes.crashed(1, start), Verdict::Again(1));
+        assert_eq!(crashes.crashed(1, start), CrashVerdict::Again(1));
         crashes.crashed(2, start + Duration::from_secs(9));
         assert_eq!(crashes.times.len(), 1);
     }

@@ -1,13 +1,13 @@
-//! Which apps there are: from the libraries in the folder and what the operator says to one plan.
+//! The catalog decides which apps exist, from the libraries in the folder and the operator's settings.
 //!
-//! [`plan`] is a pure function of all libraries and all settings, so the result does not depend on
-//! the order in which files were read. Its rules, in this order:
+//! [`plan`] is a pure function of all libraries, all settings, and the apps that exist now. So the result does
+//! not depend on the order in which files were read. The rules, strongest first:
 //!
-//! 1. What serves keeps its name and its mounts until its library or the configuration goes.
-//! 2. A mount that the operator promises to an app is that app's.
+//! 1. A serving app keeps its name and mounts until its library or its settings are removed.
+//! 2. A mount that the settings assign to an app belongs to that app.
 //! 3. An app that has a name or a mount keeps it.
-//! 4. Of two libraries that want the same, the first by path wins. A library whose load failed comes
-//!    after all others while its app serves nothing.
+//! 4. Of two libraries that claim the same, the first by path wins. A library whose load failed comes
+//!    last while its app does not serve.
 
 mod mounts;
 mod settings;
@@ -21,38 +21,38 @@ use std::{
 use plugin_api::manifest::ReloadBy;
 
 use self::mounts::assign_mounts;
-pub use self::settings::Settings;
+pub use self::settings::AppSettings;
 use crate::{
-    folder::{candidate::Candidate, store::Hash},
+    folder::{candidate::Candidate, store::ContentHash},
     orders::Spec,
 };
 
-/// What is known of a file in the folder.
+/// A file in the plugins folder, as far as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Library {
-    /// A library that may be loaded.
-    Plugin(Facts),
-    /// A file that is there and cannot be loaded.
+    /// A library that can be loaded.
+    Plugin(LibraryInfo),
+    /// A file that exists but cannot be loaded.
     Unusable,
 }
 
-/// What a library says of itself.
+/// The facts about a library that planning needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct LibraryInfo {
     /// The plugin's name.
     pub plugin: String,
     /// Where the plugin asks to be mounted.
     pub mount: String,
     /// The library's content.
-    pub hash: Hash,
-    /// The C library in it that must not be loaded twice in one process, if there is one.
+    pub hash: ContentHash,
+    /// The C library inside that must not be loaded twice in one process, if there is one.
     pub carries: Option<&'static str>,
     /// How the plugin asks to be reloaded.
     pub reload: ReloadBy,
 }
 
-impl Facts {
-    /// What a library that was read says.
+impl LibraryInfo {
+    /// Returns the facts about a library that was read.
     #[must_use]
     pub fn of(candidate: &Candidate) -> Self {
         Self {
@@ -65,40 +65,40 @@ impl Facts {
     }
 }
 
-/// What an app has before a plan is made.
+/// An existing app, as input for a plan.
 #[derive(Clone, Debug, Default)]
-pub struct Holding {
+pub struct CurrentApp {
     /// The library that the app is loaded from.
     pub library: PathBuf,
-    /// Where it is mounted now.
+    /// The current mounts, and those that a probation keeps reserved.
     pub mounts: Vec<Arc<str>>,
-    /// Whether a generation of it serves.
+    /// Whether a generation of the app serves.
     pub serves: bool,
-    /// The contents whose load failed.
-    pub failed: BTreeSet<Hash>,
+    /// The contents whose load failed since the app last loaded.
+    pub failed: BTreeSet<ContentHash>,
 }
 
-/// Which apps there are to be.
+/// The apps that should exist.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The apps by name.
-    pub apps: BTreeMap<String, Planned>,
-    /// What cannot be had, because another app has it.
+    pub apps: BTreeMap<String, PlannedApp>,
+    /// Names and mounts that were denied, because another app owns them.
     pub conflicts: Vec<Conflict>,
 }
 
 /// An app of a plan.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
+pub struct PlannedApp {
     /// The library.
     pub library: PathBuf,
-    /// What its next generation is made of; none when the app stays as it is.
+    /// The spec of the app's next generation. `None` when the app stays as it is.
     pub spec: Option<Arc<Spec>>,
-    /// The plugin in the library; none when the library cannot be read.
+    /// The plugin in the library. `None` when the library cannot be read.
     pub plugin: Option<String>,
 }
 
-/// An app that a library cannot be.
+/// An app that a library claims but cannot become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The library.
@@ -107,14 +107,14 @@ pub struct Conflict {
     pub plugin: String,
     /// The app.
     pub app: String,
-    /// What another has.
-    pub taken: Taken,
+    /// The name or mount that another app owns.
+    pub taken: TakenError,
 }
 
-/// What another app or library has.
+/// A name or a mount that already has an owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Taken {
-    /// The library `by` is the app already.
+pub enum TakenError {
+    /// The app is already provided by the library `by`.
     #[error("its plugin {app} is served from {}; remove one of the two", by.display())]
     Name {
         /// The app.
@@ -122,24 +122,24 @@ pub enum Taken {
         /// The other library.
         by: PathBuf,
     },
-    /// The app `by` is mounted there.
+    /// The mount belongs to the app `by`.
     #[error("its mount {mount} is taken by {by}; give one of them another by --mount /PATH={app}")]
     Mount {
         /// The app.
         app: String,
-        /// Where it would be mounted.
+        /// The mount.
         mount: Arc<str>,
-        /// The app that is mounted there, and its library.
+        /// The owner of the mount, with its library.
         by: String,
     },
 }
 
-/// Decides which apps there are.
+/// Makes a plan: first chooses one library for each app, then assigns the mounts.
 #[must_use]
 pub fn plan(
     libraries: &BTreeMap<PathBuf, Library>,
-    settings: &Settings,
-    held: &BTreeMap<String, Holding>,
+    settings: &AppSettings,
+    held: &BTreeMap<String, CurrentApp>,
 ) -> Plan {
     let mut conflicts = Vec::new();
     let chosen = choose_libraries(libraries, settings, held, &mut conflicts);
@@ -147,14 +147,17 @@ pub fn plan(
     Plan { apps, conflicts }
 }
 
-/// One library for each app.
+/// Chooses one library for each app. The other libraries that claim the app become conflicts.
+///
+/// An app whose current library is unusable keeps that library, if the app serves or no other library
+/// claims it: a broken copy in the folder must not stop a running app.
 fn choose_libraries(
     libraries: &BTreeMap<PathBuf, Library>,
-    settings: &Settings,
-    held: &BTreeMap<String, Holding>,
+    settings: &AppSettings,
+    held: &BTreeMap<String, CurrentApp>,
     conflicts: &mut Vec<Conflict>,
-) -> BTreeMap<String, Planned> {
-    let mut candidates: BTreeMap<String, Vec<(&Path, &Facts)>> = BTreeMap::new();
+) -> BTreeMap<String, PlannedApp> {
+    let mut candidates: BTreeMap<String, Vec<(&Path, &LibraryInfo)>> = BTreeMap::new();
     for (path, library) in libraries {
         if let Library::Plugin(facts) = library {
             for name in settings.names(&facts.plugin) {
@@ -163,11 +166,11 @@ fn choose_libraries(
         }
     }
     let mut chosen = BTreeMap::new();
-    for (name, holding) in held {
-        let is_unusable = libraries.get(&holding.library) == Some(&Library::Unusable);
-        if is_unusable && (holding.serves || !candidates.contains_key(name)) {
-            let planned = Planned {
-                library: holding.library.clone(),
+    for (name, current) in held {
+        let is_unusable = libraries.get(&current.library) == Some(&Library::Unusable);
+        if is_unusable && (current.serves || !candidates.contains_key(name)) {
+            let planned = PlannedApp {
+                library: current.library.clone(),
                 spec: None,
                 plugin: None,
             };
@@ -175,16 +178,16 @@ fn choose_libraries(
         }
     }
     for (name, mut candidates) in candidates {
-        let holding = held.get(&name);
+        let current = held.get(&name);
         if !chosen.contains_key(&name) {
-            let has_failed = |facts: &Facts| {
-                holding.is_some_and(|held| !held.serves && held.failed.contains(&facts.hash))
+            let has_failed = |facts: &LibraryInfo| {
+                current.is_some_and(|held| !held.serves && held.failed.contains(&facts.hash))
             };
-            let is_held = |path: &Path| holding.is_some_and(|held| held.library == path);
+            let is_held = |path: &Path| current.is_some_and(|held| held.library == path);
             // The sort is stable, so that paths stay in order.
             candidates.sort_by_key(|(path, facts)| (has_failed(facts), !is_held(path)));
             let (path, facts) = candidates.remove(0);
-            let planned = Planned {
+            let planned = PlannedApp {
                 library: path.to_owned(),
                 spec: Some(settings.spec(&name, facts)),
                 plugin: Some(facts.plugin.clone()),
@@ -196,7 +199,7 @@ fn choose_libraries(
                 library: path.to_owned(),
                 plugin: facts.plugin.clone(),
                 app: name.clone(),
-                taken: Taken::Name {
+                taken: TakenError::Name {
                     app: name.clone(),
                     by: chosen[&name].library.clone(),
                 },

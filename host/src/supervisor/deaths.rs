@@ -1,4 +1,4 @@
-//! Workers that end: what is said of it, who is to blame, and when another one starts.
+//! Handles the exit of workers: the autopsy, the consequences for the blamed app, and the next start.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -6,28 +6,33 @@ use tokio::{task, time};
 use tracing::{error, info, warn};
 
 use super::{
-    Done, Supervisor,
-    app::{Action, Aside, Blame, WorkerId},
-    autopsy::{self, Death, Evidence, Generation},
-    backoff::Verdict,
-    outcome::Failure,
-    roster::Died,
-    workers::Gone,
+    Supervisor, TaskOutcome,
+    app::{AppAction, AsideReason, Suspect, WorkerId},
+    autopsy::{self, Death, Evidence, GenerationId},
+    backoff::CrashVerdict,
+    outcome::LoadFailure,
+    roster::WorkerDeath,
+    workers::WorkerExit,
 };
 
 impl Supervisor {
-    /// Starts workers until there are as many as there are to be.
-    pub(super) fn hire(&mut self) {
-        let Some(workers) = &self.workers else { return };
-        while self.staying() + self.hiring < self.wanted_workers {
+    /// Starts workers up to the target number. Workers whose start is delayed count as started.
+    pub(super) fn start_missing_workers(&mut self) {
+        let Some(workers) = &self.spawner else { return };
+        while self.staying() + self.delayed_starts < self.wanted_workers {
             let id = self.fleet.next_id();
             let link = workers.start(id);
             self.fleet.add(id, link);
         }
     }
 
-    /// A worker's process has ended.
-    pub(super) fn gone(&mut self, worker: WorkerId, gone: Gone) {
+    /// Handles the exit of a worker process.
+    ///
+    /// An unexpected exit is examined and logged. Then every app, query and recycling forgets the worker,
+    /// the blamed app is counted, and a new worker starts: at once if an app is blamed, else after the
+    /// delay of [`Backoff`](super::backoff::Backoff). A worker that was replaced or told to stop gets no
+    /// successor here.
+    pub(super) fn worker_exited(&mut self, worker: WorkerId, gone: WorkerExit) {
         let Some(left) = self.fleet.remove(worker) else {
             return;
         };
@@ -40,7 +45,7 @@ impl Supervisor {
         if !is_expected {
             let death = self.examine(&left.loading(), &gone);
             blamed = blame(&death);
-            self.note_death(Died {
+            self.remember_death(WorkerDeath {
                 worker,
                 pid: gone.pid,
                 at: SystemTime::now(),
@@ -48,7 +53,7 @@ impl Supervisor {
                 plugin: blamed.as_ref().map(|blame| blame.app.clone()),
                 generation: blamed.as_ref().map(|blame| blame.generation),
             });
-            say_died(worker, gone, death);
+            log_death(worker, gone, death);
         }
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             let app = self.apps.get_mut(&name);
@@ -58,62 +63,63 @@ impl Supervisor {
         for app in self.removed.values_mut() {
             app.worker_gone(worker);
         }
-        self.forget_asked(worker);
+        self.forget_queries_of(worker);
         if let Some(blame) = &blamed {
-            self.hold_responsible(blame);
+            self.count_crash(blame);
         }
-        self.libraries.touch();
+        self.libraries.mark_changed();
         self.remove_unused_copies();
         let was_replaced = self.replaces(worker).is_some() || left.is_leaving;
         self.recycled(worker);
         if !was_replaced {
             let wait = match blamed {
-                // The guilty app is counted, so that the restarts have an end.
+                // Restarts end when the blamed app is put aside, so no delay is needed.
                 Some(_) => Duration::ZERO,
                 None => self.backoff.crashed(Instant::now()),
             };
-            self.hire_after(wait);
+            self.start_missing_workers_after(wait);
         }
     }
 
-    /// A worker's process has ended while the server stops.
-    pub(super) fn gone_at_last(&mut self, worker: WorkerId, gone: Gone) {
+    /// Handles the exit of a worker process while the server stops. Only a failure is logged.
+    pub(super) fn worker_exited_at_stop(&mut self, worker: WorkerId, gone: WorkerExit) {
         self.fleet.remove(worker);
         if !gone.ended.as_ref().is_ok_and(|ended| ended.is_success()) {
             let death = self.examine(&[], &gone);
-            say_died(worker, gone, death);
+            log_death(worker, gone, death);
         }
     }
 
-    fn hire_after(&mut self, wait: Duration) {
+    /// Starts the missing workers after a delay.
+    fn start_missing_workers_after(&mut self, wait: Duration) {
         if wait.is_zero() {
-            return self.hire();
+            return self.start_missing_workers();
         }
         warn!(
             ?wait,
             "The next worker starts after a wait, as workers keep ending"
         );
-        self.hiring += 1;
+        self.delayed_starts += 1;
         self.tasks.spawn(async move {
             time::sleep(wait).await;
-            Done::Hire
+            TaskOutcome::Hire
         });
     }
 
-    /// What ended a worker, and who is to blame. `loading` are the loads that were in the plugin's code.
-    fn examine(&self, loading: &[(String, u64)], gone: &Gone) -> Death {
+    /// Performs the autopsy of a worker. `loading` lists the loads that were inside a library's code.
+    fn examine(&self, loading: &[(String, u64)], gone: &WorkerExit) -> Death {
         let status = match &gone.ended {
             Ok(status) => *status,
             Err(error) => return Death::never_began(error.clone()),
         };
         if let Some(dumps) = &gone.hung {
-            let timeout = self.workers.as_ref().map(|workers| workers.timeout);
+            let timeout = self.spawner.as_ref().map(|workers| workers.timeout);
             return autopsy::examine_hung(&gone.board, dumps, timeout.unwrap_or_default());
         }
-        let loading: Vec<_> = loading.iter().map(Generation::from).collect();
+        let loading: Vec<_> = loading.iter().map(GenerationId::from).collect();
         let probation = self.apps.values().filter_map(|app| {
             let serving = app.probation().and(app.serving.as_ref())?;
-            Some(Generation {
+            Some(GenerationId {
                 app: app.name.clone(),
                 number: serving.generation,
             })
@@ -128,8 +134,9 @@ impl Supervisor {
         })
     }
 
-    /// Counts the crash, and puts the generation aside when it crashed too often or at its start.
-    fn hold_responsible(&mut self, blame: &Blame) {
+    /// Counts a crash against the blamed generation. Puts the generation aside when it has crashed too often,
+    /// or when it crashed before it ever served.
+    fn count_crash(&mut self, blame: &Suspect) {
         let Some(app) = self.apps.get_mut(&blame.app) else {
             return;
         };
@@ -138,8 +145,8 @@ impl Supervisor {
         };
         let key = (blame.app.clone(), hash);
         let crashes = match self.crashes.crashed(key, Instant::now()) {
-            Verdict::PutAside(crashes) => Some(crashes),
-            Verdict::Again(crashes) => blame.while_starting.then_some(crashes),
+            CrashVerdict::PutAside(crashes) => Some(crashes),
+            CrashVerdict::Again(crashes) => blame.while_starting.then_some(crashes),
         };
         let Some(crashes) = crashes else { return };
         let error = if blame.while_starting {
@@ -155,7 +162,7 @@ impl Supervisor {
             file = %app.library.display(),
             "Put aside: this library is not loaded again until it changes or host ctl reload asks for it"
         );
-        let failure = Failure {
+        let failure = LoadFailure {
             file: app.library.display().to_string(),
             hash: Some(hash.short()),
             step: "crash".to_owned(),
@@ -166,42 +173,43 @@ impl Supervisor {
         self.apply(&blame.app, actions);
     }
 
-    /// Removes the private copies that no worker has opened any more and no app may start again.
+    /// Removes the private copies that no running worker has opened and no app can roll back to.
     pub(super) fn remove_unused_copies(&mut self) {
         let apps = self.apps.values().chain(self.removed.values());
         let apps: Vec<_> = apps.collect();
         let unused = self
             .fleet
-            .unused_copies(|copy| apps.iter().any(|app| app.needs(copy)));
+            .unused_copies(|copy| apps.iter().any(|app| app.uses_copy(copy)));
         let name = String::new();
-        let actions = unused.into_iter().map(Action::RemoveCopy).collect();
+        let actions = unused.into_iter().map(AppAction::RemoveCopy).collect();
         self.apply(&name, actions);
     }
 
-    /// Lifts what was put aside for an app, as the operator asks for it.
-    pub(super) fn forgive(&mut self, name: &str) {
+    /// Forgets the crashes of an app, so that contents that were put aside can be loaded again.
+    pub(super) fn lift_aside(&mut self, name: &str) {
         if let Some(app) = self.apps.get_mut(name) {
             for hash in app.aside.keys() {
                 self.crashes.forget(&(name.to_owned(), *hash));
             }
             app.aside
-                .retain(|_, aside| !matches!(aside, Aside::Crashed(_)));
+                .retain(|_, aside| !matches!(aside, AsideReason::Crashed(_)));
         }
     }
 }
 
-/// Whom a death is counted against.
-fn blame(death: &Death) -> Option<Blame> {
+/// Returns the generation that a death is counted against.
+fn blame(death: &Death) -> Option<Suspect> {
     let autopsy::Blame { generation, reason } = death.blame.clone()?;
-    Some(Blame {
+    Some(Suspect {
         app: generation.app,
         generation: generation.number,
         while_starting: reason.is_start(),
     })
 }
 
-/// Says what ended a worker, with the place in the code: looking that up takes its time, which nobody waits for.
-fn say_died(worker: WorkerId, gone: Gone, mut death: Death) {
+/// Logs the death of a worker with its place in the code. The lookup of the place may take seconds, so it runs
+/// on a blocking thread and the restart does not wait for it.
+fn log_death(worker: WorkerId, gone: WorkerExit, mut death: Death) {
     death.hold();
     task::spawn_blocking(move || {
         let death = death.locate();
@@ -234,7 +242,7 @@ fn say_died(worker: WorkerId, gone: Gone, mut death: Death) {
     });
 }
 
-fn list(generations: &[Generation]) -> String {
+fn list(generations: &[GenerationId]) -> String {
     let each: Vec<_> = generations.iter().map(ToString::to_string).collect();
     each.join(", ")
 }

@@ -1,7 +1,8 @@
-//! A deployment: a library is loaded first, and put into the plugins folder once it serves.
+//! A deployment: an uploaded library is loaded first, and moved into the plugins folder once it serves.
 //!
-//! The folder never has a library that did not start, so that a later start of the server does not
-//! meet one. The watcher sees the file after that, and its content serves already.
+//! The folder never contains a library that did not start, so a later start of the server does not
+//! fail because of it. When the watcher reports the new file, its content serves already and is not
+//! loaded again.
 
 use std::{
     io,
@@ -14,44 +15,44 @@ use tokio::{sync::oneshot, task};
 use tracing::{error, info};
 
 use super::{
-    Done, Supervisor,
-    catalog::{Facts, Library},
-    error::AskError,
-    libraries::Memory,
-    outcome::Proof,
-    plans::Asked,
+    Supervisor, TaskOutcome,
+    catalog::{Library, LibraryInfo},
+    error::CommandError,
+    libraries::KnownLibrary,
+    outcome::ReloadReport,
+    plans::ReloadRequest,
 };
 use crate::folder::candidate::Candidate;
 
-/// A library that is to be deployed.
+/// An uploaded library.
 #[derive(Debug)]
 pub struct Upload {
     /// The library in the plugins folder under a hidden name, which the watcher leaves alone.
     pub file: TempPath,
-    /// What is in it.
+    /// The library's content, read and checked.
     pub candidate: Candidate,
-    /// The name of the file, if the plugin has none in the folder yet.
+    /// The file name to use if the plugin has no file in the folder yet.
     pub name: String,
 }
 
-/// What came of a deployment.
+/// The report of a successful deployment.
 #[derive(Clone, Debug, Serialize)]
-pub struct Deployed {
+pub struct DeployReport {
     /// The plugin.
     pub plugin: String,
     /// The library in the plugins folder.
     pub file: String,
-    /// The apps that the plugin is.
-    pub apps: Vec<Outcome>,
+    /// The outcome for each app of the plugin.
+    pub apps: Vec<DeployOutcome>,
 }
 
-/// What came of a deployment for an app.
+/// The outcome of a deployment for one app.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Outcome {
-    /// It was loaded.
-    Loaded(Box<Proof>),
-    /// The same library served already, and was not loaded again.
+pub enum DeployOutcome {
+    /// The app was loaded.
+    Loaded(Box<ReloadReport>),
+    /// The app already served this library with these settings, and was not loaded again.
     Unchanged {
         /// The app.
         name: String,
@@ -70,19 +71,22 @@ pub(super) struct Deployment {
     file: TempPath,
     target: PathBuf,
     plugin: String,
-    /// What was known of the target before.
-    before: Memory,
-    /// What came of the load of each app.
-    loads: Vec<(String, Result<Outcome, AskError>)>,
-    reply: oneshot::Sender<Result<Deployed, AskError>>,
+    /// The facts about the target file before the deployment, to be restored after a failure.
+    before: KnownLibrary,
+    /// The outcome for each app, by name.
+    loads: Vec<(String, Result<DeployOutcome, CommandError>)>,
+    reply: oneshot::Sender<Result<DeployReport, CommandError>>,
 }
 
 impl Supervisor {
-    /// Loads a library as all apps that its plugin is.
+    /// Loads an uploaded library for all apps of its plugin.
+    ///
+    /// The library is registered under its target path before the file is there, so that the plan treats
+    /// it like any other library. The outcomes are collected in a background task.
     pub(super) fn deploy(
         &mut self,
         upload: Upload,
-        reply: oneshot::Sender<Result<Deployed, AskError>>,
+        reply: oneshot::Sender<Result<DeployReport, CommandError>>,
     ) {
         let Upload {
             file,
@@ -94,37 +98,37 @@ impl Supervisor {
         let target = match self.place(&plugin, folder.join(name)) {
             Ok(target) => target,
             Err(reason) => {
-                // Who asked may be gone.
-                let _ = reply.send(Err(AskError::NotDeployed { plugin, reason }));
+                // The requester may have disconnected.
+                let _ = reply.send(Err(CommandError::NotDeployed { plugin, reason }));
                 return;
             }
         };
         candidate.path.clone_from(&target);
-        let facts = Facts::of(&candidate);
+        let facts = LibraryInfo::of(&candidate);
         let before = self.libraries.remember(&target);
-        let candidate = self.libraries.learn(target.clone(), candidate);
-        let (mut asked, mut waiting, mut loads) = (Vec::new(), Vec::new(), Vec::new());
+        let candidate = self.libraries.add_plugin(target.clone(), candidate);
+        let (mut reload, mut waiting, mut loads) = (Vec::new(), Vec::new(), Vec::new());
         for app in self.settings.names(&plugin) {
             if let Some(unchanged) = self.unchanged(&app, &facts) {
                 loads.push((app, Ok(unchanged)));
                 continue;
             }
-            self.forgive(&app);
+            self.lift_aside(&app);
             let (sender, proof) = oneshot::channel();
             waiting.push((app.clone(), proof));
-            asked.push(Asked {
+            reload.push(ReloadRequest {
                 app,
-                ask: self.ask(sender),
+                reply_id: self.register_reply(sender),
                 candidate: candidate.clone(),
             });
         }
-        self.plan_for(asked);
+        self.plan_for(reload);
         self.tasks.spawn(async move {
             for (app, proof) in waiting {
-                let proof = proof.await.unwrap_or(Err(AskError::Stopping));
-                loads.push((app, proof.map(Box::new).map(Outcome::Loaded)));
+                let proof = proof.await.unwrap_or(Err(CommandError::Stopping));
+                loads.push((app, proof.map(Box::new).map(DeployOutcome::Loaded)));
             }
-            Done::Deployed(Box::new(Deployment {
+            TaskOutcome::Deployed(Box::new(Deployment {
                 file,
                 target,
                 plugin,
@@ -135,7 +139,8 @@ impl Supervisor {
         });
     }
 
-    /// Where the library of a plugin belongs: in the place of the one that is there, or else at `new`.
+    /// Returns the target path: that of the plugin's current library, or else `new`. Fails when another
+    /// plugin owns `new`.
     fn place(&self, plugin: &str, new: PathBuf) -> Result<PathBuf, String> {
         let is_plugin =
             |library: &Library| matches!(library, Library::Plugin(facts) if facts.plugin == plugin);
@@ -157,12 +162,12 @@ impl Supervisor {
         }
     }
 
-    /// The generation of an app that serves already what is to be deployed.
-    fn unchanged(&self, app: &str, facts: &Facts) -> Option<Outcome> {
+    /// Returns the outcome for an app that already serves the uploaded library with its current settings.
+    fn unchanged(&self, app: &str, facts: &LibraryInfo) -> Option<DeployOutcome> {
         let spec = self.settings.spec(app, facts);
         let app = self.apps.get(app).filter(|app| app.loading().is_none())?;
         let serving = app.serving.as_ref()?;
-        (serving.spec == spec).then(|| Outcome::Unchanged {
+        (serving.spec == spec).then(|| DeployOutcome::Unchanged {
             name: app.name.clone(),
             unchanged_generation: serving.generation,
             version: serving.version.clone(),
@@ -170,7 +175,8 @@ impl Supervisor {
         })
     }
 
-    /// The loads of a deployment are over: its file gets its name, or goes.
+    /// Completes a deployment after its loads. On success the file is moved to its target. If any app
+    /// failed, the file is removed and the next plan brings the other apps back to the library in the folder.
     pub(super) fn deployed(&mut self, deployment: Deployment) {
         let Deployment {
             file,
@@ -184,20 +190,20 @@ impl Supervisor {
         if !failures.is_empty() {
             let reason = failures.join("; ");
             error!(plugin, file = %target.display(), error = reason, "Not deployed, the plugins folder is as it was");
-            // An app for which the library was loaded goes back by the next plan.
+            // The next plan brings apps that did load the library back to the one in the folder.
             self.libraries.restore(&target, before);
-            // Who asked may be gone.
-            let _ = reply.send(Err(AskError::NotDeployed { plugin, reason }));
+            // The requester may have disconnected.
+            let _ = reply.send(Err(CommandError::NotDeployed { plugin, reason }));
             return;
         }
-        // A disk may be slow.
+        // Moving a file can block on a slow disk.
         task::spawn_blocking(move || {
             let placed = place(file, &target);
             let file = target.display().to_string();
             let deployed = match placed {
                 Ok(()) => {
                     info!(plugin, file, "Deployed");
-                    Ok(Deployed { plugin, file, apps })
+                    Ok(DeployReport { plugin, file, apps })
                 }
                 Err(reason) => {
                     let reason = reason.to_string();
@@ -207,7 +213,7 @@ impl Supervisor {
                         error = reason,
                         "Deployed, but the file is not in its place"
                     );
-                    Err(AskError::NotPlaced { file, reason })
+                    Err(CommandError::NotPlaced { file, reason })
                 }
             };
             let _ = reply.send(deployed);
@@ -215,8 +221,10 @@ impl Supervisor {
     }
 }
 
-/// What was loaded, and why the others were not. An app is named where there are several.
-fn split(loads: Vec<(String, Result<Outcome, AskError>)>) -> (Vec<Outcome>, Vec<String>) {
+/// Splits outcomes into successes and error texts. Error texts name the app if there are several.
+fn split(
+    loads: Vec<(String, Result<DeployOutcome, CommandError>)>,
+) -> (Vec<DeployOutcome>, Vec<String>) {
     let many = loads.len() > 1;
     let (mut apps, mut failures) = (Vec::new(), Vec::new());
     for (name, load) in loads {
@@ -229,7 +237,7 @@ fn split(loads: Vec<(String, Result<Outcome, AskError>)>) -> (Vec<Outcome>, Vec<
     (apps, failures)
 }
 
-/// Gives a file its name, in the place of another one if there is one.
+/// Moves a file to its target, and replaces a file that is there.
 fn place(file: TempPath, target: &Path) -> io::Result<()> {
     file.persist(target).map_err(|failed| failed.error)
 }

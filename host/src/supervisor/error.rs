@@ -1,23 +1,23 @@
-//! Why something that was asked of the supervisor is not done.
+//! The errors of commands.
 
 use crate::config::MOST_WORKERS;
 
-/// What was asked is not done.
+/// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum AskError {
-    /// The load failed; what served, serves on.
+pub enum CommandError {
+    /// The load failed. The version that served goes on.
     #[error("it was not loaded: {0}")]
     Failed(String),
-    /// No library served before the one that does.
+    /// No other library served before the current one.
     #[error("no other library of {0} served before, so there is none to go back to")]
     NoPrevious(String),
-    /// There is no app of this name.
+    /// No app has this name.
     #[error("there is no app {name:?}, expected one of: {known}")]
     NotFound {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The names of all apps, separated by commas.
         known: String,
     },
     /// A library was not put into the plugins folder.
@@ -25,13 +25,13 @@ pub enum AskError {
     NotDeployed {
         /// The plugin.
         plugin: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// There are no worker processes.
+    /// The server has no worker processes (`--workers=0`).
     #[error("there are no worker processes: the server was started with --workers=0")]
     OneProcess,
-    /// The library serves, but the file could not be put into the folder.
+    /// The library serves, but its file could not be moved into the plugins folder.
     #[error(
         "it serves, but {file} cannot be put in place, so the next start of the host loads what the folder has: {reason}"
     )]
@@ -44,15 +44,15 @@ pub enum AskError {
     /// The host stops.
     #[error("the host is stopping")]
     Stopping,
-    /// Something newer took its place, or the app was removed.
+    /// A newer request replaced this one, or the app was removed.
     #[error("something newer took its place before it was loaded")]
     Superseded,
-    /// So many workers are too few or too many.
+    /// The number of workers is out of range.
     #[error("there cannot be {wanted} workers, expected 1 to {MOST_WORKERS}; there are {was}")]
     WorkerCount {
-        /// How many were asked for.
+        /// The requested number.
         wanted: usize,
-        /// How many there are to be.
+        /// The current target number.
         was: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! The workers that there are, and what each of them has.
+//! The fleet: all workers, and what the supervisor knows of each without asking.
 
 mod boot;
 mod link;
@@ -12,71 +12,71 @@ use std::{
 };
 
 pub use self::link::Link;
-pub(super) use self::link::Process;
-use self::worker::Worker;
-use super::{app::WorkerId, last_words::LastWords};
+pub(super) use self::link::WorkerProcess;
+use self::worker::WorkerRecord;
+use super::{app::WorkerId, output_tail::OutputTail};
 use crate::{
     channel::Sender,
     orders::{Order, Step},
 };
 
-/// The workers.
+/// All workers, by number.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: BTreeMap<WorkerId, WorkerRecord>,
     last: WorkerId,
-    /// Whether the first loads are over, so that connections are accepted.
+    /// Whether workers may accept connections: true once the first loads are over.
     accepts: bool,
-    /// The copies that workers had opened which have ended.
+    /// Private copies that workers had opened which have exited. A copy stays until no running worker and
+    /// no app needs it.
     copies: BTreeSet<PathBuf>,
 }
 
-/// An open way to a worker process.
+/// What the next image of this process needs to know of a running worker.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct OpenLink {
     pub(super) id: WorkerId,
     pub(super) pid: i32,
     pub(super) channel: Sender<Order>,
-    pub(super) words: LastWords,
+    pub(super) words: OutputTail,
     pub(super) opened: BTreeSet<PathBuf>,
 }
 
 impl Fleet {
-    /// The number of the next worker.
+    /// Returns the number for a new worker.
     pub(super) fn next_id(&mut self) -> WorkerId {
         self.last += 1;
         self.last
     }
 
-    /// How many workers there are that were not told to stop.
-    pub(super) fn staying(&self) -> usize {
+    /// Returns the number of workers that were not told to stop.
+    pub(super) fn staying_count(&self) -> usize {
         let staying = self.workers.values().filter(|worker| !worker.is_leaving);
         staying.count()
     }
 
-    /// The workers that can be done without most easily, of those that stay: first those that do not
-    /// serve yet, then the oldest, because memory that leaked is most there.
-    /// Those of `but` are not among them.
-    pub(super) fn dispensable(&self, count: usize, but: &[WorkerId]) -> Vec<WorkerId> {
+    /// Returns up to `count` workers to stop when there are too many: first those that do not serve yet,
+    /// then the oldest, because leaked memory is highest there. Workers in `except` are not returned.
+    pub(super) fn least_needed(&self, count: usize, except: &[WorkerId]) -> Vec<WorkerId> {
         let staying = self.workers.iter();
-        let staying = staying.filter(|(id, worker)| !worker.is_leaving && !but.contains(id));
+        let staying = staying.filter(|(id, worker)| !worker.is_leaving && !except.contains(id));
         let mut staying: Vec<_> = staying.map(|(&id, worker)| (worker.accepts, id)).collect();
         staying.sort_unstable();
         staying.into_iter().take(count).map(|(_, id)| id).collect()
     }
 
-    /// Whether a worker accepts connections.
+    /// Returns whether any worker accepts connections.
     pub(super) fn serves(&self) -> bool {
         self.workers.values().any(|worker| worker.accepts)
     }
 
-    /// The workers with what is known of them without asking them.
-    pub(super) fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+    /// Returns all workers with their records.
+    pub(super) fn workers(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord)> {
         self.workers.iter().map(|(&id, worker)| (id, worker))
     }
 
     pub(super) fn add(&mut self, id: WorkerId, link: Link) {
-        let worker = Worker {
+        let worker = WorkerRecord {
             link,
             since: Instant::now(),
             started_at: SystemTime::now(),
@@ -92,15 +92,14 @@ impl Fleet {
         self.workers.insert(id, worker);
     }
 
-    /// Forgets a worker that has ended.
-    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Worker> {
+    /// Removes a worker that has exited, and returns its record.
+    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<WorkerRecord> {
         let left = self.workers.remove(&worker)?;
         self.copies.extend(left.opened.iter().cloned());
         Some(left)
     }
 
-    /// The copies that were opened by workers that have ended, and by none that runs, and that are
-    /// not `needed`. Each is told once.
+    /// Returns, once each, the copies that only exited workers had opened and that are not `needed`.
     pub(super) fn unused_copies(&mut self, needed: impl Fn(&PathBuf) -> bool) -> Vec<PathBuf> {
         let workers = &self.workers;
         let is_used = |copy: &PathBuf| {
@@ -117,24 +116,26 @@ impl Fleet {
         self.workers.is_empty()
     }
 
-    /// The workers that take part in loads.
-    pub(super) fn taking_part(&self) -> Vec<WorkerId> {
-        let is_there = |(_, worker): &(&WorkerId, &Worker)| worker.is_ready && !worker.is_leaving;
+    /// Returns the workers that take orders and were not told to stop. Loads go to these workers.
+    pub(super) fn ready_workers(&self) -> Vec<WorkerId> {
+        let is_there =
+            |(_, worker): &(&WorkerId, &WorkerRecord)| worker.is_ready && !worker.is_leaving;
         let ready = self.workers.iter().filter(is_there);
         ready.map(|(&id, _)| id).collect()
     }
 
-    /// Whether so many workers serve, and no other is there.
+    /// Returns whether exactly `wanted` workers exist and all of them serve.
     pub(super) fn is_steady(&self, wanted: usize) -> bool {
-        let serves = |worker: &Worker| worker.accepts && !worker.is_leaving;
+        let serves = |worker: &WorkerRecord| worker.accepts && !worker.is_leaving;
         self.workers.len() == wanted && self.workers.values().all(serves)
     }
 
-    /// The ways to all workers, for another image of this process. None when one is not open.
-    pub(super) fn ways(&self) -> Option<Vec<Way>> {
-        let way = |(&id, worker): (&WorkerId, &Worker)| {
+    /// Returns the connections to all workers, for the next image of this process. Returns `None` when a
+    /// channel is not open yet.
+    pub(super) fn open_links(&self) -> Option<Vec<OpenLink>> {
+        let way = |(&id, worker): (&WorkerId, &WorkerRecord)| {
             let process = worker.link.process.as_ref()?;
-            Some(Way {
+            Some(OpenLink {
                 id,
                 pid: process.pid?,
                 channel: process.channel.get()?.clone(),
@@ -145,12 +146,12 @@ impl Fleet {
         self.workers.iter().map(way).collect()
     }
 
-    /// The number of the last worker.
+    /// Returns the number of the newest worker.
     pub(super) fn last_id(&self) -> WorkerId {
         self.last
     }
 
-    /// Goes on with the workers of an earlier image of this process, which serve.
+    /// Takes over the workers of an earlier image of this process. They serve already.
     pub(super) fn adopt(
         &mut self,
         links: BTreeMap<WorkerId, (Link, BTreeSet<PathBuf>)>,
@@ -168,53 +169,55 @@ impl Fleet {
         }
     }
 
-    /// The workers that were not told to stop, with their processes and their ages.
+    /// Returns the process number and age of each worker that was not told to stop.
     pub(super) fn ages(&self) -> Vec<(WorkerId, i32, Duration)> {
         let there = self.workers.iter().filter(|(_, worker)| !worker.is_leaving);
-        let age = |(&id, worker): (&WorkerId, &Worker)| {
+        let age = |(&id, worker): (&WorkerId, &WorkerRecord)| {
             let pid = worker.link.process.as_ref()?.pid?;
             Some((id, pid, worker.since.elapsed()))
         };
         there.filter_map(age).collect()
     }
 
-    /// Tells one worker.
+    /// Sends an order to one worker.
     pub(super) fn send(&mut self, worker: WorkerId, order: Order) {
         if let Some(worker) = self.workers.get_mut(&worker) {
-            if let Order::Load { started, .. } = &order {
-                worker.opened.insert(started.copy.clone());
+            if let Order::Load { staged, .. } = &order {
+                worker.opened.insert(staged.copy.clone());
             }
             worker.link.send(order);
         }
     }
 
-    /// Tells all workers that take orders.
+    /// Sends an order to all workers that are ready for orders.
     pub(super) fn send_all(&self, order: &Order) {
         for worker in self.workers.values().filter(|worker| worker.is_ready) {
             worker.link.send(order.clone());
         }
     }
 
-    /// Whether a worker is there that was not told to stop.
-    pub(super) fn is_there(&self, id: WorkerId) -> bool {
+    /// Returns whether a worker exists and was not told to stop.
+    pub(super) fn is_staying(&self, id: WorkerId) -> bool {
         let worker = self.workers.get(&id);
         worker.is_some_and(|worker| !worker.is_leaving)
     }
 
-    pub(super) fn note_step(&mut self, worker: WorkerId, app: &str, generation: u64, step: Step) {
+    /// Records the current step of a load. If the worker dies, an app in the step `open` or `init` is suspected.
+    pub(super) fn record_step(&mut self, worker: WorkerId, app: &str, generation: u64, step: Step) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.steps.insert((app.to_owned(), generation), step);
         }
     }
 
-    /// A load in a worker is over.
-    pub(super) fn load_over(&mut self, worker: WorkerId, app: &str, generation: u64) {
+    /// Records that a load in a worker is over.
+    pub(super) fn load_ended(&mut self, worker: WorkerId, app: &str, generation: u64) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.steps.remove(&(app.to_owned(), generation));
         }
     }
 
-    pub(super) fn note_loads_left(&mut self, worker: WorkerId, left: usize) {
+    /// Records how many more libraries a worker can load.
+    pub(super) fn set_loads_left(&mut self, worker: WorkerId, left: usize) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.loads_left = left;
         }

@@ -1,4 +1,5 @@
-//! Where the rest of the host asks the supervisor: a [`Handle`] sends a [`Command`] and waits for the answer.
+//! The interface of the supervisor for the rest of the host: a [`Handle`] sends a [`Command`] and waits for the
+//! answer.
 
 use std::{
     path::PathBuf,
@@ -13,12 +14,12 @@ use tokio::{
 
 use super::{
     app::WorkerId,
-    deploy::{Deployed, Upload},
-    error::AskError,
-    outcome::Proof,
-    report::Report,
+    deploy::{DeployReport, Upload},
+    error::CommandError,
+    outcome::ReloadReport,
+    report::ServerReport,
     roster::Roster,
-    scale::{Scale, Scaled},
+    scale::{Scale, ScaleReport},
     upgrading::UpgradeReply,
 };
 use crate::{
@@ -26,84 +27,87 @@ use crate::{
     log::filter::Filter,
 };
 
-/// Where the supervisor is asked. A clone leads to the same supervisor.
+/// Sends commands to the supervisor. Clones send to the same supervisor.
 #[derive(Clone, Debug)]
 pub struct Handle(mpsc::Sender<Command>);
 
-/// A question, and who waits for the answer.
+/// A command for the supervisor, with the channel for its answer.
 #[derive(Debug)]
 pub enum Command {
-    /// What is there?
-    Report(oneshot::Sender<Report>),
-    /// Load the app from its library again, even if that did not change.
-    Reload(String, oneshot::Sender<Result<Proof, AskError>>),
-    /// Load the library that served before.
-    Rollback(String, oneshot::Sender<Result<Proof, AskError>>),
-    /// Where apps are mounted, and the apps that the operator describes, from now on.
+    /// Report all apps.
+    Report(oneshot::Sender<ServerReport>),
+    /// Load the app from its library again, even if the library did not change.
+    Reload(String, oneshot::Sender<Result<ReloadReport, CommandError>>),
+    /// Load the library that served before the current one.
+    Rollback(String, oneshot::Sender<Result<ReloadReport, CommandError>>),
+    /// Use these mounts and app tables from now on.
     Configure(Vec<Mount>, Vec<config::AppConfig>),
-    /// Put these directives in force in all workers.
+    /// Apply these log directives in all workers. The answer lists libraries that did not confirm in time.
     SetLevel(String, oneshot::Sender<Vec<String>>),
-    /// Open the log files anew in all workers.
+    /// Reopen the log files in all workers.
     Reopen,
-    /// Replace a worker, or all when none is named, by fresh ones. The reply says how many.
+    /// Replace one worker, or all workers, by fresh ones. The answer is the number of replaced workers.
     Recycle(Option<WorkerId>, oneshot::Sender<Result<usize, String>>),
-    /// Execute another build in place: the one at this path, or at the path of this program.
+    /// Replace this program in place by another build: the one at this path, or at this program's path.
     Upgrade(Option<PathBuf>, UpgradeReply),
-    /// End all worker processes at once.
+    /// Kill all worker processes.
     Kill(oneshot::Sender<()>),
-    /// Which workers are there?
+    /// List the workers.
     Workers(oneshot::Sender<Roster>),
-    /// Have another number of workers.
-    Scale(Scale, oneshot::Sender<Result<Scaled, AskError>>),
-    /// Load a library that is not in the plugins folder yet, and put it there once it serves.
-    Deploy(Box<Upload>, oneshot::Sender<Result<Deployed, AskError>>),
+    /// Change the number of workers.
+    Scale(Scale, oneshot::Sender<Result<ScaleReport, CommandError>>),
+    /// Load an uploaded library, and put it into the plugins folder once it serves.
+    Deploy(
+        Box<Upload>,
+        oneshot::Sender<Result<DeployReport, CommandError>>,
+    ),
 }
 
 impl Handle {
-    /// A handle, and where what is asked comes out.
+    /// Creates a handle, and the receiver for the supervisor's main loop.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Command>) {
         let (sender, commands) = mpsc::channel(16);
         (Self(sender), commands)
     }
 
-    /// What is there.
+    /// Returns a report of all apps.
     ///
     /// # Errors
     ///
     /// When the host stops.
-    pub async fn report(&self) -> Result<Report, AskError> {
+    pub async fn report(&self) -> Result<ServerReport, CommandError> {
         let (sender, report) = oneshot::channel();
         self.send(Command::Report(sender)).await?;
-        report.await.map_err(|_| AskError::Stopping)
+        report.await.map_err(|_| CommandError::Stopping)
     }
 
-    /// Loads the app from its library again, as a new generation. Returns when the old one has
-    /// finished what it had.
+    /// Loads the app from its library again, as a new generation. Returns when the old generation has
+    /// drained.
     ///
     /// # Errors
     ///
     /// When there is no such app, when it is not loaded, or when the host stops.
-    pub async fn reload(&self, name: String) -> Result<Proof, AskError> {
+    pub async fn reload(&self, name: String) -> Result<ReloadReport, CommandError> {
         let (sender, proof) = oneshot::channel();
         self.send(Command::Reload(name, sender)).await?;
-        proof.await.map_err(|_| AskError::Stopping)?
+        proof.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// Loads the library that served before, as a new generation. Returns as
-    /// [`reload`](Self::reload).
+    /// Loads the library that served before, as a new generation. Returns when the old generation has
+    /// drained.
     ///
     /// # Errors
     ///
-    /// As there, and when none served before.
-    pub async fn rollback(&self, name: String) -> Result<Proof, AskError> {
+    /// When there is no such app, when no other library served before, when the load fails, or when the
+    /// host stops.
+    pub async fn rollback(&self, name: String) -> Result<ReloadReport, CommandError> {
         let (sender, proof) = oneshot::channel();
         self.send(Command::Rollback(name, sender)).await?;
-        proof.await.map_err(|_| AskError::Stopping)?
+        proof.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// Has apps be where the operator says now, with the configuration that they have now. Apps of which
-    /// the same is said as before are left alone.
+    /// Applies new mounts and app tables. Apps whose settings did not change are left alone.
     ///
     /// # Errors
     ///
@@ -112,16 +116,17 @@ impl Handle {
         &self,
         mounts: Vec<Mount>,
         apps: Vec<config::AppConfig>,
-    ) -> Result<(), AskError> {
+    ) -> Result<(), CommandError> {
         self.send(Command::Configure(mounts, apps)).await
     }
 
-    /// Has the workers follow `filter` from now on: a change of it returns when the new directives
-    /// are in force in all of them, or a worker does not answer in time.
+    /// Makes the workers follow the level of `filter`. From now on a change of `filter` returns when all
+    /// workers have applied the new directives, or after five seconds.
     pub fn follow_level(&self, filter: &Filter) {
         let commands = self.0.clone();
         let followed = filter.clone();
-        // The first call comes at once, before there are workers; those start with what is in force.
+        // `follow_as_group` calls `tell` once at registration. No worker runs at that moment, and each
+        // worker starts with the directives in force.
         let is_first = AtomicBool::new(true);
         let tell = move || {
             if is_first.swap(false, Ordering::Relaxed) {
@@ -130,49 +135,50 @@ impl Handle {
             let (sender, set) = oneshot::channel();
             let directives = followed.directives().to_string();
             let command = Command::SetLevel(directives, sender);
-            // An error means that the host stops.
+            // A send error means that the host stops.
             let sent = commands.blocking_send(command).is_ok();
             let unconfirmed = sent.then(|| set.blocking_recv().ok()).flatten();
             unconfirmed.unwrap_or_default()
         };
-        filter.follow_as_group("worker processes".to_owned(), LEVEL_PATIENCE, tell);
+        filter.follow_as_group("worker processes".to_owned(), LEVEL_TIMEOUT, tell);
     }
 
-    /// Replaces a worker, or all when none is named, by fresh ones, one after the other. Returns how
-    /// many, when the old ones have finished what they had.
+    /// Replaces one worker, or all workers, by fresh ones, one after the other. Returns the number of
+    /// replaced workers when the old ones have drained.
     ///
     /// # Errors
     ///
-    /// When there are no worker processes or not this one, or the host stops.
+    /// When there are no worker processes, no such worker, or the host stops.
     pub async fn recycle(&self, worker: Option<WorkerId>) -> Result<usize, String> {
         let (sender, recycled) = oneshot::channel();
-        let stopping = || AskError::Stopping.to_string();
+        let stopping = || CommandError::Stopping.to_string();
         let sent = self.send(Command::Recycle(worker, sender)).await;
         sent.map_err(|_| stopping())?;
         recycled.await.map_err(|_| stopping())?
     }
 
-    /// Executes another build of the host in this process: the one at `path`, or at the path of this
-    /// program. Returns which build that is, when it has proved that it can take over.
+    /// Replaces this program in place by another build: the one at `path`, or at the path of this program.
+    /// Returns the name of the other build when that build has proved that it can take over.
     ///
     /// # Errors
     ///
-    /// When it has not, or when something is under way: this build goes on.
+    /// When the other build has not proved that, or while a load or a recycling is under way. This build
+    /// goes on then.
     pub async fn upgrade(&self, path: Option<PathBuf>) -> Result<String, String> {
         let (sender, upgraded) = oneshot::channel();
-        let stopping = || AskError::Stopping.to_string();
+        let stopping = || CommandError::Stopping.to_string();
         let sent = self.send(Command::Upgrade(path, sender)).await;
         sent.map_err(|_| stopping())?;
         upgraded.await.map_err(|_| stopping())?
     }
 
-    /// Has all workers open their log files anew.
+    /// Makes all workers reopen their log files.
     pub async fn reopen(&self) {
-        // When the host stops, nothing needs to be opened any more.
+        // When the host stops, no log needs to be reopened.
         let _ = self.send(Command::Reopen).await;
     }
 
-    /// Ends all worker processes at once.
+    /// Kills all worker processes.
     pub async fn kill(&self) {
         let (sender, killed) = oneshot::channel();
         if self.send(Command::Kill(sender)).await.is_ok() {
@@ -180,46 +186,48 @@ impl Handle {
         }
     }
 
-    /// Which workers there are.
+    /// Returns the list of the workers.
     ///
     /// # Errors
     ///
     /// When the host stops.
-    pub async fn workers(&self) -> Result<Roster, AskError> {
+    pub async fn workers(&self) -> Result<Roster, CommandError> {
         let (sender, roster) = oneshot::channel();
         self.send(Command::Workers(sender)).await?;
-        roster.await.map_err(|_| AskError::Stopping)
+        roster.await.map_err(|_| CommandError::Stopping)
     }
 
-    /// Has another number of workers from now on. Returns when the workers that are too many were
-    /// told to end, and those that are missing were started.
+    /// Changes the number of workers. Returns when surplus workers were told to stop and missing ones were
+    /// started.
     ///
     /// # Errors
     ///
-    /// When there are no worker processes, when there would be none or too many, or when the host
-    /// stops.
-    pub async fn scale(&self, scale: Scale) -> Result<Scaled, AskError> {
+    /// When there are no worker processes, when the number is out of range, or when the host stops.
+    pub async fn scale(&self, scale: Scale) -> Result<ScaleReport, CommandError> {
         let (sender, scaled) = oneshot::channel();
         self.send(Command::Scale(scale, sender)).await?;
-        scaled.await.map_err(|_| AskError::Stopping)?
+        scaled.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// Loads a library that is not in the plugins folder yet, and puts it there. Returns when it
-    /// serves in all workers and the old generations have finished what they had.
+    /// Loads an uploaded library and puts it into the plugins folder. Returns when the library serves in all
+    /// workers and the old generations have drained.
     ///
     /// # Errors
     ///
-    /// When it is not loaded, or the host stops: the folder is then as it was.
-    pub async fn deploy(&self, upload: Upload) -> Result<Deployed, AskError> {
+    /// When the load fails or the host stops. The folder is unchanged then.
+    pub async fn deploy(&self, upload: Upload) -> Result<DeployReport, CommandError> {
         let (sender, deployed) = oneshot::channel();
         self.send(Command::Deploy(Box::new(upload), sender)).await?;
-        deployed.await.map_err(|_| AskError::Stopping)?
+        deployed.await.map_err(|_| CommandError::Stopping)?
     }
 
-    async fn send(&self, command: Command) -> Result<(), AskError> {
-        self.0.send(command).await.map_err(|_| AskError::Stopping)
+    async fn send(&self, command: Command) -> Result<(), CommandError> {
+        self.0
+            .send(command)
+            .await
+            .map_err(|_| CommandError::Stopping)
     }
 }
 
-/// How long workers have to put a level in force.
-const LEVEL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long workers may take to apply a level.
+const LEVEL_TIMEOUT: Duration = Duration::from_secs(5);

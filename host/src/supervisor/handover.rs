@@ -1,7 +1,7 @@
-//! What one image of the supervisor hands to the next at an upgrade in place.
+//! The state that one image of the supervisor hands to the next at an upgrade in place.
 //!
-//! Descriptors are named by their numbers in the list that travels with this value. The new image
-//! goes on with the workers as they are, and then replaces them by fresh ones of its own build.
+//! Descriptors are named by their index in the list that is passed along. The new image takes over the
+//! running workers, and then recycles them, so that all workers have its own build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,75 +11,75 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    app::{App, Aside, WorkerId},
-    last_words::SuspendedWords,
+    app::{App, AsideReason, WorkerId},
+    output_tail::SuspendedOutput,
 };
 use crate::{
     channel::Suspended,
     control::SuspendedSocket,
-    folder::store::{Hash, SuspendedStore},
-    orders::Started,
+    folder::store::{ContentHash, SuspendedStore},
+    orders::StagedGeneration,
 };
 
-/// All that the next image needs.
+/// The state for the next image.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Handover {
-    /// Which build hands over.
+    /// The name of the build that hands over.
     pub build: String,
-    /// The sockets that workers accept from.
+    /// The listening sockets.
     pub listeners: Vec<usize>,
     /// The control socket.
     pub control: Option<SuspendedSocket>,
-    /// The private copies.
+    /// The folder of private copies.
     pub store: SuspendedStore,
-    /// The directives in force.
+    /// The log directives in force.
     pub level: String,
-    /// The workers that run.
-    pub workers: Vec<WorkerState>,
+    /// The running workers.
+    pub workers: Vec<WorkerSnapshot>,
     /// The number of the last worker.
     pub last_worker: WorkerId,
-    /// How many workers there are to be.
+    /// The target number of workers.
     pub wanted_workers: usize,
     /// The apps.
-    pub apps: Vec<AppState>,
-    /// How often the apps were loaded that are not there any more.
+    pub apps: Vec<AppSnapshot>,
+    /// The load counts of removed apps.
     pub loads: BTreeMap<String, u64>,
 }
 
-/// A worker that runs.
+/// A running worker.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct WorkerState {
-    /// Its number.
+pub struct WorkerSnapshot {
+    /// The worker's number.
     pub id: WorkerId,
-    /// Its process.
+    /// The process number.
     pub pid: i32,
-    /// The channel to it.
+    /// The channel to the worker.
     pub channel: Suspended,
-    /// What it prints.
-    pub words: SuspendedWords,
-    /// The private copies that it has opened.
+    /// The pipes of its stdout and stderr.
+    pub words: SuspendedOutput,
+    /// The private copies that the worker has opened.
     pub opened: BTreeSet<PathBuf>,
 }
 
-/// An app that is at rest.
+/// An app without a load under way. A probation is not handed over: the generation stays.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct AppState {
+pub struct AppSnapshot {
     name: String,
     plugin: String,
     library: PathBuf,
-    serving: Option<Started>,
-    previous: Option<Started>,
-    good: Option<Started>,
-    /// By the content's hash.
-    aside: Vec<(Hash, Aside)>,
-    failed: BTreeSet<Hash>,
+    serving: Option<StagedGeneration>,
+    previous: Option<StagedGeneration>,
+    good: Option<StagedGeneration>,
+    /// A list of pairs, because a hash cannot be a key of a JSON object.
+    aside: Vec<(ContentHash, AsideReason)>,
+    failed: BTreeSet<ContentHash>,
     loads: u64,
     hands_over: bool,
     by_process: Option<String>,
 }
 
-impl AppState {
-    /// The app as it is.
+impl AppSnapshot {
+    /// Describes an app.
     #[must_use]
     pub fn of(app: &App) -> Self {
         let aside = app.aside.iter();
@@ -98,7 +98,7 @@ impl AppState {
         }
     }
 
-    /// The same app, at rest.
+    /// Recreates the app, without a load or a probation.
     #[must_use]
     pub fn into_app(self, watches: bool) -> App {
         let mut app = App::new(self.name, self.plugin, self.library, self.loads, watches);

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    app::AskId,
-    catalog::{Facts, Library},
-    outcome::Failure,
+    app::ReplyId,
+    catalog::{Library, LibraryInfo},
+    outcome::LoadFailure,
 };
 use crate::folder::candidate::{self, Candidate, Rejected};
 
@@ -20,10 +20,10 @@ use crate::folder::candidate::{self, Candidate, Rejected};
 pub(super) struct Libraries {
     known: BTreeMap<PathBuf, Library>,
     /// Why files that are there cannot be loaded, and which plugin they say they are.
-    failures: BTreeMap<PathBuf, (Option<String>, Failure)>,
+    failures: BTreeMap<PathBuf, (Option<String>, LoadFailure)>,
     /// Files that are not meant as plugins, such as libraries that these need.
     others: BTreeSet<PathBuf>,
-    reading: BTreeMap<PathBuf, Reading>,
+    reading: BTreeMap<PathBuf, PendingRead>,
     /// Files that are gone, until the next plan.
     gone: BTreeSet<PathBuf>,
     /// Libraries that were read since the last plan. Their bytes are kept as long as they are few.
@@ -34,67 +34,68 @@ pub(super) struct Libraries {
 }
 
 #[derive(Debug)]
-struct Reading {
+struct PendingRead {
     number: u64,
     since: Instant,
 }
 
 /// What was known of a file at one moment.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct KnownLibrary {
     known: Option<Library>,
-    failure: Option<(Option<String>, Failure)>,
+    failure: Option<(Option<String>, LoadFailure)>,
 }
 
 /// What came of reading a library.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct LibraryRead {
     pub(super) path: PathBuf,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: ReadPurpose,
     pub(super) examined: Result<Candidate, Rejected>,
 }
 
 /// Why a library is read.
 #[derive(Debug)]
-pub(super) enum Purpose {
+pub(super) enum ReadPurpose {
     /// The file changed. The number tells this read from later ones.
     Change { attempt: u32, number: u64 },
     /// The operator wants an app loaded again.
-    Reload { app: String, ask: AskId },
+    Reload { app: String, reply_id: ReplyId },
     /// An app is to go back to the library that served before.
-    Rollback { app: String, ask: AskId },
+    Rollback { app: String, reply_id: ReplyId },
 }
 
 impl Libraries {
     /// A file is new or changed: the result reads it.
-    pub(super) fn present(
+    pub(super) fn start_read(
         &mut self,
         path: PathBuf,
         attempt: u32,
-    ) -> impl Future<Output = Box<Read>> + Send + use<> {
+    ) -> impl Future<Output = Box<LibraryRead>> + Send + use<> {
         self.reads += 1;
         let number = self.reads;
         self.gone.remove(&path);
         let since = Instant::now();
-        self.reading.insert(path.clone(), Reading { number, since });
-        read(path, Purpose::Change { attempt, number })
+        self.reading
+            .insert(path.clone(), PendingRead { number, since });
+        read(path, ReadPurpose::Change { attempt, number })
     }
 
     /// A file is gone.
-    pub(super) fn removed(&mut self, path: PathBuf) {
+    pub(super) fn mark_removed(&mut self, path: PathBuf) {
         self.reading.remove(&path);
         self.gone.insert(path);
         self.is_changed = true;
     }
 
     /// All that was in the folder at the start was told.
-    pub(super) fn listed(&mut self) {
+    pub(super) fn mark_listed(&mut self) {
         self.is_listed = true;
         self.is_changed = true;
     }
 
     /// Whether `number` is the last read of the file, which is then over.
-    pub(super) fn ends_reading(&mut self, path: &Path, number: u64) -> bool {
+    pub(super) fn finish_read(&mut self, path: &Path, number: u64) -> bool {
         let is_last = self
             .reading
             .get(path)
@@ -107,14 +108,14 @@ impl Libraries {
     }
 
     /// A library that may be loaded.
-    pub(super) fn learn(&mut self, path: PathBuf, candidate: Candidate) -> Arc<Candidate> {
-        let facts = Facts::of(&candidate);
+    pub(super) fn add_plugin(&mut self, path: PathBuf, candidate: Candidate) -> Arc<Candidate> {
+        let facts = LibraryInfo::of(&candidate);
         let candidate = Arc::new(candidate);
         let kept = self.fresh.values().flatten();
         let bytes: usize = kept.map(|kept| kept.snapshot.bytes().len()).sum();
-        let is_room = bytes < BYTES_KEPT;
+        let is_kept = bytes < MAX_KEPT_BYTES;
         self.fresh
-            .insert(path.clone(), is_room.then(|| Arc::clone(&candidate)));
+            .insert(path.clone(), is_kept.then(|| Arc::clone(&candidate)));
         self.failures.remove(&path);
         self.others.remove(&path);
         self.known.insert(path, Library::Plugin(facts));
@@ -123,11 +124,11 @@ impl Libraries {
     }
 
     /// A file that cannot be loaded, and the plugin that it says it is.
-    pub(super) fn learn_unusable(
+    pub(super) fn add_unusable(
         &mut self,
         path: PathBuf,
         plugin: Option<String>,
-        failure: Failure,
+        failure: LoadFailure,
     ) {
         self.failures.insert(path.clone(), (plugin, failure));
         self.known.insert(path, Library::Unusable);
@@ -135,7 +136,7 @@ impl Libraries {
     }
 
     /// A file that is not meant as a plugin. Returns whether that is new.
-    pub(super) fn learn_other(&mut self, path: PathBuf) -> bool {
+    pub(super) fn add_other(&mut self, path: PathBuf) -> bool {
         self.failures.remove(&path);
         self.known.insert(path.clone(), Library::Unusable);
         self.is_changed = true;
@@ -143,15 +144,15 @@ impl Libraries {
     }
 
     /// What is known of the file at `path`, for [`restore`](Self::restore).
-    pub(super) fn remember(&self, path: &Path) -> Memory {
-        Memory {
+    pub(super) fn remember(&self, path: &Path) -> KnownLibrary {
+        KnownLibrary {
             known: self.known.get(path).cloned(),
             failure: self.failures.get(path).cloned(),
         }
     }
 
     /// What was learned of the file at `path` since `memory` is not so: a library was not put there.
-    pub(super) fn restore(&mut self, path: &Path, memory: Memory) {
+    pub(super) fn restore(&mut self, path: &Path, memory: KnownLibrary) {
         self.fresh.remove(path);
         match memory.known {
             Some(known) => {
@@ -168,31 +169,31 @@ impl Libraries {
     }
 
     /// Something else than a file changed, which the next plan is to take into account.
-    pub(super) fn touch(&mut self) {
+    pub(super) fn mark_changed(&mut self) {
         self.is_changed = true;
     }
 
     /// Whether it is time for a plan: something changed, and no file is being read, or reading one
     /// takes so long that the others must not wait for it.
-    pub(super) fn is_settled(&self) -> bool {
-        let is_late = |reading: &Reading| reading.since.elapsed() >= PATIENCE;
+    pub(super) fn is_ready_to_plan(&self) -> bool {
+        let is_late = |reading: &PendingRead| reading.since.elapsed() >= READ_TIMEOUT;
         self.is_listed && self.is_changed && self.reading.values().all(is_late)
     }
 
     /// When a file that is being read is no longer waited for.
-    pub(super) fn overdue(&self) -> Option<Instant> {
+    pub(super) fn next_read_timeout(&self) -> Option<Instant> {
         if !self.is_changed || !self.is_listed {
             return None;
         }
         let ends = self
             .reading
             .values()
-            .map(|reading| reading.since + PATIENCE);
+            .map(|reading| reading.since + READ_TIMEOUT);
         ends.filter(|end| *end > Instant::now()).max()
     }
 
     /// What a plan is made of: the libraries, and those that were read since the last plan.
-    pub(super) fn settle(&mut self) -> BTreeMap<PathBuf, Option<Arc<Candidate>>> {
+    pub(super) fn take_fresh(&mut self) -> BTreeMap<PathBuf, Option<Arc<Candidate>>> {
         self.is_changed = false;
         for path in std::mem::take(&mut self.gone) {
             self.known.remove(&path);
@@ -208,15 +209,15 @@ impl Libraries {
     }
 
     /// Why files cannot be loaded, by path, with the plugin that they say they are.
-    pub(super) fn failures(&self) -> &BTreeMap<PathBuf, (Option<String>, Failure)> {
+    pub(super) fn failures(&self) -> &BTreeMap<PathBuf, (Option<String>, LoadFailure)> {
         &self.failures
     }
 }
 
 /// Reads the library at `path`.
-pub(super) async fn read(path: PathBuf, purpose: Purpose) -> Box<Read> {
+pub(super) async fn read(path: PathBuf, purpose: ReadPurpose) -> Box<LibraryRead> {
     let examined = candidate::examine(path.clone()).await;
-    Box::new(Read {
+    Box::new(LibraryRead {
         path,
         purpose,
         examined,
@@ -224,8 +225,8 @@ pub(super) async fn read(path: PathBuf, purpose: Purpose) -> Box<Read> {
 }
 
 /// How long other libraries wait for one that is being read.
-const PATIENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Up to how many bytes of libraries are kept from reading them to copying them; others are read
 /// again.
-const BYTES_KEPT: usize = 64 << 20;
+const MAX_KEPT_BYTES: usize = 64 << 20;

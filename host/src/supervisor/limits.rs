@@ -4,19 +4,19 @@ use std::{fs, time::Duration};
 
 use tokio::time;
 
-use super::{Done, Supervisor, app::WorkerId, recycle::Reason};
+use super::{Supervisor, TaskOutcome, app::WorkerId, recycle::RecycleReason};
 use crate::config::WorkerConfig;
 
 /// When workers are recycled by themselves.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct RecycleLimits {
     /// The most memory of a worker, in bytes.
     memory: u64,
     /// The longest that a worker runs.
     age: Option<Duration>,
 }
 
-impl Limits {
+impl RecycleLimits {
     pub(super) fn of(config: &WorkerConfig) -> Self {
         Self {
             memory: config.worker_max_memory,
@@ -44,19 +44,19 @@ impl Supervisor {
             time::sleep(BETWEEN_CHECKS).await;
             let pids = workers.into_iter().map(|(worker, pid, _)| (worker, pid));
             let sizes = pids.map(|(worker, pid)| (worker, resident(pid)));
-            Done::Checked(sizes.collect())
+            TaskOutcome::Checked(sizes.collect())
         });
     }
 
     pub(super) fn checked(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
         for (worker, size) in sizes {
             if size.is_some_and(|size| size > self.limits.memory) {
-                self.recycle(worker, Reason::Memory);
+                self.recycle(worker, RecycleReason::Memory);
             }
         }
         for (worker, _, age) in self.fleet.ages() {
             if self.limits.is_old(worker, age) {
-                self.recycle(worker, Reason::Age);
+                self.recycle(worker, RecycleReason::Age);
             }
         }
         self.recycle_next();
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn workers_that_started_together_do_not_end_together() {
-        let limits = Limits {
+        let limits = RecycleLimits {
             memory: u64::MAX,
             age: Some(Duration::from_secs(1000)),
         };

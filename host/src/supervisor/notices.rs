@@ -8,10 +8,10 @@ use std::{
 use tokio::time;
 
 use super::{
-    Done, Supervisor,
-    app::{Report, WorkerId},
-    outcome::Failure,
-    recycle::Reason,
+    Supervisor, TaskOutcome,
+    app::{LoadReport, WorkerId},
+    outcome::LoadFailure,
+    recycle::RecycleReason,
 };
 use crate::orders::{Notice, Order};
 
@@ -24,21 +24,21 @@ impl Supervisor {
                 generation,
                 step,
             } => {
-                self.fleet.note_step(worker, &app, generation, step);
+                self.fleet.record_step(worker, &app, generation, step);
                 if let Some(app) = self.apps.get_mut(&app) {
-                    app.at_step(generation, step);
+                    app.record_step(generation, step);
                 }
             }
             Notice::Loaded {
                 app,
                 generation,
-                took,
+                timings,
                 handed_over,
                 hands_over,
             } => {
-                self.fleet.load_over(worker, &app, generation);
+                self.fleet.load_ended(worker, &app, generation);
                 self.recycling.forget_state(worker, &app);
-                if self.fleet.boots(worker, &app, generation) {
+                if self.fleet.is_booting(worker, &app, generation) {
                     return;
                 }
                 if let Some(app) = self.apps.get_mut(&app)
@@ -48,12 +48,12 @@ impl Supervisor {
                     app.replaced_in(worker, hands_over);
                     return self.finish_replacements();
                 }
-                let report = Report {
-                    took,
+                let report = LoadReport {
+                    timings,
                     handed_over,
                     hands_over,
                 };
-                let workers = self.fleet.taking_part();
+                let workers = self.fleet.ready_workers();
                 let actions = match self.apps.get_mut(&app) {
                     Some(app) => app.loaded(worker, generation, report, &workers),
                     None => Vec::new(),
@@ -66,7 +66,7 @@ impl Supervisor {
                 step,
                 error,
             } => {
-                self.fleet.load_over(worker, &app, generation);
+                self.fleet.load_ended(worker, &app, generation);
                 self.failed(worker, &app, generation, step, error);
             }
             Notice::Swapped {
@@ -81,24 +81,24 @@ impl Supervisor {
                 failed,
             } => {
                 let actions = match self.apps.get_mut(&app) {
-                    Some(app) => app.judged(worker, generation, failed),
+                    Some(app) => app.probation_ended(worker, generation, failed),
                     None => Vec::new(),
                 };
                 self.apply(&app, actions);
-                self.libraries.touch();
+                self.libraries.mark_changed();
             }
             Notice::Retired {
                 app,
                 generation,
                 drained,
-                cut,
+                aborted,
             } => {
                 let known = self
                     .apps
                     .get_mut(&app)
                     .or_else(|| self.removed.get_mut(&app));
                 let actions = match known {
-                    Some(app) => app.retired(worker, generation, drained, cut),
+                    Some(app) => app.retired(worker, generation, drained, aborted),
                     None => Vec::new(),
                 };
                 self.apply(&app, actions);
@@ -109,9 +109,9 @@ impl Supervisor {
             } => self.in_force(worker, number, unconfirmed),
             Notice::Report { number, report } => self.reported(worker, number, *report),
             Notice::LoadsLeft(left) => self.loads_left(worker, left),
-            Notice::State { app, state } => self.state_given(worker, &app, state),
+            Notice::State { app, state } => self.state_received(worker, &app, state),
             // A worker process is gone when it has ended.
-            Notice::Stopped if self.workers.is_some() => {}
+            Notice::Stopped if self.spawner.is_some() => {}
             Notice::Stopped => {
                 self.fleet.remove(worker);
             }
@@ -121,7 +121,7 @@ impl Supervisor {
     /// A worker takes orders: it gets all apps as they are.
     fn ready(&mut self, worker: WorkerId) {
         let mut starts = Vec::new();
-        if let Some(workers) = &self.workers {
+        if let Some(workers) = &self.spawner {
             // The level may have changed since the worker was started.
             let directives = workers.filter.directives().to_string();
             self.fleet.send(
@@ -135,12 +135,12 @@ impl Supervisor {
         let mut waiting = BTreeMap::new();
         let replaces = self.replaces(worker).is_some();
         for app in self.apps.values_mut() {
-            let started = app.for_new_worker(replaces).cloned();
+            let staged = app.for_new_worker(replaces).cloned();
             if replaces {
-                app.replaces_in(worker);
+                app.start_replacing_in(worker);
             }
             // The state of an app that hands over comes from the worker that this one replaces.
-            let waits = replaces && app.hands_over && started.is_some();
+            let waits = replaces && app.hands_over && staged.is_some();
             let (name, mounts) = (app.name.clone(), app.mounts.clone());
             let order = if waits {
                 Order::Await { app: name, mounts }
@@ -148,11 +148,11 @@ impl Supervisor {
                 Order::Hold { app: name, mounts }
             };
             self.fleet.send(worker, order);
-            match started {
-                Some(started) if waits => {
-                    waiting.insert(app.name.clone(), started);
+            match staged {
+                Some(staged) if waits => {
+                    waiting.insert(app.name.clone(), staged);
                 }
-                started => starts.extend(started),
+                staged => starts.extend(staged),
             }
         }
         if let Some(current) = &mut self.recycling.current
@@ -179,11 +179,11 @@ impl Supervisor {
         took: Duration,
         in_flight: u64,
     ) {
-        if self.fleet.boots(worker, name, generation) {
+        if self.fleet.is_booting(worker, name, generation) {
             if let Some(app) = self.apps.get_mut(name) {
                 app.replaced_in(worker, false);
             }
-            if self.fleet.booted(worker, name) {
+            if self.fleet.finish_boot(worker, name) {
                 self.accepts(worker);
             }
             return;
@@ -197,12 +197,12 @@ impl Supervisor {
             let app = name.to_owned();
             self.tasks.spawn(async move {
                 time::sleep(PROVED_AFTER).await;
-                Done::Proved { app, generation }
+                TaskOutcome::Proved { app, generation }
             });
         }
         self.apply(name, actions);
         // A name or a mount may have become free.
-        self.libraries.touch();
+        self.libraries.mark_changed();
         self.commit_what_is_ready();
     }
 
@@ -211,7 +211,7 @@ impl Supervisor {
         let app = app.to_owned();
         self.tasks.spawn(async move {
             time::sleep(BOOT_RETRY).await;
-            Done::Retry {
+            TaskOutcome::Retry {
                 worker,
                 app,
                 generation,
@@ -222,17 +222,17 @@ impl Supervisor {
     /// Starts again what a worker could not start, if it is still what serves.
     pub(super) fn retry(&mut self, worker: WorkerId, app: &str, generation: u64) {
         let serving = self.apps.get(app).and_then(|app| app.serving.clone());
-        if let Some(started) = serving.filter(|serving| serving.generation == generation) {
+        if let Some(staged) = serving.filter(|serving| serving.generation == generation) {
             let state = self.recycling.state(worker, app);
-            self.fleet.boot_again(worker, started, state);
+            self.fleet.retry_boot(worker, staged, state);
         }
     }
 
     /// A worker has loaded another library. Before it can load no more, a fresh one takes its place.
     fn loads_left(&mut self, worker: WorkerId, left: usize) {
-        self.fleet.note_loads_left(worker, left);
+        self.fleet.set_loads_left(worker, left);
         if left < self.apps.len() + LOADS_KEPT {
-            self.recycle(worker, Reason::Loads);
+            self.recycle(worker, RecycleReason::Loads);
             self.recycle_next();
         }
     }
@@ -251,8 +251,8 @@ impl Supervisor {
         let hash = app
             .loading()
             .filter(|loading| loading.generation == generation)
-            .map(|loading| loading.wanted.spec.hash);
-        let failure = Failure {
+            .map(|loading| loading.request.spec.hash);
+        let failure = LoadFailure {
             file: app.library.display().to_string(),
             hash: hash.map(|hash| hash.short()),
             step,
@@ -262,17 +262,17 @@ impl Supervisor {
         if app.is_replacement(generation) {
             return self.replacement_failed(worker, name, generation, failure);
         }
-        if self.fleet.boots(worker, name, generation) {
-            app.say_failed(failure);
+        if self.fleet.is_booting(worker, name, generation) {
+            app.report_failure(failure);
             self.retry_later(worker, name, generation);
-            if self.fleet.booted(worker, name) {
+            if self.fleet.finish_boot(worker, name) {
                 self.accepts(worker);
             }
             return;
         }
         let actions = app.load_failed(generation, failure);
         self.apply(name, actions);
-        self.libraries.touch();
+        self.libraries.mark_changed();
         self.commit_what_is_ready();
     }
 }

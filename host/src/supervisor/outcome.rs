@@ -1,4 +1,4 @@
-//! What came of a load: a success with its numbers, or the step that failed.
+//! The outcome of a load: a report of a success, or the step that failed.
 
 use std::{
     path::Path,
@@ -9,37 +9,37 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     error_chain::chain,
-    folder::store::Hash,
-    orders::{Took, as_ms},
+    folder::store::ContentHash,
+    orders::{StepTimings, as_ms},
     worker::load::LoadError,
 };
 
 /// A load that failed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Failure {
+pub struct LoadFailure {
     /// The library.
     pub file: String,
     /// The first digits of its hash, if it could be read.
     pub hash: Option<String>,
-    /// What was being done.
+    /// The step that failed.
     pub step: String,
-    /// What was wrong.
+    /// The error with its causes, in one line.
     pub error: String,
-    /// When.
+    /// When the load failed.
     #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
 }
 
-impl Failure {
-    /// A failure of a load, now.
+impl LoadFailure {
+    /// Creates a failure from an error, with the current time.
     #[must_use]
-    pub fn new(path: &Path, hash: Option<Hash>, error: &LoadError) -> Self {
+    pub fn new(path: &Path, hash: Option<ContentHash>, error: &LoadError) -> Self {
         Self::at_step(path, hash, error.step().to_owned(), chain(error))
     }
 
-    /// A failure at a step, now.
+    /// Creates a failure at a step, with the current time.
     #[must_use]
-    pub fn at_step(path: &Path, hash: Option<Hash>, step: String, error: String) -> Self {
+    pub fn at_step(path: &Path, hash: Option<ContentHash>, step: String, error: String) -> Self {
         Self {
             file: path.display().to_string(),
             hash: hash.map(|hash| hash.short()),
@@ -50,14 +50,14 @@ impl Failure {
     }
 }
 
-/// What came of a load that was asked for.
+/// The report of a load that an operator asked for.
 #[derive(Clone, Debug, Serialize)]
-pub struct Proof {
+pub struct ReloadReport {
     /// The app.
     pub name: String,
     /// The generation that served before.
     pub old_generation: Option<u64>,
-    /// The one that serves now.
+    /// The generation that serves now.
     pub new_generation: u64,
     /// The plugin's version.
     pub version: String,
@@ -65,22 +65,22 @@ pub struct Proof {
     pub hash: String,
     /// How long each step took.
     #[serde(rename = "ms")]
-    pub took: Took,
-    /// How many requests were in the old generation when it was replaced.
+    pub timings: StepTimings,
+    /// Requests that were in flight in the old generation at the swap.
     pub in_flight_at_swap: u64,
-    /// How long these took, in milliseconds; none while the old generation is kept for the
-    /// probation.
+    /// How long the old generation drained, in milliseconds. `None` while it is kept for a probation.
     #[serde(serialize_with = "option_ms", rename = "drained_ms")]
     pub drained: Option<Duration>,
-    /// How many of them were cut off.
+    /// Requests that were aborted because they did not end in time.
     pub failed: u64,
 }
 
-/// Writes a time as RFC 3339 has it.
+/// Serializes a time as RFC 3339.
 pub(super) fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
+/// Serializes a duration in milliseconds, or null.
 pub(super) fn option_ms<S: Serializer>(
     time: &Option<Duration>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! From a plan to apps: what is new, changed or gone since the last one.
+//! Carries a plan out: adds, changes and removes apps.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Supervisor,
-    app::{App, AskId, Source, Wanted, Why},
-    catalog::{self, Conflict, Library, Plan, Planned},
-    error::AskError,
-    outcome::Failure,
+    app::{App, LibrarySource, LoadReason, LoadRequest, ReplyId},
+    catalog::{self, Conflict, Library, Plan, PlannedApp},
+    error::CommandError,
+    outcome::LoadFailure,
 };
 use crate::{
     config::{self, Mount},
@@ -22,65 +22,64 @@ use crate::{
     worker::load::LoadError,
 };
 
-/// A library that is no app.
+/// A library that could not become an app.
 #[derive(Debug)]
 pub(super) struct Refused {
-    pub(super) failure: Failure,
+    pub(super) failure: LoadFailure,
 }
 
-/// A load that an operator asked for.
+/// A load that an operator asked for, with the library already read.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ReloadRequest {
     pub(super) app: String,
-    pub(super) ask: AskId,
+    pub(super) reply_id: ReplyId,
     pub(super) candidate: Arc<Candidate>,
 }
 
-/// Libraries that were read since the last plan, with their bytes as far as those were kept.
+/// Libraries that were read since the last plan. The bytes of some are still in memory.
 type Fresh = BTreeMap<PathBuf, Option<Arc<Candidate>>>;
 
 impl Supervisor {
-    /// Makes a plan of all that is known, and does what it says.
+    /// Makes a plan from all libraries and settings, and carries it out.
     pub(super) fn plan(&mut self) {
         self.plan_for(Vec::new());
     }
 
-    /// Makes a plan, and loads what was asked for even if it did not change.
-    pub(super) fn plan_for(&mut self, mut asked: Vec<Asked>) {
-        let fresh = self.libraries.settle();
+    /// Makes a plan and carries it out. Apps in `reload` are loaded even if nothing changed.
+    pub(super) fn plan_for(&mut self, mut reload: Vec<ReloadRequest>) {
+        let fresh = self.libraries.take_fresh();
         let held = self.apps.iter();
-        let held = held.map(|(name, app)| (name.clone(), app.holding()));
+        let held = held.map(|(name, app)| (name.clone(), app.current()));
         let plan = catalog::plan(self.libraries.known(), &self.settings, &held.collect());
         self.remove_apps(&plan);
         for (name, planned) in &plan.apps {
-            let is_this = |asked: &mut Asked| {
-                let library = &asked.candidate.path;
-                asked.app == *name && *library == planned.library && planned.spec.is_some()
+            let is_this = |reload: &mut ReloadRequest| {
+                let library = &reload.candidate.path;
+                reload.app == *name && *library == planned.library && planned.spec.is_some()
             };
-            let asked = asked.extract_if(.., is_this).next();
-            self.follow(name, planned, &fresh, asked);
+            let reload = reload.extract_if(.., is_this).next();
+            self.follow(name, planned, &fresh, reload);
         }
-        for asked in asked {
-            self.refuse_asked(asked, &plan);
+        for reload in reload {
+            self.reject_reload(reload, &plan);
         }
-        self.note_refused(&plan);
+        self.log_rejected(&plan);
     }
 
-    /// Who asked is told why their app is not what its library is.
-    fn refuse_asked(&mut self, asked: Asked, plan: &Plan) {
-        let conflict = plan
-            .conflicts
-            .iter()
-            .find(|conflict| conflict.app == asked.app && conflict.library == asked.candidate.path);
+    /// Answers an operator whose reload is not part of the plan.
+    fn reject_reload(&mut self, reload: ReloadRequest, plan: &Plan) {
+        let conflict = plan.conflicts.iter().find(|conflict| {
+            conflict.app == reload.app && conflict.library == reload.candidate.path
+        });
         let error = match conflict {
-            Some(conflict) => AskError::Failed(conflict.taken.to_string()),
-            // Another plugin took the library's place.
-            None => AskError::Superseded,
+            Some(conflict) => CommandError::Failed(conflict.taken.to_string()),
+            // Another plugin has replaced the library.
+            None => CommandError::Superseded,
         };
-        self.answer(asked.ask, Err(error));
+        self.answer(reload.reply_id, Err(error));
     }
 
-    /// Takes away the apps that are not in the plan.
+    /// Removes the apps that are not in the plan.
     fn remove_apps(&mut self, plan: &Plan) {
         let names: Vec<_> = self.apps.keys().cloned().collect();
         for name in names {
@@ -108,8 +107,18 @@ impl Supervisor {
         }
     }
 
-    /// Has an app be what the plan says.
-    fn follow(&mut self, name: &str, planned: &Planned, fresh: &Fresh, asked: Option<Asked>) {
+    /// Brings one app into the state that the plan asks for: creates it if needed, and requests a load if
+    /// its library or its settings changed.
+    ///
+    /// Nothing is requested when the plan asks for the same spec as before and the library was not read
+    /// again: a failed load is repeated only for a new content, new settings, or on request.
+    fn follow(
+        &mut self,
+        name: &str,
+        planned: &PlannedApp,
+        fresh: &Fresh,
+        reload: Option<ReloadRequest>,
+    ) {
         let Some(spec) = &planned.spec else { return };
         let plugin = planned.plugin.clone().unwrap_or_else(|| name.to_owned());
         if !self.apps.contains_key(name) {
@@ -132,7 +141,7 @@ impl Supervisor {
             app.library.clone_from(&planned.library);
         }
         if app.serving.is_none() && app.mounts != spec.mounts {
-            // From here on requests are told that the app is on its way, not that there is nothing.
+            // From here on requests to the app are answered with 503 (loading) instead of 404.
             app.mounts.clone_from(&spec.mounts);
             self.fleet.send_all(&Order::Hold {
                 app: name.to_owned(),
@@ -140,31 +149,31 @@ impl Supervisor {
             });
         }
         let candidate = fresh.get(&planned.library);
-        if asked.is_none() && candidate.is_none() && app.tried.as_ref() == Some(spec) {
+        if reload.is_none() && candidate.is_none() && app.tried.as_ref() == Some(spec) {
             return;
         }
-        let source = match (&asked, candidate) {
-            (Some(asked), _) => Source::Candidate(Arc::clone(&asked.candidate)),
-            (None, Some(Some(candidate))) => Source::Candidate(Arc::clone(candidate)),
+        let source = match (&reload, candidate) {
+            (Some(reload), _) => LibrarySource::Candidate(Arc::clone(&reload.candidate)),
+            (None, Some(Some(candidate))) => LibrarySource::Candidate(Arc::clone(candidate)),
             _ => match app.serving.as_ref() {
-                // What the folder has by now is not asked for: the same library is to start with
-                // other settings.
+                // Only the settings changed: start the private copy again. The file in the folder may
+                // have changed already, which is a change of its own.
                 Some(serving) if serving.spec.hash == spec.hash => {
-                    Source::File(serving.copy.clone())
+                    LibrarySource::File(serving.copy.clone())
                 }
-                _ => Source::File(planned.library.clone()),
+                _ => LibrarySource::File(planned.library.clone()),
             },
         };
         app.tried = Some(Arc::clone(spec));
-        let actions = app.want(Wanted {
+        let actions = app.request_load(LoadRequest {
             spec: Arc::clone(spec),
             source,
-            why: if asked.is_some() {
-                Why::Reload
+            reason: if reload.is_some() {
+                LoadReason::Reload
             } else {
-                Why::Changed
+                LoadReason::Changed
             },
-            ask: asked.map(|asked| asked.ask),
+            reply_id: reload.map(|reload| reload.reply_id),
         });
         self.apply(name, actions);
     }
@@ -184,8 +193,8 @@ impl Supervisor {
         self.apps.insert(name.to_owned(), app);
     }
 
-    /// Says which libraries are no app, once for each reason.
-    fn note_refused(&mut self, plan: &Plan) {
+    /// Records the libraries that could not become an app, and logs each reason once.
+    fn log_rejected(&mut self, plan: &Plan) {
         let mut refused = BTreeMap::new();
         for conflict in &plan.conflicts {
             let Conflict {
@@ -199,7 +208,7 @@ impl Supervisor {
                 _ => None,
             };
             let error = LoadError::Taken(Box::new(taken.clone()));
-            let failure = Failure::new(library, hash, &error);
+            let failure = LoadFailure::new(library, hash, &error);
             let key = (library.clone(), app.clone());
             refused.insert(key, (Some(plugin.clone()), failure));
         }
@@ -234,9 +243,10 @@ impl Supervisor {
         }
     }
 
-    /// Warns of what is said of apps that are not there: most often their names are misspelt.
-    pub(super) fn check_for_strangers(&mut self) {
-        if !std::mem::take(&mut self.checks_strangers) {
+    /// Warns, once after each change of the settings, of settings for apps that no library provides. The
+    /// usual cause is a misspelt name.
+    pub(super) fn warn_of_unknown_apps(&mut self) {
+        if !std::mem::take(&mut self.checks_unknown_apps) {
             return;
         }
         let libraries = self.libraries.known().values();

@@ -30,7 +30,7 @@ use rustix::process::{
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
 
 pub use self::{
-    ended::{Ended, signal_name},
+    ended::{ChildExit, signal_name},
     executable::Executable,
     worker::{CHANNEL_FD, end_with_supervisor, take_channel},
 };
@@ -48,7 +48,7 @@ pub struct Children {
 
 /// A worker that was started: the process, and what it prints.
 #[derive(Debug)]
-pub struct Started {
+pub struct Spawned {
     /// The process.
     pub child: Child,
     /// What the process prints to stdout.
@@ -73,7 +73,7 @@ impl Children {
         executable: &Executable,
         channel: OwnedFd,
         args: impl IntoIterator<Item = OsString>,
-    ) -> io::Result<Started> {
+    ) -> io::Result<Spawned> {
         let mut command = executable.command();
         command
             .arg(WORKER)
@@ -88,7 +88,7 @@ impl Children {
     /// # Errors
     ///
     /// Returns the system's error when the program cannot be started.
-    pub fn start(&self, mut command: Command) -> io::Result<Started> {
+    pub fn start(&self, mut command: Command) -> io::Result<Spawned> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // The lock lasts until the child is in the set: the orphans' reaper must not take its
         // status.
@@ -103,7 +103,7 @@ impl Children {
         };
         // A child that cannot be watched is not kept.
         let started = self.adopt(pid.as_raw_pid()).and_then(|watch| {
-            Ok(Started {
+            Ok(Spawned {
                 child: watch,
                 stdout: stream(child.stdout.take().map(OwnedFd::from))?,
                 stderr: stream(child.stderr.take().map(OwnedFd::from))?,
@@ -155,7 +155,7 @@ impl Children {
 pub struct Child {
     pid: i32,
     pidfd: AsyncFd<OwnedFd>,
-    ended: Option<Ended>,
+    ended: Option<ChildExit>,
     children: Children,
 }
 
@@ -172,7 +172,7 @@ impl Child {
     /// # Errors
     ///
     /// Returns the system's error when somebody else has taken the status.
-    pub async fn wait(&mut self) -> io::Result<Ended> {
+    pub async fn wait(&mut self) -> io::Result<ChildExit> {
         loop {
             if let Some(ended) = self.try_wait()? {
                 return Ok(ended);
@@ -186,7 +186,7 @@ impl Child {
     /// # Errors
     ///
     /// Returns the system's error when somebody else has taken the status.
-    pub fn try_wait(&mut self) -> io::Result<Option<Ended>> {
+    pub fn try_wait(&mut self) -> io::Result<Option<ChildExit>> {
         if self.ended.is_none() {
             let mut watched = self.children.watched();
             let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
@@ -194,7 +194,7 @@ impl Child {
             if let Some(status) = status {
                 // The number may be another process's from now on.
                 watched.remove(&self.pid);
-                self.ended = Some(Ended::from(status));
+                self.ended = Some(ChildExit::from(status));
             }
         }
         Ok(self.ended)

@@ -1,4 +1,4 @@
-//! A library was read: what the supervisor learns from it.
+//! Handles libraries that were read: records their facts, or why they cannot be loaded.
 
 use std::path::PathBuf;
 
@@ -6,38 +6,38 @@ use tracing::{debug, info};
 
 use super::{
     Supervisor,
-    app::AskId,
-    error::AskError,
-    libraries::{Purpose, Read},
-    outcome::Failure,
-    plans::Asked,
+    app::ReplyId,
+    error::CommandError,
+    libraries::{LibraryRead, ReadPurpose},
+    outcome::LoadFailure,
+    plans::ReloadRequest,
 };
 use crate::folder::candidate::{Candidate, Rejected};
 
 impl Supervisor {
-    /// A library was read.
-    pub(super) fn read(&mut self, read: Read) {
-        let Read {
+    /// Handles the result of a read, depending on why the library was read.
+    pub(super) fn read(&mut self, read: LibraryRead) {
+        let LibraryRead {
             path,
             purpose,
             examined,
         } = read;
         match purpose {
-            Purpose::Change { attempt, number } => {
-                // It may have changed once more, or gone.
-                if self.libraries.ends_reading(&path, number) {
-                    self.learn(path, attempt, examined);
+            ReadPurpose::Change { attempt, number } => {
+                // The file may have changed again or been removed; then a newer read decides.
+                if self.libraries.finish_read(&path, number) {
+                    self.record_read(path, attempt, examined);
                 }
             }
-            Purpose::Reload { app, ask } => self.reload(app, ask, path, examined),
-            Purpose::Rollback { app, ask } => self.roll_back(&app, ask, examined),
+            ReadPurpose::Reload { app, reply_id } => self.reload(app, reply_id, path, examined),
+            ReadPurpose::Rollback { app, reply_id } => self.roll_back(&app, reply_id, examined),
         }
     }
 
-    fn learn(&mut self, path: PathBuf, attempt: u32, examined: Result<Candidate, Rejected>) {
+    fn record_read(&mut self, path: PathBuf, attempt: u32, examined: Result<Candidate, Rejected>) {
         let rejected = match examined {
             Ok(candidate) => {
-                self.libraries.learn(path, candidate);
+                self.libraries.add_plugin(path, candidate);
                 return;
             }
             Err(rejected) => rejected,
@@ -48,58 +48,58 @@ impl Supervisor {
         } else if error.is_incomplete() && attempt < ATTEMPTS {
             let error = error as &dyn std::error::Error;
             debug!(file = %path.display(), attempt, error, "Not whole yet");
-            // The watcher ends after the supervisor does.
+            // A send cannot fail, because the watcher outlives the supervisor.
             let _ = self.retries.send(path);
         } else {
-            self.unusable(path, &rejected);
+            self.record_unusable(path, &rejected);
         }
     }
 
-    fn unusable(&mut self, path: PathBuf, rejected: &Rejected) {
+    fn record_unusable(&mut self, path: PathBuf, rejected: &Rejected) {
         let has_apps = self.apps.values().any(|app| app.library == path);
         if rejected.error.is_no_plugin() && !has_apps {
-            if self.libraries.learn_other(path.clone()) {
+            if self.libraries.add_other(path.clone()) {
                 let reason = &rejected.error as &dyn std::error::Error;
                 info!(file = %path.display(), reason, "Not a plugin, left alone");
             }
             return;
         }
-        let failure = Failure::new(&path, rejected.hash, &rejected.error);
+        let failure = LoadFailure::new(&path, rejected.hash, &rejected.error);
         let apps = self.apps.values_mut().filter(|app| app.library == path);
         for app in apps {
-            app.say_failed(failure.clone());
+            app.report_failure(failure.clone());
         }
         self.libraries
-            .learn_unusable(path, rejected.plugin.clone(), failure);
+            .add_unusable(path, rejected.plugin.clone(), failure);
     }
 
     fn reload(
         &mut self,
         app: String,
-        ask: AskId,
+        reply_id: ReplyId,
         path: PathBuf,
         examined: Result<Candidate, Rejected>,
     ) {
         match examined {
             Ok(candidate) => {
-                let candidate = self.libraries.learn(path, candidate);
-                self.plan_for(vec![Asked {
+                let candidate = self.libraries.add_plugin(path, candidate);
+                self.plan_for(vec![ReloadRequest {
                     app,
-                    ask,
+                    reply_id,
                     candidate,
                 }]);
             }
             Err(rejected) => {
-                let failure = Failure::new(&path, rejected.hash, &rejected.error);
-                self.answer(ask, Err(AskError::Failed(failure.error.clone())));
+                let failure = LoadFailure::new(&path, rejected.hash, &rejected.error);
+                self.answer(reply_id, Err(CommandError::Failed(failure.error.clone())));
                 if let Some(app) = self.apps.get_mut(&app) {
-                    app.say_failed(failure);
+                    app.report_failure(failure);
                 }
             }
         }
     }
 }
 
-/// How often a library that is not whole is read again before that counts as a failure, unless it
-/// changes: 16 quiet times in all, as the waits double.
+/// How often an incomplete library is read again before it counts as a failure. The waits double: in all
+/// they take 15 times the quiet time.
 const ATTEMPTS: u32 = 4;

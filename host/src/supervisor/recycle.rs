@@ -12,13 +12,13 @@ use tracing::{info, warn};
 
 use super::{
     Supervisor,
-    app::{Phase, WorkerId},
+    app::{LoadPhase, WorkerId},
 };
-use crate::orders::{Order, Started};
+use crate::orders::{Order, StagedGeneration};
 
 /// Why a worker is recycled, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum RecycleReason {
     /// An app is reloaded by process.
     App,
     /// It has run for as long as it may.
@@ -33,7 +33,7 @@ pub enum Reason {
     Upgrade,
 }
 
-impl Reason {
+impl RecycleReason {
     fn text(self) -> &'static str {
         match self {
             Self::App => "an app is reloaded by process",
@@ -50,7 +50,7 @@ impl Reason {
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
     /// Which are next, and why.
-    pub(super) queue: Vec<(WorkerId, Reason)>,
+    pub(super) queue: Vec<(WorkerId, RecycleReason)>,
     /// The one that is being replaced.
     pub(super) current: Option<Current>,
     /// Who waits until all are replaced.
@@ -79,9 +79,9 @@ pub(super) struct Current {
     pub(super) old: WorkerId,
     pub(super) new: WorkerId,
     /// What the new worker has to start with the state of the old one, by app.
-    pub(super) wait_for_state: BTreeMap<String, Started>,
+    pub(super) wait_for_state: BTreeMap<String, StagedGeneration>,
     began: Instant,
-    reason: Reason,
+    reason: RecycleReason,
 }
 
 impl Supervisor {
@@ -91,14 +91,14 @@ impl Supervisor {
         only: Option<WorkerId>,
         reply: oneshot::Sender<Result<usize, String>>,
     ) {
-        let there = self.fleet.taking_part();
+        let there = self.fleet.ready_workers();
         let refusal = match only {
-            _ if self.workers.is_none() => {
+            _ if self.spawner.is_none() => {
                 "the host is one process (--workers=0), which has no workers to recycle".to_owned()
             }
-            None => return self.recycle_these(there, Reason::Operator, reply),
+            None => return self.recycle_these(there, RecycleReason::Operator, reply),
             Some(only) if there.contains(&only) => {
-                return self.recycle_these(vec![only], Reason::Operator, reply);
+                return self.recycle_these(vec![only], RecycleReason::Operator, reply);
             }
             Some(only) => {
                 let there: Vec<_> = there.iter().map(ToString::to_string).collect();
@@ -106,7 +106,7 @@ impl Supervisor {
                 format!("there is no worker {only} that serves, expected one of: {there}")
             }
         };
-        // Who asked may be gone.
+        // The requester may have disconnected.
         let _ = reply.send(Err(refusal));
     }
 
@@ -114,7 +114,7 @@ impl Supervisor {
     pub(super) fn recycle_these(
         &mut self,
         workers: Vec<WorkerId>,
-        reason: Reason,
+        reason: RecycleReason,
         reply: oneshot::Sender<Result<usize, String>>,
     ) {
         self.recycling.replies.push(reply);
@@ -125,14 +125,14 @@ impl Supervisor {
     }
 
     /// Recycles a worker, when those before it are done.
-    pub(super) fn recycle(&mut self, worker: WorkerId, reason: Reason) {
+    pub(super) fn recycle(&mut self, worker: WorkerId, reason: RecycleReason) {
         let recycling = &mut self.recycling;
         let is_current = recycling
             .current
             .as_ref()
             .is_some_and(|current| current.old == worker);
         let is_queued = recycling.queue.iter().any(|&(queued, _)| queued == worker);
-        if self.workers.is_some() && !is_current && !is_queued {
+        if self.spawner.is_some() && !is_current && !is_queued {
             recycling.queue.push((worker, reason));
         }
     }
@@ -144,15 +144,15 @@ impl Supervisor {
             return;
         }
         while let Some((old, reason)) = self.recycling.queue.first().copied() {
-            if self.fleet.is_there(old) && self.is_loading_in_workers() {
+            if self.fleet.is_staying(old) && self.is_loading_in_workers() {
                 // What is on its way goes on first: it may need the state of what serves.
                 return;
             }
             self.recycling.queue.remove(0);
-            if !self.fleet.is_there(old) {
+            if !self.fleet.is_staying(old) {
                 continue;
             }
-            let Some(workers) = &self.workers else { return };
+            let Some(workers) = &self.spawner else { return };
             let new = self.fleet.next_id();
             let link = workers.start(new);
             self.fleet.add(new, link);
@@ -173,7 +173,7 @@ impl Supervisor {
         }
         let done = std::mem::take(&mut self.recycling.done);
         for reply in self.recycling.replies.drain(..) {
-            // Who asked may be gone.
+            // The requester may have disconnected.
             let _ = reply.send(Ok(done));
         }
     }
@@ -183,7 +183,10 @@ impl Supervisor {
         self.apps.values().any(|app| {
             let loading = app.loading();
             let phase = loading.map(|loading| &loading.phase);
-            matches!(phase, Some(Phase::Starting(_) | Phase::Committing { .. }))
+            matches!(
+                phase,
+                Some(LoadPhase::Starting(_) | LoadPhase::Committing { .. })
+            )
         })
     }
 
@@ -200,14 +203,14 @@ impl Supervisor {
         };
         if current.new == worker {
             let give = current.wait_for_state.keys().cloned().collect();
-            let patience = self.graceful_timeout;
-            self.fleet.leave(current.old, patience, give);
+            let timeout = self.graceful_timeout;
+            self.fleet.stop_replaced(current.old, timeout, give);
         }
     }
 
     /// The old worker has given the state of an app, or could not: the new one starts the app with it,
     /// or without.
-    pub(super) fn state_given(
+    pub(super) fn state_received(
         &mut self,
         worker: WorkerId,
         app: &str,
@@ -219,7 +222,7 @@ impl Supervisor {
         if current.old != worker {
             return;
         }
-        let Some(started) = current.wait_for_state.remove(app) else {
+        let Some(staged) = current.wait_for_state.remove(app) else {
             return;
         };
         let state = match state {
@@ -231,7 +234,7 @@ impl Supervisor {
             Err(error) => {
                 warn!(
                     plugin = app,
-                    generation = started.generation,
+                    generation = staged.generation,
                     error,
                     "The state was not handed over to the new worker, and is lost"
                 );
@@ -242,7 +245,7 @@ impl Supervisor {
         self.fleet.send(
             new,
             Order::Load {
-                started,
+                staged,
                 serve: true,
                 state,
             },
@@ -260,11 +263,11 @@ impl Supervisor {
         };
         if worker == current.old {
             // What the old worker did not give any more starts without.
-            for started in current.wait_for_state.into_values() {
+            for staged in current.wait_for_state.into_values() {
                 self.fleet.send(
                     current.new,
                     Order::Load {
-                        started,
+                        staged,
                         serve: true,
                         state: None,
                     },

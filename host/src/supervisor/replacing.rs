@@ -1,14 +1,14 @@
 //! An app that is reloaded by process: fresh workers with its new generation take the place of all that
 //! run.
 
-use super::{Supervisor, app::WorkerId, outcome::Failure, recycle::Reason};
+use super::{Supervisor, app::WorkerId, outcome::LoadFailure, recycle::RecycleReason};
 use crate::orders::Order;
 
 impl Supervisor {
     /// Replaces all workers by fresh ones that start what is on its way.
     pub(super) fn replace_workers(&mut self) {
-        for worker in self.fleet.taking_part() {
-            self.recycle(worker, Reason::App);
+        for worker in self.fleet.ready_workers() {
+            self.recycle(worker, RecycleReason::App);
         }
         self.recycle_next();
     }
@@ -20,7 +20,7 @@ impl Supervisor {
         worker: WorkerId,
         name: &str,
         generation: u64,
-        failure: Failure,
+        failure: LoadFailure,
     ) {
         let Some(app) = self.apps.get_mut(name) else {
             return;
@@ -33,21 +33,21 @@ impl Supervisor {
         let actions = app.load_failed(generation, failure);
         self.recycling
             .queue
-            .retain(|&(_, reason)| reason != Reason::App);
+            .retain(|&(_, reason)| reason != RecycleReason::App);
         let state = self.recycling.state(worker, name);
         match (state, serving) {
-            (Some(state), Some(started)) => self.fleet.send(
+            (Some(state), Some(staged)) => self.fleet.send(
                 worker,
                 Order::Load {
-                    started,
+                    staged,
                     serve: true,
                     state: Some(state),
                 },
             ),
-            _ => self.fleet.end(worker),
+            _ => self.fleet.kill(worker),
         }
         for other in have_it {
-            self.recycle(other, Reason::App);
+            self.recycle(other, RecycleReason::App);
         }
         self.apply(name, actions);
     }
@@ -57,7 +57,7 @@ impl Supervisor {
         if self.recycling.current.is_some() {
             return;
         }
-        let workers = self.fleet.taking_part();
+        let workers = self.fleet.ready_workers();
         for name in self.apps.keys().cloned().collect::<Vec<_>>() {
             let Some(app) = self.apps.get_mut(&name) else {
                 continue;
@@ -66,11 +66,11 @@ impl Supervisor {
                 Some(left) if left.is_empty() => {
                     let actions = app.replaced();
                     self.apply(&name, actions);
-                    self.libraries.touch();
+                    self.libraries.mark_changed();
                 }
                 Some(left) => {
                     for worker in left {
-                        self.recycle(worker, Reason::App);
+                        self.recycle(worker, RecycleReason::App);
                     }
                 }
                 None => {}

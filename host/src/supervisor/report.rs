@@ -12,21 +12,21 @@ use serde::Serialize;
 
 use super::{
     app::{App, WorkerId},
-    outcome::{Failure, option_ms, rfc3339},
+    outcome::{LoadFailure, option_ms, rfc3339},
 };
 use crate::{
-    orders::{GenerationReport, Took, WorkerReport},
-    worker::process::{Footprint, Process},
+    orders::{GenerationReport, StepTimings, WorkerReport},
+    worker::process::{Footprint, ProcessUsage},
 };
 
 /// All apps, and what their loads cost.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ServerReport {
     /// The apps, by name, and those that were removed while their generations finish what they have.
     pub apps: Vec<AppReport>,
     /// The libraries that cannot be apps because another has their name or mount, or because they
     /// are none.
-    pub refused: Vec<Failure>,
+    pub refused: Vec<LoadFailure>,
     /// How many libraries the workers that run have loaded.
     pub loads: usize,
     /// About how many more the worker with the fewest left can load.
@@ -34,7 +34,7 @@ pub struct Report {
     /// What generations that have ended still take, those of apps that were removed too.
     pub retired: Retired,
     /// What the worker processes have together.
-    pub process: Process,
+    pub process: ProcessUsage,
     /// How much room the private copies take, in bytes.
     pub copies_bytes: u64,
 }
@@ -60,13 +60,13 @@ pub struct AppReport {
     pub serving: Option<GenerationView>,
     /// How long the last load took.
     #[serde(rename = "ms")]
-    pub took: Option<Took>,
+    pub timings: Option<StepTimings>,
     /// Generations that are replaced: they finish what they have, or are kept for the probation.
     pub others: Vec<GenerationView>,
     /// Generations that have ended, of which only the mapped library is left.
     pub retired: Retired,
     /// Why the last load failed; none when it did not.
-    pub last_error: Option<Failure>,
+    pub last_error: Option<LoadFailure>,
 }
 
 /// A generation, summed up over the workers that have it.
@@ -115,29 +115,29 @@ impl Retired {
 }
 
 /// What the supervisor knows when a report is made.
-pub(super) struct Known<'a> {
+pub(super) struct ReportInput<'a> {
     /// The apps, and those that were removed.
     pub(super) apps: Vec<(&'a App, bool)>,
     /// The libraries that are no app.
-    pub(super) refused: Vec<Failure>,
+    pub(super) refused: Vec<LoadFailure>,
     /// The private copies.
     pub(super) copies: PathBuf,
 }
 
 /// Joins what the supervisor knows with what the workers say.
-pub(super) fn report(known: Known<'_>, workers: &[(WorkerId, WorkerReport)]) -> Report {
+pub(super) fn report(known: ReportInput<'_>, workers: &[(WorkerId, WorkerReport)]) -> ServerReport {
     let mut retired = Retired::default();
     for ended in workers.iter().flat_map(|(_, report)| &report.ended) {
         retired.add(ended.footprint);
     }
-    let mut process = Process::default();
+    let mut process = ProcessUsage::default();
     for (_, report) in workers {
         process.add(report.process);
     }
     let apps = known.apps.iter();
     let apps = apps.filter_map(|&(app, is_removed)| app_report(app, is_removed, workers));
     let lefts = workers.iter().map(|(_, report)| report.loads_left);
-    Report {
+    ServerReport {
         apps: apps.collect(),
         refused: known.refused,
         loads: workers.iter().map(|(_, report)| report.loads).sum(),
@@ -196,7 +196,7 @@ fn app_report(
         state,
         next: next.map(|next| next.spec.hash.short()),
         serving,
-        took: app.took,
+        timings: app.timings,
         others,
         retired,
         last_error: app.last_error.clone(),

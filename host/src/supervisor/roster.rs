@@ -17,7 +17,7 @@ pub struct Roster {
     /// Those that there are.
     pub workers: Vec<WorkerView>,
     /// The last workers that died, the latest first. Those that were told to end are not among them.
-    pub died: Vec<Died>,
+    pub died: Vec<WorkerDeath>,
 }
 
 /// A worker.
@@ -38,12 +38,12 @@ pub struct WorkerView {
     pub memory_bytes: Option<u64>,
     /// What the worker tells of itself; none when it did not answer in time.
     #[serde(flatten)]
-    pub told: Option<Told>,
+    pub stats: Option<WorkerStats>,
 }
 
 /// What a worker tells of itself.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Told {
+pub struct WorkerStats {
     /// How many apps it serves.
     pub apps: usize,
     /// How many libraries it has loaded.
@@ -58,7 +58,7 @@ pub struct Told {
 
 /// A worker that died.
 #[derive(Clone, Debug, Serialize)]
-pub struct Died {
+pub struct WorkerDeath {
     /// Its number.
     pub worker: WorkerId,
     /// Its process.
@@ -76,7 +76,7 @@ pub struct Died {
 
 impl Supervisor {
     /// Answers with the workers that there are, and what those have told that are in `reports`.
-    pub(super) fn tell_roster(
+    pub(super) fn send_roster(
         &self,
         reports: &[(WorkerId, WorkerReport)],
         reply: oneshot::Sender<Roster>,
@@ -89,32 +89,32 @@ impl Supervisor {
                 state: worker.state(),
                 since: worker.since(),
                 memory_bytes: None,
-                told: report.map(|(_, report)| Told::of(report)),
+                stats: report.map(|(_, report)| WorkerStats::of(report)),
             }
         });
         let mut roster = Roster {
             wanted: self.wanted_workers,
             workers: workers.collect(),
-            died: self.died.iter().cloned().collect(),
+            died: self.deaths.iter().cloned().collect(),
         };
         // The kernel adds up all pages of a process, which takes milliseconds for a large one.
         task::spawn_blocking(move || {
             for worker in &mut roster.workers {
                 worker.memory_bytes = worker.pid.and_then(memory);
             }
-            // Who asked may be gone.
+            // The requester may have disconnected.
             let _ = reply.send(roster);
         });
     }
 
     /// Notes the death of a worker for the list.
-    pub(super) fn note_death(&mut self, died: Died) {
-        self.died.push_front(died);
-        self.died.truncate(DEATHS);
+    pub(super) fn remember_death(&mut self, died: WorkerDeath) {
+        self.deaths.push_front(died);
+        self.deaths.truncate(KEPT_DEATHS);
     }
 }
 
-impl Told {
+impl WorkerStats {
     fn of(report: &WorkerReport) -> Self {
         let generations = report.generations.iter();
         Self {
@@ -144,7 +144,7 @@ fn pss(rollup: &str) -> Option<u64> {
 }
 
 /// How many deaths are kept for the list.
-const DEATHS: usize = 8;
+const KEPT_DEATHS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tracing::info;
 
-use super::{Supervisor, error::AskError};
+use super::{Supervisor, error::CommandError};
 use crate::config::MOST_WORKERS;
 
 /// How many worker processes there are to be.
@@ -19,7 +19,7 @@ pub enum Scale {
 
 /// What came of a change of the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Scaled {
+pub struct ScaleReport {
     /// How many workers there are to be from now on.
     pub workers: usize,
     /// How many there were to be before.
@@ -29,9 +29,9 @@ pub struct Scaled {
 impl Supervisor {
     /// Starts the workers that are missing, or tells those that are too many to end: these accept no
     /// more connections and finish their requests first.
-    pub(super) fn scale(&mut self, scale: Scale) -> Result<Scaled, AskError> {
-        if self.workers.is_none() {
-            return Err(AskError::OneProcess);
+    pub(super) fn scale(&mut self, scale: Scale) -> Result<ScaleReport, CommandError> {
+        if self.spawner.is_none() {
+            return Err(CommandError::OneProcess);
         }
         let was = self.wanted_workers;
         let wanted = match scale {
@@ -40,10 +40,10 @@ impl Supervisor {
             Scale::Down => was.saturating_sub(1),
         };
         if !(1..=usize::from(MOST_WORKERS)).contains(&wanted) {
-            return Err(AskError::WorkerCount { wanted, was });
+            return Err(CommandError::WorkerCount { wanted, was });
         }
         self.wanted_workers = wanted;
-        if let Some(workers) = &mut self.workers {
+        if let Some(workers) = &mut self.spawner {
             // From now on lines of new workers tell which worker wrote them.
             workers.many |= wanted > 1;
         }
@@ -54,13 +54,13 @@ impl Supervisor {
         // One of two workers that are about to become one is not taken away.
         let current = self.recycling.current.as_ref();
         let recycled = current.map(|current| [current.old, current.new]);
-        let but = recycled.as_ref().map_or(&[][..], |both| both);
-        for worker in self.fleet.dispensable(too_many, but) {
-            let patience = self.graceful_timeout;
-            self.fleet.leave(worker, patience, Vec::new());
+        let except = recycled.as_ref().map_or(&[][..], |both| both);
+        for worker in self.fleet.least_needed(too_many, except) {
+            let timeout = self.graceful_timeout;
+            self.fleet.stop_replaced(worker, timeout, Vec::new());
         }
-        self.hire();
-        Ok(Scaled {
+        self.start_missing_workers();
+        Ok(ScaleReport {
             workers: wanted,
             was,
         })
@@ -71,8 +71,8 @@ impl Supervisor {
     pub(super) fn staying(&self) -> usize {
         let current = self.recycling.current.as_ref();
         let is_double = current.is_some_and(|current| {
-            self.fleet.is_there(current.old) && self.fleet.is_there(current.new)
+            self.fleet.is_staying(current.old) && self.fleet.is_staying(current.new)
         });
-        self.fleet.staying() - usize::from(is_double)
+        self.fleet.staying_count() - usize::from(is_double)
     }
 }

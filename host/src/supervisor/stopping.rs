@@ -6,31 +6,34 @@ use rustix::process::Signal;
 use tokio::{sync::mpsc, time};
 use tracing::warn;
 
-use super::{AskError, Command, Done, Supervisor, app::WorkerId, workers::Event};
+use super::{Command, CommandError, Supervisor, TaskOutcome, app::WorkerId, workers::WorkerEvent};
 use crate::orders::Notice;
 
 impl Supervisor {
-    /// Ends all workers. A process that does not end in time is killed.
+    /// Stops all workers, waits for them, and removes the private copies of libraries.
+    ///
+    /// A worker process that has not ended after `timeout` and [`EXIT_GRACE`] is killed. The supervisor
+    /// itself must not hang here, because a service manager waits for its end.
     pub(super) async fn end(
         mut self,
-        patience: Duration,
-        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
+        timeout: Duration,
+        events: &mut mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
         commands: &mut mpsc::Receiver<Command>,
     ) {
-        if let Some(workers) = &mut self.workers {
-            // Who connects from now on is refused.
+        if let Some(workers) = &mut self.spawner {
+            // Closing the last descriptors makes the kernel refuse new connections.
             workers.listeners.clear();
         }
-        for reply in std::mem::take(&mut self.asks).into_values() {
-            // Who asked may be gone.
-            let _ = reply.send(Err(AskError::Stopping));
+        for reply in std::mem::take(&mut self.replies).into_values() {
+            // The requester may have disconnected.
+            let _ = reply.send(Err(CommandError::Stopping));
         }
-        self.fleet.stop_all(patience);
-        let is_over = time::timeout(patience + LAST, self.ended(events, commands)).await;
+        self.fleet.stop_all(timeout);
+        let is_over = time::timeout(timeout + EXIT_GRACE, self.ended(events, commands)).await;
         if is_over.is_err() {
             warn!("Workers did not end in time, and are killed");
             self.fleet.kill_all(Signal::KILL);
-            let _ = time::timeout(LAST, self.ended(events, commands)).await;
+            let _ = time::timeout(EXIT_GRACE, self.ended(events, commands)).await;
         }
         let store = Arc::clone(&self.store);
         let removed = tokio::task::spawn_blocking(move || store.remove()).await;
@@ -40,27 +43,28 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all workers have ended. What operators ask meanwhile is answered.
+    /// Waits until all workers have ended. Commands that come meanwhile are still answered, because
+    /// `host ctl` must not hang while the server stops.
     async fn ended(
         &mut self,
-        events: &mut mpsc::UnboundedReceiver<(WorkerId, Event)>,
+        events: &mut mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
         commands: &mut mpsc::Receiver<Command>,
     ) {
         while !self.fleet.is_empty() {
             tokio::select! {
                 Some((worker, event)) = events.recv() => match event {
-                    Event::Notice(Notice::Stopped) if self.workers.is_none() => {
+                    WorkerEvent::Notice(Notice::Stopped) if self.spawner.is_none() => {
                         self.fleet.remove(worker);
                     }
-                    Event::Notice(notice @ (Notice::Report { .. } | Notice::InForce { .. })) => {
+                    WorkerEvent::Notice(notice @ (Notice::Report { .. } | Notice::InForce { .. })) => {
                         self.notice(worker, notice);
                     }
-                    Event::Notice(_) => {}
-                    Event::Gone(gone) => self.gone_at_last(worker, *gone),
+                    WorkerEvent::Notice(_) => {}
+                    WorkerEvent::Exited(gone) => self.worker_exited_at_stop(worker, *gone),
                 },
                 Some(command) = commands.recv() => self.last_command(command),
                 Some(done) = self.tasks.join_next() => {
-                    if let Ok(Done::ReportTimedOut(number)) = done {
+                    if let Ok(TaskOutcome::ReportTimedOut(number)) = done {
                         self.report_timed_out(number);
                     }
                 }
@@ -69,5 +73,5 @@ impl Supervisor {
     }
 }
 
-/// How much longer than their requests workers may take to end.
-const LAST: Duration = Duration::from_secs(2);
+/// How long workers may take to exit after the time for their requests is over.
+const EXIT_GRACE: Duration = Duration::from_secs(2);

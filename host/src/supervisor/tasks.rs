@@ -6,17 +6,17 @@ use tokio::task::JoinError;
 use tracing::error;
 
 use super::{
-    Supervisor, app::WorkerId, deploy::Deployment, libraries::Read, outcome::Failure,
+    Supervisor, app::WorkerId, deploy::Deployment, libraries::LibraryRead, outcome::LoadFailure,
     upgrade::ProofError, upgrading::UpgradeReply,
 };
 use crate::{
     channel::Hello,
-    orders::{Started, Took},
+    orders::{StagedGeneration, StepTimings},
 };
 
-/// Something that was begun is done.
+/// The result of a background task. The supervisor's main loop receives one when the task ends.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum TaskOutcome {
     Checked(Vec<(WorkerId, Option<u64>)>),
     Deployed(Box<Deployment>),
     Hire,
@@ -28,13 +28,13 @@ pub(super) enum Done {
     Prepared {
         app: String,
         generation: u64,
-        prepared: Result<Box<(Started, Took)>, Failure>,
+        prepared: Result<Box<(StagedGeneration, StepTimings)>, LoadFailure>,
     },
     Proved {
         app: String,
         generation: u64,
     },
-    Read(Box<Read>),
+    Read(Box<LibraryRead>),
     Upgrade {
         path: PathBuf,
         proved: Result<Hello, ProofError>,
@@ -45,38 +45,38 @@ pub(super) enum Done {
 }
 
 impl Supervisor {
-    pub(super) fn done(&mut self, done: Result<Done, JoinError>) {
+    pub(super) fn done(&mut self, done: Result<TaskOutcome, JoinError>) {
         match done {
             Err(error) => error!(%error, "A task of the supervisor failed"),
-            Ok(Done::Prepared {
+            Ok(TaskOutcome::Prepared {
                 app,
                 generation,
                 prepared,
             }) => self.prepared(&app, generation, prepared),
-            Ok(Done::Proved { app, generation }) => {
+            Ok(TaskOutcome::Proved { app, generation }) => {
                 if let Some(app) = self.apps.get_mut(&app) {
-                    app.proved_good(generation);
+                    app.mark_good(generation);
                 }
             }
-            Ok(Done::Deployed(deployment)) => self.deployed(*deployment),
-            Ok(Done::Hire) => {
-                self.hiring -= 1;
-                self.hire();
+            Ok(TaskOutcome::Deployed(deployment)) => self.deployed(*deployment),
+            Ok(TaskOutcome::Hire) => {
+                self.delayed_starts -= 1;
+                self.start_missing_workers();
             }
-            Ok(Done::Checked(sizes)) => self.checked(sizes),
-            Ok(Done::Retry {
+            Ok(TaskOutcome::Checked(sizes)) => self.checked(sizes),
+            Ok(TaskOutcome::Retry {
                 worker,
                 app,
                 generation,
             }) => self.retry(worker, &app, generation),
-            Ok(Done::Upgrade {
+            Ok(TaskOutcome::Upgrade {
                 path,
                 proved,
                 reply,
             }) => self.proved(&path, proved, reply),
-            Ok(Done::Execute(path)) => self.execute(&path),
-            Ok(Done::Read(read)) => self.read(*read),
-            Ok(Done::ReportTimedOut(number)) => self.report_timed_out(number),
+            Ok(TaskOutcome::Execute(path)) => self.execute(&path),
+            Ok(TaskOutcome::Read(read)) => self.read(*read),
+            Ok(TaskOutcome::ReportTimedOut(number)) => self.report_timed_out(number),
         }
     }
 }

@@ -16,12 +16,12 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
-    Done, Supervisor,
-    handover::{AppState, Handover, WorkerState},
-    recycle::Reason,
+    Supervisor, TaskOutcome,
+    handover::{AppSnapshot, Handover, WorkerSnapshot},
+    recycle::RecycleReason,
     systemd,
     upgrade::{self, ProofError, UpgradeError},
-    workers::Workers,
+    workers::WorkerSpawner,
 };
 use crate::{
     channel::{Hello, Packing, Unpacking},
@@ -40,7 +40,7 @@ impl Supervisor {
 
     /// Has the build at `path` prove itself, and executes it in place when it did.
     pub(super) fn upgrade(&mut self, path: Option<PathBuf>, reply: UpgradeReply) {
-        let (workers, why_not) = match (&self.workers, self.why_not_now()) {
+        let (workers, why_not) = match (&self.spawner, self.why_not_now()) {
             (None, _) => (
                 None,
                 Some("the host is one process (--workers=0), which cannot be upgraded in place"),
@@ -62,7 +62,7 @@ impl Supervisor {
         self.tasks.spawn(async move {
             let args: Vec<_> = env::args_os().skip(1).collect();
             let proved = upgrade::prove(&children, &path, &args, &hello, PROOF).await;
-            Done::Upgrade {
+            TaskOutcome::Upgrade {
                 path,
                 proved,
                 reply,
@@ -103,7 +103,7 @@ impl Supervisor {
         let path = path.to_owned();
         self.tasks.spawn(async move {
             tokio::time::sleep(ANSWER).await;
-            Done::Execute(path)
+            TaskOutcome::Execute(path)
         });
     }
 
@@ -129,11 +129,11 @@ impl Supervisor {
 
     fn hand_over(&mut self, path: &Path) -> Result<Infallible, UpgradeError> {
         let not_there = || UpgradeError::Receive(io::ErrorKind::NotFound.into());
-        let workers = self.workers.as_ref().ok_or_else(not_there)?;
+        let workers = self.spawner.as_ref().ok_or_else(not_there)?;
         let (mut store, lock) = self.store.suspend()?;
-        let ways = self.fleet.ways().ok_or_else(not_there)?;
+        let open_links = self.fleet.open_links().ok_or_else(not_there)?;
         // From here on nothing is read or written until the new image goes on.
-        let frozen: Vec<_> = ways
+        let frozen: Vec<_> = open_links
             .iter()
             .map(|way| (way, way.channel.freeze(), way.words.freeze()))
             .collect();
@@ -154,7 +154,7 @@ impl Supervisor {
             level: workers.filter.directives().to_string(),
             workers: frozen
                 .iter()
-                .map(|(way, channel, words)| WorkerState {
+                .map(|(way, channel, words)| WorkerSnapshot {
                     id: way.id,
                     pid: way.pid,
                     channel: channel.suspend(&mut packing),
@@ -164,7 +164,7 @@ impl Supervisor {
                 .collect(),
             last_worker: self.fleet.last_id(),
             wanted_workers: self.wanted_workers,
-            apps: self.apps.values().map(AppState::of).collect(),
+            apps: self.apps.values().map(AppSnapshot::of).collect(),
             loads: self
                 .removed
                 .iter()
@@ -177,7 +177,12 @@ impl Supervisor {
 
     /// Goes on with what an earlier image of this process handed over, and replaces its workers by
     /// fresh ones of this build.
-    pub fn go_on(&mut self, workers: Workers, handover: Handover, mut descriptors: Unpacking) {
+    pub fn go_on(
+        &mut self,
+        workers: WorkerSpawner,
+        handover: Handover,
+        mut descriptors: Unpacking,
+    ) {
         let Handover {
             build,
             workers: states,
@@ -216,7 +221,7 @@ impl Supervisor {
         self.fleet.adopt(links, last_worker);
         self.start_workers(workers, wanted_workers);
         let (reply, _) = oneshot::channel();
-        self.recycle_these(self.fleet.taking_part(), Reason::Upgrade, reply);
+        self.recycle_these(self.fleet.ready_workers(), RecycleReason::Upgrade, reply);
         self.is_ready = true;
         systemd::ready();
     }
@@ -224,7 +229,7 @@ impl Supervisor {
 
 fn refuse(reply: UpgradeReply, why: String) {
     warn!(error = why, "Not upgraded, this build goes on");
-    // Who asked may be gone.
+    // The requester may have disconnected.
     let _ = reply.send(Err(why));
 }
 

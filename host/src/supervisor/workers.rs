@@ -17,40 +17,40 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use self::{
-    messages::{listen, talk},
-    watch::Watch,
+    messages::{open_and_relay, relay},
+    watch::ProcessWatch,
 };
 use super::{
     app::WorkerId,
-    fleet::{Link, Process},
-    handover::WorkerState,
-    last_words::{LastWords, Stream},
+    fleet::{Link, WorkerProcess},
+    handover::WorkerSnapshot,
     listeners,
-    process::{Children, Ended, Executable, Started},
+    output_tail::{OutputTail, StandardStream},
+    process::{ChildExit, Children, Executable, Spawned},
 };
 use crate::{
     channel::{Channel, ChannelError, Hello, Unpacking, socket_pair},
-    log::{capture::Printed, filter::Filter},
+    log::{capture::PrintTargets, filter::Filter},
     orders::{Notice, Order, PROTOCOL, Setup},
-    scoreboard::{Crash, Scoreboard, Snapshot},
+    scoreboard::{BoardSnapshot, Crash, Scoreboard},
 };
 
 /// What happens to a worker.
 #[derive(Debug)]
-pub enum Event {
+pub enum WorkerEvent {
     /// It tells something.
     Notice(Notice),
     /// Its process has ended, or never was one.
-    Gone(Box<Gone>),
+    Exited(Box<WorkerExit>),
 }
 
 /// How a worker process ended.
 #[derive(Debug)]
-pub struct Gone {
+pub struct WorkerExit {
     /// The process; none when it could not be started.
     pub pid: Option<i32>,
     /// How it ended, or why it could not be started.
-    pub ended: Result<Ended, String>,
+    pub ended: Result<ChildExit, String>,
     /// What it printed last.
     pub last_words: Vec<String>,
     /// What its scoreboard says.
@@ -63,7 +63,7 @@ pub struct Gone {
 
 /// Starts worker processes.
 #[derive(Debug)]
-pub struct Workers {
+pub struct WorkerSpawner {
     /// The program.
     pub executable: Arc<Executable>,
     /// The processes.
@@ -81,16 +81,16 @@ pub struct Workers {
     /// Where the lines go that workers print.
     pub printed: PrintTargets,
     /// Where what happens to workers is told.
-    pub events: mpsc::UnboundedSender<(WorkerId, Event)>,
+    pub events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
 }
 
-impl Workers {
+impl WorkerSpawner {
     /// Starts a worker process, and returns the way to it at once: orders wait until it takes them.
     pub fn start(&self, id: WorkerId) -> Link {
-        let (orders, ordered) = mpsc::unbounded_channel();
+        let (orders, order_receiver) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
-        let events = Events(id, self.events.clone());
-        let mut process = Process {
+        let events = EventSender(id, self.events.clone());
+        let mut process = WorkerProcess {
             pid: None,
             channel: Arc::default(),
             words: None,
@@ -102,9 +102,9 @@ impl Workers {
                 let pid = started.child.pid();
                 process.pid = Some(pid);
                 info!(worker = id, pid, "Worker started");
-                let words = LastWords::follow(started.stdout, started.stderr, self.line(id));
+                let words = OutputTail::follow(started.stdout, started.stderr, self.line(id));
                 process.words = Some(words.clone());
-                let watch = Watch {
+                let watch = ProcessWatch {
                     child: started.child,
                     words,
                     board,
@@ -115,7 +115,14 @@ impl Workers {
                 match self.setup(id, shared) {
                     Ok(setup) => {
                         let channel = Arc::clone(&process.channel);
-                        tokio::spawn(talk(socket, hello, setup, ordered, channel, events));
+                        tokio::spawn(open_and_relay(
+                            socket,
+                            hello,
+                            setup,
+                            order_receiver,
+                            channel,
+                            events,
+                        ));
                     }
                     Err(error) => {
                         // The process ends, since its channel does.
@@ -123,7 +130,7 @@ impl Workers {
                     }
                 }
             }
-            Err(error) => events.send(Event::Gone(Box::new(Gone {
+            Err(error) => events.send(WorkerEvent::Exited(Box::new(WorkerExit {
                 pid: None,
                 ended: Err(error.to_string()),
                 last_words: Vec::new(),
@@ -142,10 +149,10 @@ impl Workers {
     /// When there is no such process, or a descriptor is missing.
     pub fn resume(
         &self,
-        state: WorkerState,
+        state: WorkerSnapshot,
         descriptors: &mut Unpacking,
     ) -> Result<Link, ChannelError> {
-        let WorkerState {
+        let WorkerSnapshot {
             id,
             pid,
             channel,
@@ -154,12 +161,12 @@ impl Workers {
         } = state;
         let child = self.children.adopt(pid)?;
         let channel: Channel<Order, Notice> = Channel::resume(channel, descriptors)?;
-        let words = LastWords::resume(words, descriptors, self.line(id))?;
+        let words = OutputTail::resume(words, descriptors, self.line(id))?;
         let (sender, receiver) = channel.split();
-        let (orders, ordered) = mpsc::unbounded_channel();
+        let (orders, order_receiver) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
-        let events = Events(id, self.events.clone());
-        let watch = Watch {
+        let events = EventSender(id, self.events.clone());
+        let watch = ProcessWatch {
             child,
             words: words.clone(),
             // The worker is replaced soon; until then, what it writes down of itself is not read.
@@ -168,13 +175,13 @@ impl Workers {
             events: events.clone(),
         };
         tokio::spawn(watch.run(kills));
-        let process = Process {
+        let process = WorkerProcess {
             pid: Some(pid),
             channel: Arc::new(OnceLock::from(sender.clone())),
             words: Some(words),
             kill,
         };
-        tokio::spawn(listen(sender, receiver, ordered, events));
+        tokio::spawn(relay(sender, receiver, order_receiver, events));
         Ok(Link::process(orders, process))
     }
 
@@ -186,7 +193,7 @@ impl Workers {
         }
     }
 
-    fn spawn(&self) -> io::Result<(Started, OwnedFd, Scoreboard, OwnedFd)> {
+    fn spawn(&self) -> io::Result<(Spawned, OwnedFd, Scoreboard, OwnedFd)> {
         let (board, shared) = Scoreboard::create()?;
         let (ours, theirs) = socket_pair()?;
         let started = self.children.start_worker(&self.executable, theirs, [])?;
@@ -213,19 +220,19 @@ impl Workers {
     }
 
     /// Passes on a line that a worker prints, to the log or to the server's own streams.
-    fn line(&self, worker: WorkerId) -> impl Fn(Stream, &str) + Send + Sync + use<> {
+    fn line(&self, worker: WorkerId) -> impl Fn(StandardStream, &str) + Send + Sync + use<> {
         let printed = self.printed.clone();
         // Which worker it is tells nothing when there is one.
         let worker = self.many.then_some(worker);
         move |stream, line| {
             let output = match stream {
-                Stream::Stdout => &printed.stdout,
-                Stream::Stderr => &printed.stderr,
+                StandardStream::Stdout => &printed.stdout,
+                StandardStream::Stderr => &printed.stderr,
             };
             match (stream, output) {
                 (_, Some(output)) => output.write(format!("{line}\n").as_bytes()),
-                (Stream::Stdout, None) => info!(target: "stdout", worker, "{line}"),
-                (Stream::Stderr, None) => info!(target: "stderr", worker, "{line}"),
+                (StandardStream::Stdout, None) => info!(target: "stdout", worker, "{line}"),
+                (StandardStream::Stderr, None) => info!(target: "stderr", worker, "{line}"),
             }
         }
     }
@@ -233,11 +240,11 @@ impl Workers {
 
 /// Where what happens to one worker is told.
 #[derive(Clone, Debug)]
-struct Events(WorkerId, mpsc::UnboundedSender<(WorkerId, Event)>);
+struct EventSender(WorkerId, mpsc::UnboundedSender<(WorkerId, WorkerEvent)>);
 
-impl Events {
+impl EventSender {
     /// Tells the supervisor, unless it is gone.
-    fn send(&self, event: Event) {
+    fn send(&self, event: WorkerEvent) {
         let _ = self.1.send((self.0, event));
     }
 }

@@ -44,10 +44,10 @@ pub fn install(board: &Scoreboard) -> io::Result<()> {
     // The first backtrace loads what unwinds, and allocates: not in a handler.
     trace::prepare();
     stack::alternate();
-    for known in &KNOWN {
+    for known in &FATAL_SIGNALS {
         let previous = replace(known.signal)?;
-        known.is_elder.store(true, Ordering::Relaxed);
-        known.keep(&previous);
+        known.is_original.store(true, Ordering::Relaxed);
+        known.save_previous(&previous);
     }
     dump::install(board)?;
     exit::install()
@@ -56,19 +56,23 @@ pub fn install(board: &Scoreboard) -> io::Result<()> {
 /// Looks whether somebody has replaced the handlers, and puts those of [`install`] in front of them again. Returns the
 /// names of such signals. To be called after a library was opened, and after an app was started.
 pub fn reinstall() -> Vec<&'static str> {
-    let replaced = |known: &&Known| !is_ours(known.signal);
-    let put_back = |known: &Known| {
+    let replaced = |known: &&FatalSignal| !is_ours(known.signal);
+    let put_back = |known: &FatalSignal| {
         let previous = replace(known.signal).ok()?;
         let is_none = [SIG_DFL, SIG_IGN].contains(&previous.sa_sigaction);
-        known.is_elder.store(is_none, Ordering::Relaxed);
-        known.keep(&previous);
+        known.is_original.store(is_none, Ordering::Relaxed);
+        known.save_previous(&previous);
         Some(known.name)
     };
-    KNOWN.iter().filter(replaced).filter_map(put_back).collect()
+    FATAL_SIGNALS
+        .iter()
+        .filter(replaced)
+        .filter_map(put_back)
+        .collect()
 }
 
 /// A fatal signal, and who handled it before.
-struct Known {
+struct FatalSignal {
     signal: c_int,
     name: &'static str,
     /// The handler, as sigaction(2) has it.
@@ -76,31 +80,31 @@ struct Known {
     flags: AtomicI32,
     /// Whether it was there when this program began, as std's is, or does nothing. Then the process ends; a handler
     /// that came later may be waiting for the signal, to go on.
-    is_elder: AtomicBool,
+    is_original: AtomicBool,
 }
 
-static KNOWN: [Known; 7] = [
-    Known::new(libc::SIGSEGV, "SIGSEGV"),
-    Known::new(libc::SIGBUS, "SIGBUS"),
-    Known::new(libc::SIGILL, "SIGILL"),
-    Known::new(libc::SIGFPE, "SIGFPE"),
-    Known::new(libc::SIGABRT, "SIGABRT"),
-    Known::new(libc::SIGSYS, "SIGSYS"),
-    Known::new(libc::SIGTRAP, "SIGTRAP"),
+static FATAL_SIGNALS: [FatalSignal; 7] = [
+    FatalSignal::new(libc::SIGSEGV, "SIGSEGV"),
+    FatalSignal::new(libc::SIGBUS, "SIGBUS"),
+    FatalSignal::new(libc::SIGILL, "SIGILL"),
+    FatalSignal::new(libc::SIGFPE, "SIGFPE"),
+    FatalSignal::new(libc::SIGABRT, "SIGABRT"),
+    FatalSignal::new(libc::SIGSYS, "SIGSYS"),
+    FatalSignal::new(libc::SIGTRAP, "SIGTRAP"),
 ];
 
-impl Known {
+impl FatalSignal {
     const fn new(signal: c_int, name: &'static str) -> Self {
         Self {
             signal,
             name,
             handler: AtomicUsize::new(SIG_DFL),
             flags: AtomicI32::new(0),
-            is_elder: AtomicBool::new(true),
+            is_original: AtomicBool::new(true),
         }
     }
 
-    fn keep(&self, action: &libc::sigaction) {
+    fn save_previous(&self, action: &libc::sigaction) {
         self.flags.store(action.sa_flags, Ordering::Relaxed);
         self.handler.store(action.sa_sigaction, Ordering::Release);
     }
@@ -113,7 +117,7 @@ impl Known {
         }
         if self.flags.load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
             // SAFETY: a handler with this flag is such a function.
-            let handler = unsafe { mem::transmute::<usize, Action>(handler) };
+            let handler = unsafe { mem::transmute::<usize, SignalHandler>(handler) };
             handler(self.signal, info, context);
         } else {
             // SAFETY: a handler without this flag is such a function.
@@ -124,15 +128,15 @@ impl Known {
 }
 
 /// A handler, as sigaction(2) has it.
-type Action = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+type SignalHandler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
 extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let Some(known) = KNOWN.iter().find(|known| known.signal == signal) else {
+    let Some(known) = FATAL_SIGNALS.iter().find(|known| known.signal == signal) else {
         return;
     };
     // SAFETY: the kernel calls, or a handler that the kernel called, with what it gave.
     let context_of = unsafe { Context::new(signal, info, context) };
-    if let Some(record) = NOTED.get() {
+    if let Some(record) = CURRENT_RECORD.get() {
         // Another handler came first and leaves the signal to this one; or the first one crashed itself.
         record.trace_in(&context_of);
         return die(signal, context_of.is_sent());
@@ -141,8 +145,8 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     if let Some(record) = record {
         record.note(&context_of.signal_info());
     }
-    NOTED.set(record);
-    if known.is_elder.load(Ordering::Relaxed) {
+    CURRENT_RECORD.set(record);
+    if known.is_original.load(Ordering::Relaxed) {
         if let Some(record) = record {
             record.trace_in(&context_of);
         }
@@ -158,7 +162,7 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         if let Some(record) = record {
             record.give_back();
         }
-        NOTED.set(None);
+        CURRENT_RECORD.set(None);
     }
 }
 
@@ -189,7 +193,7 @@ fn replace(signal: c_int) -> io::Result<libc::sigaction> {
 }
 
 /// Sets a handler; returns who handled the signal before.
-fn handle(signal: c_int, handler: Action, flags: c_int) -> io::Result<libc::sigaction> {
+fn handle(signal: c_int, handler: SignalHandler, flags: c_int) -> io::Result<libc::sigaction> {
     // SAFETY: all zeros is an action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler as *const () as usize;
@@ -229,5 +233,5 @@ const MAPS: &CStr = c"/proc/self/maps";
 
 thread_local! {
     /// The record of the fatal signal that this thread handles.
-    static NOTED: Cell<Option<&'static ThreadRecord>> = const { Cell::new(None) };
+    static CURRENT_RECORD: Cell<Option<&'static ThreadRecord>> = const { Cell::new(None) };
 }

@@ -48,7 +48,7 @@ impl Faults {
 
     /// Whether the generation gets no more requests, as it panicked too often.
     #[must_use]
-    pub fn are_too_many(&self) -> bool {
+    pub fn is_quarantined(&self) -> bool {
         self.quarantine.is_on()
     }
 }

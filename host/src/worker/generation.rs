@@ -42,33 +42,33 @@ pub struct Generation {
     /// When it was started.
     pub since: SystemTime,
     /// Cancelled when the requests that are still in it are to be cut off.
-    pub cut: CancellationToken,
+    pub abort: CancellationToken,
 }
 
 /// How a generation ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Retired {
+pub struct DrainResult {
     /// How long its last requests took.
     pub drained: Duration,
     /// How many of them were cut off.
-    pub cut: u64,
+    pub aborted: u64,
 }
 
 impl Generation {
-    /// Lets no more requests in, waits for those that are in it for at most `patience`, cuts off
+    /// Lets no more requests in, waits for those that are in it for at most `timeout`, cuts off
     /// what is left then, and ends the app. The registry must not name this generation any more.
-    pub async fn retire(self: Arc<Self>, patience: Duration) -> Retired {
+    pub async fn retire(self: Arc<Self>, timeout: Duration) -> DrainResult {
         self.app.close();
         // The author's code hears of it, on a thread that it may hold up.
         let told = self.spawn_in_app(WorkKind::Drain, App::drain);
-        let retired = self.drain(patience).await;
+        let retired = self.drain(timeout).await;
         let _ = told.await;
         // It ends the author's code under a guard, so there is no panic to hear of.
-        let stopped = self.spawn_in_app(WorkKind::Stop, |app| app.stop(STOP));
+        let stopped = self.spawn_in_app(WorkKind::Stop, |app| app.stop(STOP_TIMEOUT));
         let stopped = stopped.await.unwrap_or_default();
         let (plugin, generation) = (self.name, self.number);
         if stopped.timed_out {
-            warn!(plugin, generation, timeout = ?STOP, "A shutdown hook did not end in time");
+            warn!(plugin, generation, timeout = ?STOP_TIMEOUT, "A shutdown hook did not end in time");
         }
         let stuck = self.app.in_flight();
         if stuck > 0 {
@@ -78,7 +78,7 @@ impl Generation {
             );
         }
         let name = thread_name(plugin, generation);
-        let threads = gone(&name).await;
+        let threads = count_threads_left(&name).await;
         if threads > 0 {
             warn!(
                 plugin,
@@ -107,28 +107,28 @@ impl Generation {
         })
     }
 
-    async fn drain(&self, patience: Duration) -> Retired {
+    async fn drain(&self, timeout: Duration) -> DrainResult {
         let began = Instant::now();
         let in_flight = self.app.in_flight();
         let (plugin, generation) = (self.name, self.number);
         debug!(plugin, generation, in_flight, "Draining");
-        let mut cut = 0;
-        if time::timeout(patience, self.app.drained()).await.is_err() {
-            cut = self.app.in_flight();
+        let mut aborted = 0;
+        if time::timeout(timeout, self.app.drained()).await.is_err() {
+            aborted = self.app.in_flight();
             warn!(
                 plugin,
                 generation,
-                in_flight = cut,
-                ?patience,
+                in_flight = aborted,
+                ?timeout,
                 "Cutting off requests that did not end in time"
             );
-            self.cut.cancel();
+            self.abort.cancel();
             // A handler that blocks its thread hears nothing of this.
-            let _ = time::timeout(CUT, self.app.drained()).await;
+            let _ = time::timeout(ABORT_GRACE, self.app.drained()).await;
         }
-        Retired {
+        DrainResult {
             drained: began.elapsed(),
-            cut,
+            aborted,
         }
     }
 }
@@ -139,13 +139,13 @@ impl Generation {
 #[must_use]
 pub fn thread_name(plugin: &str, generation: u64) -> String {
     let suffix = format!(".g{generation}");
-    let room = THREAD_NAME.saturating_sub(suffix.len());
+    let room = MAX_THREAD_NAME.saturating_sub(suffix.len());
     // The name of a plugin is ASCII.
     format!("{}{suffix}", plugin.get(..room).unwrap_or(plugin))
 }
 
 /// How many threads have this name, once those that are about to end had the time to.
-async fn gone(name: &str) -> usize {
+async fn count_threads_left(name: &str) -> usize {
     let mut there = 0;
     for _ in 0..20 {
         let of_it = name.to_owned();
@@ -160,13 +160,13 @@ async fn gone(name: &str) -> usize {
 }
 
 /// How long the name of a thread may be, in bytes (prctl(2), `PR_SET_NAME`).
-const THREAD_NAME: usize = 15;
+const MAX_THREAD_NAME: usize = 15;
 
 /// How long requests have to notice that they are cut off.
-const CUT: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// How long an app has for its shutdown hooks, and its runtime's threads to end.
-const STOP: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ use crate::error_chain::one_line;
 /// # Errors
 ///
 /// When the dynamic linker does not take it, when it has no root module, or one of another layout.
-pub fn open(copy: &Path) -> Result<Plugin, OpenError> {
+pub fn open(copy: &Path) -> Result<Plugin, LibraryError> {
     // Now, so that a missing symbol is an error here and not an abort at its first call; local, so
     // that the copies of std, tokio and tracing in the libraries stay apart; and never unmapped,
     // whoever closes it.
@@ -29,9 +29,9 @@ pub fn open(copy: &Path) -> Result<Plugin, OpenError> {
     // SAFETY: its initializers run, as the operator asked for by putting the library into the
     // folder.
     let library = unsafe { Library::open(Some(copy), flags) };
-    mem::forget(library.map_err(|error| OpenError::link(&error))?);
+    mem::forget(library.map_err(|error| LibraryError::link(&error))?);
     let header = lib_header_from_path(copy)
-        .map_err(|error| OpenError::Root(one_line(&error.to_string())))?;
+        .map_err(|error| LibraryError::Root(one_line(&error.to_string())))?;
     // SAFETY: it is never unmapped, and the operator trusts it to be a plugin.
     Ok(unsafe { Plugin::from_header(header) }?)
 }
@@ -39,7 +39,7 @@ pub fn open(copy: &Path) -> Result<Plugin, OpenError> {
 /// A library that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum LibraryError {
     /// Its boundary is another.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -56,7 +56,7 @@ pub enum OpenError {
     Root(String),
 }
 
-impl OpenError {
+impl LibraryError {
     fn link(error: &dyn Error) -> Self {
         let reason = error
             .source()
@@ -125,7 +125,7 @@ mod tests {
                 "newer",
             ),
         ] {
-            let error = OpenError::link(&std::io::Error::other(reason)).to_string();
+            let error = LibraryError::link(&std::io::Error::other(reason)).to_string();
             assert!(error.contains(reason) && error.contains(part), "{error}");
         }
         assert_eq!(advice("invalid ELF header"), None);

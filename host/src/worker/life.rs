@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::error;
 
-use self::{stop::Stopping, tasks::Done};
+use self::{stop::StopRequest, tasks::WorkerTaskOutcome};
 use super::{
     budget::Budget,
     generation::Generation,
@@ -29,7 +29,7 @@ use super::{
     load::Loaded,
     registry::Registry,
     serving::Serving,
-    settings::Settings,
+    settings::LoadSettings,
 };
 use crate::{
     log::{bridge, filter::Filter, output::Output},
@@ -39,7 +39,7 @@ use crate::{
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
-    settings: Settings,
+    settings: LoadSettings,
     registry: Arc<Registry>,
     filter: Filter,
     outputs: Vec<Output>,
@@ -48,16 +48,16 @@ pub struct Worker {
     budget: Arc<Budget>,
     /// How many libraries may be opened at once: each may take memory for its whole size.
     opening: Arc<Semaphore>,
-    apps: BTreeMap<String, App>,
+    apps: BTreeMap<String, WorkerApp>,
     /// Generations that finish what they have.
-    retiring: Vec<Retiring>,
+    retiring: Vec<RetiringGeneration>,
     /// The apps and copies of generations that have ended.
     ended: Vec<(String, PathBuf)>,
     /// Requests that they got.
     ended_requests: u64,
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<WorkerTaskOutcome>,
     /// Set when the worker was told to stop.
-    stopping: Option<Stopping>,
+    stopping: Option<StopRequest>,
     /// Whether the last connection of a worker that stops has ended.
     is_disconnected: bool,
     /// How many apps are asked for their state.
@@ -66,33 +66,33 @@ pub struct Worker {
 
 /// What a worker has of an app.
 #[derive(Debug, Default)]
-struct App {
+struct WorkerApp {
     serving: Option<Arc<Generation>>,
     /// The generation before, which may serve again.
     kept: Option<Arc<Generation>>,
-    loading: BTreeMap<u64, Loading>,
+    loading: BTreeMap<u64, RunningLoad>,
     loaded: BTreeMap<u64, Loaded>,
 }
 
 /// A generation that is being started.
 #[derive(Debug)]
-struct Loading {
+struct RunningLoad {
     task: AbortHandle,
     /// Whether it takes over without being told so.
     serve: bool,
 }
 
 #[derive(Debug)]
-struct Retiring {
+struct RetiringGeneration {
     generation: Arc<Generation>,
     since: Instant,
 }
 
 /// What a worker works with.
 #[derive(Debug)]
-pub struct Parts {
+pub struct WorkerParts {
     /// How apps are loaded.
-    pub settings: Settings,
+    pub settings: LoadSettings,
     /// The routes.
     pub registry: Arc<Registry>,
     /// The level.
@@ -106,7 +106,7 @@ pub struct Parts {
 impl Worker {
     /// A worker that has loaded nothing yet.
     #[must_use]
-    pub fn new(parts: Parts, notices: Notices) -> Self {
+    pub fn new(parts: WorkerParts, notices: Notices) -> Self {
         Self {
             settings: parts.settings,
             registry: parts.registry,
@@ -155,13 +155,13 @@ impl Worker {
         match order {
             Order::Hold { app, mounts } => self.hold(&app, mounts),
             Order::Load {
-                started,
+                staged,
                 serve,
                 state,
-            } => self.load(started, serve, state),
+            } => self.load(staged, serve, state),
             Order::Await { app, mounts } => {
                 self.apps.entry(app.clone()).or_default();
-                self.registry.expect(bridge::intern(&app), mounts);
+                self.registry.await_app(bridge::intern(&app), mounts);
             }
             Order::Commit(commits) => self.commit(&commits),
             Order::Discard { app, generation } => self.discard(&app, generation),
@@ -178,10 +178,10 @@ impl Worker {
             Order::Report { number } => self.report(number),
             Order::Accept => self.serving.accept(),
             Order::Stop {
-                patience,
+                timeout,
                 shared,
                 give,
-            } => self.stop(patience, shared, give),
+            } => self.stop(timeout, shared, give),
         }
     }
 
@@ -193,7 +193,7 @@ impl Worker {
         let filter = self.filter.clone();
         self.tasks.spawn(async move {
             let unconfirmed = filter.set(directives).await;
-            Done::SetLevel {
+            WorkerTaskOutcome::SetLevel {
                 number,
                 unconfirmed,
             }

@@ -18,13 +18,9 @@ use plugin_api::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::handover::Kept;
+use self::handover::PauseGuard;
 pub(super) use self::handover::take_state;
-pub use self::{
-    error::LoadError,
-    steps::Progress,
-};
-
+pub use self::{error::LoadError, steps::LoadProgress};
 
 use tracing::debug;
 
@@ -34,27 +30,27 @@ use super::{
     faults::Faults,
     generation::{Generation, thread_name},
     library, process_guard,
-    settings::Settings,
+    settings::LoadSettings,
 };
 use crate::{
     log::{bridge::Bridge, filter::Filter, origin::Origin},
-    orders::{Started, Step, Took},
-    scoreboard::{self, Doing, Label},
+    orders::{StagedGeneration, Step, StepTimings},
+    scoreboard::{self, Label, WorkKind},
 };
 
 /// What to start, and how.
 #[derive(Debug)]
-pub struct Order {
+pub struct LoadOrder {
     /// The app's name.
     pub name: &'static str,
     /// The generation that is to start.
-    pub started: Started,
+    pub staged: StagedGeneration,
     /// What serves now.
     pub before: Option<Arc<Generation>>,
     /// The state that the app gave in another worker.
     pub state: Option<Bytes>,
     /// How long the steps may take, and what the app gets.
-    pub settings: Settings,
+    pub settings: LoadSettings,
     /// The level, which the library follows from before its start on.
     pub filter: Filter,
 }
@@ -65,7 +61,7 @@ pub struct Loaded {
     /// The generation.
     pub generation: Generation,
     /// How long each step took.
-    pub took: Took,
+    pub timings: StepTimings,
     /// Keeps requests out of the generation before, whose state this one has. To be dropped after
     /// that one was closed.
     pub paused: Option<Paused>,
@@ -83,14 +79,14 @@ pub struct Loaded {
 /// When one of the steps fails, or takes too long. What serves goes on serving then, with its
 /// state. A start that hangs is left behind with its thread.
 pub async fn load(
-    order: Order,
+    order: LoadOrder,
     budget: Arc<Budget>,
     opening: Arc<Semaphore>,
-    progress: Progress,
+    progress: LoadProgress,
 ) -> Result<Loaded, LoadError> {
-    let label = scoreboard::label(order.name, order.started.generation, &order.started.copy);
+    let label = scoreboard::label(order.name, order.staged.generation, &order.staged.copy);
     let (order, progress) = (Arc::new(order), Arc::new(progress));
-    let mut took = Took::default();
+    let mut timings = StepTimings::default();
     // One place for each library that is opened: nobody closes the semaphore.
     let place = opening.acquire_owned().await;
     let permit = budget.take()?;
@@ -102,7 +98,7 @@ pub async fn load(
         move || open(&order, label)
     });
     let plugin = opened.await??;
-    took.open = began.elapsed();
+    timings.open = began.elapsed();
     drop(place);
 
     let before = order.before.as_ref();
@@ -113,7 +109,7 @@ pub async fn load(
                 order.thread_name(),
                 order.settings.handover_timeout,
                 &progress,
-                &mut took,
+                &mut timings,
             )
             .await?,
         ),
@@ -121,11 +117,11 @@ pub async fn load(
     };
     let (paused, state) = handed.unzip();
     let state = state.or_else(|| order.state.clone());
-    match start(plugin, &order, label, state, &progress, &mut took).await {
+    match start(plugin, &order, label, state, &progress, &mut timings).await {
         Ok((app, faults)) => Ok(Loaded {
             generation: order.generation(label, app, faults),
-            took,
-            paused: paused.map(Kept::take),
+            timings,
+            paused: paused.map(PauseGuard::take),
             permit,
         }),
         Err(error) => Err(error),
@@ -135,11 +131,11 @@ pub async fn load(
 /// Runs the author's function, within what is left of the time.
 async fn start(
     plugin: Plugin,
-    order: &Arc<Order>,
+    order: &Arc<LoadOrder>,
     label: Label,
     state: Option<Bytes>,
-    progress: &Arc<Progress>,
-    took: &mut Took,
+    progress: &Arc<LoadProgress>,
+    timings: &mut StepTimings,
 ) -> Result<(&'static App, Arc<Faults>), LoadError> {
     let settings = &order.settings;
     let mut limit = settings.init_timeout;
@@ -147,43 +143,43 @@ async fn start(
         // Requests wait for the start, too.
         let left = settings
             .handover_timeout
-            .saturating_sub(took.drain + took.hand_over);
+            .saturating_sub(timings.drain + timings.hand_over);
         limit = limit.min(left.max(Duration::from_millis(1)));
     }
     progress.at(Step::Init);
     let began = Instant::now();
     let faults = Arc::new(Faults::new(settings.panic_limit));
-    let started = loader::run(order.thread_name(), progress, limit, {
+    let staged = loader::run(order.thread_name(), progress, limit, {
         let (order, faults) = (Arc::clone(order), Arc::clone(&faults));
         move || {
             let _working = scoreboard::enter(label, WorkKind::Init);
             let app = init(plugin, &order, limit, state.as_deref(), faults);
-            handlers_again(&order);
+            reinstall_handlers(&order);
             app
         }
     });
-    let app = started.await??;
-    took.init = began.elapsed();
+    let app = staged.await??;
+    timings.init = began.elapsed();
     Ok((app, faults))
 }
 
-impl Order {
+impl LoadOrder {
     fn thread_name(&self) -> String {
-        thread_name(self.name, self.started.generation)
+        thread_name(self.name, self.staged.generation)
     }
 
     fn generation(&self, label: Label, app: &'static App, faults: Arc<Faults>) -> Generation {
         Generation {
             name: self.name,
-            number: self.started.generation,
-            version: self.started.version.clone(),
-            spec: Arc::clone(&self.started.spec),
-            copy: self.started.copy.clone(),
+            number: self.staged.generation,
+            version: self.staged.version.clone(),
+            spec: Arc::clone(&self.staged.spec),
+            copy: self.staged.copy.clone(),
             label,
             app,
             faults,
             since: SystemTime::now(),
-            cut: CancellationToken::new(),
+            abort: CancellationToken::new(),
         }
     }
 }
@@ -203,15 +199,15 @@ pub fn max_level(manifest: &Manifest) -> Option<String> {
     (!lower.is_empty()).then(|| lower.join(","))
 }
 
-fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
+fn open(order: &LoadOrder, label: Label) -> Result<Plugin, LoadError> {
     let opened = {
         let _watch = process_guard::watch(order.name);
         let _working = scoreboard::enter(label, WorkKind::Open);
-        library::open(&order.started.copy)
+        library::open(&order.staged.copy)
     };
-    handlers_again(order);
+    reinstall_handlers(order);
     let plugin = opened?;
-    let name = format!("{}#{}", order.name, order.started.generation);
+    let name = format!("{}#{}", order.name, order.staged.generation);
     let filter = &order.filter;
     filter.follow(name, move |level| plugin.set_level(level));
     Ok(plugin)
@@ -219,8 +215,8 @@ fn open(order: &Order, label: Label) -> Result<Plugin, LoadError> {
 
 /// Puts the host's handlers of fatal signals in front again, after code of a library has run that may have set its
 /// own. What else it may have changed of the process, [`process_guard`] puts back.
-fn handlers_again(order: &Order) {
-    let (plugin, generation) = (order.name, order.started.generation);
+fn reinstall_handlers(order: &LoadOrder) {
+    let (plugin, generation) = (order.name, order.staged.generation);
     for signal in crash::reinstall() {
         debug!(
             plugin,
@@ -233,12 +229,12 @@ fn handlers_again(order: &Order) {
 
 fn init(
     plugin: Plugin,
-    order: &Order,
+    order: &LoadOrder,
     timeout: Duration,
     state: Option<&[u8]>,
     faults: Arc<Faults>,
 ) -> Result<&'static App, LoadError> {
-    let (spec, generation) = (&order.started.spec, order.started.generation);
+    let (spec, generation) = (&order.staged.spec, order.staged.generation);
     let origin = Origin {
         plugin: order.name,
         generation,

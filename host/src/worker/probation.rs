@@ -8,9 +8,9 @@ use super::generation::Generation;
 
 /// What a new generation must not do, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct ProbationPolicy {
     /// How long it is watched.
-    pub time: Duration,
+    pub duration: Duration,
     /// How many failures are too many.
     pub failures: u64,
     /// What part of the requests these must be besides, in percent.
@@ -19,7 +19,7 @@ pub struct Terms {
 
 /// What came of a probation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbationVerdict {
     /// It is no worse.
     Passed,
     /// It failed too often.
@@ -32,30 +32,34 @@ pub enum Verdict {
 }
 
 /// Watches `new` until its time is over, or it turns out worse than `old` was.
-pub async fn watch(new: Arc<Generation>, old: Arc<Generation>, terms: Terms) -> Verdict {
-    let end = Instant::now() + terms.time;
+pub async fn watch(
+    new: Arc<Generation>,
+    old: Arc<Generation>,
+    policy: ProbationPolicy,
+) -> ProbationVerdict {
+    let end = Instant::now() + policy.duration;
     while Instant::now() < end {
-        time::sleep(BETWEEN_LOOKS.min(terms.time)).await;
-        let (is, was) = (Record::of(&new), Record::of(&old));
-        let is_any_better = !was.is_bad(terms) && !old.faults.are_too_many();
-        if is.is_bad(terms) && is_any_better {
-            return Verdict::Failed {
+        time::sleep(CHECK_INTERVAL.min(policy.duration)).await;
+        let (is, was) = (FailureCount::of(&new), FailureCount::of(&old));
+        let is_any_better = !was.is_bad(policy) && !old.faults.is_quarantined();
+        if is.is_bad(policy) && is_any_better {
+            return ProbationVerdict::Failed {
                 failures: is.failures,
                 requests: is.requests,
             };
         }
     }
-    Verdict::Passed
+    ProbationVerdict::Passed
 }
 
 /// What a generation did so far.
 #[derive(Clone, Copy)]
-struct Record {
+struct FailureCount {
     failures: u64,
     requests: u64,
 }
 
-impl Record {
+impl FailureCount {
     fn of(generation: &Generation) -> Self {
         let faults = &generation.faults;
         Self {
@@ -65,14 +69,14 @@ impl Record {
         }
     }
 
-    fn is_bad(self, terms: Terms) -> bool {
-        self.failures >= terms.failures
-            && self.failures.saturating_mul(100) >= terms.percent.saturating_mul(self.requests)
+    fn is_bad(self, policy: ProbationPolicy) -> bool {
+        self.failures >= policy.failures
+            && self.failures.saturating_mul(100) >= policy.percent.saturating_mul(self.requests)
     }
 }
 
 /// How often to look.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -80,8 +84,8 @@ mod tests {
 
     #[test]
     fn many_failures_are_bad_unless_they_are_a_small_part() {
-        let terms = Terms {
-            time: Duration::ZERO,
+        let policy = ProbationPolicy {
+            duration: Duration::ZERO,
             failures: 5,
             percent: 10,
         };
@@ -94,7 +98,7 @@ mod tests {
             // Of a task in the background.
             (5, 0, true),
         ] {
-            assert_eq!(Record { failures, requests }.is_bad(terms), expected);
+            assert_eq!(FailureCount { failures, requests }.is_bad(policy), expected);
         }
     }
 }

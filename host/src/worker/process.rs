@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the whole process has.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Process {
+pub struct ProcessUsage {
     /// How many threads there are.
     pub threads: usize,
     /// How many files are open.
@@ -23,7 +23,7 @@ pub struct Process {
     pub anonymous_bytes: u64,
 }
 
-impl Process {
+impl ProcessUsage {
     /// Adds what another process has.
     pub fn add(&mut self, other: Self) {
         self.threads += other.threads;
@@ -179,12 +179,12 @@ Anonymous:            12 kB
 
     #[test]
     fn the_process_has_threads_files_and_memory() {
-        let Process {
+        let ProcessUsage {
             threads,
             files,
             maps,
             anonymous_bytes,
-        } = Process::now();
+        } = ProcessUsage::now();
         assert!(threads >= 1 && files >= 3 && maps > 10 && anonymous_bytes > 4096);
         let name = "a-thread-here";
         let (stop, stopped) = std::sync::mpsc::channel::<()>();

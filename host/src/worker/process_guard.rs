@@ -34,27 +34,27 @@ use self::{descriptors::Descriptors, signals::Dispositions};
 /// Watches the start of an app, on the thread that runs the start, until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Watch {
+pub struct StartWatch {
     app: String,
     /// That of the thread, which goes on with other work after the start.
     mask: Option<SignalMask>,
 }
 
 /// Watches a start of the app `app` from now on.
-pub fn watch(app: &str) -> Watch {
+pub fn watch(app: &str) -> StartWatch {
     let mut starts = starts();
     if starts.apps.is_empty() {
         // As everything was before the first of the starts that go on at the same time.
-        starts.before = Some(Process::now());
+        starts.before = Some(ProcessState::now());
     }
     *starts.apps.entry(app.to_owned()).or_default() += 1;
-    Watch {
+    StartWatch {
         app: app.to_owned(),
         mask: SignalMask::of_this_thread(),
     }
 }
 
-impl Drop for Watch {
+impl Drop for StartWatch {
     fn drop(&mut self) {
         if let Some(mask) = &self.mask {
             mask.restore();
@@ -63,7 +63,7 @@ impl Drop for Watch {
         let apps: Vec<_> = starts.apps.keys().cloned().collect();
         let mut changes = Vec::new();
         if let Some(before) = &mut starts.before {
-            before.put_back(&mut changes);
+            before.restore(&mut changes);
         }
         if let Some(count) = starts.apps.get_mut(&self.app) {
             *count -= 1;
@@ -75,7 +75,7 @@ impl Drop for Watch {
             starts.before = None;
         }
         drop(starts);
-        for Change { what, done } in changes {
+        for ProcessChange { what, done } in changes {
             warn!(
                 // One of them, when several start at the same time.
                 plugin = apps.join(" or "),
@@ -88,7 +88,7 @@ impl Drop for Watch {
 /// The starts that go on, and how the process was before the first of them.
 struct Starts {
     apps: BTreeMap<String, usize>,
-    before: Option<Process>,
+    before: Option<ProcessState>,
 }
 
 static STARTS: Mutex<Starts> = Mutex::new(Starts {
@@ -101,14 +101,14 @@ fn starts() -> MutexGuard<'static, Starts> {
 }
 
 /// Something that a plugin changed.
-struct Change {
+struct ProcessChange {
     what: String,
     /// What the host did about it.
     done: String,
 }
 
-impl Change {
-    fn put_back(what: impl Into<String>, result: Result<(), impl Display>) -> Self {
+impl ProcessChange {
+    fn restore(what: impl Into<String>, result: Result<(), impl Display>) -> Self {
         Self {
             what: what.into(),
             done: match result {
@@ -120,7 +120,7 @@ impl Change {
 }
 
 /// What belongs to the whole process, as it was at one moment.
-struct Process {
+struct ProcessState {
     directory: Option<PathBuf>,
     umask: Option<Mode>,
     limits: Vec<(Resource, Rlimit)>,
@@ -129,7 +129,7 @@ struct Process {
     dispositions: Dispositions,
 }
 
-impl Process {
+impl ProcessState {
     fn now() -> Self {
         Self {
             directory: env::current_dir().ok(),
@@ -142,20 +142,20 @@ impl Process {
     }
 
     /// Puts back what is otherwise now.
-    fn put_back(&mut self, changes: &mut Vec<Change>) {
-        self.dispositions.put_back(changes);
-        self.descriptors.put_back(changes);
+    fn restore(&mut self, changes: &mut Vec<ProcessChange>) {
+        self.dispositions.restore(changes);
+        self.descriptors.restore(changes);
         if let Some(directory) = &self.directory
             && env::current_dir().ok().as_ref() != Some(directory)
         {
             let result = env::set_current_dir(directory);
-            changes.push(Change::put_back("the working directory", result));
+            changes.push(ProcessChange::restore("the working directory", result));
         }
         if let Some(before) = self.umask
             && current_umask().is_some_and(|now| now != before)
         {
             umask(before);
-            changes.push(Change::put_back("the umask", Ok::<_, io::Error>(())));
+            changes.push(ProcessChange::restore("the umask", Ok::<_, io::Error>(())));
         }
         for (limit, before) in &self.limits {
             let is_less = |now: Option<u64>, before: Option<u64>| {
@@ -164,13 +164,13 @@ impl Process {
             // More than there was is no harm.
             if is_less(getrlimit(*limit).current, before.current) {
                 let what = format!("the limit {limit:?}");
-                changes.push(Change::put_back(what, setrlimit(*limit, *before)));
+                changes.push(ProcessChange::restore(what, setrlimit(*limit, *before)));
             }
         }
         let now = decimal_sign();
         if now != self.decimal_sign {
             // The plugin may depend on it, and the host does not.
-            changes.push(Change {
+            changes.push(ProcessChange {
                 what: "the locale of numbers in C code".to_owned(),
                 done: "left as it is".to_owned(),
             });

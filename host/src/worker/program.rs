@@ -91,7 +91,7 @@ async fn begin(channel: OwnedFd) -> Result<(), WorkerError> {
         None => return Ok(()),
     };
     let config = settings::of_keys(&setup.settings)?;
-    process::end_with_supervisor(&watched, config.graceful_timeout + LAST)
+    process::end_with_supervisor(&watched, config.graceful_timeout + EXIT_GRACE)
         .map_err(WorkerError::Channel)?;
     drop(watched);
     work(&config, &setup, descriptors, sender, receiver).await
@@ -105,7 +105,7 @@ async fn work(
     receiver: Receiver<Order>,
 ) -> Result<(), WorkerError> {
     let mut descriptors = descriptors.into_iter();
-    let streams = Streams {
+    let streams = ServerStreams {
         stdout: descriptors.next().ok_or(WorkerError::NoSetup)?,
         stderr: descriptors.next().ok_or(WorkerError::NoSetup)?,
     };
@@ -133,7 +133,7 @@ async fn work(
         .await;
     losses.finish(true);
     // The last notices are on their way when this ends.
-    let _ = tokio::time::timeout(LAST, sending).await;
+    let _ = tokio::time::timeout(EXIT_GRACE, sending).await;
     serving.shutdown_background();
     Ok(())
 }
@@ -167,16 +167,16 @@ async fn send_notices(mut noticed: mpsc::UnboundedReceiver<Notice>, sender: Send
 }
 
 /// The streams that the server writes to. The worker's own are pipes to the supervisor.
-struct Streams {
+struct ServerStreams {
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
-impl Streams {
+impl ServerStreams {
     /// Opens the log and the access log: a log that goes to a stream keeps the descriptor that the
     /// stream has at this moment, so the worker's own are put back afterwards.
     fn open_logs(self, config: &Config, setup: &Setup) -> Result<(Logs, LossMonitor), WorkerError> {
-        let own = Streams {
+        let own = ServerStreams {
             stdout: rustix::io::fcntl_dupfd_cloexec(stdout(), 3).map_err(WorkerError::stream)?,
             stderr: rustix::io::fcntl_dupfd_cloexec(stderr(), 3).map_err(WorkerError::stream)?,
         };
@@ -248,4 +248,4 @@ impl WorkerError {
 }
 
 /// How much longer than its requests a worker may take to end.
-const LAST: Duration = Duration::from_secs(2);
+const EXIT_GRACE: Duration = Duration::from_secs(2);

@@ -14,19 +14,19 @@ use super::generation::Generation;
 /// routes.
 #[derive(Debug, Default)]
 pub struct Registry {
-    apps: Mutex<BTreeMap<&'static str, Published>>,
+    apps: Mutex<BTreeMap<&'static str, AppEntry>>,
     routes: ArcSwap<Routes>,
 }
 
 #[derive(Debug)]
-struct Published {
+struct AppEntry {
     mounts: Vec<Arc<str>>,
     serving: Option<Arc<Generation>>,
     /// Cancelled when the app is there, or is waited for no longer.
     arrival: Option<CancellationToken>,
 }
 
-impl Published {
+impl AppEntry {
     fn new(mounts: Vec<Arc<str>>, serving: Option<Arc<Generation>>) -> Self {
         Self {
             mounts,
@@ -36,7 +36,7 @@ impl Published {
     }
 }
 
-impl Drop for Published {
+impl Drop for AppEntry {
     fn drop(&mut self) {
         if let Some(arrival) = &self.arrival {
             arrival.cancel();
@@ -45,7 +45,7 @@ impl Drop for Published {
 }
 
 /// An app, its mounts, and what is to serve there.
-pub type Change = (&'static str, Vec<Arc<str>>, Option<Arc<Generation>>);
+pub type RouteChange = (&'static str, Vec<Arc<str>>, Option<Arc<Generation>>);
 
 impl Registry {
     /// The routes as they are now.
@@ -65,34 +65,34 @@ impl Registry {
         serving: Option<Arc<Generation>>,
     ) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = apps.insert(name, Published::new(mounts, serving));
+        let before = apps.insert(name, AppEntry::new(mounts, serving));
         self.routes.store(Arc::new(Routes::of(&apps)));
         before?.serving.take()
     }
 
     /// Publishes several apps at one moment, as [`publish`](Self::publish) does one: two apps may so
     /// exchange their mounts.
-    pub fn publish_all(&self, changes: Vec<Change>) {
+    pub fn publish_all(&self, changes: Vec<RouteChange>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever waits for one of these looks at the routes again, which must be new then.
         let mut before = Vec::new();
         for (name, mounts, serving) in changes {
-            before.extend(apps.insert(name, Published::new(mounts, serving)));
+            before.extend(apps.insert(name, AppEntry::new(mounts, serving)));
         }
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
     /// Has requests below `mounts` wait: the app is about to come.
-    pub fn expect(&self, name: &'static str, mounts: Vec<Arc<str>>) {
+    pub fn await_app(&self, name: &'static str, mounts: Vec<Arc<str>>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut expected = Published::new(mounts, None);
+        let mut expected = AppEntry::new(mounts, None);
         expected.arrival = Some(CancellationToken::new());
         let _before = apps.insert(name, expected);
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
     /// Answers requests that wait for the app: it does not come.
-    pub fn forget_expected(&self, name: &str) {
+    pub fn stop_awaiting(&self, name: &str) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(app) = apps.get_mut(name) else {
             return;
@@ -145,7 +145,7 @@ pub struct Route {
 }
 
 impl Routes {
-    fn of(apps: &BTreeMap<&'static str, Published>) -> Self {
+    fn of(apps: &BTreeMap<&'static str, AppEntry>) -> Self {
         let mut routes = Self::default();
         for (&name, app) in apps {
             for mount in &app.mounts {

@@ -32,7 +32,7 @@ pub struct Tokens {
     /// Cancelled when connections are to end once their requests have.
     pub stop: CancellationToken,
     /// Cancelled when connections are to end at once.
-    pub cut: CancellationToken,
+    pub abort: CancellationToken,
 }
 
 impl Serving {
@@ -49,7 +49,7 @@ impl Serving {
             limits.clone(),
             Arc::new(dispatch),
             tokens.stop.clone(),
-            tokens.cut.clone(),
+            tokens.abort.clone(),
         );
         Self {
             listeners,
@@ -86,12 +86,12 @@ impl Serving {
     }
 
     /// Accepts no more, and ends the connections once their requests are answered. What has not ended
-    /// after `patience` is cut off.
+    /// after `timeout` is cut off.
     ///
     /// `is_shared` says that other workers accept from the same sockets. A connection that waits for a
     /// request then stays open for a moment, and a request that comes is answered with
     /// `connection: close`: a client that was sending it would otherwise lose it.
-    pub fn close(&self, patience: Duration, is_shared: bool) -> Closing {
+    pub fn close(&self, timeout: Duration, is_shared: bool) -> Closing {
         let open = self.connections.len().saturating_sub(self.accepting);
         info!(connections = open, "Finishing what is in flight");
         if is_shared {
@@ -105,7 +105,7 @@ impl Serving {
             connections: self.connections.clone(),
             tokens: self.tokens.clone(),
             readers: self.server.readers().clone(),
-            patience,
+            timeout,
         }
     }
 
@@ -122,16 +122,16 @@ pub struct Closing {
     connections: TaskTracker,
     tokens: Tokens,
     readers: TaskTracker,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Closing {
-    /// Returns when the last connection has ended. Those that are left after the patience are cut off.
+    /// Returns when the last connection has ended. Those that are left after the timeout are aborted.
     pub async fn ended(self) {
         let Self {
             connections,
             tokens,
-            patience,
+            timeout,
             ..
         } = self;
         let ended = async {
@@ -143,14 +143,14 @@ impl Closing {
             tokens.stop.cancel();
             connections.wait().await;
         };
-        if time::timeout(patience, ended).await.is_err() {
+        if time::timeout(timeout, ended).await.is_err() {
             warn!(
                 connections = connections.len(),
                 "Cutting off connections that did not end in time"
             );
             tokens.stop.cancel();
-            tokens.cut.cancel();
-            let _ = time::timeout(CUT, connections.wait()).await;
+            tokens.abort.cancel();
+            let _ = time::timeout(ABORT_GRACE, connections.wait()).await;
         }
     }
 
@@ -168,4 +168,4 @@ impl Closing {
 const CLOSE_DELAY: Duration = Duration::from_millis(500);
 
 /// How long connections have to notice that they are cut off.
-const CUT: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);

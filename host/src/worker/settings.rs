@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{probation::Terms, quarantine::PanicLimit};
+use super::{probation::ProbationPolicy, quarantine::PanicLimit};
 use crate::config::Config;
 
 /// How a worker loads apps, from the configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct LoadSettings {
     /// How long a start may take.
     pub init_timeout: Duration,
     /// How long requests may wait for a handover.
@@ -19,10 +19,10 @@ pub struct Settings {
     /// How often a generation may panic.
     pub panic_limit: PanicLimit,
     /// When a new generation that is watched has failed.
-    pub terms: Terms,
+    pub probation: ProbationPolicy,
 }
 
-impl Settings {
+impl LoadSettings {
     /// The settings of a server.
     #[must_use]
     pub fn of(config: &Config) -> Self {
@@ -36,8 +36,8 @@ impl Settings {
                 panics: config.panic_limit,
                 window: config.panic_window,
             },
-            terms: Terms {
-                time: reload.probation,
+            probation: ProbationPolicy {
+                duration: reload.probation,
                 failures: reload.rollback_failures,
                 percent: reload.rollback_percent,
             },

@@ -5,10 +5,10 @@ use std::{net::TcpListener, sync::Arc};
 use tokio::runtime::Handle;
 
 use super::{
-    life::Parts,
+    life::WorkerParts,
     registry::Registry,
     serving::{Serving, Tokens},
-    settings::Settings,
+    settings::LoadSettings,
 };
 use crate::{
     config::Config,
@@ -38,11 +38,16 @@ impl Logs {
 
 /// The parts of a worker that accepts from `listeners`, and serves on `threads`.
 #[must_use]
-pub fn parts(config: &Config, listeners: Vec<TcpListener>, logs: Logs, threads: &Handle) -> Parts {
+pub fn parts(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    logs: Logs,
+    threads: &Handle,
+) -> WorkerParts {
     let tokens = Tokens::default();
     let access = logs.access.clone().map(|output| {
         let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
-        let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.cut.clone());
+        let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.abort.clone());
         Arc::new(log)
     });
     let recorder = RequestRecorder {
@@ -52,8 +57,8 @@ pub fn parts(config: &Config, listeners: Vec<TcpListener>, logs: Logs, threads: 
     let registry = Arc::new(Registry::default());
     let dispatch = Dispatch::new(Arc::clone(&registry), &config.limits, recorder);
     let outputs = logs.outputs();
-    Parts {
-        settings: Settings::of(config),
+    WorkerParts {
+        settings: LoadSettings::of(config),
         registry,
         filter: logs.filter,
         outputs,

@@ -20,8 +20,8 @@ use crate::{
     error_chain::chain,
     exit,
     supervisor::{
-        last_words::{LastWords, Stream},
-        process::{Children, Ended, Executable, Started},
+        output_tail::{OutputTail, StandardStream},
+        process::{ChildExit, Children, Executable, Spawned},
     },
     terminal,
 };
@@ -68,12 +68,12 @@ impl Trial {
             .arg(library)
             .stdin(std::process::Stdio::null());
         let started = self.children.start(command);
-        let Started {
+        let Spawned {
             mut child,
             stdout,
             stderr,
         } = started.map_err(|error| format!("there is no process to open it in: {error}"))?;
-        let words = LastWords::follow(stdout, stderr, |_: Stream, _: &str| {});
+        let words = OutputTail::follow(stdout, stderr, |_: StandardStream, _: &str| {});
         let limit = self.limit;
         let Ok(ended) = time::timeout(limit, child.wait()).await else {
             // It may have ended at this moment.
@@ -89,8 +89,8 @@ impl Trial {
         let words = words.finish(LAST_WORDS).await;
         let last = words.last().cloned().unwrap_or_default();
         match ended {
-            Ended::Exited { code } if code == i32::from(OPENED) => Ok(()),
-            Ended::Exited { code: 1 } if !last.is_empty() => Err(last),
+            ChildExit::Exited { code } if code == i32::from(OPENED) => Ok(()),
+            ChildExit::Exited { code: 1 } if !last.is_empty() => Err(last),
             _ => Err(format!(
                 "opening it ended the process with {ended}: a static constructor, or a C library in it, is to blame{}",
                 if last.is_empty() {

@@ -3,7 +3,7 @@
 use std::{env, hint::black_box, os::fd::AsFd, thread};
 
 use host::{
-    scoreboard::{self, Doing, Label, Scoreboard},
+    scoreboard::{self, Label, Scoreboard, WorkKind},
     worker::crash,
 };
 use http::Method;
@@ -44,7 +44,7 @@ fn child() {
         "illegal" => in_app(label, run_illegal),
         "double_free" => in_app(label, call_double_free),
         "exit" => on("loading", move || {
-            let _entered = scoreboard::enter(label, Doing::Init);
+            let _entered = scoreboard::enter(label, WorkKind::Init);
             call_exit();
         }),
         "_exit" => in_app(label, || {
@@ -91,7 +91,7 @@ fn nested(label: Label) {
             let entered = scoreboard::enter_request(label, b"1", &Method::POST, "/inner");
             entered.note()
         };
-        let inner = scoreboard::enter_again(note.as_ref(), Doing::Body);
+        let inner = scoreboard::enter_again(note.as_ref(), WorkKind::Body);
         wait();
         drop(inner);
         wait();

@@ -12,8 +12,8 @@ mod running;
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use host::{
-    scoreboard::{Crash, Doing, Snapshot},
-    supervisor::autopsy::{self, Death, Generation, Reason},
+    scoreboard::{BoardSnapshot, Crash, WorkKind},
+    supervisor::autopsy::{self, BlameReason, Death, GenerationId},
     worker::crash,
 };
 use rustix::process::Pid;
@@ -24,7 +24,7 @@ use self::running::{Running, died, eventually};
 fn a_null_write_names_app_request_and_line() {
     let death = died("null").examine();
     assert_eq!(death.what, "SIGSEGV at address 0x0");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
     let request = death.request.as_ref().unwrap();
     assert_eq!(
         (&*request.id, &*request.method, &*request.path),
@@ -43,7 +43,7 @@ fn a_null_write_names_app_request_and_line() {
 #[test]
 fn a_thread_of_the_apps_own_is_known_by_its_code() {
     let death = died("own_thread").examine();
-    assert_blamed(&death, Reason::Code);
+    assert_blamed(&death, BlameReason::Code);
     assert!(death.request.is_none());
 }
 
@@ -58,7 +58,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
         dead.stderr
     );
     assert_eq!(death.what, "SIGABRT: a thread's stack is full");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
     assert!(
         death.frame().unwrap().function.contains("recurse"),
         "{death}"
@@ -69,7 +69,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
 fn a_full_stack_of_a_thread_that_std_does_not_know_is_recorded() {
     let death = died("foreign_overflow").examine();
     assert_eq!(death.what, "SIGSEGV: a thread's stack is full");
-    assert_blamed(&death, Reason::Thread(Doing::Request));
+    assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn without_a_stack_for_the_handler_the_scoreboard_is_left() {
     assert!(dead.board.crashes.is_empty());
     let death = dead.examine();
     assert_eq!(death.what, "SIGSEGV");
-    assert_blamed(&death, Reason::Alone);
+    assert_blamed(&death, BlameReason::Alone);
     assert_eq!(death.request.unwrap().path, "/orders/17");
 }
 
@@ -108,7 +108,7 @@ fn other_faults_have_their_own_names() {
         assert_eq!(dead.status.signal(), Some(signal), "{way}");
         let death = dead.examine();
         assert!(death.what.starts_with(what), "{death}");
-        assert_blamed(&death, Reason::Thread(Doing::Request));
+        assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         let frame = death.frame().unwrap();
         assert!(frame.function.contains(way), "{way}: {death:#?}");
     }
@@ -120,7 +120,7 @@ fn an_exit_names_who_called_it() {
     assert_eq!(dead.status.code(), Some(3));
     let death = dead.examine();
     assert_eq!(death.what, "a call of exit(3)");
-    assert_blamed(&death, Reason::Thread(Doing::Init));
+    assert_blamed(&death, BlameReason::Thread(WorkKind::Init));
     assert!(
         death.frame().unwrap().function.contains("call_exit"),
         "{death:#?}"
@@ -131,7 +131,7 @@ fn an_exit_names_who_called_it() {
 fn an_exit_that_no_handler_sees_leaves_the_scoreboard() {
     let death = died("_exit").examine();
     assert_eq!(death.what, "exit code 3");
-    assert_blamed(&death, Reason::Alone);
+    assert_blamed(&death, BlameReason::Alone);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn another_handler_does_not_hide_a_crash() {
         assert_eq!(dead.status.signal(), Some(libc::SIGSEGV), "{way}");
         let death = dead.examine();
         assert_eq!(death.what, "SIGSEGV at address 0x0", "{way}");
-        assert_blamed(&death, Reason::Thread(Doing::Request));
+        assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         assert_eq!(
             dead.stderr.contains("the other handler ran"),
             way != "ignored",
@@ -195,7 +195,7 @@ fn a_thread_that_hangs_says_where() {
     });
     crash::dump::place(pid, &mut dumps).unwrap();
     let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO).locate();
-    assert_blamed(&death, Reason::Hung);
+    assert_blamed(&death, BlameReason::Hung);
     assert!(
         death.frame().unwrap().function.contains("loop_for_ever"),
         "{death:#?}"
@@ -206,9 +206,9 @@ fn a_thread_that_hangs_says_where() {
 #[test]
 fn what_a_thread_does_is_seen_while_it_does_it() {
     let mut running = Running::start("nested");
-    running.until(|board| doing(board) == Some((Doing::Body, "/inner".into())));
+    running.until(|board| doing(board) == Some((WorkKind::Body, "/inner".into())));
     running.go_on();
-    running.until(|board| doing(board) == Some((Doing::Request, "/orders/17".into())));
+    running.until(|board| doing(board) == Some((WorkKind::Request, "/orders/17".into())));
     running.go_on();
     running.until(|board| board.threads.iter().all(|thread| thread.work.is_none()));
     running.go_on();
@@ -217,19 +217,19 @@ fn what_a_thread_does_is_seen_while_it_does_it() {
     assert!(running.dead().status.success());
 }
 
-fn doing(board: &Snapshot) -> Option<(Doing, String)> {
+fn doing(board: &BoardSnapshot) -> Option<(WorkKind, String)> {
     let work = board.threads.first()?.work.as_ref()?;
-    Some((work.doing, work.request.as_ref()?.path.clone()))
+    Some((work.kind, work.request.as_ref()?.path.clone()))
 }
 
-fn shop() -> Generation {
-    Generation {
+fn shop() -> GenerationId {
+    GenerationId {
         app: "shop".to_owned(),
         number: 7,
     }
 }
 
-fn assert_blamed(death: &Death, reason: Reason) {
+fn assert_blamed(death: &Death, reason: BlameReason) {
     let blame = death.blame.as_ref();
     let blamed = blame.map(|blame| (&blame.generation, blame.reason));
     assert_eq!(blamed, Some((&shop(), reason)), "{death:#?}");

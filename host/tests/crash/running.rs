@@ -12,10 +12,10 @@ use std::{
 };
 
 use host::{
-    scoreboard::{Scoreboard, Snapshot},
+    scoreboard::{BoardSnapshot, Scoreboard},
     supervisor::{
         autopsy::{self, Death, Evidence},
-        process::Ended,
+        process::ChildExit,
     },
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Running {
 
 pub(crate) struct Dead {
     pub(crate) status: ExitStatus,
-    pub(crate) board: Snapshot,
+    pub(crate) board: BoardSnapshot,
     pub(crate) stderr: String,
 }
 
@@ -54,11 +54,11 @@ impl Running {
         }
     }
 
-    pub(crate) fn board(&self) -> Snapshot {
+    pub(crate) fn board(&self) -> BoardSnapshot {
         self.scoreboard.snapshot()
     }
 
-    pub(crate) fn until(&mut self, is_so: impl Fn(&Snapshot) -> bool) {
+    pub(crate) fn until(&mut self, is_so: impl Fn(&BoardSnapshot) -> bool) {
         eventually(|| {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}");
@@ -92,11 +92,11 @@ impl Dead {
     pub(crate) fn examine(&self) -> Death {
         autopsy::examine(&Evidence {
             status: match self.status.signal() {
-                Some(signal) => Ended::Signaled {
+                Some(signal) => ChildExit::Signaled {
                     signal,
                     core: self.status.core_dumped(),
                 },
-                None => Ended::Exited {
+                None => ChildExit::Exited {
                     code: self.status.code().unwrap(),
                 },
             },

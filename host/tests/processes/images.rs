@@ -14,8 +14,8 @@ use std::{
 use host::{
     channel::{Packing, Suspended},
     supervisor::{
-        last_words::{LastWords, SuspendedWords},
         listeners,
+        output_tail::{OutputTail, SuspendedOutput},
         process::{Children, Executable},
         upgrade::{self, Adopted},
     },
@@ -35,7 +35,7 @@ struct State {
     pid: u32,
     worker: i32,
     channel: Suspended,
-    words: SuspendedWords,
+    words: SuspendedOutput,
     listener: usize,
     greeting: String,
     /// How many files the first image had open at its start.
@@ -143,7 +143,7 @@ pub(crate) fn next_image() {
         let (orders, notices) = Orders::resume(state.channel, &mut descriptors)
             .unwrap()
             .split();
-        let words = LastWords::resume(state.words, &mut descriptors, |_, _| {}).unwrap();
+        let words = OutputTail::resume(state.words, &mut descriptors, |_, _| {}).unwrap();
         let listener = descriptors.take(state.listener).unwrap();
         let listener = listeners::receive(listener).expect("the same listener");
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

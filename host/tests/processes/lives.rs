@@ -13,9 +13,9 @@ use std::{
 use host::{
     channel::socket_pair,
     supervisor::{
-        last_words::LastWords,
         listeners,
-        process::{CHANNEL_FD, Children, Ended, Executable},
+        output_tail::OutputTail,
+        process::{CHANNEL_FD, ChildExit, Children, Executable},
     },
 };
 use rustix::process::{Pid, getpgid, getpid, set_child_subreaper, test_kill_process};
@@ -92,7 +92,7 @@ pub(crate) fn a_worker_ends_after_its_supervisor() {
         let args = [OsString::from("hangs")];
         let started = children.start_worker(&executable, theirs, args).unwrap();
         let mut child = started.child;
-        let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+        let words = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
         eventually(|| words.tail() == ["hangs"]).await;
         assert_eq!(child.try_wait().unwrap(), None);
         let group = getpgid(Pid::from_raw(child.pid())).unwrap();
@@ -120,7 +120,7 @@ pub(crate) fn orphans_are_reaped_and_children_are_not() {
         };
         let mut ours = Vec::new();
         for started in (0..8).map(start).collect::<Vec<_>>() {
-            let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+            let words = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
             let orphan = words.finish(PATIENCE).await;
             let orphan = Pid::from_raw(orphan[0].parse().unwrap()).unwrap();
             eventually(|| test_kill_process(orphan).is_err()).await;
@@ -128,7 +128,7 @@ pub(crate) fn orphans_are_reaped_and_children_are_not() {
         }
         // The children have been zombies all the time.
         for (child, code) in ours.iter_mut().zip(0..) {
-            assert_eq!(child.wait().await.unwrap(), Ended::Exited { code });
+            assert_eq!(child.wait().await.unwrap(), ChildExit::Exited { code });
         }
     });
 }

@@ -5,9 +5,9 @@ use std::{env, fs, io::Write, os::fd::AsRawFd, path::PathBuf, process, thread, t
 use host::{
     channel::{Channel, Hello, Receiver, Sender, socket_pair},
     supervisor::{
-        last_words::LastWords,
         listeners,
-        process::{Child, Children, Ended, Executable, end_with_supervisor, take_channel},
+        output_tail::OutputTail,
+        process::{Child, ChildExit, Children, Executable, end_with_supervisor, take_channel},
     },
 };
 use rustix::process::{getpgrp, getpid};
@@ -89,7 +89,7 @@ pub(crate) fn run() {
 
 pub(crate) struct Worker {
     pub(crate) child: Child,
-    pub(crate) words: LastWords,
+    pub(crate) words: OutputTail,
     pub(crate) orders: Sender<Order>,
     pub(crate) notices: Receiver<Notice>,
 }
@@ -100,7 +100,7 @@ impl Worker {
         let started = children
             .start_worker(executable, theirs, [])
             .expect("a worker");
-        let words = LastWords::follow(started.stdout, started.stderr, |_, _| {});
+        let words = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
         let channel = Orders::open(ours, &hello()).await.expect("a hello");
         let (orders, notices) = channel.split();
         Self {
@@ -128,7 +128,10 @@ impl Worker {
 
     pub(crate) async fn stop(mut self) {
         self.orders.send(&Order::Stop).unwrap();
-        assert_eq!(self.child.wait().await.unwrap(), Ended::Exited { code: 7 });
+        assert_eq!(
+            self.child.wait().await.unwrap(),
+            ChildExit::Exited { code: 7 }
+        );
         let words = self.words.finish(PATIENCE).await;
         assert_eq!(
             words.last().map(String::as_str),

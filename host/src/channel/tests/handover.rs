@@ -39,7 +39,8 @@ async fn a_frozen_channel_goes_on_in_its_copy() {
     assert_eq!(came, note(1, 0, 2000));
     assert_eq!(text(files.remove(0)), "last");
 
-    let peer = Shared::new(peer.into(), Reading::default(), Writing::default()).unwrap();
+    let peer =
+        SharedSocket::new(peer.into(), ReadBuffer::default(), WriteQueue::default()).unwrap();
     assert_eq!(
         next(&mut Receiver::<Hello>::new(Arc::clone(&peer))).await.0,
         hello(1, "a")

@@ -6,7 +6,7 @@ use object::{
     read::elf::{Dyn, FileHeader, ProgramHeader, Sym},
 };
 
-use super::Header;
+use super::ElfHeader;
 
 /// Whether code of the library finds its thread-locals at fixed places ("initial-exec", `DF_STATIC_TLS`
 /// in elf(5)): glibc has room for a few hundred bytes of these for all libraries together, which is
@@ -17,7 +17,7 @@ pub fn uses_static_tls(bytes: &[u8]) -> bool {
 }
 
 fn flags(bytes: &[u8]) -> Result<u64, object::read::Error> {
-    let header = Header::parse(bytes)?;
+    let header = ElfHeader::parse(bytes)?;
     for segment in header.program_headers(NativeEndian, bytes)? {
         let entries = segment.dynamic(NativeEndian, bytes)?.unwrap_or_default();
         let mut entries = entries.iter();
@@ -31,7 +31,7 @@ fn flags(bytes: &[u8]) -> Result<u64, object::read::Error> {
 /// Whether the library exports what a plugin exports. False for a file that is no library.
 pub(super) fn has_root_module(bytes: &[u8]) -> bool {
     let has = || -> Result<bool, object::read::Error> {
-        let sections = Header::parse(bytes)?.sections(NativeEndian, bytes)?;
+        let sections = ElfHeader::parse(bytes)?.sections(NativeEndian, bytes)?;
         let symbols = sections.symbols(NativeEndian, bytes, elf::SHT_DYNSYM)?;
         let name = ROOT_MODULE_LOADER_NAME.as_bytes();
         Ok(symbols.iter().any(|symbol| {

@@ -9,7 +9,7 @@ struct Folder {
     scan: Scan,
     begin: Instant,
     listing: Listing,
-    log: Vec<(u64, Change)>,
+    log: Vec<(u64, FolderChange)>,
 }
 
 impl Folder {
@@ -37,8 +37,12 @@ impl Folder {
 
     fn pass(&mut self, until: u64) {
         let until_instant = self.begin + Duration::from_millis(until);
-        while let Some(due) = self.scan.next_look().filter(|due| *due <= until_instant) {
-            self.look(u64::try_from((due - self.begin).as_millis()).unwrap());
+        while let Some(due_at) = self
+            .scan
+            .next_look()
+            .filter(|due_at| *due_at <= until_instant)
+        {
+            self.look(u64::try_from((due_at - self.begin).as_millis()).unwrap());
         }
     }
 
@@ -51,14 +55,14 @@ impl Folder {
     }
 
     /// What was reported until `at`, and when.
-    fn reports(&mut self, at: u64) -> Vec<(u64, Change)> {
+    fn reports(&mut self, at: u64) -> Vec<(u64, FolderChange)> {
         self.pass(at);
         std::mem::take(&mut self.log)
     }
 }
 
-fn stamp(changed: i128) -> Stamp {
-    Stamp {
+fn stamp(changed: i128) -> FileStamp {
+    FileStamp {
         len: 1,
         modified: changed,
         changed,
@@ -67,15 +71,15 @@ fn stamp(changed: i128) -> Stamp {
     }
 }
 
-fn present(path: &str, attempt: u32) -> Change {
-    Change::Present {
+fn present(path: &str, attempt: u32) -> FolderChange {
+    FolderChange::Present {
         path: path.into(),
         attempt,
     }
 }
 
-fn removed(path: &str) -> Change {
-    Change::Removed { path: path.into() }
+fn removed(path: &str) -> FolderChange {
+    FolderChange::Removed { path: path.into() }
 }
 
 #[test]

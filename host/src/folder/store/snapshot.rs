@@ -11,7 +11,7 @@ use memmap2::{Mmap, MmapMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::StoreError;
-use crate::folder::scan::Stamp;
+use crate::folder::scan::FileStamp;
 
 /// The bytes of a library as they were at one moment.
 ///
@@ -19,12 +19,12 @@ use crate::folder::scan::Stamp;
 /// they would leave a hole of a library's size, in one thread's arena after the other: what is
 /// allocated behind it keeps the process from giving it back.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct LibraryBytes {
     bytes: Mmap,
-    hash: Hash,
+    hash: ContentHash,
 }
 
-impl Snapshot {
+impl LibraryBytes {
     /// Reads the whole file at `path`, through symlinks.
     ///
     /// # Errors
@@ -44,13 +44,13 @@ impl Snapshot {
         }
         let bytes = read_exact(path, before.len()).map_err(failed)?;
         let after = fs::metadata(path).map_err(failed)?;
-        let Some(bytes) = bytes.filter(|_| Stamp::of(&before) == Stamp::of(&after)) else {
+        let Some(bytes) = bytes.filter(|_| FileStamp::of(&before) == FileStamp::of(&after)) else {
             return Err(StoreError::Changed {
                 path: path.to_owned(),
             });
         };
         Ok(Self {
-            hash: Hash::of(&bytes),
+            hash: ContentHash::of(&bytes),
             bytes,
         })
     }
@@ -63,7 +63,7 @@ impl Snapshot {
 
     /// The hash of the bytes: equal for equal libraries, whatever their names and times.
     #[must_use]
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> ContentHash {
         self.hash
     }
 }
@@ -81,9 +81,9 @@ fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
 
 /// The BLAKE3 hash of a library, shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hash(blake3::Hash);
+pub struct ContentHash(blake3::Hash);
 
-impl Hash {
+impl ContentHash {
     /// The hash of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
@@ -97,31 +97,31 @@ impl Hash {
     }
 }
 
-impl fmt::Display for Hash {
+impl fmt::Display for ContentHash {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, formatter)
     }
 }
 
-impl Ord for Hash {
+impl Ord for ContentHash {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.as_bytes().cmp(other.0.as_bytes())
     }
 }
 
-impl PartialOrd for Hash {
+impl PartialOrd for ContentHash {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Serialize for Hash {
+impl Serialize for ContentHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Hash {
+impl<'de> Deserialize<'de> for ContentHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let hash = blake3::Hash::from_hex(text).map_err(de::Error::custom)?;

@@ -6,10 +6,10 @@ use std::{
 
 use super::*;
 
-fn snapshot(folder: &Path, bytes: &[u8]) -> Snapshot {
+fn snapshot(folder: &Path, bytes: &[u8]) -> LibraryBytes {
     let path = folder.join("libshop.so");
     fs::write(&path, bytes).unwrap();
-    Snapshot::read(&path).unwrap()
+    LibraryBytes::read(&path).unwrap()
 }
 
 #[test]
@@ -146,25 +146,25 @@ fn a_file_that_changes_while_it_is_read_is_told() {
                 file.set_len(len).unwrap();
             }
         });
-        while !matches!(Snapshot::read(&path), Err(StoreError::Changed { .. })) {}
+        while !matches!(LibraryBytes::read(&path), Err(StoreError::Changed { .. })) {}
         is_told.store(true, Ordering::Relaxed);
     });
-    assert!(Snapshot::read(&path).is_ok());
+    assert!(LibraryBytes::read(&path).is_ok());
 }
 
 #[test]
 fn only_regular_files_are_read() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(
-        Snapshot::read(folder.path()),
+        LibraryBytes::read(folder.path()),
         Err(StoreError::NotFile { .. })
     ));
     let link = folder.path().join("link.so");
     std::os::unix::fs::symlink("libshop.so", &link).unwrap();
     assert!(matches!(
-        Snapshot::read(&link),
+        LibraryBytes::read(&link),
         Err(StoreError::Read { .. })
     ));
     snapshot(folder.path(), b"code");
-    assert_eq!(Snapshot::read(&link).unwrap().bytes(), b"code");
+    assert_eq!(LibraryBytes::read(&link).unwrap().bytes(), b"code");
 }

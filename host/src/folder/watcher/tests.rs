@@ -7,9 +7,9 @@ use super::*;
 /// A watcher of the folder `plugins` in a temporary one.
 struct Watch {
     parent: TempDir,
-    changes: mpsc::Receiver<Look>,
+    changes: mpsc::Receiver<FolderChanges>,
     /// The rest of the last look.
-    rest: std::collections::VecDeque<Change>,
+    rest: std::collections::VecDeque<FolderChange>,
     retries: mpsc::UnboundedSender<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Watch {
 
     async fn expect_present(&mut self, name: &str) -> u32 {
         match self.next().await {
-            Change::Present { path, attempt } if path == self.path(name) => attempt,
+            FolderChange::Present { path, attempt } if path == self.path(name) => attempt,
             other => panic!("expected {name} to be present, found {other:?}"),
         }
     }
@@ -60,16 +60,16 @@ impl Watch {
     async fn expect_removed(&mut self, name: &str) {
         assert_eq!(
             self.next().await,
-            Change::Removed {
+            FolderChange::Removed {
                 path: self.path(name)
             }
         );
     }
 
-    async fn next(&mut self) -> Change {
+    async fn next(&mut self) -> FolderChange {
         loop {
             match self.rest.pop_front() {
-                Some(Change::Listed) => {}
+                Some(FolderChange::Listed) => {}
                 Some(change) => return change,
                 None => {
                     let next = time::timeout(Duration::from_secs(20), self.changes.recv());
@@ -153,14 +153,14 @@ async fn an_incomplete_library_is_reported_again() {
 fn a_new_folder_of_the_same_path_gets_a_watch_and_a_missing_one_none() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("plugins");
-    let mut folder = Folder::new(path.clone(), true);
+    let mut folder = WatchedFolder::new(path.clone(), true);
     assert_eq!(folder.look(), Some(Listing::new()));
-    assert!(folder.watch.is_none() && folder.trouble.is_some());
+    assert!(folder.watch.is_none() && folder.last_error.is_some());
     for _ in 0..3 {
         let before = folder.identity;
         fs::create_dir(&path).unwrap();
         assert_eq!(folder.look(), Some(Listing::new()));
-        assert!(folder.watch.is_some() && folder.trouble.is_none());
+        assert!(folder.watch.is_some() && folder.last_error.is_none());
         assert_ne!(folder.identity, before);
         fs::remove_dir(&path).unwrap();
         fs::create_dir(&path).unwrap();
@@ -174,7 +174,10 @@ fn a_new_folder_of_the_same_path_gets_a_watch_and_a_missing_one_none() {
 #[test]
 fn a_folder_that_cannot_be_read_keeps_its_plugins() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    assert_eq!(Folder::new(file.path().to_owned(), true).look(), None);
+    assert_eq!(
+        WatchedFolder::new(file.path().to_owned(), true).look(),
+        None
+    );
 }
 
 #[test]
@@ -208,16 +211,22 @@ async fn a_file_that_cannot_be_asked_is_not_gone() {
 
 #[test]
 fn a_look_that_took_long_does_not_put_off_the_next() {
-    let looks = [0, 2, 200].map(|ms| until_next_look(Duration::from_millis(ms)).as_millis());
+    let looks = [0, 2, 200].map(|ms| pause_after_look(Duration::from_millis(ms)).as_millis());
     assert_eq!(looks, [1, 8, 50]);
 }
 
 #[test]
 fn reading_does_not_stir() {
     let event = |kind| Ok(Event::new(EventKind::Access(kind)));
-    assert!(!stirs(&event(AccessKind::Open(AccessMode::Any))));
-    assert!(!stirs(&event(AccessKind::Close(AccessMode::Read))));
-    assert!(stirs(&event(AccessKind::Close(AccessMode::Write))));
-    assert!(stirs(&Ok(Event::new(EventKind::Other))));
-    assert!(stirs(&Err(notify::Error::generic("lost"))));
+    assert!(!may_change_folder(&event(AccessKind::Open(
+        AccessMode::Any
+    ))));
+    assert!(!may_change_folder(&event(AccessKind::Close(
+        AccessMode::Read
+    ))));
+    assert!(may_change_folder(&event(AccessKind::Close(
+        AccessMode::Write
+    ))));
+    assert!(may_change_folder(&Ok(Event::new(EventKind::Other))));
+    assert!(may_change_folder(&Err(notify::Error::generic("lost"))));
 }

@@ -1,47 +1,56 @@
-//! A generation of which workers died.
+//! What an app does when workers crash in one of its generations.
 
-use super::{Action, App, Aside, Source, State, Wanted, Why};
+use super::{App, AppAction, AppState, AsideReason, LibrarySource, LoadReason, LoadRequest};
 use crate::{
-    folder::store::Hash,
-    orders::{Order, Started},
-    supervisor::outcome::Failure,
+    folder::store::ContentHash,
+    orders::{Order, StagedGeneration},
+    supervisor::outcome::LoadFailure,
 };
 
-/// Who a worker died of.
+/// The generation that a crash is counted against.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blame {
+pub struct Suspect {
     /// The app.
     pub app: String,
     /// The generation.
     pub generation: u64,
-    /// Whether the generation was starting, so that it never served.
+    /// Whether the generation was still starting. Then one crash is enough to put it aside.
     pub while_starting: bool,
 }
 
 impl App {
-    /// What the generation is made of, as far as it is known.
+    /// Returns the content of a generation, if the app still knows that generation.
     #[must_use]
-    pub fn hash_of(&self, generation: u64) -> Option<Hash> {
+    pub fn hash_of(&self, generation: u64) -> Option<ContentHash> {
         let loading = self
             .loading()
             .filter(|loading| loading.generation == generation);
         let kept = self.probation().into_iter();
         let kept = kept.flat_map(|probation| probation.kept.iter().chain([&probation.before]));
-        let started = self
+        let staged = self
             .serving
             .iter()
             .chain(&self.previous)
             .chain(&self.good)
             .chain(kept)
-            .find(|started| started.generation == generation);
+            .find(|staged| staged.generation == generation);
         loading
-            .map(|loading| loading.wanted.spec.hash)
-            .or_else(|| started.map(|started| started.spec.hash))
+            .map(|loading| loading.request.spec.hash)
+            .or_else(|| staged.map(|staged| staged.spec.hash))
     }
 
-    /// The generation is not loaded again: the last good version serves instead, or nothing does.
-    pub fn put_aside(&mut self, generation: u64, hash: Hash, failure: Failure) -> Vec<Action> {
-        let aside = Aside::Crashed(failure.error.clone());
+    /// Puts a generation aside, and starts the last good one in its place.
+    ///
+    /// A generation that is only being loaded is discarded. If the generation serves, all workers suspend
+    /// the app, which answers 503 until the last good generation has started, or for good when there is
+    /// none.
+    pub fn put_aside(
+        &mut self,
+        generation: u64,
+        hash: ContentHash,
+        failure: LoadFailure,
+    ) -> Vec<AppAction> {
+        let aside = AsideReason::Crashed(failure.error.clone());
         if self
             .loading()
             .is_some_and(|loading| loading.generation == generation)
@@ -56,33 +65,39 @@ impl App {
             return Vec::new();
         }
         self.last_error = Some(failure);
-        let good = self.good_beside(hash);
+        let good = self.last_good_except(hash);
         self.serving = None;
-        self.state = match std::mem::replace(&mut self.state, State::Resting) {
-            State::Probation(_) => State::Resting,
+        self.state = match std::mem::replace(&mut self.state, AppState::Resting) {
+            AppState::Probation(_) => AppState::Resting,
             state => state,
         };
         let app = self.name.clone();
-        let mut actions = vec![Action::Send(None, Order::Suspend { app })];
+        let mut actions = vec![AppAction::Send(None, Order::Suspend { app })];
         if let Some(good) = good {
             self.mounts.clone_from(&good.spec.mounts);
-            actions.extend(self.want(Wanted {
+            actions.extend(self.request_load(LoadRequest {
                 spec: good.spec,
-                source: Source::File(good.copy),
-                why: Why::Rollback,
-                ask: None,
+                source: LibrarySource::File(good.copy),
+                reason: LoadReason::Rollback,
+                reply_id: None,
             }));
         }
         actions
     }
 
-    /// The last version that may serve in place of a bad one.
-    fn good_beside(&self, bad: Hash) -> Option<Started> {
+    /// Returns the most trusted generation with another content that did not crash: the one before the
+    /// probation, else the last good one, else the previous one.
+    fn last_good_except(&self, bad: ContentHash) -> Option<StagedGeneration> {
         let kept = self.probation().map(|probation| &probation.before);
         let candidates = kept.into_iter().chain(&self.good).chain(&self.previous);
         candidates
-            .filter(|started| started.spec.hash != bad)
-            .find(|started| !matches!(self.aside.get(&started.spec.hash), Some(Aside::Crashed(_))))
+            .filter(|staged| staged.spec.hash != bad)
+            .find(|staged| {
+                !matches!(
+                    self.aside.get(&staged.spec.hash),
+                    Some(AsideReason::Crashed(_))
+                )
+            })
             .cloned()
     }
 }

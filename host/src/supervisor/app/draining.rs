@@ -2,60 +2,65 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, App, AskId, Phase, WorkerId, answer};
-use crate::supervisor::outcome::Proof;
+use super::{App, AppAction, LoadPhase, ReplyId, WorkerId, answer};
+use crate::supervisor::outcome::ReloadReport;
 
-/// A generation that was replaced, and who waits for its end.
+/// A replaced generation whose last requests are not over in every worker.
 #[derive(Debug, Default)]
-pub struct Draining {
-    /// The workers in which it has not ended.
+pub struct DrainingGeneration {
+    /// The workers in which the generation still drains.
     pub workers: BTreeSet<WorkerId>,
-    /// The longest time that its last requests took in a worker.
+    /// The longest drain among the workers that are done.
     drained: Duration,
-    /// How many requests were cut off, in all workers.
-    cut: u64,
-    /// Who asked for the generation that replaced it, and what they will be told.
-    asked: Option<(AskId, Box<Proof>)>,
+    /// The number of requests that were aborted, summed over the workers.
+    aborted: u64,
+    /// The operator who asked for the new generation, and the report for them. The report is sent when the
+    /// old generation has ended, because it includes the duration of the drain.
+    reply: Option<(ReplyId, Box<ReloadReport>)>,
 }
 
-impl Draining {
-    /// The generation has ended in all workers: who asked is told what that took.
-    fn end(self) -> Option<Action> {
-        let (ask, mut proof) = self.asked?;
+impl DrainingGeneration {
+    /// Completes the report with the results of the drain, and returns the answer for the operator.
+    fn end(self) -> Option<AppAction> {
+        let (reply_id, mut proof) = self.reply?;
         proof.drained = Some(self.drained);
-        proof.failed = self.cut;
-        Some(Action::Answer(ask, Ok(proof)))
+        proof.failed = self.aborted;
+        Some(AppAction::Answer(reply_id, Ok(proof)))
     }
 }
 
 impl App {
-    /// A generation that was replaced has ended in a worker.
+    /// Handles [`Notice::Retired`](crate::orders::Notice::Retired): a replaced generation has ended in a worker.
     pub fn retired(
         &mut self,
         worker: WorkerId,
         generation: u64,
         drained: Duration,
-        cut: u64,
-    ) -> Vec<Action> {
+        aborted: u64,
+    ) -> Vec<AppAction> {
         if let Some(draining) = self.draining.get_mut(&generation) {
             draining.drained = draining.drained.max(drained);
-            draining.cut += cut;
-            return self.left(worker, generation);
+            draining.aborted += aborted;
+            return self.remove_from_draining(worker, generation);
         }
         if matches!(
             self.loading().map(|loading| &loading.phase),
-            Some(Phase::Committing { .. })
+            Some(LoadPhase::Committing { .. })
         ) {
-            let early = self.early.entry(generation).or_default();
-            early.workers.insert(worker);
-            early.drained = early.drained.max(drained);
-            early.cut += cut;
+            let ended_early = self.ended_early.entry(generation).or_default();
+            ended_early.workers.insert(worker);
+            ended_early.drained = ended_early.drained.max(drained);
+            ended_early.aborted += aborted;
         }
         Vec::new()
     }
 
-    /// A generation is in this worker no more.
-    pub(super) fn left(&mut self, worker: WorkerId, generation: u64) -> Vec<Action> {
+    /// Removes a worker from a drain, and ends the drain when that was the last worker.
+    pub(super) fn remove_from_draining(
+        &mut self,
+        worker: WorkerId,
+        generation: u64,
+    ) -> Vec<AppAction> {
         let Some(draining) = self.draining.get_mut(&generation) else {
             return Vec::new();
         };
@@ -64,25 +69,29 @@ impl App {
             return Vec::new();
         }
         let ended = self.draining.remove(&generation);
-        ended.and_then(Draining::end).into_iter().collect()
+        ended
+            .and_then(DrainingGeneration::end)
+            .into_iter()
+            .collect()
     }
 
-    /// A generation is to end in these workers, which were told so.
+    /// Starts to wait for the end of a generation in these workers. The workers drain it on their own
+    /// after a commit.
     pub(super) fn drain(
         &mut self,
         generation: u64,
         workers: BTreeSet<WorkerId>,
-        asked: Option<(AskId, Box<Proof>)>,
-    ) -> Vec<Action> {
+        reply: Option<(ReplyId, Box<ReloadReport>)>,
+    ) -> Vec<AppAction> {
         if workers.is_empty() {
-            return answer(asked).into_iter().collect();
+            return answer(reply).into_iter().collect();
         }
-        // A worker may have been done before the last one has swapped.
-        let early = self.early.remove(&generation).unwrap_or_default();
-        let draining = Draining {
-            workers: &workers - &early.workers,
-            asked,
-            ..early
+        // A fast worker may have ended the generation before the last worker swapped.
+        let ended_early = self.ended_early.remove(&generation).unwrap_or_default();
+        let draining = DrainingGeneration {
+            workers: &workers - &ended_early.workers,
+            reply,
+            ..ended_early
         };
         if draining.workers.is_empty() {
             return draining.end().into_iter().collect();

@@ -1,32 +1,43 @@
-//! The watch over a new generation: it stays, or the generation before serves again.
+//! The probation of a new generation: it stays, or the generation before serves again.
+//!
+//! Each worker measures the failures of the new generation by itself and reports a verdict. The first
+//! worker in which it fails decides against it; it passes when it passed in all workers. While the
+//! probation goes on, the old generation is kept running without requests, so that it can take over at
+//! once. An old generation that has handed its state over cannot be kept: it is started again.
 
 use std::{collections::BTreeSet, mem, time::SystemTime};
 
 use tracing::{error, info};
 
-use super::{Action, App, Aside, Source, State, Wanted, Why, WorkerId};
+use super::{
+    App, AppAction, AppState, AsideReason, LibrarySource, LoadReason, LoadRequest, WorkerId,
+};
 use crate::{
-    orders::{Order, Started},
-    supervisor::outcome::Failure,
+    orders::{Order, StagedGeneration},
+    supervisor::outcome::LoadFailure,
 };
 
-/// The watch over the generation that serves.
+/// The probation of the serving generation.
 #[derive(Debug)]
 pub struct Probation {
-    /// What served before.
-    pub before: Started,
-    /// The generation before when it still runs, so that it can take over again at once. None when
-    /// it gave its state to the new one: then it has to be started again.
-    pub kept: Option<Started>,
-    /// The workers in which the watch goes on.
+    /// The generation that served before.
+    pub before: StagedGeneration,
+    /// The generation before, if it still runs and can take over at once. `None` when it has handed its
+    /// state over: then it has to be started again.
+    pub kept: Option<StagedGeneration>,
+    /// The workers that have not reported a verdict.
     watching: BTreeSet<WorkerId>,
-    /// The failures and requests of the first worker in which the generation failed.
+    /// The failures and requests in the first worker where the generation failed.
     failed: Option<(u64, u64)>,
 }
 
 impl Probation {
-    /// A watch in these workers.
-    pub(super) fn new(before: Started, is_kept: bool, workers: &BTreeSet<WorkerId>) -> Self {
+    /// Begins a probation in these workers.
+    pub(super) fn new(
+        before: StagedGeneration,
+        is_kept: bool,
+        workers: &BTreeSet<WorkerId>,
+    ) -> Self {
         Self {
             kept: is_kept.then(|| before.clone()),
             before,
@@ -37,54 +48,54 @@ impl Probation {
 }
 
 impl App {
-    /// The watch in a worker is over. `failed` is the failures and requests of a generation that
-    /// failed.
-    pub fn judged(
+    /// Handles the verdict of a worker. `failed` has the failures and requests if the generation failed.
+    pub fn probation_ended(
         &mut self,
         worker: WorkerId,
         generation: u64,
         failed: Option<(u64, u64)>,
-    ) -> Vec<Action> {
+    ) -> Vec<AppAction> {
         let serves = self.serving.as_ref();
         if serves.is_none_or(|serving| serving.generation != generation) {
             return Vec::new();
         }
         let probation = match &mut self.state {
-            State::Probation(probation) => probation,
-            State::Loading(loading) => match &mut loading.probation {
+            AppState::Probation(probation) => probation,
+            AppState::Loading(loading) => match &mut loading.probation {
                 Some(probation) => probation,
                 None => return Vec::new(),
             },
-            State::Resting => return Vec::new(),
+            AppState::Resting => return Vec::new(),
         };
         probation.watching.remove(&worker);
         probation.failed = probation.failed.or(failed);
-        self.settle()
+        self.settle_probation()
     }
 
-    /// A worker is gone: what it watched is watched in the others.
-    pub fn watched_without(&mut self, worker: WorkerId) -> Vec<Action> {
-        if let State::Probation(probation) = &mut self.state {
+    /// Takes a worker that has exited out of the probation. The other workers decide.
+    pub fn remove_from_probation(&mut self, worker: WorkerId) -> Vec<AppAction> {
+        if let AppState::Probation(probation) = &mut self.state {
             probation.watching.remove(&worker);
-        } else if let State::Loading(loading) = &mut self.state
+        } else if let AppState::Loading(loading) = &mut self.state
             && let Some(probation) = &mut loading.probation
         {
             probation.watching.remove(&worker);
         }
-        self.settle()
+        self.settle_probation()
     }
 
-    /// Probation → Resting when the watch is over, or Loading when the generation before has to be
-    /// started again. While the next generation is on its way the decision waits: if that starts,
-    /// there is nothing to decide.
-    pub(super) fn settle(&mut self) -> Vec<Action> {
-        let State::Probation(probation) = &self.state else {
+    /// Probation → Resting when the verdict is known, or → Loading when the generation before has to be
+    /// started again. The decision waits while a next generation is being loaded: if that one starts, it
+    /// replaces both.
+    pub(super) fn settle_probation(&mut self) -> Vec<AppAction> {
+        let AppState::Probation(probation) = &self.state else {
             return Vec::new();
         };
         if probation.failed.is_none() && !probation.watching.is_empty() {
             return Vec::new();
         }
-        let State::Probation(probation) = mem::replace(&mut self.state, State::Resting) else {
+        let AppState::Probation(probation) = mem::replace(&mut self.state, AppState::Resting)
+        else {
             return Vec::new();
         };
         match probation.failed {
@@ -93,7 +104,7 @@ impl App {
         }
     }
 
-    fn passed(&mut self, probation: &Probation) -> Vec<Action> {
+    fn passed(&mut self, probation: &Probation) -> Vec<AppAction> {
         let Some(serving) = self.serving.clone() else {
             return Vec::new();
         };
@@ -111,10 +122,14 @@ impl App {
             generation: serving.generation,
             back: false,
         };
-        vec![Action::Send(None, order)]
+        vec![AppAction::Send(None, order)]
     }
 
-    fn roll_back(&mut self, probation: Probation, (failures, requests): (u64, u64)) -> Vec<Action> {
+    fn roll_back(
+        &mut self,
+        probation: Probation,
+        (failures, requests): (u64, u64),
+    ) -> Vec<AppAction> {
         let Some(bad) = self.serving.clone() else {
             return Vec::new();
         };
@@ -130,20 +145,20 @@ impl App {
             "Fails too often, rolling back; this library is not loaded again until it changes"
         );
         let error = format!("{failures} failures in {requests} requests, rolled back");
-        self.last_error = Some(Failure {
+        self.last_error = Some(LoadFailure {
             file: self.library.display().to_string(),
             hash: Some(bad.spec.hash.short()),
             step: "probation".to_owned(),
             error,
             at: SystemTime::now(),
         });
-        let aside = Aside::RolledBack(bad.spec.clone());
+        let aside = AsideReason::RolledBack(bad.spec.clone());
         let Some(kept) = probation.kept else {
-            let actions = self.want(Wanted {
+            let actions = self.request_load(LoadRequest {
                 spec: probation.before.spec.clone(),
-                source: Source::File(probation.before.copy),
-                why: Why::Rollback,
-                ask: None,
+                source: LibrarySource::File(probation.before.copy),
+                reason: LoadReason::Rollback,
+                reply_id: None,
             });
             self.aside.insert(bad.spec.hash, aside);
             return actions;
@@ -151,13 +166,13 @@ impl App {
         self.aside.insert(bad.spec.hash, aside);
         self.mounts.clone_from(&kept.spec.mounts);
         self.serving = Some(kept);
-        // What served before is what was rolled back from, so there is nothing left to go back to.
+        // The generation that was previous serves again, and the other one is bad: no rollback is left.
         self.previous = None;
         let order = Order::Settle {
             app: self.name.clone(),
             generation: bad.generation,
             back: true,
         };
-        vec![Action::Send(None, order)]
+        vec![AppAction::Send(None, order)]
     }
 }

@@ -1,155 +1,156 @@
-//! What is known of a generation on its way: what was wanted, and in which workers it has started.
+//! A generation that is being loaded: what was requested, and in which workers it has started.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{AskId, Probation, WorkerId};
+use super::{Probation, ReplyId, WorkerId};
 use crate::{
     folder::candidate::Candidate,
-    orders::{Spec, Started, Step, Took},
+    orders::{Spec, StagedGeneration, Step, StepTimings},
 };
 
-/// A generation that is wanted.
+/// A request to load a generation.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct LoadRequest {
     /// What the generation is made of.
     pub spec: Arc<Spec>,
     /// Where its library comes from.
-    pub source: Source,
-    /// Why it is wanted.
-    pub why: Why,
-    /// Who waits for the outcome.
-    pub ask: Option<AskId>,
+    pub source: LibrarySource,
+    /// Why the load was requested.
+    pub reason: LoadReason,
+    /// The operator who waits for the outcome.
+    pub reply_id: Option<ReplyId>,
 }
 
 /// Where the bytes of a library come from.
 #[derive(Clone, Debug)]
-pub enum Source {
-    /// A library that was read.
+pub enum LibrarySource {
+    /// A library that was read and checked, with its bytes in memory.
     Candidate(Arc<Candidate>),
-    /// A file that is to be read: a private copy, or a library in the folder.
+    /// A file that is yet to be read: a private copy, or a library in the plugins folder.
     File(PathBuf),
 }
 
-/// Why a generation is wanted.
+/// Why a load was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The library is new in the folder, or changed; or what the operator says of the app did.
+pub enum LoadReason {
+    /// The library is new or changed, or the settings of the app changed.
     Changed,
-    /// The operator wants the library loaded again.
+    /// The operator asked for a reload (`host ctl reload`, `host ctl deploy`).
     Reload,
-    /// The version served before, and is to serve again.
+    /// An earlier version is to serve again.
     Rollback,
 }
 
-/// A generation on its way.
+/// A generation that is being loaded.
 #[derive(Debug)]
-pub struct Loading {
-    /// Its number.
+pub struct PendingLoad {
+    /// The generation's number.
     pub generation: u64,
-    /// What was wanted.
-    pub wanted: Wanted,
-    /// How far it is.
-    pub phase: Phase,
-    /// What is wanted after it.
-    pub next: Option<Wanted>,
-    /// The probation of what serves, which goes on meanwhile.
+    /// The request that began the load.
+    pub request: LoadRequest,
+    /// How far the load is.
+    pub phase: LoadPhase,
+    /// The request that begins when this load is over. A newer request replaces it.
+    pub next: Option<LoadRequest>,
+    /// The probation of the serving generation, which goes on during the load.
     pub probation: Option<Probation>,
 }
 
-/// How far a generation on its way is.
+/// How far a load is.
 #[derive(Debug)]
-pub enum Phase {
-    /// Its library is read and copied.
+pub enum LoadPhase {
+    /// The library is being read, copied and opened in a trial process.
     Preparing,
-    /// It starts in workers, or has started in all of them and may be committed.
+    /// The generation starts in one worker after the other, or has started in all and waits for the commit.
     Starting(Rollout),
-    /// It starts in fresh workers, which take the place of those that run.
+    /// The generation starts in fresh workers that replace the running ones (reload by process).
     Replacing(Rollout),
-    /// The workers were told to send requests to it.
+    /// The workers were told to commit.
     Committing {
-        /// What was committed.
+        /// The generation that was committed.
         rollout: Rollout,
-        /// The workers that have not answered.
+        /// The workers that have not swapped yet.
         waiting: BTreeSet<WorkerId>,
-        /// How many requests were in the generation before.
+        /// Requests that were in flight in the old generation at the swap, summed over the workers.
         in_flight: u64,
-        /// The longest time that a swap took.
+        /// The longest swap among the workers.
         swap: Duration,
     },
 }
 
-/// In which workers a generation has started.
+/// The workers in which a generation starts or has started.
 #[derive(Debug)]
 pub struct Rollout {
-    /// What is started.
-    pub started: Started,
-    /// The step that the load is at.
+    /// The generation, with its private copy.
+    pub staged: StagedGeneration,
+    /// The current step of the load in the first worker.
     pub step: Step,
-    /// The workers in which it starts.
+    /// The workers in which the generation is starting.
     pub starting: BTreeSet<WorkerId>,
-    /// The workers in which it has started.
+    /// The workers in which the generation has started.
     pub loaded: BTreeSet<WorkerId>,
-    /// Whether a worker has proved that it starts, so that the others may follow.
-    pub is_proved: bool,
+    /// Whether the first worker has started the generation. Only then the other workers follow, so that a
+    /// bad version costs one worker at most.
+    pub is_verified: bool,
     /// How long each step took in the first worker.
-    pub took: Took,
-    /// Whether the generation before gave its state away.
+    pub timings: StepTimings,
+    /// Whether the old generation has handed its state over.
     pub handed_over: bool,
-    /// Whether the generation has state to hand over itself.
+    /// Whether the new generation can hand its own state over later.
     pub hands_over: bool,
 }
 
 /// What a worker says of a generation that it has started.
 #[derive(Clone, Copy, Debug)]
-pub struct Report {
+pub struct LoadReport {
     /// How long each step took.
-    pub took: Took,
-    /// Whether the generation before gave its state away.
+    pub timings: StepTimings,
+    /// Whether the old generation has handed its state over.
     pub handed_over: bool,
-    /// Whether the generation has state to hand over itself.
+    /// Whether the new generation can hand its own state over later.
     pub hands_over: bool,
 }
 
 impl Rollout {
-    /// Whether the generation has started in all workers.
+    /// Returns whether the generation has started in all workers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.is_proved && self.starting.is_empty() && !self.loaded.is_empty()
+        self.is_verified && self.starting.is_empty() && !self.loaded.is_empty()
     }
 }
 
-impl Loading {
-    /// What is started, once that is known.
+impl PendingLoad {
+    /// Returns the generation with its private copy, once the copy is written.
     #[must_use]
-    pub fn started(&self) -> Option<&Started> {
-        self.rollout().map(|rollout| &rollout.started)
+    pub fn staged(&self) -> Option<&StagedGeneration> {
+        self.rollout().map(|rollout| &rollout.staged)
     }
 
-    /// In which workers it has started, once it starts.
+    /// Returns the rollout, once the private copy is written.
     #[must_use]
     pub fn rollout(&self) -> Option<&Rollout> {
         match &self.phase {
-            Phase::Preparing => None,
-            Phase::Starting(rollout)
-            | Phase::Replacing(rollout)
-            | Phase::Committing { rollout, .. } => Some(rollout),
+            LoadPhase::Preparing => None,
+            LoadPhase::Starting(rollout)
+            | LoadPhase::Replacing(rollout)
+            | LoadPhase::Committing { rollout, .. } => Some(rollout),
         }
     }
 
-    /// The name of the step that it is at.
+    /// Returns the name of the current step, for operators.
     #[must_use]
     pub fn step(&self) -> &'static str {
         match &self.phase {
-            Phase::Preparing => Step::Stage.name(),
-            Phase::Starting(rollout) if !rollout.is_ready() => rollout.step.name(),
-            Phase::Replacing(rollout) => rollout.step.name(),
-            Phase::Starting(_) | Phase::Committing { .. } => "swap",
+            LoadPhase::Preparing => Step::Stage.name(),
+            LoadPhase::Starting(rollout) if !rollout.is_ready() => rollout.step.name(),
+            LoadPhase::Replacing(rollout) => rollout.step.name(),
+            LoadPhase::Starting(_) | LoadPhase::Committing { .. } => "swap",
         }
     }
 
-    /// All who wait for an outcome.
-    pub fn asks(&self) -> impl Iterator<Item = AskId> + use<> {
-        let next = self.next.as_ref().and_then(|next| next.ask);
-        self.wanted.ask.into_iter().chain(next)
+    /// Returns all operators who wait for this load or for the one after it.
+    pub fn reply_ids(&self) -> impl Iterator<Item = ReplyId> + use<> {
+        let next = self.next.as_ref().and_then(|next| next.reply_id);
+        self.request.reply_id.into_iter().chain(next)
     }
 }

@@ -7,23 +7,23 @@ const WORKERS: [WorkerId; 2] = [1, 2];
 
 fn spec(content: &str) -> Arc<Spec> {
     Arc::new(Spec {
-        hash: Hash::of(content.as_bytes()),
+        hash: ContentHash::of(content.as_bytes()),
         mounts: vec![Arc::from("/shop")],
         config: None,
     })
 }
 
-fn wanted(content: &str, why: Why) -> Wanted {
-    Wanted {
+fn request(content: &str, reason: LoadReason) -> LoadRequest {
+    LoadRequest {
         spec: spec(content),
-        source: Source::File("libshop.so".into()),
-        why,
-        ask: None,
+        source: LibrarySource::File("libshop.so".into()),
+        reason,
+        reply_id: None,
     }
 }
 
-fn failure() -> Failure {
-    Failure {
+fn failure() -> LoadFailure {
+    LoadFailure {
         file: "libshop.so".to_owned(),
         hash: None,
         step: "init".to_owned(),
@@ -32,8 +32,8 @@ fn failure() -> Failure {
     }
 }
 
-const REPORT: Report = Report {
-    took: Took::NONE,
+const REPORT: LoadReport = LoadReport {
+    timings: StepTimings::NONE,
     handed_over: false,
     hands_over: false,
 };
@@ -52,45 +52,45 @@ impl Driven {
         self.0.loading().map(|loading| loading.generation)
     }
 
-    fn started(&self) -> Started {
+    fn staged(&self) -> StagedGeneration {
         let loading = self.0.loading().expect("something is on its way");
-        Started {
+        StagedGeneration {
             app: "shop".to_owned(),
             generation: loading.generation,
             copy: format!("shop.g{}.so", loading.generation).into(),
-            spec: Arc::clone(&loading.wanted.spec),
+            spec: Arc::clone(&loading.request.spec),
             version: "0.1.0".to_owned(),
             max_level: None,
         }
     }
 
-    fn want(&mut self, content: &str, why: Why) {
-        self.0.want(wanted(content, why));
+    fn request_load(&mut self, content: &str, reason: LoadReason) {
+        self.0.request_load(request(content, reason));
     }
 
-    fn prepared(&mut self) -> Vec<Action> {
-        let started = self.started();
-        self.0.prepared(started, Took::NONE, &WORKERS, true)
+    fn prepared(&mut self) -> Vec<AppAction> {
+        let staged = self.staged();
+        self.0.prepared(staged, StepTimings::NONE, &WORKERS, true)
     }
 
-    fn loaded(&mut self, worker: WorkerId) -> Vec<Action> {
+    fn loaded(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let generation = self.on_its_way().unwrap_or_default();
         self.0.loaded(worker, generation, REPORT, &WORKERS)
     }
 
-    fn swapped(&mut self, worker: WorkerId) -> Vec<Action> {
+    fn swapped(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let generation = self.on_its_way().unwrap_or_default();
         self.0.swapped(worker, generation, Duration::ZERO, 0)
     }
 
-    fn fails(&mut self) -> Vec<Action> {
+    fn fails(&mut self) -> Vec<AppAction> {
         let generation = self.on_its_way().unwrap_or_default();
         self.0.load_failed(generation, failure())
     }
 
     /// Loads a version in all workers.
     fn load(&mut self, content: &str) {
-        self.want(content, Why::Changed);
+        self.request_load(content, LoadReason::Changed);
         self.prepared();
         self.loaded(1);
         self.loaded(2);
@@ -105,30 +105,30 @@ impl Driven {
 }
 
 /// The workers that are told to start something.
-fn told_to_load(actions: &[Action]) -> Vec<WorkerId> {
-    let worker = |action: &Action| match action {
-        Action::Send(Some(worker), Order::Load { .. }) => Some(*worker),
+fn told_to_load(actions: &[AppAction]) -> Vec<WorkerId> {
+    let worker = |action: &AppAction| match action {
+        AppAction::Send(Some(worker), Order::Load { .. }) => Some(*worker),
         _ => None,
     };
     actions.iter().filter_map(worker).collect()
 }
 
-fn is_told(actions: &[Action], is: impl Fn(&Order) -> bool) -> bool {
+fn is_told(actions: &[AppAction], is: impl Fn(&Order) -> bool) -> bool {
     actions
         .iter()
-        .any(|action| matches!(action, Action::Send(_, order) if is(order)))
+        .any(|action| matches!(action, AppAction::Send(_, order) if is(order)))
 }
 
 #[test]
 fn the_second_worker_starts_a_version_when_the_first_one_has_and_all_swap_together() {
     let mut app = Driven::new(false);
-    app.want("v1", Why::Changed);
+    app.request_load("v1", LoadReason::Changed);
     assert_eq!(told_to_load(&app.prepared()), [1]);
     assert!(app.0.commit().is_none());
     assert_eq!(told_to_load(&app.loaded(1)), [2]);
     assert!(app.0.commit().is_none());
     let actions = app.loaded(2);
-    assert!(matches!(actions[..], [Action::Commit]));
+    assert!(matches!(actions[..], [AppAction::Commit]));
     assert!(app.0.commit().is_some());
     app.swapped(1);
     assert_eq!(app.serves(), None);
@@ -140,7 +140,7 @@ fn the_second_worker_starts_a_version_when_the_first_one_has_and_all_swap_togeth
 fn a_version_that_fails_in_the_second_worker_serves_nowhere() {
     let mut app = Driven::new(false);
     app.load("v1");
-    app.want("v2", Why::Changed);
+    app.request_load("v2", LoadReason::Changed);
     app.prepared();
     app.loaded(1);
     let actions = app.fails();
@@ -161,10 +161,10 @@ fn a_load_that_fails_does_not_end_the_probation_of_what_serves() {
     app.load("v1");
     app.load("v2");
     assert!(app.0.probation().is_some());
-    app.want("v3", Why::Changed);
+    app.request_load("v3", LoadReason::Changed);
     app.prepared();
     // The verdict waits for the load: if that had succeeded, there would be nothing to decide.
-    app.0.judged(1, 2, Some((5, 6)));
+    app.0.probation_ended(1, 2, Some((5, 6)));
     assert_eq!(app.serves(), Some(2));
     let actions = app.fails();
     assert!(is_told(&actions, |order| matches!(
@@ -175,11 +175,11 @@ fn a_load_that_fails_does_not_end_the_probation_of_what_serves() {
     // What was rolled back from is not loaded again, though its configuration is another.
     let mut other = (*spec("v2")).clone();
     other.config = Some(Arc::from("{}"));
-    let again = Wanted {
+    let again = LoadRequest {
         spec: Arc::new(other),
-        ..wanted("v2", Why::Changed)
+        ..request("v2", LoadReason::Changed)
     };
-    assert!(app.0.want(again).is_empty());
+    assert!(app.0.request_load(again).is_empty());
     assert_eq!(app.on_its_way(), None);
 }
 
@@ -188,8 +188,8 @@ fn a_version_passes_its_probation_in_all_workers_or_not_at_all() {
     let mut app = Driven::new(true);
     app.load("v1");
     app.load("v2");
-    assert!(app.0.judged(1, 2, None).is_empty());
-    let actions = app.0.judged(2, 2, None);
+    assert!(app.0.probation_ended(1, 2, None).is_empty());
+    let actions = app.0.probation_ended(2, 2, None);
     assert!(is_told(&actions, |order| matches!(
         order,
         Order::Settle { back: false, .. }
@@ -202,7 +202,7 @@ fn a_version_passes_its_probation_in_all_workers_or_not_at_all() {
 fn a_crash_puts_a_version_aside_and_the_one_before_is_started_again() {
     let mut app = Driven::new(false);
     app.load("v1");
-    app.0.proved_good(1);
+    app.0.mark_good(1);
     app.load("v2");
     let hash = spec("v2").hash;
     let actions = app.0.put_aside(2, hash, failure());
@@ -221,15 +221,19 @@ fn a_crash_puts_a_version_aside_and_the_one_before_is_started_again() {
     let serving = app.0.serving.as_ref().map(|serving| serving.spec.hash);
     assert_eq!(serving, Some(spec("v1").hash));
     // The file is still there, and is not loaded until it changes or somebody asks.
-    assert!(app.0.want(wanted("v2", Why::Changed)).is_empty());
-    app.want("v2", Why::Reload);
+    assert!(
+        app.0
+            .request_load(request("v2", LoadReason::Changed))
+            .is_empty()
+    );
+    app.request_load("v2", LoadReason::Reload);
     assert_eq!(app.on_its_way(), Some(4));
 }
 
 #[test]
 fn a_load_whose_worker_is_gone_starts_again_in_the_next_one() {
     let mut app = Driven::new(false);
-    app.want("v1", Why::Changed);
+    app.request_load("v1", LoadReason::Changed);
     app.prepared();
     app.0.worker_gone(1);
     assert_eq!(told_to_load(&app.0.start_in(3)), [3]);
@@ -242,7 +246,7 @@ fn a_load_whose_worker_is_gone_starts_again_in_the_next_one() {
 #[test]
 fn a_commit_is_done_when_the_workers_that_are_left_have_swapped() {
     let mut app = Driven::new(false);
-    app.want("v1", Why::Changed);
+    app.request_load("v1", LoadReason::Changed);
     app.prepared();
     app.loaded(1);
     app.loaded(2);
@@ -257,11 +261,11 @@ fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_wait
     for is_killed in [false, true] {
         let mut app = Driven::new(false);
         app.load("v1");
-        let asked = Wanted {
-            ask: Some(7),
-            ..wanted("v2", Why::Reload)
+        let reply = LoadRequest {
+            reply_id: Some(7),
+            ..request("v2", LoadReason::Reload)
         };
-        app.0.want(asked);
+        app.0.request_load(reply);
         app.prepared();
         app.loaded(1);
         app.loaded(2);
@@ -277,7 +281,7 @@ fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_wait
             assert!(actions.is_empty(), "the second worker drains: {actions:?}");
             actions = app.0.retired(2, 1, Duration::from_millis(2), 1);
         }
-        let [Action::Answer(7, Ok(proof))] = &*actions else {
+        let [AppAction::Answer(7, Ok(proof))] = &*actions else {
             panic!("who asked is told: {actions:?}");
         };
         assert_eq!(proof.drained, Some(Duration::from_millis(5)));
@@ -300,8 +304,8 @@ fn whatever_happens_what_serves_stays_until_something_else_does() {
             let worker = WORKERS[next(2) as usize];
             let content = ["v1", "v2", "v3", "v4"][next(4) as usize];
             match next(12) {
-                0 => app.want(content, Why::Changed),
-                1 => app.want(content, Why::Reload),
+                0 => app.request_load(content, LoadReason::Changed),
+                1 => app.request_load(content, LoadReason::Reload),
                 2..=4 if app.0.loading().is_some_and(|it| it.rollout().is_none()) => {
                     app.prepared();
                 }
@@ -316,14 +320,15 @@ fn whatever_happens_what_serves_stays_until_something_else_does() {
                 }
                 9 if !matches!(
                     app.0.loading().map(|loading| &loading.phase),
-                    Some(Phase::Committing { .. })
+                    Some(LoadPhase::Committing { .. })
                 ) =>
                 {
                     app.fails();
                 }
                 10 => {
                     let failed = (next(2) == 0).then_some((9, 9));
-                    app.0.judged(worker, before.unwrap_or_default(), failed);
+                    app.0
+                        .probation_ended(worker, before.unwrap_or_default(), failed);
                 }
                 11 if next(20) == 0 => {
                     if let Some(serving) = app.0.serving.clone() {

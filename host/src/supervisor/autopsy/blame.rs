@@ -1,43 +1,43 @@
-//! Who is to blame for the death of a worker.
+//! Finds the app that is to blame for the death of a worker.
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Evidence, Generation, status};
+use super::{Evidence, GenerationId, status};
 use crate::{
     scoreboard::{BoardSnapshot, Crash, Request, ThreadState, Work, WorkKind},
     worker::generation::thread_name,
 };
 
-/// Who is to blame for a death.
+/// The app that is to blame for a death, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blame {
-    /// The load of the app.
-    pub generation: Generation,
-    /// What says so.
-    pub reason: Reason,
+    /// The app and its generation.
+    pub generation: GenerationId,
+    /// The evidence.
+    pub reason: BlameReason,
 }
 
-/// What says that an app is to blame.
+/// The evidence against an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The thread was in the app.
+pub enum BlameReason {
+    /// The crashed thread was working in the app.
     Thread(WorkKind),
-    /// The code is in the app's library.
+    /// An address of the backtrace is in the app's library.
     Code,
-    /// The thread is one of the app's own.
+    /// The crashed thread has a name of the app's threads.
     ThreadName,
-    /// It was the only load under way.
+    /// The app was the only one that was being loaded.
     Loading,
-    /// It was the only app that a thread was in.
+    /// The app was the only one in which threads were working.
     Alone,
-    /// It was the only one in its probation.
+    /// The app was the only one on probation.
     Probation,
-    /// Its thread made no progress.
+    /// A thread in the app made no progress.
     Hung,
 }
 
-impl Reason {
-    /// Whether the app was being started.
+impl BlameReason {
+    /// Returns whether the app was being loaded, so that this generation has never served.
     #[must_use]
     pub fn is_start(self) -> bool {
         match self {
@@ -47,7 +47,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for BlameReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Thread(WorkKind::Request) => "its code was answering a request",
@@ -68,14 +68,15 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Whom a record blames.
+/// Returns the app that a crash record points to. The record is not used if another process sent the
+/// signal.
 pub(super) fn recorded(board: &BoardSnapshot, record: &Crash) -> Option<Blame> {
     if status::is_sent_by_others(record) {
         return None;
     }
     let by_work = || {
         let work = record.work.as_ref()?;
-        Some((generation(work)?, Reason::Thread(work.kind)))
+        Some((generation(work)?, BlameReason::Thread(work.kind)))
     };
     let by_code = || {
         let files = record
@@ -85,29 +86,30 @@ pub(super) fn recorded(board: &BoardSnapshot, record: &Crash) -> Option<Blame> {
         let app = files
             .into_iter()
             .find_map(|(file, _)| board.apps.iter().find(|app| app.copy == *file))?;
-        let generation = Generation {
+        let generation = GenerationId {
             app: app.app.clone(),
             number: app.generation,
         };
-        Some((generation, Reason::Code))
+        Some((generation, BlameReason::Code))
     };
     let by_name = || {
         let is_its = |app: &&crate::scoreboard::LoadedApp| {
             thread_name(&app.app, app.generation) == record.name
         };
         let app = board.apps.iter().find(is_its)?;
-        let generation = Generation {
+        let generation = GenerationId {
             app: app.app.clone(),
             number: app.generation,
         };
-        Some((generation, Reason::ThreadName))
+        Some((generation, BlameReason::ThreadName))
     };
     let (generation, reason) = by_work().or_else(by_code).or_else(by_name)?;
     Some(Blame { generation, reason })
 }
 
-/// Whom the circumstances blame, where nothing was written down.
-pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[Generation]) -> Option<Blame> {
+/// Returns the app that the circumstances point to, when no crash record exists. Each kind of evidence counts
+/// only if it names exactly one app.
+pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[GenerationId]) -> Option<Blame> {
     let loads = |thread: &ThreadState| {
         let work = thread.work.as_ref()?;
         work.kind.is_load().then(|| generation(work)).flatten()
@@ -119,9 +121,9 @@ pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[Generation]) -> Opti
         loading.into_iter().collect()
     };
     [
-        (loading.as_slice(), Reason::Loading),
-        (at_work, Reason::Alone),
-        (evidence.probation, Reason::Probation),
+        (loading.as_slice(), BlameReason::Loading),
+        (at_work, BlameReason::Alone),
+        (evidence.probation, BlameReason::Probation),
     ]
     .into_iter()
     .find_map(|(of, reason)| match of {
@@ -133,8 +135,8 @@ pub(super) fn suspected(evidence: &Evidence<'_>, at_work: &[Generation]) -> Opti
     })
 }
 
-/// The apps that threads were in.
-pub(super) fn at_work(board: &BoardSnapshot) -> Vec<Generation> {
+/// Returns the apps in which threads were working.
+pub(super) fn at_work(board: &BoardSnapshot) -> Vec<GenerationId> {
     let works = board
         .threads
         .iter()
@@ -143,8 +145,8 @@ pub(super) fn at_work(board: &BoardSnapshot) -> Vec<Generation> {
     apps.into_iter().collect()
 }
 
-/// The request that an app worked on, if there was one alone.
-pub(super) fn request_of(board: &BoardSnapshot, of: &Generation) -> Option<Request> {
+/// Returns the request in an app, if the app had exactly one.
+pub(super) fn request_of(board: &BoardSnapshot, of: &GenerationId) -> Option<Request> {
     let works = board
         .threads
         .iter()
@@ -154,9 +156,9 @@ pub(super) fn request_of(board: &BoardSnapshot, of: &Generation) -> Option<Reque
     works.next().is_none().then(|| only.request.clone())?
 }
 
-pub(super) fn generation(work: &Work) -> Option<Generation> {
+pub(super) fn generation(work: &Work) -> Option<GenerationId> {
     let app = work.app.as_ref()?;
-    Some(Generation {
+    Some(GenerationId {
         app: app.app.clone(),
         number: app.generation,
     })

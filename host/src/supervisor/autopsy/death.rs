@@ -1,35 +1,36 @@
-//! How a worker died, and the text of it.
+//! The result of an autopsy, and its text for the log.
 
 use std::{fmt, path::PathBuf};
 
 use super::{
-    Blame, Generation,
+    Blame, GenerationId,
     blame::at_work,
-    place::{Frame, Held, Symbols},
+    place::{OpenFiles, StackFrame, Symbols},
 };
 use crate::scoreboard::{BoardSnapshot, CodeAddress, Crash, Request};
 
 /// How a worker died.
 #[derive(Clone, Debug)]
 pub struct Death {
-    /// What ended it, such as `SIGSEGV at address 0x0`.
+    /// The cause, such as `SIGSEGV at address 0x0`.
     pub what: String,
-    /// Who is to blame.
+    /// The app that is to blame, if the evidence names one.
     pub blame: Option<Blame>,
-    /// The request that was worked on.
+    /// The request that the crashed thread was handling.
     pub request: Option<Request>,
-    /// The name of the thread that did it.
+    /// The name of the crashed thread.
     pub thread: Option<String>,
-    /// The addresses that the thread was at, the innermost first.
+    /// The backtrace of the thread as addresses, the innermost first.
     pub addresses: Vec<CodeAddress>,
-    /// Those in libraries of apps, or else all, as functions and lines, once they were [looked up](Self::locate).
-    pub place: Vec<Frame>,
-    /// The libraries of the worker's apps.
+    /// The backtrace as functions and lines, filled in by [`Self::locate`]. If some addresses are in libraries of
+    /// apps, only those are looked up.
+    pub place: Vec<StackFrame>,
+    /// The private copies of the worker's apps.
     pub copies: Vec<PathBuf>,
-    /// Those of them that the addresses are in, opened.
-    held: Held,
-    /// Who was at work, where nothing says who of them it was.
-    pub suspects: Vec<Generation>,
+    /// The copies that the addresses are in, held open so that they can be read after their removal.
+    held: OpenFiles,
+    /// All apps in which threads were working.
+    pub suspects: Vec<GenerationId>,
 }
 
 impl Death {
@@ -42,17 +43,17 @@ impl Death {
             addresses: Vec::new(),
             place: Vec::new(),
             copies: board.apps.iter().map(|app| app.copy.clone()).collect(),
-            held: Held::default(),
+            held: OpenFiles::default(),
             suspects: at_work(board),
         }
     }
 
-    /// A worker that could not be started.
+    /// Returns the death of a worker whose process could not be started.
     pub(in crate::supervisor) fn never_began(error: String) -> Self {
         Self::new(&BoardSnapshot::default(), error)
     }
 
-    /// Opens the libraries that are to be read, as they may be removed before they are.
+    /// Opens the libraries that [`Self::locate`] reads, because they may be removed before that runs.
     pub fn hold(&mut self) {
         let files = self
             .addresses
@@ -63,11 +64,11 @@ impl Death {
             .filter(|file| self.copies.contains(file))
             .collect();
         files.dedup();
-        self.held = Held::open(files);
+        self.held = OpenFiles::open(files);
     }
 
-    /// Looks up the functions and lines, by the symbols of the libraries. That takes up to some seconds for one with full
-    /// debug information: not for a thread that others wait for.
+    /// Looks up functions and lines by the symbols of the libraries. Takes up to some seconds for a library with
+    /// full debug information, so it must run on a blocking thread.
     #[must_use]
     pub fn locate(mut self) -> Self {
         let copies: Vec<_> = self.copies.iter().map(PathBuf::as_path).collect();
@@ -75,9 +76,10 @@ impl Death {
         self
     }
 
-    /// The frame that says most: the innermost one of the blamed app's own code, or of its library, or of all.
+    /// Returns the most useful frame: the innermost one in the author's own code, else in an app's library, else of
+    /// all.
     #[must_use]
-    pub fn frame(&self) -> Option<&Frame> {
+    pub fn frame(&self) -> Option<&StackFrame> {
         let own = self
             .place
             .iter()
@@ -86,7 +88,7 @@ impl Death {
         own.or_else(of_library).or_else(|| self.place.first())
     }
 
-    /// Takes over what a record says.
+    /// Copies request, thread and backtrace from a crash record.
     pub(super) fn tell(&mut self, record: &Crash) {
         self.request = record.work.as_ref().and_then(|work| work.request.clone());
         self.thread = Some(record.name.clone());
@@ -94,7 +96,7 @@ impl Death {
     }
 }
 
-/// One line: what, who, which request, where.
+/// One line: the cause, the app, the request and the place.
 impl fmt::Display for Death {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.what)?;

@@ -1,21 +1,23 @@
-//! Whether the kernel kills for want of memory, as far as it tells: a process that it kills cannot say so, and its status
-//! is that of any SIGKILL.
+//! Kills by the kernel's out-of-memory killer. The exit status of such a process is that of any SIGKILL, so the
+//! kernel's counter is the only sign.
 
 use std::{fs, path::Path};
 
-/// How many processes the kernel has killed for want of memory: in this process's control group, or in the whole system
-/// where there is none. A worker that died of SIGKILL while this went up was probably one of them.
+/// Returns how many processes the out-of-memory killer has killed: in this process's control group, or in the
+/// whole system where there is no group. A worker that died of SIGKILL while this number grew was probably
+/// one of them.
 #[must_use]
 pub fn kills() -> Option<u64> {
     in_group().or_else(in_system)
 }
 
-/// Counted in cgroup v2's `memory.events`.
+/// Reads the counter of the control group (cgroup v2, `memory.events`).
 fn in_group() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let root = Path::new("/sys/fs/cgroup");
-    // Within a container the path is that of the system outside, or of the container, which is mounted as the root.
+    // Within a container the path in /proc may be that of the outer system, while the container's own group is
+    // mounted as the root. So both are tried.
     let events = [root.join(group), root.to_owned()];
     let events = events
         .iter()

@@ -1,5 +1,4 @@
-//! From addresses to functions, files and lines, by the symbols and debug information of the files that the code was
-//! mapped from.
+//! Turns addresses into functions, files and lines, by the symbols and debug information of the mapped files.
 
 use std::{
     borrow::Cow,
@@ -17,21 +16,21 @@ use object::{Object, ObjectSegment, ReadCache};
 
 use crate::scoreboard::CodeAddress;
 
-/// A function that was running.
+/// A frame of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Its name, or its address in the file where that has no names.
+pub struct StackFrame {
+    /// The name of the function, or its address if the file has no symbols.
     pub function: String,
-    /// The source file, and the line.
+    /// The source file and the line.
     pub source: Option<(String, u32)>,
-    /// The file that its code is in.
+    /// The mapped file that has the code.
     pub image: Option<PathBuf>,
-    /// Whether that is an app's library.
+    /// Whether the file is the library of an app.
     pub is_app: bool,
 }
 
-impl Frame {
-    /// Whether it is the author's own code, as far as it can be told, and not of std or a crate.
+impl StackFrame {
+    /// Returns whether the frame is probably the author's own code, and not that of std or another crate.
     #[must_use]
     pub fn is_authors(&self) -> bool {
         let others = [
@@ -40,7 +39,7 @@ impl Frame {
             "/.cargo/registry/",
             "/.cargo/git/",
             "/plugin-api/src/",
-            // Where a call of `exit` is written down.
+            // The handler that records a call of `exit`.
             "host/src/worker/crash/",
         ];
         match &self.source {
@@ -54,7 +53,7 @@ impl Frame {
     }
 }
 
-impl fmt::Display for Frame {
+impl fmt::Display for StackFrame {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.function)?;
         match &self.source {
@@ -64,12 +63,12 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Files that are open, whatever becomes of their names.
+/// Files that are held open. They can be read even after they were removed.
 #[derive(Clone, Debug, Default)]
-pub struct Held(HashMap<PathBuf, Arc<File>>);
+pub struct OpenFiles(HashMap<PathBuf, Arc<File>>);
 
-impl Held {
-    /// Opens files. One that cannot be opened has no symbols.
+impl OpenFiles {
+    /// Opens files. A file that cannot be opened is left out.
     pub fn open<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let opened = files.into_iter().filter_map(|path| {
             let is_file = fs::metadata(path).ok()?.is_file();
@@ -80,44 +79,44 @@ impl Held {
     }
 }
 
-/// The symbols of the files that were looked at. They are kept in memory as long as this is.
+/// A cache of symbols by file. Symbols of a large library take much memory, so the cache is short-lived.
 pub struct Symbols<'a> {
-    held: &'a Held,
-    images: HashMap<PathBuf, Option<Image>>,
+    held: &'a OpenFiles,
+    images: HashMap<PathBuf, Option<CodeImage>>,
 }
 
 /// A file with code.
-struct Image {
+struct CodeImage {
     symbols: Loader,
-    /// Of each segment: where it begins in the file, how long it is, and its address.
+    /// Each segment's offset in the file, its length, and its address.
     segments: Vec<(u64, u64, u64)>,
 }
 
 impl<'a> Symbols<'a> {
-    /// No symbols yet. What is held is not opened by its name.
+    /// Creates an empty cache. Files in `held` are read through their open descriptors.
     #[must_use]
-    pub fn new(held: &'a Held) -> Self {
+    pub fn new(held: &'a OpenFiles) -> Self {
         Self {
             held,
             images: HashMap::new(),
         }
     }
 
-    /// The functions at some addresses, with those that were made a part of others; the innermost first. `copies` are the
-    /// apps' libraries: when some of the addresses are in these, only those are looked up.
-    pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<Frame> {
+    /// Returns the frames at these addresses, the innermost first, inlined functions included. `copies` are the
+    /// libraries of apps: if some addresses are in them, only those addresses are looked up.
+    pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<StackFrame> {
         let is_in_app = |address: &CodeAddress| {
             let place = address.place.as_ref();
             place.is_some_and(|(file, _)| copies.contains(&file.as_path()))
         };
-        // The host's and the system's way to the app takes as long to look up, and says nothing.
+        // Frames of the host and of the system take as long to look up, and do not help an author.
         let are_some_in_apps = addresses.iter().any(is_in_app);
         let mut frames = Vec::new();
         for (at, address) in addresses.iter().enumerate() {
             if are_some_in_apps && !is_in_app(address) {
                 continue;
             }
-            // A return address belongs to the call before it.
+            // A return address is the instruction after the call. One byte less is within the call.
             let back = u64::from(at > 0);
             let Some((image, offset)) = &address.place else {
                 frames.push(unknown(address.address, None));
@@ -128,7 +127,7 @@ impl<'a> Symbols<'a> {
                 .image(image)
                 .and_then(|symbols| symbols.functions(offset.saturating_sub(back)));
             let found = found.unwrap_or_else(|| vec![unknown(*offset, Some(image))]);
-            frames.extend(found.into_iter().map(|frame| Frame {
+            frames.extend(found.into_iter().map(|frame| StackFrame {
                 image: Some(image.clone()),
                 is_app,
                 ..frame
@@ -137,13 +136,13 @@ impl<'a> Symbols<'a> {
         frames
     }
 
-    fn image(&mut self, path: &Path) -> Option<&Image> {
+    fn image(&mut self, path: &Path) -> Option<&CodeImage> {
         let held = self.held.0.get(path);
         let image = self.images.entry(path.to_owned()).or_insert_with(|| {
             let by_number = held.map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
             let path = by_number.as_deref().map_or(path, Path::new);
-            // The file is a plugin author's; what is wrong with it must not harm the server.
-            panic::catch_unwind(|| Image::open(path)).ok().flatten()
+            // The file comes from a plugin author. A parser that panics on it must not end the server.
+            panic::catch_unwind(|| CodeImage::open(path)).ok().flatten()
         });
         image.as_ref()
     }
@@ -155,9 +154,9 @@ impl fmt::Debug for Symbols<'_> {
     }
 }
 
-impl Image {
+impl CodeImage {
     fn open(path: &Path) -> Option<Self> {
-        // The path was written by a process that may have been out of its mind. To open a FIFO would wait for ever.
+        // A process with corrupt memory may have written the path. Opening a FIFO would wait for ever.
         if !fs::metadata(path).ok()?.is_file() {
             return None;
         }
@@ -173,8 +172,8 @@ impl Image {
         })
     }
 
-    /// The functions at an offset in the file.
-    fn functions(&self, offset: u64) -> Option<Vec<Frame>> {
+    /// Returns the frames at an offset in the file.
+    fn functions(&self, offset: u64) -> Option<Vec<StackFrame>> {
         let address = self.segments.iter().find_map(|(start, len, address)| {
             let within = offset.checked_sub(*start)?;
             (within < *len).then(|| address.wrapping_add(within))
@@ -183,7 +182,7 @@ impl Image {
         found.ok().filter(|frames| !frames.is_empty())
     }
 
-    fn functions_at(&self, address: u64) -> Vec<Frame> {
+    fn functions_at(&self, address: u64) -> Vec<StackFrame> {
         let mut functions = Vec::new();
         if let Ok(mut frames) = self.symbols.find_frames(address) {
             while let Ok(Some(frame)) = frames.next() {
@@ -201,12 +200,13 @@ impl Image {
         if functions.is_empty() {
             functions.push((None, None));
         }
-        // Line tables alone have short names, without crate and module: the outermost function is the symbol's.
+        // Line tables alone have short names, without crate and module. The symbol table has the full name of
+        // the outermost function.
         if let Some((name, _)) = functions.last_mut() {
             *name = self.symbol(address).or_else(|| name.take());
         }
         let frames = functions.into_iter().filter_map(|(name, source)| {
-            Some(Frame {
+            Some(StackFrame {
                 function: name?,
                 source,
                 image: None,
@@ -222,13 +222,13 @@ impl Image {
     }
 }
 
-fn unknown(address: u64, image: Option<&Path>) -> Frame {
+fn unknown(address: u64, image: Option<&Path>) -> StackFrame {
     let name = image.and_then(|image| image.file_name());
     let function = match name {
         Some(name) => format!("{address:#x} in {}", name.to_string_lossy()),
         None => format!("{address:#x}"),
     };
-    Frame {
+    StackFrame {
         function,
         source: None,
         image: None,

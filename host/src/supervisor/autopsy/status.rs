@@ -1,25 +1,25 @@
-//! Exit statuses and signals in words.
+//! Describes exit statuses and signals in words.
 
 use super::Evidence;
 use crate::{
     scoreboard::Crash,
-    supervisor::process::{Ended, signal_name},
+    supervisor::process::{ChildExit, signal_name},
 };
 
-/// The signal that a process died of.
-pub(super) fn signal(status: Ended) -> Option<i32> {
+/// Returns the signal that ended a process.
+pub(super) fn signal(status: ChildExit) -> Option<i32> {
     match status {
-        Ended::Signaled { signal, .. } => Some(signal),
-        Ended::Exited { .. } => None,
+        ChildExit::Signaled { signal, .. } => Some(signal),
+        ChildExit::Exited { .. } => None,
     }
 }
 
-/// What ended the process.
+/// Returns the cause of death in words.
 pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> String {
     let signal = match evidence.status {
-        Ended::Exited { code } if record.is_some() => return format!("a call of exit({code})"),
-        Ended::Exited { code } => return format!("exit code {code}"),
-        Ended::Signaled { signal, .. } => signal,
+        ChildExit::Exited { code } if record.is_some() => return format!("a call of exit({code})"),
+        ChildExit::Exited { code } => return format!("exit code {code}"),
+        ChildExit::Signaled { signal, .. } => signal,
     };
     let name = signal_name(signal);
     if evidence.out_of_memory {
@@ -47,7 +47,7 @@ pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> Strin
     }
 }
 
-/// Whether a signal says nothing about what the process did.
+/// Returns whether the signal came from outside, so that it says nothing about the apps.
 pub(super) fn is_from_outside(evidence: &Evidence<'_>, record: Option<&Crash>) -> bool {
     let ends = [
         libc::SIGKILL,
@@ -60,14 +60,15 @@ pub(super) fn is_from_outside(evidence: &Evidence<'_>, record: Option<&Crash>) -
         || record.is_some_and(is_sent_by_others)
 }
 
-/// Whether `kill` sent it: `abort` uses another call (sigaction(2), `SI_USER` and `SI_TKILL`).
+/// Returns whether another process sent the signal. `kill` sets `SI_USER`; `abort` uses another call, which sets
+/// `SI_TKILL` (sigaction(2)).
 pub(super) fn is_sent_by_others(record: &Crash) -> bool {
     record.signal != 0 && matches!(record.code, libc::SI_USER | libc::SI_QUEUE)
 }
 
-/// Whether the thread touched what lies directly below its stack.
+/// Returns whether the thread touched memory directly below its stack: a stack overflow.
 fn is_overflow(record: &Crash) -> bool {
-    // A function may set aside more than a page before it touches it.
+    // A function with large locals moves the stack pointer by more than a page before it touches the memory.
     const NEAR: u64 = 64 << 10;
     record.signal == libc::SIGSEGV
         && record.address != 0
@@ -85,7 +86,7 @@ fn with_address(record: &Crash) -> String {
     }
 }
 
-/// What C libraries and std print before they abort.
+/// Returns the last line that a C library or std printed before it aborted.
 fn last_words(printed: &str) -> Option<&str> {
     let lines = printed.lines().map(str::trim);
     let mut lines = lines.filter(|line| !line.is_empty()).rev().take(LINES);
@@ -93,10 +94,11 @@ fn last_words(printed: &str) -> Option<&str> {
     lines.find(is_said)
 }
 
-/// How many lines from the end may be the last words.
+/// How many of the last lines are searched.
 const LINES: usize = 5;
 
-/// glibc's malloc, its stack protector and fortified functions, `assert`, C++, and Rust's std.
+/// Parts of the messages of glibc's malloc, its stack protector and fortified functions, `assert`, C++, and
+/// Rust's std.
 const SAID: [&str; 16] = [
     "Assertion",
     "buffer overflow detected",
@@ -116,5 +118,5 @@ const SAID: [&str; 16] = [
     "unaligned",
 ];
 
-/// `si_code` of a fault that the kernel tells no address of (asm-generic/siginfo.h).
+/// The `si_code` of a fault without an address, such as a non-canonical pointer (asm-generic/siginfo.h).
 const SI_KERNEL: i32 = 0x80;

@@ -24,21 +24,21 @@ fn blame_is_from_the_best_evidence_there_is() {
             vec![crash(Some(work(&a, WorkKind::Body)), "b.g2", "/s/b.so")],
             vec![generation_of(&b)],
             vec![generation_of(&b)],
-            Some(("a", 1, Reason::Thread(WorkKind::Body))),
+            Some(("a", 1, BlameReason::Thread(WorkKind::Body))),
         ),
         (
             vec![work_a()],
             vec![crash(None, "a.g1", "/s/b.so")],
             none(),
             none(),
-            Some(("b", 2, Reason::Code)),
+            Some(("b", 2, BlameReason::Code)),
         ),
         (
             vec![work_a()],
             vec![crash(None, "b.g2", "/lib/libc.so")],
             none(),
             none(),
-            Some(("b", 2, Reason::ThreadName)),
+            Some(("b", 2, BlameReason::ThreadName)),
         ),
         // A crash of the host's own code is nobody's, unless something else speaks against an app.
         (
@@ -54,28 +54,28 @@ fn blame_is_from_the_best_evidence_there_is() {
             vec![],
             none(),
             none(),
-            Some(("b", 2, Reason::Loading)),
+            Some(("b", 2, BlameReason::Loading)),
         ),
         (
             vec![work_a()],
             vec![],
             vec![generation_of(&b)],
             none(),
-            Some(("b", 2, Reason::Loading)),
+            Some(("b", 2, BlameReason::Loading)),
         ),
         (
             vec![work_a()],
             vec![],
             none(),
             none(),
-            Some(("a", 1, Reason::Alone)),
+            Some(("a", 1, BlameReason::Alone)),
         ),
         (
             vec![work_a(), work_b()],
             vec![],
             none(),
             vec![generation_of(&b)],
-            Some(("b", 2, Reason::Probation)),
+            Some(("b", 2, BlameReason::Probation)),
         ),
         (vec![work_a(), work_b()], vec![], none(), none(), None),
         (vec![], vec![], none(), none(), None),
@@ -113,7 +113,7 @@ fn blame_is_from_the_best_evidence_there_is() {
 
 #[test]
 fn a_death_is_told_in_words() {
-    let exited = |code| Ended::Exited { code };
+    let exited = |code| ChildExit::Exited { code };
     let of = |signal, code, address, stack| Crash {
         address,
         stack,
@@ -250,21 +250,21 @@ fn the_thread_that_hangs_longest_is_to_blame() {
     assert_eq!(death.what, "no progress for 30s");
     let blame = Blame {
         generation: generation_of(&b),
-        reason: Reason::Hung,
+        reason: BlameReason::Hung,
     };
     assert_eq!(death.blame, Some(blame));
     let death = examine_hung(&board, &[], Duration::from_secs(60));
     assert_eq!(death.blame, None);
 }
 
-fn signalled(signal: i32) -> Ended {
-    Ended::Signaled {
+fn signalled(signal: i32) -> ChildExit {
+    ChildExit::Signaled {
         signal,
         core: false,
     }
 }
 
-fn evidence<'a>(status: Ended, board: &'a BoardSnapshot) -> Evidence<'a> {
+fn evidence<'a>(status: ChildExit, board: &'a BoardSnapshot) -> Evidence<'a> {
     Evidence {
         status,
         board,
@@ -283,8 +283,8 @@ fn load(app: &str, generation: u64) -> LoadedApp {
     }
 }
 
-fn generation_of(app: &LoadedApp) -> Generation {
-    Generation {
+fn generation_of(app: &LoadedApp) -> GenerationId {
+    GenerationId {
         app: app.app.clone(),
         number: app.generation,
     }

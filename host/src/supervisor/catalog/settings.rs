@@ -1,26 +1,27 @@
-//! What the operator says of apps: where they are mounted, and how they are configured and reloaded.
+//! The operator's settings of apps: mounts, configuration, and how each app is reloaded.
 
 use std::sync::Arc;
 
 use plugin_api::manifest::ReloadBy;
 
-use super::Facts;
+use super::LibraryInfo;
 use crate::{
     config::{self, Mount},
     orders::Spec,
 };
 
-/// What the operator says of apps.
+/// The operator's settings of apps.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub struct AppSettings {
     /// The options `--mount`.
     pub mounts: Vec<Mount>,
     /// The tables `[app.NAME]`.
     pub apps: Vec<config::AppConfig>,
 }
 
-impl Settings {
-    /// The names of the apps that a plugin is: those that the operator describes, else its own.
+impl AppSettings {
+    /// Returns the names of the apps that a plugin provides: one for each `[app.NAME]` table that names the
+    /// plugin, or the plugin's own name when there is none.
     #[must_use]
     pub fn names(&self, plugin: &str) -> Vec<String> {
         let described = self.apps.iter().filter(|app| app.plugin == plugin);
@@ -32,9 +33,9 @@ impl Settings {
         }
     }
 
-    /// What the app `name` is made of when it is loaded from the library `facts`.
+    /// Returns the spec of the app `name` when it is loaded from the library `facts`.
     #[must_use]
-    pub fn spec(&self, name: &str, facts: &Facts) -> Arc<Spec> {
+    pub fn spec(&self, name: &str, facts: &LibraryInfo) -> Arc<Spec> {
         let table = self.apps.iter().find(|app| app.name == name);
         Arc::new(Spec {
             hash: facts.hash,
@@ -43,9 +44,9 @@ impl Settings {
         })
     }
 
-    /// Where the app `name` is mounted: by `--mount`, else by its table, else where its plugin asks
-    /// for if they have the same name, else below its name.
-    fn mounts(&self, name: &str, facts: &Facts) -> Vec<Arc<str>> {
+    /// Returns the mounts of the app `name`. The first of these that exists counts: `--mount`, the app's
+    /// table, the plugin's own mount if app and plugin have the same name, `/NAME`.
+    fn mounts(&self, name: &str, facts: &LibraryInfo) -> Vec<Arc<str>> {
         let options = self.mounts.iter().filter(|mount| mount.plugin == name);
         let options: Vec<_> = options.map(|mount| Arc::from(&*mount.path)).collect();
         let table = self.apps.iter().find(|app| app.name == name);
@@ -61,9 +62,9 @@ impl Settings {
         }
     }
 
-    /// Why a new version of the app `name` takes over in a fresh process, if it does.
+    /// Returns why a new version of the app `name` must start in a fresh process, or `None` for a swap.
     #[must_use]
-    pub fn by_process(&self, name: &str, facts: &Facts) -> Option<String> {
+    pub fn by_process(&self, name: &str, facts: &LibraryInfo) -> Option<String> {
         let table = self.apps.iter().find(|app| app.name == name);
         let configured = table.and_then(|app| app.reload);
         match configured.unwrap_or(facts.reload) {
@@ -78,7 +79,7 @@ impl Settings {
         }
     }
 
-    /// The app that the operator promises `mount` to.
+    /// Returns the app to which the settings assign `mount`.
     pub(super) fn promised(&self, mount: &str) -> Option<&str> {
         let option = self.mounts.iter().find(|option| option.path == mount);
         let table = || {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::fuzz::Random;
 
-fn hash(content: &str) -> Hash {
-    Hash::of(content.as_bytes())
+fn hash(content: &str) -> ContentHash {
+    ContentHash::of(content.as_bytes())
 }
 
 /// Libraries, written as `path: plugin mount content`.
@@ -12,7 +12,7 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
         let mut words = rest.split(' ');
         let library = match words.next().unwrap() {
             "bad" => Library::Unusable,
-            plugin => Library::Plugin(Facts {
+            plugin => Library::Plugin(LibraryInfo {
                 plugin: plugin.to_owned(),
                 mount: words.next().unwrap().to_owned(),
                 hash: hash(words.next().unwrap_or("v1")),
@@ -26,25 +26,25 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
 }
 
 /// Apps that serve, written as `name: path mount…`; with `-` in front of the name one that does not.
-fn held(lines: &[&str]) -> BTreeMap<String, Holding> {
-    let holding = |line: &&str| {
+fn held(lines: &[&str]) -> BTreeMap<String, CurrentApp> {
+    let current = |line: &&str| {
         let (name, rest) = line.split_once(": ").unwrap();
         let mut words = rest.split(' ');
-        let holding = Holding {
+        let current = CurrentApp {
             library: words.next().unwrap().into(),
             mounts: words.map(Arc::from).collect(),
             serves: !name.starts_with('-'),
             failed: BTreeSet::new(),
         };
-        (name.trim_start_matches('-').to_owned(), holding)
+        (name.trim_start_matches('-').to_owned(), current)
     };
-    lines.iter().map(holding).collect()
+    lines.iter().map(current).collect()
 }
 
 /// Mounts of the operator, written as `/path=app`.
-fn settings(mounts: &[&str]) -> Settings {
+fn settings(mounts: &[&str]) -> AppSettings {
     let mounts = mounts.iter().map(|mount| mount.parse().unwrap()).collect();
-    Settings {
+    AppSettings {
         mounts,
         apps: Vec::new(),
     }
@@ -53,7 +53,7 @@ fn settings(mounts: &[&str]) -> Settings {
 /// The plan, written as `name: path mount…`, where an app that stays as it is has no mounts, and the
 /// conflicts as `path!app`.
 fn shown(plan: &Plan) -> (Vec<String>, Vec<String>) {
-    let app = |(name, planned): (&String, &Planned)| {
+    let app = |(name, planned): (&String, &PlannedApp)| {
         let mounts = planned
             .spec
             .iter()
@@ -199,14 +199,14 @@ fn a_library_whose_load_failed_comes_last_until_something_serves() {
     let files = libraries(&["a: shop /shop broken", "b: shop /shop good"]);
     let mut has = held(&["-shop: a /shop"]);
     has.get_mut("shop").unwrap().failed.insert(hash("broken"));
-    let (apps, conflicts) = shown(&plan(&files, &Settings::default(), &has));
+    let (apps, conflicts) = shown(&plan(&files, &AppSettings::default(), &has));
     assert_eq!(
         (apps, conflicts),
         (vec!["shop: b /shop".to_owned()], vec!["a!shop".to_owned()])
     );
 
     has.get_mut("shop").unwrap().serves = true;
-    let (apps, _) = shown(&plan(&files, &Settings::default(), &has));
+    let (apps, _) = shown(&plan(&files, &AppSettings::default(), &has));
     assert_eq!(apps, ["shop: a /shop"]);
 }
 
@@ -224,7 +224,7 @@ fn a_plan_holds_whatever_is_in_the_folder() {
             let library = match next(6) {
                 0 => continue,
                 1 => Library::Unusable,
-                _ => Library::Plugin(Facts {
+                _ => Library::Plugin(LibraryInfo {
                     plugin: plugin.to_owned(),
                     mount: ["/x", "/y", "/z"][next(3)].to_owned(),
                     hash: hash(["v1", "v2"][next(2)]),
@@ -242,7 +242,7 @@ fn a_plan_holds_whatever_is_in_the_folder() {
     }
 }
 
-fn check(plan: &Plan, files: &BTreeMap<PathBuf, Library>, has: &BTreeMap<String, Holding>) {
+fn check(plan: &Plan, files: &BTreeMap<PathBuf, Library>, has: &BTreeMap<String, CurrentApp>) {
     let mut mounts = BTreeSet::new();
     for (name, planned) in &plan.apps {
         let spec = planned.spec.as_ref();
@@ -252,10 +252,10 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Library>, has: &BTreeMap<String,
         }
         assert!(files.contains_key(&planned.library), "{plan:?}");
     }
-    for (name, holding) in has.iter().filter(|(_, holding)| holding.serves) {
+    for (name, current) in has.iter().filter(|(_, current)| current.serves) {
         let is_somewhere = files.iter().any(|(path, library)| match library {
             Library::Plugin(facts) => facts.plugin == *name,
-            Library::Unusable => *path == holding.library,
+            Library::Unusable => *path == current.library,
         });
         assert_eq!(
             plan.apps.contains_key(name),
@@ -279,19 +279,19 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Library>, has: &BTreeMap<String,
     }
 }
 
-fn after(plan: &Plan, before: &BTreeMap<String, Holding>) -> BTreeMap<String, Holding> {
-    let holding = |(name, planned): (&String, &Planned)| {
+fn after(plan: &Plan, before: &BTreeMap<String, CurrentApp>) -> BTreeMap<String, CurrentApp> {
+    let current = |(name, planned): (&String, &PlannedApp)| {
         let mounts = match &planned.spec {
             Some(spec) => spec.mounts.clone(),
             None => before[name].mounts.clone(),
         };
-        let holding = Holding {
+        let current = CurrentApp {
             library: planned.library.clone(),
             mounts,
             serves: true,
             failed: BTreeSet::new(),
         };
-        (name.clone(), holding)
+        (name.clone(), current)
     };
-    plan.apps.iter().map(holding).collect()
+    plan.apps.iter().map(current).collect()
 }

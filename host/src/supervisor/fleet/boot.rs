@@ -2,25 +2,27 @@
 
 use super::Fleet;
 use crate::{
-    orders::{Order, Started},
+    orders::{Order, StagedGeneration},
     supervisor::app::WorkerId,
 };
 
 impl Fleet {
-    /// A worker takes orders, and starts these generations before it accepts connections. True when it
-    /// accepts from now on.
-    pub(in crate::supervisor) fn boot(&mut self, id: WorkerId, starts: Vec<Started>) -> bool {
+    /// Marks a worker as ready, and orders it to load the generations that serve. Returns whether the worker
+    /// accepts connections at once, which is so when nothing has to be loaded.
+    pub(in crate::supervisor) fn boot(
+        &mut self,
+        id: WorkerId,
+        starts: Vec<StagedGeneration>,
+    ) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else {
             return false;
         };
         worker.is_ready = true;
-        for started in starts {
-            worker.opened.insert(started.copy.clone());
-            worker
-                .booting
-                .insert(started.app.clone(), started.generation);
+        for staged in starts {
+            worker.opened.insert(staged.copy.clone());
+            worker.booting.insert(staged.app.clone(), staged.generation);
             worker.link.send(Order::Load {
-                started,
+                staged,
                 serve: true,
                 state: None,
             });
@@ -28,27 +30,27 @@ impl Fleet {
         self.accept_if_booted(id)
     }
 
-    /// A worker starts what it could not start before.
-    pub(in crate::supervisor) fn boot_again(
+    /// Orders a worker to load a generation again that failed at its boot.
+    pub(in crate::supervisor) fn retry_boot(
         &mut self,
         id: WorkerId,
-        started: Started,
+        staged: StagedGeneration,
         state: Option<Vec<u8>>,
     ) {
-        let booting = (started.app.clone(), started.generation);
+        let booting = (staged.app.clone(), staged.generation);
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.booting.extend([booting]);
         }
         let order = Order::Load {
-            started,
+            staged,
             serve: true,
             state,
         };
         self.send(id, order);
     }
 
-    /// Whether this load is one of those that a worker begins with.
-    pub(in crate::supervisor) fn boots(
+    /// Returns whether this load is part of the worker's boot.
+    pub(in crate::supervisor) fn is_booting(
         &self,
         worker: WorkerId,
         app: &str,
@@ -58,21 +60,21 @@ impl Fleet {
         worker.is_some_and(|worker| worker.booting.get(app) == Some(&generation))
     }
 
-    /// A generation that a worker begins with serves, or did not start. True when the worker accepts
-    /// connections from now on.
-    pub(in crate::supervisor) fn booted(&mut self, id: WorkerId, app: &str) -> bool {
+    /// Records that a load of the boot is over, with success or not. Returns whether the worker begins to
+    /// accept connections by that. A failed app does not hold up the others: the worker answers 503 for it.
+    pub(in crate::supervisor) fn finish_boot(&mut self, id: WorkerId, app: &str) -> bool {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.booting.remove(app);
         }
         self.accept_if_booted(id)
     }
 
-    /// Whether connections are accepted.
+    /// Returns whether workers may accept connections.
     pub(in crate::supervisor) fn accepts(&self) -> bool {
         self.accepts
     }
 
-    /// Connections are accepted from now on, by each worker that has what it begins with.
+    /// Lets workers accept connections from now on. Each begins when its boot is complete.
     pub(in crate::supervisor) fn accept(&mut self) {
         self.accepts = true;
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
@@ -80,7 +82,7 @@ impl Fleet {
         }
     }
 
-    /// True when the worker accepts from now on.
+    /// Orders the worker to accept connections if its boot is complete. Returns whether it was ordered to.
     fn accept_if_booted(&mut self, id: WorkerId) -> bool {
         let accepts = self.accepts;
         let Some(worker) = self.workers.get_mut(&id) else {

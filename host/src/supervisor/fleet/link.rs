@@ -5,31 +5,31 @@ use std::sync::{Arc, OnceLock};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use crate::{channel::Sender, orders::Order, supervisor::last_words::LastWords};
+use crate::{channel::Sender, orders::Order, supervisor::output_tail::OutputTail};
 
-/// The way to a worker.
+/// The connection to a worker.
 #[derive(Clone, Debug)]
 pub struct Link {
     orders: mpsc::UnboundedSender<Order>,
-    /// The way to its process; none when the worker is a task of this one.
-    pub(super) process: Option<Process>,
+    /// The worker's process. `None` when the worker is a task of this process.
+    pub(super) process: Option<WorkerProcess>,
 }
 
 /// The process of a worker.
 #[derive(Clone, Debug)]
-pub struct Process {
-    /// Its number; none when it could not be started.
+pub struct WorkerProcess {
+    /// The process number. `None` when the process could not be started.
     pub pid: Option<i32>,
-    /// The channel to it, once that is open.
+    /// The channel to the process, once both sides have said hello.
     pub channel: Arc<OnceLock<Sender<Order>>>,
-    /// What it prints.
-    pub words: Option<LastWords>,
-    /// Where signals for it go.
+    /// Reads what the process prints.
+    pub words: Option<OutputTail>,
+    /// Signals for the process. The task that watches the process sends them.
     pub kill: mpsc::UnboundedSender<Signal>,
 }
 
 impl Link {
-    /// The way to a worker that is a task of this process.
+    /// Creates the connection to a worker that is a task of this process.
     #[must_use]
     pub fn local(orders: mpsc::UnboundedSender<Order>) -> Self {
         Self {
@@ -38,23 +38,24 @@ impl Link {
         }
     }
 
-    /// The way to a worker that is a process of its own.
+    /// Creates the connection to a worker process.
     #[must_use]
-    pub fn process(orders: mpsc::UnboundedSender<Order>, process: Process) -> Self {
+    pub fn process(orders: mpsc::UnboundedSender<Order>, process: WorkerProcess) -> Self {
         Self {
             orders,
             process: Some(process),
         }
     }
 
-    /// Tells the worker. One that is gone is known to be by other ways.
+    /// Sends an order. A failure is ignored, because the exit of the worker is reported separately.
     pub(super) fn send(&self, order: Order) {
         let channel = self
             .process
             .as_ref()
             .and_then(|process| process.channel.get());
         match channel {
-            // Nothing may wait in this process when another image of it goes on.
+            // Once the channel is open, orders must not wait in a queue of this process: an upgrade would
+            // lose them. The channel's own queue is handed to the next image.
             Some(channel) => {
                 let _ = channel.send(&order);
             }

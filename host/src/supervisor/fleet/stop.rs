@@ -8,38 +8,38 @@ use super::Fleet;
 use crate::{orders::Order, supervisor::app::WorkerId};
 
 impl Fleet {
-    /// Tells a worker to end, as another one has taken its place and waits for the state of the apps
-    /// `give`.
-    pub(in crate::supervisor) fn leave(
+    /// Orders a worker to stop because another one has taken its place. `give` lists the apps whose state
+    /// the other worker waits for.
+    pub(in crate::supervisor) fn stop_replaced(
         &mut self,
         id: WorkerId,
-        patience: Duration,
+        timeout: Duration,
         give: Vec<String>,
     ) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.is_leaving = true;
             worker.link.send(Order::Stop {
-                patience,
+                timeout,
                 shared: true,
                 give,
             });
         }
     }
 
-    /// Tells a worker to end.
-    fn stop(&mut self, id: WorkerId, patience: Duration) {
+    /// Orders a worker to stop at the end of the server: nobody else accepts its connections.
+    fn stop(&mut self, id: WorkerId, timeout: Duration) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.is_leaving = true;
             worker.link.send(Order::Stop {
-                patience,
+                timeout,
                 shared: false,
                 give: Vec::new(),
             });
         }
     }
 
-    /// Ends a worker at once.
-    pub(in crate::supervisor) fn end(&mut self, id: WorkerId) {
+    /// Kills a worker.
+    pub(in crate::supervisor) fn kill(&mut self, id: WorkerId) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.is_leaving = true;
             worker.is_killed = true;
@@ -47,10 +47,10 @@ impl Fleet {
         }
     }
 
-    /// Tells all workers to end.
-    pub(in crate::supervisor) fn stop_all(&mut self, patience: Duration) {
+    /// Orders all workers to stop.
+    pub(in crate::supervisor) fn stop_all(&mut self, timeout: Duration) {
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.stop(id, patience);
+            self.stop(id, timeout);
         }
     }
 

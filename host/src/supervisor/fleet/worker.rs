@@ -11,31 +11,34 @@ use rustix::process::getpid;
 use super::link::Link;
 use crate::orders::Step;
 
+/// A worker in the fleet.
 #[derive(Debug)]
-pub(in crate::supervisor) struct Worker {
+pub(in crate::supervisor) struct WorkerRecord {
     pub(super) link: Link,
-    /// When it was started.
+    /// When the worker was started, by the monotonic clock.
     pub(super) since: Instant,
+    /// When the worker was started, for people.
     pub(super) started_at: SystemTime,
-    /// Whether it was told to stop.
+    /// Whether the worker was told to stop.
     pub(in crate::supervisor) is_leaving: bool,
-    /// Whether the supervisor has killed it.
+    /// Whether the supervisor has killed the worker.
     pub(in crate::supervisor) is_killed: bool,
-    /// The private copies that it has opened.
+    /// The private copies that the worker has opened.
     pub(super) opened: BTreeSet<PathBuf>,
-    /// Whether it takes orders.
+    /// Whether the worker is ready for orders.
     pub(super) is_ready: bool,
-    /// Whether it accepts connections.
+    /// Whether the worker was told to accept connections.
     pub(super) accepts: bool,
-    /// What it has to start before it accepts: the generation by app.
+    /// The generations, by app, that must start before the worker accepts connections.
     pub(super) booting: BTreeMap<String, u64>,
-    /// The step of each load that is under way.
+    /// The current step of each load that is under way.
     pub(super) steps: BTreeMap<(String, u64), Step>,
+    /// How many more libraries the worker can load, as it last reported.
     pub(super) loads_left: usize,
 }
 
-impl Worker {
-    /// Its process; none when that could not be started.
+impl WorkerRecord {
+    /// Returns the process number, or `None` when the process could not be started.
     pub(in crate::supervisor) fn pid(&self) -> Option<i32> {
         match &self.link.process {
             Some(process) => process.pid,
@@ -43,12 +46,12 @@ impl Worker {
         }
     }
 
-    /// When it was started.
+    /// Returns when the worker was started.
     pub(in crate::supervisor) fn since(&self) -> SystemTime {
         self.started_at
     }
 
-    /// What it does, in a word.
+    /// Returns the worker's state in one word, for operators.
     pub(in crate::supervisor) fn state(&self) -> &'static str {
         match (self.is_leaving, self.accepts) {
             (true, _) => "leaving",
@@ -57,7 +60,7 @@ impl Worker {
         }
     }
 
-    /// The loads that are in the code of a library.
+    /// Returns the loads that are inside the code of a library now: opening it, or starting the app.
     pub(in crate::supervisor) fn loading(&self) -> Vec<(String, u64)> {
         let in_code = |step: &Step| matches!(step, Step::Open | Step::Init);
         let loads = self.steps.iter().filter(|(_, step)| in_code(step));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How a process ended. The text is for people: `exit code 3`, `SIGSEGV (core dumped)`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ended {
+pub enum ChildExit {
     /// The process called `exit`, or returned from `main`.
     Exited {
         /// The exit code.
@@ -23,7 +23,7 @@ pub enum Ended {
     },
 }
 
-impl Ended {
+impl ChildExit {
     /// Returns whether the process ended without an error.
     #[must_use]
     pub fn is_success(self) -> bool {
@@ -40,7 +40,7 @@ impl Ended {
     }
 }
 
-impl From<WaitIdStatus> for Ended {
+impl From<WaitIdStatus> for ChildExit {
     fn from(status: WaitIdStatus) -> Self {
         match status.terminating_signal() {
             Some(signal) => Self::Signaled {
@@ -54,7 +54,7 @@ impl From<WaitIdStatus> for Ended {
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for ChildExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Exited { code } => write!(f, "exit code {code}"),

@@ -12,7 +12,7 @@ fn shell(script: &str) -> Command {
     command
 }
 
-async fn end(child: &mut Child) -> Ended {
+async fn end(child: &mut Child) -> ChildExit {
     timeout(Duration::from_secs(20), child.wait())
         .await
         .unwrap()
@@ -62,7 +62,7 @@ async fn a_child_runs_until_a_signal_ends_it() {
     let ended = end(&mut child).await;
     assert_eq!(
         ended,
-        Ended::Signaled {
+        ChildExit::Signaled {
             signal: libc::SIGKILL,
             core: false
         }
@@ -83,7 +83,7 @@ async fn many_children_keep_their_own_ends() {
     for (code, child) in started.iter_mut().enumerate().rev() {
         assert_eq!(
             end(child).await,
-            Ended::Exited {
+            ChildExit::Exited {
                 code: i32::try_from(code).unwrap()
             }
         );
@@ -96,7 +96,7 @@ async fn a_child_of_an_earlier_image_is_watched_by_its_number() {
     let child = before.start(shell("exit 4")).unwrap().child;
     let after = Children::default();
     let mut adopted = after.adopt(child.pid()).unwrap();
-    assert_eq!(end(&mut adopted).await, Ended::Exited { code: 4 });
+    assert_eq!(end(&mut adopted).await, ChildExit::Exited { code: 4 });
     for stranger in [1, 0, -1, i32::MAX, child.pid()] {
         after.adopt(stranger).unwrap_err();
     }

@@ -41,7 +41,7 @@ pub fn take_channel() -> io::Result<OwnedFd> {
     Ok(channel)
 }
 
-/// Ends this process `patience` after the supervisor is gone, whatever state the process is in. The
+/// Ends this process `grace` after the supervisor is gone, whatever state the process is in. The
 /// graceful stop is the caller's work, and has that time.
 ///
 /// A thread of its own waits, which needs no runtime and takes no lock that a plugin can hold. The
@@ -51,7 +51,7 @@ pub fn take_channel() -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// Returns the system's error when there is no thread or descriptor for it.
-pub fn end_with_supervisor(channel: &impl AsFd, patience: Duration) -> io::Result<()> {
+pub fn end_with_supervisor(channel: &impl AsFd, grace: Duration) -> io::Result<()> {
     let channel = fcntl_dupfd_cloexec(channel, CHANNEL_FD)?;
     let watch = move || {
         // No event is asked for: the end is told anyway (poll(2)).
@@ -60,7 +60,7 @@ pub fn end_with_supervisor(channel: &impl AsFd, patience: Duration) -> io::Resul
             // EINTR is the only failure of a wait for one open descriptor.
             let _ = poll(&mut fds, None);
         }
-        thread::sleep(patience);
+        thread::sleep(grace);
         let _ = kill_process(getpid(), Signal::KILL);
     };
     thread::Builder::new()

@@ -16,8 +16,8 @@ use tokio::time;
 use crate::{
     channel::Hello,
     supervisor::{
-        last_words::{LastWords, Stream},
-        process::{Children, Ended},
+        output_tail::{OutputTail, StandardStream},
+        process::{ChildExit, Children},
     },
 };
 
@@ -59,8 +59,8 @@ pub async fn prove(
     let printed = Arc::new(Mutex::new(String::new()));
     let words = {
         let printed = Arc::clone(&printed);
-        LastWords::follow(started.stdout, started.stderr, move |stream, line| {
-            if stream == Stream::Stdout && line.starts_with(MARK) {
+        OutputTail::follow(started.stdout, started.stderr, move |stream, line| {
+            if stream == StandardStream::Stdout && line.starts_with(MARK) {
                 line.clone_into(&mut printed.lock().unwrap_or_else(PoisonError::into_inner));
             }
         })
@@ -131,7 +131,7 @@ pub enum ProofError {
         /// The program.
         path: PathBuf,
         /// How it ended.
-        ended: Ended,
+        ended: ChildExit,
         /// What it printed last.
         said: String,
     },

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::{Event, Events};
+use super::{EventSender, WorkerEvent};
 use crate::{
     channel::{Channel, ChannelError, Hello, Receiver, Sender},
     orders::{Notice, Order},
@@ -16,56 +16,56 @@ use crate::{
 };
 
 /// Sends orders to the process, and passes on what it tells.
-pub(super) async fn talk(
+pub(super) async fn open_and_relay(
     socket: OwnedFd,
     hello: Hello,
     (setup, descriptors): (Order, Vec<OwnedFd>),
-    mut ordered: mpsc::UnboundedReceiver<Order>,
+    mut order_receiver: mpsc::UnboundedReceiver<Order>,
     opened: Arc<OnceLock<Sender<Order>>>,
-    events: Events,
+    events: EventSender,
 ) {
     let channel: Channel<Order, Notice> = match Channel::open(socket, &hello).await {
         Ok(channel) => channel,
-        Err(error) => return say_broken(events.0, &error),
+        Err(error) => return log_broken_channel(events.0, &error),
     };
     let (sender, receiver) = channel.split();
     // A worker that is gone is told of by the end of its process.
     let _ = sender.send_with(&setup, descriptors);
     drop(setup);
-    while let Ok(order) = ordered.try_recv() {
+    while let Ok(order) = order_receiver.try_recv() {
         let _ = sender.send(&order);
     }
     // Orders take the short way from now on.
     let _ = opened.set(sender.clone());
     drop(opened);
-    listen(sender, receiver, ordered, events).await;
+    relay(sender, receiver, order_receiver, events).await;
 }
 
 /// Passes on what the process tells, until nobody needs the worker any more.
-pub(super) async fn listen(
+pub(super) async fn relay(
     sender: Sender<Order>,
     mut receiver: Receiver<Notice>,
-    mut ordered: mpsc::UnboundedReceiver<Order>,
-    events: Events,
+    mut order_receiver: mpsc::UnboundedReceiver<Order>,
+    events: EventSender,
 ) {
     loop {
         tokio::select! {
-            order = ordered.recv() => match order {
+            order = order_receiver.recv() => match order {
                 Some(order) => {
                     let _ = sender.send(&order);
                 }
                 None => return sender.flush().await,
             },
             notice = receiver.recv() => match notice {
-                Ok(Some((notice, _))) => events.send(Event::Notice(notice)),
+                Ok(Some((notice, _))) => events.send(WorkerEvent::Notice(notice)),
                 Ok(None) => return,
-                Err(error) => return say_broken(events.0, &error),
+                Err(error) => return log_broken_channel(events.0, &error),
             },
         }
     }
 }
 
-fn say_broken(worker: WorkerId, error: &ChannelError) {
+fn log_broken_channel(worker: WorkerId, error: &ChannelError) {
     if !matches!(error, ChannelError::NoHello) {
         let error = error as &dyn std::error::Error;
         error!(worker, error, "The channel to a worker failed");

@@ -5,26 +5,26 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use super::{Event, Events, Gone, progress};
+use super::{EventSender, WorkerEvent, WorkerExit, progress};
 use crate::{
     scoreboard::Scoreboard,
     supervisor::{
         autopsy::oom,
-        last_words::LastWords,
-        process::{Child, Ended},
+        output_tail::OutputTail,
+        process::{Child, ChildExit},
     },
 };
 
 /// A process that is waited for.
-pub(super) struct Watch {
+pub(super) struct ProcessWatch {
     pub(super) child: Child,
-    pub(super) words: LastWords,
+    pub(super) words: OutputTail,
     pub(super) board: Scoreboard,
     pub(super) timeout: Duration,
-    pub(super) events: Events,
+    pub(super) events: EventSender,
 }
 
-impl Watch {
+impl ProcessWatch {
     /// Tells when the process has ended. Ends it when that is asked for, and when it makes no progress.
     pub(super) async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
         let pid = self.child.pid();
@@ -46,13 +46,13 @@ impl Watch {
         };
         let is_killed = matches!(
             ended,
-            Ok(Ended::Signaled {
+            Ok(ChildExit::Signaled {
                 signal: libc::SIGKILL,
                 ..
             })
         );
-        let last_words = self.words.finish(LAST_WORDS).await;
-        self.events.send(Event::Gone(Box::new(Gone {
+        let last_words = self.words.finish(DRAIN_TIMEOUT).await;
+        self.events.send(WorkerEvent::Exited(Box::new(WorkerExit {
             pid: Some(pid),
             ended,
             last_words,
@@ -64,4 +64,4 @@ impl Watch {
 }
 
 /// How long what is left in a dead worker's pipes has to come.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);

@@ -221,7 +221,7 @@ fn word_at(address: u64) -> Option<u64> {
 /// Ends the process by `signal` when this thread has not come to [`unguard`] within a second.
 fn guard(signal: c_int) {
     SIGNAL.store(signal, Ordering::Relaxed);
-    if handle(libc::SIGALRM, give_up, libc::SA_ONSTACK).is_ok() {
+    if handle(libc::SIGALRM, time_out, libc::SA_ONSTACK).is_ok() {
         unblock(libc::SIGALRM);
         set_timer(1);
     }
@@ -231,7 +231,7 @@ fn unguard() {
     set_timer(0);
 }
 
-extern "C" fn give_up(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
+extern "C" fn time_out(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
     let signal = SIGNAL.load(Ordering::Relaxed);
     set_default(signal);
     unblock(signal);

@@ -8,13 +8,13 @@ use std::{
 
 use plugin_api::host;
 
-use super::{App, Done, Retiring, Worker};
+use super::{RetiringGeneration, Worker, WorkerApp, WorkerTaskOutcome};
 use crate::{
     log::bridge,
     orders::{Commit, Notice},
-    scoreboard::Doing,
+    scoreboard::WorkKind,
     worker::{
-        generation::{Generation, Retired},
+        generation::{DrainResult, Generation},
         load::Loaded,
     },
 };
@@ -115,13 +115,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn end_app(&mut self, mut app: App, patience: Duration) {
+    pub(super) fn end_app(&mut self, mut app: WorkerApp, timeout: Duration) {
         let loaded = mem::take(&mut app.loaded).into_values();
         for loaded in loaded {
-            self.end_within(Arc::new(loaded.generation), patience);
+            self.end_within(Arc::new(loaded.generation), timeout);
         }
         for generation in app.serving.into_iter().chain(app.kept) {
-            self.end_within(generation, patience);
+            self.end_within(generation, timeout);
         }
     }
 
@@ -130,22 +130,22 @@ impl Worker {
     }
 
     /// Ends a generation that the registry does not name any more.
-    fn end_within(&mut self, generation: Arc<Generation>, patience: Duration) {
+    fn end_within(&mut self, generation: Arc<Generation>, timeout: Duration) {
         generation.app.close();
-        self.retiring.push(Retiring {
+        self.retiring.push(RetiringGeneration {
             generation: Arc::clone(&generation),
             since: Instant::now(),
         });
         self.tasks.spawn(async move {
-            let retired = Arc::clone(&generation).retire(patience).await;
-            Done::Retired {
+            let retired = Arc::clone(&generation).retire(timeout).await;
+            WorkerTaskOutcome::Retired {
                 generation,
                 retired,
             }
         });
     }
 
-    pub(super) fn retired(&mut self, generation: &Arc<Generation>, retired: Retired) {
+    pub(super) fn retired(&mut self, generation: &Arc<Generation>, retired: DrainResult) {
         self.retiring
             .retain(|retiring| !Arc::ptr_eq(&retiring.generation, generation));
         self.ended_requests += generation.app.requests();
@@ -155,7 +155,7 @@ impl Worker {
             app: generation.name.to_owned(),
             generation: generation.number,
             drained: retired.drained,
-            cut: retired.cut,
+            aborted: retired.aborted,
         });
     }
 }

@@ -5,19 +5,19 @@ use std::{sync::Arc, time::Duration};
 use plugin_api::host::Paused;
 use tokio::task;
 
-use super::{Done, Worker};
+use super::{Worker, WorkerTaskOutcome};
 use crate::{
     error_chain::chain,
-    orders::{Notice, Took},
+    orders::{Notice, StepTimings},
     worker::{
         generation::{Generation, thread_name},
-        load::{self, Progress},
+        load::{self, LoadProgress},
     },
 };
 
 /// What came of asking an app for its state.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct GivenState {
     app: String,
     state: Result<Vec<u8>, String>,
     /// Keeps requests out of the app, whose state another worker has.
@@ -39,13 +39,13 @@ impl Worker {
                     Ok((state, paused)) => (Ok(state), Some(paused)),
                     Err(error) => (Err(error), None),
                 };
-                Done::Given(Given { app, state, paused })
+                WorkerTaskOutcome::Given(GivenState { app, state, paused })
             });
         }
     }
 
-    pub(super) fn given(&mut self, given: Given) {
-        let Given { app, state, paused } = given;
+    pub(super) fn given(&mut self, given: GivenState) {
+        let GivenState { app, state, paused } = given;
         if state.is_ok() {
             // Nothing may change the state here any more.
             self.suspend(&app);
@@ -57,10 +57,10 @@ impl Worker {
 }
 
 async fn take(generation: Arc<Generation>, timeout: Duration) -> Result<(Vec<u8>, Paused), String> {
-    let progress = Arc::new(Progress::new(|_| {}));
+    let progress = Arc::new(LoadProgress::new(|_| {}));
     let thread = thread_name(generation.name, generation.number);
-    let mut took = Took::default();
-    let taken = load::take_state(&generation, thread, timeout, &progress, &mut took);
+    let mut timings = StepTimings::default();
+    let taken = load::take_state(&generation, thread, timeout, &progress, &mut timings);
     let (paused, state) = taken.await.map_err(|error| chain(&error))?;
     Ok((state.to_vec(), paused.take()))
 }

@@ -6,29 +6,29 @@ use bytes::Bytes;
 use tokio::task;
 use tracing::debug;
 
-use super::{Done, Loading, Worker};
+use super::{RunningLoad, Worker, WorkerTaskOutcome};
 use crate::{
     error_chain::chain,
     log::bridge,
-    orders::{Commit, Notice, Started, Step},
+    orders::{Commit, Notice, StagedGeneration, Step},
     worker::{
         link::Notices,
-        load::{self, LoadError, Loaded, Progress},
+        load::{self, LoadError, LoadProgress, Loaded},
     },
 };
 
 impl Worker {
-    pub(super) fn load(&mut self, started: Started, serve: bool, state: Option<Vec<u8>>) {
-        let app = self.apps.entry(started.app.clone()).or_default();
-        let (name, generation) = (started.app.clone(), started.generation);
-        let progress = Progress::new(progress_notice(
+    pub(super) fn load(&mut self, staged: StagedGeneration, serve: bool, state: Option<Vec<u8>>) {
+        let app = self.apps.entry(staged.app.clone()).or_default();
+        let (name, generation) = (staged.app.clone(), staged.generation);
+        let progress = LoadProgress::new(progress_notice(
             self.notices.clone(),
             name.clone(),
             generation,
         ));
-        let order = load::Order {
-            name: bridge::intern(&started.app),
-            started,
+        let order = load::LoadOrder {
+            name: bridge::intern(&staged.app),
+            staged,
             before: app.serving.clone(),
             state: state.map(Bytes::from),
             settings: self.settings,
@@ -39,14 +39,14 @@ impl Worker {
             let app = name.clone();
             async move {
                 let loaded = load::load(order, budget, opening, progress).await;
-                Done::Loaded {
+                WorkerTaskOutcome::Loaded {
                     app,
                     generation,
                     loaded: Box::new(loaded),
                 }
             }
         });
-        app.loading.insert(generation, Loading { task, serve });
+        app.loading.insert(generation, RunningLoad { task, serve });
     }
 
     pub(super) fn loaded(
@@ -62,10 +62,10 @@ impl Worker {
             // It was discarded meanwhile.
             (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
             (None, Err(_)) => {}
-            (Some(Loading { serve, .. }), Err(error)) => {
+            (Some(RunningLoad { serve, .. }), Err(error)) => {
                 if serve {
                     // Requests that wait for the app are answered with 503.
-                    self.registry.forget_expected(name);
+                    self.registry.stop_awaiting(name);
                 }
                 self.notices.send(Notice::Failed {
                     app: name.to_owned(),
@@ -75,14 +75,16 @@ impl Worker {
                 });
             }
             // What others have meanwhile is newer.
-            (Some(Loading { serve: true, .. }), Ok(loaded)) if self.has_newer(name, generation) => {
+            (Some(RunningLoad { serve: true, .. }), Ok(loaded))
+                if self.serves_newer(name, generation) =>
+            {
                 self.end(Arc::new(loaded.generation));
             }
-            (Some(Loading { serve, .. }), Ok(loaded)) => {
+            (Some(RunningLoad { serve, .. }), Ok(loaded)) => {
                 self.notices.send(Notice::Loaded {
                     app: name.to_owned(),
                     generation,
-                    took: loaded.took,
+                    timings: loaded.timings,
                     handed_over: loaded.paused.is_some(),
                     hands_over: loaded.generation.app.hands_over(),
                 });
@@ -100,7 +102,7 @@ impl Worker {
         }
     }
 
-    fn has_newer(&self, name: &str, generation: u64) -> bool {
+    fn serves_newer(&self, name: &str, generation: u64) -> bool {
         let serving = self.apps.get(name).and_then(|app| app.serving.as_ref());
         serving.is_some_and(|serving| serving.number > generation)
     }

@@ -4,32 +4,32 @@ use std::sync::Arc;
 
 use plugin_api::host;
 
-use super::{Done, Worker};
+use super::{Worker, WorkerTaskOutcome};
 use crate::{
     orders::Notice,
-    scoreboard::Doing,
+    scoreboard::WorkKind,
     worker::{
         generation::Generation,
-        probation::{self, Verdict},
+        probation::{self, ProbationVerdict},
     },
 };
 
 impl Worker {
     pub(super) fn watch(&mut self, new: Arc<Generation>, old: Arc<Generation>) {
-        let terms = self.settings.terms;
+        let probation = self.settings.probation;
         self.tasks.spawn(async move {
-            let verdict = probation::watch(Arc::clone(&new), old, terms).await;
-            Done::Judged {
+            let verdict = probation::watch(Arc::clone(&new), old, probation).await;
+            WorkerTaskOutcome::Judged {
                 generation: new,
                 verdict,
             }
         });
     }
 
-    pub(super) fn judged(&mut self, generation: &Arc<Generation>, verdict: Verdict) {
+    pub(super) fn judged(&mut self, generation: &Arc<Generation>, verdict: ProbationVerdict) {
         let failed = match verdict {
-            Verdict::Passed => None,
-            Verdict::Failed { failures, requests } => Some((failures, requests)),
+            ProbationVerdict::Passed => None,
+            ProbationVerdict::Failed { failures, requests } => Some((failures, requests)),
         };
         self.notices.send(Notice::Judged {
             app: generation.name.to_owned(),
@@ -56,7 +56,7 @@ impl Worker {
         // Published after the app was told, so that no request meets an app that ends.
         let registry = Arc::clone(&self.registry);
         registry.publish(name, mounts, Some(kept));
-        drop(told.spawn_in_app(Doing::Drain, host::App::go_on));
+        drop(told.spawn_in_app(WorkKind::Drain, host::App::go_on));
         if let Some(bad) = bad {
             self.end(bad);
         }

@@ -8,12 +8,12 @@ use std::{
 
 use tokio::task;
 
-use super::{Done, Worker};
+use super::{Worker, WorkerTaskOutcome};
 use crate::{
-    orders::{Ended, GenerationReport, WorkerReport},
+    orders::{EndedGeneration, GenerationReport, WorkerReport},
     worker::{
         generation::Generation,
-        process::{self, Footprint, Process},
+        process::{self, Footprint, ProcessUsage},
     },
 };
 
@@ -51,7 +51,7 @@ impl Worker {
                             replaced: *replaced,
                             ..generation_report(generation, state, &footprints)
                         });
-                let ended = ended.into_iter().map(|(app, copy)| Ended {
+                let ended = ended.into_iter().map(|(app, copy)| EndedGeneration {
                     app,
                     footprint: footprints.get(&copy).copied().unwrap_or_default(),
                 });
@@ -61,10 +61,10 @@ impl Worker {
                     loads: budget.loads(),
                     loads_left: budget.left(),
                     requests,
-                    process: Process::now(),
+                    process: ProcessUsage::now(),
                 }
             });
-            Done::Reported {
+            WorkerTaskOutcome::Reported {
                 number,
                 report: Box::new(report.await.unwrap_or_default()),
             }
@@ -84,7 +84,7 @@ fn generation_report(
         version: generation.version.clone(),
         hash: generation.spec.hash.short(),
         state: state.to_owned(),
-        quarantined: generation.faults.are_too_many(),
+        quarantined: generation.faults.is_quarantined(),
         since: generation.since,
         replaced: None,
         in_flight: generation.app.in_flight(),

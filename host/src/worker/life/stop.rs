@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use plugin_api::host;
 
-use super::{Done, Worker};
-use crate::scoreboard::Doing;
+use super::{Worker, WorkerTaskOutcome};
+use crate::scoreboard::WorkKind;
 
 /// How the worker ends.
 #[derive(Debug)]
-pub(super) struct Stopping {
+pub(super) struct StopRequest {
     began: Instant,
-    patience: Duration,
+    timeout: Duration,
     /// The apps whose state another worker waits for.
     give: Vec<String>,
 }
@@ -28,38 +28,38 @@ impl Worker {
 
     /// Accepts no more connections and lets those that are open end. Apps are told to finish.
     /// `give` are the apps whose state another worker waits for.
-    pub(super) fn stop(&mut self, patience: Duration, shared: bool, give: Vec<String>) {
+    pub(super) fn stop(&mut self, timeout: Duration, shared: bool, give: Vec<String>) {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(Stopping {
+        self.stopping = Some(StopRequest {
             began: Instant::now(),
-            patience,
+            timeout,
             give,
         });
         for generation in self.registry.serving() {
             // The author's code hears of it, on a thread that it may hold up.
-            drop(generation.spawn_in_app(Doing::Drain, host::App::drain));
+            drop(generation.spawn_in_app(WorkKind::Drain, host::App::drain));
         }
-        let closing = self.serving.close(patience, shared);
+        let closing = self.serving.close(timeout, shared);
         let all_requests_read = closing.clone().all_requests_read();
         let latest = self.settings.handover_timeout;
         self.tasks.spawn(async move {
             // Requests wait in the other worker meanwhile.
             let _ = tokio::time::timeout(latest, all_requests_read).await;
-            Done::Give
+            WorkerTaskOutcome::Give
         });
         self.tasks.spawn(async move {
             closing.ended().await;
-            Done::Disconnected
+            WorkerTaskOutcome::Disconnected
         });
     }
 
     /// Ends all apps, after the last connection.
     pub(super) async fn end_apps(&mut self) {
         self.serving.closed();
-        let patience = self.stopping.as_ref().map_or(Duration::ZERO, |stopping| {
-            stopping.patience.saturating_sub(stopping.began.elapsed())
+        let timeout = self.stopping.as_ref().map_or(Duration::ZERO, |stopping| {
+            stopping.timeout.saturating_sub(stopping.began.elapsed())
         });
         for (name, mut app) in std::mem::take(&mut self.apps) {
             self.registry.remove(&name);
@@ -67,7 +67,7 @@ impl Worker {
                 // A start that is under way has nobody to serve.
                 loading.task.abort();
             }
-            self.end_app(app, patience);
+            self.end_app(app, timeout);
         }
         while !self.retiring.is_empty() {
             match self.tasks.join_next().await {

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use tokio::task::JoinError;
 use tracing::error;
 
-use super::{Worker, give::Given};
+use super::{Worker, give::GivenState};
 use crate::{
     orders::{Notice, WorkerReport},
     worker::{
-        generation::{Generation, Retired},
+        generation::{DrainResult, Generation},
         load::{LoadError, Loaded},
-        probation::Verdict,
+        probation::ProbationVerdict,
     },
 };
 
 /// Something that was begun is done.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum WorkerTaskOutcome {
     Disconnected,
     Give,
-    Given(Given),
+    Given(GivenState),
     Judged {
         generation: Arc<Generation>,
-        verdict: Verdict,
+        verdict: ProbationVerdict,
     },
     Loaded {
         app: String,
@@ -36,7 +36,7 @@ pub(super) enum Done {
     },
     Retired {
         generation: Arc<Generation>,
-        retired: Retired,
+        retired: DrainResult,
     },
     SetLevel {
         number: u64,
@@ -45,36 +45,36 @@ pub(super) enum Done {
 }
 
 impl Worker {
-    pub(super) fn done(&mut self, done: Result<Done, JoinError>) {
+    pub(super) fn done(&mut self, done: Result<WorkerTaskOutcome, JoinError>) {
         match done {
             Err(error) if error.is_cancelled() => {}
             Err(error) => error!(%error, "A task of the worker failed"),
-            Ok(Done::Disconnected) => {
+            Ok(WorkerTaskOutcome::Disconnected) => {
                 self.give_once();
                 self.is_disconnected = true;
             }
-            Ok(Done::Give) => self.give_once(),
-            Ok(Done::Given(given)) => {
+            Ok(WorkerTaskOutcome::Give) => self.give_once(),
+            Ok(WorkerTaskOutcome::Given(given)) => {
                 self.giving -= 1;
                 self.given(given);
             }
-            Ok(Done::Judged {
+            Ok(WorkerTaskOutcome::Judged {
                 generation,
                 verdict,
             }) => self.judged(&generation, verdict),
-            Ok(Done::Loaded {
+            Ok(WorkerTaskOutcome::Loaded {
                 app,
                 generation,
                 loaded,
             }) => self.loaded(&app, generation, *loaded),
-            Ok(Done::Reported { number, report }) => {
+            Ok(WorkerTaskOutcome::Reported { number, report }) => {
                 self.notices.send(Notice::Report { number, report });
             }
-            Ok(Done::Retired {
+            Ok(WorkerTaskOutcome::Retired {
                 generation,
                 retired,
             }) => self.retired(&generation, retired),
-            Ok(Done::SetLevel {
+            Ok(WorkerTaskOutcome::SetLevel {
                 number,
                 unconfirmed,
             }) => self.notices.send(Notice::InForce {

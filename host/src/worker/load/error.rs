@@ -7,8 +7,8 @@ use plugin_api::host::{HandoverError, InitError};
 use crate::{
     folder::{manifest::ManifestError, store::StoreError},
     orders::Step,
-    supervisor::catalog::Taken,
-    worker::{budget::BudgetError, library::OpenError},
+    supervisor::catalog::TakenError,
+    worker::{budget::BudgetError, library::LibraryError},
 };
 
 /// A library that was not loaded.
@@ -65,10 +65,10 @@ pub enum LoadError {
     Manifest(#[from] ManifestError),
     /// Another has the name or a mount of the app.
     #[error(transparent)]
-    Taken(Box<Taken>),
+    Taken(Box<TakenError>),
     /// The dynamic linker or the gate refuses it.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] LibraryError),
     /// It could not be read or copied.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use plugin_api::host::{App, Paused};
 use tokio::{task, time};
 
-use super::{LoadError, Progress, loader};
+use super::{LoadError, LoadProgress, loader};
 use crate::{
-    orders::{Step, Took},
-    scoreboard::{self, Doing},
+    orders::{Step, StepTimings},
+    scoreboard::{self, WorkKind},
     worker::generation::Generation,
 };
 
@@ -21,13 +21,13 @@ pub(in crate::worker) async fn take_state(
     before: &Arc<Generation>,
     thread: String,
     timeout: Duration,
-    progress: &Arc<Progress>,
-    took: &mut Took,
-) -> Result<(Kept, Bytes), LoadError> {
+    progress: &Arc<LoadProgress>,
+    timings: &mut StepTimings,
+) -> Result<(PauseGuard, Bytes), LoadError> {
     let began = Instant::now();
     // It is closed when its library was removed meanwhile.
     let paused = before.app.pause().ok_or(LoadError::Closed)?;
-    let paused = Kept {
+    let paused = PauseGuard {
         paused: Some(paused),
         app: before.app,
         timeout,
@@ -35,7 +35,7 @@ pub(in crate::worker) async fn take_state(
     progress.at(Step::Drain);
     // The author's code hears of it, on a thread that it may hold up; and before it is told that it
     // goes on after all.
-    let told = before.spawn_in_app(Doing::Drain, App::drain_while_paused);
+    let told = before.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
     let _ = time::timeout(timeout, told).await;
     let left = timeout.saturating_sub(began.elapsed());
     time::timeout(left, before.app.drained())
@@ -44,31 +44,31 @@ pub(in crate::worker) async fn take_state(
             in_flight: before.app.in_flight(),
             timeout,
         })?;
-    took.drain = began.elapsed();
+    timings.drain = began.elapsed();
 
     progress.at(Step::HandOver);
     let (app, label) = (before.app, before.label);
-    let left = timeout.saturating_sub(took.drain);
+    let left = timeout.saturating_sub(timings.drain);
     let state = loader::run(thread, progress, left, move || {
-        let _working = scoreboard::enter(label, Doing::HandOver);
+        let _working = scoreboard::enter(label, WorkKind::HandOver);
         app.hand_over(left)
     })
     .await?;
-    took.hand_over = began.elapsed() - took.drain;
+    timings.hand_over = began.elapsed() - timings.drain;
     Ok((paused, state?))
 }
 
 /// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
 /// takes back what it let go of for the handover before requests are let in again.
 #[derive(Debug)]
-pub(in crate::worker) struct Kept {
+pub(in crate::worker) struct PauseGuard {
     paused: Option<Paused>,
     app: &'static App,
     /// How long the app has to take back what it let go of.
     timeout: Duration,
 }
 
-impl Kept {
+impl PauseGuard {
     #[expect(clippy::expect_used, reason = "the pause is taken once")]
     pub(in crate::worker) fn take(mut self) -> Paused {
         self.paused
@@ -77,7 +77,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for PauseGuard {
     fn drop(&mut self) {
         if let Some(paused) = self.paused.take() {
             let (app, timeout) = (self.app, self.timeout);

@@ -16,19 +16,19 @@ use plugin_api::host::{App, HandoverError, Plugin};
 use rustix::thread::set_name;
 use tokio::{sync::oneshot, time};
 
-use super::{LoadError, Progress};
+use super::{LoadError, LoadProgress};
 use crate::{log::origin, worker::crash::stack};
 
 /// Runs what may block on a loader thread that is named `name` meanwhile: the author's code may
 /// start threads, and these get the name. Work that is not done within `limit` is left behind.
-pub(super) async fn run<T: Late + Send + 'static>(
+pub(super) async fn run<T: LateResult + Send + 'static>(
     name: String,
-    progress: &Arc<Progress>,
+    progress: &Arc<LoadProgress>,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {
     let (sender, done) = oneshot::channel();
-    let job = Job {
+    let job = LoaderJob {
         name,
         work: Box::new(move || {
             // Nobody waits any more when it took too long.
@@ -48,16 +48,16 @@ pub(super) async fn run<T: Late + Send + 'static>(
     done.map_err(|_| LoadError::Thread(io::Error::other("it panicked")))
 }
 
-struct Job {
+struct LoaderJob {
     name: String,
     work: Box<dyn FnOnce() + Send>,
 }
 
 /// The threads that have nothing to do.
-static IDLE: Mutex<Vec<mpsc::Sender<Job>>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<mpsc::Sender<LoaderJob>>> = Mutex::new(Vec::new());
 
 /// Gives the job to an idle thread, or to a new one.
-fn start(job: Job) -> io::Result<()> {
+fn start(job: LoaderJob) -> io::Result<()> {
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let job = match idle {
         None => job,
@@ -76,9 +76,9 @@ fn start(job: Job) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(own: &mpsc::Sender<Job>, jobs: &mpsc::Receiver<Job>) {
+fn serve(own: &mpsc::Sender<LoaderJob>, jobs: &mpsc::Receiver<LoaderJob>) {
     stack::alternate();
-    while let Ok(Job { name, work }) = jobs.recv() {
+    while let Ok(LoaderJob { name, work }) = jobs.recv() {
         rename(&name);
         work();
         rename(LOADER);
@@ -98,11 +98,11 @@ fn rename(name: &str) {
 }
 
 /// A result that comes after nobody waits for it.
-pub(super) trait Late {
+pub(super) trait LateResult {
     fn discard(self);
 }
 
-impl Late for Result<&'static App, LoadError> {
+impl LateResult for Result<&'static App, LoadError> {
     fn discard(self) {
         if let Ok(app) = self {
             app.stop(Duration::ZERO);
@@ -110,11 +110,11 @@ impl Late for Result<&'static App, LoadError> {
     }
 }
 
-impl Late for Result<Plugin, LoadError> {
+impl LateResult for Result<Plugin, LoadError> {
     fn discard(self) {}
 }
 
-impl Late for Result<Bytes, HandoverError> {
+impl LateResult for Result<Bytes, HandoverError> {
     fn discard(self) {}
 }
 

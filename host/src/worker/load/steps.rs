@@ -8,12 +8,12 @@ use std::{
 use crate::orders::Step;
 
 /// Where a load is, and who hears of it.
-pub struct Progress {
+pub struct LoadProgress {
     step: AtomicU8,
     tell: Box<dyn Fn(Step) + Send + Sync>,
 }
 
-impl Progress {
+impl LoadProgress {
     /// At the first step; `tell` is called with each step that begins.
     #[must_use]
     pub fn new(tell: impl Fn(Step) + Send + Sync + 'static) -> Self {
@@ -35,7 +35,7 @@ impl Progress {
     }
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for LoadProgress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_tuple("Progress")

@@ -8,13 +8,13 @@ use rustix::{
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout},
 };
 
-use super::Change;
+use super::ProcessChange;
 
 /// The first three descriptors.
 pub(super) struct Descriptors(Vec<Descriptor>);
 
 struct Descriptor {
-    stream: &'static Stream,
+    stream: &'static StandardFile,
     file: Option<FileId>,
     /// The same file under another number, where a plugin does not look.
     kept: OwnedFd,
@@ -23,7 +23,7 @@ struct Descriptor {
 /// Device and number of a file.
 type FileId = (u64, u64);
 
-struct Stream {
+struct StandardFile {
     name: &'static str,
     get: fn() -> BorrowedFd<'static>,
     set: fn(&OwnedFd) -> Result<(), Errno>,
@@ -31,7 +31,7 @@ struct Stream {
 
 impl Descriptors {
     pub(super) fn now() -> Self {
-        let descriptor = |stream: &'static Stream| {
+        let descriptor = |stream: &'static StandardFile| {
             Some(Descriptor {
                 stream,
                 file: file((stream.get)()),
@@ -41,10 +41,10 @@ impl Descriptors {
         Self(STREAMS.iter().filter_map(descriptor).collect())
     }
 
-    pub(super) fn put_back(&self, changes: &mut Vec<Change>) {
+    pub(super) fn restore(&self, changes: &mut Vec<ProcessChange>) {
         for Descriptor { stream, file, kept } in &self.0 {
             if self::file((stream.get)()) != *file {
-                changes.push(Change::put_back(stream.name, (stream.set)(kept)));
+                changes.push(ProcessChange::restore(stream.name, (stream.set)(kept)));
             }
         }
     }
@@ -55,18 +55,18 @@ fn file(descriptor: BorrowedFd<'_>) -> Option<FileId> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-static STREAMS: [Stream; 3] = [
-    Stream {
+static STREAMS: [StandardFile; 3] = [
+    StandardFile {
         name: "stdin",
         get: stdin,
         set: |kept| dup2_stdin(kept),
     },
-    Stream {
+    StandardFile {
         name: "stdout",
         get: stdout,
         set: |kept| dup2_stdout(kept),
     },
-    Stream {
+    StandardFile {
         name: "stderr",
         get: stderr,
         set: |kept| dup2_stderr(kept),

@@ -3,7 +3,7 @@
 use plugin_api::host::{Disposition, DispositionKind};
 use signal_hook::low_level::signal_name;
 
-use super::Change;
+use super::ProcessChange;
 
 /// What the process does at each signal of [`SIGNALS`].
 pub(super) struct Dispositions(Vec<(i32, Disposition)>);
@@ -15,12 +15,12 @@ impl Dispositions {
     }
 
     /// Puts back the signals whose new disposition does harm.
-    pub(super) fn put_back(&self, changes: &mut Vec<Change>) {
+    pub(super) fn restore(&self, changes: &mut Vec<ProcessChange>) {
         for (signal, before) in &self.0 {
             let Ok(now) = Disposition::of(*signal) else {
                 continue;
             };
-            if now != *before && is_harm(*signal, before.kind(), now.kind()) {
+            if now != *before && is_harmful(*signal, before.kind(), now.kind()) {
                 let name = signal_name(*signal).unwrap_or("a signal");
                 let does = match now.kind() {
                     DispositionKind::Default => "has its default action",
@@ -30,14 +30,14 @@ impl Dispositions {
                     }
                 };
                 let what = format!("{name}, which {does}");
-                changes.push(Change::put_back(what, before.restore(*signal)));
+                changes.push(ProcessChange::restore(what, before.restore(*signal)));
             }
         }
     }
 }
 
 /// Whether a disposition takes a signal away from the host.
-fn is_harm(signal: i32, before: DispositionKind, now: DispositionKind) -> bool {
+fn is_harmful(signal: i32, before: DispositionKind, now: DispositionKind) -> bool {
     match (before, now) {
         // Only the default action ends the process.
         (DispositionKind::Ignored, now) => now == DispositionKind::Default,
@@ -81,7 +81,7 @@ mod tests {
             (libc::SIGQUIT, Default, Handler, false),
             (libc::SIGQUIT, Default, Ignored, false),
         ] {
-            let found = is_harm(signal, before, now);
+            let found = is_harmful(signal, before, now);
             assert_eq!(found, expected, "{signal}, {before:?} to {now:?}");
         }
     }

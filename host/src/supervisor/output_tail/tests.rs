@@ -6,7 +6,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::*;
 
-type Seen = Arc<Mutex<Vec<(Stream, String)>>>;
+type Seen = Arc<Mutex<Vec<(StandardStream, String)>>>;
 
 fn pipe() -> (pipe::Receiver, File) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -16,7 +16,7 @@ fn pipe() -> (pipe::Receiver, File) {
     )
 }
 
-fn note(seen: &Seen) -> impl Fn(Stream, &str) + Send + Sync + 'static {
+fn note(seen: &Seen) -> impl Fn(StandardStream, &str) + Send + Sync + 'static {
     let seen = Arc::clone(seen);
     move |stream, line| lock(&seen).push((stream, line.to_owned()))
 }
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn lines_of_both_streams_are_handed_on_and_kept() {
     let ((out, mut to_out), (err, mut to_err)) = (pipe(), pipe());
     let seen = Seen::default();
-    let words = LastWords::follow(out, err, note(&seen));
+    let words = OutputTail::follow(out, err, note(&seen));
     to_out.write_all(b"one\n\ntw").unwrap();
     to_err.write_all(b"fatal runtime error: \xff\n").unwrap();
     to_out.write_all(b"o").unwrap();
@@ -38,8 +38,11 @@ async fn lines_of_both_streams_are_handed_on_and_kept() {
         let lines = seen.iter().filter(|(stream, _)| *stream == wanted);
         lines.map(|(_, line)| line.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(of(Stream::Stdout), ["one", "", "two"]);
-    assert_eq!(of(Stream::Stderr), ["fatal runtime error: \u{fffd}"]);
+    assert_eq!(of(StandardStream::Stdout), ["one", "", "two"]);
+    assert_eq!(
+        of(StandardStream::Stderr),
+        ["fatal runtime error: \u{fffd}"]
+    );
     let all: Vec<_> = lock(&seen).iter().map(|(_, line)| line.clone()).collect();
     assert_eq!(kept, all);
 }
@@ -47,7 +50,7 @@ async fn lines_of_both_streams_are_handed_on_and_kept() {
 #[tokio::test]
 async fn only_the_last_lines_are_kept() {
     let ((out, mut to_out), (err, _)) = (pipe(), pipe());
-    let words = LastWords::follow(out, err, |_, _| {});
+    let words = OutputTail::follow(out, err, |_, _| {});
     for number in 0..3000 {
         writeln!(to_out, "{number:>9}").unwrap();
         if number % 100 == 0 {
@@ -63,7 +66,7 @@ async fn only_the_last_lines_are_kept() {
 #[tokio::test]
 async fn a_pipe_that_a_grandchild_holds_open_does_not_hold_up_the_end() {
     let ((out, mut to_out), (err, _)) = (pipe(), pipe());
-    let words = LastWords::follow(out, err, |_, _| {});
+    let words = OutputTail::follow(out, err, |_, _| {});
     to_out.write_all(b"last\n").unwrap();
     while words.tail().is_empty() {
         tokio::task::yield_now().await;
@@ -77,7 +80,7 @@ fn a_line_that_is_half_read_goes_on_after_an_exec() {
     // The first reader's tasks end with their runtime, as at an exec.
     let (suspended, fds, mut to_out, to_err) = runtime().block_on(async {
         let ((out, mut to_out), (err, to_err)) = (pipe(), pipe());
-        let words = LastWords::follow(out, err, |_, _| {});
+        let words = OutputTail::follow(out, err, |_, _| {});
         to_out.write_all(b"whole\nha").unwrap();
         while words.tail().is_empty() {
             tokio::task::yield_now().await;
@@ -91,11 +94,11 @@ fn a_line_that_is_half_read_goes_on_after_an_exec() {
     });
     runtime().block_on(async {
         let (seen, mut fds) = (Seen::default(), Unpacking::from(fds));
-        let words = LastWords::resume(suspended, &mut fds, note(&seen)).unwrap();
+        let words = OutputTail::resume(suspended, &mut fds, note(&seen)).unwrap();
         assert_eq!(words.tail(), ["whole"]);
         to_out.write_all(b"lf\n").unwrap();
         drop((to_out, to_err));
         assert_eq!(words.finish(PATIENCE).await, ["whole", "half"]);
-        assert_eq!(*lock(&seen), [(Stream::Stdout, "half".to_owned())]);
+        assert_eq!(*lock(&seen), [(StandardStream::Stdout, "half".to_owned())]);
     });
 }

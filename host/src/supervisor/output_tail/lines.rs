@@ -2,11 +2,11 @@
 
 /// Splits bytes into lines, and holds the bytes of the line that is not whole.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LineSplitter {
     partial: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Goes on after the bytes of a line that is not whole.
     pub(super) fn after(partial: Vec<u8>) -> Self {
         Self { partial }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn split(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        let (mut lines, mut seen) = (LineSplitter::default(), Vec::new());
         let mut note = |line: &str| seen.push(line.to_owned());
         pieces.iter().for_each(|piece| lines.feed(piece, &mut note));
         lines.finish(&mut note);

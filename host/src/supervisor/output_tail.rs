@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::unix::pipe, time};
 use tokio_util::task::TaskTracker;
 
-use self::lines::Lines;
+use self::lines::LineSplitter;
 use crate::channel::{Packing, Unpacking};
 
 /// One of the two standard streams that a process prints to.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stream {
+pub enum StandardStream {
     /// The standard output.
     Stdout,
     /// The standard error.
@@ -31,31 +31,34 @@ pub enum Stream {
 
 /// The lines that a process printed last. Clones are of the same process.
 #[derive(Clone)]
-pub struct LastWords {
-    streams: [Arc<Source>; 2],
+pub struct OutputTail {
+    streams: [Arc<OutputPipe>; 2],
     /// The tasks that read.
     reading: TaskTracker,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<TailBuffer>>,
 }
 
-impl LastWords {
+impl OutputTail {
     /// Reads both pipes until their ends, and calls `line` with each line as soon as the line is
     /// whole, without its line break. A line longer than 16 KiB becomes several. `line` runs in a
     /// task and must not block for long. Runs in a tokio runtime with I/O.
     pub fn follow(
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
-        line: impl Fn(Stream, &str) + Send + Sync + 'static,
+        line: impl Fn(StandardStream, &str) + Send + Sync + 'static,
     ) -> Self {
-        let streams = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)]
-            .map(|(stream, pipe)| Arc::new(Source::new(stream, pipe, Lines::default())));
-        Self::start(streams, Kept::default(), line)
+        let streams = [
+            (StandardStream::Stdout, stdout),
+            (StandardStream::Stderr, stderr),
+        ]
+        .map(|(stream, pipe)| Arc::new(OutputPipe::new(stream, pipe, LineSplitter::default())));
+        Self::start(streams, TailBuffer::default(), line)
     }
 
     fn start(
-        streams: [Arc<Source>; 2],
-        kept: Kept,
-        line: impl Fn(Stream, &str) + Send + Sync + 'static,
+        streams: [Arc<OutputPipe>; 2],
+        kept: TailBuffer,
+        line: impl Fn(StandardStream, &str) + Send + Sync + 'static,
     ) -> Self {
         let (kept, line) = (Arc::new(Mutex::new(kept)), Arc::new(line));
         let reading = TaskTracker::new();
@@ -91,9 +94,9 @@ impl LastWords {
     /// Stops reading until the result is dropped, so that the pipes can be handed to another image
     /// of this process. No await may happen in between.
     #[must_use]
-    pub fn freeze(&self) -> FrozenWords<'_> {
+    pub fn freeze(&self) -> FrozenOutput<'_> {
         let [stdout, stderr] = &self.streams;
-        FrozenWords {
+        FrozenOutput {
             streams: [(stdout, lock(&stdout.lines)), (stderr, lock(&stderr.lines))],
             kept: lock(&self.kept),
         }
@@ -106,26 +109,30 @@ impl LastWords {
     ///
     /// Fails when a descriptor is missing, or no pipe.
     pub fn resume(
-        suspended: SuspendedWords,
+        suspended: SuspendedOutput,
         descriptors: &mut Unpacking,
-        line: impl Fn(Stream, &str) + Send + Sync + 'static,
+        line: impl Fn(StandardStream, &str) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let mut source = |stream, (number, partial): (usize, String)| {
             let pipe = pipe::Receiver::from_owned_fd(descriptors.take(number)?)?;
             let partial = BASE64_STANDARD.decode(partial).map_err(io::Error::other)?;
-            Ok::<_, io::Error>(Arc::new(Source::new(stream, pipe, Lines::after(partial))))
+            Ok::<_, io::Error>(Arc::new(OutputPipe::new(
+                stream,
+                pipe,
+                LineSplitter::after(partial),
+            )))
         };
         let streams = [
-            source(Stream::Stdout, suspended.stdout)?,
-            source(Stream::Stderr, suspended.stderr)?,
+            source(StandardStream::Stdout, suspended.stdout)?,
+            source(StandardStream::Stderr, suspended.stderr)?,
         ];
-        let mut kept = Kept::default();
+        let mut kept = TailBuffer::default();
         suspended.kept.iter().for_each(|line| kept.push(line));
         Ok(Self::start(streams, kept, line))
     }
 }
 
-impl fmt::Debug for LastWords {
+impl fmt::Debug for OutputTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LastWords").field(&self.tail()).finish()
     }
@@ -133,15 +140,15 @@ impl fmt::Debug for LastWords {
 
 /// A pipe, and the line that is not whole yet.
 #[derive(Debug)]
-struct Source {
-    stream: Stream,
+struct OutputPipe {
+    stream: StandardStream,
     pipe: pipe::Receiver,
     /// The lock is held from a read of the pipe until the lines of that read are handed on.
-    lines: Mutex<Lines>,
+    lines: Mutex<LineSplitter>,
 }
 
-impl Source {
-    fn new(stream: Stream, pipe: pipe::Receiver, lines: Lines) -> Self {
+impl OutputPipe {
+    fn new(stream: StandardStream, pipe: pipe::Receiver, lines: LineSplitter) -> Self {
         let lines = Mutex::new(lines);
         Self {
             stream,
@@ -169,12 +176,12 @@ impl Source {
 
 /// The last lines.
 #[derive(Debug, Default)]
-struct Kept {
+struct TailBuffer {
     lines: VecDeque<String>,
     bytes: usize,
 }
 
-impl Kept {
+impl TailBuffer {
     fn push(&mut self, line: &str) {
         let mut start = line.len().saturating_sub(KEPT);
         while !line.is_char_boundary(start) {
@@ -191,20 +198,20 @@ impl Kept {
 
 /// Pipes of which nothing is read until this value is dropped.
 #[derive(Debug)]
-pub struct FrozenWords<'a> {
-    streams: [(&'a Source, MutexGuard<'a, Lines>); 2],
-    kept: MutexGuard<'a, Kept>,
+pub struct FrozenOutput<'a> {
+    streams: [(&'a OutputPipe, MutexGuard<'a, LineSplitter>); 2],
+    kept: MutexGuard<'a, TailBuffer>,
 }
 
-impl FrozenWords<'_> {
+impl FrozenOutput<'_> {
     /// Describes the pipes and what was read of them, and adds the pipes to the descriptors that
     /// travel.
-    pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> SuspendedWords {
+    pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> SuspendedOutput {
         let [stdout, stderr] = self.streams.each_ref().map(|(source, lines)| {
             let partial = BASE64_STANDARD.encode(lines.partial());
             (packing.put(&source.pipe), partial)
         });
-        SuspendedWords {
+        SuspendedOutput {
             stdout,
             stderr,
             kept: self.kept.lines.iter().cloned().collect(),
@@ -215,7 +222,7 @@ impl FrozenWords<'_> {
 /// The pipes as a value that can be JSON. Each is a descriptor's number and the line that is not
 /// whole, as base64.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct SuspendedWords {
+pub struct SuspendedOutput {
     stdout: (usize, String),
     stderr: (usize, String),
     kept: Vec<String>,
