@@ -1,8 +1,9 @@
-//! The plugins folder: reads files, and runs nothing of what is in them.
+//! The plugins folder: watches, reads and copies libraries, and runs none of their code.
 //!
-//! [`watcher`] says when a library has settled and [`scan`] decides what that means; [`manifest`]
-//! reads what a library says of itself, and [`embedded`] what it carries; [`candidate`] is a library that was read and may be loaded;
-//! [`store`] keeps the private copies that libraries are loaded from.
+//! - [`watcher`] lists the folder, and [`scan`] decides from the listings when a file has settled.
+//! - [`candidate`] is a library that was read and checked; [`manifest`] reads its manifest, and [`embedded`] finds C
+//!   libraries inside.
+//! - [`store`] keeps the private copies that libraries are loaded from.
 
 pub mod candidate;
 pub mod embedded;

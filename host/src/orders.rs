@@ -1,11 +1,10 @@
-//! What the supervisor tells a worker ([`Order`]), and what a worker tells the supervisor
-//! ([`Notice`]).
+//! The messages between supervisor and worker: an [`Order`] goes to the worker, a [`Notice`] comes back.
 //!
-//! The supervisor decides: which apps there are, what each generation is made of and which one
-//! serves. A worker does what it is told and reports. Generations are named by app and number; the
-//! numbers are the supervisor's and go on across workers. A generation is *loaded* first, in one
-//! worker after the other; only when it has started in all of them, all are told to *commit*, and
-//! from then on it serves. Until then nothing has changed for a client.
+//! The supervisor decides which apps exist, what each generation consists of, and which one serves. A worker
+//! carries orders out and reports. A generation is named by app and number; the supervisor assigns the
+//! numbers, which continue across workers. A generation is first *loaded*, in one worker after the other.
+//! Only when it has started in all workers, they are ordered to *commit*, and it serves from then on. Until
+//! the commit nothing changes for clients.
 
 mod bytes;
 mod report;
@@ -23,106 +22,106 @@ pub use self::{
 };
 use crate::folder::store::ContentHash;
 
-/// What a generation is made of: where any of this differs, it is another one.
+/// What a generation consists of. A difference in any field makes another generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The library's content.
     pub hash: ContentHash,
-    /// Where the app is mounted; there is one mount at least.
+    /// The mounts of the app, at least one.
     pub mounts: Vec<Arc<str>>,
-    /// What the operator tells the app, as a JSON object.
+    /// The operator's configuration for the app, as a JSON object.
     pub config: Option<Arc<str>>,
 }
 
-/// A generation that a worker can start: everything that is needed for it, and nothing that a
-/// folder may have changed meanwhile.
+/// A generation whose library is staged, so that a worker can start it. Nothing in it depends on the plugins
+/// folder, whose files may have changed meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedGeneration {
     /// The app's name.
     pub app: String,
-    /// Which load of the app this is, from 1.
+    /// The number of the generation, from 1.
     pub generation: u64,
     /// The private copy of the library.
     pub copy: PathBuf,
-    /// What the generation is made of.
+    /// What the generation consists of.
     pub spec: Arc<Spec>,
     /// The plugin's version.
     pub version: String,
-    /// The most verbose levels that are compiled into the plugin, where some are left out.
+    /// The most verbose log levels that are compiled into the plugin, if some were left out.
     pub max_level: Option<String>,
 }
 
-/// What the supervisor tells a worker. A worker carries the orders out in the order in which they
-/// come; what takes time goes on while later ones are carried out.
+/// An order of the supervisor. A worker begins orders in the sequence in which they come. Work that takes time
+/// goes on in the background while later orders are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// What the worker is made of: the first order of a worker process. The server's stdout, its
-    /// stderr, the scoreboard and the listening sockets go with it, in this order.
+    /// The setup of a worker process, which is always the first order. The server's stdout, its stderr, the
+    /// scoreboard and the listening sockets are sent along as descriptors, in this sequence.
     Setup(Box<Setup>),
-    /// Answer requests below the mounts with 503: the app is on its way.
+    /// Answer requests below the mounts with 503, because the app is being loaded.
     Hold {
         /// The app.
         app: String,
         /// Where it will be mounted.
         mounts: Vec<Arc<str>>,
     },
-    /// Have requests below the mounts wait: the app is about to come over from another worker.
+    /// Let requests below the mounts wait, because the app is about to move here from another worker.
     Await {
         /// The app.
         app: String,
         /// Where it will be mounted.
         mounts: Vec<Arc<str>>,
     },
-    /// Start a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
+    /// Load a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
     Load {
-        /// What to start.
+        /// The generation.
         staged: StagedGeneration,
-        /// Whether it takes over as soon as it has started, without [`Order::Commit`]: for a worker
-        /// that is to have what the others have.
+        /// Whether the generation serves as soon as it has started, without [`Order::Commit`]. Used for a new
+        /// worker, where the generation serves in the other workers already.
         serve: bool,
-        /// The state that it starts with, which the app gave in another worker.
+        /// The state that the app handed over in another worker.
         #[serde(with = "base64_option")]
         state: Option<Vec<u8>>,
     },
-    /// Send requests to generations that are loaded, at one moment. Answered by
-    /// [`Notice::Swapped`] for each.
+    /// Send requests to these loaded generations, all at one moment. Answered by one [`Notice::Swapped`]
+    /// for each.
     Commit(Vec<Commit>),
-    /// End a generation that is loading or loaded, and was not committed.
+    /// End a generation that was not committed.
     Discard {
         /// The app.
         app: String,
         /// The generation.
         generation: u64,
     },
-    /// End the watch over the generation that serves.
+    /// End the probation of the serving generation.
     Settle {
         /// The app.
         app: String,
-        /// The generation that is watched.
+        /// The generation on probation.
         generation: u64,
-        /// Whether the generation before, which was kept, takes over again.
+        /// Whether the generation before, which was kept, serves again.
         back: bool,
     },
-    /// Let no more requests into the app, which are answered with 503, and end its generations.
+    /// Answer requests to the app with 503, and end its generations.
     Suspend {
         /// The app.
         app: String,
     },
-    /// Take the app away: it is mounted nowhere, and its generations end.
+    /// Remove the app and its mounts, and end its generations.
     Remove {
         /// The app.
         app: String,
     },
-    /// Put these directives in force. Answered by [`Notice::InForce`].
+    /// Apply these log directives. Answered by [`Notice::InForce`].
     SetLevel {
         /// The number of the change.
         number: u64,
-        /// The directives, as `--log-level` has them.
+        /// The directives, in the syntax of `--log-level`.
         directives: String,
     },
-    /// Open the log files anew.
+    /// Reopen the log files.
     Reopen,
-    /// Say what there is. Answered by [`Notice::Report`].
+    /// Report the worker's apps and resources. Answered by [`Notice::Report`].
     Report {
         /// The number of the question.
         number: u64,
@@ -142,39 +141,39 @@ pub enum Order {
     },
 }
 
-/// What a worker process is made of.
+/// The setup of a worker process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
-    /// Which worker it is.
+    /// The worker's number.
     pub worker: u64,
-    /// Whether there are others, so that lines of the log tell which worker wrote them.
+    /// Whether several workers may run, so that log lines name the worker.
     pub many: bool,
-    /// The settings of the server by key, as a configuration file has them.
+    /// The resolved settings of the server, by key of the configuration file.
     pub settings: BTreeMap<String, String>,
-    /// The directives in force.
+    /// The log directives in force.
     pub level: String,
 }
 
-/// The version of these messages: a supervisor and a worker of different versions do not talk.
+/// The version of these messages. A supervisor and a worker with different versions refuse to talk.
 pub const PROTOCOL: u32 = 2;
 
-/// A generation that is to serve.
+/// A generation to commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Commit {
     /// The app.
     pub app: String,
     /// The generation.
     pub generation: u64,
-    /// Whether the generation is watched, and the one before kept so that it can take over again.
+    /// Whether a probation begins, for which the generation before is kept.
     pub watch: bool,
 }
 
-/// What a worker tells the supervisor.
+/// A notice of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Notice {
-    /// The worker takes orders.
+    /// The worker is ready for orders.
     Ready,
-    /// A load is at this step.
+    /// A load has begun this step.
     Step {
         /// The app.
         app: String,
@@ -183,7 +182,7 @@ pub enum Notice {
         /// The step that begins.
         step: Step,
     },
-    /// A generation has started, and waits for [`Order::Commit`].
+    /// A generation has started and waits for [`Order::Commit`].
     Loaded {
         /// The app.
         app: String,
@@ -191,9 +190,9 @@ pub enum Notice {
         generation: u64,
         /// How long each step took.
         timings: StepTimings,
-        /// Whether the generation before gave its state, and gets no requests until the commit.
+        /// Whether the generation before has handed its state over. Its requests wait until the commit.
         handed_over: bool,
-        /// Whether the app has state to hand over itself.
+        /// Whether the new generation can hand its own state over later.
         hands_over: bool,
     },
     /// A generation could not be started.
@@ -204,10 +203,10 @@ pub enum Notice {
         generation: u64,
         /// The step that failed.
         step: String,
-        /// Why, in one line.
+        /// The error with its causes, in one line.
         error: String,
     },
-    /// A generation serves from now on: no request that begins later is sent to the one before.
+    /// A generation serves. Requests that begin after this notice never reach the generation before.
     Swapped {
         /// The app.
         app: String,
@@ -215,24 +214,24 @@ pub enum Notice {
         generation: u64,
         /// How long the swap took.
         took: Duration,
-        /// How many requests were in the generation before.
+        /// Requests that were in flight in the generation before.
         in_flight: u64,
     },
-    /// The state of an app, for another worker.
+    /// The state of an app, to be moved to another worker.
     State {
         /// The app.
         app: String,
-        /// The state, or why there is none.
+        /// The state, or why the app gave none.
         #[serde(with = "base64_result")]
         state: Result<Vec<u8>, String>,
     },
-    /// What the watch over a generation came to.
+    /// The verdict of a probation.
     Judged {
         /// The app.
         app: String,
         /// The generation.
         generation: u64,
-        /// The failures and requests when it failed; none when it passed.
+        /// The numbers of failures and requests if the generation failed. `None` if it passed.
         failed: Option<(u64, u64)>,
     },
     /// A generation has ended.
@@ -241,27 +240,27 @@ pub enum Notice {
         app: String,
         /// The generation.
         generation: u64,
-        /// How long its last requests took.
+        /// How long its last requests took to end.
         drained: Duration,
         /// How many of them were cut off.
         aborted: u64,
     },
-    /// The directives of [`Order::SetLevel`] are in force in every generation.
+    /// The directives of [`Order::SetLevel`] are applied in every generation.
     InForce {
         /// The number of the change.
         number: u64,
-        /// The libraries that did not confirm in time.
+        /// The libraries that did not confirm the level in time.
         unconfirmed: Vec<String>,
     },
     /// The answer to [`Order::Report`].
     Report {
         /// The number of the question.
         number: u64,
-        /// What there is.
+        /// The report.
         report: Box<WorkerReport>,
     },
-    /// About so many more libraries can be loaded; sent after each load.
+    /// About how many more libraries the worker can load. Sent after each load.
     LoadsLeft(usize),
-    /// All that the worker had has ended; the worker exits.
+    /// All apps and connections have ended, and the worker exits.
     Stopped,
 }

@@ -1,11 +1,14 @@
-//! What opens libraries, runs apps and serves: everything that a plugin's code may bring down.
+//! The worker: opens libraries, runs apps and serves requests. A plugin's code can crash a worker, but not the
+//! supervisor.
 //!
-//! [`load`] is the way from a private copy to a started app, [`library`] opens the copy, and a
-//! [`generation`] is one load. [`registry`] knows which generation serves; the [`faults`] of each
-//! are counted, [`quarantine`] keeps requests from one that panics too often, and [`probation`]
-//! tells whether a new generation is worse than the one before. [`budget`] and [`process`] count
-//! what loads cost. [`crash`] is the worker's last word. [`process_guard`] puts back what a
-//! start changed of the process.
+//! - [`life`] is the main loop; [`program`] is the entry point of a worker process; [`setup`] builds a worker.
+//! - [`load`] turns a private copy into a started app; [`library`] opens the copy; [`trial`] opens it first in
+//!   another process.
+//! - A [`generation`] is one load of an app; [`registry`] maps paths to generations.
+//! - [`faults`] counts errors and panics; [`quarantine`] stops a generation that panics too often; [`probation`]
+//!   compares a new generation with the one before.
+//! - [`budget`] limits the number of loads; [`process`] measures memory and threads.
+//! - [`crash`] records why the worker dies; [`process_guard`] restores process-wide settings that a plugin changed.
 
 pub mod budget;
 pub mod crash;

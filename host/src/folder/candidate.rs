@@ -1,4 +1,4 @@
-//! A library before it is loaded: what can be known of it without running it.
+//! A candidate: a library that was read and checked without running its code.
 
 use std::{
     path::PathBuf,
@@ -14,29 +14,29 @@ use super::{
 };
 use crate::worker::load::LoadError;
 
-/// A library that may be loaded: its bytes, and what they say of themselves.
+/// A library that can be loaded: its bytes, and the facts in them.
 #[derive(Debug)]
 pub struct Candidate {
     /// The file in the plugins folder.
     pub path: PathBuf,
-    /// What the library says of itself.
+    /// The manifest of the library.
     pub manifest: Manifest,
-    /// The bytes of the library, which are what is loaded: nobody can change them any more.
+    /// The bytes of the library, from which the private copy is written. Nobody can change them any more.
     pub snapshot: LibraryBytes,
-    /// The C library in it that must not be loaded twice in one process, if there is one.
+    /// The C library inside that must not be loaded twice in one process, if there is one.
     pub carries: Option<&'static str>,
-    /// How long reading and checking them took.
+    /// How long reading and checking took.
     pub read: Duration,
 }
 
 impl Candidate {
-    /// The library's content.
+    /// Returns the hash of the library's content.
     #[must_use]
     pub fn hash(&self) -> ContentHash {
         self.snapshot.hash()
     }
 
-    /// What is left of it when it is not to be loaded.
+    /// Turns the candidate into a rejected library.
     pub(crate) fn rejected(self, error: LoadError) -> Rejected {
         Rejected {
             error,
@@ -46,14 +46,14 @@ impl Candidate {
     }
 }
 
-/// A library that is not to be loaded, and what is known of it nevertheless.
+/// A library that cannot be loaded, and the facts that could be read.
 #[derive(Debug)]
 pub struct Rejected {
-    /// What is wrong with it.
+    /// Why the library cannot be loaded.
     pub error: LoadError,
-    /// The library's content, if it could be read.
+    /// The hash of the library's content, if the file could be read.
     pub hash: Option<ContentHash>,
-    /// The plugin that it says it is, if it says so.
+    /// The name of the plugin, if the manifest could be read.
     pub plugin: Option<String>,
 }
 
@@ -67,11 +67,11 @@ impl From<LoadError> for Rejected {
     }
 }
 
-/// Reads the library at `path` and checks what can be checked without running it.
+/// Reads the library at `path` and checks everything that can be checked without running its code.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is no whole library, or is one that this host does not load.
+/// When the file cannot be read, is not a complete library, or is a library that this host does not load.
 pub async fn examine(path: PathBuf) -> Result<Candidate, Rejected> {
     task::spawn_blocking(|| read(path))
         .await

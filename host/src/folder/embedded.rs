@@ -7,7 +7,7 @@
 
 use memchr::memmem;
 
-/// The C library inside `library` that must not be loaded twice in one process, if there is one. Takes
+/// Returns the C library inside `library` that must not be loaded twice in one process, if there is one. Takes
 /// some milliseconds for a library of 100 MB.
 #[must_use]
 pub fn find(library: &[u8]) -> Option<&'static str> {
@@ -19,8 +19,8 @@ pub fn find(library: &[u8]) -> Option<&'static str> {
     Some(name)
 }
 
-/// Each library, and texts that are in its code. All have to be there: a program that only knows the
-/// format of a database has the first of SQLite's, and one that only calls SQLite the second.
+/// The C libraries, each with texts that are in its code. All texts must be present: a program that only reads the
+/// format of a database contains the first text of SQLite, and a program that only calls SQLite the second.
 const LIBRARIES: [(&str, &[&[u8]]); 1] = [(
     "SQLite",
     &[b"SQLite format 3\0", b"database disk image is malformed"],

@@ -1,8 +1,8 @@
-//! When a library in the plugins folder has settled: a state machine that touches neither files nor
-//! clocks.
+//! Decides when a library in the plugins folder has settled. The scan is a state machine that touches neither files
+//! nor clocks.
 //!
-//! It is fed with listings of the folder, and compares them. Events only say when to make the next
-//! listing, so it matters neither which writer made them, nor whether they were complete:
+//! The scan compares successive listings of the folder. Events only decide when the next listing is made, so it
+//! does not matter which events a writer causes, or whether events are lost:
 //!
 //! | writer | what the listings show | what is reported |
 //! |---|---|---|
@@ -12,9 +12,8 @@
 //! | `touch`, the same bytes again | another stamp | present: only the bytes can tell that nothing changed |
 //! | `rm` | absent | removed, after the quiet time |
 //!
-//! A settled library may still be half of one: `scp` can stall for longer than any quiet time. So
-//! whoever reads it checks that it is whole and did not change meanwhile, and else asks for a
-//! [retry](Scan::retry).
+//! A settled file may still be incomplete: `scp` can stall for longer than any quiet time. So the reader checks that
+//! the library is complete and did not change during the read, and asks for a [retry](Scan::retry) otherwise.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +27,7 @@ use std::{
 /// The libraries in a folder at one moment.
 pub type Listing = BTreeMap<PathBuf, FileStamp>;
 
-/// Whether a file of this name counts as a library: `*.so`, but no hidden or temporary name such as
+/// Returns whether a file of this name counts as a library: `*.so`, but not a hidden or temporary name such as
 /// `.shop.so.x7Q`.
 #[must_use]
 pub fn is_library(name: &OsStr) -> bool {
@@ -36,15 +35,15 @@ pub fn is_library(name: &OsStr) -> bool {
     name.ends_with(b".so") && !name.starts_with(b".")
 }
 
-/// What tells one state of a file from another without reading it. No field does so alone: inode
-/// numbers are reused at once, and `cp -p` sets the time of modification.
+/// Distinguishes two states of a file without reading it. No field is enough alone: inode numbers are reused at
+/// once, and `cp -p` sets the time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp {
     /// The size in bytes.
     pub len: u64,
     /// When the content last changed, in nanoseconds since 1970.
     pub modified: i128,
-    /// When content, name or attributes last changed, in nanoseconds since 1970. Cannot be set.
+    /// When content, name or attributes last changed, in nanoseconds since 1970. Programs cannot set this time.
     pub changed: i128,
     /// The device that the file is on.
     pub device: u64,
@@ -53,7 +52,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// The stamp of a file; of a symlink's target, when `metadata` is that of the target.
+    /// Returns the stamp of a file.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         let nanos =
@@ -68,22 +67,22 @@ impl FileStamp {
     }
 }
 
-/// What happened to a library.
+/// A change in the plugins folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FolderChange {
-    /// It is new, or other than it was reported before.
+    /// A library is new, or differs from its last report.
     Present {
         /// Where it is.
         path: PathBuf,
-        /// How many retries were asked for since it last changed: 0 for a new or changed file.
+        /// The number of retries since the last change of the file: 0 for a new or changed file.
         attempt: u32,
     },
-    /// It is gone.
+    /// A library was removed.
     Removed {
-        /// Where it was.
+        /// Where the library was.
         path: PathBuf,
     },
-    /// All that was in the folder at the start has been reported. Comes once, from the watcher.
+    /// All libraries of the start have been reported. Comes once, from the watcher.
     Listed,
 }
 
@@ -91,17 +90,16 @@ pub enum FolderChange {
 #[derive(Debug)]
 pub struct Scan {
     quiet: Duration,
-    /// Whether there has been a listing to compare with.
+    /// Whether a listing was made before.
     has_listing: bool,
     files: BTreeMap<PathBuf, TrackedFile>,
 }
 
 impl Scan {
-    /// A scan that knows of no file yet.
+    /// Creates a scan without files.
     ///
-    /// A file has settled when its stamp stayed the same for the time `quiet`. What is there at the
-    /// first look is reported at once, so that a server starts without waiting: half a file is
-    /// found out when it is read.
+    /// A file has settled when its stamp stayed the same for the time `quiet`. Files in the first listing are reported
+    /// at once, so that a server starts without delay. An incomplete file is noticed when it is read.
     #[must_use]
     pub fn new(quiet: Duration) -> Self {
         Self {
@@ -111,9 +109,8 @@ impl Scan {
         }
     }
 
-    /// Takes in what the folder looks like `now`, and returns what has settled: removals last, so
-    /// that a library that got another name is known under the new one before it leaves the old
-    /// one.
+    /// Compares a listing made at `now` with the files known so far, and returns the changes that have settled.
+    /// Removals come last, so that a renamed library is known under its new name before the old name goes.
     pub fn look(&mut self, listing: &Listing, now: Instant) -> Vec<FolderChange> {
         for (path, file) in &mut self.files {
             file.observe(listing.get(path).copied(), now, self.quiet);
@@ -141,7 +138,7 @@ impl Scan {
         changes
     }
 
-    /// When to look again even if nothing happens in the folder: something settles then, or a retry
+    /// Returns when to make the next listing even without an event, because a file settles then or a retry
     /// is due.
     #[must_use]
     pub fn next_look(&self) -> Option<Instant> {

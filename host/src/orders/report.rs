@@ -1,4 +1,4 @@
-//! What a worker says of itself when it is asked.
+//! The report of a worker.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::process::{Footprint, ProcessUsage};
 
-/// What a worker has.
+/// The apps and resources of a worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// The generations that are there.
+    /// All generations that have not ended.
     pub generations: Vec<GenerationReport>,
-    /// What each generation that has ended still takes.
+    /// What each ended generation still takes.
     pub ended: Vec<EndedGeneration>,
-    /// How many libraries were loaded.
+    /// The number of libraries that were loaded.
     pub loads: usize,
-    /// About how many more can be.
+    /// About how many more libraries can be loaded.
     pub loads_left: usize,
-    /// Requests that the apps got since the worker began.
+    /// Requests since the start of the worker.
     pub requests: u64,
-    /// What the process has.
+    /// The resources of the process.
     pub process: ProcessUsage,
 }
 
-/// A generation that has ended: its library stays mapped.
+/// A generation that has ended. Its library stays mapped until the process exits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndedGeneration {
     /// The app.
@@ -43,22 +43,22 @@ pub struct GenerationReport {
     pub version: String,
     /// The first digits of the library's hash.
     pub hash: String,
-    /// What it does: `serving`, `draining` or `kept`.
+    /// `serving`, `draining`, or `kept` for a probation.
     pub state: String,
-    /// Whether it panicked too often to get requests.
+    /// Whether the generation gets no requests because it panicked too often.
     pub quarantined: bool,
-    /// When it was started.
+    /// When the generation was started.
     pub since: SystemTime,
-    /// How long ago it was replaced or removed.
+    /// How long ago the generation was replaced or removed.
     pub replaced: Option<Duration>,
-    /// Requests that are in it.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Requests that it got.
+    /// Requests since the start of the generation.
     pub requests: u64,
     /// Responses of status 5xx.
     pub errors: u64,
     /// Panics.
     pub panics: u64,
-    /// What its library takes.
+    /// What the library takes.
     pub footprint: Footprint,
 }

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a load is.
+/// A step of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Step {
-    /// Its private copy is written.
+    /// The private copy is being written.
     Stage,
-    /// The dynamic linker and the gate look at it.
+    /// The dynamic linker opens the library, and the ABI is checked.
     Open,
-    /// The last requests in the generation before come to their end, new ones wait.
+    /// The generation before finishes its last requests; new requests wait.
     Drain,
-    /// The generation before gives its state.
+    /// The generation before hands its state over.
     HandOver,
     /// The app starts.
     Init,
@@ -29,7 +29,7 @@ impl Step {
         Self::Init,
     ];
 
-    /// Its name, for people.
+    /// Returns the name of the step, for people.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,28 +42,28 @@ impl Step {
     }
 }
 
-/// How long each step of a load took, in milliseconds when written out.
+/// How long each step of a load took. Serialized in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct StepTimings {
-    /// To read the library and check its manifest.
+    /// Reading the library and checking its manifest.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub read: Duration,
-    /// To write the private copy.
+    /// Writing the private copy.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub stage: Duration,
-    /// To open it.
+    /// Opening the library.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub open: Duration,
-    /// Until the last request had left the generation before, while new ones waited.
+    /// Waiting for the last requests in the generation before, while new requests waited.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub drain: Duration,
-    /// Until the generation before had given its state.
+    /// Waiting for the state of the generation before.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub hand_over: Duration,
-    /// Until the app had started.
+    /// Starting the app.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub init: Duration,
-    /// To send requests to it.
+    /// Replacing the routes.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub swap: Duration,
 }
@@ -80,7 +80,7 @@ impl StepTimings {
         swap: Duration::ZERO,
     };
 
-    /// These times and those of other steps.
+    /// Returns the sum of two timings, step by step.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -94,23 +94,23 @@ impl StepTimings {
         }
     }
 
-    /// All of it.
+    /// Returns the sum of all steps.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.read + self.stage + self.open + self.drain + self.hand_over + self.init + self.swap
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Serializes a duration in milliseconds, exact to the microsecond.
 ///
 /// # Errors
 ///
-/// When the serializer's are.
+/// When the serializer fails.
 pub(crate) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_micros() as f64 / 1e3)
 }
 
-/// Milliseconds, as [`as_ms`] writes them.
+/// Deserializes a duration that [`as_ms`] has written.
 fn from_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let ms = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(ms / 1e3).map_err(serde::de::Error::custom)

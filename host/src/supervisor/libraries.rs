@@ -1,4 +1,7 @@
-//! What is known of the files in the plugins folder.
+//! The supervisor's knowledge of the files in the plugins folder.
+//!
+//! Files are read in background tasks, and a plan is made only when no read is under way: files that
+//! change together become one plan. A read that takes longer than [`READ_TIMEOUT`] is not waited for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,21 +18,28 @@ use super::{
 };
 use crate::folder::candidate::{self, Candidate, Rejected};
 
-/// The files in the folder, as far as they were read.
+/// The files in the plugins folder, as far as they were read.
 #[derive(Debug, Default)]
 pub(super) struct Libraries {
+    /// The facts about each file, as input for a plan.
     known: BTreeMap<PathBuf, Library>,
-    /// Why files that are there cannot be loaded, and which plugin they say they are.
+    /// Why files cannot be loaded, and the plugin name in each, if it could be read.
     failures: BTreeMap<PathBuf, (Option<String>, LoadFailure)>,
-    /// Files that are not meant as plugins, such as libraries that these need.
+    /// Files that are not meant to be plugins, such as libraries that plugins need.
     others: BTreeSet<PathBuf>,
+    /// The latest read of each file that is being read.
     reading: BTreeMap<PathBuf, PendingRead>,
-    /// Files that are gone, until the next plan.
+    /// Files that were removed. The next plan forgets them; until then a new file at the same path cancels
+    /// the removal.
     gone: BTreeSet<PathBuf>,
-    /// Libraries that were read since the last plan. Their bytes are kept as long as they are few.
+    /// Libraries that were read since the last plan. Their bytes are kept up to [`MAX_KEPT_BYTES`], so that
+    /// they need not be read again for the private copy.
     fresh: BTreeMap<PathBuf, Option<Arc<Candidate>>>,
+    /// The number of reads so far.
     reads: u64,
+    /// Whether the watcher has reported all files that were there at the start.
     is_listed: bool,
+    /// Whether anything changed since the last plan.
     is_changed: bool,
 }
 
@@ -39,14 +49,14 @@ struct PendingRead {
     since: Instant,
 }
 
-/// What was known of a file at one moment.
+/// The knowledge of one file at one moment, for a deployment that may fail.
 #[derive(Debug)]
 pub(super) struct KnownLibrary {
     known: Option<Library>,
     failure: Option<(Option<String>, LoadFailure)>,
 }
 
-/// What came of reading a library.
+/// The result of reading a library.
 #[derive(Debug)]
 pub(super) struct LibraryRead {
     pub(super) path: PathBuf,
@@ -57,16 +67,16 @@ pub(super) struct LibraryRead {
 /// Why a library is read.
 #[derive(Debug)]
 pub(super) enum ReadPurpose {
-    /// The file changed. The number tells this read from later ones.
+    /// The file changed. The number distinguishes this read from later ones of the same file.
     Change { attempt: u32, number: u64 },
-    /// The operator wants an app loaded again.
+    /// An operator asked for a reload of an app.
     Reload { app: String, reply_id: ReplyId },
-    /// An app is to go back to the library that served before.
+    /// An operator asked for a rollback of an app.
     Rollback { app: String, reply_id: ReplyId },
 }
 
 impl Libraries {
-    /// A file is new or changed: the result reads it.
+    /// Handles a new or changed file. Returns the future that reads the file.
     pub(super) fn start_read(
         &mut self,
         path: PathBuf,
@@ -81,20 +91,20 @@ impl Libraries {
         read(path, ReadPurpose::Change { attempt, number })
     }
 
-    /// A file is gone.
+    /// Handles the removal of a file.
     pub(super) fn mark_removed(&mut self, path: PathBuf) {
         self.reading.remove(&path);
         self.gone.insert(path);
         self.is_changed = true;
     }
 
-    /// All that was in the folder at the start was told.
+    /// Records that all files of the start were reported.
     pub(super) fn mark_listed(&mut self) {
         self.is_listed = true;
         self.is_changed = true;
     }
 
-    /// Whether `number` is the last read of the file, which is then over.
+    /// Ends a read. Returns false when a later read of the file has begun, so that this result is outdated.
     pub(super) fn finish_read(&mut self, path: &Path, number: u64) -> bool {
         let is_last = self
             .reading
@@ -107,7 +117,7 @@ impl Libraries {
         is_last
     }
 
-    /// A library that may be loaded.
+    /// Records a library that can be loaded.
     pub(super) fn add_plugin(&mut self, path: PathBuf, candidate: Candidate) -> Arc<Candidate> {
         let facts = LibraryInfo::of(&candidate);
         let candidate = Arc::new(candidate);
@@ -123,7 +133,7 @@ impl Libraries {
         candidate
     }
 
-    /// A file that cannot be loaded, and the plugin that it says it is.
+    /// Records a file that cannot be loaded, with the plugin name in it if it could be read.
     pub(super) fn add_unusable(
         &mut self,
         path: PathBuf,
@@ -135,7 +145,7 @@ impl Libraries {
         self.is_changed = true;
     }
 
-    /// A file that is not meant as a plugin. Returns whether that is new.
+    /// Records a file that is not meant to be a plugin. Returns whether that was unknown before.
     pub(super) fn add_other(&mut self, path: PathBuf) -> bool {
         self.failures.remove(&path);
         self.known.insert(path.clone(), Library::Unusable);
@@ -143,7 +153,7 @@ impl Libraries {
         self.others.insert(path)
     }
 
-    /// What is known of the file at `path`, for [`restore`](Self::restore).
+    /// Returns the knowledge of the file at `path`, for [`restore`](Self::restore).
     pub(super) fn remember(&self, path: &Path) -> KnownLibrary {
         KnownLibrary {
             known: self.known.get(path).cloned(),
@@ -151,7 +161,7 @@ impl Libraries {
         }
     }
 
-    /// What was learned of the file at `path` since `memory` is not so: a library was not put there.
+    /// Restores earlier knowledge of the file at `path`, because a deployed library was not moved there.
     pub(super) fn restore(&mut self, path: &Path, memory: KnownLibrary) {
         self.fresh.remove(path);
         match memory.known {
@@ -168,19 +178,19 @@ impl Libraries {
         self.is_changed = true;
     }
 
-    /// Something else than a file changed, which the next plan is to take into account.
+    /// Requests a new plan because something other than a file changed, such as settings or a free mount.
     pub(super) fn mark_changed(&mut self) {
         self.is_changed = true;
     }
 
-    /// Whether it is time for a plan: something changed, and no file is being read, or reading one
-    /// takes so long that the others must not wait for it.
+    /// Returns whether it is time for a plan: something changed, and no file is being read, except for reads
+    /// that take too long to wait for.
     pub(super) fn is_ready_to_plan(&self) -> bool {
         let is_late = |reading: &PendingRead| reading.since.elapsed() >= READ_TIMEOUT;
         self.is_listed && self.is_changed && self.reading.values().all(is_late)
     }
 
-    /// When a file that is being read is no longer waited for.
+    /// Returns when the last read is no longer waited for, if a plan waits for a read.
     pub(super) fn next_read_timeout(&self) -> Option<Instant> {
         if !self.is_changed || !self.is_listed {
             return None;
@@ -192,7 +202,7 @@ impl Libraries {
         ends.filter(|end| *end > Instant::now()).max()
     }
 
-    /// What a plan is made of: the libraries, and those that were read since the last plan.
+    /// Begins a plan: forgets removed files, and returns the libraries that were read since the last plan.
     pub(super) fn take_fresh(&mut self) -> BTreeMap<PathBuf, Option<Arc<Candidate>>> {
         self.is_changed = false;
         for path in std::mem::take(&mut self.gone) {
@@ -203,18 +213,18 @@ impl Libraries {
         std::mem::take(&mut self.fresh)
     }
 
-    /// The libraries by path.
+    /// Returns the facts about each file, by path.
     pub(super) fn known(&self) -> &BTreeMap<PathBuf, Library> {
         &self.known
     }
 
-    /// Why files cannot be loaded, by path, with the plugin that they say they are.
+    /// Returns why files cannot be loaded, by path, with the plugin name in each.
     pub(super) fn failures(&self) -> &BTreeMap<PathBuf, (Option<String>, LoadFailure)> {
         &self.failures
     }
 }
 
-/// Reads the library at `path`.
+/// Reads and checks the library at `path`.
 pub(super) async fn read(path: PathBuf, purpose: ReadPurpose) -> Box<LibraryRead> {
     let examined = candidate::examine(path.clone()).await;
     Box::new(LibraryRead {
@@ -224,9 +234,9 @@ pub(super) async fn read(path: PathBuf, purpose: ReadPurpose) -> Box<LibraryRead
     })
 }
 
-/// How long other libraries wait for one that is being read.
+/// How long a plan waits for a file that is being read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Up to how many bytes of libraries are kept from reading them to copying them; others are read
-/// again.
+/// How many bytes of libraries are kept in memory from the read to the private copy. Further libraries
+/// are read twice.
 const MAX_KEPT_BYTES: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! Workers that have run for long enough, or take too much memory, are recycled.
+//! Recycles workers that are too old or take too much memory.
 
 use std::{fs, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio::time;
 use super::{Supervisor, TaskOutcome, app::WorkerId, recycle::RecycleReason};
 use crate::config::WorkerConfig;
 
-/// When workers are recycled by themselves.
+/// The limits at which a worker is recycled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecycleLimits {
-    /// The most memory of a worker, in bytes.
+    /// The most memory of a worker in bytes (`--worker-max-memory`).
     memory: u64,
-    /// The longest that a worker runs.
+    /// The longest life of a worker (`--worker-max-age`).
     age: Option<Duration>,
 }
 
@@ -24,17 +24,18 @@ impl RecycleLimits {
         }
     }
 
-    /// Whether a worker of this number has run for long enough. Workers that were started together
-    /// differ by up to a tenth either way, so that they do not end together.
+    /// Returns whether a worker has reached the age limit. The limit differs by up to a tenth between
+    /// workers, so that workers that started together are not recycled together.
     fn is_old(self, worker: WorkerId, age: Duration) -> bool {
-        // A number between 0.9 and 1.1 that the worker keeps.
+        // A factor between 0.9 and 1.1, computed from the worker's number so that it stays the same.
         let jitter = 0.9 + (worker.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / 8e7;
         self.age.is_some_and(|limit| age >= limit.mul_f64(jitter))
     }
 }
 
 impl Supervisor {
-    /// Looks from time to time whether workers are too old or too large.
+    /// Starts a background task that measures the workers after [`BETWEEN_CHECKS`]. Does nothing without
+    /// limits.
     pub(super) fn check_later(&mut self) {
         if self.limits.age.is_none() && self.limits.memory == u64::MAX {
             return;
@@ -48,6 +49,7 @@ impl Supervisor {
         });
     }
 
+    /// Recycles the workers that exceed a limit, and schedules the next check.
     pub(super) fn checked(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
         for (worker, size) in sizes {
             if size.is_some_and(|size| size > self.limits.memory) {
@@ -64,8 +66,8 @@ impl Supervisor {
     }
 }
 
-/// How much memory a process has that no file backs, in bytes (proc_pid_status(5), `RssAnon`): the
-/// private copies of libraries are files, which the system can read again.
+/// Returns the anonymous memory of a process in bytes (proc_pid_status(5), `RssAnon`). Pages of private
+/// copies do not count, because the kernel can drop them and read them again.
 fn resident(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
@@ -75,7 +77,7 @@ fn resident(pid: i32) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// How often workers are looked at.
+/// How often workers are measured.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Listening sockets that go from the supervisor to workers: shared, so that all accept from one
+//! Listening sockets that the supervisor shares with its workers, so that all workers accept from one
 //! queue.
 //!
-//! Shared sockets, and never SO_REUSEPORT: with that option each socket has a queue of its own, and
-//! the connections that wait in it are reset when its process ends. What waits in a shared queue is
-//! accepted by whoever is left, because the supervisor never closes its own descriptor.
+//! SO_REUSEPORT is not used: with that option each socket has a queue of its own, and connections that
+//! wait in it are reset when its process ends. Connections that wait in a shared queue survive the death
+//! of a worker, because the supervisor keeps its own descriptor open until the server stops.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-/// Returns another descriptor of a listening socket, to be sent to a worker.
+/// Duplicates the descriptor of a listening socket, to be sent to a worker.
 ///
 /// # Errors
 ///
@@ -22,11 +22,11 @@ pub fn share(listener: &impl AsFd) -> io::Result<OwnedFd> {
     listener.as_fd().try_clone_to_owned()
 }
 
-/// Returns the listening socket that a descriptor is, made nonblocking as a runtime needs it.
+/// Turns a received descriptor into a listening socket, and makes it nonblocking for tokio.
 ///
 /// # Errors
 ///
-/// Fails when the descriptor is no TCP socket, or one that does not listen.
+/// Fails when the descriptor is not a TCP socket, or does not listen.
 pub fn receive(descriptor: OwnedFd) -> io::Result<TcpListener> {
     let domain = sockopt::socket_domain(&descriptor)?;
     let is_tcp = [AddressFamily::INET, AddressFamily::INET6].contains(&domain)

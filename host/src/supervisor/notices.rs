@@ -1,4 +1,8 @@
-//! What workers tell, and what becomes of it.
+//! Handles the notices of workers.
+//!
+//! A notice about a load has three possible addressees: the boot of a worker, a reload by process, or
+//! the normal load of an app. The checks run in this order, because a generation that a booting worker
+//! loads usually serves elsewhere already.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +48,7 @@ impl Supervisor {
                 if let Some(app) = self.apps.get_mut(&app)
                     && app.is_replacement(generation)
                 {
-                    // It starts with the state of the worker that is replaced.
+                    // The generation has started with the state from the worker that is being replaced.
                     app.replaced_in(worker, hands_over);
                     return self.finish_replacements();
                 }
@@ -110,7 +114,7 @@ impl Supervisor {
             Notice::Report { number, report } => self.reported(worker, number, *report),
             Notice::LoadsLeft(left) => self.loads_left(worker, left),
             Notice::State { app, state } => self.state_received(worker, &app, state),
-            // A worker process is gone when it has ended.
+            // For a worker process the exit of the process counts, which comes soon after.
             Notice::Stopped if self.spawner.is_some() => {}
             Notice::Stopped => {
                 self.fleet.remove(worker);
@@ -118,11 +122,16 @@ impl Supervisor {
         }
     }
 
-    /// A worker takes orders: it gets all apps as they are.
+    /// Handles a worker that is ready for orders: sends it the level, all mounts, and the generations that
+    /// serve.
+    ///
+    /// Requests to a mount get 503 until its app has started (`Hold`). If the worker replaces another one,
+    /// apps with state wait for that state, and so do their requests (`Await`): the old worker hands the
+    /// state over when its last requests have ended. The worker also joins the loads that are under way.
     fn ready(&mut self, worker: WorkerId) {
         let mut starts = Vec::new();
         if let Some(workers) = &self.spawner {
-            // The level may have changed since the worker was started.
+            // The level may have changed since the worker's setup was made.
             let directives = workers.filter.directives().to_string();
             self.fleet.send(
                 worker,
@@ -139,7 +148,7 @@ impl Supervisor {
             if replaces {
                 app.start_replacing_in(worker);
             }
-            // The state of an app that hands over comes from the worker that this one replaces.
+            // An app with state starts later, when the replaced worker has given the state.
             let waits = replaces && app.hands_over && staged.is_some();
             let (name, mounts) = (app.name.clone(), app.mounts.clone());
             let order = if waits {
@@ -201,12 +210,13 @@ impl Supervisor {
             });
         }
         self.apply(name, actions);
-        // A name or a mount may have become free.
+        // The swap may have freed a name or a mount that another app waits for.
         self.libraries.mark_changed();
         self.commit_what_is_ready();
     }
 
-    /// A worker could not start what serves in others: it tries again, as what was missing may be back.
+    /// Schedules another try of a load that failed at a worker's boot. The generation serves in other
+    /// workers, so the cause is probably temporary.
     fn retry_later(&mut self, worker: WorkerId, app: &str, generation: u64) {
         let app = app.to_owned();
         self.tasks.spawn(async move {
@@ -219,7 +229,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts again what a worker could not start, if it is still what serves.
+    /// Repeats a load that failed at a worker's boot, if that generation still serves.
     pub(super) fn retry(&mut self, worker: WorkerId, app: &str, generation: u64) {
         let serving = self.apps.get(app).and_then(|app| app.serving.clone());
         if let Some(staged) = serving.filter(|serving| serving.generation == generation) {
@@ -228,7 +238,7 @@ impl Supervisor {
         }
     }
 
-    /// A worker has loaded another library. Before it can load no more, a fresh one takes its place.
+    /// Records how many more libraries a worker can load, and recycles the worker before none are left.
     fn loads_left(&mut self, worker: WorkerId, left: usize) {
         self.fleet.set_loads_left(worker, left);
         if left < self.apps.len() + LOADS_KEPT {
@@ -277,11 +287,11 @@ impl Supervisor {
     }
 }
 
-/// After how long a worker starts again what it could not start.
+/// The delay before a load that failed at a worker's boot is repeated.
 const BOOT_RETRY: Duration = Duration::from_secs(5);
 
-/// How many loads a worker keeps for what comes while it is replaced.
+/// How many loads are reserved for reloads that come while the worker is being replaced.
 const LOADS_KEPT: usize = 24;
 
-/// After how long without a probation a generation counts as good.
+/// How long a generation must serve, without a probation, to count as good.
 const PROVED_AFTER: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
-//! What a worker prints to stdout and stderr: each line is handed on, and the last ones are kept
-//! for the time when the worker is dead. Words such as `fatal runtime error: stack overflow` or
-//! `double free or corruption` are often all that is known of a crash.
+//! Reads what a child process prints to stdout and stderr: passes each line on, and keeps the last ones
+//! for the time after its death. A line such as `fatal runtime error: stack overflow` or `double free or
+//! corruption` is often the only evidence of a crash.
 
 mod lines;
 
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use self::lines::LineSplitter;
 use crate::channel::{Packing, Unpacking};
 
-/// One of the two standard streams that a process prints to.
+/// One of the two standard streams for output.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StandardStream {
@@ -29,19 +29,19 @@ pub enum StandardStream {
     Stderr,
 }
 
-/// The lines that a process printed last. Clones are of the same process.
+/// Reads the output of a process and keeps its last lines. Clones share them.
 #[derive(Clone)]
 pub struct OutputTail {
     streams: [Arc<OutputPipe>; 2],
-    /// The tasks that read.
+    /// Tracks the two tasks that read the pipes.
     reading: TaskTracker,
     kept: Arc<Mutex<TailBuffer>>,
 }
 
 impl OutputTail {
-    /// Reads both pipes until their ends, and calls `line` with each line as soon as the line is
-    /// whole, without its line break. A line longer than 16 KiB becomes several. `line` runs in a
-    /// task and must not block for long. Runs in a tokio runtime with I/O.
+    /// Reads both pipes until their ends, and calls `line` with each complete line, without the line break.
+    /// A line longer than 16 KiB is split. `line` runs in a task and must not block for long. Must be called
+    /// within a tokio runtime with I/O.
     pub fn follow(
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
@@ -78,21 +78,21 @@ impl OutputTail {
         }
     }
 
-    /// The last lines of both streams, at most 8 KiB, in the order in which they came.
+    /// Returns the last lines of both streams, at most 8 KiB, in the order in which they came.
     #[must_use]
     pub fn tail(&self) -> Vec<String> {
         lock(&self.kept).lines.iter().cloned().collect()
     }
 
-    /// Waits until all that the dead process has printed is read, and returns the last lines.
-    /// `limit` is for a child of the process that still holds the pipes open.
+    /// Waits until all output of the dead process is read, and returns the last lines. The wait ends after
+    /// `limit` at the latest, because a child of the process may still hold the pipes open.
     pub async fn finish(&self, limit: Duration) -> Vec<String> {
         let _ = time::timeout(limit, self.reading.wait()).await;
         self.tail()
     }
 
-    /// Stops reading until the result is dropped, so that the pipes can be handed to another image
-    /// of this process. No await may happen in between.
+    /// Stops reading until the result is dropped, so that the pipes can be handed to another image of this
+    /// process. The caller must not await meanwhile, because the reading tasks block on the locks.
     #[must_use]
     pub fn freeze(&self) -> FrozenOutput<'_> {
         let [stdout, stderr] = &self.streams;
@@ -102,12 +102,12 @@ impl OutputTail {
         }
     }
 
-    /// Goes on with pipes that an earlier image of this process read. Runs in a tokio runtime with
-    /// I/O.
+    /// Goes on reading pipes that an earlier image of this process read. Must be called within a tokio
+    /// runtime with I/O.
     ///
     /// # Errors
     ///
-    /// Fails when a descriptor is missing, or no pipe.
+    /// When a descriptor is missing or is not a pipe.
     pub fn resume(
         suspended: SuspendedOutput,
         descriptors: &mut Unpacking,
@@ -138,12 +138,13 @@ impl fmt::Debug for OutputTail {
     }
 }
 
-/// A pipe, and the line that is not whole yet.
+/// A pipe, and its incomplete last line.
 #[derive(Debug)]
 struct OutputPipe {
     stream: StandardStream,
     pipe: pipe::Receiver,
-    /// The lock is held from a read of the pipe until the lines of that read are handed on.
+    /// Holds the incomplete line. The lock is held from a read of the pipe until the lines of that read are
+    /// passed on, so that [`OutputTail::freeze`] never sees half of a read.
     lines: Mutex<LineSplitter>,
 }
 
@@ -174,7 +175,7 @@ impl OutputPipe {
     }
 }
 
-/// The last lines.
+/// The last lines, bounded in bytes.
 #[derive(Debug, Default)]
 struct TailBuffer {
     lines: VecDeque<String>,
@@ -196,7 +197,7 @@ impl TailBuffer {
     }
 }
 
-/// Pipes of which nothing is read until this value is dropped.
+/// Stops reading as long as this value exists.
 #[derive(Debug)]
 pub struct FrozenOutput<'a> {
     streams: [(&'a OutputPipe, MutexGuard<'a, LineSplitter>); 2],
@@ -204,8 +205,7 @@ pub struct FrozenOutput<'a> {
 }
 
 impl FrozenOutput<'_> {
-    /// Describes the pipes and what was read of them, and adds the pipes to the descriptors that
-    /// travel.
+    /// Describes the pipes and their incomplete lines, and adds the pipes to the descriptors to pass on.
     pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> SuspendedOutput {
         let [stdout, stderr] = self.streams.each_ref().map(|(source, lines)| {
             let partial = BASE64_STANDARD.encode(lines.partial());
@@ -219,8 +219,8 @@ impl FrozenOutput<'_> {
     }
 }
 
-/// The pipes as a value that can be JSON. Each is a descriptor's number and the line that is not
-/// whole, as base64.
+/// The pipes in a form that can be JSON: for each the index of its descriptor, and its incomplete line as
+/// base64.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SuspendedOutput {
     stdout: (usize, String),
@@ -232,7 +232,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many bytes of the last lines are kept.
+/// How many bytes of lines are kept.
 const KEPT: usize = 8 << 10;
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! Processes of the supervisor: starting this program again as a worker, and learning how the
-//! worker ended.
+//! Child processes: starts this program again as a worker, and reports how a child exited.
 //!
-//! A child is started by `std`'s `Command` and never by fork alone, because only the forking thread
-//! goes on in the child. A pidfd watches a child (pidfd_open(2)), so that its status is never mixed
-//! up with another process's.
+//! A child is started by `std`'s `Command` and never by fork alone, because only the forking thread goes
+//! on in the child. A pidfd watches the child (pidfd_open(2)): a process number can be reused after an
+//! exit, a pidfd always means the same process.
 
 mod ended;
 mod executable;
@@ -35,35 +34,33 @@ pub use self::{
     worker::{CHANNEL_FD, end_with_supervisor, take_channel},
 };
 
-/// The first argument of a process that is a worker. It is no option of the command line, and not
-/// documented there.
+/// The first argument of a worker process. It is internal, so the command line does not document it.
 pub const WORKER: &str = "--internal-worker";
 
-/// The children of this process. Clones are the same set.
+/// The children of this process. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
-    /// The children whose status belongs to a [`Child`].
+    /// The children whose exit status belongs to a [`Child`]. The reaper of orphans leaves them alone.
     watched: Arc<Mutex<BTreeSet<i32>>>,
 }
 
-/// A worker that was started: the process, and what it prints.
+/// A child that was started, with the pipes of its output.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process.
     pub child: Child,
-    /// What the process prints to stdout.
+    /// The pipe of the child's stdout.
     pub stdout: pipe::Receiver,
-    /// What the process prints to stderr.
+    /// The pipe of the child's stderr.
     pub stderr: pipe::Receiver,
 }
 
 impl Children {
-    /// Starts `executable` as a worker, with `channel` as its stdin and a pipe each as its stdout
-    /// and stderr.
+    /// Starts `executable` as a worker, with `channel` as stdin and pipes as stdout and stderr.
     ///
-    /// The environment and the working directory are this process's. The process is the leader of a
-    /// process group of its own: a Ctrl-C in a terminal then reaches the supervisor alone, and no
-    /// signal handler of a plugin answers it first. Runs in a tokio runtime with I/O.
+    /// The worker inherits environment and working directory. It leads a process group of its own, so that a
+    /// Ctrl-C in a terminal reaches only the supervisor, and no signal handler of a plugin answers it. Must
+    /// be called within a tokio runtime with I/O.
     ///
     /// # Errors
     ///
@@ -83,15 +80,15 @@ impl Children {
         self.start(command)
     }
 
-    /// Starts any command with a pipe each as its stdout and stderr.
+    /// Starts a command with pipes as stdout and stderr.
     ///
     /// # Errors
     ///
     /// Returns the system's error when the program cannot be started.
     pub fn start(&self, mut command: Command) -> io::Result<Spawned> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The lock lasts until the child is in the set: the orphans' reaper must not take its
-        // status.
+        // The lock is held until the child is in the set, so that the reaper of orphans cannot take the
+        // status of a child that exits at once.
         let mut watched = self.watched();
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
@@ -101,7 +98,7 @@ impl Children {
             let stream = stream.ok_or_else(|| io::Error::other("the child has no pipe"))?;
             pipe::Receiver::from_owned_fd(stream)
         };
-        // A child that cannot be watched is not kept.
+        // A child that cannot be watched is killed and reaped.
         let started = self.adopt(pid.as_raw_pid()).and_then(|watch| {
             Ok(Spawned {
                 child: watch,
@@ -116,19 +113,19 @@ impl Children {
         })
     }
 
-    /// Watches a child that an earlier image of this process started (execve(2) keeps children).
-    /// The process is still that child, even when it has ended, because nobody has asked for its
-    /// status. Runs in a tokio runtime with I/O.
+    /// Watches a child that an earlier image of this process started (execve(2) keeps children). The number
+    /// still means that child even if it has exited, because nobody has reaped it. Must be called within a
+    /// tokio runtime with I/O.
     ///
     /// # Errors
     ///
     /// Fails when no such child exists.
     pub fn adopt(&self, pid: i32) -> io::Result<Child> {
-        // `Pid` panics for a negative number.
+        // `Pid::from_raw` panics for a negative number.
         let id = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
         let id = id.ok_or(io::ErrorKind::InvalidInput)?;
         let mut watched = self.watched();
-        // Fails with ECHILD for a process that is no child.
+        // The call fails with ECHILD for a process that is not a child.
         waitid(WaitId::Pid(id), PEEK)?;
         let pidfd = pidfd_open(id, PidfdFlags::empty())?;
         #[expect(
@@ -150,7 +147,7 @@ impl Children {
     }
 }
 
-/// A child process. Dropping the value neither ends the process nor reaps it.
+/// A child process. Dropping the value neither kills nor reaps the process.
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
@@ -160,14 +157,14 @@ pub struct Child {
 }
 
 impl Child {
-    /// The process's number.
+    /// Returns the process number.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Waits for the end of the process and returns how it ended; later calls return the same. May
-    /// be cancelled.
+    /// Waits for the exit of the process and returns how it exited. Later calls return the same. The future
+    /// may be dropped at any time.
     ///
     /// # Errors
     ///
@@ -181,7 +178,7 @@ impl Child {
         }
     }
 
-    /// Returns how the process ended, or `None` while it runs.
+    /// Returns how the process exited, or `None` while it runs.
     ///
     /// # Errors
     ///
@@ -192,7 +189,7 @@ impl Child {
             let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
             let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
             if let Some(status) = status {
-                // The number may be another process's from now on.
+                // The kernel may reuse the number from now on.
                 watched.remove(&self.pid);
                 self.ended = Some(ChildExit::from(status));
             }
@@ -200,17 +197,17 @@ impl Child {
         Ok(self.ended)
     }
 
-    /// Sends a signal to the process, and never to another one that got its number.
+    /// Sends a signal to the process, and never to another process that got its number.
     ///
     /// # Errors
     ///
-    /// Fails when the process has ended and its status was taken.
+    /// Fails when the process has exited and was reaped.
     pub fn kill(&self, signal: Signal) -> io::Result<()> {
         Ok(pidfd_send_signal(self.pidfd.get_ref(), signal)?)
     }
 }
 
-/// Looks whether a child has ended, and leaves its status.
+/// Asks for the status of a child without reaping the child.
 const PEEK: WaitIdOptions = WaitIdOptions::EXITED
     .union(WaitIdOptions::NOHANG)
     .union(WaitIdOptions::NOWAIT);

@@ -1,9 +1,10 @@
-//! Recycling: a fresh worker takes the place of one that runs, and no request is lost.
+//! Recycling: replaces a running worker by a fresh one without losing a request.
 //!
-//! The new worker starts with everything that serves. When it accepts connections, the old one stops
-//! to: it finishes what it has, tells its clients to go elsewhere, and ends. An app that hands its
-//! state over serves in the new worker only when the old one has given the state; until then its
-//! requests wait in the new worker. One worker is recycled at a time.
+//! The new worker first loads everything that serves. When it accepts connections, the old worker stops
+//! accepting, finishes its requests, asks its clients to reconnect, and exits. An app that hands its state
+//! over starts in the new worker only when the old worker has given the state; until then requests to
+//! that app wait in the new worker. One worker is recycled at a time, so that at most one worker more than
+//! usual runs.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -16,18 +17,18 @@ use super::{
 };
 use crate::orders::{Order, StagedGeneration};
 
-/// Why a worker is recycled, for the log.
+/// Why a worker is recycled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecycleReason {
     /// An app is reloaded by process.
     App,
-    /// It has run for as long as it may.
+    /// The worker has reached `--worker-max-age`.
     Age,
-    /// It cannot load many more libraries.
+    /// The worker can load few more libraries.
     Loads,
-    /// It takes more memory than it may.
+    /// The worker exceeds `--worker-max-memory`.
     Memory,
-    /// An operator wants it.
+    /// An operator asked for it.
     Operator,
     /// The host was upgraded.
     Upgrade,
@@ -46,46 +47,48 @@ impl RecycleReason {
     }
 }
 
-/// The workers that are to be replaced.
+/// The workers to be replaced, and the replacement under way.
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
-    /// Which are next, and why.
+    /// The workers to be replaced next, and why.
     pub(super) queue: Vec<(WorkerId, RecycleReason)>,
-    /// The one that is being replaced.
+    /// The replacement under way.
     pub(super) current: Option<Current>,
-    /// Who waits until all are replaced.
+    /// Operators who wait until the queue is empty.
     replies: Vec<oneshot::Sender<Result<usize, String>>>,
-    /// How many were replaced since the queue was last empty.
+    /// The number of workers that were replaced since the queue was last empty.
     done: usize,
-    /// The states that fresh workers start apps with, until they have.
+    /// States that were given to a new worker whose app has not started yet. A load that fails and is
+    /// repeated needs the state again, and the old worker has closed the app already.
     states: BTreeMap<(WorkerId, String), Vec<u8>>,
 }
 
 impl Recycling {
-    /// The state that a fresh worker starts the app with.
+    /// Returns the state that the app must start with in a new worker.
     pub(super) fn state(&self, worker: WorkerId, app: &str) -> Option<Vec<u8>> {
         self.states.get(&(worker, app.to_owned())).cloned()
     }
 
-    /// The app has started in the worker.
+    /// Drops the state after the app has started in the worker.
     pub(super) fn forget_state(&mut self, worker: WorkerId, app: &str) {
         self.states.remove(&(worker, app.to_owned()));
     }
 }
 
-/// A worker that is being replaced.
+/// A replacement under way.
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) old: WorkerId,
     pub(super) new: WorkerId,
-    /// What the new worker has to start with the state of the old one, by app.
+    /// The generations, by app, that the new worker starts only with the state from the old one.
     pub(super) wait_for_state: BTreeMap<String, StagedGeneration>,
     began: Instant,
     reason: RecycleReason,
 }
 
 impl Supervisor {
-    /// Recycles one worker, or all, as an operator asks. The reply says how many were replaced.
+    /// Handles the command of an operator to recycle one worker or all. The reply is the number of replaced
+    /// workers, or why none can be replaced.
     pub(super) fn ask_recycle(
         &mut self,
         only: Option<WorkerId>,
@@ -110,7 +113,7 @@ impl Supervisor {
         let _ = reply.send(Err(refusal));
     }
 
-    /// Recycles workers, one after the other. The reply says how many were replaced.
+    /// Queues workers for recycling. The reply is sent when the queue is empty.
     pub(super) fn recycle_these(
         &mut self,
         workers: Vec<WorkerId>,
@@ -124,7 +127,7 @@ impl Supervisor {
         self.recycle_next();
     }
 
-    /// Recycles a worker, when those before it are done.
+    /// Queues a worker for recycling, unless it is queued or being replaced already.
     pub(super) fn recycle(&mut self, worker: WorkerId, reason: RecycleReason) {
         let recycling = &mut self.recycling;
         let is_current = recycling
@@ -137,15 +140,15 @@ impl Supervisor {
         }
     }
 
-    /// Starts the replacement of the next worker, unless one is being replaced or an app is being
-    /// loaded.
+    /// Starts the next replacement, unless one is under way. While an app is being loaded in the workers the
+    /// queue waits: the load may need the state of the running generation, which a recycling moves away.
     pub(super) fn recycle_next(&mut self) {
         if self.recycling.current.is_some() {
             return;
         }
         while let Some((old, reason)) = self.recycling.queue.first().copied() {
             if self.fleet.is_staying(old) && self.is_loading_in_workers() {
-                // What is on its way goes on first: it may need the state of what serves.
+                // The load goes first, because it may need the state of the running generation.
                 return;
             }
             self.recycling.queue.remove(0);
@@ -178,7 +181,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether an app is between its first load in a worker and its commit.
+    /// Returns whether any app is between its first load in a worker and the end of its commit.
     fn is_loading_in_workers(&self) -> bool {
         self.apps.values().any(|app| {
             let loading = app.loading();
@@ -190,13 +193,13 @@ impl Supervisor {
         })
     }
 
-    /// Whether a worker takes over from another one that runs.
+    /// Returns the worker that this new worker replaces.
     pub(super) fn replaces(&self, worker: WorkerId) -> Option<WorkerId> {
         let current = self.recycling.current.as_ref()?;
         (current.new == worker).then_some(current.old)
     }
 
-    /// A worker accepts connections: the one that it replaces stops to.
+    /// Handles a worker that begins to accept connections: the worker that it replaces is told to stop.
     pub(super) fn accepts(&mut self, worker: WorkerId) {
         let Some(current) = &self.recycling.current else {
             return;
@@ -208,8 +211,8 @@ impl Supervisor {
         }
     }
 
-    /// The old worker has given the state of an app, or could not: the new one starts the app with it,
-    /// or without.
+    /// Handles the state of an app from the old worker: the new worker loads the app with it. If the old
+    /// worker could not give the state, the app starts without.
     pub(super) fn state_received(
         &mut self,
         worker: WorkerId,
@@ -252,7 +255,8 @@ impl Supervisor {
         );
     }
 
-    /// A worker has ended: the one that was replaced, or one of the two by an accident.
+    /// Handles the exit of any worker. If the old worker of a replacement exited, the replacement is done,
+    /// and apps whose state never came start without it. If the new worker exited, the old one goes on.
     pub(super) fn recycled(&mut self, worker: WorkerId) {
         self.recycling
             .states
@@ -262,7 +266,7 @@ impl Supervisor {
             return self.recycle_next();
         };
         if worker == current.old {
-            // What the old worker did not give any more starts without.
+            // Apps whose state the old worker did not give start without it.
             for staged in current.wait_for_state.into_values() {
                 self.fleet.send(
                     current.new,

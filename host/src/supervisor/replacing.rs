@@ -1,11 +1,10 @@
-//! An app that is reloaded by process: fresh workers with its new generation take the place of all that
-//! run.
+//! Reload by process: fresh workers with the new generation of an app replace all running workers.
 
 use super::{Supervisor, app::WorkerId, outcome::LoadFailure, recycle::RecycleReason};
 use crate::orders::Order;
 
 impl Supervisor {
-    /// Replaces all workers by fresh ones that start what is on its way.
+    /// Queues all workers for recycling. The fresh workers start with the pending generation.
     pub(super) fn replace_workers(&mut self) {
         for worker in self.fleet.ready_workers() {
             self.recycle(worker, RecycleReason::App);
@@ -13,8 +12,12 @@ impl Supervisor {
         self.recycle_next();
     }
 
-    /// A fresh worker could not start the generation that is to replace what serves. What serves,
-    /// serves on: the fresh worker ends, or has it instead when the old one has given its state.
+    /// Handles a fresh worker that could not start the new generation: the load fails, and the serving
+    /// generation goes on.
+    ///
+    /// If the old worker has already given its state, it cannot serve the app any more. So the fresh worker
+    /// starts the old generation with that state. Otherwise the fresh worker is killed. Workers that already
+    /// have the new generation are recycled back to the serving one.
     pub(super) fn replacement_failed(
         &mut self,
         worker: WorkerId,
@@ -52,7 +55,8 @@ impl Supervisor {
         self.apply(name, actions);
     }
 
-    /// The apps that are reloaded by process and that all workers have serve from now on.
+    /// Completes reloads by process whose generation serves in all workers, and recycles workers that still
+    /// have the old generation, such as one that started meanwhile.
     pub(super) fn finish_replacements(&mut self) {
         if self.recycling.current.is_some() {
             return;

@@ -1,7 +1,7 @@
-//! What an operator is told of the apps: what there is, and what came of a load.
+//! The report of all apps for an operator (`host ctl plugins`).
 //!
-//! The supervisor knows the apps; the numbers of each generation come from the workers and are
-//! summed up here.
+//! The supervisor knows the apps. The numbers of each generation come from the workers and are summed
+//! up here.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,89 +19,88 @@ use crate::{
     worker::process::{Footprint, ProcessUsage},
 };
 
-/// All apps, and what their loads cost.
+/// All apps, and what their libraries cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerReport {
-    /// The apps, by name, and those that were removed while their generations finish what they have.
+    /// The apps by name, and removed apps whose last generation still drains.
     pub apps: Vec<AppReport>,
-    /// The libraries that cannot be apps because another has their name or mount, or because they
-    /// are none.
+    /// The libraries that could not become an app.
     pub refused: Vec<LoadFailure>,
-    /// How many libraries the workers that run have loaded.
+    /// The number of libraries that the running workers have loaded.
     pub loads: usize,
-    /// About how many more the worker with the fewest left can load.
+    /// About how many more libraries can be loaded, in the worker with the fewest left.
     pub loads_left: usize,
-    /// What generations that have ended still take, those of apps that were removed too.
+    /// What ended generations still take, including those of removed apps.
     pub retired: Retired,
-    /// What the worker processes have together.
+    /// The resources of all worker processes together.
     pub process: ProcessUsage,
-    /// How much room the private copies take, in bytes.
+    /// The size of all private copies in bytes.
     pub copies_bytes: u64,
 }
 
-/// An app.
+/// An app in a report.
 #[derive(Clone, Debug, Serialize)]
 pub struct AppReport {
-    /// Its name.
+    /// The app's name.
     pub name: String,
-    /// The plugin that it is.
+    /// The plugin's name.
     pub plugin: String,
     /// The library in the plugins folder.
     pub file: String,
-    /// Where it is mounted: nowhere when it was removed.
+    /// The mounts; empty after a removal.
     pub mounts: Vec<String>,
-    /// `serving`; `probation`: serving, and the generation before is kept; `loading` and a step;
-    /// `quarantined`: it panicked too often to be served; `failed`: there is nothing to serve;
-    /// `removed`: its library went.
+    /// One of: `serving`; `probation` (serving, and the generation before is kept); `loading: ` and a step;
+    /// `quarantined` (it panicked too often and gets no requests); `failed` (no generation serves);
+    /// `removed`.
     pub state: String,
-    /// The first digits of the hash of the library that is to be loaded after the one that is loading.
+    /// The first digits of the hash of the library whose load is queued behind the current load.
     pub next: Option<String>,
     /// The generation that serves.
     pub serving: Option<GenerationView>,
-    /// How long the last load took.
+    /// How long each step of the last load took.
     #[serde(rename = "ms")]
     pub timings: Option<StepTimings>,
-    /// Generations that are replaced: they finish what they have, or are kept for the probation.
+    /// Replaced generations that still drain, or are kept for the probation.
     pub others: Vec<GenerationView>,
-    /// Generations that have ended, of which only the mapped library is left.
+    /// Ended generations, of which only the mapped library is left.
     pub retired: Retired,
-    /// Why the last load failed; none when it did not.
+    /// Why the last load failed. `None` after a success.
     pub last_error: Option<LoadFailure>,
 }
 
-/// A generation, summed up over the workers that have it.
+/// A generation, summed up over all workers that have it.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerationView {
-    /// Its number.
+    /// The generation's number.
     pub generation: u64,
     /// The plugin's version.
     pub version: String,
     /// The first digits of the library's hash.
     pub hash: String,
-    /// What it does: `serving`, `draining` or `kept`.
+    /// `serving`, `draining` or `kept`.
     pub state: String,
     /// When it was started.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
-    /// How long ago it was replaced or removed, in milliseconds.
+    /// How long ago the generation was replaced or removed, in milliseconds.
     #[serde(serialize_with = "option_ms", rename = "replaced_ms")]
     pub replaced: Option<Duration>,
-    /// Requests that are in it.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Requests that it got.
+    /// Requests since the start of the generation.
     pub requests: u64,
     /// Responses of status 5xx.
     pub errors: u64,
     /// Panics.
     pub panics: u64,
-    /// What its library takes.
+    /// What the library takes.
     pub footprint: Footprint,
 }
 
-/// What generations that have ended still take.
+/// What ended generations still take.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Retired {
-    /// How many they are.
+    /// The number of ended generations.
     pub generations: usize,
     /// What their libraries take.
     pub footprint: Footprint,
@@ -114,17 +113,17 @@ impl Retired {
     }
 }
 
-/// What the supervisor knows when a report is made.
+/// The supervisor's own knowledge, as input for a report.
 pub(super) struct ReportInput<'a> {
-    /// The apps, and those that were removed.
+    /// The apps, each with whether it was removed.
     pub(super) apps: Vec<(&'a App, bool)>,
-    /// The libraries that are no app.
+    /// The libraries that could not become an app.
     pub(super) refused: Vec<LoadFailure>,
-    /// The private copies.
+    /// The folder of private copies.
     pub(super) copies: PathBuf,
 }
 
-/// Joins what the supervisor knows with what the workers say.
+/// Joins the supervisor's knowledge with the reports of the workers.
 pub(super) fn report(known: ReportInput<'_>, workers: &[(WorkerId, WorkerReport)]) -> ServerReport {
     let mut retired = Retired::default();
     for ended in workers.iter().flat_map(|(_, report)| &report.ended) {
@@ -204,8 +203,7 @@ fn app_report(
 }
 
 impl GenerationView {
-    /// Adds a worker's numbers to those of the same generation in another worker; without one, a new
-    /// view is returned.
+    /// Adds the numbers of one worker to `view`. Without a view, returns a new one with these numbers.
     fn add_to(view: Option<&mut Self>, one: &GenerationReport) -> Option<Self> {
         let Some(view) = view else {
             return Some(Self {
@@ -233,7 +231,7 @@ impl GenerationView {
     }
 }
 
-/// The size of all files in a folder.
+/// Returns the size of all files in a folder.
 fn bytes_in(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));

@@ -1,5 +1,5 @@
-//! The list of the workers for an operator. What a worker does not tell in time is left out: the list
-//! comes also when workers hang, or none lives.
+//! The list of the workers for an operator (`host ctl workers`). Numbers of a worker that does not answer in
+//! time are left out, so that the list comes even if workers hang.
 
 use std::{fs, time::SystemTime};
 
@@ -9,73 +9,72 @@ use tokio::{sync::oneshot, task};
 use super::{Supervisor, app::WorkerId, outcome::rfc3339};
 use crate::orders::WorkerReport;
 
-/// The workers.
+/// All workers, and the latest deaths.
 #[derive(Clone, Debug, Serialize)]
 pub struct Roster {
-    /// How many worker processes there are to be: 0 when the one worker is a task of the server.
+    /// The target number of worker processes; 0 when the one worker is a task of the server.
     pub wanted: usize,
-    /// Those that there are.
+    /// The workers that run.
     pub workers: Vec<WorkerView>,
-    /// The last workers that died, the latest first. Those that were told to end are not among them.
+    /// The latest worker deaths, the latest first. Workers that were told to stop do not count.
     pub died: Vec<WorkerDeath>,
 }
 
-/// A worker.
+/// A worker in the list.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerView {
-    /// Its number; numbers are not used again.
+    /// The worker's number. Numbers are not reused.
     pub worker: WorkerId,
-    /// Its process; none when that could not be started.
+    /// The process number. `None` when the process could not be started.
     pub pid: Option<i32>,
-    /// `starting`: it takes no connections yet; `serving`; `leaving`: it was told to end and finishes
-    /// its requests.
+    /// `starting` (accepts no connections yet), `serving`, or `leaving` (was told to stop and finishes its
+    /// requests).
     pub state: &'static str,
     /// When it was started.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
-    /// Its memory: the proportional set size in bytes, in which pages that several processes share
-    /// count in parts.
+    /// The proportional set size in bytes: a page that N processes share counts as 1/N of a page.
     pub memory_bytes: Option<u64>,
-    /// What the worker tells of itself; none when it did not answer in time.
+    /// The numbers from the worker itself. `None` when it did not answer in time.
     #[serde(flatten)]
     pub stats: Option<WorkerStats>,
 }
 
-/// What a worker tells of itself.
+/// The numbers that a worker reports of itself.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WorkerStats {
-    /// How many apps it serves.
+    /// The number of apps that serve.
     pub apps: usize,
-    /// How many libraries it has loaded.
+    /// The number of libraries that were loaded.
     pub loads: usize,
-    /// About how many more it can load.
+    /// About how many more libraries can be loaded.
     pub loads_left: usize,
-    /// Requests that are in its apps.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Requests that its apps got.
+    /// Requests since the start of the worker.
     pub requests: u64,
 }
 
-/// A worker that died.
+/// The death of a worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerDeath {
-    /// Its number.
+    /// The worker's number.
     pub worker: WorkerId,
-    /// Its process.
+    /// The process number.
     pub pid: Option<i32>,
-    /// When.
+    /// When the worker died.
     #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
-    /// What ended it.
+    /// The cause of death.
     pub what: String,
-    /// The app that is to blame, if one is.
+    /// The app that is to blame, if the evidence names one.
     pub plugin: Option<String>,
     /// The generation that is to blame.
     pub generation: Option<u64>,
 }
 
 impl Supervisor {
-    /// Answers with the workers that there are, and what those have told that are in `reports`.
+    /// Sends the list of all workers, with the numbers of those that have a report.
     pub(super) fn send_roster(
         &self,
         reports: &[(WorkerId, WorkerReport)],
@@ -97,7 +96,7 @@ impl Supervisor {
             workers: workers.collect(),
             died: self.deaths.iter().cloned().collect(),
         };
-        // The kernel adds up all pages of a process, which takes milliseconds for a large one.
+        // Reading the memory of a large process takes milliseconds, because the kernel walks all its pages.
         task::spawn_blocking(move || {
             for worker in &mut roster.workers {
                 worker.memory_bytes = worker.pid.and_then(memory);
@@ -107,7 +106,7 @@ impl Supervisor {
         });
     }
 
-    /// Notes the death of a worker for the list.
+    /// Keeps the death of a worker for the list.
     pub(super) fn remember_death(&mut self, died: WorkerDeath) {
         self.deaths.push_front(died);
         self.deaths.truncate(KEPT_DEATHS);
@@ -130,8 +129,8 @@ impl WorkerStats {
     }
 }
 
-/// The proportional set size of a process in bytes (proc_pid_smaps(5)); none when the process has
-/// ended, or the system does not tell.
+/// Returns the proportional set size of a process in bytes (proc_pid_smaps(5)), or `None` when the process
+/// has exited or the kernel does not report it.
 fn memory(pid: i32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     pss(&rollup)
@@ -143,7 +142,7 @@ fn pss(rollup: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// How many deaths are kept for the list.
+/// The number of deaths that are kept for the list.
 const KEPT_DEATHS: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Another number of worker processes, while the server runs.
+//! Changes the number of worker processes while the server runs.
 
 use serde::Serialize;
 use tracing::info;
@@ -6,10 +6,10 @@ use tracing::info;
 use super::{Supervisor, error::CommandError};
 use crate::config::MOST_WORKERS;
 
-/// How many worker processes there are to be.
+/// The requested number of worker processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// So many.
+    /// This number.
     To(usize),
     /// One more than now.
     Up,
@@ -17,18 +17,18 @@ pub enum Scale {
     Down,
 }
 
-/// What came of a change of the number of workers.
+/// The report of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ScaleReport {
-    /// How many workers there are to be from now on.
+    /// The new target number.
     pub workers: usize,
-    /// How many there were to be before.
+    /// The old target number.
     pub was: usize,
 }
 
 impl Supervisor {
-    /// Starts the workers that are missing, or tells those that are too many to end: these accept no
-    /// more connections and finish their requests first.
+    /// Changes the target number. Starts missing workers, or tells surplus workers to stop: these accept no
+    /// more connections, and finish their requests.
     pub(super) fn scale(&mut self, scale: Scale) -> Result<ScaleReport, CommandError> {
         if self.spawner.is_none() {
             return Err(CommandError::OneProcess);
@@ -44,14 +44,14 @@ impl Supervisor {
         }
         self.wanted_workers = wanted;
         if let Some(workers) = &mut self.spawner {
-            // From now on lines of new workers tell which worker wrote them.
+            // From now on log lines of new workers name the worker.
             workers.many |= wanted > 1;
         }
         if wanted != was {
             info!(workers = wanted, was, "Another number of workers");
         }
         let too_many = self.staying().saturating_sub(wanted);
-        // One of two workers that are about to become one is not taken away.
+        // A worker that is being replaced and its replacement are left alone: one of them exits anyway.
         let current = self.recycling.current.as_ref();
         let recycled = current.map(|current| [current.old, current.new]);
         let except = recycled.as_ref().map_or(&[][..], |both| both);
@@ -66,8 +66,8 @@ impl Supervisor {
         })
     }
 
-    /// How many workers there are that were not told to stop. One that is being recycled and the one
-    /// that takes its place count as one.
+    /// Returns the number of workers that were not told to stop. A worker that is being replaced and its
+    /// replacement count as one.
     pub(super) fn staying(&self) -> usize {
         let current = self.recycling.current.as_ref();
         let is_double = current.is_some_and(|current| {

@@ -1,20 +1,19 @@
-//! What systemd is told of the server's state (sd_notify(3)). Without systemd, or in a unit that is
-//! not of the type
-//! `notify` or `notify-reload`, nothing is told.
+//! Notifies systemd of the server's state (sd_notify(3)). Does nothing without systemd, or in a unit that
+//! is not of the type `notify` or `notify-reload`.
 //!
-//! The process's number is not told, because it stays: an upgrade replaces the supervisor in place.
+//! The process number is not sent, because it never changes: an upgrade replaces the supervisor in place.
 
 use sd_notify::{NotifyState, notify};
 use tracing::warn;
 
-/// Tells that the server serves: after the start, after a reading of the configuration, and after
+/// Notifies that the server is ready: after the start, after the configuration was read again, and after
 /// an upgrade.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Tells that the configuration is being read again, or that the server upgrades. [`ready`] has to
-/// follow. The time is told along, because systemd takes no answer for its own request without it.
+/// Notifies that the configuration is being read again, or that the server upgrades. [`ready`] must follow.
+/// The time is sent along, because systemd matches a reload with its own request by that time.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -22,7 +21,7 @@ pub fn reloading() {
     }
 }
 
-/// Tells that the server stops.
+/// Notifies that the server stops.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }

@@ -1,11 +1,11 @@
-//! The upgrade in place: another build of this program proves that it can take over, and is
-//! executed in this process.
+//! The upgrade in place: another build of this program proves that it can take over, and is then executed
+//! in this process.
 //!
-//! The process keeps its number, its children and its open connections (execve(2)). What the new
-//! image has to know is a value, written as JSON to a memory file. That file and all descriptors
-//! travel in one Unix socket, whose other end is the new image's stdin: descriptors in a socket's
-//! queue survive an exec, and arrive as owned values. No descriptor number is passed, and none is
-//! left open by mistake.
+//! execve(2) keeps the process number, the children and the open sockets. The state for the new image is
+//! written as JSON to a memory file. That file and all descriptors are sent into a Unix socket pair, whose
+//! other end becomes the new image's stdin. Descriptors in the queue of a socket survive an exec, and the
+//! new image receives them as owned values. So no descriptor number is passed, and no descriptor is left
+//! open by mistake.
 
 mod proof;
 
@@ -37,17 +37,18 @@ use crate::channel::{
     MAX_DESCRIPTORS, Packing, Unpacking, bytes_to_fd, fd_to_bytes, receive, send, socket_pair,
 };
 
-/// Executes `path` in this process with the arguments `args`, the first of which is the program's
-/// name, and this process's environment. Hands over `state`, which names descriptors by their
-/// numbers in `packing`. Does not return when it succeeds.
+/// Executes `path` in this process with the arguments `args` (the first is the program's name) and this
+/// process's environment. Hands over `state`, which names descriptors by their index in `packing`. Does
+/// not return on success.
 ///
-/// All other threads end where they are. So the caller stops whatever must not be cut in two:
-/// channels by [`crate::channel::Sender::freeze`], starts of processes by being the one who starts
-/// them. Signals that come from now on wait until the new image calls [`Adopted::unblock_signals`].
+/// The exec ends all other threads wherever they are. So the caller must first stop everything that must
+/// not be interrupted half-way: it freezes channels with [`crate::channel::Sender::freeze`], and it is
+/// itself the only one that starts processes. Signals stay pending until the new image calls
+/// [`Adopted::unblock_signals`].
 ///
 /// # Errors
 ///
-/// Returns the reason when the image cannot be executed. Then everything is as it was before.
+/// When the image cannot be executed. Everything is as before then.
 pub fn exec(
     path: &Path,
     args: &[OsString],
@@ -70,29 +71,28 @@ pub fn exec(
     let before = blocked.map_err(|errno| failed(errno.into()))?;
     let result = dup2_stdin(&handed).map_err(io::Error::from);
     let result = result.and_then(|()| Ok(execve(&image, &args, &environment)?));
-    // What fails here leaves this image with stdin or signals that nobody needs as much as the
-    // server.
+    // The exec failed, so this image goes on. An error in restoring stdin or the signal mask must not
+    // end the server.
     let _ = dup2_stdin(&old_stdin);
     let _ = before.thread_set_mask();
     result.map_err(failed)
 }
 
-/// What an earlier image of this process has handed over.
+/// The state and descriptors that an earlier image of this process has handed over.
 #[derive(Debug)]
 pub struct Adopted<S> {
-    /// The value.
+    /// The state.
     pub state: S,
-    /// The descriptors that the value names. They are closed at the next exec.
+    /// The descriptors that the state names. They are closed at the next exec.
     pub descriptors: Unpacking,
 }
 
-/// Returns what an earlier image of this process has handed over, or `None` when this process was
-/// started in another way. To be called once, on the first thread, before anything else reads
-/// stdin.
+/// Returns what an earlier image of this process has handed over, or `None` when this process was started
+/// in another way. Must be called once, on the first thread, before anything else reads stdin.
 ///
 /// # Errors
 ///
-/// Fails when the state cannot be read: the images have different layouts of it under one protocol
+/// When the state cannot be parsed, because the two builds have different layouts under the same protocol
 /// version.
 pub fn adopt<S: DeserializeOwned>() -> Result<Option<Adopted<S>>, UpgradeError> {
     let is_upgrade = env::var(UPGRADE).is_ok_and(|pid| pid == process::id().to_string())
@@ -118,22 +118,23 @@ pub fn adopt<S: DeserializeOwned>() -> Result<Option<Adopted<S>>, UpgradeError> 
 }
 
 impl<S> Adopted<S> {
-    /// Lets signals come that waited since the old image called [`exec`]. To be called on the first
-    /// thread, when the handlers of signals are installed; before, a signal would end the process.
+    /// Delivers the signals that are pending since the old image called [`exec`]. Must be called on the first
+    /// thread, after signal handlers are installed: before, a signal would end the process.
     ///
     /// # Errors
     ///
-    /// Returns the system's error, which none is known for.
+    /// When the system refuses, for which no reason is known.
     pub fn unblock_signals(&self) -> io::Result<()> {
         Ok(signals().thread_unblock()?)
     }
 }
 
-/// Returns a socket in whose queue the state and all descriptors wait.
+/// Sends the state and all descriptors into a socket pair. Returns the other end, where they wait in the
+/// queue.
 fn hand_over(state: &[u8], old_stdin: &OwnedFd, packing: &Packing<'_>) -> io::Result<OwnedFd> {
     let (ours, theirs) = socket_pair()?;
-    // The queue has room for some hundred messages; with more, a blocking socket would wait for
-    // ever.
+    // The queue holds some hundred messages. A nonblocking socket fails when the queue is full; a blocking
+    // one would wait for ever, because nobody reads.
     rustix::io::ioctl_fionbio(&ours, true)?;
     let state = bytes_to_fd(state)?;
     send(ours.as_fd(), &[0], &[state.as_fd(), old_stdin.as_fd()])?;
@@ -143,8 +144,8 @@ fn hand_over(state: &[u8], old_stdin: &OwnedFd, packing: &Packing<'_>) -> io::Re
     Ok(theirs)
 }
 
-/// The environment, with the note that the process is upgraded. The note holds the process's
-/// number, so that it means nothing to a child that inherits it.
+/// Returns the environment with [`UPGRADE`] added. Its value is the process number, so that a child that
+/// inherits the variable does not take itself for an upgrade.
 fn environment() -> io::Result<Vec<CString>> {
     let ours = (OsString::from(UPGRADE), process::id().to_string().into());
     let others = env::vars_os().filter(|(key, _)| key != UPGRADE);
@@ -160,7 +161,7 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     Ok(CString::new(text.as_bytes())?)
 }
 
-/// The signals that the server handles, most of which end a process that does not handle them.
+/// The signals that the server handles. The default action of most of them ends the process.
 fn signals() -> SigSet {
     [
         Signal::SIGHUP,
@@ -177,17 +178,17 @@ fn signals() -> SigSet {
     .collect()
 }
 
-/// The variable of the environment that holds the number of a process that is upgraded.
+/// The environment variable that marks an upgrade. Its value is the process number.
 const UPGRADE: &str = "HOST_INTERNAL_UPGRADE";
 
-/// How many descriptors are not the caller's: the state and stdin.
+/// The number of descriptors that this module adds itself: the state and the old stdin.
 const OURS: usize = 2;
 
 /// Why an upgrade failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The other image cannot be executed.
+    /// The new image cannot be executed.
     #[error("cannot execute {}", path.display())]
     Exec {
         /// The image.
@@ -195,10 +196,10 @@ pub enum UpgradeError {
         /// What the system says.
         source: io::Error,
     },
-    /// What was handed over cannot be received.
+    /// The state cannot be received.
     #[error("cannot receive what the image before handed over")]
     Receive(#[from] io::Error),
-    /// The state is no JSON, or not of this layout.
+    /// The state is not JSON of the expected layout.
     #[error("cannot pass the state of the supervisor on to another image")]
     State(#[source] serde_json::Error),
 }

@@ -1,4 +1,8 @@
-//! The supervisor executes another build of itself in place, and goes on where the one before was.
+//! The supervisor's part of an upgrade in place: checks that it is possible now, hands its state over, and
+//! takes over the state of an earlier image.
+//!
+//! An upgrade is refused while a load or a recycling is under way or a worker is missing. The handover then
+//! only has to describe apps and workers at rest.
 
 use std::{
     collections::BTreeMap,
@@ -29,16 +33,17 @@ use crate::{
     error_chain::chain,
 };
 
-/// Who asked for an upgrade: they only hear of it when it fails, or after it was proved.
+/// The reply channel of an upgrade. It gets the name of the new build once that build has proved itself, or
+/// the reason why not. It cannot report the exec itself, because this image is gone by then.
 pub(super) type UpgradeReply = oneshot::Sender<Result<String, String>>;
 
 impl Supervisor {
-    /// Keeps the control socket for the next image.
+    /// Keeps the control socket, to be handed to the next image.
     pub fn keep_control(&mut self, control: Option<Arc<SocketFile>>) {
         self.control = control;
     }
 
-    /// Has the build at `path` prove itself, and executes it in place when it did.
+    /// Begins an upgrade: the build at `path` must prove in a process of its own that it can take over.
     pub(super) fn upgrade(&mut self, path: Option<PathBuf>, reply: UpgradeReply) {
         let (workers, why_not) = match (&self.spawner, self.why_not_now()) {
             (None, _) => (
@@ -70,7 +75,7 @@ impl Supervisor {
         });
     }
 
-    /// Why an upgrade has to wait: what is under way would be lost.
+    /// Returns why an upgrade is not possible at the moment.
     fn why_not_now(&self) -> Option<&'static str> {
         if self.apps.values().any(|app| app.loading().is_some()) {
             Some("an app is being loaded; try again when it is")
@@ -83,7 +88,7 @@ impl Supervisor {
         }
     }
 
-    /// The other build has proved itself, or not.
+    /// Handles the result of the proof. On success answers the operator, and executes the new build soon after.
     pub(super) fn proved(
         &mut self,
         path: &Path,
@@ -98,7 +103,7 @@ impl Supervisor {
             return refuse(reply, why_not.to_owned());
         }
         info!(file = %path.display(), build = theirs.build, "Upgrading");
-        // The answer has to leave before this image ends.
+        // The answer must reach the operator before this image ends, so the exec is delayed by [`ANSWER`].
         let _ = reply.send(Ok(theirs.build));
         let path = path.to_owned();
         self.tasks.spawn(async move {
@@ -107,7 +112,7 @@ impl Supervisor {
         });
     }
 
-    /// Executes the other build. Returns when that fails.
+    /// Executes the new build. Returns only if that fails; this build goes on then.
     pub(super) fn execute(&mut self, path: &Path) {
         if let Some(why_not) = self.why_not_now() {
             error!(file = %path.display(), error = why_not, "Not upgraded, this build goes on");
@@ -132,7 +137,7 @@ impl Supervisor {
         let workers = self.spawner.as_ref().ok_or_else(not_there)?;
         let (mut store, lock) = self.store.suspend()?;
         let open_links = self.fleet.open_links().ok_or_else(not_there)?;
-        // From here on nothing is read or written until the new image goes on.
+        // From here on no channel and no pipe is read or written until the exec, so that nothing is lost.
         let frozen: Vec<_> = open_links
             .iter()
             .map(|way| (way, way.channel.freeze(), way.words.freeze()))
@@ -175,8 +180,8 @@ impl Supervisor {
         upgrade::exec(path, &args, &handover, &packing)
     }
 
-    /// Goes on with what an earlier image of this process handed over, and replaces its workers by
-    /// fresh ones of this build.
+    /// Takes over apps and workers from an earlier image of this process, and then recycles all workers, so
+    /// that they have this build.
     pub fn go_on(
         &mut self,
         workers: WorkerSpawner,
@@ -205,7 +210,7 @@ impl Supervisor {
                 Ok(link) => {
                     links.insert(id, (link, opened));
                 }
-                // The worker ends, as its channel does.
+                // The dropped descriptor closes the channel, so the worker exits.
                 Err(error) => {
                     let error = chain(&error);
                     error!(worker = id, error, "A worker is lost in the upgrade");
@@ -233,17 +238,17 @@ fn refuse(reply: UpgradeReply, why: String) {
     let _ = reply.send(Err(why));
 }
 
-/// The path that this program was started from: another build may be there by now.
+/// Returns the path that this program was started from. Another build may be there by now.
 fn program() -> io::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe")?;
-    // The kernel says so of a file that was replaced or removed (proc_pid_exe(5)).
+    // The kernel appends this to the path of a file that was replaced or removed (proc_pid_exe(5)).
     let bytes = path.as_os_str().as_bytes();
     let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
     Ok(OsString::from_vec(bytes.to_vec()).into())
 }
 
-/// How long the other build may take to prove itself.
+/// How long the new build may take for its proof.
 const PROOF: Duration = Duration::from_secs(20);
 
-/// How long the answer to who asked has to leave.
+/// How long the exec is delayed so that the answer reaches the operator.
 const ANSWER: Duration = Duration::from_millis(50);

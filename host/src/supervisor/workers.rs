@@ -1,4 +1,7 @@
-//! Worker processes: started with what they need, listened to, and seen off.
+//! Starts worker processes, and reports to the supervisor what they send and how they exit.
+//!
+//! Two tasks serve each worker: one relays messages (`messages`), one watches the process (`watch`). The
+//! exit of the process is the only sign that a worker is gone; an error on the channel is only logged.
 
 mod messages;
 mod progress;
@@ -35,29 +38,29 @@ use crate::{
     scoreboard::{BoardSnapshot, Crash, Scoreboard},
 };
 
-/// What happens to a worker.
+/// An event of a worker, for the supervisor's main loop.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// It tells something.
+    /// The worker sent a notice.
     Notice(Notice),
-    /// Its process has ended, or never was one.
+    /// The process has exited, or could not be started.
     Exited(Box<WorkerExit>),
 }
 
-/// How a worker process ended.
+/// The exit of a worker process, with the evidence for an autopsy.
 #[derive(Debug)]
 pub struct WorkerExit {
-    /// The process; none when it could not be started.
+    /// The process number. `None` when the process could not be started.
     pub pid: Option<i32>,
-    /// How it ended, or why it could not be started.
+    /// The exit status, or why the process could not be started.
     pub ended: Result<ChildExit, String>,
-    /// What it printed last.
+    /// The last lines that it printed.
     pub last_words: Vec<String>,
-    /// What its scoreboard says.
+    /// The last content of its scoreboard.
     pub board: BoardSnapshot,
-    /// Where its threads were, when it was ended because one of them made no progress.
+    /// The backtraces of its threads, if it was killed because a thread made no progress.
     pub hung: Option<Vec<Crash>>,
-    /// Whether the kernel has killed it for want of memory, as far as can be told.
+    /// Whether the kernel probably killed it because memory ran out.
     pub out_of_memory: bool,
 }
 
@@ -66,26 +69,27 @@ pub struct WorkerExit {
 pub struct WorkerSpawner {
     /// The program.
     pub executable: Arc<Executable>,
-    /// The processes.
+    /// The set of child processes.
     pub children: Children,
-    /// The settings of the server by key.
+    /// The resolved settings of the server, by key.
     pub settings: BTreeMap<String, String>,
-    /// The level, as it is when a worker starts.
+    /// The log filter, whose directives a worker starts with.
     pub filter: Filter,
-    /// The sockets that all workers accept from.
+    /// The listening sockets, shared by all workers.
     pub listeners: Vec<TcpListener>,
     /// Whether there may be several workers at once.
     pub many: bool,
-    /// How long a thread of a worker may be in an app without progress; zero for no limit.
+    /// How long a thread may be in an app without progress (`--timeout`). Zero means no limit.
     pub timeout: Duration,
-    /// Where the lines go that workers print.
+    /// Where printed lines of workers go.
     pub printed: PrintTargets,
-    /// Where what happens to workers is told.
+    /// Sends events to the supervisor.
     pub events: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
 }
 
 impl WorkerSpawner {
-    /// Starts a worker process, and returns the way to it at once: orders wait until it takes them.
+    /// Starts a worker process and returns the connection to it at once. Orders are queued until the worker
+    /// is set up. A process that cannot be started is reported as an exit.
     pub fn start(&self, id: WorkerId) -> Link {
         let (orders, order_receiver) = mpsc::unbounded_channel();
         let (kill, kills) = mpsc::unbounded_channel();
@@ -125,7 +129,7 @@ impl WorkerSpawner {
                         ));
                     }
                     Err(error) => {
-                        // The process ends, since its channel does.
+                        // The dropped socket closes the channel, so the process exits.
                         error!(%error, "A worker cannot be given what it needs");
                     }
                 }
@@ -142,7 +146,7 @@ impl WorkerSpawner {
         Link::process(orders, process)
     }
 
-    /// Goes on with a worker process that an earlier image of this process started.
+    /// Takes over a worker process that an earlier image of this process started.
     ///
     /// # Errors
     ///
@@ -169,7 +173,8 @@ impl WorkerSpawner {
         let watch = ProcessWatch {
             child,
             words: words.clone(),
-            // The worker is replaced soon; until then, what it writes down of itself is not read.
+            // The scoreboard is not handed over, because the worker is recycled soon. Until then an autopsy
+            // of this worker sees an empty scoreboard.
             board: Scoreboard::anonymous()?,
             timeout: self.timeout,
             events: events.clone(),
@@ -185,7 +190,7 @@ impl WorkerSpawner {
         Ok(Link::process(orders, process))
     }
 
-    /// What this build says of itself.
+    /// Returns the hello of this build.
     pub(super) fn hello(&self) -> Hello {
         Hello {
             protocol: PROTOCOL,
@@ -200,7 +205,8 @@ impl WorkerSpawner {
         Ok((started, ours, board, shared))
     }
 
-    /// What a worker is told first, and the descriptors that go with it.
+    /// Returns the first order for a worker, with the descriptors that are sent along. The order of the
+    /// descriptors is fixed: see [`Order::Setup`].
     fn setup(&self, worker: WorkerId, board: OwnedFd) -> io::Result<(Order, Vec<OwnedFd>)> {
         let mut descriptors = vec![
             io::stdout().as_fd().try_clone_to_owned()?,
@@ -219,10 +225,10 @@ impl WorkerSpawner {
         Ok((Order::Setup(Box::new(setup)), descriptors))
     }
 
-    /// Passes on a line that a worker prints, to the log or to the server's own streams.
+    /// Returns a function that writes a line of a worker's output to the log, or to the server's own streams.
     fn line(&self, worker: WorkerId) -> impl Fn(StandardStream, &str) + Send + Sync + use<> {
         let printed = self.printed.clone();
-        // Which worker it is tells nothing when there is one.
+        // A single worker needs no number in the log.
         let worker = self.many.then_some(worker);
         move |stream, line| {
             let output = match stream {
@@ -238,12 +244,12 @@ impl WorkerSpawner {
     }
 }
 
-/// Where what happens to one worker is told.
+/// Sends the events of one worker.
 #[derive(Clone, Debug)]
 struct EventSender(WorkerId, mpsc::UnboundedSender<(WorkerId, WorkerEvent)>);
 
 impl EventSender {
-    /// Tells the supervisor, unless it is gone.
+    /// Sends an event to the supervisor, unless the supervisor has ended.
     fn send(&self, event: WorkerEvent) {
         let _ = self.1.send((self.0, event));
     }

@@ -1,8 +1,9 @@
-//! How many more libraries this process can load.
+//! The budget of loads: how many more libraries this process can load.
 //!
-//! Libraries are never unloaded, and each one that was loaded keeps some of what the process has
-//! only so much of. The first to run out is pthread keys: the load after the last one would abort
-//! the process, and nothing could catch that. So a load is refused while there are still some left.
+//! Libraries are never unloaded, so each load uses up resources for good. The scarcest are pthread keys, of
+//! which a process has 1,024. A load without a free key would abort the process, and no code could catch
+//! that. So loads are refused while some keys are still free. The second resource is memory maps
+//! (`vm.max_map_count`).
 
 use std::sync::{
     Arc,
@@ -13,17 +14,17 @@ use plugin_api::host::thread_keys_left;
 
 use super::process;
 
-/// Counts loads, and says when it is enough.
+/// Counts loads, and refuses them before a resource runs out.
 #[derive(Debug)]
 pub struct Budget {
     keys_at_start: usize,
     loads: AtomicUsize,
-    /// Loads that are under way, whose keys may not be taken yet.
+    /// The number of loads under way. Their keys may not be taken yet: a library takes a key when a thread
+    /// first uses one of its thread-locals.
     under_way: Arc<AtomicUsize>,
 }
 
-/// A load's part of the budget: the load counts as one that may still take keys until this is
-/// dropped.
+/// Counts a load as under way until dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<AtomicUsize>);
 
@@ -34,7 +35,7 @@ impl Drop for Permit {
 }
 
 impl Budget {
-    /// For a process that has loaded nothing yet.
+    /// Creates the budget of a process that has not loaded a library yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -44,14 +45,14 @@ impl Budget {
         }
     }
 
-    /// Takes one load out of the budget.
+    /// Takes one load from the budget.
     ///
     /// # Errors
     ///
-    /// When it is used up.
+    /// When the budget is used up.
     pub fn take(&self) -> Result<Permit, BudgetError> {
         let loads = self.loads();
-        // Counted before the look, so that loads that begin at once see each other.
+        // Count first and check then, so that loads that begin at the same time see each other.
         self.under_way.fetch_add(1, Ordering::SeqCst);
         let permit = Permit(Arc::clone(&self.under_way));
         if self.left_beside(1) == 0 {
@@ -65,19 +66,19 @@ impl Budget {
         Ok(permit)
     }
 
-    /// How many libraries were loaded, or tried to.
+    /// Returns the number of loads so far, including failed ones.
     #[must_use]
     pub fn loads(&self) -> usize {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// About how many more can be.
+    /// Returns about how many more libraries can be loaded.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left_beside(0)
     }
 
-    /// The same, where `own` of the loads that are under way are the caller's.
+    /// Returns about how many more libraries can be loaded, not counting `own` of the loads under way.
     fn left_beside(&self, own: usize) -> usize {
         let keys = thread_keys_left();
         let under_way = self.under_way.load(Ordering::SeqCst).saturating_sub(own);
@@ -94,7 +95,8 @@ impl Default for Budget {
     }
 }
 
-/// A load takes as many keys as loads took on average, and at least one.
+/// Returns how many loads the free keys allow. A load is estimated to take the average number of keys of the
+/// loads so far, rounded up, and at least one.
 fn loads_left(keys_at_start: usize, keys: usize, loads: usize) -> usize {
     let taken = keys_at_start.saturating_sub(keys);
     let each = taken.div_ceil(loads.max(1)).max(1);
@@ -113,13 +115,13 @@ pub struct BudgetError {
     maps: usize,
 }
 
-/// How many keys are not for loads: libraries that are loaded may still take some.
+/// Keys that are reserved, because libraries that are loaded already can take more.
 const KEYS_KEPT: usize = 24;
 
-/// About how many maps a library takes.
+/// The estimated number of memory maps of a library.
 const MAPS: usize = 8;
 
-/// How many maps are not for loads: memory and threads need some.
+/// Memory maps that are reserved for heap and threads.
 const MAPS_KEPT: usize = 4096;
 
 #[cfg(test)]

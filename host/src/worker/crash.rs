@@ -1,13 +1,17 @@
-//! What a worker writes down when a fatal signal, or a call of `exit`, ends it: where the thread was, and for whom it worked.
+//! Records why the worker dies: a handler for fatal signals and for `exit` writes what the thread was doing.
 //!
-//! A handler for SIGSEGV and its like records into the [scoreboard](crate::scoreboard), whose memory outlives the process,
-//! and then lets the process die as it would have, so that exit status and core are true. It works in two steps: what the
-//! kernel told of the thread, which needs nothing that a crashed process could have broken; then a backtrace, which may
-//! crash again or hang, for which there is a timer. std's handler, which tells of stack overflows, stays behind this one.
-//! Plugins and C libraries set handlers of their own: after each load, [`reinstall`] goes back to the front.
+//! The handler writes into the [scoreboard](crate::scoreboard), whose memory outlives the process. Then it lets
+//! the process die of the signal, so that exit status and core dump stay true. It works in two steps:
 //!
-//! [`stack`] gives threads the stack that a handler needs when their own is full; [`dump`] makes threads say where they
-//! are. Other signals are looked after by [`process_guard`](super::process_guard).
+//! 1. The facts from the kernel: signal, address, registers, thread. This step needs nothing that a crash could
+//!    have broken.
+//! 2. A backtrace. The unwinder may crash again or hang on a corrupt stack, so a timer of one second ends it.
+//!
+//! std's handler, which prints a message about stack overflows, is called after this one. Plugins and C
+//! libraries install handlers of their own; [`reinstall`] puts the host's in front again after each load.
+//!
+//! [`stack`] gives threads an alternate stack for handlers; [`dump`] makes all threads write a backtrace. Other
+//! signals are the subject of [`process_guard`](super::process_guard).
 
 #![expect(
     unsafe_code,
@@ -34,14 +38,14 @@ use crate::scoreboard::{
     record::{self, ThreadRecord},
 };
 
-/// Has this process write into `board` how it dies. To be called once, when `board` [serves](Scoreboard::serve), before
-/// there are other threads, and before a library is opened.
+/// Installs the handlers, which write into `board`. Must be called once, after `board` [serves](Scoreboard::serve),
+/// before other threads exist and before a library is opened.
 ///
 /// # Errors
 ///
 /// When the system refuses a handler.
 pub fn install(board: &Scoreboard) -> io::Result<()> {
-    // The first backtrace loads what unwinds, and allocates: not in a handler.
+    // The first backtrace loads the unwinder and allocates memory, which a handler must not do.
     trace::prepare();
     stack::alternate();
     for known in &FATAL_SIGNALS {
@@ -53,8 +57,8 @@ pub fn install(board: &Scoreboard) -> io::Result<()> {
     exit::install()
 }
 
-/// Looks whether somebody has replaced the handlers, and puts those of [`install`] in front of them again. Returns the
-/// names of such signals. To be called after a library was opened, and after an app was started.
+/// Puts the host's handlers in front again where code of a library has replaced them. Returns the names of the
+/// signals concerned. Must be called after a library was opened, and after an app was started.
 pub fn reinstall() -> Vec<&'static str> {
     let replaced = |known: &&FatalSignal| !is_ours(known.signal);
     let put_back = |known: &FatalSignal| {
@@ -71,15 +75,15 @@ pub fn reinstall() -> Vec<&'static str> {
         .collect()
 }
 
-/// A fatal signal, and who handled it before.
+/// A fatal signal, and the handler that was installed before the host's.
 struct FatalSignal {
     signal: c_int,
     name: &'static str,
-    /// The handler, as sigaction(2) has it.
+    /// The previous handler (sigaction(2)).
     handler: AtomicUsize,
     flags: AtomicI32,
-    /// Whether it was there when this program began, as std's is, or does nothing. Then the process ends; a handler
-    /// that came later may be waiting for the signal, to go on.
+    /// Whether the previous handler was there when this program began, as std's is, or does nothing. Then the
+    /// signal ends the process. A handler that a library installed later may recover from the signal.
     is_original: AtomicBool,
 }
 
@@ -109,7 +113,7 @@ impl FatalSignal {
         self.handler.store(action.sa_sigaction, Ordering::Release);
     }
 
-    /// Calls the handler that was there before; nothing where that was none.
+    /// Calls the previous handler, if there is one.
     fn call(&self, info: *mut siginfo_t, context: *mut c_void) {
         let handler = self.handler.load(Ordering::Acquire);
         if handler == SIG_DFL || handler == SIG_IGN {
@@ -127,9 +131,10 @@ impl FatalSignal {
     }
 }
 
-/// A handler, as sigaction(2) has it.
+/// A signal handler with three arguments (sigaction(2), `SA_SIGINFO`).
 type SignalHandler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
+/// The handler of fatal signals. Runs on the alternate stack, and may use async-signal-safe calls only.
 extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let Some(known) = FATAL_SIGNALS.iter().find(|known| known.signal == signal) else {
         return;
@@ -137,7 +142,8 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel calls, or a handler that the kernel called, with what it gave.
     let context_of = unsafe { Context::new(signal, info, context) };
     if let Some(record) = CURRENT_RECORD.get() {
-        // Another handler came first and leaves the signal to this one; or the first one crashed itself.
+        // This thread is handling a fatal signal already: a library's handler has passed the signal on, or
+        // the handler itself crashed.
         record.trace_in(&context_of);
         return die(signal, context_of.is_sent());
     }
@@ -150,15 +156,15 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         if let Some(record) = record {
             record.trace_in(&context_of);
         }
-        // What std says of a full stack ends in `abort`, of which nothing more is to be noted: there may be no room
-        // on this stack for another handler.
+        // std's handler calls `abort` after a stack overflow. That abort needs no record, and the alternate stack
+        // may have no space for another handler.
         set_default(libc::SIGABRT);
         known.call(info, context);
         return die(signal, context_of.is_sent());
     }
     known.call(info, context);
     if is_ours(signal) {
-        // The signal was expected, as by a virtual machine, and the thread goes on.
+        // The library's handler has recovered from the signal, as a virtual machine does, and the thread goes on.
         if let Some(record) = record {
             record.give_back();
         }
@@ -166,14 +172,15 @@ extern "C" fn fatal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// Sees to it that the process ends by `signal` as soon as the handler returns: a fault comes again by itself.
+/// Makes the process die of `signal` as soon as the handler returns. A fault happens again by itself with the
+/// default action; a signal that was sent must be raised again.
 fn die(signal: c_int, is_sent: bool) {
     set_default(signal);
     if is_sent {
         // SAFETY: it has no memory to be wrong about.
         unsafe { libc::raise(signal) };
         if rustix::process::getpid().is_init() {
-            // The first process of a container gets no signal that it does not handle.
+            // The kernel drops a signal without a handler for the first process of a container.
             // SAFETY: as above.
             unsafe { libc::_exit(128 + signal) };
         }
@@ -187,12 +194,12 @@ fn set_default(signal: c_int) {
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
 }
 
-/// Sets [`fatal`] for a signal; returns who handled it before.
+/// Installs [`fatal`] for a signal. Returns the previous handler.
 fn replace(signal: c_int) -> io::Result<libc::sigaction> {
     handle(signal, fatal, libc::SA_ONSTACK)
 }
 
-/// Sets a handler; returns who handled the signal before.
+/// Installs a handler. Returns the previous one.
 fn handle(signal: c_int, handler: SignalHandler, flags: c_int) -> io::Result<libc::sigaction> {
     // SAFETY: all zeros is an action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
@@ -221,7 +228,7 @@ fn action(signal: c_int) -> Option<libc::sigaction> {
     (failed == 0).then_some(action)
 }
 
-/// The name of this thread, filled up with zeros.
+/// Returns the name of this thread, padded with zeros.
 fn thread_name() -> [u8; 16] {
     let mut name = [0_u8; 16];
     // SAFETY: there is room for 16 bytes, which is what the call writes at most.
@@ -232,6 +239,6 @@ fn thread_name() -> [u8; 16] {
 const MAPS: &CStr = c"/proc/self/maps";
 
 thread_local! {
-    /// The record of the fatal signal that this thread handles.
+    /// The record of the fatal signal that this thread is handling.
     static CURRENT_RECORD: Cell<Option<&'static ThreadRecord>> = const { Cell::new(None) };
 }

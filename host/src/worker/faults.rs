@@ -1,4 +1,4 @@
-//! What went wrong in a generation, counted.
+//! Counts the errors and panics of a generation.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -19,7 +19,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// None yet, in a generation that may panic as often as `limit` says.
+    /// Creates the counters of a generation, which is quarantined after as many panics as `limit` says.
     #[must_use]
     pub fn new(limit: PanicLimit) -> Self {
         Self {
@@ -34,19 +34,19 @@ impl Faults {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many responses had a status of 5xx.
+    /// Returns the number of responses with status 5xx.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// How many panics there were, in requests and elsewhere.
+    /// Returns the number of panics, in requests and elsewhere.
     #[must_use]
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Whether the generation gets no more requests, as it panicked too often.
+    /// Returns whether the generation gets no more requests because it panicked too often.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
         self.quarantine.is_on()

@@ -1,4 +1,4 @@
-//! One load of one app.
+//! A generation: one load of one app.
 
 use std::{
     path::PathBuf,
@@ -29,41 +29,41 @@ pub struct Generation {
     pub number: u64,
     /// The plugin's version.
     pub version: String,
-    /// What it is made of.
+    /// What the generation consists of.
     pub spec: Arc<Spec>,
-    /// The private copy that it was loaded from.
+    /// The private copy that the library was loaded from.
     pub copy: PathBuf,
-    /// What the scoreboard calls it.
+    /// The generation's label on the scoreboard.
     pub label: Label,
-    /// The app itself, which also counts its requests.
+    /// The app behind the ABI, which also counts the requests in flight.
     pub app: &'static App,
-    /// What went wrong in it.
+    /// Counts errors and panics.
     pub faults: Arc<Faults>,
-    /// When it was started.
+    /// When the generation was started.
     pub since: SystemTime,
-    /// Cancelled when the requests that are still in it are to be cut off.
+    /// Cancelled to abort the requests that are still in flight.
     pub abort: CancellationToken,
 }
 
-/// How a generation ended.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainResult {
-    /// How long its last requests took.
+    /// How long the last requests took to end.
     pub drained: Duration,
-    /// How many of them were cut off.
+    /// The number of requests that were aborted.
     pub aborted: u64,
 }
 
 impl Generation {
-    /// Lets no more requests in, waits for those that are in it for at most `timeout`, cuts off
-    /// what is left then, and ends the app. The registry must not name this generation any more.
+    /// Ends the generation: lets no more requests in, drains it for up to `timeout`, aborts the rest, runs the
+    /// shutdown hooks, and stops its threads. The registry must not route to this generation any more.
     pub async fn retire(self: Arc<Self>, timeout: Duration) -> DrainResult {
         self.app.close();
-        // The author's code hears of it, on a thread that it may hold up.
+        // The author's code is notified on a blocking thread, because it may block.
         let told = self.spawn_in_app(WorkKind::Drain, App::drain);
         let retired = self.drain(timeout).await;
         let _ = told.await;
-        // It ends the author's code under a guard, so there is no panic to hear of.
+        // The plugin catches panics of the author's code, so this task does not fail.
         let stopped = self.spawn_in_app(WorkKind::Stop, |app| app.stop(STOP_TIMEOUT));
         let stopped = stopped.await.unwrap_or_default();
         let (plugin, generation) = (self.name, self.number);
@@ -94,7 +94,7 @@ impl Generation {
         retired
     }
 
-    /// Runs code of the app's on a thread that it may hold up, and that notes what it does.
+    /// Runs code of the app on a blocking thread, marked on the scoreboard as `doing`.
     pub fn spawn_in_app<T: Send + 'static>(
         &self,
         doing: WorkKind,
@@ -123,7 +123,7 @@ impl Generation {
                 "Cutting off requests that did not end in time"
             );
             self.abort.cancel();
-            // A handler that blocks its thread hears nothing of this.
+            // A handler that blocks its thread does not notice the abort.
             let _ = time::timeout(ABORT_GRACE, self.app.drained()).await;
         }
         DrainResult {
@@ -133,9 +133,8 @@ impl Generation {
     }
 }
 
-/// What the threads of a generation are named, as far as the plugin does not name them otherwise:
-/// those of its runtime, that of its start, and those that either of them starts. The system keeps
-/// 15 bytes.
+/// Returns the name of a generation's threads: those of its runtime, that of its start, and threads that these
+/// start, unless the plugin names them otherwise. The kernel keeps 15 bytes, so a long plugin name is cut.
 #[must_use]
 pub fn thread_name(plugin: &str, generation: u64) -> String {
     let suffix = format!(".g{generation}");
@@ -144,7 +143,7 @@ pub fn thread_name(plugin: &str, generation: u64) -> String {
     format!("{}{suffix}", plugin.get(..room).unwrap_or(plugin))
 }
 
-/// How many threads have this name, once those that are about to end had the time to.
+/// Returns how many threads with this name are left, after threads that are about to end had time to.
 async fn count_threads_left(name: &str) -> usize {
     let mut there = 0;
     for _ in 0..20 {
@@ -159,13 +158,13 @@ async fn count_threads_left(name: &str) -> usize {
     there
 }
 
-/// How long the name of a thread may be, in bytes (prctl(2), `PR_SET_NAME`).
+/// The longest name of a thread in bytes (prctl(2), `PR_SET_NAME`).
 const MAX_THREAD_NAME: usize = 15;
 
-/// How long requests have to notice that they are cut off.
+/// How long aborted requests have to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// How long an app has for its shutdown hooks, and its runtime's threads to end.
+/// How long shutdown hooks and the runtime's threads have to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

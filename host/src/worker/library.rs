@@ -1,8 +1,8 @@
-//! Opens libraries. Once: none is ever closed again.
+//! Opens libraries. A library is never closed again.
 //!
-//! Unloading Rust code is unsound (threads, thread-locals and statics of it may still be in use),
-//! so a library stays mapped until the process ends. It must be opened from a private copy that
-//! nobody writes to: the pages come from the file.
+//! Unloading Rust code is unsound, because its threads, thread-locals and statics may still be in use. So a
+//! library stays mapped until the process exits. It must be opened from a private copy that nobody writes
+//! to, because the kernel reads pages from the file at any time.
 
 #![expect(unsafe_code, reason = "opening a library runs its code")]
 
@@ -22,8 +22,8 @@ use crate::error_chain::one_line;
 ///
 /// When the dynamic linker does not take it, when it has no root module, or one of another layout.
 pub fn open(copy: &Path) -> Result<Plugin, LibraryError> {
-    // Now, so that a missing symbol is an error here and not an abort at its first call; local, so
-    // that the copies of std, tokio and tracing in the libraries stay apart; and never unmapped,
+    // RTLD_NOW makes a missing symbol an error here, and not an abort at its first call. RTLD_LOCAL keeps
+    // the copies of std, tokio and tracing in the libraries apart. RTLD_NODELETE keeps the library mapped,
     // whoever closes it.
     let flags = RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE;
     // SAFETY: its initializers run, as the operator asked for by putting the library into the
@@ -36,22 +36,22 @@ pub fn open(copy: &Path) -> Result<Plugin, LibraryError> {
     Ok(unsafe { Plugin::from_header(header) }?)
 }
 
-/// A library that cannot be opened.
+/// Why a library cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LibraryError {
-    /// Its boundary is another.
+    /// The ABI of the library is another one.
     #[error(transparent)]
     Gate(#[from] GateError),
-    /// The dynamic linker does not take it.
+    /// The dynamic linker refuses the library.
     #[error("the dynamic linker refuses it: {reason}{advice}")]
     Link {
         /// What the dynamic linker says.
         reason: String,
-        /// What to do about it, behind a semicolon, or nothing.
+        /// Advice for the operator, after a semicolon, or an empty text.
         advice: String,
     },
-    /// It has no root module.
+    /// The library has no root module.
     #[error("it has no root module; build it with the plugin-api of this host: {0}")]
     Root(String),
 }
@@ -67,7 +67,7 @@ impl LibraryError {
     }
 }
 
-/// What to do about a refusal of the dynamic linker, by glibc's words for it.
+/// Returns advice for an error of the dynamic linker, found by parts of glibc's message.
 fn advice(reason: &str) -> Option<&'static str> {
     [
         (

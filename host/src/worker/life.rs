@@ -1,9 +1,8 @@
-//! The life of a worker: orders come in, notices go out.
+//! The main loop of a worker: receives orders and sends notices.
 //!
-//! One task owns all that the worker knows of its apps and is driven by messages: an [`Order`] of the
-//! supervisor's, or something that was begun is done. What takes time runs elsewhere and reports
-//! back, so that a slow start holds up nobody. The worker decides nothing: what is loaded, committed
-//! and ended is what the supervisor says.
+//! One task owns all state of the apps. It handles orders of the supervisor and the results of background tasks.
+//! Everything that takes time runs in a background task, so a slow start does not delay other apps. The worker
+//! makes no decisions: the supervisor says what is loaded, committed and ended.
 
 mod apps;
 mod give;
@@ -36,7 +35,7 @@ use crate::{
     orders::{Notice, Order},
 };
 
-/// A worker.
+/// The state of a worker. [`Worker::run`] is its main loop.
 #[derive(Debug)]
 pub struct Worker {
     settings: LoadSettings,
@@ -46,39 +45,39 @@ pub struct Worker {
     notices: Notices,
     serving: Serving,
     budget: Arc<Budget>,
-    /// How many libraries may be opened at once: each may take memory for its whole size.
+    /// Limits how many libraries are opened at once, because each may take memory for its whole size.
     opening: Arc<Semaphore>,
     apps: BTreeMap<String, WorkerApp>,
-    /// Generations that finish what they have.
+    /// Generations that drain.
     retiring: Vec<RetiringGeneration>,
-    /// The apps and copies of generations that have ended.
+    /// The app and the private copy of each generation that has ended.
     ended: Vec<(String, PathBuf)>,
-    /// Requests that they got.
+    /// The number of requests that ended generations had.
     ended_requests: u64,
     tasks: JoinSet<WorkerTaskOutcome>,
     /// Set when the worker was told to stop.
     stopping: Option<StopRequest>,
-    /// Whether the last connection of a worker that stops has ended.
+    /// Whether the last connection has ended after a stop.
     is_disconnected: bool,
-    /// How many apps are asked for their state.
+    /// The number of apps that are being asked for their state.
     giving: usize,
 }
 
-/// What a worker has of an app.
+/// The generations of an app in this worker.
 #[derive(Debug, Default)]
 struct WorkerApp {
     serving: Option<Arc<Generation>>,
-    /// The generation before, which may serve again.
+    /// The generation before, kept for a probation.
     kept: Option<Arc<Generation>>,
     loading: BTreeMap<u64, RunningLoad>,
     loaded: BTreeMap<u64, Loaded>,
 }
 
-/// A generation that is being started.
+/// A load under way.
 #[derive(Debug)]
 struct RunningLoad {
     task: AbortHandle,
-    /// Whether it takes over without being told so.
+    /// Whether the generation serves as soon as it has started, without a commit.
     serve: bool,
 }
 
@@ -88,14 +87,14 @@ struct RetiringGeneration {
     since: Instant,
 }
 
-/// What a worker works with.
+/// The parts that a worker is built from.
 #[derive(Debug)]
 pub struct WorkerParts {
     /// How apps are loaded.
     pub settings: LoadSettings,
-    /// The routes.
+    /// The routes to the apps.
     pub registry: Arc<Registry>,
-    /// The level.
+    /// The log filter.
     pub filter: Filter,
     /// The log and the access log.
     pub outputs: Vec<Output>,
@@ -104,7 +103,7 @@ pub struct WorkerParts {
 }
 
 impl Worker {
-    /// A worker that has loaded nothing yet.
+    /// Creates a worker without apps.
     #[must_use]
     pub fn new(parts: WorkerParts, notices: Notices) -> Self {
         Self {
@@ -127,8 +126,8 @@ impl Worker {
         }
     }
 
-    /// Carries out orders until the worker was told to stop, or the supervisor is gone; then ends all
-    /// that it has.
+    /// Carries out orders until the worker is told to stop or the supervisor is gone. Then ends all connections
+    /// and apps.
     pub async fn run(mut self, mut orders: Orders) {
         self.notices.send(Notice::Ready);
         loop {
@@ -142,7 +141,7 @@ impl Worker {
                 }
                 order = orders.recv(), if !orders.is_closed() => match order {
                     Some(order) => self.order(order),
-                    // Without a supervisor nobody else would end the worker.
+                    // The supervisor is gone, so the worker stops by itself.
                     None => self.stop(self.settings.graceful_timeout, false, Vec::new()),
                 },
             }
@@ -202,7 +201,7 @@ impl Worker {
 
     fn reopen(&self) {
         for output in self.outputs.clone() {
-            // A file system may not answer.
+            // A file system may hang, so files are reopened on a blocking thread.
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = output.reopen() {
                     let error = &error as &dyn std::error::Error;
@@ -213,5 +212,5 @@ impl Worker {
     }
 }
 
-/// How many libraries are opened at once.
+/// The number of libraries that are opened at once.
 const OPEN_AT_ONCE: usize = 4;

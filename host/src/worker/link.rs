@@ -1,10 +1,10 @@
-//! The two ends of the way between a supervisor and a worker that is a task of the same process.
+//! The worker's ends of its connection to the supervisor: orders come in, notices go out.
 
 use tokio::sync::mpsc;
 
 use crate::orders::{Notice, Order};
 
-/// Where a worker's orders come from.
+/// Receives the orders for a worker.
 #[derive(Debug)]
 pub struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
@@ -12,7 +12,7 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Orders that come out of a channel of this process.
+    /// Receives orders from a channel within this process.
     #[must_use]
     pub fn new(receiver: mpsc::UnboundedReceiver<Order>) -> Self {
         Self {
@@ -21,32 +21,32 @@ impl Orders {
         }
     }
 
-    /// The next order; none when the supervisor is gone.
+    /// Returns the next order, or `None` when the supervisor is gone.
     pub async fn recv(&mut self) -> Option<Order> {
         let order = self.receiver.recv().await;
         self.is_closed = order.is_none();
         order
     }
 
-    /// Whether [`recv`](Self::recv) said that the supervisor is gone.
+    /// Returns whether [`recv`](Self::recv) has returned `None`.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
 }
 
-/// Where a worker's notices go. A clone leads to the same supervisor.
+/// Sends the notices of a worker. Clones send to the same supervisor.
 #[derive(Clone, Debug)]
 pub struct Notices(mpsc::UnboundedSender<Notice>);
 
 impl Notices {
-    /// Notices that go into a channel of this process.
+    /// Sends notices into a channel within this process.
     #[must_use]
     pub fn new(sender: mpsc::UnboundedSender<Notice>) -> Self {
         Self(sender)
     }
 
-    /// Tells the supervisor. Without one nobody needs to know.
+    /// Sends a notice. Does nothing when the supervisor is gone.
     pub fn send(&self, notice: Notice) {
         let _ = self.0.send(notice);
     }

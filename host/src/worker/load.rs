@@ -1,4 +1,5 @@
-//! One load of a library, from its private copy to a started app: open, (drain, hand over,) init.
+//! Loads an app from its private copy: opens the library, takes the state of the generation before if that
+//! hands it over, and starts the app.
 
 mod error;
 mod handover;
@@ -38,46 +39,46 @@ use crate::{
     scoreboard::{self, Label, WorkKind},
 };
 
-/// What to start, and how.
+/// A load to carry out.
 #[derive(Debug)]
 pub struct LoadOrder {
     /// The app's name.
     pub name: &'static str,
-    /// The generation that is to start.
+    /// The generation to start.
     pub staged: StagedGeneration,
-    /// What serves now.
+    /// The generation that serves now.
     pub before: Option<Arc<Generation>>,
-    /// The state that the app gave in another worker.
+    /// The state that the app handed over in another worker.
     pub state: Option<Bytes>,
-    /// How long the steps may take, and what the app gets.
+    /// Time limits of the steps, and settings of the app.
     pub settings: LoadSettings,
-    /// The level, which the library follows from before its start on.
+    /// The log filter, which the library follows before the app starts.
     pub filter: Filter,
 }
 
-/// A generation that has started, and is to be published.
+/// A generation that has started and waits for its commit.
 #[derive(Debug)]
 pub struct Loaded {
     /// The generation.
     pub generation: Generation,
     /// How long each step took.
     pub timings: StepTimings,
-    /// Keeps requests out of the generation before, whose state this one has. To be dropped after
-    /// that one was closed.
+    /// Keeps requests out of the generation before, whose state this one has. Must be dropped after the
+    /// generation before was closed.
     pub paused: Option<Paused>,
-    /// The load's part of the budget, until the load is over.
+    /// Counts the load as under way in the budget.
     pub permit: Permit,
 }
 
-/// Opens the private copy of a library and starts the app, with the state of the generation that
-/// serves, if that hands it over.
+/// Opens the private copy of a library and starts the app. If the serving generation hands its state over, the
+/// app starts with that state.
 ///
-/// What may block runs on threads of the loader's.
+/// Code of the library runs on loader threads, because it may block.
 ///
 /// # Errors
 ///
-/// When one of the steps fails, or takes too long. What serves goes on serving then, with its
-/// state. A start that hangs is left behind with its thread.
+/// When a step fails or takes too long. The serving generation then goes on with its state. A start that hangs
+/// is abandoned together with its thread.
 pub async fn load(
     order: LoadOrder,
     budget: Arc<Budget>,
@@ -87,7 +88,7 @@ pub async fn load(
     let label = scoreboard::label(order.name, order.staged.generation, &order.staged.copy);
     let (order, progress) = (Arc::new(order), Arc::new(progress));
     let mut timings = StepTimings::default();
-    // One place for each library that is opened: nobody closes the semaphore.
+    // The permit limits how many libraries are opened at once. The semaphore is never closed.
     let place = opening.acquire_owned().await;
     let permit = budget.take()?;
     progress.at(Step::Open);
@@ -128,7 +129,7 @@ pub async fn load(
     }
 }
 
-/// Runs the author's function, within what is left of the time.
+/// Starts the app within `--init-timeout`, and within the rest of the handover timeout if it starts with state.
 async fn start(
     plugin: Plugin,
     order: &Arc<LoadOrder>,
@@ -140,7 +141,7 @@ async fn start(
     let settings = &order.settings;
     let mut limit = settings.init_timeout;
     if state.is_some() {
-        // Requests wait for the start, too.
+        // Requests wait during the start as well, so the handover timeout covers it.
         let left = settings
             .handover_timeout
             .saturating_sub(timings.drain + timings.hand_over);
@@ -184,8 +185,8 @@ impl LoadOrder {
     }
 }
 
-/// The most verbose levels that are compiled into a plugin, where `max_level_*` features left some
-/// out: no level in force brings those back.
+/// Returns the most verbose log levels that are compiled into a plugin, if `max_level_*` features removed more
+/// verbose ones. No log level can bring those back.
 #[must_use]
 pub fn max_level(manifest: &Manifest) -> Option<String> {
     let levels = [
@@ -213,8 +214,8 @@ fn open(order: &LoadOrder, label: Label) -> Result<Plugin, LoadError> {
     Ok(plugin)
 }
 
-/// Puts the host's handlers of fatal signals in front again, after code of a library has run that may have set its
-/// own. What else it may have changed of the process, [`process_guard`] puts back.
+/// Puts the host's handlers of fatal signals in front again, after code of a library has run. Other process-wide
+/// changes are restored by [`process_guard`].
 fn reinstall_handlers(order: &LoadOrder) {
     let (plugin, generation) = (order.name, order.staged.generation);
     for signal in crash::reinstall() {

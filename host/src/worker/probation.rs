@@ -1,4 +1,8 @@
-//! Whether a new generation is worse than the one before it.
+//! Judges whether a new generation is worse than the one before it.
+//!
+//! The counters of both generations are compared every 50 ms. A new generation fails if it has too many
+//! failures while the old one had not: if both fail, the cause is elsewhere, such as a database, and a rollback
+//! would not help.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,32 +10,32 @@ use tokio::time::{self, Instant};
 
 use super::generation::Generation;
 
-/// What a new generation must not do, and for how long.
+/// When a new generation has failed, and for how long it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbationPolicy {
-    /// How long it is watched.
+    /// How long the probation lasts.
     pub duration: Duration,
-    /// How many failures are too many.
+    /// The number of failures that are too many.
     pub failures: u64,
-    /// What part of the requests these must be besides, in percent.
+    /// The smallest share of failures among the requests, in percent. Both conditions must hold.
     pub percent: u64,
 }
 
-/// What came of a probation.
+/// The verdict of a probation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbationVerdict {
-    /// It is no worse.
+    /// The new generation is no worse.
     Passed,
-    /// It failed too often.
+    /// The new generation failed too often.
     Failed {
-        /// Responses of status 5xx, or panics: whichever were more.
+        /// The number of responses with status 5xx, or of panics, whichever is greater.
         failures: u64,
-        /// The requests that it got.
+        /// The number of requests.
         requests: u64,
     },
 }
 
-/// Watches `new` until its time is over, or it turns out worse than `old` was.
+/// Watches `new` until the probation is over or `new` turns out worse than `old`.
 pub async fn watch(
     new: Arc<Generation>,
     old: Arc<Generation>,
@@ -52,7 +56,7 @@ pub async fn watch(
     ProbationVerdict::Passed
 }
 
-/// What a generation did so far.
+/// The counters of a generation at one moment.
 #[derive(Clone, Copy)]
 struct FailureCount {
     failures: u64,
@@ -63,7 +67,7 @@ impl FailureCount {
     fn of(generation: &Generation) -> Self {
         let faults = &generation.faults;
         Self {
-            // A panic in a request is also a response of 500.
+            // A panic in a request is also a response with status 500, so the two are not added up.
             failures: faults.errors().max(faults.panics()),
             requests: generation.app.requests(),
         }
@@ -75,7 +79,7 @@ impl FailureCount {
     }
 }
 
-/// How often to look.
+/// How often the counters are compared.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

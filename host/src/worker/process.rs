@@ -1,5 +1,4 @@
-//! What this process has, as the system tells it: threads, files, maps, and the memory behind the
-//! copies of libraries.
+//! The resources of this process: threads, files, memory maps, and the memory of each library.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,21 +9,21 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// What the whole process has.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ProcessUsage {
-    /// How many threads there are.
+    /// The number of threads.
     pub threads: usize,
-    /// How many files are open.
+    /// The number of open files.
     pub files: usize,
-    /// How many areas of memory are mapped.
+    /// The number of memory maps.
     pub maps: usize,
-    /// How much memory is anonymous, in bytes: what no file backs.
+    /// Anonymous memory in bytes, which no file backs.
     pub anonymous_bytes: u64,
 }
 
 impl ProcessUsage {
-    /// Adds what another process has.
+    /// Adds the resources of another process.
     pub fn add(&mut self, other: Self) {
         self.threads += other.threads;
         self.files += other.files;
@@ -32,7 +31,7 @@ impl ProcessUsage {
         self.anonymous_bytes += other.anonymous_bytes;
     }
 
-    /// As it is now. What the system does not tell is 0.
+    /// Measures this process. A number that the kernel does not report is 0.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -46,23 +45,23 @@ impl ProcessUsage {
     }
 }
 
-/// How many areas of memory are mapped.
+/// Returns the number of memory maps.
 #[must_use]
 pub fn maps() -> usize {
     lines("/proc/self/maps").count()
 }
 
-/// How many areas of memory may be mapped.
+/// Returns the largest number of memory maps (`vm.max_map_count`).
 #[must_use]
 pub fn max_maps() -> Option<usize> {
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
     limit.trim().parse().ok()
 }
 
-/// How many threads have this name.
+/// Returns the number of threads with this name.
 #[must_use]
 pub fn threads_named(name: &str) -> usize {
-    // A listing may end early when a thread ends while it is read.
+    // A listing can end early when a thread exits while it is read, so the larger of two counts is right.
     (0..2).map(|_| listed(name)).max().unwrap_or_default()
 }
 
@@ -73,24 +72,24 @@ fn listed(name: &str) -> usize {
     names.filter(|other| other.trim_end() == name).count()
 }
 
-/// What one mapped library takes.
+/// The memory of one mapped library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
-    /// Its own copy of pages of its file: relocated addresses, and data that it wrote to. In bytes.
+    /// Private copies of the file's pages in bytes: relocated addresses, and data that was written to.
     pub anonymous_bytes: u64,
-    /// Its areas of memory.
+    /// The number of memory maps of the file.
     pub maps: usize,
 }
 
 impl Footprint {
-    /// Adds what another library, or the same one in another process, takes.
+    /// Adds another library, or the same one in another process.
     pub fn add(&mut self, other: Self) {
         self.anonymous_bytes += other.anonymous_bytes;
         self.maps += other.maps;
     }
 }
 
-/// What each of these copies of libraries takes.
+/// Returns the memory of each of these private copies. Takes long after many loads.
 #[must_use]
 pub fn footprints(copies: &HashSet<PathBuf>) -> HashMap<PathBuf, Footprint> {
     parse(lines("/proc/self/smaps"), copies)
@@ -118,8 +117,8 @@ fn parse(
     footprints
 }
 
-/// The path of the area that a line begins, as proc_pid_smaps(5) has it: range, permissions, offset,
-/// device, inode, path.
+/// Returns the path in a line that begins a memory map (proc_pid_smaps(5)): range, permissions, offset, device,
+/// inode, path.
 fn area(line: &str) -> Option<&str> {
     let (range, rest) = line.split_once(' ')?;
     range.split_once('-')?;
@@ -131,8 +130,8 @@ fn kib(line: &str, key: &str) -> Option<u64> {
     number.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The lines of a file, one after the other: after some hundred loads the files about maps are
-/// large, and to look at memory should not take as much of it. None when it cannot be read.
+/// Returns the lines of a file, read one by one: after some hundred loads the files about memory maps are large,
+/// and measuring memory should not take much of it. A file that cannot be read has no lines.
 fn lines(path: &str) -> impl Iterator<Item = String> {
     let file = File::open(path).into_iter();
     file.flat_map(|file| BufReader::new(file).lines().map_while(Result::ok))

@@ -1,14 +1,13 @@
-//! What belongs to the whole process, and a plugin that starts may change: the guard looks before and
-//! after, puts back what is the host's or everybody's, and says which plugin it was.
+//! Guards settings of the whole process against plugins: compares them before and after the start of an app,
+//! restores what an app changed, and logs which plugin it was.
 //!
-//! Signals decide how the server stops; the working directory, the umask and the limits are the
-//! operator's; the first three descriptors are where the log goes. A library changes them for all
-//! apps, most often by a line that was right in a program of its own: a crate that catches Ctrl-C, a
-//! logger that redirects stderr.
+//! Signal handlers decide how the server stops. The working directory, the umask and the limits belong to the
+//! operator. The first three descriptors are where the log goes. A library that changes them changes them for
+//! all apps. The usual cause is code that was right in a program of its own, such as a crate that catches Ctrl-C
+//! or a logger that redirects stderr.
 //!
-//! The environment is not watched, because reading it while another library sets a variable is a data
-//! race; the host reads its own variables once, when it starts. What an app changes after its start
-//! is not seen.
+//! The environment is not guarded, because reading it while another library sets a variable is a data race. The
+//! host reads its own variables once at its start. Changes after the start of an app are not noticed.
 
 mod descriptors;
 mod signals;
@@ -31,20 +30,20 @@ use tracing::warn;
 
 use self::{descriptors::Descriptors, signals::Dispositions};
 
-/// Watches the start of an app, on the thread that runs the start, until it is dropped.
+/// Guards the start of an app until dropped. Must live on the thread that runs the start.
 #[derive(Debug)]
 #[must_use]
 pub struct StartWatch {
     app: String,
-    /// That of the thread, which goes on with other work after the start.
+    /// The signal mask of the thread, which takes other work after the start.
     mask: Option<SignalMask>,
 }
 
-/// Watches a start of the app `app` from now on.
+/// Begins to guard the start of the app `app`.
 pub fn watch(app: &str) -> StartWatch {
     let mut starts = starts();
     if starts.apps.is_empty() {
-        // As everything was before the first of the starts that go on at the same time.
+        // With several starts at the same time, the settings before the first one count.
         starts.before = Some(ProcessState::now());
     }
     *starts.apps.entry(app.to_owned()).or_default() += 1;
@@ -77,7 +76,7 @@ impl Drop for StartWatch {
         drop(starts);
         for ProcessChange { what, done } in changes {
             warn!(
-                // One of them, when several start at the same time.
+                // With several starts at the same time, any of them may be the cause.
                 plugin = apps.join(" or "),
                 what, done, "A plugin changed what belongs to the whole process"
             );
@@ -85,7 +84,7 @@ impl Drop for StartWatch {
     }
 }
 
-/// The starts that go on, and how the process was before the first of them.
+/// The starts under way, and the settings of the process before the first of them.
 struct Starts {
     apps: BTreeMap<String, usize>,
     before: Option<ProcessState>,
@@ -100,10 +99,10 @@ fn starts() -> MutexGuard<'static, Starts> {
     STARTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Something that a plugin changed.
+/// A setting that a plugin changed.
 struct ProcessChange {
     what: String,
-    /// What the host did about it.
+    /// The host's reaction.
     done: String,
 }
 
@@ -119,7 +118,7 @@ impl ProcessChange {
     }
 }
 
-/// What belongs to the whole process, as it was at one moment.
+/// The settings of the whole process at one moment.
 struct ProcessState {
     directory: Option<PathBuf>,
     umask: Option<Mode>,
@@ -141,7 +140,7 @@ impl ProcessState {
         }
     }
 
-    /// Puts back what is otherwise now.
+    /// Restores the settings that have changed.
     fn restore(&mut self, changes: &mut Vec<ProcessChange>) {
         self.dispositions.restore(changes);
         self.descriptors.restore(changes);
@@ -161,7 +160,7 @@ impl ProcessState {
             let is_less = |now: Option<u64>, before: Option<u64>| {
                 now.is_some_and(|now| before.is_none_or(|before| now < before))
             };
-            // More than there was is no harm.
+            // A higher limit does no harm.
             if is_less(getrlimit(*limit).current, before.current) {
                 let what = format!("the limit {limit:?}");
                 changes.push(ProcessChange::restore(what, setrlimit(*limit, *before)));
@@ -169,7 +168,7 @@ impl ProcessState {
         }
         let now = decimal_sign();
         if now != self.decimal_sign {
-            // The plugin may depend on it, and the host does not.
+            // The plugin may depend on the locale, and the host does not.
             changes.push(ProcessChange {
                 what: "the locale of numbers in C code".to_owned(),
                 done: "left as it is".to_owned(),
@@ -179,7 +178,7 @@ impl ProcessState {
     }
 }
 
-/// Asking by umask(2) would change it for a moment.
+/// Returns the umask. Read from `/proc`, because umask(2) can only be asked by setting another one.
 fn current_umask() -> Option<Mode> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let mask = status
@@ -190,7 +189,7 @@ fn current_umask() -> Option<Mode> {
     ))
 }
 
-/// The limits whose loss other apps or the host would notice.
+/// The limits whose reduction would harm other apps or the host.
 const LIMITS: [Resource; 8] = [
     Resource::As,
     Resource::Core,

@@ -1,8 +1,8 @@
-//! The program of a worker process: what `host` runs when its supervisor starts it again.
+//! The entry point of a worker process: `host` runs it when its supervisor starts it as a worker.
 //!
-//! The process has a channel to the supervisor as its stdin, and two pipes to it as stdout and
-//! stderr, for what plugins and libraries print. The first order is [`Order::Setup`]; with it come
-//! the listening sockets and the streams that the server itself writes to.
+//! The stdin of the process is a channel to the supervisor. Its stdout and stderr are pipes to the supervisor, for
+//! output of plugins and libraries. The first order is [`Order::Setup`], which brings the listening sockets and
+//! the server's own stdout and stderr.
 
 use std::{
     io,
@@ -35,12 +35,12 @@ use crate::{
     terminal,
 };
 
-/// Runs the worker until it was told to stop, or its supervisor is gone.
+/// Runs the worker until it is told to stop or its supervisor is gone. Then exits.
 pub fn run() -> ! {
     let code = match serve() {
         Ok(()) => 0,
         Err(error) => {
-            // The supervisor logs what a worker prints.
+            // The supervisor logs the output of a worker.
             terminal::complain(format_args!("the worker cannot start: {}", chain(&error)));
             1
         }
@@ -57,8 +57,8 @@ fn serve() -> Result<(), WorkerError> {
     served
 }
 
-/// Signals are the supervisor's to act on: a service manager may send them to every process of the
-/// service. A handler, and not `SIG_IGN`, which the children of plugins would inherit.
+/// Ignores the signals on which the supervisor acts, because a service manager may send them to every process of
+/// the service. Installs an empty handler instead of `SIG_IGN`, which child processes of plugins would inherit.
 fn ignore_signals() -> Result<(), WorkerError> {
     for signal in [
         consts::SIGHUP,
@@ -87,7 +87,7 @@ async fn begin(channel: OwnedFd) -> Result<(), WorkerError> {
     let (setup, descriptors) = match receiver.recv().await? {
         Some((Order::Setup(setup), descriptors)) => (setup, descriptors),
         Some(_) => return Err(WorkerError::NoSetup),
-        // The supervisor is gone already.
+        // The supervisor is already gone.
         None => return Ok(()),
     };
     let config = settings::of_keys(&setup.settings)?;
@@ -110,7 +110,7 @@ async fn work(
         stderr: descriptors.next().ok_or(WorkerError::NoSetup)?,
     };
     let board = descriptors.next().ok_or(WorkerError::NoSetup)?;
-    // Before there are other threads.
+    // Handlers must be installed before other threads exist.
     let board = Scoreboard::attach(&board).map_err(WorkerError::Board)?;
     crash::install(board.serve()).map_err(WorkerError::Board)?;
     log::worker::set(setup.worker, setup.many);
@@ -132,13 +132,13 @@ async fn work(
         .run(Orders::new(ordered))
         .await;
     losses.finish(true);
-    // The last notices are on their way when this ends.
+    // The last notices are written when this task ends.
     let _ = tokio::time::timeout(EXIT_GRACE, sending).await;
     serving.shutdown_background();
     Ok(())
 }
 
-/// Passes orders on. The end of the channel is the end of the orders.
+/// Relays orders to the worker. Ends when the channel ends, which tells the worker that the supervisor is gone.
 async fn take_orders(mut receiver: Receiver<Order>, orders: mpsc::UnboundedSender<Order>) {
     loop {
         match receiver.recv().await {
@@ -166,15 +166,15 @@ async fn send_notices(mut noticed: mpsc::UnboundedReceiver<Notice>, sender: Send
     sender.flush().await;
 }
 
-/// The streams that the server writes to. The worker's own are pipes to the supervisor.
+/// The server's own stdout and stderr. Those of the worker are pipes to the supervisor.
 struct ServerStreams {
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
 impl ServerStreams {
-    /// Opens the log and the access log: a log that goes to a stream keeps the descriptor that the
-    /// stream has at this moment, so the worker's own are put back afterwards.
+    /// Opens the log and the access log. A log that goes to stdout or stderr duplicates the descriptor at this moment.
+    /// So the server's streams are installed first, and the worker's own are restored afterwards.
     fn open_logs(self, config: &Config, setup: &Setup) -> Result<(Logs, LossMonitor), WorkerError> {
         let own = ServerStreams {
             stdout: rustix::io::fcntl_dupfd_cloexec(stdout(), 3).map_err(WorkerError::stream)?,
@@ -199,7 +199,7 @@ impl ServerStreams {
             output,
             losses,
         } = log;
-        // The other processes of the server write to the same places.
+        // Other processes of the server write to the same files.
         for output in access.iter().chain([&output]) {
             output.share();
         }
@@ -216,7 +216,7 @@ impl ServerStreams {
     }
 }
 
-/// A worker process that could not start.
+/// Why a worker process could not start.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
     #[error("the scoreboard cannot be used")]
@@ -247,5 +247,5 @@ impl WorkerError {
     }
 }
 
-/// How much longer than its requests a worker may take to end.
+/// How long a worker may take to exit after the time for its requests is over.
 const EXIT_GRACE: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! When a generation panics too often: then its state is not to be trusted, and it serves no more.
+//! The quarantine: a generation that panics too often gets no more requests, because panics may have left its
+//! state inconsistent.
 
 use std::{
     collections::VecDeque,
@@ -9,26 +10,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many panics are too many, and in which time.
+/// How many panics within which time put a generation into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PanicLimit {
-    /// How many; 0 for no limit.
+    /// The number of panics; 0 means no limit.
     pub panics: u16,
-    /// In which time.
+    /// The length of the window.
     pub window: Duration,
 }
 
-/// Whether a generation is kept from requests. Once it is, it stays so until it is replaced.
+/// Whether a generation is in quarantine. The quarantine lasts until the generation is replaced.
 #[derive(Debug)]
 pub struct Quarantine {
     limit: PanicLimit,
-    /// The last panics, as many as the limit allows at most.
+    /// The times of the last panics within the window.
     panics: Mutex<VecDeque<Instant>>,
     is_on: AtomicBool,
 }
 
 impl Quarantine {
-    /// For a generation that has just started.
+    /// Creates the state of a new generation.
     #[must_use]
     pub fn new(limit: PanicLimit) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl Quarantine {
         }
     }
 
-    /// Counts a panic. The limit, when this is the one that reaches it.
+    /// Counts a panic. Returns the limit if this panic reaches it.
     pub fn panicked(&self, now: Instant) -> Option<PanicLimit> {
         if self.limit.panics == 0 || self.is_on() {
             return None;
@@ -55,7 +56,7 @@ impl Quarantine {
         (too_many && !self.is_on.swap(true, Ordering::Relaxed)).then_some(self.limit)
     }
 
-    /// Whether it gets no more requests.
+    /// Returns whether the generation gets no more requests.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)

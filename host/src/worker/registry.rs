@@ -1,4 +1,4 @@
-//! Which app serves which path: what every request looks up.
+//! The registry maps paths to generations. Every request looks its path up here.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::generation::Generation;
 
-/// The apps, and the routes to them. Reading is one atomic load; whoever changes an app makes new
-/// routes.
+/// The apps and the routes to them. A lookup is one atomic load; a change of an app builds new routes.
 #[derive(Debug, Default)]
 pub struct Registry {
     apps: Mutex<BTreeMap<&'static str, AppEntry>>,
@@ -22,7 +21,7 @@ pub struct Registry {
 struct AppEntry {
     mounts: Vec<Arc<str>>,
     serving: Option<Arc<Generation>>,
-    /// Cancelled when the app is there, or is waited for no longer.
+    /// Cancelled when the app has arrived or is not awaited any more. Requests wait for the cancellation.
     arrival: Option<CancellationToken>,
 }
 
@@ -44,20 +43,18 @@ impl Drop for AppEntry {
     }
 }
 
-/// An app, its mounts, and what is to serve there.
+/// A change: the app's name, its mounts, and the generation that serves there.
 pub type RouteChange = (&'static str, Vec<Arc<str>>, Option<Arc<Generation>>);
 
 impl Registry {
-    /// The routes as they are now.
+    /// Returns the current routes.
     pub fn routes(&self) -> Guard<Arc<Routes>> {
         self.routes.load()
     }
 
-    /// Sends requests below `mounts` to `serving`; without one, they are told that the app is not
-    /// available.
+    /// Routes requests below `mounts` to `serving`, or answers them with 503 without a generation.
     ///
-    /// When this returns, no request that starts is sent to what served before, which is the
-    /// result.
+    /// After the call no new request reaches the generation that served before, which is returned.
     pub fn publish(
         &self,
         name: &'static str,
@@ -70,11 +67,11 @@ impl Registry {
         before?.serving.take()
     }
 
-    /// Publishes several apps at one moment, as [`publish`](Self::publish) does one: two apps may so
-    /// exchange their mounts.
+    /// Publishes several apps at one moment, so that two apps can exchange their mounts.
     pub fn publish_all(&self, changes: Vec<RouteChange>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits for one of these looks at the routes again, which must be new then.
+        // Dropping an old entry wakes the requests that wait for its app, and they look the path up again.
+        // So the old entries are kept until the new routes are stored.
         let mut before = Vec::new();
         for (name, mounts, serving) in changes {
             before.extend(apps.insert(name, AppEntry::new(mounts, serving)));
@@ -82,7 +79,7 @@ impl Registry {
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
-    /// Has requests below `mounts` wait: the app is about to come.
+    /// Lets requests below `mounts` wait, because the app is about to arrive.
     pub fn await_app(&self, name: &'static str, mounts: Vec<Arc<str>>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let mut expected = AppEntry::new(mounts, None);
@@ -91,7 +88,7 @@ impl Registry {
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
-    /// Answers requests that wait for the app: it does not come.
+    /// Wakes the requests that wait for the app, because it does not arrive. They are answered with 503.
     pub fn stop_awaiting(&self, name: &str) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(app) = apps.get_mut(name) else {
@@ -104,14 +101,14 @@ impl Registry {
         }
     }
 
-    /// The generations that serve.
+    /// Returns all generations that serve.
     pub fn serving(&self) -> Vec<Arc<Generation>> {
         let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let serving = apps.values().filter_map(|app| app.serving.clone());
         serving.collect()
     }
 
-    /// Forgets an app: nothing is mounted where it was. The result is what served.
+    /// Removes an app and its mounts. Returns the generation that served.
     pub fn remove(&self, name: &str) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let before = apps.remove(name);
@@ -120,27 +117,27 @@ impl Registry {
     }
 }
 
-/// From paths to apps.
+/// A map from paths to apps.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// What is mounted at `/`.
+    /// The app at `/`.
     root: Option<Route>,
-    /// What is mounted elsewhere, by its mount.
+    /// The other apps, by mount.
     prefixes: HashMap<Arc<str>, Route>,
-    /// How long those mounts are: each length once, the longest first.
+    /// The lengths of those mounts, each once, the longest first.
     lengths: Vec<usize>,
 }
 
 /// An app at one of its mounts.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The prefix of the paths that it serves.
+    /// The prefix of the app's paths.
     pub mount: Arc<str>,
     /// The app's name.
     pub name: &'static str,
-    /// What serves; none while the app is not available.
+    /// The generation that serves. `None` while the app is not available.
     pub serving: Option<Arc<Generation>>,
-    /// Cancelled when the app is there, where requests wait for that.
+    /// Cancelled when the app has arrived. `None` if requests need not wait.
     pub arrival: Option<CancellationToken>,
 }
 
@@ -168,9 +165,9 @@ impl Routes {
         routes
     }
 
-    /// The app with the longest mount that is a prefix of `path` and ends where a segment of it
-    /// ends. Mount and path are compared byte by byte: percent-encoding is not undone, and dots and
-    /// doubled slashes are segments like others.
+    /// Returns the app with the longest mount that is a prefix of `path` and ends at a segment's end. Mount and path
+    /// are compared byte by byte: percent-encoding is not decoded, and dots and double slashes are ordinary
+    /// segments.
     ///
     /// The cost is bounded by the mounts, whatever the client sends: a path is hashed up to the
     /// length of a mount, and at most once for each length that some mount has.
@@ -181,8 +178,8 @@ impl Routes {
         found.or(self.root.as_ref())
     }
 
-    /// The prefixes of `path` that are as long as some mount and end where a segment ends, the
-    /// longest first.
+    /// Returns the prefixes of `path` that have the length of some mount and end at a segment's end, the longest
+    /// first.
     fn candidates<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
         self.lengths.iter().filter_map(|&len| {
             let prefix = path.get(..len)?;

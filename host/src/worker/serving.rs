@@ -1,4 +1,4 @@
-//! The connections of a worker: accepted when the supervisor says so, and ended when it stops.
+//! The connections of a worker: accepted on an order of the supervisor, and ended at a stop.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ pub struct Serving {
     server: Arc<ConnectionServer>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
-    /// How many of the tasks of `connections` accept.
+    /// The number of tasks in `connections` that accept and serve no connection.
     accepting: usize,
     tokens: Tokens,
 }
 
-/// What ends connections, in this order.
+/// The tokens that end connections, in this order.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     /// Cancelled when no more connections are to be accepted.
@@ -36,7 +36,7 @@ pub struct Tokens {
 }
 
 impl Serving {
-    /// Connections that come from `listeners` and are served on `threads`.
+    /// Creates the server of connections from `listeners`, which runs on `threads`.
     #[must_use]
     pub fn new(
         listeners: Vec<TcpListener>,
@@ -62,7 +62,7 @@ impl Serving {
         }
     }
 
-    /// Accepts connections from now on.
+    /// Begins to accept connections.
     pub fn accept(&mut self) {
         // The serving runtime must own the sockets: tokio registers a socket with the runtime in
         // which it is made.
@@ -109,7 +109,7 @@ impl Serving {
         }
     }
 
-    /// Nothing is served any more.
+    /// Ends accepting and waiting for requests for good.
     pub fn closed(&self) {
         self.tokens.leave.cancel();
         self.tokens.stop.cancel();
@@ -167,5 +167,5 @@ impl Closing {
 /// sends requests more often than that is told to go by a response, and loses none.
 const CLOSE_DELAY: Duration = Duration::from_millis(500);
 
-/// How long connections have to notice that they are cut off.
+/// How long aborted connections have to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);

@@ -5,25 +5,25 @@ use std::time::Duration;
 use super::{probation::ProbationPolicy, quarantine::PanicLimit};
 use crate::config::Config;
 
-/// How a worker loads apps, from the configuration.
+/// The settings for loading apps.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadSettings {
-    /// How long a start may take.
+    /// How long the start of an app may take.
     pub init_timeout: Duration,
-    /// How long requests may wait for a handover.
+    /// How long requests may wait for a handover of state.
     pub handover_timeout: Duration,
-    /// How long requests may stay in a generation that is replaced or removed.
+    /// How long a generation that is replaced or removed may drain.
     pub graceful_timeout: Duration,
-    /// How many threads a plugin's runtime has.
+    /// The number of threads of a plugin's runtime.
     pub app_threads: u32,
-    /// How often a generation may panic.
+    /// How many panics put a generation into quarantine.
     pub panic_limit: PanicLimit,
-    /// When a new generation that is watched has failed.
+    /// When a new generation fails its probation.
     pub probation: ProbationPolicy,
 }
 
 impl LoadSettings {
-    /// The settings of a server.
+    /// Returns the settings from the server's configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let reload = &config.reload;

@@ -1,4 +1,4 @@
-//! What a worker is made of, from the configuration.
+//! Builds the parts of a worker from the configuration.
 
 use std::{net::TcpListener, sync::Arc};
 
@@ -16,10 +16,10 @@ use crate::{
     log::{access::AccessLog, filter::Filter, output::Output},
 };
 
-/// Where a worker logs.
+/// The logs of a worker.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    /// The level.
+    /// The log filter.
     pub filter: Filter,
     /// The log.
     pub output: Output,
@@ -28,7 +28,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Every place for lines.
+    /// Returns all outputs.
     #[must_use]
     pub fn outputs(&self) -> Vec<Output> {
         let access = self.access.iter().cloned();
@@ -36,7 +36,7 @@ impl Logs {
     }
 }
 
-/// The parts of a worker that accepts from `listeners`, and serves on `threads`.
+/// Returns the parts of a worker that accepts from `listeners` and serves on `threads`.
 #[must_use]
 pub fn parts(
     config: &Config,

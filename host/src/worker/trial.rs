@@ -1,8 +1,8 @@
-//! A library is opened for the first time in a process of its own, which serves nobody.
+//! The trial: a library is opened for the first time in a separate process that serves no requests.
 //!
-//! Opening a library runs its static constructors while the dynamic linker's lock is held. One that
-//! hangs would freeze every thread that needs that lock; one that crashes, or ends the process, would
-//! take a serving worker with it.
+//! Opening a library runs its static constructors while the dynamic linker holds its lock. A constructor that
+//! hangs would freeze every thread that needs the lock. A constructor that crashes or exits would take a
+//! serving worker down. In a separate process neither harms a request.
 
 use std::{
     ffi::OsString,
@@ -26,41 +26,41 @@ use crate::{
     terminal,
 };
 
-/// The first argument of a process that opens a library; the second is the library.
+/// The first argument of a trial process. The second is the path of the library.
 pub const OPEN: &str = "--internal-open";
 
-/// Opens the library, says what came of it, and ends the process.
+/// Opens the library, prints the error if there is one, and exits.
 pub fn run(library: Option<OsString>) -> ! {
     let opened = library::open(Path::new(&library.unwrap_or_default()));
     match opened {
         Ok(_) => exit::leave(OPENED, || {}),
         Err(error) => {
-            // The supervisor reads the last line.
+            // The supervisor reads the error from the last line.
             terminal::print(chain(&error), ExitCode::FAILURE);
             exit::leave(1, || {})
         }
     }
 }
 
-/// Opens libraries in processes of their own.
+/// Runs trials.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// The program.
     pub executable: Arc<Executable>,
-    /// The processes.
+    /// The set of child processes.
     pub children: Children,
     /// How long opening a library may take.
     pub limit: Duration,
-    /// The option that says so.
+    /// The name of the option for the limit, for error texts.
     pub option: &'static str,
 }
 
 impl Trial {
-    /// Opens the library.
+    /// Opens the library in a trial process.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or ends or hangs the process that opens it: why, in one line.
+    /// With the reason in one line, when the library cannot be opened, or when it ends or hangs the process.
     pub async fn open(&self, library: &Path) -> Result<(), String> {
         let mut command: Command = self.executable.command();
         command
@@ -76,7 +76,7 @@ impl Trial {
         let words = OutputTail::follow(stdout, stderr, |_: StandardStream, _: &str| {});
         let limit = self.limit;
         let Ok(ended) = time::timeout(limit, child.wait()).await else {
-            // It may have ended at this moment.
+            // The process may have exited at this moment.
             let _ = child.kill(Signal::KILL);
             let _ = child.wait().await;
             return Err(format!(
@@ -103,8 +103,8 @@ impl Trial {
     }
 }
 
-/// The exit code of a process that has opened its library: no code that a library would choose.
+/// The exit code of a successful trial. No library is likely to exit with this code by itself.
 const OPENED: u8 = 71;
 
-/// How long the last lines of the process have to come.
+/// How long to read the output after the exit of the process.
 const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -1,23 +1,23 @@
-//! Bytes that become lines.
+//! Splits a stream of bytes into lines.
 
-/// Splits bytes into lines, and holds the bytes of the line that is not whole.
+/// Splits bytes into lines, and holds the incomplete last line.
 #[derive(Debug, Default)]
 pub(super) struct LineSplitter {
     partial: Vec<u8>,
 }
 
 impl LineSplitter {
-    /// Goes on after the bytes of a line that is not whole.
+    /// Starts with the bytes of an incomplete line.
     pub(super) fn after(partial: Vec<u8>) -> Self {
         Self { partial }
     }
 
-    /// The bytes of the line that is not whole.
+    /// Returns the bytes of the incomplete line.
     pub(super) fn partial(&self) -> &[u8] {
         &self.partial
     }
 
-    /// Takes bytes, and calls `line` with each line that is whole now.
+    /// Adds bytes, and calls `line` with each line that is complete now.
     pub(super) fn feed(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend(part);
@@ -25,7 +25,7 @@ impl LineSplitter {
                 self.partial.pop();
                 self.hand_on(line);
             }
-            // A line that does not end must not fill the memory: it becomes several.
+            // A line without an end must not fill the memory, so it is split.
             while self.partial.len() >= LONGEST {
                 let rest = self.partial.split_off(LONGEST);
                 self.hand_on(line);
@@ -34,7 +34,7 @@ impl LineSplitter {
         }
     }
 
-    /// Calls `line` with what came after the last line break, if anything did.
+    /// Calls `line` with the bytes after the last line break, if there are any.
     pub(super) fn finish(&mut self, line: &mut impl FnMut(&str)) {
         if !self.partial.is_empty() {
             self.hand_on(line);
@@ -47,7 +47,7 @@ impl LineSplitter {
     }
 }
 
-/// Up to how many bytes are a line.
+/// The longest line in bytes.
 const LONGEST: usize = 16 << 10;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Pipes that a test writes to.
+//! Tests with pipes that the test itself writes to.
 
 use std::{fs::File, io::Write, os::fd::OwnedFd};
 

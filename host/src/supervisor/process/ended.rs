@@ -1,15 +1,15 @@
-//! How a process ended.
+//! The exit status of a child process.
 
 use std::fmt;
 
 use rustix::process::WaitIdStatus;
 use serde::{Deserialize, Serialize};
 
-/// How a process ended. The text is for people: `exit code 3`, `SIGSEGV (core dumped)`.
+/// How a process exited. The text is for people: `exit code 3`, `SIGSEGV (core dumped)`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChildExit {
-    /// The process called `exit`, or returned from `main`.
+    /// The process called `exit` or returned from `main`.
     Exited {
         /// The exit code.
         code: i32,
@@ -18,13 +18,13 @@ pub enum ChildExit {
     Signaled {
         /// The signal's number.
         signal: i32,
-        /// The kernel wrote a core file.
+        /// Whether the kernel wrote a core file.
         core: bool,
     },
 }
 
 impl ChildExit {
-    /// Returns whether the process ended without an error.
+    /// Returns whether the process exited with code 0.
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Exited { code: 0 }
@@ -66,7 +66,7 @@ impl fmt::Display for ChildExit {
     }
 }
 
-/// Returns the name of a signal (signal(7)), or its number as text when it has none here.
+/// Returns the name of a signal (signal(7)), or its number as text if it has no name.
 #[must_use]
 pub fn signal_name(signal: i32) -> String {
     let name = NAMES.iter().find(|(number, _)| *number == signal);
@@ -76,7 +76,7 @@ pub fn signal_name(signal: i32) -> String {
     }
 }
 
-/// The signals that can end a process by default, without the real-time ones.
+/// The signals whose default action ends or stops a process, without the real-time signals.
 const NAMES: [(i32, &str); 26] = [
     (libc::SIGHUP, "HUP"),
     (libc::SIGINT, "INT"),

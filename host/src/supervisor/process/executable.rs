@@ -1,4 +1,4 @@
-//! The program of this process, to be executed again.
+//! The program file of this process, to be executed again.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use std::{
 
 use rustix::fs::{Mode, OFlags, open};
 
-/// The program that this process runs, held open: it can be executed again even when its file was
-/// replaced or deleted in the meantime, and is then still the same build.
+/// The program file of this process, held open. It can be executed again even if the file was replaced
+/// or deleted meanwhile, and it is still the same build then.
 #[derive(Debug)]
 pub struct Executable {
     file: OwnedFd,
@@ -21,15 +21,14 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Opens the program of this process. Needs `/proc`.
+    /// Opens the program file of this process. Needs `/proc`.
     ///
     /// # Errors
     ///
     /// Returns the system's error when `/proc` is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        // The link leads to the file itself, also when its name shows "(deleted)"
-        // (proc_pid_exe(5)).
+        // The link leads to the file itself, even if its text says "(deleted)" (proc_pid_exe(5)).
         let file = open("/proc/self/exe", flags, Mode::empty())?;
         let metadata = File::from(file.try_clone()?).metadata()?;
         let (len, time) = (metadata.len(), metadata.mtime());
@@ -38,23 +37,22 @@ impl Executable {
         Ok(Self { file, build })
     }
 
-    /// Which build this is: the version, and the length and the time of the file, since two builds
-    /// of one version differ in them.
+    /// Returns a name for this build: version, file length and modification time, because two builds of one
+    /// version differ in the last two.
     #[must_use]
     pub fn build(&self) -> &str {
         &self.build
     }
 
-    /// A command that executes the program, with no arguments yet. The name shown for the process
-    /// is `host`.
+    /// Returns a command that executes the program, without arguments. Lists of processes show it as `host`.
     #[must_use]
     pub fn command(&self) -> Command {
-        // The child resolves the link before its copy of the descriptor is closed by the exec.
+        // The descriptor is closed by the exec only after the kernel has resolved the path.
         let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         command.arg0(NAME);
         command
     }
 }
 
-/// What the process is called in lists of processes.
+/// The name of the process in lists of processes.
 pub(super) const NAME: &str = "host";

@@ -1,5 +1,5 @@
-//! Orphans: processes whose parent has ended become children of the first process of a container
-//! (PID 1), which has to reap them, or their entries fill the process table.
+//! Reaps orphans. A process whose parent exits becomes a child of the container's first process (PID 1),
+//! which must reap it after its exit. Otherwise zombies fill the process table.
 
 use std::{fs, io};
 
@@ -9,10 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Children;
 
 impl Children {
-    /// Reaps orphans from now on when this process is PID 1 or a subreaper, and never the statuses
-    /// of the children in the set. To be called in a process that starts other processes by
-    /// [`Children::start`] alone: a plugin's
-    /// `Command` would miss its child. Runs in a tokio runtime.
+    /// Reaps orphans from now on, which come only if this process is PID 1 or a subreaper. Children in the
+    /// set are left alone. All children of this process must be started by [`Children::start`]: a plain
+    /// `Command`, as in a plugin, would lose the exit status of its child. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     ///
@@ -33,8 +33,8 @@ impl Children {
 
     /// Reaps every zombie that is a child of this process and not in the set.
     fn reap(&self) {
-        // Held throughout: a child must not leave or enter the set between the look and the
-        // reaping.
+        // The lock is held throughout, so that a process found outside the set cannot enter the set before
+        // it is reaped.
         let watched = self.watched();
         let Ok(processes) = fs::read_dir("/proc") else {
             return;
@@ -48,7 +48,7 @@ impl Children {
             let is_ours = fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| is_zombie_of(&stat, us));
             if let Some(pid) = Pid::from_raw(pid).filter(|_| is_ours) {
-                // `waitid` for any child would take the status of one in the set.
+                // `waitid` for any child could reap a child in the set, so each orphan is named.
                 let _ = waitid(
                     WaitId::Pid(pid),
                     WaitIdOptions::EXITED | WaitIdOptions::NOHANG,

@@ -1,4 +1,4 @@
-//! Children that are a shell.
+//! Tests with a shell as the child process.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a worker does first, and how it ends with its supervisor.
+//! The worker's side of its process: takes over the channel, and exits when the supervisor is gone.
 
 use std::{
     fs::File,
@@ -17,8 +17,8 @@ use rustix::{
     thread::set_name,
 };
 
-/// The channel's descriptor in a worker has this number or a higher one, where a plugin that closes
-/// the standard ones or the first few does not meet it.
+/// The lowest descriptor number for the channel in a worker. Plugins sometimes close the standard
+/// descriptors or the first few; a high number is out of their way.
 pub const CHANNEL_FD: RawFd = 64;
 
 /// Takes the channel to the supervisor, which is this process's stdin, and makes stdin `/dev/null`.
@@ -26,7 +26,7 @@ pub const CHANNEL_FD: RawFd = 64;
 ///
 /// # Errors
 ///
-/// Fails when stdin is no Unix socket: somebody has started a worker by hand.
+/// Fails when stdin is not a Unix socket, as when somebody starts a worker by hand.
 pub fn take_channel() -> io::Result<OwnedFd> {
     if socket_domain(stdin()).ok() != Some(rustix::net::AddressFamily::UNIX) {
         return Err(io::Error::other(
@@ -35,18 +35,17 @@ pub fn take_channel() -> io::Result<OwnedFd> {
     }
     let channel = fcntl_dupfd_cloexec(stdin(), CHANNEL_FD)?;
     dup2_stdin(File::open("/dev/null")?)?;
-    // The kernel takes the name from the path that was executed, which is a number in
-    // /proc/self/fd.
+    // The kernel names the process after the executed path, which was a number in /proc/self/fd.
     set_name(c"host")?;
     Ok(channel)
 }
 
-/// Ends this process `grace` after the supervisor is gone, whatever state the process is in. The
-/// graceful stop is the caller's work, and has that time.
+/// Kills this process `grace` after the supervisor is gone, whatever state the process is in. The caller
+/// stops gracefully within that time.
 ///
-/// A thread of its own waits, which needs no runtime and takes no lock that a plugin can hold. The
-/// parent-death signal (PR_SET_PDEATHSIG) is no way to do this: the signal comes when the *thread*
-/// that started the worker ends, also when the supervisor is upgraded in place (prctl(2)).
+/// A separate thread waits, which needs no runtime and takes no lock that a plugin can hold. The
+/// parent-death signal (PR_SET_PDEATHSIG) cannot be used: it comes when the *thread* that started the
+/// worker exits, which also happens when the supervisor is upgraded in place (prctl(2)).
 ///
 /// # Errors
 ///
@@ -54,10 +53,10 @@ pub fn take_channel() -> io::Result<OwnedFd> {
 pub fn end_with_supervisor(channel: &impl AsFd, grace: Duration) -> io::Result<()> {
     let channel = fcntl_dupfd_cloexec(channel, CHANNEL_FD)?;
     let watch = move || {
-        // No event is asked for: the end is told anyway (poll(2)).
+        // POLLHUP is reported even if no event is requested (poll(2)).
         let mut fds = [PollFd::new(&channel, PollFlags::empty())];
         while !fds[0].revents().contains(PollFlags::HUP) {
-            // EINTR is the only failure of a wait for one open descriptor.
+            // The only possible failure is EINTR, so the loop goes on.
             let _ = poll(&mut fds, None);
         }
         thread::sleep(grace);

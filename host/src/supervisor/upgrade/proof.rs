@@ -1,5 +1,5 @@
-//! The proof of another build before an upgrade: it starts, reads the configuration, and says which
-//! version of the messages it speaks.
+//! The proof of another build before an upgrade: it starts, reads the configuration, and prints which
+//! protocol version it speaks.
 
 use std::{
     ffi::OsString,
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// The first argument of a process that proves itself. The arguments of the server follow.
+/// The first argument of a process that gives a proof. The arguments of the server follow.
 pub const PROVE: &str = "--internal-prove";
 
-/// Prints the proof. A process that was started with [`PROVE`] calls this when it has read the
-/// configuration, and then exits with 0.
+/// Prints the proof. A process that was started with [`PROVE`] calls this after it has read the
+/// configuration, and then exits with code 0.
 ///
 /// # Errors
 ///
@@ -35,12 +35,12 @@ pub fn print_proof(hello: &Hello) -> io::Result<()> {
     io::stdout().write_all(format!("{MARK}{hello}\n").as_bytes())
 }
 
-/// Runs `path` with [`PROVE`] and the server's arguments `args`, without the program's name.
-/// Returns what the other build says of itself. Runs in a tokio runtime with I/O and time.
+/// Runs `path` with [`PROVE`] and the server's arguments `args` (without the program's name), and returns
+/// the hello of that build. Must be called within a tokio runtime with I/O and time.
 ///
 /// # Errors
 ///
-/// Fails with the reason why that build must not take over. The process is gone then.
+/// With the reason why that build must not take over. Its process has exited then.
 pub async fn prove(
     children: &Children,
     path: &Path,
@@ -90,17 +90,17 @@ pub async fn prove(
     }
 }
 
-/// How a line that is the proof begins.
+/// The start of the line that is the proof.
 const MARK: &str = "host can take over: ";
 
-/// How long what the process printed has to be read after its end.
+/// How long to read the output after the exit of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why another build must not take over.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
-    /// The program ended well, but gave no proof.
+    /// The program exited with code 0 but printed no proof.
     #[error("{} is no `host` that can take over: it gave no proof, but {said:?}", path.display())]
     NoProof {
         /// The program.
@@ -108,7 +108,7 @@ pub enum ProofError {
         /// What it printed last.
         said: String,
     },
-    /// The program speaks other messages.
+    /// The program speaks another protocol version.
     #[error(
         "{} speaks {theirs}, this server {ours}: it cannot take over and needs a restart",
         path.display()
@@ -116,9 +116,9 @@ pub enum ProofError {
     Protocol {
         /// The program.
         path: PathBuf,
-        /// What it says of itself.
+        /// The hello of that build.
         theirs: Hello,
-        /// What this process says of itself.
+        /// The hello of this process.
         ours: Hello,
     },
     /// The program cannot serve with this configuration, or crashes.
@@ -130,7 +130,7 @@ pub enum ProofError {
     Refused {
         /// The program.
         path: PathBuf,
-        /// How it ended.
+        /// The exit status of the program.
         ended: ChildExit,
         /// What it printed last.
         said: String,
@@ -143,12 +143,12 @@ pub enum ProofError {
         /// What the system says.
         source: io::Error,
     },
-    /// The program did not end in time.
+    /// The program did not exit in time.
     #[error("{} cannot take over: it gave no proof within {limit:?}", path.display())]
     TimedOut {
         /// The program.
         path: PathBuf,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
 }

@@ -15,7 +15,7 @@ use crate::{
     supervisor::app::WorkerId,
 };
 
-/// Sends orders to the process, and passes on what it tells.
+/// Opens the channel to the process, sends the setup and the queued orders, and then relays messages.
 pub(super) async fn open_and_relay(
     socket: OwnedFd,
     hello: Hello,
@@ -29,19 +29,20 @@ pub(super) async fn open_and_relay(
         Err(error) => return log_broken_channel(events.0, &error),
     };
     let (sender, receiver) = channel.split();
-    // A worker that is gone is told of by the end of its process.
+    // A failure is ignored, because the exit of the process is reported by its watch.
     let _ = sender.send_with(&setup, descriptors);
     drop(setup);
     while let Ok(order) = order_receiver.try_recv() {
         let _ = sender.send(&order);
     }
-    // Orders take the short way from now on.
+    // From now on the supervisor sends orders directly to the channel.
     let _ = opened.set(sender.clone());
     drop(opened);
     relay(sender, receiver, order_receiver, events).await;
 }
 
-/// Passes on what the process tells, until nobody needs the worker any more.
+/// Relays notices to the supervisor until the channel ends or the supervisor drops the worker. Orders
+/// that were queued before the channel was open are relayed to the worker.
 pub(super) async fn relay(
     sender: Sender<Order>,
     mut receiver: Receiver<Notice>,

@@ -1,4 +1,4 @@
-//! Whether the threads of a worker make progress, and where they are when one does not.
+//! Detects threads of a worker that make no progress, and collects backtraces of all threads then.
 
 use std::{future, time::Duration};
 
@@ -10,8 +10,9 @@ use crate::{
     worker::crash::dump,
 };
 
-/// Waits until a thread of a process has been in an app for `timeout` without leaving it, as each poll that is pending does; then
-/// returns where all of its threads are, as far as they say. Never, when `timeout` is zero.
+/// Waits until a thread has been in an app for `timeout` without leaving it, and then returns the backtraces of
+/// all threads that answer. A future that returns `Pending` leaves the app, so only blocking code counts.
+/// Never returns when `timeout` is zero.
 pub(super) async fn stuck(process: i32, board: &Scoreboard, timeout: Duration) -> Vec<Crash> {
     if timeout.is_zero() {
         return future::pending().await;
@@ -35,12 +36,12 @@ pub(super) async fn stuck(process: i32, board: &Scoreboard, timeout: Duration) -
         time::sleep(BETWEEN_DUMPS).await;
         dumps = board.dumps();
     }
-    // Without the files the addresses say nothing, but who was stuck is known.
+    // Without the mapped files the addresses have no names, but the stuck app is still known.
     let _ = dump::place(process, &mut dumps);
     dumps
 }
 
-/// Starts, stops and handovers have limits of their own.
+/// Returns whether a thread is stuck in a request. Loads, stops and handovers have timeouts of their own.
 fn is_stuck(board: &BoardSnapshot, timeout: Duration) -> bool {
     let works = board
         .threads
@@ -55,10 +56,10 @@ fn is_stuck(board: &BoardSnapshot, timeout: Duration) -> bool {
     serving.any(|work| work.lasts >= timeout)
 }
 
-/// How often a worker is looked at, at most and at least.
+/// The shortest and the longest interval between two checks of a worker.
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How often, and how far apart, it is looked whether all threads have said where they are.
+/// How often, and at which interval, to check whether all threads have answered.
 const LOOKS: u32 = 25;
 const BETWEEN_DUMPS: Duration = Duration::from_millis(20);

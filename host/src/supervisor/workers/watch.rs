@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A process that is waited for.
+/// The watch over a worker process.
 pub(super) struct ProcessWatch {
     pub(super) child: Child,
     pub(super) words: OutputTail,
@@ -25,7 +25,10 @@ pub(super) struct ProcessWatch {
 }
 
 impl ProcessWatch {
-    /// Tells when the process has ended. Ends it when that is asked for, and when it makes no progress.
+    /// Reports the exit of the process. Kills the process on request, and when a thread makes no progress.
+    ///
+    /// The kernel's counter of out-of-memory kills is compared before and after, because the exit status of
+    /// such a kill is that of any SIGKILL.
     pub(super) async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
         let pid = self.child.pid();
         let killed_before = oom::kills();
@@ -35,7 +38,7 @@ impl ProcessWatch {
             tokio::select! {
                 ended = self.child.wait() => break ended.map_err(|error| error.to_string()),
                 Some(signal) = kills.recv() => {
-                    // It may have ended at this moment.
+                    // The process may have exited at this moment.
                     let _ = self.child.kill(signal);
                 }
                 dumps = stuck, if hung.is_none() => {
@@ -63,5 +66,5 @@ impl ProcessWatch {
     }
 }
 
-/// How long what is left in a dead worker's pipes has to come.
+/// How long to read the pipes of a dead worker. A child of the worker can hold them open.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);

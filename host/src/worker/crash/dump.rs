@@ -1,4 +1,4 @@
-//! Where every thread of a process is: each is sent a signal, whose handler writes that down.
+//! Backtraces of all threads of a process: each thread gets a signal, whose handler writes its backtrace.
 
 use std::{
     ffi::{c_int, c_void},
@@ -14,12 +14,13 @@ use crate::scoreboard::{
     record::{self, Area},
 };
 
-/// Asks each thread of a process, which may be this one, to write down where it is. Returns how many were asked; what they write is in
-/// [`Scoreboard::dumps`], soon after or never: a thread that waits for its disk or is stopped cannot answer.
+/// Asks each thread of a process, which may be this one, for a backtrace. Returns the number of threads asked. The
+/// backtraces appear in [`Scoreboard::dumps`] soon after. A thread that waits for a disk or is stopped never
+/// answers.
 ///
 /// # Errors
 ///
-/// When the process cannot be asked: it has no handler yet, or is gone.
+/// When the process has no handler yet, or has exited.
 pub fn ask(process: Pid, board: &Scoreboard) -> io::Result<usize> {
     let signal = board
         .dump_signal()
@@ -35,11 +36,11 @@ pub fn ask(process: Pid, board: &Scoreboard) -> io::Result<usize> {
     Ok(numbers.filter(is_asked).count())
 }
 
-/// Finds the files that the frames of a process's threads are in, while the process lives.
+/// Finds the mapped files of the addresses, while the process still lives.
 ///
 /// # Errors
 ///
-/// When its maps cannot be read.
+/// When the maps of the process cannot be read.
 pub fn place(process: Pid, dumps: &mut [Crash]) -> io::Result<()> {
     let maps = fs::read(format!("/proc/{}/maps", process.as_raw_nonzero()))?;
     let areas: Vec<_> = maps
@@ -58,11 +59,11 @@ pub fn place(process: Pid, dumps: &mut [Crash]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has threads answer.
+/// Installs the handler with which threads answer.
 pub(super) fn install(board: &Scoreboard) -> io::Result<()> {
-    // The highest ones are hardly ever used; the lowest are the C library's.
+    // The highest real-time signals are hardly ever used; the C library uses the lowest.
     let signal = libc::SIGRTMAX() - 3;
-    // On the thread's own stack: the other may be too small, and this one is not full.
+    // The handler runs on the thread's own stack, which is not full here. An alternate stack may be too small.
     handle(signal, dumps, libc::SA_RESTART)?;
     board.set_dump_signal(signal);
     Ok(())

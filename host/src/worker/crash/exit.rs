@@ -1,4 +1,4 @@
-//! A note of which thread calls `exit`: what reads a command line in an app ends the process as if the host did so.
+//! Records which thread calls `exit`. A library that parses a command line, for example, may end the whole process.
 
 use std::{
     ffi::{c_int, c_void},
@@ -9,7 +9,7 @@ use super::{thread_name, trace};
 use crate::scoreboard::record::{self, SignalInfo};
 
 unsafe extern "C" {
-    /// As `atexit`, with the code (on_exit(3)).
+    /// Like `atexit`, but the handler gets the exit code (on_exit(3)).
     fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
@@ -23,7 +23,7 @@ pub(super) fn install() -> io::Result<()> {
 
 extern "C" fn exits(code: c_int, _argument: *mut c_void) {
     let thread = trace::thread();
-    // The main thread runs no app, but the end of `main`.
+    // The main thread of a worker runs no app. Its call is the normal end of `main`.
     let is_main = rustix::process::getpid()
         .as_raw_nonzero()
         .get()

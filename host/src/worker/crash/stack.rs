@@ -1,12 +1,12 @@
-//! Stacks for the handlers of threads whose own stack is full.
+//! Alternate stacks for signal handlers, for threads whose own stack is full.
 //!
-//! std gives each thread that it starts one of 8 KiB, which with wide registers to save is hardly enough to unwind on; threads that
-//! others start have none.
+//! std gives each thread that it starts an alternate stack of 8 KiB. With wide vector registers to save, that is
+//! hardly enough for a backtrace. Threads that C libraries start have none.
 
 use std::{cell::OnceCell, ffi::c_void, mem, ptr};
 
-/// Gives this thread a stack of 64 KiB for its signal handlers, until it ends. The memory is only touched when one runs. A thread
-/// that cannot have one goes on with what it has.
+/// Gives this thread an alternate stack of 64 KiB until the thread ends. The memory is touched only when a handler
+/// runs. A failure is ignored: the thread keeps the stack that it has.
 pub fn alternate() {
     let _ = STACK.try_with(|stack| stack.get_or_init(Stack::new).is_some());
 }
@@ -15,7 +15,7 @@ thread_local! {
     static STACK: OnceCell<Option<Stack>> = const { OnceCell::new() };
 }
 
-/// A mapping whose first page, which the stack grows to, cannot be touched.
+/// A mapping with a guard page at its low end, towards which the stack grows.
 struct Stack {
     map: *mut c_void,
 }
@@ -46,7 +46,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // std takes away whatever stack there is when a thread of its own ends.
+        // std may have removed the alternate stack already, as the thread ends.
         if current().ss_sp == self.map.wrapping_byte_add(PAGE) {
             set(&libc::stack_t {
                 ss_sp: ptr::null_mut(),
@@ -73,7 +73,7 @@ fn current() -> libc::stack_t {
     stack
 }
 
-/// Enough to save the registers, unwind, and let std tell of the overflow.
+/// The size of the stack: enough to save the registers, unwind, and run std's handler.
 const LEN: usize = 64 << 10;
-/// At least a page, on all machines.
+/// The size of the guard: at least a page on every machine.
 const PAGE: usize = 64 << 10;

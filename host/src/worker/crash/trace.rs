@@ -1,4 +1,4 @@
-//! Where a thread was when a signal came: registers, return addresses, and the files that these are in.
+//! The place of a thread at a signal: registers, return addresses, and the files that these are in.
 
 use std::{
     cell::UnsafeCell,
@@ -12,7 +12,7 @@ use libc::{siginfo_t, ucontext_t};
 use super::{MAPS, handle, set_default, thread_name};
 use crate::scoreboard::record::{Area, SignalInfo, ThreadRecord};
 
-/// What the kernel tells a handler.
+/// What the kernel passes to a handler.
 pub(super) struct Context {
     signal: c_int,
     code: c_int,
@@ -69,7 +69,8 @@ impl Context {
         }
     }
 
-    /// Whether somebody sent the signal, as `abort` does: then nothing that the thread does next brings it again.
+    /// Returns whether the signal was sent, as by `abort`, and not caused by a fault. Then the signal does not happen
+    /// again by itself when the handler returns.
     pub(super) fn is_sent(&self) -> bool {
         self.code <= 0
     }
@@ -80,7 +81,7 @@ fn is_about_address(signal: c_int, code: c_int) -> bool {
     code > 0 && faults.contains(&signal)
 }
 
-/// The instruction and the stack pointer of a thread.
+/// Returns the instruction pointer and the stack pointer of a thread.
 #[cfg(target_arch = "x86_64")]
 fn registers(context: &ucontext_t) -> (u64, u64) {
     let registers = &context.uc_mcontext.gregs;
@@ -100,7 +101,7 @@ fn registers(_context: &ucontext_t) -> (u64, u64) {
     (0, 0)
 }
 
-/// The system's number for this thread.
+/// Returns the kernel's number for this thread.
 pub(super) fn thread() -> u32 {
     rustix::thread::gettid()
         .as_raw_nonzero()
@@ -108,15 +109,16 @@ pub(super) fn thread() -> u32 {
         .unsigned_abs()
 }
 
-/// Loads what unwinds.
+/// Loads the unwinder, so that a handler need not.
 pub(super) fn prepare() {
     let mut frames = [ptr::null_mut(); 4];
     unwind(&mut frames);
 }
 
 impl ThreadRecord {
-    /// Writes where the thread was, within a second: when that hangs, or crashes again, the process dies of the signal with
-    /// what is there. One thread at a time may do so; another is left with its registers.
+    /// Writes the backtrace of the thread, with the files. If the unwinder hangs for a second or crashes again, the
+    /// process dies of the signal with what is written so far. Only one thread at a time may do so, because the
+    /// buffer and the timer are shared; another one is left with its registers.
     pub(super) fn trace_in(&self, context: &Context) {
         if TRACING.swap(true, Ordering::Acquire) {
             return;
@@ -128,15 +130,16 @@ impl ThreadRecord {
         TRACING.store(false, Ordering::Release);
     }
 
-    /// Writes the addresses that lead to the point where the signal came.
+    /// Writes the return addresses up from the point of the signal.
     pub(super) fn trace_from(&self, context: &Context) {
         let mut frames = [ptr::null_mut(); 96];
         let frames = unwind(&mut frames);
         let is_first = |frame: &*mut c_void| *frame as u64 == context.instruction;
         match frames.iter().position(is_first) {
-            // Above it are those of the handler.
+            // The frames before are those of the handler.
             Some(first) => self.trace(frames[first..].iter().map(|frame| *frame as u64)),
-            // A call of what is no code has no frame to unwind, but has just put its return address onto the stack.
+            // A call through a bad pointer has no frame to unwind. The call has just pushed its return address, so
+            // the top of the stack has the caller.
             None => {
                 let caller = word_at(context.stack);
                 self.trace([context.instruction].into_iter().chain(caller));
@@ -144,7 +147,7 @@ impl ThreadRecord {
         }
     }
 
-    /// Writes all addresses that lead here, and their files.
+    /// Writes the backtrace of the current call, with the files.
     pub(super) fn trace_here(&self) {
         if TRACING.swap(true, Ordering::Acquire) {
             return;
@@ -156,7 +159,7 @@ impl ThreadRecord {
         TRACING.store(false, Ordering::Release);
     }
 
-    /// Finds the files that the addresses are in.
+    /// Finds the files of the addresses in `/proc/self/maps`. Uses plain system calls, because the heap may be corrupt.
     fn place_by_maps(&self) {
         // SAFETY: the path ends with a zero.
         let file = unsafe { libc::open(MAPS.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
@@ -175,7 +178,7 @@ impl ThreadRecord {
             };
             filled += read;
             let Some(end) = buffer[..filled].iter().rposition(|byte| *byte == b'\n') else {
-                // A line that is longer than the buffer is no path of a library.
+                // A line longer than the buffer is not that of a library.
                 filled = 0;
                 continue;
             };
@@ -192,8 +195,8 @@ impl ThreadRecord {
     }
 }
 
-/// The return addresses of this thread, as many as there is room for. glibc unwinds without a lock or an allocation, once it
-/// has done so before (`_dl_find_object`, glibc 2.35).
+/// Returns the return addresses of this thread, as many as fit. glibc unwinds without locks and allocations after
+/// the first time (`_dl_find_object`, glibc 2.35).
 fn unwind(room: &mut [*mut c_void]) -> &[*mut c_void] {
     let len = c_int::try_from(room.len()).unwrap_or(c_int::MAX);
     // SAFETY: there is room for `len` addresses.
@@ -201,7 +204,8 @@ fn unwind(room: &mut [*mut c_void]) -> &[*mut c_void] {
     &room[..usize::try_from(count).unwrap_or(0)]
 }
 
-/// The word at an address, where there is one: the kernel looks, and does not crash.
+/// Returns the word at an address, or `None` if the address is not mapped. A system call reads the word, so a bad
+/// address is an error and not a crash.
 fn word_at(address: u64) -> Option<u64> {
     let mut word = 0_u64;
     let here = libc::iovec {
@@ -218,7 +222,7 @@ fn word_at(address: u64) -> Option<u64> {
     (read == size_of::<u64>() as isize).then_some(word)
 }
 
-/// Ends the process by `signal` when this thread has not come to [`unguard`] within a second.
+/// Starts a timer that ends the process by `signal`, unless [`unguard`] is called within a second.
 fn guard(signal: c_int) {
     SIGNAL.store(signal, Ordering::Relaxed);
     if handle(libc::SIGALRM, time_out, libc::SA_ONSTACK).is_ok() {
@@ -266,11 +270,11 @@ fn unblock(signal: c_int) {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) };
 }
 
-/// Whether a thread uses [`BUFFER`], and the timer.
+/// Whether a thread uses [`BUFFER`] and the timer.
 static TRACING: AtomicBool = AtomicBool::new(false);
-/// What the process is to die of.
+/// The signal that the process dies of when the timer fires.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// Not on the stack of a handler, which may be a small one.
+/// The buffer for `/proc/self/maps`. It is static because an alternate stack may be too small for it.
 static BUFFER: Buffer = Buffer(UnsafeCell::new([0; 8192]));
 
 struct Buffer(UnsafeCell<[u8; 8192]>);

@@ -1,4 +1,4 @@
-//! The apps of a worker: loaded, committed, watched and ended as the supervisor says.
+//! Commits, suspends, removes and ends apps, on orders of the supervisor.
 
 use std::{
     mem,
@@ -27,7 +27,7 @@ impl Worker {
         }
     }
 
-    /// The generations get the requests from here on, all at one moment.
+    /// Makes loaded generations serve, all at one moment: the registry replaces all routes with one store.
     pub(super) fn commit(&mut self, commits: &[Commit]) {
         let mut changes = Vec::new();
         let mut swaps = Vec::new();
@@ -52,7 +52,8 @@ impl Worker {
         let took = began.elapsed();
         for (commit, generation, paused) in swaps {
             self.swapped(commit, generation, paused.is_some(), took);
-            // After the one before was closed, so that no request gets into it any more.
+            // The pause must end after the generation before was closed. Otherwise a request that waited could
+            // still enter that generation.
             drop(paused);
         }
     }
@@ -72,7 +73,8 @@ impl Worker {
         let in_flight = before.as_ref().map_or(0, |before| before.app.in_flight());
         if let Some(before) = before.as_ref().filter(|_| commit.watch && !handed_over) {
             app.kept = Some(Arc::clone(before));
-            // It keeps no client from the new one.
+            // The kept generation is notified that it drains, so that its long-lived connections end and clients
+            // move to the new one.
             drop(before.spawn_in_app(WorkKind::Drain, host::App::drain));
         }
         self.notices.send(Notice::Swapped {
@@ -129,7 +131,7 @@ impl Worker {
         self.end_within(generation, self.settings.graceful_timeout);
     }
 
-    /// Ends a generation that the registry does not name any more.
+    /// Ends a generation to which the registry does not route any more.
     fn end_within(&mut self, generation: Arc<Generation>, timeout: Duration) {
         generation.app.close();
         self.retiring.push(RetiringGeneration {

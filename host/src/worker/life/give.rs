@@ -1,4 +1,4 @@
-//! A worker that is replaced gives the state of its apps to the one that takes its place.
+//! Gives the state of apps to the worker that replaces this one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     },
 };
 
-/// What came of asking an app for its state.
+/// The result of asking an app for its state.
 #[derive(Debug)]
 pub(super) struct GivenState {
     app: String,
     state: Result<Vec<u8>, String>,
-    /// Keeps requests out of the app, whose state another worker has.
+    /// Keeps requests out of the app, because another worker has its state now.
     paused: Option<Paused>,
 }
 
 impl Worker {
-    /// Asks each of these apps for its state. Requests that are in it are waited for, and new ones wait.
+    /// Asks each of these apps for its state, after its requests in flight have ended. New requests wait.
     pub(super) fn give(&mut self, apps: Vec<String>) {
         for app in apps {
             let serving = self.apps.get(&app).and_then(|app| app.serving.clone());
@@ -47,11 +47,11 @@ impl Worker {
     pub(super) fn given(&mut self, given: GivenState) {
         let GivenState { app, state, paused } = given;
         if state.is_ok() {
-            // Nothing may change the state here any more.
+            // The state must not change here any more, so the app serves no more requests.
             self.suspend(&app);
         }
         self.notices.send(Notice::State { app, state });
-        // The author's code may hear that the app goes on, on a thread that it may hold up.
+        // Dropping a pause notifies the author's code, which may block.
         task::spawn_blocking(move || drop(paused));
     }
 }

@@ -59,12 +59,12 @@ impl Worker {
         let loading = loading.and_then(|app| app.loading.remove(&generation));
         self.notices.send(Notice::LoadsLeft(self.budget.left()));
         match (loading, loaded) {
-            // It was discarded meanwhile.
+            // The generation was discarded during its load.
             (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
             (None, Err(_)) => {}
             (Some(RunningLoad { serve, .. }), Err(error)) => {
                 if serve {
-                    // Requests that wait for the app are answered with 503.
+                    // The app does not come, so requests that wait for it are answered with 503.
                     self.registry.stop_awaiting(name);
                 }
                 self.notices.send(Notice::Failed {
@@ -74,7 +74,7 @@ impl Worker {
                     error: chain(&error),
                 });
             }
-            // What others have meanwhile is newer.
+            // A newer generation serves already, so this one is not needed.
             (Some(RunningLoad { serve: true, .. }), Ok(loaded))
                 if self.serves_newer(name, generation) =>
             {
@@ -112,11 +112,11 @@ impl Worker {
             return;
         };
         if app.loading.remove(&generation).is_some() {
-            // A start that is under way ends by itself, and finds nobody who wants it.
+            // A start cannot be interrupted. When it is over, its result is dropped.
             debug!(plugin = name, generation, "Discarded while it starts");
         }
         if let Some(loaded) = app.loaded.remove(&generation) {
-            // The one before goes on before the new one ends.
+            // Ending the pause lets the generation before serve again, and may block.
             let Loaded {
                 generation, paused, ..
             } = loaded;
@@ -126,7 +126,7 @@ impl Worker {
     }
 }
 
-/// Tells the supervisor of each step that a load begins.
+/// Returns a function that reports each step of a load to the supervisor.
 fn progress_notice(
     notices: Notices,
     app: String,

@@ -1,4 +1,4 @@
-//! The watch over a generation that has taken over, while the one before is kept.
+//! Runs the probation of a new generation, and settles it on an order of the supervisor.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Worker {
         let bad = app.serving.replace(Arc::clone(&kept));
         let told = Arc::clone(&kept);
         let (name, mounts) = (kept.name, kept.spec.mounts.clone());
-        // Published after the app was told, so that no request meets an app that ends.
+        // The routes change first, so that new requests reach the kept generation.
         let registry = Arc::clone(&self.registry);
         registry.publish(name, mounts, Some(kept));
         drop(told.spawn_in_app(WorkKind::Drain, host::App::go_on));

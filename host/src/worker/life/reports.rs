@@ -1,4 +1,4 @@
-//! What a worker says of itself when it is asked.
+//! Makes the report of a worker.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,7 +36,7 @@ impl Worker {
         let generations_there = generations.iter().map(|(there, ..)| there.app.requests());
         let requests = self.ended_requests + generations_there.sum::<u64>();
         self.tasks.spawn(async move {
-            // Reading the maps takes a while when there are many.
+            // Reading `/proc/self/smaps` takes long after many loads, so it runs on a blocking thread.
             let report = task::spawn_blocking(move || {
                 let mapped = generations.iter().map(|(generation, ..)| &generation.copy);
                 let copies: HashSet<_> = mapped

@@ -7,7 +7,7 @@ use plugin_api::host;
 use super::{Worker, WorkerTaskOutcome};
 use crate::scoreboard::WorkKind;
 
-/// How the worker ends.
+/// A stop under way.
 #[derive(Debug)]
 pub(super) struct StopRequest {
     began: Instant,
@@ -17,7 +17,7 @@ pub(super) struct StopRequest {
 }
 
 impl Worker {
-    /// Gives the state of the apps that another worker waits for, unless that was begun.
+    /// Begins to give the state of the apps that another worker waits for. A second call does nothing.
     pub(super) fn give_once(&mut self) {
         let stopping = self.stopping.as_mut();
         let apps = stopping.map(|stopping| std::mem::take(&mut stopping.give));
@@ -26,8 +26,11 @@ impl Worker {
         self.give(apps);
     }
 
-    /// Accepts no more connections and lets those that are open end. Apps are told to finish.
-    /// `give` are the apps whose state another worker waits for.
+    /// Begins the stop: accepts no more connections, lets open ones finish, and notifies the apps. `give` lists
+    /// the apps whose state another worker waits for.
+    ///
+    /// States are given when no connection can bring another request, and after the handover timeout at the
+    /// latest, because requests wait in the other worker meanwhile.
     pub(super) fn stop(&mut self, timeout: Duration, shared: bool, give: Vec<String>) {
         if self.stopping.is_some() {
             return;
@@ -38,14 +41,14 @@ impl Worker {
             give,
         });
         for generation in self.registry.serving() {
-            // The author's code hears of it, on a thread that it may hold up.
+            // The author's code is notified on a blocking thread, because it may block.
             drop(generation.spawn_in_app(WorkKind::Drain, host::App::drain));
         }
         let closing = self.serving.close(timeout, shared);
         let all_requests_read = closing.clone().all_requests_read();
         let latest = self.settings.handover_timeout;
         self.tasks.spawn(async move {
-            // Requests wait in the other worker meanwhile.
+            // The limit is the handover timeout, because requests wait in the other worker meanwhile.
             let _ = tokio::time::timeout(latest, all_requests_read).await;
             WorkerTaskOutcome::Give
         });
@@ -55,7 +58,7 @@ impl Worker {
         });
     }
 
-    /// Ends all apps, after the last connection.
+    /// Ends all apps after the last connection has ended. They get the rest of the time for the stop.
     pub(super) async fn end_apps(&mut self) {
         self.serving.closed();
         let timeout = self.stopping.as_ref().map_or(Duration::ZERO, |stopping| {
@@ -64,7 +67,7 @@ impl Worker {
         for (name, mut app) in std::mem::take(&mut self.apps) {
             self.registry.remove(&name);
             for loading in std::mem::take(&mut app.loading).into_values() {
-                // A start that is under way has nobody to serve.
+                // The started app would have no requests to serve.
                 loading.task.abort();
             }
             self.end_app(app, timeout);

@@ -11,14 +11,14 @@ use crate::{
     worker::{budget::BudgetError, library::LibraryError},
 };
 
-/// A library that was not loaded.
+/// The reason why a library was not loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// This process cannot load any more.
+    /// This process can load no more libraries.
     #[error(transparent)]
     Budget(#[from] BudgetError),
-    /// The generation before, whose state it was to start with, did not get empty.
+    /// The requests of the generation before, whose state is needed, did not end in time.
     #[error(
         "{in_flight} requests in the version before did not end within {}, expected it to be empty for the handover; \
          see --handover-timeout",
@@ -30,7 +30,7 @@ pub enum LoadError {
         /// How long they had.
         timeout: Duration,
     },
-    /// The generation before, whose state it was to start with, was stopped.
+    /// The generation before, whose state is needed, was stopped.
     #[error("the version before was stopped before it handed over")]
     Closed,
     /// The generation before did not hand over.
@@ -54,31 +54,31 @@ pub enum LoadError {
         /// How long the step had.
         limit: Duration,
     },
-    /// Its start failed.
+    /// The author's start function failed.
     #[error(
         "its start failed; put that right, then replace the file or use host ctl reload, or send SIGHUP for another config in \
          [app.NAME]"
     )]
     Init(#[from] InitError),
-    /// Its file is not that of a plugin for this host.
+    /// The file is not a plugin for this host.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// Another has the name or a mount of the app.
+    /// Another app owns the name or a mount of the app.
     #[error(transparent)]
     Taken(Box<TakenError>),
-    /// The dynamic linker or the gate refuses it.
+    /// The library cannot be opened.
     #[error(transparent)]
     Open(#[from] LibraryError),
-    /// It could not be read or copied.
+    /// The library could not be read or copied.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There was no thread for it.
+    /// The thread for the load failed.
     #[error("the thread that loads it failed")]
     Thread(#[source] io::Error),
 }
 
 impl LoadError {
-    /// Which step of loading failed.
+    /// Returns the name of the step that failed.
     #[must_use]
     pub fn step(&self) -> &'static str {
         match self {
@@ -96,8 +96,7 @@ impl LoadError {
         }
     }
 
-    /// Whether the library may still be on its way, so that it is worth another look although it
-    /// does not change.
+    /// Returns whether the file may be incomplete, because it is still being copied. Then it is read again.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         matches!(
@@ -107,13 +106,13 @@ impl LoadError {
         )
     }
 
-    /// Whether the file is a sound one that is not meant as a plugin, as a library that plugins need.
+    /// Returns whether the file is intact but not meant to be a plugin, such as a library that plugins need.
     #[must_use]
     pub fn is_no_plugin(&self) -> bool {
         matches!(self, Self::Manifest(error) if error.is_no_plugin())
     }
 
-    /// Whether the library went away before it was read.
+    /// Returns whether the file was removed before it was read.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Store(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)

@@ -1,4 +1,4 @@
-//! The state of the generation that serves, taken for the one that is to replace it.
+//! Takes the state of the serving generation for the one that replaces it.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,8 @@ use crate::{
     worker::generation::Generation,
 };
 
-/// Empties the app that serves, while new requests for it wait, and takes its state.
+/// Pauses the serving app, drains it, and takes its state. New requests wait meanwhile. If a step fails or the
+/// returned guard is dropped, the app goes on.
 pub(in crate::worker) async fn take_state(
     before: &Arc<Generation>,
     thread: String,
@@ -25,7 +26,7 @@ pub(in crate::worker) async fn take_state(
     timings: &mut StepTimings,
 ) -> Result<(PauseGuard, Bytes), LoadError> {
     let began = Instant::now();
-    // It is closed when its library was removed meanwhile.
+    // The app cannot be paused if it was closed, because its library was removed meanwhile.
     let paused = before.app.pause().ok_or(LoadError::Closed)?;
     let paused = PauseGuard {
         paused: Some(paused),
@@ -33,8 +34,8 @@ pub(in crate::worker) async fn take_state(
         timeout,
     };
     progress.at(Step::Drain);
-    // The author's code hears of it, on a thread that it may hold up; and before it is told that it
-    // goes on after all.
+    // The author's code is notified on a blocking thread. The notification is awaited, so that it cannot
+    // come after a later one that the app goes on.
     let told = before.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
     let _ = time::timeout(timeout, told).await;
     let left = timeout.saturating_sub(began.elapsed());
@@ -58,13 +59,13 @@ pub(in crate::worker) async fn take_state(
     Ok((paused, state?))
 }
 
-/// A pause that is ended on a thread that may block: the author's code is told that its app goes on, and
-/// takes back what it let go of for the handover before requests are let in again.
+/// Ends a pause when dropped, on a blocking thread: the author's code takes back what it released for the
+/// handover, and then requests are let in again.
 #[derive(Debug)]
 pub(in crate::worker) struct PauseGuard {
     paused: Option<Paused>,
     app: &'static App,
-    /// How long the app has to take back what it let go of.
+    /// How long the app may take to take back what it released.
     timeout: Duration,
 }
 

@@ -1,8 +1,8 @@
 //! The threads that open libraries and start apps.
 //!
-//! They live as long as the process: an allocator in a library may take the thread that opened it
-//! for the program's main thread, and crash when that thread ends (mimalloc 3 does). A thread that
-//! is done takes up the next load; one that hangs in a plugin's code is left behind.
+//! Loader threads live as long as the process, because an allocator in a library may take the thread that opened
+//! it for the main thread, and crash when that thread ends (mimalloc 3 does). An idle thread takes the next
+//! load. A thread that hangs in a plugin's code is abandoned.
 
 use std::{
     io,
@@ -19,8 +19,8 @@ use tokio::{sync::oneshot, time};
 use super::{LoadError, LoadProgress};
 use crate::{log::origin, worker::crash::stack};
 
-/// Runs what may block on a loader thread that is named `name` meanwhile: the author's code may
-/// start threads, and these get the name. Work that is not done within `limit` is left behind.
+/// Runs blocking work on a loader thread, which is named `name` meanwhile: threads that the author's code starts
+/// inherit the name. Work that takes longer than `limit` is abandoned, and its late result discarded.
 pub(super) async fn run<T: LateResult + Send + 'static>(
     name: String,
     progress: &Arc<LoadProgress>,
@@ -31,14 +31,15 @@ pub(super) async fn run<T: LateResult + Send + 'static>(
     let job = LoaderJob {
         name,
         work: Box::new(move || {
-            // Nobody waits any more when it took too long.
+            // The receiver is gone if the work took too long.
             if let Err(late) = sender.send(work()) {
                 late.discard();
             }
         }),
     };
     start(job).map_err(LoadError::Thread)?;
-    // What can be ended is ended by the plugin's runtime, so that nothing of it is left behind.
+    // The plugin's runtime ends an async start at `limit` by itself and cleans up, so it gets a grace
+    // period.
     let done = time::timeout(limit.saturating_add(GRACE), done)
         .await
         .map_err(|_| LoadError::Hangs {
@@ -53,7 +54,7 @@ struct LoaderJob {
     work: Box<dyn FnOnce() + Send>,
 }
 
-/// The threads that have nothing to do.
+/// The idle loader threads.
 static IDLE: Mutex<Vec<mpsc::Sender<LoaderJob>>> = Mutex::new(Vec::new());
 
 /// Gives the job to an idle thread, or to a new one.
@@ -63,12 +64,12 @@ fn start(job: LoaderJob) -> io::Result<()> {
         None => job,
         Some(thread) => match thread.send(job) {
             Ok(()) => return Ok(()),
-            // The thread ended with a panic of an earlier job's.
+            // The thread ended because an earlier job panicked.
             Err(mpsc::SendError(job)) => job,
         },
     };
     let (sender, jobs) = mpsc::channel();
-    // The receiver goes to the thread, so that sending to it cannot fail.
+    // Sending cannot fail, because the receiver is in this function.
     let _ = sender.send(job);
     thread::Builder::new()
         .name(LOADER.to_owned())
@@ -88,16 +89,16 @@ fn serve(own: &mpsc::Sender<LoaderJob>, jobs: &mpsc::Receiver<LoaderJob>) {
     }
 }
 
-/// Names the thread, for the system and for the log.
+/// Names the current thread, for the kernel and for the log.
 fn rename(name: &str) {
     origin::name_thread(name);
     if let Ok(name) = std::ffi::CString::new(name) {
-        // A thread without its name is no harm.
+        // A thread without a name does no harm.
         let _ = set_name(&name);
     }
 }
 
-/// A result that comes after nobody waits for it.
+/// A result that may come too late to be used.
 pub(super) trait LateResult {
     fn discard(self);
 }
@@ -118,8 +119,8 @@ impl LateResult for Result<Bytes, HandoverError> {
     fn discard(self) {}
 }
 
-/// What a loader thread is named while it has nothing to do.
+/// The name of an idle loader thread.
 const LOADER: &str = "host-loader";
 
-/// How much longer than its time a start may take to notice that the time is over.
+/// The grace period for a start to end itself at its time limit.
 const GRACE: Duration = Duration::from_millis(500);

@@ -7,14 +7,14 @@ use std::{
 
 use crate::orders::Step;
 
-/// Where a load is, and who hears of it.
+/// The current step of a load, and the function that reports each step.
 pub struct LoadProgress {
     step: AtomicU8,
     tell: Box<dyn Fn(Step) + Send + Sync>,
 }
 
 impl LoadProgress {
-    /// At the first step; `tell` is called with each step that begins.
+    /// Begins at the first step. `tell` is called with each step that begins.
     #[must_use]
     pub fn new(tell: impl Fn(Step) + Send + Sync + 'static) -> Self {
         Self {
@@ -23,7 +23,7 @@ impl LoadProgress {
         }
     }
 
-    /// The step that the load is at.
+    /// Returns the current step.
     #[must_use]
     pub fn step(&self) -> Step {
         Step::ALL[usize::from(self.step.load(Ordering::Relaxed))]

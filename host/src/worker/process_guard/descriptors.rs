@@ -1,4 +1,4 @@
-//! stdin, stdout and stderr: which files they are, and a way to have them again.
+//! Guards stdin, stdout and stderr: remembers their files, and restores them.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -16,11 +16,11 @@ pub(super) struct Descriptors(Vec<Descriptor>);
 struct Descriptor {
     stream: &'static StandardFile,
     file: Option<FileId>,
-    /// The same file under another number, where a plugin does not look.
+    /// A duplicate with a high number, which plugins leave alone.
     kept: OwnedFd,
 }
 
-/// Device and number of a file.
+/// The device and inode number of a file.
 type FileId = (u64, u64);
 
 struct StandardFile {

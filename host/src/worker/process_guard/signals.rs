@@ -1,11 +1,11 @@
-//! The signals that matter to the host, and which changes of them would harm it.
+//! Guards the dispositions of the signals that the host depends on.
 
 use plugin_api::host::{Disposition, DispositionKind};
 use signal_hook::low_level::signal_name;
 
 use super::ProcessChange;
 
-/// What the process does at each signal of [`SIGNALS`].
+/// The disposition of each signal of [`SIGNALS`].
 pub(super) struct Dispositions(Vec<(i32, Disposition)>);
 
 impl Dispositions {
@@ -14,7 +14,7 @@ impl Dispositions {
         Self(SIGNALS.into_iter().filter_map(of).collect())
     }
 
-    /// Puts back the signals whose new disposition does harm.
+    /// Restores the signals whose new disposition would harm the host.
     pub(super) fn restore(&self, changes: &mut Vec<ProcessChange>) {
         for (signal, before) in &self.0 {
             let Ok(now) = Disposition::of(*signal) else {
@@ -36,22 +36,22 @@ impl Dispositions {
     }
 }
 
-/// Whether a disposition takes a signal away from the host.
+/// Returns whether a new disposition takes a signal away from the host.
 fn is_harmful(signal: i32, before: DispositionKind, now: DispositionKind) -> bool {
     match (before, now) {
         // Only the default action ends the process.
         (DispositionKind::Ignored, now) => now == DispositionKind::Default,
-        // Nobody could wait for a child process any more (wait(2)).
+        // With SIGCHLD ignored, the kernel reaps children, and wait(2) fails for everybody.
         (DispositionKind::Default, DispositionKind::Ignored) => signal == libc::SIGCHLD,
         (DispositionKind::Default, _) => false,
-        // tokio's handler in the plugin calls the host's, and the plugin hears of the signal, too.
+        // tokio's handler in the plugin calls the host's handler, so both get the signal.
         (_, DispositionKind::InfoHandler) => false,
         _ => true,
     }
 }
 
-/// Those that the host handles, or that would end it, or that tell of child processes. The fatal ones are
-/// those of [`crash`](super::super::crash).
+/// The signals that the host handles, that would end the host, or that report child processes. Fatal signals are
+/// the subject of [`crash`](super::super::crash).
 const SIGNALS: [i32; 8] = [
     libc::SIGCHLD,
     libc::SIGHUP,
