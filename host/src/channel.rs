@@ -120,9 +120,9 @@ struct SharedSocket {
     writing: Mutex<WriteQueue>,
     /// Wakes the task that writes.
     wake: Notify,
-    /// Wakes those who wait until all is written.
+    /// Wakes the tasks that wait in `flush`.
     drained: Notify,
-    /// Says that the other side is gone.
+    /// Cancelled when the other side is gone.
     gone: CancellationToken,
 }
 

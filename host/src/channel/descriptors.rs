@@ -1,33 +1,32 @@
-//! Numbered descriptors: a value that is JSON names a descriptor by its place in the list that
-//! travels with the value.
+//! Numbered descriptors: a JSON value names a descriptor by its index in the list that is sent along.
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// The descriptors that will travel, in order.
+/// The descriptors to send along, in order.
 #[derive(Debug, Default)]
 pub struct Packing<'a> {
     descriptors: Vec<BorrowedFd<'a>>,
 }
 
 impl<'a> Packing<'a> {
-    /// Adds a descriptor and returns its number.
+    /// Adds a descriptor and returns its index.
     pub fn put(&mut self, descriptor: &'a impl AsFd) -> usize {
         self.descriptors.push(descriptor.as_fd());
         self.descriptors.len() - 1
     }
 
-    /// All descriptors, each at its number.
+    /// Returns all descriptors, each at its index.
     #[must_use]
     pub fn all(&self) -> &[BorrowedFd<'a>] {
         &self.descriptors
     }
 }
 
-/// The descriptors that came, each of which is taken once. What nobody takes is closed when the
-/// list is dropped.
+/// The received descriptors, each of which is taken once. Descriptors that are not taken are closed when the list is
+/// dropped.
 #[derive(Debug, Default)]
 pub struct Unpacking {
     descriptors: Vec<Option<OwnedFd>>,

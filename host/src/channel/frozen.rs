@@ -1,5 +1,5 @@
-//! A channel that is handed from one image of a process to the next, as at an upgrade in place: the
-//! socket, and all that is half read or not yet written.
+//! Hands a channel from one image of a process to the next at an upgrade in place: the socket, the bytes of a
+//! half-read frame, and the frames that are not yet written.
 
 use std::{
     fmt, io,
@@ -14,7 +14,7 @@ use super::{
     wire::{QueuedFrame, ReadBuffer, WriteQueue},
 };
 
-/// A channel on which nothing is read or written until this value is dropped.
+/// Stops reading and writing on a channel as long as this value exists.
 pub struct Frozen<'a> {
     shared: &'a SharedSocket,
     reading: MutexGuard<'a, ReadBuffer>,
@@ -30,8 +30,8 @@ impl<'a> Frozen<'a> {
         }
     }
 
-    /// Describes the channel, and adds its descriptors to those that travel. The channel itself
-    /// stays as it is.
+    /// Describes the channel, and adds its descriptors to those that are sent along. The channel itself does not
+    /// change.
     pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> Suspended {
         let unsent = self.writing.queue.iter().map(|frame| {
             let bytes = BASE64_STANDARD.encode(&frame.bytes[frame.sent..]);
@@ -55,7 +55,7 @@ impl fmt::Debug for Frozen<'_> {
     }
 }
 
-/// A channel as a value that can be JSON. Descriptors are named by their numbers.
+/// A channel in a form that can be JSON. Descriptors are named by their index.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Suspended {
     socket: usize,

@@ -1,9 +1,8 @@
-//! Frames on a socket: the bytes and descriptors that wait to be written, and those that were read
-//! so far.
+//! Frames on a socket: the queue of frames to write, and the buffer of the frame that is being read.
 //!
-//! A read never asks for more than the current frame. So bytes of the next frame stay in the
-//! socket, and descriptors that arrive belong to the current frame: the kernel hands them over with
-//! the first byte of the `sendmsg` that carried them (unix(7)).
+//! A read never asks for more than the current frame. So the bytes of the next frame stay in the socket, and
+//! descriptors that arrive belong to the current frame: the kernel delivers them with the first byte of the `sendmsg`
+//! that carried them (unix(7)).
 
 use std::{
     collections::VecDeque,
@@ -40,7 +39,7 @@ pub(super) struct QueuedFrame {
 #[derive(Debug, Default)]
 pub(super) struct WriteQueue {
     pub(super) queue: VecDeque<QueuedFrame>,
-    /// No sender is left: the task that writes ends when all is written.
+    /// Whether the last sender was dropped. The writing task ends when the queue is empty then.
     pub(super) is_closed: bool,
 }
 
@@ -64,7 +63,7 @@ impl QueuedFrame {
     fn write(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let fds: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
         self.sent += send(socket, &self.bytes[self.sent..], &fds)?;
-        // The kernel has its own references from the first byte on.
+        // The kernel holds its own references once the first byte is sent, so these can be closed.
         self.descriptors = Vec::new();
         Ok(())
     }
@@ -146,9 +145,8 @@ impl ReadBuffer {
     }
 }
 
-/// Receives bytes, and adds the descriptors that come with them; they are closed at an exec. Fails
-/// with
-/// `TOOMANYREFS` when descriptors were lost, which the kernel does at the limit on open files.
+/// Receives bytes, and adds the descriptors that come with them, which are closed at an exec. Fails with `TOOMANYREFS`
+/// when descriptors were lost, which happens at the limit on open files.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
@@ -172,5 +170,5 @@ pub(crate) fn receive(
 /// How many bytes one read asks for at most.
 const MAX_READ: usize = 64 << 10;
 
-/// The room for one frame's descriptors.
+/// The buffer size for the descriptors of one frame.
 const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));

@@ -1,9 +1,8 @@
 //! Reads a library's manifest from its file, without running any of its code, and says whether this
 //! host may load it.
 //!
-//! Loading a library maps it and jumps into it: one that is cut short kills the process with
-//! SIGBUS, one that aborts on a panic kills it later. So everything that the file itself can tell
-//! is checked here, before.
+//! Loading maps a library and runs its code. A truncated file would kill the process with SIGBUS; a library that
+//! aborts on a panic would kill it later. So everything that can be checked in the file is checked here first.
 
 mod dynamic;
 
@@ -34,7 +33,7 @@ pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
 ///
 /// # Errors
 ///
-/// When it is no whole shared object of this machine, and when it has no manifest.
+/// When the bytes are not a complete shared object for this machine, or have no manifest.
 pub fn read_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     let header = header(bytes)?;
     let note = note(header, bytes)
@@ -46,7 +45,7 @@ pub fn read_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     Ok(Manifest::parse(note)?)
 }
 
-/// Says whether this host can load a library with this manifest.
+/// Checks whether this host can load a library with this manifest.
 ///
 /// # Errors
 ///
@@ -66,12 +65,11 @@ pub fn accept(manifest: &Manifest) -> Result<(), ManifestError> {
     Ok(())
 }
 
-/// Why a library is not loaded, as far as its file tells. The messages leave out which file it was:
-/// they are meant to follow its path and a colon.
+/// Why a file is rejected before it is loaded. The messages do not name the file: they follow its path and a colon.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The boundary of the plugin is another.
+    /// The plugin was built for another ABI.
     #[error(
         "it was built for ABI {found}, this host has {expected}; build it with a plugin-api of ABI {}",
         expected.major
@@ -82,12 +80,12 @@ pub enum ManifestError {
         /// What this host has.
         expected: AbiVersion,
     },
-    /// The end of the file is missing. It may still be on its way.
+    /// The end of the file is missing. The file may still be being copied.
     #[error("it is cut short: it has {found} bytes, expected at least {expected}; copy it again")]
     Incomplete {
         /// How many bytes there are.
         found: u64,
-        /// How many there must be, as far as the present ones tell.
+        /// How many bytes the headers require at least.
         expected: u64,
     },
     /// The ELF headers contradict themselves.
@@ -96,19 +94,19 @@ pub enum ManifestError {
     /// The manifest is not of the form that this host reads.
     #[error("its manifest cannot be read; build it with the plugin-api of this host")]
     Manifest(#[from] manifest::ManifestError),
-    /// It is a shared object without its code.
+    /// The file is a shared object without its code.
     #[error(
         "it has no dynamic section, expected a shared object with its code; a file of debug information, as `objcopy \
          --only-keep-debug` makes it, belongs into another folder"
     )]
     NoDynamic,
-    /// It is a plugin whose manifest was removed.
+    /// The file is a plugin whose manifest was removed.
     #[error(
         "it has no manifest, expected the ELF section {SECTION}, which `strip --remove-section=.note*` takes away; build it \
          without that"
     )]
     NoManifest,
-    /// It is a shared object, but no plugin.
+    /// The file is a shared object but not a plugin.
     #[error(
         "it is no plugin: it has no manifest and no root module; does the crate call plugin_api::export_app! and build as \
          crate-type cdylib?"
@@ -123,27 +121,27 @@ pub enum ManifestError {
     /// The path names a folder or a device.
     #[error("it is no regular file, expected a shared object")]
     NotFile,
-    /// It is ELF, but nothing that can be loaded into a process.
+    /// The file is ELF but not a shared object.
     #[error("it is {found}, expected a shared object; build the crate as crate-type cdylib")]
     NotShared {
-        /// What it is.
+        /// What the file is.
         found: &'static str,
     },
-    /// It was built for another kind of machine.
+    /// The file was built for another architecture.
     #[error("it was built for {found}, expected {expected}; build it for the machine of the host")]
     OtherMachine {
-        /// What it was built for.
+        /// The architecture of the file.
         found: String,
         /// The architecture of this host.
         expected: &'static str,
     },
-    /// Its panics cannot be caught.
+    /// Panics of the plugin cannot be caught.
     #[error(
         "it was built with panic = {found:?}, expected \"unwind\": a panic in it would end the server; remove `panic` \
          from the profile in Cargo.toml"
     )]
     PanicAbort {
-        /// What a panic does.
+        /// The panic strategy of the plugin.
         found: String,
     },
     /// The file could not be read.
@@ -152,8 +150,8 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// Whether the file is a sound one that is no plugin, and is not meant as one: what lies beside
-    /// plugins, such as a library that they need, or their debug information.
+    /// Returns whether the file is intact but not meant to be a plugin, such as a library that plugins need, or their debug
+    /// information.
     #[must_use]
     pub fn is_no_plugin(&self) -> bool {
         matches!(self, Self::NoDynamic | Self::NoPlugin)
@@ -162,7 +160,7 @@ impl ManifestError {
 
 type ElfHeader = elf::FileHeader64<NativeEndian>;
 
-/// The header of a file that is a whole shared object of this machine.
+/// Returns the ELF header, after checking that the bytes are a complete shared object for this machine.
 fn header(bytes: &[u8]) -> Result<&ElfHeader, ManifestError> {
     // A file of one byte may be the beginning of a library that is being copied.
     if !elf::ELFMAG.starts_with(&bytes[..bytes.len().min(elf::ELFMAG.len())]) {
@@ -185,8 +183,8 @@ fn check_len(bytes: &[u8], expected: u64) -> Result<(), ManifestError> {
     }
 }
 
-/// Reads the bytes that mean the same for every class and byte order, so that a header of another
-/// is not misread.
+/// Checks class, byte order and machine. Reads only bytes that mean the same for every class and byte order, so that a
+/// header of another kind is not misread.
 fn check_machine(bytes: &[u8]) -> Result<(), ManifestError> {
     let byte_order = if cfg!(target_endian = "little") {
         elf::ELFDATA2LSB
@@ -215,9 +213,9 @@ fn check_machine(bytes: &[u8]) -> Result<(), ManifestError> {
     }
 }
 
-/// Checks that the file has all bytes that its headers speak of: the loader does not, and reading a
-/// page behind the end kills the process. The table of sections is not loaded, but it comes last,
-/// so it tells half a copy.
+/// Checks that the file has all bytes that its headers refer to. The dynamic linker does not check that, and a read
+/// behind the end of the file kills the process. The section table is not loaded, but it is last in the file, so it
+/// reveals an incomplete copy.
 fn check_whole(header: &ElfHeader, bytes: &[u8]) -> Result<(), ManifestError> {
     let table = |offset, count: u16, size: u16| (offset, u64::from(count) * u64::from(size));
     check_len(
@@ -255,7 +253,7 @@ fn check_whole(header: &ElfHeader, bytes: &[u8]) -> Result<(), ManifestError> {
     )
 }
 
-/// The end of the last of some ranges of (offset, length); empty ones may be anywhere.
+/// Returns the largest end of these ranges of (offset, length). Empty ranges do not count, because they may be anywhere.
 fn end(ranges: impl IntoIterator<Item = (u64, u64)>) -> u64 {
     let full = ranges.into_iter().filter(|(_, len)| *len > 0);
     full.map(|(offset, len)| offset.saturating_add(len))
@@ -290,7 +288,7 @@ fn check_shared(header: &ElfHeader, bytes: &[u8]) -> Result<(), ManifestError> {
     Err(ManifestError::NotShared { found })
 }
 
-/// The descriptor of the note that holds the manifest.
+/// Returns the content of the note that holds the manifest.
 fn note<'bytes>(
     header: &ElfHeader,
     bytes: &'bytes [u8],

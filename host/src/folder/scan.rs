@@ -145,11 +145,10 @@ impl Scan {
         self.files.values().filter_map(TrackedFile::due_at).min()
     }
 
-    /// Asks to report a present file again although it stays as it is: it was not whole, or changed
-    /// while it was read. Each retry waits twice as long as the one before. A change of the file
-    /// comes first and ends the wait.
+    /// Asks to report a file again although its stamp stays the same, because the file was incomplete or changed while
+    /// it was read. Each retry waits twice as long as the one before. A change of the file ends the wait.
     pub fn retry(&mut self, path: &Path, now: Instant) {
-        // A file that is other than it was reported will be reported anyway.
+        // A file that differs from its last report will be reported anyway.
         if let Some(file) = self
             .files
             .get_mut(path)
@@ -161,18 +160,18 @@ impl Scan {
     }
 }
 
-/// What is known of one file.
+/// The state of one file.
 #[derive(Debug)]
 struct TrackedFile {
-    /// As it was in the last listing; `None` when it was absent.
+    /// The stamp in the last listing; `None` when the file was absent.
     seen: Option<FileStamp>,
-    /// When `seen` may be reported, if it stays.
+    /// When `seen` has settled, if it does not change until then.
     settles_at: Instant,
-    /// Since when the file has been other than `reported`.
+    /// Since when the file has differed from `reported`.
     unstable_since: Instant,
-    /// As it was last reported; `None` when never, or as removed.
+    /// The stamp in the last report; `None` when the file was never reported, or was reported as removed.
     reported: Option<FileStamp>,
-    /// When to report it again.
+    /// When to report the file again.
     retry: Option<Instant>,
     attempt: u32,
 }
@@ -196,9 +195,9 @@ impl TrackedFile {
         if self.seen == self.reported {
             self.unstable_since = now;
         }
-        // A file that never rests would never be reported, so after a while a shorter pause will
-        // do. Absence has to last in any case: a writer that unlinks first must not take the plugin
-        // down.
+        // A file that changes all the time would never settle. So after a while a shorter quiet time is enough.
+        // Absence must always last for the whole quiet time, because a writer that unlinks first must not take
+        // the plugin down.
         let is_unstable = now.duration_since(self.unstable_since) >= quiet * UNSTABLE_AFTER;
         let wait = if is_unstable && seen.is_some() {
             quiet / UNSTABLE_DIVISOR

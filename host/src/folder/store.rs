@@ -1,13 +1,11 @@
-//! Private copies of libraries: what is loaded is never the file that somebody may write to.
+//! The store of private copies: a library is loaded from a copy, and never from a file that somebody may write to.
 //!
-//! A library is read once into a [`LibraryBytes`]. Its hash, its manifest and its copy all come from
-//! those bytes, so nothing can change between check and load. Each generation gets a copy of its
-//! own, even of the same bytes: the loader would take the same file for the same library, and hand
-//! out the old image with its old statics.
+//! A library is read once into [`LibraryBytes`]. Its hash, its manifest and its copy all come from these bytes, so
+//! nothing can change between check and load. Each generation gets a copy of its own, even of the same bytes: for a
+//! file that is mapped already, the dynamic linker would return the old image with its old statics.
 //!
-//! Copies stay while the process lives, because libraries are never unloaded and a backtrace reads
-//! symbols from the file. What a killed host left behind is swept by the next one that opens the
-//! same folder.
+//! A copy stays as long as a worker has it mapped, because a backtrace reads symbols from the file. The next host that
+//! opens the same folder removes the copies of a host that was killed.
 
 mod snapshot;
 
@@ -34,28 +32,28 @@ pub use self::snapshot::{ContentHash, LibraryBytes};
 /// This process's folder of copies.
 #[derive(Debug)]
 pub struct Store {
-    /// The folder that this process shares with others, as the operator names it: it may lead through a
-    /// symlink that is set anew at each deploy.
+    /// The folder that this process shares with other hosts, as the operator names it. The path may lead through a
+    /// symlink that changes at each deployment.
     parent: PathBuf,
     /// The folder of this process.
     place: Mutex<CopyFolder>,
 }
 
-/// A folder, under the name by which the system knows what is mapped from there.
+/// A folder of copies, under its canonical path, which is the path that the kernel reports for mapped files.
 #[derive(Debug)]
 struct CopyFolder {
     folder: PathBuf,
-    /// Held locked until the process ends, however it ends: the lock tells other hosts that the folder
-    /// is in use.
+    /// The lock file, locked until the process exits in any way. The lock tells other hosts that the folder is in
+    /// use.
     lock: File,
 }
 
 impl Store {
-    /// Creates a folder for this process in `parent` (which is created too if it is missing),
-    /// readable by its user only, and removes those of hosts that have ended.
+    /// Creates a folder for this process in `parent`, readable by its user only, and removes the folders of hosts that
+    /// have exited. Also creates `parent` if it is missing.
     ///
-    /// Nobody else should be able to write to `parent`, and it should not be on a file system
-    /// mounted `noexec`: nothing could be loaded from there.
+    /// Other users should not be able to write to `parent`. Its file system must not be mounted `noexec`, because no
+    /// library could be loaded from there.
     ///
     /// # Errors
     ///
@@ -68,8 +66,8 @@ impl Store {
         })
     }
 
-    /// Describes the folder, and adds its lock to the descriptors that travel to the next image of this
-    /// process. No await may happen before that is executed.
+    /// Describes the folder for the next image of this process, and returns the descriptor of its lock. The caller must
+    /// not await until the next image is executed.
     ///
     /// # Errors
     ///
@@ -85,11 +83,11 @@ impl Store {
         Ok((suspended, lock))
     }
 
-    /// Goes on with the folder of an earlier image of this process.
+    /// Takes over the folder of an earlier image of this process.
     ///
     /// # Errors
     ///
-    /// When the descriptor of its lock is missing.
+    /// When the descriptor of the lock is missing.
     pub fn resume(suspended: SuspendedStore, descriptors: &mut Unpacking) -> io::Result<Self> {
         let lock = File::from(descriptors.take(suspended.lock)?);
         Ok(Self {
@@ -101,12 +99,12 @@ impl Store {
         })
     }
 
-    /// The folder in use. When somebody removed it, as with an old release that it was in, there is a
-    /// new one, where the parent's path leads now.
+    /// Returns the folder in use. If somebody has removed the folder, as with the old release that contained it, a new
+    /// one is created where the parent's path leads now.
     fn usable_folder(&self) -> Result<PathBuf, StoreError> {
         let mut place = self.place();
         if !place.folder.exists() {
-            // Without the folders above, which somebody removed or has yet to make.
+            // The folders above are not created: somebody has removed them, or has yet to create them.
             create(&self.parent, false)?;
             *place = CopyFolder::make(&self.parent)?;
         }
@@ -117,14 +115,13 @@ impl Store {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a copy of `snapshot` for a generation of the plugin `name`, a new file that no path
-    /// of this process ever named before, and returns where it is. The name is that of a manifest,
-    /// so it is safe in a file name. A folder that was removed is made anew.
+    /// Writes a private copy for a generation of the app `name`, and returns its path. The path was never used before in
+    /// this process. The name was checked with the manifest or the configuration, so it is safe in a file name.
     ///
     /// # Errors
     ///
-    /// When the copy cannot be written, for want of space say, or the generation has one already.
-    /// Then nothing is left of it.
+    /// When the copy cannot be written, for example on a full disk, or when the generation has a copy already. No part of
+    /// a failed copy is left.
     pub fn stage(
         &self,
         snapshot: &LibraryBytes,
@@ -146,22 +143,21 @@ impl Store {
             .open(&path)
             .map_err(failed)?;
         file.write_all(snapshot.bytes()).map_err(|source| {
-            // The error worth telling is the first one.
+            // The first error is the useful one.
             let _ = fs::remove_file(&path);
             failed(source)
         })?;
         Ok(path)
     }
 
-    /// Where the next copy will be, unless somebody removes the folder.
+    /// Returns the folder of the copies.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.place().folder.clone()
     }
 
-    /// Removes the folder with all copies. For the end of the process: libraries that are still
-    /// mapped go on working, but a backtrace through them has no names any more. That is why
-    /// dropping a store removes nothing.
+    /// Removes the folder with all copies, at the end of the process. Libraries that are still mapped go on working, but a
+    /// backtrace through them has no names any more. For that reason dropping a store removes nothing.
     ///
     /// # Errors
     ///
@@ -177,10 +173,10 @@ impl Store {
         }
     }
 
-    /// Removes the folder that this process shares with others, if no other is there: for one that was
-    /// made for a moment, after [`remove`](Self::remove).
+    /// Removes the shared folder, if no other host uses it. Meant for a temporary store, after
+    /// [`remove`](Self::remove).
     pub fn remove_parent(&self) {
-        // Whoever has come meanwhile has a folder there, so that the second call fails.
+        // A host that has come meanwhile has a folder there, so the second call fails.
         let _ = fs::remove_file(self.parent.join(LOCK));
         let _ = fs::remove_dir(&self.parent);
     }
@@ -188,13 +184,13 @@ impl Store {
 
 impl CopyFolder {
     fn make(parent: &Path) -> Result<Self, StoreError> {
-        // As the system names what is mapped from there.
+        // The kernel reports mapped files by their canonical path.
         let parent = fs::canonicalize(parent).map_err(|source| StoreError::Create {
             path: parent.to_owned(),
             source,
         })?;
-        // One host at a time: else one could sweep the folder that another has made but not yet
-        // locked.
+        // Only one host at a time may do this. Otherwise one host could remove a folder that another host has created but
+        // not locked yet.
         let _turn = lock(&parent.join(LOCK))?;
         sweep(&parent);
         let started = SystemTime::now()
@@ -214,12 +210,12 @@ impl CopyFolder {
     }
 }
 
-/// A folder of copies as a value that can be JSON, for the next image of this process.
+/// A folder of copies in a form that can be JSON, for the next image of this process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SuspendedStore {
     parent: PathBuf,
     folder: PathBuf,
-    /// The number of the descriptor that holds the lock.
+    /// The index of the descriptor that holds the lock.
     pub lock: usize,
 }
 
@@ -227,7 +223,7 @@ pub struct SuspendedStore {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The file was written to or replaced while it was read. It is worth another try.
+    /// The file was written to or replaced while it was read. Another try may succeed.
     #[error("{} changed while it was read, expected a file that nobody writes to; it needs another try", path.display())]
     Changed {
         /// The library.
@@ -252,7 +248,7 @@ pub enum StoreError {
     /// The path names a folder or a device.
     #[error("{} is no regular file, expected a library", path.display())]
     NotFile {
-        /// What is no file.
+        /// The path.
         path: PathBuf,
     },
     /// The library could not be read.
@@ -281,8 +277,7 @@ pub enum StoreError {
     },
 }
 
-/// Creates a folder, for its user only, if it is missing; and the folders above it as well, when
-/// `with_parents` says so.
+/// Creates a folder for its user only, unless it exists. `with_parents` also creates missing folders above.
 fn create(path: &Path, with_parents: bool) -> Result<(), StoreError> {
     let created = DirBuilder::new()
         .recursive(with_parents)
@@ -297,7 +292,8 @@ fn create(path: &Path, with_parents: bool) -> Result<(), StoreError> {
     }
 }
 
-/// Creates the lock file at `path` if need be, and holds it locked for as long as the result lives.
+/// Creates the lock file at `path` if it is missing, and locks it until the result is dropped. Blocks while another
+/// process holds the lock.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new()
         .write(true)
@@ -312,8 +308,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         })
 }
 
-/// Removes the folders of hosts that have ended. What cannot be removed costs space only, so it is
-/// no error.
+/// Removes the folders of hosts that have exited. A folder that cannot be removed costs only disk space, so a failure
+/// is a warning.
 fn sweep(parent: &Path) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
@@ -337,8 +333,8 @@ fn remove_if_abandoned(folder: &Path) -> io::Result<bool> {
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(error),
         },
-        // Its host was killed before it put anything there. A folder that is not empty is none of
-        // ours, and stays.
+        // The host was killed before it created the lock file. A folder that is not empty was not made by a host,
+        // and stays.
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir(folder)?,
         Err(error) => return Err(error),
     }

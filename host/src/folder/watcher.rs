@@ -1,9 +1,8 @@
-//! Watches the plugins folder, and tells which libraries came, changed and went.
+//! Watches the plugins folder, and reports which libraries were added, changed and removed.
 //!
-//! Events are pokes: they say that it is time to look, never what to see. What is there is read
-//! from the folder, and [`Scan`] compares it with what was there before. So lost, doubled and
-//! misleading events do no harm, and where there are none (a write through another hard link, a
-//! symlink's target replaced, a network file system) a slow rescan makes up for them.
+//! An event only triggers a listing of the folder; its content is ignored. [`Scan`] compares the listing with the one
+//! before. So lost, repeated and misleading events do no harm. Some changes cause no event: a write through another
+//! hard link, a symlink whose target is replaced, or a network file system. A slow periodic listing finds those.
 
 use std::{
     fs, io,
@@ -25,14 +24,14 @@ use tracing::{debug, info, warn};
 
 use super::scan::{FileStamp, FolderChange, Listing, Scan, is_library};
 
-/// How patiently to watch.
+/// The timing of a watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// How long a library must stay as it is before it is reported.
+    /// How long a library must not change before it is reported (`--quiet-time`).
     pub quiet: Duration,
-    /// How long at most until the folder is looked at again when no event says so.
+    /// The longest time between two listings without an event.
     pub rescan: Duration,
-    /// Whether to ask the system for events: some file systems have none, and do not say so.
+    /// Whether to ask the kernel for events. Some file systems have none and do not say so.
     pub events: bool,
 }
 
@@ -46,7 +45,7 @@ impl Default for WatchOptions {
     }
 }
 
-/// Watches one folder. It does so while [`run`](Self::run) is polled.
+/// Watches one folder, while [`run`](Self::run) is polled.
 #[derive(Debug)]
 pub struct Watcher {
     options: WatchOptions,
@@ -56,17 +55,15 @@ pub struct Watcher {
     retries: mpsc::UnboundedReceiver<PathBuf>,
 }
 
-/// What one look at the folder found. The changes of one look belong together: a library that was
-/// renamed is a new one and one that is gone.
+/// The changes that one listing found. They belong together: a renamed library is a new one and a removed one.
 pub type FolderChanges = Vec<FolderChange>;
 
 impl Watcher {
-    /// A watcher of `folder`, which need not exist yet.
+    /// Creates a watcher of `folder`, which need not exist yet.
     ///
-    /// It sends what it finds to `changes`, and waits while that is full. From `retries` it takes
-    /// the paths of libraries that turned out to be incomplete, to report them
-    /// [again](Scan::retry); that channel is unbounded, so that the two sides never wait for each
-    /// other, and holds at most one path for each change sent.
+    /// The watcher sends changes to `changes`, and waits while that channel is full. From `retries` it receives the paths
+    /// of incomplete libraries, to report them [again](Scan::retry). That channel is unbounded, so that the two sides never
+    /// wait for each other; it holds at most one path for each change sent.
     #[must_use]
     pub fn new(
         folder: PathBuf,
@@ -84,20 +81,20 @@ impl Watcher {
         }
     }
 
-    /// Watches until nobody receives the changes any more. Libraries that are there already are
-    /// reported first, then [`FolderChange::Listed`].
+    /// Watches until the receiver of the changes is dropped. Reports the libraries that exist already first, and then
+    /// [`FolderChange::Listed`].
     pub async fn run(mut self) {
         let poked = Arc::clone(&self.folder.poked);
         let mut listed = false;
         loop {
             let began = Instant::now();
             let mut folder = self.folder;
-            // A file system may hang, which must not stall a serving thread.
+            // A file system may hang, so the folder is listed on a blocking thread.
             let looked = task::spawn_blocking(move || {
                 let listing = folder.look();
                 (folder, listing)
             });
-            // It is cancelled only when the runtime shuts down.
+            // A blocking task is cancelled only when the runtime shuts down.
             let Ok((folder, listing)) = looked.await else {
                 return;
             };
@@ -130,25 +127,25 @@ impl Watcher {
     }
 }
 
-/// The folder, and the kernel's watch on it.
+/// The folder, and the kernel's watch for events in it.
 #[derive(Debug)]
 struct WatchedFolder {
     path: PathBuf,
-    /// Whether events are wanted.
+    /// Whether to ask the kernel for events.
     events: bool,
-    /// Notified when something may have happened in it.
+    /// Notified when something in the folder may have changed.
     poked: Arc<Notify>,
-    /// Which folder `watch` is for: another one may take its place under the same path.
+    /// The identity of the folder that `watch` is for. Another folder may replace it under the same path.
     identity: Option<Identity>,
-    /// `None` when the kernel gives no events.
+    /// The kernel's watch. `None` when the kernel gives no events.
     watch: Option<RecommendedWatcher>,
-    /// What was in it when it was last read.
+    /// The last listing.
     listed: Listing,
-    /// Why it, or something in it, cannot be read. Each reason is logged once.
+    /// Why the folder or a file in it cannot be read. Each reason is logged once.
     last_error: Option<io::ErrorKind>,
 }
 
-/// Device, inode, and time of birth where there is one: inode numbers are reused at once.
+/// Device, inode, and time of birth if the file system has one, because inode numbers are reused at once.
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl WatchedFolder {
@@ -164,8 +161,8 @@ impl WatchedFolder {
         }
     }
 
-    /// Lists the libraries. None are in a folder that is missing; one that cannot be read is not
-    /// known to have lost any, so there is nothing to compare.
+    /// Lists the libraries. A missing folder has none. Returns `None` for a folder that cannot be read, because its
+    /// libraries are probably still there.
     fn look(&mut self) -> Option<Listing> {
         let (listing, last_error) = match self.watch_and_list() {
             Ok((listing, last_error)) => (Some(listing), last_error),
@@ -201,8 +198,8 @@ impl WatchedFolder {
         listing
     }
 
-    /// Lists after the watch is set, so that nothing happens unseen in between. A folder that
-    /// cannot be watched is not tried again: it would only warn again.
+    /// Sets the watch if the folder is a new one, and then lists the folder. In this order no change is missed in between.
+    /// A folder whose watch failed is not tried again, because that would only repeat the warning.
     fn watch_and_list(&mut self) -> io::Result<(Listing, Option<io::Error>)> {
         let found = fs::metadata(&self.path)
             .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
@@ -217,7 +214,7 @@ impl WatchedFolder {
         list(&self.path, &self.listed)
     }
 
-    /// How long to wait for an event before looking anyway.
+    /// Returns how long to wait for an event before the next listing.
     fn rescan(&self, usual: Duration) -> Duration {
         if self.watch.is_some() {
             usual
@@ -227,8 +224,7 @@ impl WatchedFolder {
     }
 }
 
-/// Has every event in `folder` notify `poked`. `None`, and a warning, when the system does not
-/// allow it.
+/// Makes every event in `folder` notify `poked`. Logs a warning and returns `None` when the kernel does not allow it.
 fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
     let poke = move |event: notify::Result<Event>| {
         if event.as_ref().is_ok_and(Event::need_rescan) {
@@ -252,8 +248,7 @@ fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
         .ok()
 }
 
-/// Whether an event may have changed what is in the folder. Reading it, as this server does, has
-/// not.
+/// Returns whether an event may mean a change in the folder. Reads, which this server itself causes, do not.
 fn may_change_folder(event: &notify::Result<Event>) -> bool {
     !matches!(
         event,
@@ -266,7 +261,7 @@ fn may_change_folder(event: &notify::Result<Event>) -> bool {
     )
 }
 
-/// The system's limit that an error of setting up a watch speaks of.
+/// Returns the system limit that caused an error in setting a watch, for the log.
 fn limit(error: &notify::Error) -> Option<&'static str> {
     match &error.kind {
         ErrorKind::MaxFilesWatch => Some("sysctl fs.inotify.max_user_watches"),
@@ -277,8 +272,8 @@ fn limit(error: &notify::Error) -> Option<&'static str> {
     }
 }
 
-/// The libraries in `folder`, as their symlinks' targets are. What is no regular file is absent. One
-/// that cannot be asked is not known to be gone: it is as it was `before`, and the error is told.
+/// Lists the libraries in `folder`, with symlinks resolved. Entries that are not regular files are left out. A file whose
+/// metadata cannot be read keeps its stamp from `before`, because it is probably still there, and the error is returned.
 fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Error>)> {
     let (mut listing, mut last_error) = (Listing::new(), None);
     for entry in fs::read_dir(folder)? {
@@ -304,16 +299,16 @@ fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Erro
     Ok((listing, last_error))
 }
 
-/// How long to leave the folder alone after a look that took so long: a file that is being written pokes
-/// thousands of times a second. A look that took long has waited, and must not make everybody wait on.
+/// Returns the pause after a listing that took this long. Without a pause, a file that is being written would cause
+/// thousands of listings a second. The pause is bounded, because a listing can be slow for reasons other than work.
 fn pause_after_look(took: Duration) -> Duration {
     (took * 4).clamp(Duration::from_millis(1), Duration::from_millis(50))
 }
 
-/// How often to look where there are no events: a developer waits for it.
+/// The interval between listings without events. Short, because a developer waits for the reload.
 const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);
 
-/// Too many open files, or too many inotify instances.
+/// The error number for too many open files or too many inotify instances.
 const EMFILE: i32 = 24;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a library tells the dynamic linker.
+//! Reads the dynamic section of a library.
 
 use abi_stable::library::ROOT_MODULE_LOADER_NAME;
 use object::{
@@ -8,9 +8,8 @@ use object::{
 
 use super::ElfHeader;
 
-/// Whether code of the library finds its thread-locals at fixed places ("initial-exec", `DF_STATIC_TLS`
-/// in elf(5)): glibc has room for a few hundred bytes of these for all libraries together, which is
-/// never given back. False for a file that is no library.
+/// Returns whether the library uses static thread-local storage ("initial-exec", `DF_STATIC_TLS` in elf(5)). glibc has a
+/// few hundred bytes of it for all libraries together, and never frees them. False for a file that is not a library.
 #[must_use]
 pub fn uses_static_tls(bytes: &[u8]) -> bool {
     flags(bytes).is_ok_and(|flags| flags & elf::DF_STATIC_TLS.0 != 0)
@@ -28,7 +27,7 @@ fn flags(bytes: &[u8]) -> Result<u64, object::read::Error> {
     Ok(0)
 }
 
-/// Whether the library exports what a plugin exports. False for a file that is no library.
+/// Returns whether the library exports the root module of a plugin. False for a file that is not a library.
 pub(super) fn has_root_module(bytes: &[u8]) -> bool {
     let has = || -> Result<bool, object::read::Error> {
         let sections = ElfHeader::parse(bytes)?.sections(NativeEndian, bytes)?;

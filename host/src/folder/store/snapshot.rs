@@ -1,4 +1,4 @@
-//! A library as it was read, once, and what tells it from others.
+//! The bytes of a library, read once, and their hash.
 
 use std::{
     fmt,
@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::StoreError;
 use crate::folder::scan::FileStamp;
 
-/// The bytes of a library as they were at one moment.
+/// The bytes of a library at one moment.
 ///
-/// They have pages of their own, which the system has back when the snapshot is dropped. On the heap
-/// they would leave a hole of a library's size, in one thread's arena after the other: what is
-/// allocated behind it keeps the process from giving it back.
+/// The bytes are in a mapping of their own, which returns to the kernel when the value is dropped. On the heap they
+/// would fragment one thread's arena after the other: a later allocation behind them keeps the allocator from
+/// returning the memory.
 #[derive(Debug)]
 pub struct LibraryBytes {
     bytes: Mmap,
@@ -29,7 +29,7 @@ impl LibraryBytes {
     ///
     /// # Errors
     ///
-    /// When it is no regular file, cannot be read, or [changed](StoreError::Changed) meanwhile.
+    /// When the path is not a regular file, cannot be read, or [changed](StoreError::Changed) meanwhile.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Read {
             path: path.to_owned(),
@@ -55,20 +55,20 @@ impl LibraryBytes {
         })
     }
 
-    /// The library itself.
+    /// Returns the bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The hash of the bytes: equal for equal libraries, whatever their names and times.
+    /// Returns the hash of the bytes. Equal libraries have equal hashes, whatever their names and times.
     #[must_use]
     pub fn hash(&self) -> ContentHash {
         self.hash
     }
 }
 
-/// The first `len` bytes of the file at `path`; none when it has less.
+/// Reads the first `len` bytes of the file at `path`. Returns `None` when the file is shorter.
 fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
     let len = usize::try_from(len).map_err(io::Error::other)?;
     let mut bytes = MmapMut::map_anon(len)?;
@@ -84,13 +84,13 @@ fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
 pub struct ContentHash(blake3::Hash);
 
 impl ContentHash {
-    /// The hash of these bytes.
+    /// Computes the hash of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes))
     }
 
-    /// The first 12 digits: enough for people to tell libraries apart, and for file names.
+    /// Returns the first 12 digits, which are enough for people and for file names.
     #[must_use]
     pub fn short(&self) -> String {
         self.0.to_hex()[..12].to_owned()
