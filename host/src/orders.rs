@@ -43,7 +43,7 @@ pub struct StagedGeneration {
     pub generation: u64,
     /// The private copy of the library.
     pub copy: PathBuf,
-    /// What the generation consists of.
+    /// The spec of the generation.
     pub spec: Arc<Spec>,
     /// The plugin's version.
     pub version: String,

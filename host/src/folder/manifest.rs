@@ -75,9 +75,9 @@ pub enum ManifestError {
         expected.major
     )]
     Abi {
-        /// What the plugin was built for.
+        /// The ABI version of the plugin.
         found: AbiVersion,
-        /// What this host has.
+        /// The ABI version of this host.
         expected: AbiVersion,
     },
     /// The end of the file is missing. The file may still be being copied.
@@ -112,7 +112,7 @@ pub enum ManifestError {
          crate-type cdylib?"
     )]
     NoPlugin,
-    /// It is something else altogether.
+    /// The file is not an ELF file.
     #[error(
         "it is no ELF file, expected a shared object: a crate builds one with `[lib] crate-type = [\"cdylib\", \"rlib\"]` in \
          its Cargo.toml"
@@ -124,7 +124,7 @@ pub enum ManifestError {
     /// The file is ELF but not a shared object.
     #[error("it is {found}, expected a shared object; build the crate as crate-type cdylib")]
     NotShared {
-        /// What the file is.
+        /// The kind of the file.
         found: &'static str,
     },
     /// The file was built for another architecture.

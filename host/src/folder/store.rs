@@ -234,7 +234,7 @@ pub enum StoreError {
     Create {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A folder of copies could not be marked as in use.
@@ -242,7 +242,7 @@ pub enum StoreError {
     Lock {
         /// The lock file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The path names a folder or a device.
@@ -256,7 +256,7 @@ pub enum StoreError {
     Read {
         /// The library.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The copies could not be removed.
@@ -264,7 +264,7 @@ pub enum StoreError {
     Remove {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The copy could not be written.
@@ -272,7 +272,7 @@ pub enum StoreError {
     Write {
         /// The copy.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -11,7 +11,7 @@ use crate::worker::process::{Footprint, ProcessUsage};
 pub struct WorkerReport {
     /// All generations that have not ended.
     pub generations: Vec<GenerationReport>,
-    /// What each ended generation still takes.
+    /// The memory of each ended generation, whose library stays mapped.
     pub ended: Vec<EndedGeneration>,
     /// The number of libraries that were loaded.
     pub loads: usize,
@@ -28,7 +28,7 @@ pub struct WorkerReport {
 pub struct EndedGeneration {
     /// The app.
     pub app: String,
-    /// What the library takes.
+    /// The memory of the library.
     pub footprint: Footprint,
 }
 
@@ -59,6 +59,6 @@ pub struct GenerationReport {
     pub errors: u64,
     /// Panics.
     pub panics: u64,
-    /// What the library takes.
+    /// The memory of the library.
     pub footprint: Footprint,
 }

@@ -67,7 +67,7 @@ pub enum AppAction {
     Prepare {
         /// The generation.
         generation: u64,
-        /// What the generation is made of.
+        /// The spec of the generation.
         spec: Arc<Spec>,
         /// Where its library comes from.
         source: LibrarySource,

@@ -66,7 +66,7 @@ impl Supervisor {
         let is_new = !self.opened.contains(&spec.hash);
         let trial = self.trial.clone().filter(|_| is_new);
         self.tasks.spawn(async move {
-            // Nobody closes the semaphore.
+            // The semaphore is never closed, so a permit always comes.
             let _place = preparing.acquire_owned().await;
             let hash = spec.hash;
             let prepared = prepare(app.clone(), generation, spec, source, store).await;

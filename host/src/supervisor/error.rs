@@ -38,7 +38,7 @@ pub enum CommandError {
     NotPlaced {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The error of the system.
         reason: String,
     },
     /// The host stops.

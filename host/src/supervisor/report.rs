@@ -30,7 +30,7 @@ pub struct ServerReport {
     pub loads: usize,
     /// About how many more libraries can be loaded, in the worker with the fewest left.
     pub loads_left: usize,
-    /// What ended generations still take, including those of removed apps.
+    /// The memory of ended generations, including those of removed apps.
     pub retired: Retired,
     /// The resources of all worker processes together.
     pub process: ProcessUsage,
@@ -93,16 +93,16 @@ pub struct GenerationView {
     pub errors: u64,
     /// Panics.
     pub panics: u64,
-    /// What the library takes.
+    /// The memory of the library.
     pub footprint: Footprint,
 }
 
-/// What ended generations still take.
+/// The memory of ended generations.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Retired {
     /// The number of ended generations.
     pub generations: usize,
-    /// What their libraries take.
+    /// The memory of their libraries.
     pub footprint: Footprint,
 }
 

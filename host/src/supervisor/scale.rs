@@ -9,11 +9,11 @@ use crate::config::MOST_WORKERS;
 /// The requested number of worker processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// This number.
+    /// To a fixed number.
     To(usize),
-    /// One more than now.
+    /// By one more.
     Up,
-    /// One less than now.
+    /// By one less.
     Down,
 }
 

@@ -193,7 +193,7 @@ pub enum UpgradeError {
     Exec {
         /// The image.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The state cannot be received.

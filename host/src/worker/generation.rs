@@ -29,7 +29,7 @@ pub struct Generation {
     pub number: u64,
     /// The plugin's version.
     pub version: String,
-    /// What the generation consists of.
+    /// The spec of the generation.
     pub spec: Arc<Spec>,
     /// The private copy that the library was loaded from.
     pub copy: PathBuf,

@@ -46,7 +46,7 @@ pub enum LibraryError {
     /// The dynamic linker refuses the library.
     #[error("the dynamic linker refuses it: {reason}{advice}")]
     Link {
-        /// What the dynamic linker says.
+        /// The message of the dynamic linker.
         reason: String,
         /// Advice for the operator, after a semicolon, or an empty text.
         advice: String,
@@ -94,7 +94,7 @@ fn advice(reason: &str) -> Option<&'static str> {
     .find_map(|(words, advice)| reason.contains(words).then_some(advice))
 }
 
-/// What a library with `DF_STATIC_TLS` does, and what to do about it.
+/// The effect of a library with `DF_STATIC_TLS`, and advice against it.
 pub const STATIC_TLS: &str = "takes room of the static TLS block, of which there is little for all libraries and loads \
     together, so that it can be loaded a few times at most; with jemalloc as allocator, turn on the feature \
     disable_initial_exec_tls, with mimalloc local_dynamic_tls, or start the host with \

@@ -16,7 +16,7 @@ use crate::{
     handlers::{mended, replace_handler},
 };
 
-/// What the children do; nothing in the tests' own process.
+/// The entry point of a child. Does nothing in the tests' own process.
 #[test]
 fn child() {
     let Ok(way) = env::var("CRASH_WAY") else {

@@ -1,4 +1,4 @@
-//! What a process writes down as it dies, and what its parent makes of that. Each test has a child, which is this program again: see
+//! Tests of crash records and autopsies. Each test starts this program again as a child that crashes in one way: see
 //! [`child`].
 
 #![allow(unsafe_code, reason = "the child breaks what can be broken")]

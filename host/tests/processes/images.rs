@@ -1,4 +1,4 @@
-//! One image of a process that replaces another.
+//! Tests of an upgrade in place: one image of a process replaces another.
 
 use std::{
     env,
@@ -29,7 +29,7 @@ use crate::{
     worker::{Notice, Order, Orders, Worker},
 };
 
-/// What one image tells the next.
+/// The state that one image hands to the next.
 #[derive(Deserialize, Serialize)]
 struct State {
     pid: u32,
@@ -82,7 +82,7 @@ fn refused(worker: &Worker) {
         let status = || {
             let status = fs::read_to_string("/proc/thread-self/status").unwrap();
             let of_signals = status.lines().filter(|line| line.starts_with("Sig"));
-            // What is pending comes and goes.
+            // Pending signals come and go, so they are not compared.
             of_signals
                 .filter(|line| !line.contains("Pnd") && !line.contains("SigQ"))
                 .map(str::to_owned)

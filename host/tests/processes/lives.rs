@@ -62,7 +62,7 @@ pub(crate) fn a_worker_talks_and_prints_and_ends() {
 /// Copies this program, so that the copy can be replaced while it runs.
 pub(crate) fn a_worker_is_started_though_its_program_was_replaced() {
     if let Some(program) = env::args_os().nth(3) {
-        // This process runs the copy.
+        // The current process runs the copy.
         let executable = Executable::of_this_process().unwrap();
         fs::remove_file(program).unwrap();
         return block_on(async {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             case.expect("a case of this name").1();
         }
         Some("next image") => next_image(),
-        // What `cargo test` passes is the part of a name.
+        // `cargo test NAME` passes a part of a test's name.
         filter => return run(filter.filter(|text| !text.starts_with('-'))),
     }
     ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! A program that proves that it can take over, or does not.
+//! Tests of the proof before an upgrade, with programs that give the proof or fail in some way.
 
 use std::{env, ffi::OsString, path::PathBuf, process, thread, time::Duration};
 

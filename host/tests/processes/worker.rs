@@ -1,4 +1,4 @@
-//! A worker that does as it is told, and what the supervisor has of it.
+//! A worker for tests that carries out simple orders, and its connection in the supervisor.
 
 use std::{env, fs, io::Write, os::fd::AsRawFd, path::PathBuf, process, thread, time::Duration};
 

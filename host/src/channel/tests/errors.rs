@@ -1,4 +1,4 @@
-//! What is wrong with the other side, and with its messages.
+//! Tests of errors: a side that is no host, and messages that cannot be read.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What an app does when workers crash in one of its generations.
+//! The reaction of an app to crashes in one of its generations.
 
 use super::{App, AppAction, AppState, AsideReason, LibrarySource, LoadReason, LoadRequest};
 use crate::{

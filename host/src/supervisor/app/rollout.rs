@@ -11,7 +11,7 @@ use crate::{
 /// A request to load a generation.
 #[derive(Clone, Debug)]
 pub struct LoadRequest {
-    /// What the generation is made of.
+    /// The spec of the generation.
     pub spec: Arc<Spec>,
     /// Where its library comes from.
     pub source: LibrarySource,
@@ -100,7 +100,7 @@ pub struct Rollout {
     pub hands_over: bool,
 }
 
-/// What a worker says of a generation that it has started.
+/// The report of a worker about a generation that it has started.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadReport {
     /// How long each step took.

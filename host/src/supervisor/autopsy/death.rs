@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use super::{
     Blame, GenerationId,
     blame::at_work,
-    place::{OpenFiles, StackFrame, Symbols},
+    place::{CodeFrame, OpenFiles, Symbols},
 };
 use crate::scoreboard::{BoardSnapshot, CodeAddress, Crash, Request};
 
@@ -24,7 +24,7 @@ pub struct Death {
     pub addresses: Vec<CodeAddress>,
     /// The backtrace as functions and lines, filled in by [`Self::locate`]. If some addresses are in libraries of
     /// apps, only those are looked up.
-    pub place: Vec<StackFrame>,
+    pub place: Vec<CodeFrame>,
     /// The private copies of the worker's apps.
     pub copies: Vec<PathBuf>,
     /// The copies that the addresses are in, held open so that they can be read after their removal.
@@ -79,7 +79,7 @@ impl Death {
     /// Returns the most useful frame: the innermost one in the author's own code, else in an app's library, else of
     /// all.
     #[must_use]
-    pub fn frame(&self) -> Option<&StackFrame> {
+    pub fn frame(&self) -> Option<&CodeFrame> {
         let own = self
             .place
             .iter()

@@ -18,7 +18,7 @@ use crate::scoreboard::CodeAddress;
 
 /// A frame of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StackFrame {
+pub struct CodeFrame {
     /// The name of the function, or its address if the file has no symbols.
     pub function: String,
     /// The source file and the line.
@@ -29,7 +29,7 @@ pub struct StackFrame {
     pub is_app: bool,
 }
 
-impl StackFrame {
+impl CodeFrame {
     /// Returns whether the frame is probably the author's own code, and not that of std or another crate.
     #[must_use]
     pub fn is_authors(&self) -> bool {
@@ -53,7 +53,7 @@ impl StackFrame {
     }
 }
 
-impl fmt::Display for StackFrame {
+impl fmt::Display for CodeFrame {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.function)?;
         match &self.source {
@@ -104,7 +104,7 @@ impl<'a> Symbols<'a> {
 
     /// Returns the frames at these addresses, the innermost first, inlined functions included. `copies` are the
     /// libraries of apps: if some addresses are in them, only those addresses are looked up.
-    pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<StackFrame> {
+    pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<CodeFrame> {
         let is_in_app = |address: &CodeAddress| {
             let place = address.place.as_ref();
             place.is_some_and(|(file, _)| copies.contains(&file.as_path()))
@@ -127,7 +127,7 @@ impl<'a> Symbols<'a> {
                 .image(image)
                 .and_then(|symbols| symbols.functions(offset.saturating_sub(back)));
             let found = found.unwrap_or_else(|| vec![unknown(*offset, Some(image))]);
-            frames.extend(found.into_iter().map(|frame| StackFrame {
+            frames.extend(found.into_iter().map(|frame| CodeFrame {
                 image: Some(image.clone()),
                 is_app,
                 ..frame
@@ -173,7 +173,7 @@ impl CodeImage {
     }
 
     /// Returns the frames at an offset in the file.
-    fn functions(&self, offset: u64) -> Option<Vec<StackFrame>> {
+    fn functions(&self, offset: u64) -> Option<Vec<CodeFrame>> {
         let address = self.segments.iter().find_map(|(start, len, address)| {
             let within = offset.checked_sub(*start)?;
             (within < *len).then(|| address.wrapping_add(within))
@@ -182,7 +182,7 @@ impl CodeImage {
         found.ok().filter(|frames| !frames.is_empty())
     }
 
-    fn functions_at(&self, address: u64) -> Vec<StackFrame> {
+    fn functions_at(&self, address: u64) -> Vec<CodeFrame> {
         let mut functions = Vec::new();
         if let Ok(mut frames) = self.symbols.find_frames(address) {
             while let Ok(Some(frame)) = frames.next() {
@@ -206,7 +206,7 @@ impl CodeImage {
             *name = self.symbol(address).or_else(|| name.take());
         }
         let frames = functions.into_iter().filter_map(|(name, source)| {
-            Some(StackFrame {
+            Some(CodeFrame {
                 function: name?,
                 source,
                 image: None,
@@ -222,13 +222,13 @@ impl CodeImage {
     }
 }
 
-fn unknown(address: u64, image: Option<&Path>) -> StackFrame {
+fn unknown(address: u64, image: Option<&Path>) -> CodeFrame {
     let name = image.and_then(|image| image.file_name());
     let function = match name {
         Some(name) => format!("{address:#x} in {}", name.to_string_lossy()),
         None => format!("{address:#x}"),
     };
-    StackFrame {
+    CodeFrame {
         function,
         source: None,
         image: None,

@@ -1,4 +1,4 @@
-//! Who is blamed for what.
+//! Tests of the blame for each kind of evidence.
 
 use super::*;
 use crate::scoreboard::{CodeAddress, LoadedApp, Work, WorkKind};
@@ -18,7 +18,7 @@ fn blame_is_from_the_best_evidence_there_is() {
     let none = Vec::new;
     // Who is at work, what was written down, what is being loaded, what is in its probation; who is to blame, and why.
     for (threads, crashes, loading, probation, blame) in [
-        // What was written down comes before all else.
+        // A crash record comes before all other evidence.
         (
             vec![work_a(), opens_b()],
             vec![crash(Some(work(&a, WorkKind::Body)), "b.g2", "/s/b.so")],

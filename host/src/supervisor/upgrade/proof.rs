@@ -105,7 +105,7 @@ pub enum ProofError {
     NoProof {
         /// The program.
         path: PathBuf,
-        /// What it printed last.
+        /// The last lines that the program printed.
         said: String,
     },
     /// The program speaks another protocol version.
@@ -132,7 +132,7 @@ pub enum ProofError {
         path: PathBuf,
         /// The exit status of the program.
         ended: ChildExit,
-        /// What it printed last.
+        /// The last lines that the program printed.
         said: String,
     },
     /// The program cannot be started.
@@ -140,7 +140,7 @@ pub enum ProofError {
     Start {
         /// The program.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The program did not exit in time.
