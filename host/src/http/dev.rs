@@ -91,7 +91,7 @@ impl Dev {
         client: &Client,
         state: Option<&SessionState>,
     ) -> Response<ResponseBody> {
-        let asked = page::ShownRequest::of(&head);
+        let shown = page::ShownRequest::of(&head);
         let may_see = guard::may_see_errors(&head);
         let is_refreshed = state.is_none_or(|state| state.options.refresh) && is_page(&head);
         if is_refreshed {
@@ -108,7 +108,7 @@ impl Dev {
         .await;
         // First the explanation, because it is a page too and gets the script like any other.
         if may_see && page::needs_explanation(&response) {
-            page::explain(&mut response, &asked, state);
+            page::explain(&mut response, &shown, state);
         }
         if is_refreshed {
             inject::add_script(&mut response, &version_of(state));
@@ -130,11 +130,11 @@ fn version_of(state: Option<&SessionState>) -> String {
 /// Browsers tell that by `sec-fetch-dest`, but only to servers on the same machine or over TLS (Fetch
 /// Metadata Request Headers, section 2). Otherwise `accept` has to tell.
 fn is_page(head: &Parts) -> bool {
-    let is = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
+    let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
     head.method == Method::GET
-        && is("range").is_none()
-        && is("hx-request").is_none()
-        && match is("sec-fetch-dest") {
+        && header("range").is_none()
+        && header("hx-request").is_none()
+        && match header("sec-fetch-dest") {
             Some(wanted) => matches!(wanted, b"document" | b"iframe" | b"frame"),
             None => accepts(&head.headers, "text/html"),
         }
@@ -165,7 +165,7 @@ fn ask_for_readable_page(headers: &mut HeaderMap) {
 
 /// Returns the response that is the script of pages.
 fn client_script() -> Response<ResponseBody> {
-    let mut response = own(
+    let mut response = session_response(
         StatusCode::OK,
         "text/javascript; charset=utf-8",
         include_str!("dev/client.js"),
@@ -179,7 +179,11 @@ fn client_script() -> Response<ResponseBody> {
 }
 
 /// Returns a response of the session's own, which no cache keeps.
-fn own(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+fn session_response(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

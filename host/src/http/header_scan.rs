@@ -36,8 +36,8 @@ impl<'a> HeaderScan<'a> {
         scan
     }
 
-    /// Scans again after fields were changed. Not inlined, so that [`of`](Self::of) is inlined once on the
-    /// usual path.
+    /// Scans again after fields were changed. A separate function, because a second inlined copy of
+    /// [`of`](Self::of) would make the usual path longer.
     #[cold]
     pub(super) fn again(head: &'a Parts) -> Self {
         Self::of(head)

@@ -212,7 +212,7 @@ impl<W: Write> Visit for MessageVisitor<'_, W> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.index() == self.index {
-            // An error may be one of the value, or of the writer. In the latter case the placeholder fails too.
+            // If the error is the writer's, and not the value's, writing the placeholder fails as well.
             let written = write!(self.writer, "{value:?}");
             self.written = written
                 .or_else(|_| self.writer.write_str(UNPRINTABLE))

@@ -30,6 +30,7 @@ struct Follower {
     finished: Condvar,
 }
 
+/// The part of a follower that its lock protects.
 #[derive(Default)]
 struct FollowerState {
     /// Whether a thread runs the callback.
@@ -72,8 +73,8 @@ impl Followers {
         follower.run_callback();
     }
 
-    /// Notifies all followers. Returns the names of those that did not confirm in time. They are notified of
-    /// the latest change as soon as they no longer block.
+    /// Notifies all followers. Returns the names of followers that did not confirm in time. A follower that
+    /// blocks is notified of the latest change as soon as it no longer blocks.
     pub(super) async fn notify(&self) -> Vec<String> {
         let followers = lock(&self.0).clone();
         let mut unconfirmed = Vec::new();
@@ -114,8 +115,8 @@ impl Follower {
 
     /// Runs the callback. When this returns, the follower knows all changes before the call.
     ///
-    /// Only one thread runs the callback at a time. A thread that finds it running marks the change as missed
-    /// and waits, and the running thread runs the callback once more.
+    /// Only one thread runs the callback at a time. A thread that finds the callback running marks its change as
+    /// missed and waits. The thread that runs the callback then runs it once more.
     fn run_callback(&self) {
         let mut state = lock(&self.state);
         state.has_missed_change = true;

@@ -119,7 +119,8 @@ impl Serialize for EventFields<'_, '_> {
     }
 }
 
-/// Serializes the spans of an event. The scope is taken out when it is serialized.
+/// Serializes the spans of an event. The scope is an iterator that can be used once, so that it is in a cell and
+/// taken out.
 struct Spans<'a, S>(RefCell<Option<Scope<'a, S>>>);
 
 impl<L> Serialize for Spans<'_, L>

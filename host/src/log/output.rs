@@ -98,9 +98,9 @@ impl Output {
         Self::at(path, StreamNumber::STDOUT)
     }
 
-    /// Opens the output that `path` names. `-` is the stream `minus`.
-    fn at(path: &Path, minus: StreamNumber) -> io::Result<Self> {
-        match StreamNumber::named(path, minus) {
+    /// Opens the output that `path` names. `-` is the stream `default`.
+    fn at(path: &Path, default: StreamNumber) -> io::Result<Self> {
+        match StreamNumber::named(path, default) {
             Some(stream) => Self::stream(stream),
             None => {
                 let name = path.display().to_string();

@@ -10,7 +10,7 @@ use plugin_api::abi::OwnedBytes;
 use serde_json::json;
 use tokio::{sync::watch, time};
 
-use super::own;
+use super::session_response;
 use crate::{
     dev::state::SessionState,
     http::{
@@ -24,7 +24,7 @@ pub(super) fn stream(
     state: watch::Receiver<Option<Arc<SessionState>>>,
     guard: RequestGuard,
 ) -> Response<ResponseBody> {
-    let mut response = own(StatusCode::OK, "text/event-stream", Bytes::new());
+    let mut response = session_response(StatusCode::OK, "text/event-stream", Bytes::new());
     *response.body_mut() = ResponseBody::wrapper(EventStream {
         next: Box::pin(next(state, true)),
         _guard: guard,

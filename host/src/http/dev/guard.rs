@@ -13,7 +13,7 @@ use http::{
     request::Parts,
 };
 
-use super::own;
+use super::session_response;
 use crate::{dev::state::SessionState, http::response_body::ResponseBody};
 
 /// Returns the answer to a request that has to be refused. None when the request may be answered.
@@ -32,16 +32,16 @@ pub(super) fn refusal(
         let text = format!(
             "this server of `host dev` does not answer for the host {name:?}: use localhost or an address, or start it with --allow-host {name}\n"
         );
-        return Some(own(
+        return Some(session_response(
             StatusCode::FORBIDDEN,
             "text/plain; charset=utf-8",
             text,
         ));
     }
     // The session's own paths show errors and sources. About all other paths the app decides.
-    if head.uri.path().starts_with("/_host/") && !may_see_errors_at(&head.headers, &host) {
+    if head.uri.path().starts_with("/_host/") && !is_same_site(&head.headers, &host) {
         let text = "a page of another site may not see this\n";
-        return Some(own(
+        return Some(session_response(
             StatusCode::FORBIDDEN,
             "text/plain; charset=utf-8",
             text,
@@ -52,10 +52,11 @@ pub(super) fn refusal(
 
 /// Whether the client may see why a request failed: the request does not come from a page of another site.
 pub(super) fn may_see_errors(head: &Parts) -> bool {
-    may_see_errors_at(&head.headers, &host_of(head).unwrap_or_default())
+    is_same_site(&head.headers, &host_of(head).unwrap_or_default())
 }
 
-fn may_see_errors_at(headers: &HeaderMap, host: &str) -> bool {
+/// Whether neither `origin` nor `sec-fetch-site` names another site than `host`.
+fn is_same_site(headers: &HeaderMap, host: &str) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_own = |origin: &str| {
         origin

@@ -26,11 +26,11 @@ impl StreamNumber {
     /// The number of stderr.
     pub(super) const STDERR: Self = Self(2);
 
-    /// Returns the stream that `path` names, directly or by symbolic links. `-` names the stream `minus`.
-    pub(super) fn named(path: &Path, minus: Self) -> Option<Self> {
+    /// Returns the stream that `path` names, directly or by symbolic links. `-` names the stream `default`.
+    pub(super) fn named(path: &Path, default: Self) -> Option<Self> {
         // The command line makes paths absolute, also `-`.
         if path.file_name() == Some(OsStr::new("-")) {
-            return Some(minus);
+            return Some(default);
         }
         let mut path = path::absolute(path).ok()?;
         for _ in 0..MAX_LINKS {

@@ -18,7 +18,7 @@ impl AccessRecord {
     ///
     /// None: writing to a string does not fail.
     pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
-        // The time of a request is read here, at its end: the line is written when the record is dropped.
+        // The line is written at the end of the request, so that this is the duration of the whole request.
         let took = self.started.elapsed();
         match atom {
             Atom::Remote => write!(line, "{}", self.peer.ip()),
