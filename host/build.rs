@@ -15,11 +15,10 @@ use flate2::{Compression, write::GzEncoder};
 use toml::{Table, Value};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let host = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let root = host.parent().ok_or("the package is not in a workspace")?;
-    let package = root.join("plugin-api");
-    for input in ["Cargo.toml", "plugin-api/Cargo.toml", "plugin-api/build.rs"] {
-        println!("cargo:rerun-if-changed={}", root.join(input).display());
+    // The package that this one is built with, be it of the workspace, of a registry, or vendored.
+    let package = PathBuf::from(env::var("DEP_HOST_PLUGIN_API_SOURCES")?);
+    for input in ["Cargo.toml", "build.rs"] {
+        println!("cargo:rerun-if-changed={}", package.join(input).display());
     }
     println!("cargo:rerun-if-changed={}", package.join("src").display());
     println!("cargo:rerun-if-changed=build.rs");
@@ -27,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut files = BTreeMap::new();
     let manifest = standalone(
         fs::read_to_string(package.join("Cargo.toml"))?.parse()?,
-        &fs::read_to_string(root.join("Cargo.toml"))?.parse()?,
+        &workspace(&package)?,
     )?;
     files.insert("Cargo.toml".to_owned(), manifest.to_string());
     files.insert(
@@ -41,6 +40,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     serde_json::to_writer(&mut archive, &files)?;
     archive.finish()?;
     Ok(())
+}
+
+/// The manifest of the workspace that a package is in. A package of a registry is in none, and inherits
+/// nothing.
+fn workspace(package: &Path) -> Result<Table, Box<dyn Error>> {
+    let path = package.join("../Cargo.toml");
+    if !path.is_file() {
+        return Ok(Table::new());
+    }
+    println!("cargo:rerun-if-changed={}", path.display());
+    Ok(fs::read_to_string(path)?.parse()?)
 }
 
 /// Adds the files of a folder, below `name` in the archive.

@@ -66,7 +66,7 @@ use crate::{
 /// required-features = ["standalone"]
 ///
 /// [features]
-/// standalone = ["plugin-api/standalone"]
+/// standalone = ["host-plugin-api/standalone"]
 /// ```
 ///
 /// ```no_run

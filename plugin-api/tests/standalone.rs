@@ -18,7 +18,7 @@ impl Program {
             .args([
                 "build",
                 "--quiet",
-                "--package=plugin-api",
+                "--package=host-plugin-api",
                 "--features=standalone",
             ])
             .arg("--example=standalone")

@@ -72,12 +72,12 @@ fn plugin_api_comes_from_where_the_author_says() {
         (
             "of-git",
             git,
-            r#"plugin-api = { git = "https://example.org/host" }"#.to_owned(),
+            r#"host-plugin-api = { git = "https://example.org/host" }"#.to_owned(),
         ),
         (
             "of-folder",
             path.to_str().unwrap(),
-            format!("plugin-api = {{ path = {path:?} }}"),
+            format!("host-plugin-api = {{ path = {path:?} }}"),
         ),
     ] {
         let output = new(folder.path(), &[name, "--plugin-api", spec]);

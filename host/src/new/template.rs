@@ -48,26 +48,30 @@ impl Template {
 
     /// Returns the paths and texts of the template's files.
     fn sources(self) -> &'static [(&'static str, &'static str)] {
-        /// The files of a template's folder, with their contents.
+        /// The files of a template's folder, with their contents. The manifest has another name there, because a
+        /// folder with a `Cargo.toml` is a package of its own, which Cargo leaves out of the package around it.
         macro_rules! files {
             ($template:literal: $($path:literal),+) => {
-                &[$((
-                    $path,
-                    include_str!(concat!("templates/", $template, "/", $path)),
-                )),+]
+                &[
+                    (
+                        "Cargo.toml",
+                        include_str!(concat!("templates/", $template, "/manifest.toml")),
+                    ),
+                    $((
+                        $path,
+                        include_str!(concat!("templates/", $template, "/", $path)),
+                    )),+
+                ]
             };
         }
         match self {
-            Self::Axum => files!("axum": "Cargo.toml", "src/lib.rs", "src/main.rs", "tests/app.rs"),
-            Self::Native => {
-                files!("native": "Cargo.toml", "src/lib.rs", "src/main.rs", "tests/app.rs")
-            }
+            Self::Axum => files!("axum": "src/lib.rs", "src/main.rs", "tests/app.rs"),
+            Self::Native => files!("native": "src/lib.rs", "src/main.rs", "tests/app.rs"),
             Self::Websocket => files!(
-                "websocket": "Cargo.toml", "src/lib.rs", "src/main.rs", "src/page.html", "tests/app.rs"
+                "websocket": "src/lib.rs", "src/main.rs", "src/page.html", "tests/app.rs"
             ),
             Self::Grpc => files!(
-                "grpc": "Cargo.toml", "build.rs", "proto/greeter.proto", "src/lib.rs", "src/main.rs",
-                "tests/app.rs"
+                "grpc": "build.rs", "proto/greeter.proto", "src/lib.rs", "src/main.rs", "tests/app.rs"
             ),
         }
     }
@@ -100,7 +104,7 @@ mod tests {
             let manifest: toml::Table = files[0].contents.parse().unwrap();
             assert_eq!(manifest["package"]["name"].as_str(), Some("my-shop"));
             assert_eq!(
-                manifest["dependencies"]["plugin-api"]["path"].as_str(),
+                manifest["dependencies"]["host-plugin-api"]["path"].as_str(),
                 Some("/sdk")
             );
         }

@@ -1,6 +1,6 @@
 //! Compares the types that cross with their record, `layout.txt`, so that no change goes unseen.
 //!
-//! `RECORD_LAYOUT=1 cargo test -p plugin-api layout` writes the record anew. After a version is
+//! `RECORD_LAYOUT=1 cargo test -p host-plugin-api layout` writes the record anew. After a version is
 //! released, the only changes that keep its major are lines added at the end of a type with a
 //! size.
 

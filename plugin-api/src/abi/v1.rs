@@ -26,3 +26,19 @@ impl RootModule for RootRef {
     const NAME: &'static str = "plugin";
     const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
 }
+
+#[cfg(test)]
+mod tests {
+    use abi_stable::{abi_stability::PrefixStableAbi, prefix_type::PrefixTypeTrait};
+
+    use super::*;
+
+    /// abi_stable refuses a library whose root module is of another package, or of an incompatible version of
+    /// it. The build script keeps both, whatever the package is called.
+    #[test]
+    fn the_gate_has_the_name_and_version_that_it_was_frozen_with() {
+        let layout = <<Root as PrefixTypeTrait>::PrefixFields as PrefixStableAbi>::LAYOUT;
+        assert_eq!(layout.package(), "plugin-api");
+        assert_eq!(layout.package_version().to_string(), "0.1.0");
+    }
+}

@@ -66,7 +66,7 @@ fn write_crate(options: &Options, folder: &Path, is_plugin: bool) -> Result<()> 
     let (kind, server) = if is_plugin {
         (
             "[lib]\ncrate-type = [\"cdylib\"]\n".to_owned(),
-            format!("plugin-api = {{ path = {api:?} }}\n"),
+            format!("host-plugin-api = {{ path = {api:?} }}\n"),
         )
     } else {
         (
