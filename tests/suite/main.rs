@@ -21,6 +21,7 @@ mod deploying;
 mod dev;
 mod dev_pages;
 mod differential;
+mod docs;
 mod evolution;
 mod framing;
 mod generations;
