@@ -7,9 +7,11 @@ use clap::{
 };
 
 use crate::{
+    completions::CompletionsArgs,
     config::quantity::positive_duration,
     ctl::CtlArgs,
     dev::DevArgs,
+    man::ManArgs,
     new::NewArgs,
     settings::{self, Resolved, ServerArgs, ServerSettings},
 };
@@ -23,10 +25,14 @@ mod error;
 pub enum Invocation {
     /// Open each library, and print whether this host would load it. Opening one may take this long.
     Check(Vec<PathBuf>, Duration),
+    /// Print the script by which a shell completes command lines.
+    Completions(CompletionsArgs),
     /// Ask a running host.
     Ctl(CtlArgs),
     /// Develop apps. The flags are the server's options among the arguments.
     Dev(Box<DevArgs>, Vec<OsString>),
+    /// Print a page of the manual.
+    Man(ManArgs),
     /// Write a crate with an app.
     New(NewArgs),
     /// Print this text: the settings and where each comes from.
@@ -51,12 +57,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
         .map_err(|error| usage_error(error, &args))?;
     match HostArgs::from_arg_matches(&matches)?.subcommand {
         Some(Subcommands::Check { files, timeout }) => Ok(Invocation::Check(files, timeout)),
+        Some(Subcommands::Completions(args)) => Ok(Invocation::Completions(args)),
         Some(Subcommands::Ctl(args)) => Ok(Invocation::Ctl(args)),
         Some(Subcommands::Dev(args)) => {
             let flags = matches.subcommand_matches("dev");
             let flags = flags.map(settings::given_flags).unwrap_or_default();
             Ok(Invocation::Dev(args, flags))
         }
+        Some(Subcommands::Man(args)) => Ok(Invocation::Man(args)),
         Some(Subcommands::New(args)) => Ok(Invocation::New(args)),
         None => Ok(match settings::resolve(command, matches, &args)? {
             Resolved::Serve(settings) => Invocation::Serve(settings),
@@ -81,6 +89,11 @@ fn command() -> clap::Command {
         });
     }
     command
+}
+
+/// Returns the command as documentation has it: each option has the name of its variable.
+pub(crate) fn documented() -> clap::Command {
+    settings::with_names(HostArgs::command())
 }
 
 /// Turns an error of clap's into one of ours. A call for help is answered with a help text that names the
@@ -121,13 +134,19 @@ enum Subcommands {
         #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
         timeout: Duration,
     },
+    /// Print the script by which a shell completes command lines of host
+    Completions(CompletionsArgs),
     /// Control a host that runs with --control
     Ctl(CtlArgs),
     /// Build apps and serve them, and do so again whenever a file is saved
     Dev(Box<DevArgs>),
+    /// Print a page of the manual, for man
+    Man(ManArgs),
     /// Make a crate with an app, which builds, serves and is tested
     New(NewArgs),
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,13 @@
 //!
 //! An operator reaches a running host through [`control`], by the client [`ctl`]. [`new`] writes the crate
 //! that an author begins with, [`dev`] serves that crate while the author works on it, and [`check`] tells
-//! whether this host would load a library.
+//! whether this host would load a library. [`completions`] and [`man`] print what a shell and `man` know of the
+//! command line.
 
 pub mod channel;
 pub mod check;
 pub mod cli;
+pub mod completions;
 pub mod config;
 pub mod control;
 pub mod ctl;
@@ -24,6 +26,7 @@ pub mod folder;
 mod fuzz;
 pub mod http;
 pub mod log;
+pub mod man;
 pub mod new;
 pub mod orders;
 pub mod scoreboard;

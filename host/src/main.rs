@@ -3,9 +3,9 @@
 use std::{env, process::ExitCode};
 
 use host::{
-    check, cli, ctl, dev,
+    check, cli, completions, ctl, dev,
     error_chain::chain,
-    exit, new, server,
+    exit, man, new, server,
     signal::EarlySignals,
     supervisor::{process, upgrade},
     terminal,
@@ -41,10 +41,12 @@ fn main() -> ExitCode {
             || {},
         ),
         Ok(cli::Invocation::Check(files, limit)) => check::run(&files, limit),
+        Ok(cli::Invocation::Completions(args)) => completions::run(&args),
         Ok(cli::Invocation::Ctl(args)) => ctl::run(&args),
         Ok(cli::Invocation::PrintConfig(text)) => {
             terminal::print(text.trim_end(), ExitCode::SUCCESS)
         }
+        Ok(cli::Invocation::Man(args)) => man::run(&args),
         Ok(cli::Invocation::New(args)) => new::run(&args),
         Ok(cli::Invocation::Dev(args, given)) => dev::run(&args, &given),
         Err(error) => error.report(),
