@@ -25,7 +25,11 @@ use self::{
 use crate::{
     channel::Hello,
     config::{BindAddress, Config, LogFormat},
-    control::{ControlError, ControlListener, verbs::Control},
+    control::{
+        self,
+        socket::{ControlError, ControlListener},
+        verbs::Control,
+    },
     error_chain::chain,
     folder::store::{Store, StoreError},
     log::{
@@ -186,13 +190,14 @@ async fn serve(
             worker_processes(config, settings, logs, &losses, listeners, adopted)?
         }
     };
-    let control = control.map(|control| {
+    let control = control.map(|listener| {
         let handle = handle.clone();
-        Arc::new(control.start(Control {
+        let control = Control {
             levels,
             handle,
             plugins: config.plugins.clone(),
-        }))
+        };
+        Arc::new(control::start(listener, control))
     });
     // From here on the folder is watched, apps are loaded and connections are accepted.
     let mut supervisor =

@@ -83,7 +83,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    control::SocketFile,
+    control::socket::SocketFile,
     folder::{
         scan::FolderChange,
         store::{ContentHash, Store},

@@ -11,7 +11,7 @@ use tracing::info;
 use super::StartError;
 use crate::{
     config::{Config, WatchMode},
-    control::SocketFile,
+    control::socket::SocketFile,
     folder::{
         scan::is_library,
         store::Store,

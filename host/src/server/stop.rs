@@ -10,7 +10,7 @@ use tokio::signal::unix::{self, Signal, SignalKind};
 use tracing::{debug, warn};
 
 use crate::{
-    control::SocketFile, exit, folder::store::Store, log::losses::LossMonitor, supervisor,
+    control::socket::SocketFile, exit, folder::store::Store, log::losses::LossMonitor, supervisor,
 };
 
 /// The signals that stop a server.

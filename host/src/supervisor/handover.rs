@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     channel::Suspended,
-    control::SuspendedSocket,
+    control::socket::SuspendedSocket,
     folder::store::{ContentHash, SuspendedStore},
     orders::StagedGeneration,
 };

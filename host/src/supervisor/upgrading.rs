@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     channel::{Hello, Packing, Unpacking},
-    control::SocketFile,
+    control::socket::SocketFile,
     error_chain::chain,
 };
 
