@@ -65,22 +65,24 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
         .await;
     session.serves("/dev-broken", "hello world").await;
 
-    // A module whose file comes later. No dep-info file lists that file.
+    // A module whose file comes later. Its name is new in each run, because the target folder is kept: a
+    // dep-info file of an earlier run would list the file.
+    let module = format!("words_{}", std::process::id());
     fs::write(
         &source,
-        good.replace("fn hello()", "mod words;\n\nfn hello()")
+        good.replace("fn hello()", &format!("mod {module};\n\nfn hello()"))
             .replace(
                 "<h1>hello world</h1>\\n\"",
-                "<h1>hello world</h1>\\n\".replace(\"hello world\", words::HELLO)",
+                &format!("<h1>hello world</h1>\\n\".replace(\"hello world\", {module}::HELLO)"),
             ),
     )
     .unwrap();
     session
         .log()
-        .eventually(&["file not found for module `words`"])
+        .eventually(&[&format!("file not found for module `{module}`")])
         .await;
     fs::write(
-        folder.join("src/words.rs"),
+        folder.join(format!("src/{module}.rs")),
         "pub const HELLO: &str = \"mended\";\n",
     )
     .unwrap();
