@@ -117,6 +117,8 @@ pub struct Supervisor {
     /// Libraries that could not become an app, by path and app name. The app name is empty when the
     /// library itself is unusable.
     refused: BTreeMap<(PathBuf, String), Refused>,
+    /// The pairs of apps that a warning named because both carry the same C library.
+    warned_pairs: BTreeSet<[String; 2]>,
     replies: BTreeMap<ReplyId, Reply>,
     last_reply_id: ReplyId,
     queries: Queries,
@@ -183,6 +185,7 @@ impl Supervisor {
             loads_before: BTreeMap::new(),
             control: None,
             refused: BTreeMap::new(),
+            warned_pairs: BTreeSet::new(),
             replies: BTreeMap::new(),
             last_reply_id: 0,
             queries: Queries::default(),

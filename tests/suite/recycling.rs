@@ -247,11 +247,7 @@ async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
 
 #[tokio::test]
 async fn a_library_that_carries_sqlite_is_reloaded_by_process_unless_told_otherwise() {
-    let carries = |mark: &str| {
-        let mut bytes = of(mark).bytes().to_vec();
-        bytes.extend(b"SQLite format 3\0 database disk image is malformed");
-        Library::new(bytes)
-    };
+    let carries = |mark: &str| with_sqlite(&of(mark));
     for (reload, workers) in [("", 2), ("reload = 'swap'", 1)] {
         let (host, _ctl) = by_process(&carries("v1"), reload).await;
         host.folder().put(FILE, &carries("v2"));
@@ -275,4 +271,27 @@ async fn an_app_is_reloaded_as_its_author_asks_for_unless_the_operator_says_othe
         let why = host.log().with(&["Loaded", "the plugin asks for it"]);
         assert_eq!(why.is_empty(), workers == 1);
     }
+}
+
+#[tokio::test]
+async fn two_apps_that_carry_sqlite_are_told_of_once() {
+    let setup = Setup::new()
+        .library(FILE, &with_sqlite(&of("v1")))
+        .library("libversioned.so", &with_sqlite(&Library::version("v1")))
+        .plugin("hello");
+    let host = setup.start().await;
+    host.serves("/counter/version", "v1").await;
+    host.serves("/versioned", "v1").await;
+    let parts = ["WARN", "carry SQLite", "counter", "versioned"];
+    host.log().eventually(&parts).await;
+    host.folder().put(FILE, &with_sqlite(&of("v2")));
+    host.serves("/counter/version", "v2").await;
+    assert_eq!(host.log().with(&["carry SQLite"]).len(), 1);
+}
+
+/// The library with what the code of SQLite has in it.
+fn with_sqlite(library: &Library) -> Library {
+    let mut bytes = library.bytes().to_vec();
+    bytes.extend(b"SQLite format 3\0 database disk image is malformed");
+    Library::new(bytes)
 }

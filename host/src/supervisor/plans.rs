@@ -107,6 +107,33 @@ impl Supervisor {
         }
     }
 
+    /// Warns, once for each pair, when another app carries the same C library that must not be loaded
+    /// twice in one process. Every worker has both apps.
+    fn warn_of_two_copies(&mut self, name: &str, library: &Path) {
+        let carried = |library: &Path| match self.libraries.known().get(library) {
+            Some(Library::Plugin(facts)) => facts.carries,
+            _ => None,
+        };
+        let Some(carries) = carried(library) else {
+            return;
+        };
+        let others = self.apps.values();
+        let others =
+            others.filter(|app| app.name != name && carried(&app.library) == Some(carries));
+        for other in others {
+            let mut pair = [name.to_owned(), other.name.clone()];
+            pair.sort();
+            if self.warned_pairs.insert(pair) {
+                warn!(
+                    plugin = name,
+                    other = other.name,
+                    "Both apps carry {carries}, and two copies in one process do not see each other's file locks: \
+                    they must not open the same database file"
+                );
+            }
+        }
+    }
+
     /// Brings one app into the state that the plan asks for: creates it if needed, and requests a load if
     /// its library or its settings changed.
     ///
@@ -120,6 +147,7 @@ impl Supervisor {
         reload: Option<ReloadRequest>,
     ) {
         let Some(spec) = &planned.spec else { return };
+        self.warn_of_two_copies(name, &planned.library);
         let plugin = planned.plugin.clone().unwrap_or_else(|| name.to_owned());
         if !self.apps.contains_key(name) {
             self.add_app(name, &plugin, &planned.library);
