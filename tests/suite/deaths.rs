@@ -2,6 +2,7 @@
 //! worker serves.
 
 use host_tests::{Host, Library, Setup};
+use rustix::process::{Signal, kill_process};
 
 #[tokio::test]
 async fn a_null_write_names_app_generation_request_and_place() {
@@ -138,7 +139,7 @@ async fn a_worker_whose_descriptors_were_closed_is_replaced() {
 async fn a_kill_from_outside_is_nobodys_fault() {
     let host = dies().start().await;
     let pid = worker(&host).await;
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
     let line = host.log().eventually(&["Worker died"]).await;
     assert!(
         line.contains("SIGKILL") && !line.contains("plugin="),
@@ -155,6 +156,25 @@ async fn a_thread_that_hangs_is_named_with_its_place_and_replaced() {
         for part in ["no progress for 500ms", "plugin=dies", place] {
             assert!(line.contains(part), "{way}: {part} in {line}");
         }
+    }
+}
+
+#[tokio::test]
+async fn sigquit_says_where_the_threads_of_a_worker_are() {
+    let host = dies().start().await;
+    host.serves("/dies", "unmarked").await;
+    let mut wire = host.wire().await;
+    wire.send("GET /dies/sleep HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    host.log().eventually(&["dies of sleep"]).await;
+    host.signal(Signal::QUIT);
+    let exit = host.exit().await;
+    assert_eq!(exit.code, Some(1), "{exit}");
+    let is_it = |line: &&String| line.contains("A thread is here") && line.contains("plugin=dies");
+    let line = exit.stderr.iter().find(is_it);
+    let line = line.unwrap_or_else(|| panic!("no line of the thread: {exit}"));
+    for part in ["generation=1", "path=/dies/sleep", "lib.rs:"] {
+        assert!(line.contains(part), "{part} in {line}");
     }
 }
 

@@ -89,6 +89,9 @@ impl ForcedStop {
             store,
             losses,
         } = self;
+        if signal == QUIT {
+            handle.dump().await;
+        }
         // The workers first: without their supervisor they would go on until they notice.
         handle.kill().await;
         exit::leave(1, move || {

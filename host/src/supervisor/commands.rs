@@ -39,6 +39,16 @@ impl Supervisor {
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
             Command::Recycle(worker, reply) => self.ask_recycle(worker, reply),
             Command::Upgrade(path, reply) => self.upgrade(path, reply),
+            Command::Dump(reply) => {
+                let dumps = self.fleet.dump_all();
+                tokio::spawn(async move {
+                    for dump in dumps {
+                        // A worker that has ended says nothing.
+                        let _ = dump.await;
+                    }
+                    let _ = reply.send(());
+                });
+            }
             Command::Kill(reply) => {
                 self.fleet.kill_all(Signal::KILL);
                 // The requester may have disconnected.

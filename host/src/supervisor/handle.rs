@@ -50,6 +50,8 @@ pub enum Command {
     Recycle(Option<WorkerId>, oneshot::Sender<Result<usize, String>>),
     /// Replace this program in place by another build: the one at this path, or at this program's path.
     Upgrade(Option<PathBuf>, UpgradeReply),
+    /// Log where the threads of all workers are. The answer comes when the lines are written.
+    Dump(oneshot::Sender<()>),
     /// Kill all worker processes.
     Kill(oneshot::Sender<()>),
     /// List the workers.
@@ -176,6 +178,15 @@ impl Handle {
     pub async fn reopen(&self) {
         // When the host stops, no log needs to be reopened.
         let _ = self.send(Command::Reopen).await;
+    }
+
+    /// Logs where the threads of all worker processes are. Returns after at most 5 s, also when some lines are
+    /// not written yet.
+    pub async fn dump(&self) {
+        let (sender, dumped) = oneshot::channel();
+        if self.send(Command::Dump(sender)).await.is_ok() {
+            let _ = time::timeout(Duration::from_secs(5), dumped).await;
+        }
     }
 
     /// Kills all worker processes.

@@ -3,9 +3,10 @@
 //! Two tasks serve each worker: one relays messages (`messages`), one watches the process (`watch`). The
 //! exit of the process is the only sign that a worker is gone; an error on the channel is only logged.
 
+mod dump;
 mod messages;
 mod progress;
-mod watch;
+pub mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -92,13 +93,13 @@ impl WorkerSpawner {
     /// is set up. A process that cannot be started is reported as an exit.
     pub fn start(&self, id: WorkerId) -> Link {
         let (orders, order_receiver) = mpsc::unbounded_channel();
-        let (kill, kills) = mpsc::unbounded_channel();
+        let (watch_requests, requests) = mpsc::unbounded_channel();
         let events = EventSender(id, self.events.clone());
         let mut process = WorkerProcess {
             pid: None,
             channel: Arc::default(),
             words: None,
-            kill,
+            watch: watch_requests,
         };
         match self.spawn() {
             Ok((started, socket, board, shared)) => {
@@ -115,7 +116,7 @@ impl WorkerSpawner {
                     timeout: self.timeout,
                     events: events.clone(),
                 };
-                tokio::spawn(watch.run(kills));
+                tokio::spawn(watch.run(requests));
                 match self.setup(id, shared) {
                     Ok(setup) => {
                         let channel = Arc::clone(&process.channel);
@@ -168,7 +169,7 @@ impl WorkerSpawner {
         let words = OutputTail::resume(words, descriptors, self.line(id))?;
         let (sender, receiver) = channel.split();
         let (orders, order_receiver) = mpsc::unbounded_channel();
-        let (kill, kills) = mpsc::unbounded_channel();
+        let (watch_requests, requests) = mpsc::unbounded_channel();
         let events = EventSender(id, self.events.clone());
         let watch = ProcessWatch {
             child,
@@ -179,12 +180,12 @@ impl WorkerSpawner {
             timeout: self.timeout,
             events: events.clone(),
         };
-        tokio::spawn(watch.run(kills));
+        tokio::spawn(watch.run(requests));
         let process = WorkerProcess {
             pid: Some(pid),
             channel: Arc::new(OnceLock::from(sender.clone())),
             words: Some(words),
-            kill,
+            watch: watch_requests,
         };
         tokio::spawn(relay(sender, receiver, order_receiver, events));
         Ok(Link::process(orders, process))

@@ -3,9 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{channel::Sender, orders::Order, supervisor::output_tail::OutputTail};
+use crate::{
+    channel::Sender,
+    orders::Order,
+    supervisor::{output_tail::OutputTail, workers::watch::WatchRequest},
+};
 
 /// The connection to a worker.
 #[derive(Clone, Debug)]
@@ -24,8 +28,8 @@ pub struct WorkerProcess {
     pub channel: Arc<OnceLock<Sender<Order>>>,
     /// Reads what the process prints.
     pub words: Option<OutputTail>,
-    /// Signals for the process. The task that watches the process sends them.
-    pub kill: mpsc::UnboundedSender<Signal>,
+    /// Requests to the task that watches the process.
+    pub watch: mpsc::UnboundedSender<WatchRequest>,
 }
 
 impl Link {
@@ -69,7 +73,18 @@ impl Link {
     pub(super) fn kill(&self, signal: Signal) {
         if let Some(process) = &self.process {
             // A process that has ended needs no signal.
-            let _ = process.kill.send(signal);
+            let _ = process.watch.send(WatchRequest::Kill(signal));
         }
+    }
+
+    /// Has the worker's process log where its threads are, if it has one of its own. The result is ready when the lines are
+    /// written, and an error when there is no such process.
+    pub(super) fn dump(&self) -> oneshot::Receiver<()> {
+        let (reply, done) = oneshot::channel();
+        if let Some(process) = &self.process {
+            // A process that has ended has no threads.
+            let _ = process.watch.send(WatchRequest::Dump(reply));
+        }
+        done
     }
 }

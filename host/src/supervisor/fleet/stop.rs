@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::sync::oneshot;
 
 use super::Fleet;
 use crate::{orders::Order, supervisor::app::WorkerId};
@@ -52,6 +53,12 @@ impl Fleet {
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
             self.stop(id, timeout);
         }
+    }
+
+    /// Has all worker processes log where their threads are. Each result is ready when the lines of one are written.
+    pub(in crate::supervisor) fn dump_all(&self) -> Vec<oneshot::Receiver<()>> {
+        let workers = self.workers.values();
+        workers.map(|worker| worker.link.dump()).collect()
     }
 
     /// Sends a signal to the processes of all workers.

@@ -24,9 +24,14 @@ pub(super) async fn stuck(process: i32, board: &Scoreboard, timeout: Duration) -
             break;
         }
     }
-    let Some(process) = Pid::from_raw(process) else {
-        return Vec::new();
-    };
+    match Pid::from_raw(process) {
+        Some(process) => dumps(process, board).await,
+        None => Vec::new(),
+    }
+}
+
+/// Asks the threads of a process where they are, and returns what has been answered once all have, or after half a second.
+pub(super) async fn dumps(process: Pid, board: &Scoreboard) -> Vec<Crash> {
     let asked = dump::ask(process, board).unwrap_or_default();
     let mut dumps = board.dumps();
     for _ in 0..LOOKS {

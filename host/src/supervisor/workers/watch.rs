@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{EventSender, WorkerEvent, WorkerExit, progress};
+use super::{EventSender, WorkerEvent, WorkerExit, dump, progress};
 use crate::{
     scoreboard::Scoreboard,
     supervisor::{
@@ -14,6 +14,15 @@ use crate::{
         process::{Child, ChildExit},
     },
 };
+
+/// What a watch is asked to do with its process.
+#[derive(Debug)]
+pub enum WatchRequest {
+    /// Send the signal to the process.
+    Kill(Signal),
+    /// Log where the threads of the process are. The answer comes when the lines are written.
+    Dump(oneshot::Sender<()>),
+}
 
 /// The watch over a worker process.
 pub(super) struct ProcessWatch {
@@ -29,7 +38,7 @@ impl ProcessWatch {
     ///
     /// The kernel's counter of out-of-memory kills is compared before and after, because the exit status of
     /// such a kill is that of any SIGKILL.
-    pub(super) async fn run(mut self, mut kills: mpsc::UnboundedReceiver<Signal>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<WatchRequest>) {
         let pid = self.child.pid();
         let killed_before = oom::kills();
         let mut hung = None;
@@ -37,10 +46,22 @@ impl ProcessWatch {
             let stuck = progress::stuck(pid, &self.board, self.timeout);
             tokio::select! {
                 ended = self.child.wait() => break ended.map_err(|error| error.to_string()),
-                Some(signal) = kills.recv() => {
-                    // The process may have exited at this moment.
-                    let _ = self.child.kill(signal);
-                }
+                Some(request) = requests.recv() => match request {
+                    WatchRequest::Kill(signal) => {
+                        // The process may have exited at this moment.
+                        let _ = self.child.kill(signal);
+                    }
+                    WatchRequest::Dump(reply) => {
+                        let lines = dump::log(self.events.0, pid, &self.board).await;
+                        tokio::spawn(async move {
+                            if let Some(lines) = lines {
+                                let _ = lines.await;
+                            }
+                            // The caller may have stopped waiting.
+                            let _ = reply.send(());
+                        });
+                    }
+                },
                 dumps = stuck, if hung.is_none() => {
                     hung = Some(dumps);
                     let _ = self.child.kill(Signal::KILL);
