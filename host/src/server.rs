@@ -46,7 +46,7 @@ use crate::{
         listeners,
         process::Executable,
         systemd,
-        upgrade::{Adopted, print_proof},
+        upgrade::{Adopted, check_state, print_proof},
     },
     terminal,
     worker::{
@@ -115,7 +115,8 @@ pub fn run(
 }
 
 /// Proves to a running server that this build can take over from it. The proof is that this build accepts the
-/// server's arguments `args` and prints which messages it speaks. Returns the exit code.
+/// server's arguments `args`, reads the server's state from stdin, and prints which messages it speaks. Returns
+/// the exit code.
 #[must_use]
 pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args = [OsString::from("host")].into_iter().chain(args);
@@ -125,6 +126,13 @@ pub fn prove(args: impl Iterator<Item = OsString>) -> ExitCode {
                 protocol: PROTOCOL,
                 build: executable.build().to_owned(),
             });
+            if let Err(error) = check_state::<Handover>() {
+                let error = chain(&error);
+                terminal::complain(format_args!(
+                    "the running server cannot be taken over: {error}"
+                ));
+                return ExitCode::FAILURE;
+            }
             match hello.and_then(|hello| print_proof(&hello)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

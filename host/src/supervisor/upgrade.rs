@@ -32,7 +32,7 @@ use rustix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::proof::{PROVE, ProofError, print_proof, prove};
+pub use self::proof::{PROVE, ProofError, check_state, print_proof, prove};
 use crate::channel::{
     MAX_DESCRIPTORS, Packing, Unpacking, bytes_to_fd, fd_to_bytes, receive, send, socket_pair,
 };

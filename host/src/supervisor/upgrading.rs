@@ -64,9 +64,14 @@ impl Supervisor {
         );
         let children = workers.children.clone();
         let hello = workers.hello();
+        let state = self.with_handover(|handover, _| serde_json::to_vec(handover));
+        let state = match state.and_then(|state| state.map_err(UpgradeError::State)) {
+            Ok(state) => state,
+            Err(error) => return refuse(reply, chain(&error)),
+        };
         self.tasks.spawn(async move {
             let args: Vec<_> = env::args_os().skip(1).collect();
-            let proved = upgrade::prove(&children, &path, &args, &hello, PROOF).await;
+            let proved = upgrade::prove(&children, &path, &args, &hello, &state, PROOF).await;
             TaskOutcome::Upgrade {
                 path,
                 proved,
@@ -133,11 +138,23 @@ impl Supervisor {
     }
 
     fn hand_over(&mut self, path: &Path) -> Result<Infallible, UpgradeError> {
+        self.with_handover(|handover, packing| {
+            let args: Vec<OsString> = env::args_os().collect();
+            upgrade::exec(path, &args, handover, packing)
+        })?
+    }
+
+    /// Runs `work` with all that the next image needs, while nothing is read from the workers or written
+    /// to them.
+    fn with_handover<T>(
+        &self,
+        work: impl FnOnce(&Handover, &Packing<'_>) -> T,
+    ) -> Result<T, UpgradeError> {
         let not_there = || UpgradeError::Receive(io::ErrorKind::NotFound.into());
         let workers = self.spawner.as_ref().ok_or_else(not_there)?;
         let (mut store, lock) = self.store.suspend()?;
         let open_links = self.fleet.open_links().ok_or_else(not_there)?;
-        // From here on no channel and no pipe is read or written until the exec, so that nothing is lost.
+        // From here on no channel and no pipe is read or written, so that nothing is lost by an exec.
         let frozen: Vec<_> = open_links
             .iter()
             .map(|way| (way, way.channel.freeze(), way.words.freeze()))
@@ -176,8 +193,7 @@ impl Supervisor {
                 .map(|(name, app)| (name.clone(), app.loads))
                 .collect(),
         };
-        let args: Vec<OsString> = env::args_os().collect();
-        upgrade::exec(path, &args, &handover, &packing)
+        Ok(work(&handover, &packing))
     }
 
     /// Takes over apps and workers from an earlier image of this process, and then recycles all workers, so

@@ -1,12 +1,14 @@
 //! Tests of the proof before an upgrade, with programs that give the proof or fail in some way.
 
-use std::{env, ffi::OsString, path::PathBuf, process, thread, time::Duration};
+use std::{
+    collections::BTreeMap, env, ffi::OsString, path::PathBuf, process, thread, time::Duration,
+};
 
 use host::{
     channel::Hello,
     supervisor::{
         process::Children,
-        upgrade::{ProofError, print_proof, prove},
+        upgrade::{ProofError, check_state, print_proof, prove},
     },
 };
 use rustix::process::{Signal, getpid, kill_process};
@@ -19,7 +21,8 @@ pub(crate) fn a_program_proves_that_it_can_take_over() {
         let children = Children::default();
         let ask = |path: PathBuf, how: &str| {
             let (children, args) = (children.clone(), [OsString::from(how)]);
-            async move { prove(&children, &path, &args, &hello(), Duration::from_secs(1)).await }
+            let limit = Duration::from_secs(1);
+            async move { prove(&children, &path, &args, &hello(), br#"["state"]"#, limit).await }
         };
         assert_eq!(ask(us.clone(), "well").await.unwrap(), hello());
         let error = ask(us.clone(), "badly").await.unwrap_err();
@@ -30,6 +33,12 @@ pub(crate) fn a_program_proves_that_it_can_take_over() {
         assert_eq!(error.to_string(), text);
         let error = ask(us.clone(), "of another protocol").await.unwrap_err();
         assert!(matches!(error, ProofError::Protocol { theirs, .. } if theirs.protocol == 9));
+        ask(us.clone(), "reads the state").await.unwrap();
+        let error = ask(us.clone(), "reads another state").await.unwrap_err();
+        assert!(
+            error.to_string().contains("cannot pass the state"),
+            "{error}"
+        );
         let error = ask(us.clone(), "never").await.unwrap_err();
         assert!(matches!(error, ProofError::TimedOut { .. }), "{error}");
         let error = ask(PathBuf::from("/bin/true"), "").await.unwrap_err();
@@ -46,6 +55,15 @@ pub(crate) fn run(how: &str) {
         "well" => {
             println!("something else");
             print_proof(&hello()).unwrap();
+        }
+        "reads the state" => {
+            check_state::<[String; 1]>().unwrap();
+            print_proof(&hello()).unwrap();
+        }
+        "reads another state" => {
+            let error = check_state::<BTreeMap<String, String>>().unwrap_err();
+            eprintln!("{error}");
+            process::exit(1);
         }
         "of another protocol" => print_proof(&Hello {
             protocol: 9,

@@ -1,20 +1,23 @@
-//! The proof of another build before an upgrade: it starts, reads the configuration, and prints which
-//! protocol version it speaks.
+//! The proof of another build before an upgrade: it starts, reads the configuration and the state that
+//! it would take over, and prints which protocol version it speaks.
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rustix::process::Signal;
+use serde::de::DeserializeOwned;
 use tokio::time;
 
+use super::UpgradeError;
 use crate::{
-    channel::Hello,
+    channel::{Hello, bytes_to_fd},
     supervisor::{
         output_tail::{OutputTail, StandardStream},
         process::{ChildExit, Children},
@@ -35,8 +38,23 @@ pub fn print_proof(hello: &Hello) -> io::Result<()> {
     io::stdout().write_all(format!("{MARK}{hello}\n").as_bytes())
 }
 
-/// Runs `path` with [`PROVE`] and the server's arguments `args` (without the program's name), and returns
-/// the hello of that build. Must be called within a tokio runtime with I/O and time.
+/// Reads the state that this build is to take over from stdin. A process that was started with [`PROVE`]
+/// calls this before it prints the proof. An earlier build passes no state.
+///
+/// # Errors
+///
+/// Fails when the state has another layout than this build knows.
+pub fn check_state<S: DeserializeOwned>() -> Result<(), UpgradeError> {
+    let mut state = Vec::new();
+    io::stdin().read_to_end(&mut state)?;
+    if !state.is_empty() {
+        serde_json::from_slice::<S>(&state).map_err(UpgradeError::State)?;
+    }
+    Ok(())
+}
+
+/// Runs `path` with [`PROVE`] and the server's arguments `args` (without the program's name), with `state`
+/// as its stdin, and returns the hello of that build. Must be called within a tokio runtime with I/O and time.
 ///
 /// # Errors
 ///
@@ -46,6 +64,7 @@ pub async fn prove(
     path: &Path,
     args: &[OsString],
     ours: &Hello,
+    state: &[u8],
     limit: Duration,
 ) -> Result<Hello, ProofError> {
     let path = path.to_owned();
@@ -54,7 +73,9 @@ pub async fn prove(
         source,
     };
     let mut command = Command::new(&path);
-    command.arg(PROVE).args(args).stdin(Stdio::null());
+    let mut state = File::from(bytes_to_fd(state).map_err(failed)?);
+    state.rewind().map_err(failed)?;
+    command.arg(PROVE).args(args).stdin(state);
     let mut started = children.start(command).map_err(failed)?;
     let printed = Arc::new(Mutex::new(String::new()));
     let words = {
