@@ -96,8 +96,8 @@ impl Lines {
 }
 
 /// A line of the log, split into its parts: `TIME LEVEL SOURCE: TARGET: TEXT in
-/// request{id=ID}:SPANS`. The source is a plugin and its generation, or `host`. The parts after the
-/// text may be missing.
+/// request{id=ID}:SPANS`. The source is a plugin and its generation, or `host`, which is left out before a target
+/// of the host's own code (`host::…`). The parts after the text may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The level, for instance `INFO`.
@@ -130,7 +130,12 @@ impl Line {
     fn try_parse(line: &str) -> Option<Self> {
         let (time, rest) = line.split_once(' ')?;
         let (level, rest) = rest.split_once(' ')?;
-        let (source, rest) = rest.trim_start().split_once(": ")?;
+        let rest = rest.trim_start();
+        // The target of the host's own code names its source.
+        let (source, rest) = match rest.starts_with("host::") {
+            true => ("host", rest),
+            false => rest.split_once(": ")?,
+        };
         let (target, text) = rest.split_once(": ")?;
         let (source, generation) = match source.split_once('#') {
             Some((plugin, generation)) => (plugin, generation.parse().ok()?),

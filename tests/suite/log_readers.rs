@@ -73,7 +73,7 @@ async fn lines_that_were_lost_are_counted_when_somebody_reads_on() {
     let (_, lost) = line.split_once("lines=").unwrap();
     let lost: usize = lost.split(' ').next().unwrap().parse().unwrap();
     assert!(
-        line.contains(" ERROR    host: ") && line.contains("file=stderr"),
+        line.contains(" ERROR    host::") && line.contains("file=stderr"),
         "{line}"
     );
     assert_eq!(log.with(&["flood with"]).len() + lost, 2000);

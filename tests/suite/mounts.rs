@@ -1,6 +1,7 @@
 //! The plugin that gets a path, and the path that the plugin sees.
 
-use host_tests::{Host, Library, Setup};
+use host_tests::{Host, Library, Setup, full};
+use hyper::Request;
 
 #[tokio::test]
 async fn the_longest_mount_wins() {
@@ -171,4 +172,28 @@ async fn shop() -> Host {
         .library("libcart.so", &named("cart", "/shop/cart"))
         .start()
         .await
+}
+
+#[tokio::test]
+async fn a_refused_request_says_why_at_debug_level() {
+    let setup = Setup::new().plugin("versioned").plugin("counter");
+    let setup = setup.args(&["--log-level=debug", "--max-body-size=1KiB"]);
+    let host = setup.start().await;
+    host.answers("/versioned", 200).await;
+    host.answers("/counter/version", 200).await;
+    assert_eq!(host.get("/nowhere").await.status, 404);
+    let parts = [
+        "DEBUG",
+        "No app answers the request: no app is mounted at the path",
+        "path=/nowhere",
+        "mounts=\"/counter /versioned\"",
+        "in request{id=",
+    ];
+    host.log().eventually(&parts).await;
+    let large = Request::post("/versioned")
+        .body(full(vec![0; 2048]))
+        .unwrap();
+    assert_eq!(host.exchange(large).await.status, 413);
+    let parts = ["DEBUG", "the body is larger than --max-body-size"];
+    host.log().eventually(&parts).await;
 }

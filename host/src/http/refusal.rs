@@ -1,5 +1,7 @@
 //! The answers that the host gives in place of an app.
 
+use std::fmt;
+
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
@@ -32,8 +34,26 @@ pub(super) enum Refusal {
     Unavailable,
 }
 
+/// Why, as the end of a sentence.
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::BadField => "a header field has a value that HTTP/2 does not allow",
+            Self::BadHost => "the request does not name its host once, in the form of a host",
+            Self::BadTarget => "the request target has a form that does not go with the method",
+            Self::BodyTooLarge => "the body is larger than --max-body-size",
+            Self::BodyTooSlow => "the client sent nothing of the body for --body-timeout",
+            Self::Failed => "the app failed",
+            Self::NotFound => "no app is mounted at the path",
+            Self::TooManyHeaders => "there are more header fields than --max-headers",
+            Self::Unavailable => "the app that is mounted at the path cannot serve now",
+        })
+    }
+}
+
 impl Refusal {
-    fn status(self) -> StatusCode {
+    /// Returns the status of the answer.
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadField | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,

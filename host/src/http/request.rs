@@ -20,7 +20,7 @@ use http::{Request, Response, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use plugin_api::host::{Body as AppBody, Call, CallError, Called, Target};
-use tracing::error;
+use tracing::{debug, error};
 
 use super::{
     activity::RequestGuard,
@@ -39,7 +39,7 @@ use super::{
 use crate::{
     log::{access::RequestOutcome, request, request_id::RequestId},
     scoreboard,
-    worker::generation::Generation,
+    worker::{generation::Generation, registry::Routes},
 };
 
 /// The future of a response that is not ready at once.
@@ -78,7 +78,7 @@ pub(super) fn begin(
     // The app writes into this response and hyper gets it, because a response is large to move.
     let mut response = Response::default();
     let entered = if let HeadCheck::Refuse(refusal) = checked {
-        request.refused(refusal, &mut response)
+        request.refused(refusal, head, None, &mut response)
     } else {
         request.enter(dispatch, head, &mut body, &mut response, client, context)
     };
@@ -138,13 +138,15 @@ impl PendingRequest {
     ) -> Entered {
         let len = body.as_ref().map_or(0, |body| body.size_hint().lower());
         if let Err(refusal) = dispatch.check_limits(head, len) {
-            return self.refused(refusal, response);
+            return self.refused(refusal, head, None, response);
         }
         let routes = dispatch.routes();
         let (route, generation, in_flight) = match dispatch::admit(&routes, head.uri.path()) {
             Admission::Admitted(route, generation, in_flight) => (route, generation, in_flight),
             Admission::NotYet(door) => return Entered::NotYet(door),
-            Admission::Refused(refusal) => return self.refused(refusal, response),
+            Admission::Refused(refusal) => {
+                return self.refused(refusal, head, Some(&routes), response);
+            }
         };
         self.record.set_app(generation.name, generation.number);
         let id = self.record.id();
@@ -324,9 +326,26 @@ impl PendingRequest {
         refusal.answer(response);
     }
 
-    /// Refuses a request that has not entered an app.
+    /// Refuses a request that has not entered an app, and says why at debug level. `routes` are those in which no app
+    /// was found.
     #[cold]
-    fn refused(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) -> Entered {
+    fn refused(
+        &mut self,
+        refusal: Refusal,
+        head: &Parts,
+        routes: Option<&Routes>,
+        response: &mut Response<ResponseBody>,
+    ) -> Entered {
+        self.record.scope(|| {
+            let routes = routes.filter(|_| refusal == Refusal::NotFound);
+            debug!(
+                method = head.method.as_str(),
+                path = head.uri.path(),
+                status = refusal.status().as_u16(),
+                mounts = routes.map(Routes::mounts),
+                "No app answers the request: {refusal}"
+            );
+        });
         self.refuse(refusal, response);
         Entered::Answered
     }

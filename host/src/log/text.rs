@@ -106,15 +106,17 @@ impl TextFormat {
         }
         // Piece by piece, because one `write!` of several texts costs more than all of these calls.
         line.write_char(' ')?;
+        let target = event.metadata().target();
         match context.origin {
             Some(origin) => {
                 Escape(&mut *line).write_str(origin.plugin)?;
-                write!(line, "#{}", origin.generation)?;
+                write!(line, "#{}: ", origin.generation)?;
             }
-            None => line.write_str("host")?,
+            // The targets of the host's own code say so themselves.
+            None if target.starts_with("host::") => {}
+            None => line.write_str("host: ")?,
         }
-        line.write_str(": ")?;
-        Escape(&mut *line).write_str(event.metadata().target())?;
+        Escape(&mut *line).write_str(target)?;
         line.write_str(": ")
     }
 }

@@ -165,6 +165,17 @@ impl Routes {
         routes
     }
 
+    /// Returns all mounts, in their order as text, for people.
+    #[must_use]
+    pub fn mounts(&self) -> String {
+        let root = self.root.iter().map(|root| &*root.mount);
+        let mut mounts: Vec<_> = root
+            .chain(self.prefixes.keys().map(|mount| &**mount))
+            .collect();
+        mounts.sort_unstable();
+        mounts.join(" ")
+    }
+
     /// Returns the app with the longest mount that is a prefix of `path` and ends at a segment's end. Mount and path
     /// are compared byte by byte: percent-encoding is not decoded, and dots and double slashes are ordinary
     /// segments.
