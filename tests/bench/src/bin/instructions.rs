@@ -9,7 +9,8 @@
 //! is how the twin is made.
 //!
 //! Arguments: the folder of the twins and of the plain host, that of the released host, that of the
-//! native plugin, that of the axum plugin, and the record.
+//! native plugin, that of the axum plugin, and the record. Without a released host, both folders of hosts are the
+//! same, and only the plain host is counted.
 
 #![forbid(unsafe_code)]
 
@@ -33,8 +34,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let record = fs::read_to_string(record)?;
     let hosts = |plugins| {
-        [("", released), (", both plain", programs)]
-            .map(|(how, programs)| (how, server::host(programs, plugins)))
+        let hosts = [("", released), (", both plain", programs)];
+        let hosts = hosts
+            .into_iter()
+            .filter(|(how, folder)| !how.is_empty() || *folder != programs);
+        hosts
+            .map(|(how, folder)| (how, server::host(folder, plugins)))
+            .collect::<Vec<_>>()
     };
     let twin = |kind| server::twin(programs, kind);
     let sides = [
