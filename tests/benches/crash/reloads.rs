@@ -24,7 +24,6 @@ pub(crate) async fn run(count: usize) -> bool {
     let mut clients = Clients::new(host.address());
     clients.ask(8, "/versioned", true, |_, text| text.starts_with('v'));
     clients.ask(8, "/versioned", false, |_, text| text.starts_with('v'));
-    clients.ask_slowly(4, host.folder().path().to_owned());
     let (mut times, mut disk, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for version in 1..=count {
         let mark = format!("v{version}");
