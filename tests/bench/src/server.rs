@@ -32,6 +32,14 @@ pub fn host(programs: &Path, plugins: &Path) -> Vec<String> {
     command
 }
 
+/// The command that starts `host` with these plugins in a worker process, as it is by default.
+#[must_use]
+pub fn host_with_worker(programs: &Path, plugins: &Path) -> Vec<String> {
+    let mut command = host(programs, plugins);
+    command.retain(|arg| arg != "--workers=0");
+    command
+}
+
 /// The command that starts a twin: `bare` or `axum`.
 #[must_use]
 pub fn twin(programs: &Path, kind: &str) -> Vec<String> {
@@ -166,14 +174,37 @@ impl Server {
     ///
     /// When it has ended.
     pub fn memory(&self) -> Result<Memory, Box<dyn Error>> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        Memory::of(self.child.id())
+    }
+
+    /// The memory of the processes that it has started.
+    ///
+    /// # Errors
+    ///
+    /// When it or one of them has ended.
+    pub fn memory_of_children(&self) -> Result<Vec<Memory>, Box<dyn Error>> {
+        let mut children = Vec::new();
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let list = fs::read_to_string(task?.path().join("children"))?;
+            for pid in list.split_whitespace() {
+                children.push(Memory::of(pid.parse()?)?);
+            }
+        }
+        Ok(children)
+    }
+}
+
+impl Memory {
+    fn of(pid: u32) -> Result<Self, Box<dyn Error>> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let kib = |key: &str| -> Result<f64, Box<dyn Error>> {
             let value = text.lines().find_map(|line| line.strip_prefix(key));
             let value = value.and_then(|value| value.trim().strip_suffix(" kB"));
             Ok(value.ok_or_else(|| format!("no {key}"))?.trim().parse()?)
         };
-        Ok(Memory {
+        Ok(Self {
             resident: kib("Rss:")?,
+            proportional: kib("Pss:")?,
             anonymous: kib("Anonymous:")?,
         })
     }
@@ -198,6 +229,8 @@ impl Drop for Server {
 pub struct Memory {
     /// All that is resident: its own, and pages of files.
     pub resident: f64,
+    /// The same, but pages that several processes have count in parts.
+    pub proportional: f64,
     /// What no file has.
     pub anonymous: f64,
 }

@@ -134,6 +134,16 @@ impl Bench {
             resident.add(ours.resident, theirs.resident);
             anonymous.add(ours.anonymous, theirs.anonymous);
         }
+        let (mut supervisor, mut both) = (Rounds::default(), Rounds::default());
+        for _ in 0..STARTS {
+            let (host, bare) = (self.with_worker()?, self.bare()?);
+            let theirs = bare.memory()?.proportional;
+            let ours = host.memory()?.proportional;
+            let workers = host.memory_of_children()?;
+            let workers: f64 = workers.iter().map(|worker| worker.proportional).sum();
+            supervisor.add(ours, theirs);
+            both.add(ours + workers, theirs);
+        }
         println!("## Memory\n\nMedians of {STARTS} starts, after one request.\n");
         println!("| KiB | resident | anonymous |\n|---|---|---|");
         let ((ours, theirs), (our_own, their_own)) = (resident.medians(), anonymous.medians());
@@ -153,6 +163,15 @@ impl Bench {
         let resident = each(many.resident, one.resident);
         let anonymous = each(many.anonymous, one.anonymous);
         println!("| each of {MORE} more plugins | {resident:.0} | {anonymous:.0} |\n");
+        println!("| KiB, proportional set size | | of bare hyper's (quartiles) |\n|---|---|---|");
+        for (name, rounds) in [
+            ("supervisor", &supervisor),
+            ("supervisor and worker", &both),
+        ] {
+            let ((ours, _), ratio) = (rounds.medians(), rounds.ratio());
+            println!("| {name} | {ours:.0} | {ratio} |");
+        }
+        println!("| bare hyper | {:.0} | |\n", both.medians().1);
         Ok(())
     }
 
@@ -160,8 +179,14 @@ impl Bench {
     fn start(&self) -> Result<(), Box<dyn Error>> {
         let bare = server::twin(&self.args.programs, "bare");
         let (one, more) = (self.apps(1, 1)?, self.apps(50, 1)?);
+        let worker = server::host_with_worker(&self.args.released, &self.args.native);
         let starts = [
             ("bare hyper", &bare, "/quiet"),
+            (
+                "host with one plugin in a worker process",
+                &worker,
+                "/quiet",
+            ),
             ("host with one plugin", &one.command, &one.paths[0]),
             ("host with 50 plugins", &more.command, &more.paths[49]),
         ];
@@ -212,6 +237,14 @@ impl Bench {
     fn native(&self) -> Result<Server, Box<dyn Error>> {
         let mut command = server::host(&self.args.released, &self.args.native);
         command.extend(ROOM.map(Into::into));
+        let server = Server::start(&command, self.core())?;
+        server.serves("/quiet")?;
+        Ok(server)
+    }
+
+    /// The same with a worker process.
+    fn with_worker(&self) -> Result<Server, Box<dyn Error>> {
+        let command = server::host_with_worker(&self.args.released, &self.args.native);
         let server = Server::start(&command, self.core())?;
         server.serves("/quiet")?;
         Ok(server)
