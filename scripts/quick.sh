@@ -19,7 +19,7 @@ join() {
 
 # All in one build: what they share is compiled once, and an edit compiles just what was edited.
 build() {
-    cargo build --manifest-path "$root/Cargo.toml" --target-dir "$target" --package host "${plugins[@]/#/--package=}"
+    cargo build --manifest-path "$root/Cargo.toml" --target-dir "$target" --package host-server "${plugins[@]/#/--package=}"
 }
 
 # put PLUGIN: at once, so that a host that runs never sees a part of it.

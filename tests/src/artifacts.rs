@@ -20,7 +20,7 @@ pub fn host() -> &'static Path {
     static HOST: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("HOST_TEST_HOST") {
         // A relative path would not work, because tests have other working directories.
         Some(host) => fs::canonicalize(&host).expect("HOST_TEST_HOST names a host"),
-        None => take(&build(&["--package=host"]), "host"),
+        None => take(&build(&["--package=host-server"]), "host"),
     });
     &HOST
 }
