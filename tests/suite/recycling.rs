@@ -191,6 +191,46 @@ async fn recycle_during_a_request(host: &Host, ctl: Ctl) -> (Wire, JoinHandle<(V
     (wire, recycle)
 }
 
+#[tokio::test]
+async fn a_worker_ends_when_the_copies_of_its_replaced_libraries_take_too_much() {
+    let ctl = Ctl::new();
+    let library = of("v0").stripped();
+    let setup = Setup::new().library(FILE, &library).arg(ctl.option());
+    let two = 2 * library.bytes().len();
+    let setup = setup.arg(format!("--worker-max-copies={two}"));
+    let host = setup.start().await;
+    host.serves("/counter/version", "v0").await;
+    for version in 1..=3 {
+        // What serves and what served before do not count.
+        assert!(host.log().with(&["Recycling a worker"]).is_empty());
+        let mark = format!("v{version}");
+        host.folder().put(FILE, &library.marked(&mark));
+        host.serves("/counter/version", &mark).await;
+    }
+    let mut version = 4;
+    eventually("the copies are too much", async || {
+        if host
+            .log()
+            .with(&["Recycled", "--worker-max-copies"])
+            .is_empty()
+        {
+            let mark = format!("v{version}");
+            host.folder().put(FILE, &library.marked(&mark));
+            host.serves("/counter/version", &mark).await;
+            version += 1;
+            return None;
+        }
+        Some(())
+    })
+    .await;
+    // Only what can be started again is left.
+    let report = ctl.json(&["plugins"]).await;
+    assert!(
+        report["copies_bytes"].as_u64().unwrap() <= 2 * two as u64,
+        "{report}"
+    );
+}
+
 const FILE: &str = "libcounter.so";
 
 fn of(mark: &str) -> Library {

@@ -33,6 +33,11 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub worker_max_age: Option<Duration>,
 
+    /// Replace a worker by a fresh one, without losing a request, when the copies of libraries that were
+    /// replaced in it take more space on the disk than this, or than is left there; none for no limit
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = body_size)]
+    pub worker_max_copies: u64,
+
     /// How long a handler may block the thread that serves it, before its worker is ended and replaced; the
     /// log says where the thread was. Waiting (await) and streaming are progress; 0 for no limit
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]

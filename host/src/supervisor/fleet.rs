@@ -7,7 +7,7 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -97,6 +97,14 @@ impl Fleet {
         let left = self.workers.remove(&worker)?;
         self.copies.extend(left.opened.iter().cloned());
         Some(left)
+    }
+
+    /// Returns the copies that a worker has opened.
+    pub(super) fn opened(&self, worker: WorkerId) -> impl Iterator<Item = &Path> {
+        let worker = self.workers.get(&worker);
+        worker
+            .into_iter()
+            .flat_map(|worker| worker.opened.iter().map(PathBuf::as_path))
     }
 
     /// Returns, once each, the copies that only exited workers had opened and that are not `needed`.

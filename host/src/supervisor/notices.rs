@@ -238,13 +238,15 @@ impl Supervisor {
         }
     }
 
-    /// Records how many more libraries a worker can load, and recycles the worker before none are left.
+    /// Records how many more libraries a worker can load, and recycles the worker before none are left, or
+    /// before the copies of the libraries fill the disk.
     fn loads_left(&mut self, worker: WorkerId, left: usize) {
         self.fleet.set_loads_left(worker, left);
         if left < self.apps.len() + LOADS_KEPT {
             self.recycle(worker, RecycleReason::Loads);
             self.recycle_next();
         }
+        self.measure_copies(worker);
     }
 
     fn failed(

@@ -24,6 +24,8 @@ pub enum RecycleReason {
     App,
     /// The worker has reached `--worker-max-age`.
     Age,
+    /// The replaced libraries of the worker exceed `--worker-max-copies`, or the free disk space.
+    Disk,
     /// The worker can load few more libraries.
     Loads,
     /// The worker exceeds `--worker-max-memory`.
@@ -39,6 +41,9 @@ impl RecycleReason {
         match self {
             Self::App => "an app is reloaded by process",
             Self::Age => "it has run for --worker-max-age",
+            Self::Disk => {
+                "the copies of its replaced libraries take too much of the disk (--worker-max-copies)"
+            }
             Self::Loads => "it can load few more libraries",
             Self::Memory => "it takes more than --worker-max-memory",
             Self::Operator => "an operator asks for it",

@@ -18,6 +18,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum TaskOutcome {
     Checked(Vec<(WorkerId, Option<u64>)>),
+    CopiesMeasured {
+        worker: WorkerId,
+        size: u64,
+        free: Option<u64>,
+    },
     Deployed(Box<Deployment>),
     Hire,
     Retry {
@@ -64,6 +69,9 @@ impl Supervisor {
                 self.start_missing_workers();
             }
             Ok(TaskOutcome::Checked(sizes)) => self.checked(sizes),
+            Ok(TaskOutcome::CopiesMeasured { worker, size, free }) => {
+                self.copies_measured(worker, size, free);
+            }
             Ok(TaskOutcome::Retry {
                 worker,
                 app,
