@@ -194,8 +194,9 @@ async fn recycle_during_a_request(host: &Host, ctl: Ctl) -> (Wire, JoinHandle<(V
 #[tokio::test]
 async fn a_worker_ends_when_the_copies_of_its_replaced_libraries_take_too_much() {
     let ctl = Ctl::new();
-    let library = of("v0").stripped();
-    let setup = Setup::new().library(FILE, &library).arg(ctl.option());
+    let library = Library::plugin("counter").stripped();
+    let setup = Setup::new().library(FILE, &library.marked("v0"));
+    let setup = setup.arg(ctl.option());
     let two = 2 * library.bytes().len();
     let setup = setup.arg(format!("--worker-max-copies={two}"));
     let host = setup.start().await;

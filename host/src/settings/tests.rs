@@ -72,6 +72,7 @@ fn every_option_can_be_a_flag_or_a_key() {
         ("workers", "2", "2"),
         ("crash-limit", "5", "5"),
         ("worker-max-memory", "1GiB", "\"1GiB\""),
+        ("worker-max-copies", "1GiB", "\"1GiB\""),
         ("worker-max-age", "1h", "\"1h\""),
         ("worker-timeout", "1m", "\"1m\""),
         ("crash-window", "2m", "\"2m\""),
