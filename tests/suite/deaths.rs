@@ -88,29 +88,18 @@ async fn a_static_constructor_that_crashes_costs_no_worker() {
 }
 
 #[tokio::test]
-async fn a_static_constructor_that_hangs_holds_up_nothing() {
-    let host = dies().arg("--init-timeout=1s").start().await;
-    host.serves("/dies", "unmarked").await;
-    let library = Library::plugin("dies").marked("constructor hangs");
-    host.folder().put("libdies.so", &library);
-    let parts = ["Not loaded", "plugin=dies", "--init-timeout"];
-    host.log().eventually(&parts).await;
-    host.serves("/dies", "unmarked").await;
-    assert!(host.log().with(&["Worker died"]).is_empty());
-    assert_eq!(host.stop().await.code, Some(0));
-}
-
-#[tokio::test]
-async fn a_start_that_hangs_holds_up_nothing() {
-    let host = dies().arg("--init-timeout=1s").start().await;
-    host.serves("/dies", "unmarked").await;
-    let library = Library::plugin("dies").marked("init hangs");
-    host.folder().put("libdies.so", &library);
-    let parts = ["Not loaded", "plugin=dies", "--init-timeout"];
-    host.log().eventually(&parts).await;
-    host.serves("/dies", "unmarked").await;
-    assert!(host.log().with(&["Worker died"]).is_empty());
-    assert_eq!(host.stop().await.code, Some(0));
+async fn a_constructor_or_a_start_that_hangs_holds_up_nothing() {
+    for mark in ["constructor hangs", "init hangs"] {
+        let host = dies().arg("--init-timeout=1s").start().await;
+        host.serves("/dies", "unmarked").await;
+        let library = Library::plugin("dies").marked(mark);
+        host.folder().put("libdies.so", &library);
+        let parts = ["Not loaded", "plugin=dies", "--init-timeout"];
+        host.log().eventually(&parts).await;
+        host.serves("/dies", "unmarked").await;
+        assert!(host.log().with(&["Worker died"]).is_empty(), "{mark}");
+        assert_eq!(host.stop().await.code, Some(0), "{mark}");
+    }
 }
 
 #[tokio::test]
