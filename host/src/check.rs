@@ -105,7 +105,7 @@ fn open_in_process(copy: &Path, limit: Duration) -> Result<(), String> {
 /// A folder for private copies. Dropping the value removes the copies, and the folder if it is new.
 struct Copies {
     store: Store,
-    /// Whether this check has made the folder, which a host may share otherwise.
+    /// Whether this check made the folder. If not, a host may be using it too.
     is_new: bool,
 }
 

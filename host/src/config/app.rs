@@ -5,11 +5,11 @@ use serde_json::Value as Json;
 
 /// An app as the operator describes it.
 ///
-/// A plugin that no table names becomes one app with the plugin's name. A plugin that tables name becomes
-/// exactly these apps, so it can run twice with different configurations.
+/// A plugin without a table becomes one app with the plugin's name. A plugin with tables becomes one app for
+/// each table, so it can run twice with different configurations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppConfig {
-    /// The app's name: in the log, in directives of the level, and for `host ctl`.
+    /// The app's name, as used in the log, in `--log-level` and by `host ctl`.
     pub name: String,
     /// The name of the app's plugin.
     pub plugin: String,
@@ -18,7 +18,7 @@ pub struct AppConfig {
     pub mounts: Vec<String>,
     /// The JSON object that the plugin reads with `Context::config`.
     pub config: Option<String>,
-    /// How a new version takes over. Without this, as the plugin asks for.
+    /// How a new version takes over. If `None`, in the way that the plugin asks for.
     pub reload: Option<ReloadBy>,
 }
 

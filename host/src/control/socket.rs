@@ -50,7 +50,7 @@ impl ControlListener {
         };
         let listener = listen_on(path).map_err(failed)?;
         let metadata = fs::metadata(path).map_err(failed)?;
-        // tokio's listener cannot be taken back from its task, so an upgrade passes on a duplicate.
+        // A task will own tokio's listener and cannot return it, so keep a duplicate that an upgrade can pass on.
         let kept = listener.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self {
             listener: UnixListener::from_std(listener).map_err(failed)?,

@@ -37,7 +37,7 @@ pub(super) enum ServerEvent {
 
 impl DevServer {
     /// Starts this program as a server with these arguments, of which the first is the program's name.
-    /// `feed` is the socket that sends the state of the session.
+    /// `feed` is the path of the socket on which the session sends its state to the server.
     ///
     /// # Errors
     ///

@@ -116,7 +116,7 @@ struct Session {
     state: watch::Sender<SessionState>,
     /// The time of the first change that the running build covers.
     changed_at: Instant,
-    /// The start of the running build, on the clock of file times.
+    /// When the running build started, as a time that can be compared with the times of files.
     build_started: SystemTime,
 }
 
@@ -145,7 +145,7 @@ impl Session {
     /// scheduler says so.
     fn build(&mut self, files: BTreeSet<PathBuf>, changed_at: Instant) {
         self.is_stale |= files.iter().any(|file| file.ends_with("Cargo.toml"));
-        // While a round runs, keep the time of the first change, which the author is waiting for the longest.
+        // While a round runs, keep the time of the first change: the author has waited longest for that one.
         if self.round.0.is_none() {
             self.changed_at = changed_at;
         }
@@ -247,7 +247,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Fails when the server had run for less than [`MIN_UPTIME`]: another start would end alike.
+    /// Fails when the server had run for less than [`MIN_UPTIME`]: it would probably end in the same way again.
     fn restart_server(&mut self, ended: io::Result<ExitStatus>) -> Result<(), SessionError> {
         let status = ended.map_err(SessionError::System)?;
         if self.server.age() < MIN_UPTIME {
@@ -284,5 +284,5 @@ fn cargo_options(args: &DevArgs) -> Vec<String> {
     options
 }
 
-/// The least time that a server must have run to be started again.
+/// A server that ended by itself is started again only if it ran for at least this long.
 const MIN_UPTIME: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ pub(super) struct SessionPaths {
     pub(super) config: PathBuf,
     /// The control socket, unless the author has chosen one.
     pub(super) control: PathBuf,
-    /// The socket that sends the state of the session.
+    /// The socket on which the session sends its state to the server.
     pub(super) feed: PathBuf,
 }
 

@@ -82,7 +82,7 @@ pub enum FolderChange {
         /// Where the library was.
         path: PathBuf,
     },
-    /// All libraries of the start have been reported. Comes once, from the watcher.
+    /// All libraries that were in the folder at the start have been reported. The watcher sends this once.
     Listed,
 }
 
@@ -231,13 +231,13 @@ impl TrackedFile {
     }
 }
 
-/// After how many quiet times without rest a file need not rest for a whole one: 1.5 s for 75 ms.
+/// A file that keeps changing for this many quiet times needs only a shorter one: after 4 s for 200 ms.
 const UNSTABLE_AFTER: u32 = 20;
 
-/// Which part of the quiet time is then enough.
+/// For a file that keeps changing, the quiet time is divided by this.
 const UNSTABLE_DIVISOR: u32 = 4;
 
-/// How often the wait for a retry doubles: from 75 ms to 4.8 s.
+/// How many times the wait for a retry doubles at most: from 200 ms to 12.8 s.
 const MAX_DOUBLINGS: u32 = 6;
 
 #[cfg(test)]
