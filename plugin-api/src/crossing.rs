@@ -1,5 +1,5 @@
-//! Code that both banks use: to hand a body, a waker or header fields to the other side, and to use those of the
-//! other side.
+//! Code that both sides (server and plugin) use: to pass a body, a waker or header fields to the other side, and to
+//! use what the other side passed.
 
 use std::error::Error;
 
@@ -45,9 +45,9 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// How a side runs its own code when the other side calls in.
+/// Runs this side's code when the other side calls it, and catches panics.
 ///
-/// The result is none when the code panicked. The panic has been reported then.
+/// The methods return `None` if the code panicked; the panic is already reported then.
 pub(crate) trait Guard: Send + 'static {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R>;
 

@@ -4,14 +4,14 @@ use std::{ffi::c_void, mem, ptr};
 
 use super::{Slice, Waker};
 
-/// A byte stream, owned by the side that received it. The null stream is none.
+/// A byte stream, owned by the side that received it. Null pointers mean that there is no stream.
 ///
 /// A stream is passed as `*mut Stream`: the receiver takes it, leaving none behind ([`Stream::take`]),
 /// and the giver drops what is left. A stream that is dropped is closed.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stream {
-    /// The giver's; null for none.
+    /// A pointer that only the side that made the stream may dereference; null if there is no stream.
     pub(crate) stream: *mut c_void,
     /// The functions of `stream`; null for none.
     pub(crate) vtable: *const StreamVtable,
@@ -27,7 +27,8 @@ pub struct Stream {
 pub struct StreamVtable {
     /// The size of this table in bytes.
     pub size: usize,
-    /// Reads up to `len` bytes into `buffer`, which need not be initialized. No bytes are the end.
+    /// Reads up to `len` bytes into `buffer`, which need not be initialized. A count of 0
+    /// means the end of the stream.
     pub read: unsafe extern "C" fn(
         stream: *mut c_void,
         waker: *const Waker,

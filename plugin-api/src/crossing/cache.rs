@@ -217,7 +217,8 @@ impl Tables {
         }
     }
 
-    // Not inlined, because the tables are made on the stack first, which every caller would prepare for.
+    // Not inlined, because the tables are built on the stack first, and inlining would make every caller's stack
+    // frame big.
     #[cold]
     #[inline(never)]
     fn new() -> Box<Self> {

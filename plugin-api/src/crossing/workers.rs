@@ -27,8 +27,8 @@ impl Workers {
         }
     }
 
-    /// Wakes an idle worker if another one has been at work since the last look. Never blocks; to be called
-    /// every so often.
+    /// Wakes an idle worker if another worker has been working without a pause since the last call. Never
+    /// blocks. Call it at regular intervals.
     pub fn look_after(&mut self) {
         if self.counts.len() < 2 {
             // One thread alone has no other to wake.

@@ -29,7 +29,7 @@ pub struct Body(Imported);
 impl Body {
     /// The body that the host gave with a request, and leaves to the plugin; an empty one when the host gave none.
     pub(crate) fn take(body: Option<&mut abi::Body>) -> Self {
-        Self(body.map_or(Imported::Empty, |body| Imported::take(body, ONE)))
+        Self(body.map_or(Imported::Empty, |body| Imported::take(body, MAX_FRAMES)))
     }
 }
 
@@ -40,7 +40,7 @@ impl Body {
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Imported::take(&mut export(body, guard), ONE))
+        Self(Imported::take(&mut export(body, guard), MAX_FRAMES))
     }
 }
 
@@ -48,9 +48,9 @@ fn of_bytes(frame: Frame<OwnedBytes>) -> Frame<Bytes> {
     frame.map_data(Bytes::from)
 }
 
-/// How many frames are asked for at once. One, because the server's read buffer is used again only when the frame
-/// before has been dropped.
-const ONE: usize = 1;
+/// How many frames are asked for at once. Not more, because the server can reuse its read buffer only after the
+/// previous frame has been dropped.
+const MAX_FRAMES: usize = 1;
 
 impl http_body::Body for Body {
     type Data = Bytes;

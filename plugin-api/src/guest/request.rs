@@ -13,11 +13,11 @@ use crate::{
     },
 };
 
-/// Makes `head` the request that the host lent: in its place, because a request is large to move.
+/// Copies the host's request into `head`. It is written in place, because moving a `Request` is expensive.
 ///
 /// # Errors
 ///
-/// When a part is not what HTTP allows, which a host checks before.
+/// When a part is not valid HTTP. This should not happen, because the host checks it first.
 pub(super) fn fill<B>(head: &mut Request<B>, request: &RequestView<'_>) -> Result<(), BoxError> {
     let fields = request.headers();
     *head.method_mut() = Method::from_bytes(request.method().as_bytes())?;

@@ -1,11 +1,11 @@
 //! Upgrades: `hyper::upgrade::on`, and all that builds on it, in an app whose connections are the
 //! host's.
 //!
-//! hyper makes an `OnUpgrade` nowhere but in a connection of its own. So a request that asks for an
-//! upgrade gets a small connection of the plugin's hyper, which reads a request that is always the
-//! same and whose `OnUpgrade` the app gets. Request and response themselves cross like any others.
-//! When the app agrees, the small connection writes a response that nobody reads and lets go of its
-//! socket, which from then on is the client's connection.
+//! hyper can create an `OnUpgrade` only inside a hyper connection. So for each request that asks for
+//! an upgrade, the plugin runs a small hyper connection on a socket of its own. That connection reads a
+//! fixed request, and the app gets the `OnUpgrade` of it. The real request and response cross like
+//! any others. When the app agrees to the upgrade, the small connection writes a response, which is
+//! discarded, and releases its socket. From then on the socket carries the client's bytes.
 
 use std::{
     convert::Infallible,
@@ -99,7 +99,7 @@ fn insert_protocol<B>(request: &mut Request<B>, protocol: &str) {
     request.extensions_mut().insert(Protocol::from(protocol));
 }
 
-/// Stands in for the type that hyper does not have. No app can look at it.
+/// Used instead of `hyper::ext::Protocol` when hyper is built without it. No app can see this type.
 #[derive(Clone)]
 #[allow(dead_code, reason = "hyper may have a type of this name")]
 struct Protocol;
@@ -171,7 +171,7 @@ impl rt::Read for Socket {
             return Poll::Ready(Ok(()));
         }
         if !self.is_open {
-            // Nothing can be read before the response is written, and hyper reads again after it wrote that.
+            // There is nothing to read until the response is written. No waker is needed: hyper reads again after writing it.
             return Poll::Pending;
         }
         // SAFETY: nothing is taken out of the buffer, nor made uninitialized.

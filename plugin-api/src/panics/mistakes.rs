@@ -10,7 +10,7 @@ pub(crate) enum Mistake {
 }
 
 impl Mistake {
-    /// The mistake of an app that did not start with this message.
+    /// Finds the mistake from the message with which the app failed to start.
     pub(crate) fn of(message: &str) -> Option<Self> {
         // `log` and `tracing` have two texts each: one for people, and one for `Debug`.
         let second_logger = [

@@ -16,12 +16,13 @@ use tokio::{
 /// A client's socket.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// Dropped with the socket: its receiver knows when no socket is open.
+    /// Never sends. It is dropped with the socket, so the receiver sees the end of the channel when all sockets are
+    /// closed.
     _open: Sender<Infallible>,
 }
 
 impl Socket {
-    /// Counts as open until the result is dropped.
+    /// Wraps `stream`. The socket keeps `open` until it is dropped.
     pub(super) fn new(stream: TcpStream, open: Sender<Infallible>) -> Self {
         Self {
             stream,

@@ -13,11 +13,11 @@ unsafe impl Send for HostLog {}
 // SAFETY: as above.
 unsafe impl Sync for HostLog {}
 
-/// A callsite, as the host names it: a pointer into the host, of which only the host knows more.
+/// The host's handle of a callsite: an opaque pointer that only the host may dereference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HostSite(pub(super) *const c_void);
 
-// SAFETY: only the host follows it, which lets any thread give it back.
+// SAFETY: only the host dereferences the pointer, and it accepts the pointer from any thread.
 unsafe impl Send for HostSite {}
 // SAFETY: as above.
 unsafe impl Sync for HostSite {}

@@ -33,8 +33,9 @@ pub(super) static REQUEST: &Metadata<'static> = &Metadata::new(
 
 static CALLSITE: DefaultCallsite = DefaultCallsite::new(REQUEST);
 
-/// How many actions of our own run that make `tracing` ask anew. A question means a rival only while this is 0. The
-/// initial 1 stays until [`start_watching`].
+/// How many of our own actions are running that make `tracing` ask about all callsites again. Only while this is 0
+/// does such a question mean that the app made a subscriber. It starts at 1, so nothing is detected before
+/// [`start_watching`].
 static OWN_ACTIONS: AtomicUsize = AtomicUsize::new(1);
 
 /// Whether a rival was detected since the last [`check`].
@@ -69,7 +70,7 @@ pub(crate) fn check() {
         log::max_level() != log::LevelFilter::from(super::level())
     };
     if FOUND.swap(false, Ordering::SeqCst) | level_changed {
-        // The callsites still have the interest that the rival's answers led to.
+        // The callsites still cache an interest that depends on the answers of the app's subscriber.
         super::ask_anew();
         log::warn!(target: "plugin_api", "The app sets up logging of its own, which stays without effect but where it is for a scope: {REMOVE_LOGGER}");
     }
