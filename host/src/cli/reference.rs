@@ -125,7 +125,7 @@ fn meaning(arg: &Arg) -> (String, String) {
     let values: Vec<_> = arg.get_default_values().iter().collect();
     let is_switch = !arg.get_action().takes_values();
     let default = match values.as_slice() {
-        // It depends on the machine.
+        // The default of `--threads` depends on the machine.
         _ if arg.get_id() == "threads" => "one for each core".to_owned(),
         [value] if !is_switch => format!("`{}`", value.to_string_lossy()),
         _ => words,

@@ -58,7 +58,7 @@ impl BuildScheduler {
     }
 
     /// Returns the files that changed while the last build compiled dependencies, and forgets them.
-    /// That build may have read them before the change. `None` means that there was no change.
+    /// The build may have read the files before the change. `None` means that there was no change.
     pub(super) fn take_late(&mut self) -> Option<BTreeSet<PathBuf>> {
         self.late.take()
     }
