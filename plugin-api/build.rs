@@ -1,16 +1,21 @@
-//! Records the compiler and target of the build, for the manifest, and where the sources of the package are, for the
-//! build script of `host`. And freezes what abi_stable takes from the package for the gate.
+//! The build script of the package. Sets environment variables for the compilation:
+//!
+//! - the compiler and the target, which the manifest of a plugin contains,
+//! - the name and the version of the package as abi_stable compares them, which are frozen.
+//!
+//! Also passes the folder of this package's sources to the build script of `host`.
 
 use std::{env, process::Command};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if let Ok(folder) = env::var("CARGO_MANIFEST_DIR") {
-        // Cargo passes this on to packages that depend on this one, as DEP_HOST_PLUGIN_API_SOURCES.
+        // Cargo passes this value to the build scripts of dependent packages, as DEP_HOST_PLUGIN_API_SOURCES.
         println!("cargo:sources={folder}");
     }
-    // abi_stable compares the name and the version of the package that has the root module, as the compiler is told them. They
-    // are a part of the ABI, frozen with `abi::v1`: another name or version of this package must not refuse older plugins.
+    // abi_stable compares the name and the version of the package that contains the root module, and reads both from
+    // these variables at compile time. The values are part of the ABI and frozen together with `abi::v1`. Otherwise the
+    // host would reject older plugins after this package gets another name or version.
     println!("cargo:rustc-env=CARGO_PKG_NAME=plugin-api");
     println!("cargo:rustc-env=CARGO_PKG_VERSION=0.1.0");
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

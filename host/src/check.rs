@@ -1,9 +1,9 @@
 //! `host check FILE.so`: prints the manifest of a library, and whether this host would load it.
 //!
-//! The check does everything that a load does before the start of the app. It opens a private copy, because
-//! a host does. The copy lies in a folder beside the library, so that the dynamic linker finds the same
-//! dependencies. Opening runs the library's static constructors, which may crash or never return, so a
-//! separate process opens the copy, with a time limit.
+//! The check runs all steps of a load before the start of the app. As in a load, a private copy of the library is
+//! opened. The copy is in a folder beside the library, so that the dynamic linker finds the same dependencies.
+//! Opening runs the library's static constructors. A constructor may crash or never return, so a separate process
+//! opens the copy, with a time limit.
 
 use std::{
     env,
@@ -22,13 +22,16 @@ use crate::{
         manifest,
         store::{LibraryBytes, Store, StoreError},
     },
-    supervisor::process::{Children, Executable},
+    supervisor::{
+        process::{Children, Executable},
+        trial::Trial,
+    },
     terminal::print,
-    worker::{library, trial::Trial},
+    worker::library,
 };
 
-/// Prints the manifest and the verdict of each library. Opening one may take as long as `limit`. Returns
-/// the exit code of the process: 0 when this host would load all of them, else 1.
+/// Prints the manifest and the verdict of each library. `limit` is the time that the opening of each library may take.
+/// Returns the exit code of the process: 0 when this host would load all libraries, else 1.
 #[must_use]
 pub fn run(files: &[PathBuf], limit: Duration) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
@@ -50,19 +53,20 @@ fn print_fact(name: &str, value: impl std::fmt::Display) {
     print(format_args!("{name:<10} {value}"), ExitCode::SUCCESS);
 }
 
-/// Prints the manifest of a library, and opens it.
+/// Prints the manifest of a library, and opens the library.
 ///
 /// # Errors
 ///
-/// Fails with the reason, in one line, for which this host would not load the library.
+/// Returns the reason, in one line, why this host would not load the library.
 fn check(file: &Path, limit: Duration) -> Result<(), String> {
-    // Read the file once: the manifest must be that of the bytes that are opened.
+    // Read the file only once: the manifest must belong to the same bytes that are opened.
     let snapshot = LibraryBytes::read(file).map_err(describe)?;
     let manifest = manifest::read_bytes(snapshot.bytes()).map_err(describe)?;
-    // Print first, so that the manifest is shown even if this host would not load the library.
+    // Print before `accept`, so that the manifest is shown even if this host would not load the library.
     print_manifest(&manifest, manifest::uses_static_tls(snapshot.bytes()));
-    manifest::accept(&manifest).map_err(describe)?;
-    let copies = Copies::beside(file).map_err(describe)?;
+    manifest::check_compatible(&manifest).map_err(describe)?;
+    // `copies` must outlive the opening: dropping the value removes the copy.
+    let copies = CopyFolder::beside(file).map_err(describe)?;
     let copy = copies.store.stage(&snapshot, &manifest.name, 1);
     open_in_process(&copy.map_err(describe)?, limit)
 }
@@ -90,28 +94,30 @@ fn print_manifest(manifest: &Manifest, uses_static_tls: bool) {
     }
 }
 
-/// Opens a copy in a separate process, as the host does before a load.
+/// Opens a copy in a separate process, as the host does before a load. Returns the reason if the opening fails or takes
+/// longer than `limit`.
 fn open_in_process(copy: &Path, limit: Duration) -> Result<(), String> {
     let trial = Trial {
         executable: Executable::of_this_process().map_err(describe)?.into(),
         children: Children::default(),
-        limit,
-        option: "--timeout",
+        timeout: limit,
+        timeout_option: "--timeout",
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.map_err(describe)?.block_on(trial.open(copy))
 }
 
-/// A folder for private copies. Dropping the value removes the copies, and the folder if it is new.
-struct Copies {
+/// A folder for private copies. Dropping the value removes the copies. If this check has made the folder, removes the
+/// folder too.
+struct CopyFolder {
     store: Store,
-    /// Whether this check made the folder. If not, a host may be using it too.
+    /// Whether this check has made the folder. If false, a host may be using the folder.
     is_new: bool,
 }
 
-impl Copies {
-    /// Opens the folder that a host would use by default for the plugins folder of the library. Opens one
-    /// in the system's folder for temporary files when the library's folder cannot be written.
+impl CopyFolder {
+    /// Opens the folder that a host uses by default: `.host` beside the library. If that folder cannot be written,
+    /// opens a folder in the system's folder for temporary files.
     fn beside(file: &Path) -> Result<Self, StoreError> {
         let folder = file
             .parent()
@@ -135,7 +141,7 @@ impl Copies {
     }
 }
 
-impl Drop for Copies {
+impl Drop for CopyFolder {
     fn drop(&mut self) {
         // Ignore a failure: the next host or check that opens the folder removes the copies.
         let _ = self.store.remove();
@@ -145,7 +151,7 @@ impl Drop for Copies {
     }
 }
 
-/// Returns an error and its sources in one line.
+/// Formats an error and its sources in one line.
 fn describe(error: impl std::error::Error) -> String {
     chain(&error)
 }

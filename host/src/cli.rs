@@ -7,51 +7,53 @@ use clap::{
 };
 
 use crate::{
-    completions::CompletionsArgs,
     config::quantity::positive_duration,
     ctl::CtlArgs,
     dev::DevArgs,
-    man::ManArgs,
     new::NewArgs,
     settings::{self, Resolved, ServerArgs, ServerSettings},
 };
 
 pub use self::error::CliError;
+use self::{completions::CompletionsArgs, man::ManArgs};
 
+pub mod completions;
 mod error;
+pub mod man;
 
-/// A command line, parsed: what the program is to do.
+/// A parsed command line.
 #[derive(Clone, Debug)]
 pub enum Invocation {
-    /// Open each library, and print whether this host would load it. Opening one may take this long.
+    /// Check whether this host would load these libraries. The duration limits the opening of each library.
     Check(Vec<PathBuf>, Duration),
-    /// Print the script by which a shell completes command lines.
+    /// Print the script with which a shell completes command lines.
     Completions(CompletionsArgs),
-    /// Ask a running host.
+    /// Send a request to a running host.
     Ctl(CtlArgs),
-    /// Develop apps. The flags are the server's options among the arguments.
+    /// Run a development session. The flags are the server's options that the command line sets.
     Dev(Box<DevArgs>, Vec<OsString>),
     /// Print a page of the manual.
     Man(ManArgs),
     /// Write a crate with an app.
     New(NewArgs),
-    /// Print this text: the settings and where each comes from.
+    /// Print this text: the settings, and the source of each.
     PrintConfig(String),
     /// Run a server.
     Serve(ServerSettings),
 }
 
-/// Parses a command line, whose first argument is the program's name. For a server, the environment of
-/// the process and the configuration file are read as well.
+/// Parses a command line, whose first argument is the program's name. If the command line starts a server,
+/// also reads the environment of the process and the configuration file.
 ///
 /// # Errors
 ///
-/// Fails when one of the three is wrong, and when the command line asks for help or the version: then
-/// [`CliError::report`] prints the answer.
+/// Fails when the command line, a variable or the file is wrong. Also returns an error when the command line
+/// asks for help or the version: [`CliError::report`] then prints the answer.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut command = command();
-    // `try_get_matches_from` would keep a copy of the command in memory for as long as the server runs.
+    // Use the `mut` method: `try_get_matches_from` would parse with a copy of the command, and the copy would
+    // stay in memory while the server runs.
     let matches = command
         .try_get_matches_from_mut(&args)
         .map_err(|error| usage_error(error, &args))?;
@@ -61,7 +63,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
         Some(Subcommands::Ctl(args)) => Ok(Invocation::Ctl(args)),
         Some(Subcommands::Dev(args)) => {
             let flags = matches.subcommand_matches("dev");
-            let flags = flags.map(settings::given_flags).unwrap_or_default();
+            let flags = flags.map(settings::server_flags_of).unwrap_or_default();
             Ok(Invocation::Dev(args, flags))
         }
         Some(Subcommands::Man(args)) => Ok(Invocation::Man(args)),
@@ -73,17 +75,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
     }
 }
 
-/// Returns the command for clap. Options get their values from flags alone: the environment is read
-/// later, because a variable with a wrong value must not stop `host ctl` or `host check`.
+/// Returns the clap command of the program. clap reads no variables of the server's options: `settings` reads
+/// them later and only for a server, because a variable with a wrong value must not stop `host ctl` or
+/// `host check`.
 fn command() -> clap::Command {
     let mut command = settings::with_negative_numbers(HostArgs::command());
     let control = command.find_subcommand("ctl").and_then(|ctl| {
         let mut args = ctl.get_arguments();
         args.find(|arg| arg.get_id() == "control")
     });
-    if !control.is_some_and(settings::is_set) {
-        // clap would take an empty variable for a value. Every other variable of the host that is empty
-        // counts as not set.
+    if !control.is_some_and(settings::is_variable_set) {
+        // The option of `ctl` is the only one whose variable clap reads. clap would use an empty variable as
+        // the value, but every other empty variable of the host counts as not set.
         command = command.mut_subcommand("ctl", |ctl| {
             ctl.mut_arg("control", |arg| arg.env(Resettable::Reset))
         });
@@ -91,19 +94,20 @@ fn command() -> clap::Command {
     command
 }
 
-/// Returns the command as documentation has it: each option has the name of its variable.
-pub(crate) fn documented() -> clap::Command {
-    settings::with_names(HostArgs::command())
+/// Returns the command for documentation: the help of each option contains the name of the option's variable.
+pub(crate) fn command_with_variables() -> clap::Command {
+    settings::with_variable_names(HostArgs::command())
 }
 
-/// Turns an error of clap's into one of ours. A call for help is answered with a help text that names the
-/// variable of each option.
+/// Converts an error of clap. If the command line asks for help, returns a help text that contains the name of
+/// each option's variable.
 fn usage_error(error: clap::Error, args: &[OsString]) -> CliError {
     if error.kind() != ErrorKind::DisplayHelp {
-        return CliError::of_usage(error, args);
+        return CliError::with_suggestion(error, args);
     }
-    let named = settings::with_names(command()).try_get_matches_from(args);
-    named.err().unwrap_or(error).into()
+    // Parse again: clap returns the help text as the error of the parse.
+    let help = settings::with_variable_names(command()).try_get_matches_from(args);
+    help.err().unwrap_or(error).into()
 }
 
 /// An app server for Rust: serves plugins, replaces them while it runs, and rules their logs

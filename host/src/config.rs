@@ -1,5 +1,5 @@
-//! The settings of a running host, typed and checked. Each field is also an option of the command line.
-//! The comment of a field is the option's text in `--help`.
+//! The settings of a running host, typed and checked. Most fields are options of the command line: the doc
+//! comment of such a field is the option's text in `--help`.
 
 use std::{path::PathBuf, thread, time::Duration};
 
@@ -14,12 +14,14 @@ use self::{
 
 pub use self::{
     app::{AppConfig, AppError},
-    value::{BindAddress, ControlSocket, DebugHeader, LineSink, LogFormat, Mount, ValueError},
-    workers::{MOST_WORKERS, WorkerConfig},
+    error::ValueError,
+    value::{BindAddress, ControlSocket, DebugHeader, LineSink, LogFormat, Mount},
+    workers::{MAX_WORKERS, WorkerConfig},
 };
 use crate::log::{LogOptions, access::AccessFormat};
 
 mod app;
+mod error;
 pub(crate) mod path;
 pub(crate) mod quantity;
 mod value;
@@ -63,7 +65,7 @@ pub struct Config {
     state_dir: Option<PathBuf>,
 
     /// Threads that serve connections
-    #[arg(long, value_name = "NUMBER", default_value_t = cores(), value_parser = number::<u16>(1..=1024))]
+    #[arg(long, value_name = "NUMBER", default_value_t = available_cores(), value_parser = number::<u16>(1..=1024))]
     pub threads: u16,
 
     /// Threads of each app's own runtime, which run the tasks that the app spawns [default: as many as
@@ -104,7 +106,7 @@ pub struct Config {
 
     /// Settings of the worker processes.
     #[command(flatten)]
-    pub processes: WorkerConfig,
+    pub workers: WorkerConfig,
 
     /// Settings of reloads.
     #[command(flatten)]
@@ -122,14 +124,14 @@ pub struct Config {
     #[arg(skip)]
     pub apps: Vec<AppConfig>,
 
-    /// Whether `plugins` is the default. The host makes a missing default folder; any other folder must
-    /// exist.
+    /// Whether `plugins` has its default value. The host makes a missing default folder; any other folder
+    /// must exist.
     #[arg(skip)]
     pub is_default_folder: bool,
 
-    /// Warnings about environment variables whose names are similar to those of settings.
+    /// Warnings about environment variables whose names are similar to the variables of settings.
     #[arg(skip)]
-    pub near_misses: Vec<String>,
+    pub variable_warnings: Vec<String>,
 }
 
 impl Config {
@@ -149,7 +151,7 @@ impl Config {
     }
 }
 
-/// How the host finds new versions of plugins, and when it rolls one back.
+/// How the host finds new versions of plugins, and when the host rolls back to the previous version.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Reloading")]
 pub struct ReloadConfig {
@@ -194,11 +196,11 @@ pub struct ReloadConfig {
 pub enum WatchMode {
     /// By events of the system.
     Events,
-    /// By reading the folder again and again.
+    /// By reading the folder twice a second.
     Poll,
 }
 
-/// Limits on clients, so that no client takes resources that the others need.
+/// Limits on clients, so that no client takes the resources that other clients need.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct ClientLimits {
@@ -284,7 +286,7 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Returns how the log is to be written.
+    /// Returns the options of the log's writer.
     #[must_use]
     pub fn options(&self) -> LogOptions<'_> {
         LogOptions {
@@ -295,8 +297,9 @@ impl LogConfig {
     }
 }
 
-/// Returns the number of processors that this process may use, and 1 if the system does not tell.
-fn cores() -> u16 {
+/// Returns the number of processors that this process may use, at most 1024. Returns 1 if the system does not
+/// report the number.
+fn available_cores() -> u16 {
     thread::available_parallelism().map_or(1, |cores| {
         u16::try_from(cores.get()).unwrap_or(u16::MAX).min(1024)
     })

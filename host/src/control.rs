@@ -1,9 +1,8 @@
 //! The control socket: HTTP/1.1 on a Unix socket that only the host's own user may open.
 //!
-//! The host has one when the operator asks for it (`--control`). [`verbs`] answers the requests. Its
-//! clients are `host ctl` ([`ctl`](crate::ctl)) and `curl --unix-socket`.
+//! The host opens the socket only if the operator sets `--control`. [`verbs`] answers the requests. Clients are
+//! `host ctl` ([`ctl`](crate::ctl)) and programs such as `curl --unix-socket`.
 
-pub mod socket;
 mod upload;
 pub mod verbs;
 
@@ -14,27 +13,28 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::UnixListener, sync::Semaphore};
 use tracing::debug;
 
-use self::{
-    socket::{ControlListener, SocketFile},
-    verbs::Control,
+use self::verbs::ControlContext;
+use crate::{
+    control_socket::{ControlListener, SocketFile},
+    shortage::Shortage,
 };
-use crate::shortage::Shortage;
 
-/// Starts to answer requests, in tasks that end with the runtime. Dropping the returned value removes the
-/// file of the socket.
-pub fn start(listener: ControlListener, control: Control) -> SocketFile {
+/// Starts a task that answers requests until the runtime ends. Dropping the returned value removes the file of the
+/// socket.
+pub fn start(listener: ControlListener, context: ControlContext) -> SocketFile {
     let (listener, file) = listener.into_parts();
-    tokio::spawn(serve(listener, control));
+    tokio::spawn(serve(listener, context));
     file
 }
 
-async fn serve(listener: UnixListener, control: Control) {
-    let control = Arc::new(control);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+/// Accepts connections, and serves each connection in its own task.
+async fn serve(listener: UnixListener, context: ControlContext) {
+    let context = Arc::new(context);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shortage = Shortage::new("control connections");
-    // Acquiring fails only on a closed semaphore, and nobody closes this one.
+    // The loop never ends: `acquire_owned` fails only on a closed semaphore, and this semaphore is never closed.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        // The permit is taken before the connection is accepted, so that more clients wait in the backlog.
+        // The permit is acquired before a connection is accepted, so that further clients wait in the kernel's backlog.
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -42,13 +42,13 @@ async fn serve(listener: UnixListener, control: Control) {
                 continue;
             }
         };
-        shortage.over();
-        let control = Arc::clone(&control);
+        shortage.end();
+        let context = Arc::clone(&context);
         tokio::spawn(async move {
-            let service = service_fn(|request| verbs::answer(&control, request));
+            let service = service_fn(|request| verbs::answer(&context, request));
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
+                .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
@@ -59,8 +59,8 @@ async fn serve(listener: UnixListener, control: Control) {
     }
 }
 
-/// The number of connections served at once. More connections wait in the backlog.
-const CONNECTIONS: usize = 32;
+/// The number of connections that are served at the same time. Further connections wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 32;
 
 /// The time that a client has to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! `host ctl`: asks a running host over its control socket, and prints the answer for people.
+//! `host ctl`: sends a request to a running host over the control socket, and prints the answer for people.
 
 pub(crate) mod client;
 mod deploy;
@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 use tokio::{net::UnixStream, runtime::Builder, time};
 
 use crate::{
-    config::{ControlSocket, MOST_WORKERS, quantity::positive_duration},
+    config::{ControlSocket, MAX_WORKERS, quantity::positive_duration},
     error_chain::chain,
-    terminal::{complain, print},
+    terminal::{print, print_error},
 };
 
-/// The command line of `host ctl`: the host to ask, and the request.
+/// The command line of `host ctl`: the control socket of a host, and the request.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CtlArgs {
     /// The control socket of the host, as it was started with
@@ -47,7 +47,7 @@ pub struct CtlArgs {
     verb: Verb,
 }
 
-/// A request to a host. Each verb has an HTTP request, and a form for its answer.
+/// A request to a host. Each verb has its own HTTP request, and its own format for the answer.
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
     /// Show the log level in force, or change it for the host and every plugin, at once
@@ -97,13 +97,13 @@ enum Verb {
     /// Have another number of worker processes, until the host is started again
     Scale {
         /// How many
-        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)))]
+        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_WORKERS)))]
         workers: u16,
     },
 }
 
 impl Verb {
-    /// Returns the HTTP request of a verb other than `deploy`, which has one for each file.
+    /// Returns the HTTP request of the verb. Must not be called for `deploy`, which sends a request for each file.
     fn request(&self) -> Result<Request<Full<Bytes>>, CtlError> {
         let (method, path, body) = match self {
             Self::Deploy { .. } => unreachable!("each file has a request of its own"),
@@ -120,7 +120,7 @@ impl Verb {
             } => (Method::POST, &*format!("/workers/{worker}/recycle"), None),
             Self::Upgrade { path } => {
                 let path = path.as_ref().map(std::path::absolute);
-                // The host resolves the path in its own working directory, so send an absolute one.
+                // Send an absolute path, because the host would resolve a relative path in its own working directory.
                 let path = path.transpose().map_err(CtlError::Path)?;
                 (Method::POST, "/upgrade", Some(json!({ "path": path })))
             }
@@ -139,9 +139,9 @@ impl Verb {
         client::request(method, path, body).map_err(CtlError::Request)
     }
 
-    /// Returns the time limit for the answer without `--timeout`. `None` for verbs that wait for loads and
-    /// for requests in flight, whose time nobody can know.
-    fn timeout(&self) -> Option<Duration> {
+    /// Returns the time limit for the answer if `--timeout` is not set. Returns `None` for verbs that wait for loads
+    /// and for requests in flight, because these may take any time.
+    fn default_timeout(&self) -> Option<Duration> {
         match self {
             Self::LogLevel { .. } | Self::Plugins | Self::Scale { .. } | Self::Workers => {
                 Some(ANSWER_TIMEOUT)
@@ -154,7 +154,7 @@ impl Verb {
         }
     }
 
-    /// Returns the text of an answer for people.
+    /// Formats an answer for people.
     fn format(&self, answer: &Value) -> String {
         let text = |key: &str| answer[key].as_str();
         match self {
@@ -175,6 +175,7 @@ impl Verb {
                 let until = until.map_or_else(String::new, |(until, then)| {
                     format!(" until {until}, then {then}")
                 });
+                // The libraries that did not confirm in time that they log at the new level.
                 let unconfirmed = answer["unconfirmed"].as_array();
                 let unconfirmed: Vec<_> = unconfirmed.into_iter().flatten().collect();
                 let unconfirmed = match &*unconfirmed {
@@ -190,7 +191,8 @@ impl Verb {
     }
 }
 
-/// Parses the name of an app. Other texts could form another path of the control socket.
+/// Parses the name of an app. Rejects any other text, because the name becomes part of a request's path: a text with a
+/// slash could address another resource.
 fn app_name(text: &str) -> Result<String, String> {
     if is_name(text.as_bytes()) {
         Ok(text.to_owned())
@@ -199,13 +201,13 @@ fn app_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Sends the request and prints the answer. Returns the exit code of the process: 0, 1 when the host did
-/// not do what was asked, or 2 when no control socket is given.
+/// Sends the request and prints the answer. Returns the exit code of the process: 0, 1 when the request failed, or 2
+/// when the command line and the environment name no control socket.
 #[must_use]
 pub fn run(args: &CtlArgs) -> ExitCode {
-    // clap rejects a required option that is global, so the option is checked here.
+    // Check here that the option is set, because clap does not accept a global option that is required.
     let Some(socket) = &args.control else {
-        complain(
+        print_error(
             "no control socket, expected --control=unix:PATH or HOST_CONTROL, as the host was started with",
         );
         return ExitCode::from(2);
@@ -214,34 +216,38 @@ pub fn run(args: &CtlArgs) -> ExitCode {
         return deploy::run(args, socket, files);
     }
     let request = args.verb.request();
-    match request.and_then(|request| ask(args, socket, request)) {
+    match request.and_then(|request| send_request(args, socket, request)) {
         Ok(answer) if args.json => print(answer, ExitCode::SUCCESS),
         Ok(answer) => print(args.verb.format(&answer), ExitCode::SUCCESS),
         Err(error) => {
-            complain(chain(&error));
+            print_error(chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Sends a request and returns the JSON of the answer.
-fn ask(
+/// Sends a request, and returns the JSON of the answer.
+///
+/// # Errors
+///
+/// Fails when the host cannot be reached, does not answer in time, or answers with an error.
+fn send_request(
     args: &CtlArgs,
     socket: &ControlSocket,
     request: Request<Full<Bytes>>,
 ) -> Result<Value, CtlError> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let exchanged = runtime.map_err(CtlError::Runtime)?.block_on(async {
-        let connected = UnixStream::connect(socket.path()).await;
-        let stream = connected.map_err(|source| CtlError::Connect {
+        let stream = UnixStream::connect(socket.path()).await;
+        let stream = stream.map_err(|source| CtlError::Connect {
             socket: socket.clone(),
             source,
         })?;
         let exchange = client::exchange(stream, request);
-        let answer = match args.timeout.or(args.verb.timeout()) {
+        let answer = match args.timeout.or(args.verb.default_timeout()) {
             Some(limit) => time::timeout(limit, exchange)
                 .await
-                .map_err(|_| CtlError::Silent {
+                .map_err(|_| CtlError::Timeout {
                     socket: socket.clone(),
                     limit,
                 })?,
@@ -257,10 +263,10 @@ fn ask(
     }
 }
 
-/// The reason why a request was not done.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
-    /// The answer is no JSON.
+    /// The host's answer is no JSON.
     #[error("the host's answer is not JSON; is --control the socket of a host?")]
     Answer(#[source] serde_json::Error),
     /// No process listens on the socket.
@@ -269,34 +275,34 @@ enum CtlError {
         socket: ControlSocket,
         source: io::Error,
     },
-    /// The connection broke off before the whole answer.
+    /// The connection was closed before the whole answer arrived.
     #[error("the connection to the host failed")]
     Exchange(#[source] hyper::Error),
     /// A library to deploy cannot be read.
     #[error("cannot read {}", file.display())]
     File { file: PathBuf, source: io::Error },
-    /// The path is relative, and the working directory does not exist.
+    /// The path of the program for `upgrade` is relative, and the working directory does not exist.
     #[error("the path cannot be made absolute")]
     Path(#[source] io::Error),
-    /// The host did not do what was asked, for this reason.
+    /// The host rejected the request. The text is the host's reason.
     #[error("{0}")]
     Refused(String),
-    /// The path of the request is no URI.
+    /// The path of the HTTP request is not valid in a URI.
     #[error("this cannot be asked")]
     Request(#[source] http::Error),
     /// The system provides no resources for a runtime.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
-    /// No answer came within the time limit.
+    /// The host did not answer within the time limit.
     #[error(
         "the host on {socket} does not answer within {}: is it stopped, or out of descriptors? See --timeout",
         humantime::format_duration(*limit)
     )]
-    Silent {
+    Timeout {
         socket: ControlSocket,
         limit: Duration,
     },
 }
 
-/// The time limit for answers that a host gives at once. A host that was stopped (SIGSTOP) gives none.
+/// The default time limit for verbs that a host answers at once. A stopped host (SIGSTOP) would never answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,11 +1,12 @@
-//! `host dev`: builds an app whenever a file is saved, serves it, and shows what went wrong.
+//! `host dev`: builds an app whenever a source file changes, serves the app, and shows errors in the terminal and in
+//! the browser.
 //!
 //! A session consists of two processes. The session process, whose code is in this module, watches
 //! the sources (`watch`, `inputs`), decides when to build (`scheduler`), runs Cargo (`cargo`) and
-//! puts the libraries into a plugins folder (`round`). The server process is the ordinary host,
-//! which serves that folder (`server`) with a layer for development ([`crate::http::dev`]). The
-//! session sends its state to the server over a Unix socket (`feed`, `state`), and asks the server's
-//! control socket whether a library serves (`outcome`).
+//! copies the libraries into a plugins folder (`round`). The server process (`server`) is the ordinary host. It
+//! serves that folder, with a layer for development ([`crate::http::dev`]). The session process sends
+//! its state to the server over a Unix socket (`feed`, `state`), and polls the server's control socket
+//! until a new library serves or is rejected (`outcome`).
 
 mod addresses;
 mod cargo;
@@ -26,7 +27,7 @@ mod settings;
 pub mod state;
 mod watch;
 
-pub(crate) use self::cargo::plain;
+pub(crate) use self::cargo::strip_colours;
 
 use std::{
     ffi::OsString,
@@ -80,10 +81,10 @@ pub struct DevArgs {
     settings: Config,
 }
 
-/// Runs a session until the author or a signal ends it. `server_flags` are the server's options as
-/// they stand on the command line.
+/// Runs a session until the author or a signal ends it. `server_flags` are the server's options that the command
+/// line sets, as `--OPTION=VALUE`.
 ///
-/// Returns the exit code of the process: 0 after a session, 1 when the session cannot start or go on,
+/// Returns the exit code of the process: 0 after a session, 1 when the session cannot start or continue,
 /// 2 when the settings are wrong.
 #[must_use]
 pub fn run(args: &DevArgs, server_flags: &[OsString]) -> ExitCode {
@@ -92,38 +93,38 @@ pub fn run(args: &DevArgs, server_flags: &[OsString]) -> ExitCode {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            terminal::complain(format_args!("cannot start the runtime: {error}"));
+            terminal::print_error(format_args!("cannot start the runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(session::run(args, server_flags));
-    // A wait for all threads would not end, because one of them reads the keyboard.
+    // Do not wait for the runtime's blocking threads.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(SessionError::Usage(error)) => error.report(),
         Err(error) => {
-            terminal::complain(chain(&error));
+            terminal::print_error(chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Makes the server of a session end when its session process ends, even by SIGKILL. Does nothing in
-/// any other process. The caller has not started to serve yet.
+/// Makes the server of a session end when the session process ends, even if a SIGKILL ends the session. Does nothing
+/// in any other process. Must be called before the server starts to serve.
 pub fn end_with_session() {
-    let parent = std::env::var(server::PARENT)
+    let session = std::env::var(server::PARENT_VARIABLE)
         .ok()
         .and_then(|id| id.parse::<i32>().ok());
-    let is_parent = || getppid().map(|id| id.as_raw_nonzero().get()) == parent;
-    if parent.is_none() || !is_parent() {
-        // The process belongs to no session, or is a worker that the server of a session started.
+    let is_child_of_session = || getppid().map(|id| id.as_raw_nonzero().get()) == session;
+    if session.is_none() || !is_child_of_session() {
+        // This process belongs to no session, or is a worker: a worker inherits the variable from its server.
         return;
     }
-    // Ignore a failure, because the server then only outlives a session that is killed.
+    // Ignore a failure: its only effect is that the server outlives a session that is killed.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
-    // The session may have ended before the line above: then the kernel sends no signal.
-    if !is_parent() {
+    // Check once more: if the session ended before the line above, the kernel sends no signal.
+    if !is_child_of_session() {
         process::exit(1);
     }
 }

@@ -1,9 +1,9 @@
 //! The end of a process that has loaded plugins.
 //!
-//! `exit(3)`, which a return from `main` calls, runs the exit handlers of every library while the
-//! threads of plugins still run. OpenSSL's handler frees what these threads use, so that a clean stop
-//! crashes; a handler that waits for a thread never returns. Therefore the process ends by
-//! `_exit(2)`, after the host has flushed and removed what is its own.
+//! A return from `main` calls `exit(3)`, which runs the exit handlers of every library while the threads of plugins
+//! still run. OpenSSL's handler frees memory that these threads use, so a clean stop would crash. A handler that waits
+//! for a thread would never return. Therefore the process ends by `_exit(2)`, which runs no handlers. Before that, the
+//! host flushes the streams and runs its own cleanup.
 
 use std::{
     env,
@@ -17,30 +17,35 @@ use std::{
 use plugin_api::host;
 use signal_hook::low_level;
 
-/// Ends the process with the exit code `code`, after `cleanup` has run and the streams of the process have been
-/// flushed. No exit handlers of libraries run.
+/// Runs `cleanup`, flushes the streams of the process, and ends the process with the exit code `code`. Runs no exit
+/// handlers of libraries.
 ///
-/// A file system or a reader of stdout that does not answer delays the end by at most one second, because all
-/// of this happens on another thread.
-pub fn leave(code: u8, cleanup: impl FnOnce() + Send + 'static) -> ! {
-    let (done, is_done) = mpsc::channel();
+/// Waits at most one second for cleanup and flush, because a file system or a reader of stdout may not respond.
+/// Therefore both run on another thread.
+pub fn end_process(code: u8, cleanup: impl FnOnce() + Send + 'static) -> ! {
+    let (done_sender, done_receiver) = mpsc::channel();
     let clean_up = move || {
         cleanup();
-        // An error cannot be reported any more.
+        // An error is ignored, because no way to report the error is left.
         let _ = io::stdout().flush();
+        // Writes the bytes that C code has printed, which `_exit` would drop. Blocks while another thread holds the
+        // lock of a C stream, for example a thread that reads stdin.
         host::flush_c_streams();
-        let _ = done.send(());
+        // Cannot fail, because the receiver exists until the process ends.
+        let _ = done_sender.send(());
     };
+    // If the system provides no thread, the process ends without the cleanup.
     if thread::Builder::new().spawn(clean_up).is_ok() {
-        let _ = is_done.recv_timeout(CLEANUP_TIMEOUT);
+        // After a timeout the process ends, too.
+        let _ = done_receiver.recv_timeout(CLEANUP_TIMEOUT);
     }
-    // `scripts/release` builds a host that counts how often each line runs. An exit handler writes the counts to
-    // the file that this variable names.
+    // `scripts/release` builds a host that counts how often each line runs. An exit handler of that host writes the
+    // counts to the file that this variable names, so this process must run the exit handlers.
     if env::var_os("LLVM_PROFILE_FILE").is_some() {
         process::exit(code.into());
     }
     low_level::exit(code.into())
 }
 
-/// How long the cleanup may take.
+/// The time limit of cleanup and flush together.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! The plugins folder: watches, reads and copies libraries, and runs none of their code.
+//! Watches the plugins folder, and reads and copies the libraries in it without running their code.
 //!
 //! - [`watcher`] lists the folder, and [`scan`] decides from the listings when a file has settled.
-//! - [`candidate`] is a library that was read and checked; [`manifest`] reads its manifest, and [`embedded`] finds C
-//!   libraries inside.
-//! - [`store`] keeps the private copies that libraries are loaded from.
+//! - [`candidate`] reads and checks a library. [`manifest`] reads the manifest in the file, and [`embedded`] finds C
+//!   libraries that are linked into the library.
+//! - [`store`] writes the private copies that libraries are loaded from.
 
 pub mod candidate;
 pub mod embedded;

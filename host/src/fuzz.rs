@@ -1,7 +1,7 @@
-//! Random input for tests of code that reads bytes from outside. The same seed gives the same input at
-//! every run, so a failure can be repeated.
+//! Random input for tests of parsers and of other code that reads untrusted bytes. The same seed produces the same
+//! input in every run, so that a failure can be repeated.
 
-/// A generator of random numbers and bytes (SplitMix64).
+/// A generator of random numbers, bytes and inputs for parsers (SplitMix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -10,7 +10,9 @@ impl Random {
         Self(seed)
     }
 
+    /// Returns the next 64 random bits.
     fn next(&mut self) -> u64 {
+        // The step and the constants of SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,17 +20,17 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// Returns a number below `limit`, which is at least 1.
+    /// Returns a number from 0 to `limit - 1`. `limit` must be at least 1.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).expect("the limit is a usize")
     }
 
-    /// Returns one of the values.
+    /// Returns a random element of `values`, which must not be empty.
     pub(crate) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len())]
     }
 
-    /// Returns random bytes, fewer than `limit`.
+    /// Returns random bytes: from 0 to `limit - 1` of them.
     pub(crate) fn bytes(&mut self, limit: usize) -> Vec<u8> {
         let len = self.below(limit);
         std::iter::repeat_with(|| self.next().to_le_bytes()[0])
@@ -36,29 +38,28 @@ impl Random {
             .collect()
     }
 
-    /// Changes bytes in one place: flips a bit, replaces, inserts, removes or repeats a part, or cuts the
-    /// end off.
+    /// Changes `bytes` at one random position: flips a bit, replaces, inserts, removes or repeats a part, or truncates.
     pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        let at = self.below(bytes.len() + 1);
-        let end = (at + self.below(8)).min(bytes.len());
+        let start = self.below(bytes.len() + 1);
+        let end = (start + self.below(8)).min(bytes.len());
         match self.below(7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
-            1 if at < bytes.len() => bytes[at] = self.pick(INTERESTING),
-            2 => bytes.insert(at, self.pick(INTERESTING)),
-            3 => drop(bytes.drain(at..end)),
+            0 if start < bytes.len() => bytes[start] ^= 1 << self.below(8),
+            1 if start < bytes.len() => bytes[start] = self.pick(SPECIAL_BYTES),
+            2 => bytes.insert(start, self.pick(SPECIAL_BYTES)),
+            3 => drop(bytes.drain(start..end)),
             4 => {
-                let part = bytes[at..end].to_vec();
-                bytes.splice(at..at, part);
+                let part = bytes[start..end].to_vec();
+                bytes.splice(start..start, part);
             }
             5 => {
                 let part = self.bytes(8);
-                bytes.splice(at..end, part);
+                bytes.splice(start..end, part);
             }
-            _ => bytes.truncate(at),
+            _ => bytes.truncate(start),
         }
     }
 
-    /// Returns an input for a parser: one of the samples, most often with a few changes, or random bytes.
+    /// Returns an input for a parser. One input in ten is random bytes. The others are samples with up to four changes.
     pub(crate) fn input(&mut self, samples: &[&[u8]]) -> Vec<u8> {
         if self.below(10) == 0 {
             return self.bytes(100);
@@ -70,14 +71,15 @@ impl Random {
         input
     }
 
-    /// Returns an input that is text, as [`input`](Self::input) returns one of bytes.
+    /// Returns an input for a parser of text, made as [`input`](Self::input) makes bytes. Invalid UTF-8 is replaced.
     pub(crate) fn text(&mut self, samples: &[&str]) -> String {
         let samples: Vec<_> = samples.iter().map(|text| text.as_bytes()).collect();
         String::from_utf8_lossy(&self.input(&samples)).into_owned()
     }
 }
 
-/// Asserts that an error is one line of text that is not empty. Returns the text.
+/// Asserts that the message of an error is one line and not empty. Returns the message. `input` is shown if the
+/// assertion fails.
 #[track_caller]
 pub(crate) fn one_line(error: impl std::fmt::Display, input: impl std::fmt::Debug) -> String {
     let text = error.to_string();
@@ -88,5 +90,5 @@ pub(crate) fn one_line(error: impl std::fmt::Display, input: impl std::fmt::Debu
     text
 }
 
-/// Bytes with a meaning to parsers.
-const INTERESTING: &[u8] = b"\0\x01\x7f\x80\xff\t\n\r \"'%&+,-./09:;=?@AZ[\\]_az{}~";
+/// Bytes that have a special meaning in many formats, or that are the first or last of a range.
+const SPECIAL_BYTES: &[u8] = b"\0\x01\x7f\x80\xff\t\n\r \"'%&+,-./09:;=?@AZ[\\]_az{}~";

@@ -1,18 +1,18 @@
 //! HTTP: from a listening socket to an app, and back.
 //!
-//! In the order in which a request meets them:
+//! The modules, in the order in which a request passes through them:
 //!
-//! - [`listener`] accepts connections. [`connection`] finds out the protocol ([`preface`]) and serves the
-//!   connection. `driver` polls it within its time limits ([`activity`]). [`socket`] is its socket, and
-//!   `closing` closes it.
-//! - hyper calls the [`service`]. `request` has the whole way of a request, from its head to its response.
-//!   [`dispatch`] finds the app, `call` polls an app that has no response yet, and `refusal` has the host's
-//!   own answers.
-//! - `header_scan`, `target`, `fields` and `framing` have the rules of RFC 9110, 9112 and 9113 that hyper
-//!   leaves to its user.
-//! - [`request_body`] and [`response_body`] are the bodies, and [`delivery`] is what the sending of a
-//!   response waits for. [`upgrade`] is a connection that an app takes over.
-//! - [`request_record`] is what a request leaves in the logs, and [`dev`] what a development session adds.
+//! - [`listener`] accepts connections. [`connection`] detects the protocol of a connection ([`preface`]) and
+//!   serves its requests. `builders` has the settings of hyper. `driver` polls a connection within the time
+//!   limits ([`activity`]). [`socket`] wraps the TCP socket, and `closing` closes a connection of HTTP/1.
+//! - [`service`] is called by hyper with each request. `request` answers a request, from the head to the
+//!   response. [`dispatch`] finds the app, `call` polls an app that has no response yet, and `refusal` has the
+//!   host's own responses.
+//! - `header_scan`, `target`, `fields` and `framing` check the rules of RFC 9110, 9112 and 9113 that hyper does
+//!   not check.
+//! - [`request_body`] and [`response_body`] are the bodies. [`delivery`] aborts a response whose client reads no
+//!   bytes, or whose app is retired. [`upgrade`] hands a connection to an app, as for a WebSocket.
+//! - [`request_record`] writes a request to the logs. [`dev`] is the layer for a development session.
 
 pub mod activity;
 mod builders;

@@ -1,22 +1,22 @@
-//! An app server for Rust. It loads apps as plugins, replaces them while it runs, and controls their logs.
+//! An app server for Rust. The server loads apps as plugins, replaces apps while it runs, and controls their logs.
 //!
-//! `main` reads the command line ([`cli`], [`settings`]) and calls [`server`]. The server binds the sockets and
-//! starts the [`supervisor`]. The supervisor decides which apps there are and starts [`worker`]s, which load
-//! the apps and hand each connection to [`http`]. The two talk by [`orders`] over a [`channel`], and a worker
-//! shows its work on the [`scoreboard`]. [`folder`] reads the plugins folder. [`log`] writes the lines of host
-//! and plugins.
+//! `main` parses the command line ([`cli`], [`settings`]) and calls [`server`]. The server binds the sockets and
+//! starts the [`supervisor`]. The supervisor reads the plugins folder ([`folder`]), decides which apps exist, and
+//! starts [`worker`]s. A worker loads the apps and serves connections ([`http`]). Supervisor and workers exchange
+//! [`orders`] over a [`channel`]. The threads of a worker record their current work on the [`scoreboard`]. [`log`]
+//! writes the log lines of host and plugins.
 //!
-//! An operator reaches a running host through [`control`], by the client [`ctl`]. [`new`] writes the crate
-//! that an author begins with, [`dev`] serves that crate while the author works on it, and [`check`] tells
-//! whether this host would load a library. [`completions`] and [`man`] print what a shell and `man` know of the
-//! command line.
+//! An operator controls a running host with `host ctl` ([`ctl`]), the client of the control socket ([`control`]).
+//! [`new`] writes a crate for a new app, [`dev`] builds and serves that crate while the author edits it, and
+//! [`check`] reports whether this host would load a library.
 
+pub mod apps;
 pub mod channel;
 pub mod check;
 pub mod cli;
-pub mod completions;
 pub mod config;
 pub mod control;
+pub mod control_socket;
 pub mod ctl;
 pub mod dev;
 pub mod error_chain;
@@ -26,9 +26,10 @@ pub mod folder;
 mod fuzz;
 pub mod http;
 pub mod log;
-pub mod man;
 pub mod new;
 pub mod orders;
+pub mod resources;
+pub mod runtime;
 pub mod scoreboard;
 pub mod server;
 pub mod settings;

@@ -1,9 +1,12 @@
-//! The log, which has the lines of host and plugins under one level, and the access log.
+//! The log and the access log. The log contains the lines of the host and of the plugins, and one level applies to
+//! both.
 //!
-//! A line takes this way: an event of `tracing`, or of a plugin by way of the [`bridge`], passes the
-//! [`filter`]. [`lines`] formats the event as [`text`] or [`json`] and writes it to an [`output`]. [`losses`]
-//! reports lines that could not be written. [`level`] changes the level while the host runs, and
-//! [`request`] has what a line says of its request. [`access`] is the access log.
+//! A line of the log is made in these steps. The host emits an event of `tracing`. For an event of a plugin, the
+//! [`bridge`] emits the event. The [`filter`] decides whether the event passes. [`lines`] formats the event as [`text`]
+//! or as [`json`], and writes the line to an [`output`].
+//!
+//! [`losses`] reports lines that could not be written. [`level`] changes the level while the host runs. [`request`]
+//! stores the facts about a request that its lines contain. [`access`] is the access log.
 
 pub mod access;
 pub mod bridge;
@@ -42,32 +45,32 @@ use self::{
     text::TextFormat,
 };
 
-/// The parts of the log that are needed while it is written.
+/// The parts of the log that other modules use after the start.
 #[derive(Clone, Debug)]
 pub struct Log {
     /// Decides which events become lines.
     pub filter: Filter,
-    /// The output of the lines.
+    /// The file or stream that lines are written to.
     pub output: Output,
     /// Reports lines that cannot be written.
     pub losses: LossMonitor,
 }
 
-/// How the log of a process is written.
+/// The options of the log of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions<'a> {
-    /// The file that lines are appended to. None for the process's stderr.
+    /// The file that lines are appended to. `None` means the stderr of the process.
     pub file: Option<&'a Path>,
-    /// Whether a line is a JSON object. Otherwise it is text for people.
+    /// Whether a line is a JSON object. Otherwise a line is text for people.
     pub is_json: bool,
-    /// Whether a header of a request can ask for that request to be logged at debug.
+    /// Whether a request can have a header that makes the host log the request at level debug.
     pub has_debug_header: bool,
 }
 
-/// Starts the log of this process, at the level of `directives`.
+/// Starts the log of this process. `directives` decide which events become lines.
 ///
-/// Only the first call in a process has an effect on `tracing`, which accepts one global subscriber. A
-/// program calls it once.
+/// Should be called only once in a process, because `tracing` accepts only one global subscriber: the subscriber of the
+/// first call.
 ///
 /// # Errors
 ///
@@ -88,9 +91,9 @@ pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, Outp
     } else {
         Format::Text(TextFormat { ansi, is_terminal })
     };
-    // The filter is the outer layer, which `tracing` asks first.
     let lines = LineLayer::new(format, output.clone());
-    // Fails when `init` was called before. The earlier subscriber stays.
+    // The filter is the outer layer, because `tracing` calls the outer layer first. The call fails if `init` was called
+    // before, and the earlier subscriber stays.
     let _ = tracing::subscriber::set_global_default(registry().with(lines).with(filter.clone()));
     let losses = LossMonitor::new(output.clone(), filter.clone());
     Ok(Log {
@@ -100,7 +103,7 @@ pub fn init(options: LogOptions<'_>, directives: Directives) -> Result<Log, Outp
     })
 }
 
-/// Opens the output of the access log: the file at `path`, or stdout when there is no path.
+/// Opens the output of the access log: the file at `path`, or stdout if `path` is `None`.
 ///
 /// # Errors
 ///
@@ -112,13 +115,13 @@ pub fn open_access(path: Option<&Path>) -> Result<Output, OutputError> {
     }
 }
 
-/// Returns the conversion of an error that concerns the file at `path`.
+/// Returns a function that converts an error of the system about the file at `path`.
 fn open_error(path: &Path) -> impl FnOnce(io::Error) -> OutputError {
     let path = path.to_owned();
     |source| OutputError::File { path, source }
 }
 
-/// An output that cannot be opened.
+/// Why an output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutputError {
@@ -130,7 +133,7 @@ pub enum OutputError {
         /// The system's error.
         source: io::Error,
     },
-    /// The process has no such stream, because it is closed.
+    /// The stream of the process is closed.
     #[error("there is no stream to write to")]
     Stream(#[source] io::Error),
 }

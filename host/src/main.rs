@@ -1,43 +1,47 @@
-//! The program `host`: parses its arguments and runs the command that they name.
+//! The program `host`: parses the arguments and runs the command that the arguments name.
 
 use std::{env, process::ExitCode};
 
 use host::{
-    check, cli, completions, ctl, dev,
+    check,
+    cli::{self, completions, man},
+    ctl, dev,
     error_chain::chain,
-    exit, man, new, server,
+    exit, new, server,
     signal::EarlySignals,
-    supervisor::{process, upgrade},
+    supervisor::{process, trial, upgrade},
     terminal,
-    worker::{program, trial},
+    worker::program,
 };
 
 fn main() -> ExitCode {
     let mut args = env::args_os().skip(1);
+    // The host starts its own program with these arguments, so they are not part of the documented command line.
     match args.next() {
-        Some(first) if first == process::WORKER => program::run(),
-        Some(first) if first == trial::OPEN => trial::run(args.next()),
-        Some(first) if first == upgrade::PROVE => return server::prove(args),
+        Some(first) if first == process::WORKER_ARGUMENT => program::run(),
+        Some(first) if first == trial::TRIAL_ARGUMENT => trial::run(args.next()),
+        Some(first) if first == upgrade::PROOF_ARGUMENT => return server::prove(args),
         _ => {}
     }
     let adopted = match upgrade::adopt() {
         Ok(adopted) => adopted,
         Err(error) => {
-            // The workers of the earlier build end, because their channels are closed with this process. The
-            // service manager has to start the server again.
-            terminal::complain(format_args!("the upgrade is lost: {}", chain(&error)));
+            // The workers of the earlier build end too, because their channels close when this process ends. The
+            // service manager must start the server again.
+            terminal::print_error(format_args!("the upgrade is lost: {}", chain(&error)));
             return ExitCode::FAILURE;
         }
     };
-    let early = EarlySignals::catch();
+    let early_signals = EarlySignals::catch();
     dev::end_with_session();
     let command = cli::parse(env::args_os());
+    // Only a server handles these signals. They must end any other command.
     if !matches!(command, Ok(cli::Invocation::Serve(_))) {
-        early.release();
+        early_signals.release();
     }
     match command {
-        Ok(cli::Invocation::Serve(settings)) => exit::leave(
-            server::run(&settings.config, settings.by_key, early, adopted),
+        Ok(cli::Invocation::Serve(settings)) => exit::end_process(
+            server::run(&settings.config, settings.by_key, early_signals, adopted),
             || {},
         ),
         Ok(cli::Invocation::Check(files, limit)) => check::run(&files, limit),
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
         }
         Ok(cli::Invocation::Man(args)) => man::run(&args),
         Ok(cli::Invocation::New(args)) => new::run(&args),
-        Ok(cli::Invocation::Dev(args, given)) => dev::run(&args, &given),
+        Ok(cli::Invocation::Dev(args, server_flags)) => dev::run(&args, &server_flags),
         Err(error) => error.report(),
     }
 }

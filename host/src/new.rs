@@ -1,4 +1,4 @@
-//! `host new`: writes a crate with an app, its test, and a program that runs the app alone.
+//! `host new`: writes a crate with an app, a test of the app, and a program that runs the app without a host.
 
 mod sdk;
 mod source;
@@ -36,11 +36,11 @@ pub struct NewArgs {
     plugin_api: Option<SdkSource>,
 }
 
-/// Writes the crate, and prints which command serves it. Returns the exit code of the process: 0, or 1
-/// when the crate was not written.
+/// Writes the crate, and prints the command that serves it. Returns the exit code of the process: 0, or 1 when the
+/// crate was not written.
 #[must_use]
 pub fn run(args: &NewArgs) -> ExitCode {
-    match write(args) {
+    match write_crate(args) {
         Ok(notes) => {
             let path = args.path.display();
             let next = "builds and serves it, and does so again whenever a file is saved";
@@ -48,31 +48,32 @@ pub fn run(args: &NewArgs) -> ExitCode {
             terminal::print(text, ExitCode::SUCCESS)
         }
         Err(error) => {
-            terminal::complain(chain(&error));
+            terminal::print_error(chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Writes the crate. Returns Cargo's notes about the new package, a line each.
-fn write(args: &NewArgs) -> Result<String, NewError> {
+/// Writes the crate. Returns Cargo's notes about the new package, one per line.
+fn write_crate(args: &NewArgs) -> Result<String, NewError> {
     let path = &args.path;
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.filter(|name| is_name(name.as_bytes()));
     let name = name.ok_or_else(|| NewError::Name(path.clone()))?;
-    // Also reject a symbolic link that leads nowhere, which `exists` would not see.
+    // Use `symlink_metadata`, not `exists`: `exists` returns false for a symbolic link whose target does not exist.
     if fs::symlink_metadata(path).is_ok() {
         return Err(NewError::Exists(path.clone()));
     }
-    // Find the source before anything is written, so that a wrong `--plugin-api` leaves no folder behind.
+    // Find the source of plugin-api before anything is written, so that a wrong `--plugin-api` leaves no folder behind.
     let source = match &args.plugin_api {
         Some(source) => source.clone().relative_to(path)?,
+        // Prefer the repository of `host`, if the new crate is in it, to the packed sources.
         None => match SdkSource::of_repository(path) {
             Some(source) => source,
-            None => SdkSource::folder(Sdk::unpack()?.into_path()),
+            None => SdkSource::from_folder(Sdk::unpack()?.into_path()),
         },
     };
-    let notes = create(path)?;
+    let notes = run_cargo_new(path)?;
     for file in args.template.files(name, &source) {
         let path = path.join(file.path);
         let written = path.parent().map_or(Ok(()), fs::create_dir_all);
@@ -82,9 +83,9 @@ fn write(args: &NewArgs) -> Result<String, NewError> {
     Ok(notes)
 }
 
-/// Makes the package with `cargo new`. Cargo rejects invalid names, adds the package to the workspace
-/// around it, and makes a repository if there is none. Returns Cargo's notes about that, a line each.
-fn create(path: &Path) -> Result<String, NewError> {
+/// Makes the package with `cargo new`. Cargo rejects invalid names, adds the package to the enclosing workspace, and
+/// makes a git repository if the package is not in a repository yet. Returns Cargo's notes, one per line.
+fn run_cargo_new(path: &Path) -> Result<String, NewError> {
     let output = Command::new("cargo")
         .args(["new", "--lib", "--edition=2024", "--color=never"])
         .arg(path)
@@ -96,6 +97,7 @@ fn create(path: &Path) -> Result<String, NewError> {
         return Err(NewError::Cargo(text.trim().to_owned()));
     }
     let lines = text.lines().map(str::trim);
+    // Leave out Cargo's general hints, which begin with `note:`.
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("note:"));
     Ok(lines.map(|line| format!("{line}\n")).collect())
 }
@@ -104,13 +106,13 @@ fn create(path: &Path) -> Result<String, NewError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NewError {
-    /// Cargo rejects the package, with these words.
+    /// Cargo rejects the package. The text is Cargo's error.
     #[error("cargo did not make the package: {0}")]
     Cargo(String),
-    /// The path exists already.
+    /// A file or folder with this path already exists.
     #[error("{} is there already: choose another name, or remove it", .0.display())]
     Exists(PathBuf),
-    /// The last part of the path is no name for an app.
+    /// The last part of the path is not a valid name for an app.
     #[error(
         "{:?} does not end with the name of an app, expected up to 64 ASCII letters, digits, `-` and `_`",
         .0.display()
@@ -122,7 +124,7 @@ pub enum NewError {
     /// The sources of plugin-api cannot be unpacked.
     #[error(transparent)]
     Sdk(#[from] SdkError),
-    /// `--plugin-api` names no package.
+    /// The value of `--plugin-api` is not valid.
     #[error(transparent)]
     Source(#[from] SdkSourceError),
     /// A file cannot be written.

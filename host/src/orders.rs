@@ -1,10 +1,12 @@
-//! The messages between supervisor and worker: an [`Order`] goes to the worker, a [`Notice`] comes back.
+//! The messages between supervisor and worker: the supervisor sends an [`Order`], and the worker sends a [`Notice`].
 //!
-//! The supervisor decides which apps exist, what each generation consists of, and which one serves. A worker
-//! carries orders out and reports. A generation is named by app and number; the supervisor assigns the
-//! numbers, which continue across workers. A generation is first *loaded*, in one worker after the other.
-//! Only when it has started in all workers, they are ordered to *commit*, and it serves from then on. Until
-//! the commit nothing changes for clients.
+//! The supervisor decides which apps exist, what each generation consists of, and which generation serves. A worker
+//! executes orders and reports the results. A generation is identified by its app and its number. The supervisor
+//! assigns the numbers, so a generation has the same number in all workers.
+//!
+//! A generation is first *loaded*: in the first worker, and then in the others. After the generation has started in all
+//! workers, the supervisor orders all workers to *commit*, and the generation serves. Until the commit nothing changes
+//! for clients.
 
 mod bytes;
 mod report;
@@ -22,19 +24,19 @@ pub use self::{
 };
 use crate::folder::store::ContentHash;
 
-/// What a generation consists of. A difference in any field makes another generation.
+/// The definition of a generation. A change of any field requires a new generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// The library's content.
+    /// The hash of the library's content.
     pub hash: ContentHash,
-    /// The mounts of the app, at least one.
+    /// The mounts of the app. At least one.
     pub mounts: Vec<Arc<str>>,
     /// The operator's configuration for the app, as a JSON object.
     pub config: Option<Arc<str>>,
 }
 
-/// A generation whose library is staged, so that a worker can start it. Nothing in it depends on the plugins
-/// folder, whose files may have changed meanwhile.
+/// A generation whose library is staged, so that a worker can load the generation. The load does not depend on the
+/// plugins folder, whose files may have changed since the staging.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedGeneration {
     /// The app's name.
@@ -47,44 +49,45 @@ pub struct StagedGeneration {
     pub spec: Arc<Spec>,
     /// The plugin's version.
     pub version: String,
-    /// The most verbose log levels that are compiled into the plugin, if some were left out.
+    /// The log levels to which features of the plugin's crates limit the plugin, such as `tracing=info`. `None` without
+    /// a limit.
     pub max_level: Option<String>,
 }
 
-/// An order of the supervisor. A worker begins orders in the sequence in which they come. Work that takes time
-/// goes on in the background while later orders are carried out.
+/// An order of the supervisor. A worker begins orders in the sequence in which they arrive. Work that takes time
+/// continues in the background while the worker executes later orders.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The setup of a worker process, which is always the first order. The server's stdout, its stderr, the
-    /// scoreboard and the listening sockets are sent along as descriptors, in this sequence.
+    /// The setup of a worker process. Always the first order. These descriptors are sent with the order, in this
+    /// sequence: the server's stdout, the server's stderr, the scoreboard, and the listening sockets.
     Setup(Box<Setup>),
-    /// Answer requests below the mounts with 503, because the app is being loaded.
+    /// Answer requests below the mounts with 503, because the app is still being loaded.
     Hold {
         /// The app.
         app: String,
-        /// Where it will be mounted.
+        /// The mounts of the app.
         mounts: Vec<Arc<str>>,
     },
-    /// Let requests below the mounts wait, because the app is about to move here from another worker.
+    /// Let requests below the mounts wait, because the app is about to move from another worker to this worker.
     Await {
         /// The app.
         app: String,
-        /// Where it will be mounted.
+        /// The mounts of the app.
         mounts: Vec<Arc<str>>,
     },
     /// Load a generation. Answered by [`Notice::Loaded`] or [`Notice::Failed`].
     Load {
         /// The generation.
         staged: StagedGeneration,
-        /// Whether the generation serves as soon as it has started, without [`Order::Commit`]. Used for a new
-        /// worker, where the generation serves in the other workers already.
+        /// Whether the generation serves as soon as it has started, without an [`Order::Commit`]. True in a new worker,
+        /// if the generation serves in the other workers already.
         serve: bool,
-        /// The state that the app handed over in another worker.
+        /// The state that the app handed over in another worker. `None` if the app starts without such a state.
         #[serde(with = "base64_option")]
         state: Option<Vec<u8>>,
     },
-    /// Send requests to these loaded generations, all at one moment. Answered by one [`Notice::Swapped`]
-    /// for each.
+    /// Route requests to these loaded generations, all at one moment. Answered by one [`Notice::Swapped`] for each
+    /// generation.
     Commit(Vec<Commit>),
     /// End a generation that was not committed.
     Discard {
@@ -99,7 +102,7 @@ pub enum Order {
         app: String,
         /// The generation on probation.
         generation: u64,
-        /// Whether the generation before, which was kept, serves again.
+        /// Whether the previous generation serves again. If false, the previous generation ends.
         back: bool,
     },
     /// Answer requests to the app with 503, and end its generations.
@@ -114,7 +117,7 @@ pub enum Order {
     },
     /// Apply these log directives. Answered by [`Notice::InForce`].
     SetLevel {
-        /// The number of the change.
+        /// The number of the change, which the answer repeats.
         number: u64,
         /// The directives, in the syntax of `--log-level`.
         directives: String,
@@ -123,20 +126,21 @@ pub enum Order {
     Reopen,
     /// Report the worker's apps and resources. Answered by [`Notice::Report`].
     Report {
-        /// The number of the question.
+        /// The number of the report, which the answer repeats.
         number: u64,
     },
     /// Accept connections.
     Accept,
-    /// End: accept no more, finish what is there within `timeout`, stop all apps.
+    /// Stop the worker: accept no more connections, finish the requests in flight within `timeout`, and stop all apps.
+    /// Answered by [`Notice::Stopped`].
     Stop {
-        /// How long requests may take.
+        /// How long requests in flight may take to finish.
         timeout: Duration,
-        /// Whether other workers accept from the same sockets. Without any, the connections that
-        /// wait in the kernel's queues are served as well.
+        /// Whether other workers accept from the same sockets. If not, this worker also serves the connections that
+        /// wait in the kernel's queues.
         shared: bool,
-        /// The apps whose state another worker waits for. Each is answered by [`Notice::State`] when
-        /// no connection reads another request.
+        /// The apps whose state another worker waits for. Each app is answered by a [`Notice::State`], after no
+        /// connection of this worker can bring another request.
         give: Vec<String>,
     },
 }
@@ -146,15 +150,16 @@ pub enum Order {
 pub struct Setup {
     /// The worker's number.
     pub worker: u64,
-    /// Whether several workers may run, so that log lines name the worker.
-    pub many: bool,
+    /// Whether lines of the text log contain the worker's number, because several workers may run.
+    #[serde(rename = "many")]
+    pub has_number_in_text_log: bool,
     /// The resolved settings of the server, by key of the configuration file.
     pub settings: BTreeMap<String, String>,
     /// The log directives in force.
     pub level: String,
 }
 
-/// The version of these messages. A supervisor and a worker with different versions refuse to talk.
+/// The version of these messages. A supervisor and a worker with different versions refuse to communicate.
 pub const PROTOCOL: u32 = 2;
 
 /// A generation to commit.
@@ -164,7 +169,7 @@ pub struct Commit {
     pub app: String,
     /// The generation.
     pub generation: u64,
-    /// Whether a probation begins, for which the generation before is kept.
+    /// Whether a probation begins. The previous generation then keeps running until the end of the probation.
     pub watch: bool,
 }
 
@@ -190,7 +195,7 @@ pub enum Notice {
         generation: u64,
         /// How long each step took.
         timings: StepTimings,
-        /// Whether the generation before has handed its state over. Its requests wait until the commit.
+        /// Whether the previous generation has handed its state over. New requests wait until the commit.
         handed_over: bool,
         /// Whether the new generation can hand its own state over later.
         hands_over: bool,
@@ -206,7 +211,7 @@ pub enum Notice {
         /// The error with its causes, in one line.
         error: String,
     },
-    /// A generation serves. Requests that begin after this notice never reach the generation before.
+    /// A generation serves. Requests that begin after this notice never reach the previous generation.
     Swapped {
         /// The app.
         app: String,
@@ -214,24 +219,24 @@ pub enum Notice {
         generation: u64,
         /// How long the swap took.
         took: Duration,
-        /// Requests that were in flight in the generation before.
+        /// The number of requests that were in flight in the previous generation.
         in_flight: u64,
     },
     /// The state of an app, to be moved to another worker.
     State {
         /// The app.
         app: String,
-        /// The state, or why the app gave none.
+        /// The state, or the reason why the app did not hand its state over.
         #[serde(with = "base64_result")]
         state: Result<Vec<u8>, String>,
     },
-    /// The verdict of a probation.
+    /// The verdict of a probation: whether the new generation is worse than the previous generation.
     Judged {
         /// The app.
         app: String,
-        /// The generation.
+        /// The generation on probation.
         generation: u64,
-        /// The numbers of failures and requests if the generation failed. `None` if it passed.
+        /// The number of failures and the number of requests if the generation failed. `None` if the generation passed.
         failed: Option<(u64, u64)>,
     },
     /// A generation has ended.
@@ -240,26 +245,26 @@ pub enum Notice {
         app: String,
         /// The generation.
         generation: u64,
-        /// How long its last requests took to end.
+        /// How long the last requests of the generation took to end.
         drained: Duration,
-        /// How many of them were cut off.
+        /// The number of these requests that were aborted.
         aborted: u64,
     },
     /// The directives of [`Order::SetLevel`] are applied in every generation.
     InForce {
-        /// The number of the change.
+        /// The number of the change, which the answer repeats.
         number: u64,
-        /// The libraries that did not confirm the level in time.
+        /// The generations that did not confirm the level in time, as `APP#NUMBER`.
         unconfirmed: Vec<String>,
     },
     /// The answer to [`Order::Report`].
     Report {
-        /// The number of the question.
+        /// The number of the report, which the answer repeats.
         number: u64,
         /// The report.
         report: Box<WorkerReport>,
     },
-    /// About how many more libraries the worker can load. Sent after each load.
+    /// The estimated number of libraries that the worker can still load. Sent after each load.
     LoadsLeft(usize),
     /// All apps and connections have ended, and the worker exits.
     Stopped,

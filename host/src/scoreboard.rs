@@ -1,14 +1,15 @@
 //! Shared memory in which each thread of a worker shows its work. The supervisor can read the memory at any time,
 //! even after the worker died.
 //!
-//! A thread has a slot. It writes into the slot which app it enters, and for which request
-//! ([`enter_request`]), or which app it loads or stops ([`enter`]). Signal handlers write where a thread
-//! crashed (`record`). All writes are relaxed stores into a memfd, so that a request costs some fifty
-//! instructions. The model is Apache's scoreboard; this one also has names.
+//! Each thread has a slot. When a thread enters an app for a request, the thread writes the app and the request to its
+//! slot ([`enter_request`]). When a thread loads or stops an app, the thread writes only the app ([`enter`]). Signal
+//! handlers write a record of a thread that crashed (`record`). Nearly all writes are relaxed stores into a memfd, so
+//! that a request costs about fifty instructions. The model is Apache's scoreboard. This scoreboard also has the names
+//! of apps and the paths of their libraries.
 //!
-//! The supervisor makes the memory ([`Scoreboard::create`]). The worker maps it ([`Scoreboard::attach`]), and
-//! its threads write to it from [`Scoreboard::serve`] on. In a server of one process the memory is
-//! [anonymous](Scoreboard::anonymous).
+//! The supervisor creates the memory ([`Scoreboard::create`]). The worker maps the memory ([`Scoreboard::attach`]), and
+//! its threads write to the memory after [`Scoreboard::activate`]. If supervisor and worker are one process, the memory
+//! is [anonymous](Scoreboard::anonymous).
 
 mod layout;
 mod memory;
@@ -26,16 +27,13 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use self::{
-    layout::{Board, LAYOUT},
-    memory::SharedMemory,
-};
+use self::{layout::Board, memory::SharedMemory};
 
 pub use self::{
     snapshot::{
-        BoardSnapshot, CodeAddress, Crash, LoadedApp, Request, ThreadState, Work, WorkKind,
+        BoardSnapshot, CodeAddress, LoadedApp, Request, ThreadReport, ThreadState, Work, WorkKind,
     },
-    thread::{AppScope, WorkNote, enter, enter_again, enter_request},
+    thread::{AppScope, SavedWork, enter, enter_again, enter_request},
 };
 
 /// The scoreboard of one worker.
@@ -45,111 +43,120 @@ pub struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// Makes a scoreboard. Also returns the descriptor by which the worker maps it.
+    /// Creates a scoreboard. Returns the scoreboard, and the descriptor that the worker passes to
+    /// [`attach`](Self::attach).
     ///
     /// # Errors
     ///
-    /// When the system gives no memory or no descriptor.
+    /// When the system provides no memory or no descriptor.
     pub fn create() -> io::Result<(Self, OwnedFd)> {
         let (memory, file) = SharedMemory::shared()?;
         Ok((Self { memory }, file))
     }
 
-    /// Maps the scoreboard that the supervisor has made.
+    /// Maps the scoreboard that the supervisor has created.
     ///
     /// # Errors
     ///
-    /// When the descriptor is not a memory of this size, or cannot be mapped.
+    /// When the file behind the descriptor is smaller than a scoreboard, or cannot be mapped.
     pub fn attach(file: &OwnedFd) -> io::Result<Self> {
-        let memory = SharedMemory::of(file)?;
+        let memory = SharedMemory::map(file)?;
         Ok(Self { memory })
     }
 
-    /// Makes a scoreboard for a process that is both supervisor and worker.
+    /// Creates a scoreboard for a process that is both supervisor and worker.
     ///
     /// # Errors
     ///
-    /// When the system gives no memory.
+    /// When the system provides no memory.
     pub fn anonymous() -> io::Result<Self> {
         let memory = SharedMemory::private()?;
         Ok(Self { memory })
     }
 
     /// Makes the threads of this process write to this scoreboard from now on. Only the first call in a process
-    /// has that effect.
-    pub fn serve(self) -> &'static Self {
+    /// has an effect.
+    pub fn activate(self) -> &'static Self {
         // Leaked, because threads write to the memory until the process ends.
         let board: &'static Self = Box::leak(Box::new(self));
-        let header = &board.board().header;
-        header.layout.store(LAYOUT, Ordering::Relaxed);
+        // Sets the time before the first thread copies the time.
         board.tick();
-        let _ = SERVING.set(board);
+        // Fails if the process has an active scoreboard already, which then stays active.
+        let _ = ACTIVE.set(board);
         board
     }
 
-    /// Stores the current time for the threads. A thread copies it when it enters an app, because reading the
-    /// clock costs more. Times are as exact as the pause between two calls, which should be about a second.
+    /// Stores the current time for the threads. A thread that enters an app copies the stored time, because reading
+    /// the clock costs more. Times on the scoreboard are therefore only as exact as the pause between two calls of this
+    /// function, which should be about a second.
     pub fn tick(&self) {
         let header = &self.board().header;
-        header.tick.store(coarse_ms(), Ordering::Relaxed);
+        header.clock_ms.store(coarse_ms(), Ordering::Relaxed);
     }
 
-    /// Returns the signal that makes a thread of the process write down its stack. None before the process has a
-    /// handler for it.
+    /// Returns the signal whose handler writes the backtrace of a thread to the scoreboard. Returns `None` until the
+    /// process has installed that handler.
     #[must_use]
     pub fn dump_signal(&self) -> Option<i32> {
         let signal = self.board().header.dump_signal.load(Ordering::Relaxed);
         i32::try_from(signal).ok().filter(|signal| *signal > 0)
     }
 
-    /// Stores the signal that makes a thread write down its stack.
+    /// Stores the signal whose handler writes the backtrace of a thread.
     pub(crate) fn set_dump_signal(&self, signal: i32) {
         let signal = u64::from(signal.unsigned_abs());
         let header = &self.board().header;
         header.dump_signal.store(signal, Ordering::Relaxed);
     }
 
+    /// Returns the shared memory as tables.
     fn board(&self) -> &Board {
         self.memory.board()
     }
 }
 
-/// Returns the scoreboard that the threads of this process write to.
+/// Returns the scoreboard that the threads of this process write to. Returns `None` before [`Scoreboard::activate`].
 #[must_use]
-pub fn serving() -> Option<&'static Scoreboard> {
-    SERVING.get().copied()
+pub fn active() -> Option<&'static Scoreboard> {
+    ACTIVE.get().copied()
 }
 
-/// Set by [`Scoreboard::serve`].
-static SERVING: OnceLock<&'static Scoreboard> = OnceLock::new();
+/// The scoreboard of this process, set by [`Scoreboard::activate`].
+static ACTIVE: OnceLock<&'static Scoreboard> = OnceLock::new();
 
-/// The number of one generation of an app in the scoreboard's table. A thread stores the number, because that costs
-/// less than a name. The default stands for an app that is not in the table.
+/// The number of one generation of an app in the scoreboard's table, from 1. A thread writes the number into its slot,
+/// because a number costs less than a name. The default, 0, means an app that is not in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label(u16);
 
-/// Adds a generation of an app to the table, before the library in `copy` is opened. Returns the default label when
-/// the process has no scoreboard, or the table is full.
+/// Adds a generation of an app to the table, and returns its label. `copy` is the private copy of the library. Must be
+/// called before the library is opened, because the thread that opens the library shows the label. Returns the default
+/// label when the process has no active scoreboard, or the table is full.
 #[must_use]
-pub fn label(app: &str, generation: u64, copy: &Path) -> Label {
-    let Some(board) = serving().map(Scoreboard::board) else {
+pub fn add_label(app: &str, generation: u64, copy: &Path) -> Label {
+    let Some(board) = active().map(Scoreboard::board) else {
         return Label::default();
     };
-    let number = board.header.labels.fetch_add(1, Ordering::Relaxed);
-    // A full table gives the default label. The count goes on, which does no harm.
-    let Some(entry) = board.labels.get(number as usize) else {
+    // Each call gets another index, so that several threads can add entries at the same time without a lock.
+    let index = board.header.label_count.fetch_add(1, Ordering::Relaxed);
+    // If the table is full, the count still grows. That does no harm, because readers limit the count to the size of
+    // the table.
+    let Some(entry) = board.labels.get(index as usize) else {
         return Label::default();
     };
     entry.generation.store(generation, Ordering::Relaxed);
-    let name = text::store(&entry.name, app.as_bytes()) as u64;
-    let copy = text::store(&entry.copy, copy.as_os_str().as_bytes()) as u64;
-    // Last, and with release: a reader that sees the lengths also sees the texts.
-    entry.lengths.store(copy << 32 | name, Ordering::Release);
-    Label((number + 1) as u16)
+    let name_len = text::store(&entry.name, app.as_bytes()) as u64;
+    let copy_len = text::store(&entry.copy, copy.as_os_str().as_bytes()) as u64;
+    // The lengths are stored last, and with Release: a reader that loads the lengths (Acquire) also sees the texts and
+    // the generation.
+    entry
+        .lengths
+        .store(copy_len << 32 | name_len, Ordering::Release);
+    Label((index + 1) as u16)
 }
 
-/// Returns the ms since the system started, exact to a few ms. That costs a fraction of the exact time
-/// (clock_gettime(2)).
+/// Returns the milliseconds of the coarse monotonic clock, which is exact to a few milliseconds. Reading the coarse
+/// clock costs a fraction of reading the exact one (clock_gettime(2), `CLOCK_MONOTONIC_COARSE`).
 pub(crate) fn coarse_ms() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());

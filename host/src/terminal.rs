@@ -1,7 +1,7 @@
-//! Prints for the person or script that has run a command of `host`.
+//! Prints the output and the errors of the commands of `host`.
 //!
-//! `println!` panics when stdout cannot be written. Here a reader that has gone away, such as `head` when it
-//! has read enough, is not an error.
+//! `println!` panics when stdout cannot be written. The functions of this module do not panic. A reader that has closed
+//! its pipe early, as `head` does, is no error.
 
 use std::{
     fmt::Display,
@@ -9,20 +9,21 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints `text` and a line end to stdout. Returns `code` for `main`, or 1 when the text could not be written
-/// for another reason than a reader that has gone away, such as a full disk.
+/// Prints `text` and a line end to stdout. Returns `code`, which `main` returns. If stdout cannot be written, for
+/// example because the disk is full, prints the error and returns exit code 1. A closed pipe is not an error.
 pub fn print(text: impl Display, code: ExitCode) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(format_args!("cannot write to stdout: {error}"));
+            print_error(format_args!("cannot write to stdout: {error}"));
             ExitCode::FAILURE
         }
+        // The text is written, or the reader has closed the pipe.
         _ => code,
     }
 }
 
-/// Prints `error: TEXT` to stderr. Does nothing when stderr cannot be written.
-pub fn complain(text: impl Display) {
+/// Prints `error: TEXT` to stderr. Ignores a failure, because an error about stderr cannot be printed anywhere.
+pub fn print_error(text: impl Display) {
     let _ = writeln!(io::stderr(), "error: {text}");
 }

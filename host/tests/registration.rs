@@ -13,12 +13,12 @@ use std::{
 };
 
 use host::{
+    apps::{faults::Faults, quarantine::PanicLimit},
     log::{
         bridge::{Bridge, plugin_of},
         filter::Filter,
         origin::Origin,
     },
-    worker::{faults::Faults, quarantine::PanicLimit},
 };
 use plugin_api::{
     Level,

@@ -1,26 +1,30 @@
-//! The boundary: the `repr(C)` types that host and plugin exchange, and who owns what.
+//! The ABI between the host (the server) and a plugin: the `repr(C)` types that the two exchange, and the
+//! ownership of each value.
 //!
-//! Only scalars, borrowed `(pointer, length)` pairs and owned `(pointer, length, free)` values
-//! cross; each side frees what it allocated. The rules that hold for every item here:
+//! Three kinds of values cross: scalars, borrowed `(pointer, length)` pairs, and owned
+//! `(pointer, length, free)` values. Each side frees the memory that it allocated, because the two sides may
+//! use different allocators. The following rules hold for every item here:
 //!
-//! - **Loading** goes through [`v1::Root`], which abi_stable checks; everything behind it is found
-//!   from [`Plugin`], the plugin's table of functions.
-//! - **Growth**: a struct that is passed by pointer starts with its `size` in bytes. A later minor
-//!   version appends fields, and a reader looks at an appended field only when `size` covers it.
-//!   Structs without a size (slices, headers, frames, values) stay as they are for the whole of
-//!   major version 1.
-//! - **Borrowed** means valid until the called function returns, unless the item says otherwise.
-//! - **Null** is allowed only where an item says what it means.
-//! - **Threads**: any thread may call anything, but an object that is passed as `*mut` is used by
-//!   one thread at a time. Nothing may unwind across.
-//! - **Bytes**: text is UTF-8 where it is said to be text. Nothing is NUL-terminated.
+//! - **Loading**: abi_stable checks [`v1::Root`], the root module of a library. The root module returns
+//!   [`Plugin`], the plugin's table of functions. The host reaches everything else through that table.
+//! - **Growth**: a struct that is passed by pointer starts with its `size` in bytes. A later minor version
+//!   appends fields. A reader reads an appended field only if `size` covers the field. Structs without a
+//!   `size` (slices, headers, frames, values) never change within major version 1.
+//! - **Borrowed** memory is valid until the called function returns, unless the item documents another time.
+//! - **Null**: a pointer may be null only where the item documents the meaning of null.
+//! - **Threads**: any thread may call any function. Two threads never use the same `*mut` object at the same
+//!   time.
+//! - **Panics**: no function unwinds into its caller.
+//! - **Bytes**: a field that is documented as text is UTF-8. No text is NUL-terminated.
 //!
-//! `abi/layout.txt` records the size of each type, and the offset and type of each field; a test
-//! compares.
+//! `abi/layout.txt` records the size of each type, and the offset and type of each field. A test compares
+//! the types with this record.
 
+mod address;
 mod body;
 mod bytes;
 mod call;
+mod headers;
 #[cfg(test)]
 mod layout;
 mod log;
@@ -32,31 +36,34 @@ mod waker;
 
 pub(crate) use self::view::{HeaderView, RequestView};
 pub use self::{
+    address::SocketAddress,
     body::{Body, BodyVtable, Frame, Frames},
     bytes::{OwnedBytes, Slice},
-    call::{CallContext, CallSlot, Header, Headers, LayOut, Request, Response, SocketAddress},
+    call::{CallContext, CallSlot, HeadersFn, Request, Response},
+    headers::{Header, Headers},
     log::{Callsite, Entry, Field, Panic, Registered, Value},
     plugin::{HandOver, HandedOver, Host, Init, Initialized, Plugin, Stop, Stopped},
     stream::{Stream, StreamVtable, Transfer},
     waker::{Waker, WakerVtable},
 };
 
-/// Changes when something existing changes: such a plugin is refused.
+/// The major version of the ABI. Increased when an existing item changes. A host refuses a plugin whose major
+/// version differs.
 pub const MAJOR: u32 = 1;
-/// Changes when something is appended.
+/// The minor version of the ABI. Increased when an item is appended.
 pub const MINOR: u32 = 4;
-/// Both, as the manifest has them.
+/// `MAJOR.MINOR`, as written to the manifest.
 pub const VERSION: &str = "1.4";
 
-/// The results of functions that may have to wait.
+/// The return values of functions that poll.
 pub mod poll {
-    /// Not ready: the waker that was passed is woken when it is worth asking again.
+    /// Not ready. The polled side wakes the waker that the poll passed when a new poll can make progress.
     pub const PENDING: u32 = 0;
-    /// Ready: the result was given in the way that the function says.
+    /// Ready. Each function documents where its result is.
     pub const READY: u32 = 1;
-    /// Of a call: the app returned an error, which was logged. Of a stream: the operation failed, and
-    /// [`Transfer::errno`](super::Transfer::errno) is the system's number of the error.
+    /// For a call: the app returned an error, and the plugin has logged the error. For a stream: the operation
+    /// failed, and [`Transfer::errno`](super::Transfer::errno) holds the error number.
     pub const FAILED: u32 = 2;
-    /// The app panicked; it was reported to [`Host::panicked`](super::Host::panicked).
+    /// The app panicked. The plugin has reported the panic to [`Host::panicked`](super::Host::panicked).
     pub const PANICKED: u32 = 3;
 }

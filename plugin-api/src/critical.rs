@@ -1,11 +1,9 @@
-//! The macro `critical!`, for errors that the macros of `tracing` and `log` have no level for.
+//! The macro `critical!`, which logs at a level above `ERROR`. `tracing` and `log` have no such level.
 
-/// Logs an error that needs somebody's attention at once: the app, or the server, cannot go on as
-/// it is.
+/// Logs a critical error: the app or the server cannot continue in its present state, and a person must act at once.
 ///
-/// The macro makes an event of `tracing` at the level `ERROR` whose name is `critical`, so that
-/// `--log-level=critical` shows it and leaves other errors out. The arguments are those of
-/// [`tracing::error!`].
+/// The macro creates a `tracing` event with the level `ERROR` and the name `critical`. `--log-level=critical` shows
+/// such events and hides other errors. The macro takes the arguments of [`tracing::error!`].
 ///
 /// ```
 /// plugin_api::critical!(disk = "/var", free = 0, "No space is left");

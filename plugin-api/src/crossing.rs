@@ -1,5 +1,5 @@
-//! Code that both sides (server and plugin) use: to pass a body, a waker or header fields to the other side, and to
-//! use what the other side passed.
+//! Code that the host side and the plugin side share: conversions of bodies, wakers, header fields and request heads
+//! to ABI types and back, and caches for these conversions.
 
 use std::error::Error;
 
@@ -9,32 +9,32 @@ mod headers;
 mod imported;
 mod names;
 mod request;
-mod waker;
 #[cfg_attr(
     not(feature = "host"),
-    allow(unreachable_pub, reason = "the server's bank makes it public")
+    allow(unreachable_pub, reason = "public only with the host side")
 )]
-mod workers;
+mod stall_watch;
+mod waker;
 
 #[cfg(feature = "host")]
 pub(crate) use self::exported::export_unpin;
 #[cfg(feature = "host")]
-pub use self::workers::Workers;
+pub use self::stall_watch::StallWatch;
 #[cfg(not(feature = "host"))]
-pub(crate) use self::workers::Workers;
+pub(crate) use self::stall_watch::StallWatch;
 #[cfg(any(feature = "host", feature = "local"))]
-pub(crate) use self::{exported::export, request::LentRequest};
+pub(crate) use self::{exported::export, request::AbiRequestParts};
 pub(crate) use self::{
     exported::export_eager,
     headers::HeaderFields,
-    imported::Imported,
+    imported::ImportedBody,
     names::ids,
     request::version,
     waker::{PollWaker, with_waker},
 };
 
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+/// Returns an error and its sources as one text, separated by `: `.
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -45,14 +45,16 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Runs this side's code when the other side calls it, and catches panics.
+/// Runs code of this side in a call from the other side, and catches panics, because a panic must not unwind into the
+/// other side.
 ///
-/// The methods return `None` if the code panicked; the panic is already reported then.
-pub(crate) trait Guard: Send + 'static {
+/// Both methods return `None` after a panic, and the panic is then already reported.
+pub(crate) trait PanicBoundary: Send + 'static {
+    /// Runs `work`.
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R>;
 
-    /// Like [`run`](Self::run), for work that polls a future or a stream. A side may limit how much such work does in
-    /// one poll.
+    /// Runs `work`, which polls a future or a stream. The plugin side applies tokio's cooperative budget, so that work
+    /// whose channels and sockets are always ready still gives its thread back.
     fn poll<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         self.run(work)
     }

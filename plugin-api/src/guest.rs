@@ -1,4 +1,4 @@
-//! The plugin's bank: all code between the host's calls and the author's code.
+//! The plugin side of the ABI: all code between the host's calls and the author's code.
 
 mod app;
 mod app_function;
@@ -12,11 +12,15 @@ mod extractors;
 mod handover;
 #[cfg(feature = "info")]
 mod info;
+mod kinds;
 mod life;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "local")]
+mod local_response;
 mod logger;
 pub mod native;
+mod native_request;
 mod panic_report;
 mod request;
 mod response;
@@ -35,8 +39,8 @@ pub use self::{
     app_function::{AppFunction, AppResult, build},
     body::Body,
     context::{ConfigError, Context},
-    entry::{Entry, lib_header},
+    entry::{ExportedApp, lib_header},
     handover::IntoHandover,
 };
 #[cfg(feature = "local")]
-pub(crate) use self::{context::Facts, local::InProcessApp};
+pub(crate) use self::{context::ContextData, local::InProcessApp};

@@ -7,11 +7,12 @@
 mod app;
 mod body;
 mod call;
+mod call_error;
+mod caught;
 mod keys;
 mod log;
 mod plugin;
 mod request;
-mod running;
 mod signals;
 mod sink;
 mod slot;
@@ -19,15 +20,15 @@ mod stream;
 mod streams;
 
 pub use self::{
-    app::{App, HandoverError, InFlight, Paused, Stopped},
+    app::{App, HandoverError, InFlight, Paused, Stopped, running::look_after_apps},
     body::Body,
-    call::{Call, CallError, Called},
+    call::{Call, Called},
+    call_error::CallError,
     keys::thread_keys_left,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
     plugin::{GateError, Init, InitError, Plugin},
     request::{Target, Upgrade},
-    running::look_after_apps,
     signals::{Disposition, DispositionKind, SignalMask, decimal_sign},
     streams::flush_c_streams,
 };
-pub use crate::crossing::Workers;
+pub use crate::crossing::StallWatch;

@@ -1,33 +1,32 @@
-//! Log levels, and the directives that say which level is in force where: the value of
-//! `--log-level`.
+//! Log levels, and the directives of `--log-level`, which set a level for a target or an app.
 
 use std::{fmt, iter, str::FromStr};
 
 use tracing_core::Metadata;
 
-/// The name of an event that makes it critical when its level is error: see [`Level::of`].
+/// The name that marks a `tracing` event of the level `ERROR` as critical (see [`Level::of`]).
 pub const CRITICAL: &str = "critical";
 
-/// How serious an event is; as a limit, the least serious event that passes. Ordered by verbosity:
-/// `Off` is least.
+/// The severity of an event. As a limit: the least severe event that passes.
 ///
-/// The numbers cross the boundary between host and plugins and never change.
+/// Levels are ordered by verbosity: [`Off`](Self::Off) is the smallest, [`Trace`](Self::Trace) is the greatest. The
+/// numbers are part of the ABI and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Level {
     /// Nothing passes. No event has this level.
     Off = 0,
-    /// The process or the app cannot go on as it is. `tracing` has no such level: see [`CRITICAL`].
+    /// The process or the app cannot continue in its present state. `tracing` has no such level (see [`CRITICAL`]).
     Critical = 1,
-    /// Something failed.
+    /// An operation failed.
     Error = 2,
-    /// Something is wrong, or soon will be.
+    /// A problem that is not a failure yet.
     Warn = 3,
-    /// What an operator wants to know in daily use.
+    /// Events for operators, in daily use.
     Info = 4,
-    /// What a developer wants to know.
+    /// Events for developers.
     Debug = 5,
-    /// Everything.
+    /// All other events.
     Trace = 6,
 }
 
@@ -42,22 +41,22 @@ impl Level {
         Self::Trace,
     ];
 
-    /// The level with this number, if there is one.
+    /// Returns the level with this number, or `None` if no level has it.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&level| level as u32 == number)
     }
 
-    /// The level of an event or span. Only an event can be critical.
+    /// Returns the level of an event or span. Only an event can be critical.
     #[must_use]
     pub fn of(metadata: &Metadata<'_>) -> Self {
-        let critical = metadata.is_event() && metadata.name() == CRITICAL;
-        Self::from_tracing(metadata.level(), critical)
+        let is_critical = metadata.is_event() && metadata.name() == CRITICAL;
+        Self::from_tracing(metadata.level(), is_critical)
     }
 
-    fn from_tracing(level: &tracing_core::Level, critical: bool) -> Self {
+    fn from_tracing(level: &tracing_core::Level, is_critical: bool) -> Self {
         match *level {
-            tracing_core::Level::ERROR if critical => Self::Critical,
+            tracing_core::Level::ERROR if is_critical => Self::Critical,
             tracing_core::Level::ERROR => Self::Error,
             tracing_core::Level::WARN => Self::Warn,
             tracing_core::Level::INFO => Self::Info,
@@ -67,7 +66,7 @@ impl Level {
     }
 }
 
-/// The canonical spelling: `warn`, not `warning`.
+/// Writes the canonical spelling, such as `warn` and not `warning`.
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
@@ -82,7 +81,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// Takes every spelling, in upper or lower case.
+/// Parses every spelling, in upper or lower case.
 impl FromStr for Level {
     type Err = LevelError;
 
@@ -100,7 +99,8 @@ impl FromStr for Level {
     }
 }
 
-/// What `tracing` must let through; it cannot tell critical from error.
+/// Returns the filter that `tracing` needs for this limit. The filter for `Critical` also passes all other errors,
+/// because `tracing` has no critical level.
 impl From<Level> for tracing_core::LevelFilter {
     fn from(level: Level) -> Self {
         match level {
@@ -114,7 +114,8 @@ impl From<Level> for tracing_core::LevelFilter {
     }
 }
 
-/// What `log` must let through; it cannot tell critical from error.
+/// Returns the filter that `log` needs for this limit. The filter for `Critical` also passes all other errors, because
+/// `log` has no critical level.
 impl From<Level> for log::LevelFilter {
     fn from(level: Level) -> Self {
         match level {
@@ -128,7 +129,7 @@ impl From<Level> for log::LevelFilter {
     }
 }
 
-/// `log` has no critical level.
+/// Returns the level of a record of `log`. Never `Critical`, because `log` has no critical level.
 impl From<log::Level> for Level {
     fn from(level: log::Level) -> Self {
         match level {
@@ -141,73 +142,80 @@ impl From<log::Level> for Level {
     }
 }
 
-/// Which level is in force where: `info`, or `info,shop=debug,cart#=debug`.
+/// Directives: a default level, and levels for single targets and apps. In text: `info`, or
+/// `info,shop=debug,cart#=debug`.
 ///
-/// `NAME=LEVEL` is for a target with everything below it, as in other programs' `RUST_LOG`: `shop` is
-/// also `shop::db`, but not `shopping`. `NAME#=LEVEL`, as lines of the log show the name, is for all
-/// that the app NAME logs, by its own crate and by every other one. The level is that of the longest
-/// target that matches, else that of the app, else the default, which is `info` unless given. `-` and
-/// `_` are the same in a name, as the crate `my-shop` logs with the target `my_shop`. Of two levels for
-/// the same name the last one counts.
+/// - `LEVEL` sets the default level. Without this part, the default level is `info`.
+/// - `NAME=LEVEL` sets the level of the target NAME and of all targets below it, as in `RUST_LOG`. `shop` includes
+///   `shop::db`, but not `shopping`.
+/// - `NAME#=LEVEL` sets the level of everything that the app NAME logs, in its own crate and in its dependencies. The
+///   `#` is from the log, which shows the name and generation of an app as `NAME#GENERATION`.
+///
+/// If several parts match, the longest matching target decides, then the app, then the default level. If a name occurs
+/// twice, the last level counts. `-` and `_` are equal in names, because the crate `my-shop` logs with the target
+/// `my_shop`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directives {
     default: Level,
-    named: Vec<(Name, Level)>,
+    /// The levels of targets and apps. Each scope occurs once.
+    scoped: Vec<(Scope, Level)>,
 }
 
-/// What a level is for.
+/// The events to which a level applies.
 #[derive(Clone, Debug)]
-enum Name {
-    /// All that an app logs.
+enum Scope {
+    /// All events of the app with this name.
     App(String),
-    /// A target, and those below it.
+    /// The events with this target or with a target below it.
     Target(String),
 }
 
 impl Directives {
-    /// The level in force for `target`, in the app `app` or, without one, in the host itself.
+    /// Returns the level in force for `target` in the app `app`, or in the host itself if `app` is `None`.
     #[must_use]
     pub fn level(&self, app: Option<&str>, target: &str) -> Level {
-        let outwards = iter::successors(Some(target), |inner| Some(inner.rsplit_once("::")?.0));
-        let of_target = outwards.into_iter().find_map(|target| {
-            self.find(|name| matches!(name, Name::Target(name) if same_name(name, target)))
+        // `a::b::c`, then `a::b`, then `a`: the first match is the longest.
+        let targets = iter::successors(Some(target), |inner| Some(inner.rsplit_once("::")?.0));
+        let of_target = targets.into_iter().find_map(|target| {
+            self.find(|scope| matches!(scope, Scope::Target(name) if is_same_name(name, target)))
         });
         let of_app = || {
             let app = app?;
-            self.find(|name| matches!(name, Name::App(name) if same_name(name, app)))
+            self.find(|scope| matches!(scope, Scope::App(name) if is_same_name(name, app)))
         };
         of_target.or_else(of_app).unwrap_or(self.default)
     }
 
-    /// The most verbose level in force anywhere.
+    /// Returns the most verbose of all levels, the default level included.
     #[must_use]
     pub fn max_level(&self) -> Level {
-        self.named
+        self.scoped
             .iter()
             .map(|&(_, level)| level)
             .fold(self.default, Level::max)
     }
 
-    fn find(&self, is_it: impl Fn(&Name) -> bool) -> Option<Level> {
-        let found = self.named.iter().find(|(name, _)| is_it(name))?;
-        Some(found.1)
+    /// Returns the level of the scope for which `is_match` returns true.
+    fn find(&self, is_match: impl Fn(&Scope) -> bool) -> Option<Level> {
+        let (_, level) = self.scoped.iter().find(|(scope, _)| is_match(scope))?;
+        Some(*level)
     }
 }
 
-impl PartialEq for Name {
+impl PartialEq for Scope {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::App(name), Self::App(other)) | (Self::Target(name), Self::Target(other)) => {
-                same_name(name, other)
+                is_same_name(name, other)
             }
             _ => false,
         }
     }
 }
 
-impl Eq for Name {}
+impl Eq for Scope {}
 
-impl fmt::Display for Name {
+impl fmt::Display for Scope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::App(name) => write!(formatter, "{name}#"),
@@ -216,7 +224,7 @@ impl fmt::Display for Name {
     }
 }
 
-impl FromStr for Name {
+impl FromStr for Scope {
     type Err = LevelError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -232,18 +240,18 @@ impl Default for Directives {
     fn default() -> Self {
         Self {
             default: Level::Info,
-            named: Vec::new(),
+            scoped: Vec::new(),
         }
     }
 }
 
-/// The canonical text, which parses to the same directives.
+/// Writes the canonical text, which parses to the same directives.
 impl fmt::Display for Directives {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.default)?;
-        self.named
+        self.scoped
             .iter()
-            .try_for_each(|(name, level)| write!(formatter, ",{name}={level}"))
+            .try_for_each(|(scope, level)| write!(formatter, ",{scope}={level}"))
     }
 }
 
@@ -253,27 +261,28 @@ impl FromStr for Directives {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut directives = Self::default();
         for part in text.split(',') {
-            let Some((name, level)) = part.split_once('=') else {
+            let Some((scope, level)) = part.split_once('=') else {
                 directives.default = part.trim().parse()?;
                 continue;
             };
-            let name: Name = name.trim().parse()?;
+            let scope: Scope = scope.trim().parse()?;
             let level = level.trim().parse()?;
-            directives.named.retain(|(other, _)| *other != name);
-            directives.named.push((name, level));
+            // The last level for a scope counts.
+            directives.scoped.retain(|(other, _)| *other != scope);
+            directives.scoped.push((scope, level));
         }
         Ok(directives)
     }
 }
 
-/// Text that is no level, or no directives.
+/// The error for a text that is not a valid level or not valid directives.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LevelError {
-    /// There is no such level.
+    /// The text is not the name of a level.
     #[error("{0:?} is not a log level, expected {EXPECTED}")]
     Level(String),
-    /// What stands before `=` can be neither a target nor an app.
+    /// The text before `=` is not a valid name of a target or an app.
     #[error("{0:?} does not name a target or an app, expected {EXPECTED}")]
     Name(String),
 }
@@ -282,14 +291,15 @@ const EXPECTED: &str = "trace, debug, info, warn (or warning), error, critical o
                         and TARGET=LEVEL for a target or APP#=LEVEL for all that an app logs, \
                         as in info,shop=debug,cart#=debug";
 
-/// Targets are free text; this refuses what would be a mistake here, such as the span filters of
-/// other programs.
+/// Returns whether `text` can be a segment of a target, or the name of an app. A target in `tracing` may be any text.
+/// This check is stricter, to report likely mistakes, such as the span filters of `RUST_LOG` (`shop[cart]=debug`).
 fn is_segment(text: &str) -> bool {
-    let in_segment = |letter: char| letter.is_alphanumeric() || "_-./".contains(letter);
-    !text.is_empty() && text.chars().all(in_segment)
+    let is_allowed = |letter: char| letter.is_alphanumeric() || "_-./".contains(letter);
+    !text.is_empty() && text.chars().all(is_allowed)
 }
 
-fn same_name(one: &str, other: &str) -> bool {
+/// Returns whether two names are equal if `-` counts as `_`.
+fn is_same_name(one: &str, other: &str) -> bool {
     let canonical = |byte| if byte == b'-' { b'_' } else { byte };
     one.bytes().map(canonical).eq(other.bytes().map(canonical))
 }

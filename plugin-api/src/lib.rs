@@ -1,4 +1,4 @@
-//! Write an app as a plugin for `host`, the app server: one line makes a crate a plugin.
+//! The SDK for plugins of `host`, the app server. One line makes a crate a plugin:
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -11,61 +11,62 @@
 //! # fn main() {}
 //! ```
 //!
-//! The crate is a `cdylib` (`[lib] crate-type = ["cdylib"]`), and the `.so` that Cargo makes of it
-//! is dropped into the server's plugins folder. Nothing sets up logging: whatever the app and its
-//! dependencies log through `tracing` or `log` goes to the server's log, at the server's level.
-//! [`critical!`] is for what needs somebody's attention at once.
+//! The crate must be a `cdylib` (`[lib] crate-type = ["cdylib"]`). Cargo builds a `.so` file from it, which the author
+//! copies into the server's plugins folder. The app does not set up logging: all events that the app and its
+//! dependencies log through `tracing` or `log` go to the server's log, at the server's level. [`critical!`] logs events
+//! on which a person must act at once.
 //!
-//! - [`export_app!`]: what may be exported, and under which name and mount.
-//! - [`Context`]: what the app is told when it starts.
-//! - [`Body`] and, with the feature `info`, `RequestInfo`: what a request carries.
-//! - [`native`]: an app that is quicker than axum and tower can make it.
+//! - [`export_app!`]: the functions that a crate can export, and the keys for name and mount.
+//! - [`Context`]: the app's name, mount and configuration, its state, and the hooks for its end.
+//! - [`Body`], and `RequestInfo` with the feature `info`: the body of a request, and facts about the request.
+//! - [`native`]: handlers without axum and tower, which cost less time for each request.
 //!
-//! An app may do with a request what it may do under `axum::serve`: stream both ways, send and
-//! receive trailers, and take the connection over with `hyper::upgrade::on` or what builds on it,
-//! such as axum's `WebSocketUpgrade`, also over HTTP/2.
+//! An app can use a request in the same ways as under `axum::serve`: stream in both directions, send and receive
+//! trailers, and upgrade the connection with `hyper::upgrade::on` or with code that builds on it, such as axum's
+//! `WebSocketUpgrade`, also over HTTP/2.
 //!
-//! Handlers run on the server's threads, in the app's own tokio runtime. One that blocks its thread takes
-//! it from all apps for as long: what takes long and does not `.await` belongs in
-//! `tokio::task::spawn_blocking`. What the app spawns runs on threads of its own (`host --app-threads`), and
-//! is cancelled when the app ends.
+//! Handlers run on the server's threads, within the app's own tokio runtime. A handler that blocks its thread takes the
+//! thread from all apps during this time. Long work without an `.await` therefore belongs in
+//! `tokio::task::spawn_blocking`. Tasks that the app spawns run on threads of the app (`host --app-threads`), and are
+//! cancelled when the app ends.
 //!
 //! # Features
 //!
-//! - `upgrade` (default): taking connections over. It needs the crate hyper, as axum does.
-//! - `axum` (default): an axum `Router` makes its routes when the app starts, and not for each
-//!   request, as under `axum::serve`.
-//! - `info`: `RequestInfo` among a request's extensions.
-//! - `axum-info`: that, and the request extensions that axum's extractors `ConnectInfo<SocketAddr>` and
-//!   `OriginalUri` take.
-//! - `testing`: the app in a test, without a server and with its log at hand.
-//! - `standalone`: the app as a program of its own, by `plugin_api::main!`.
+//! - `upgrade` (default): upgrades of connections. Needs the crate hyper, as axum does.
+//! - `axum` (default): an axum `Router` builds its routes once when the app starts, as under `axum::serve`, instead of
+//!   for each request.
+//! - `info`: adds a `RequestInfo` to the extensions of each request.
+//! - `axum-info`: like `info`, and adds the extensions for axum's extractors `ConnectInfo<SocketAddr>` and
+//!   `OriginalUri`.
+//! - `testing`: runs the app in a test, without a server, and gives the test access to the app's log.
+//! - `standalone`: runs the app as a program of its own, with `plugin_api::main!`.
 //!
 //! # Trust
 //!
-//! A plugin is code in the server's process. A panic ends one request; a crash (a null pointer, a
-//! stack overflow, an `abort`) ends the server. A library is never unloaded, so each load of one
-//! costs memory until the server ends.
+//! A plugin runs in a worker process of the server, with all rights of that process. A panic ends one request. A crash
+//! (a null pointer, a stack overflow, an `abort`) ends the worker and the requests in it; the server starts another
+//! worker at once. With `host --workers=0` the server itself is that process. A library is never unloaded, so each load
+//! of a library uses memory until its process ends.
 //!
-//! # Both banks
+//! # The two sides
 //!
-//! The crate holds the plugin's side of the boundary, and, with the feature `host`, the server's:
-//! [`abi`] says what crosses.
+//! The crate contains the plugin side of the ABI and, with the feature `host`, the host side. [`abi`] defines the types
+//! that cross between the two.
 
 #![deny(missing_docs)]
 
 #[allow(
     unsafe_code,
-    reason = "the types of the boundary are pointers and functions"
+    reason = "the types of the ABI contain raw pointers and functions"
 )]
 pub mod abi;
 mod critical;
 #[allow(unsafe_code, reason = "each side calls the other's functions here")]
 mod crossing;
-#[allow(unsafe_code, reason = "the plugin's side of the boundary")]
+#[allow(unsafe_code, reason = "the plugin side of the ABI")]
 mod guest;
 #[cfg(feature = "host")]
-#[allow(unsafe_code, reason = "the server's side of the boundary")]
+#[allow(unsafe_code, reason = "the host side of the ABI")]
 pub mod host;
 pub mod level;
 pub mod manifest;
@@ -85,24 +86,24 @@ pub use self::{
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of the other side that broke off: the client went away or sent what HTTP does not allow,
-/// a limit was passed, or the app failed.
+/// The error of a body that ended early. Possible causes: the client disconnected or sent invalid HTTP, a limit was
+/// exceeded, or the app failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BodyError(String);
 
 impl BodyError {
-    /// Whether the body ended because the app panicked. The panic is in the log.
+    /// Returns whether the body ended because the app panicked. The panic is in the log.
     #[must_use]
     pub fn is_panic(&self) -> bool {
         self.0 == PANICKED
     }
 }
 
-/// The text of the frame for a panic; a part of the ABI ([`abi::Frame::ERROR`]).
+/// The text of the error frame after a panic. The text is part of the ABI ([`abi::Frame::ERROR`]).
 const PANICKED: &str = "the app panicked";
 
-/// What the macros need. Not for authors.
+/// Items that the macros of this crate use. Not for authors.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "standalone")]
@@ -111,7 +112,7 @@ pub mod __private {
     pub use tracing;
 
     pub use crate::{
-        guest::{AppFuture, Entry, build, lib_header},
+        guest::{AppFuture, ExportedApp, build, lib_header},
         manifest::{Export, Fact, Facts, Note, note_len},
     };
 }

@@ -1,10 +1,8 @@
-//! The manifest: facts about a library that can be read from its file without running any of its
-//! code.
+//! The manifest: facts about a library, which the host reads from the file without running code of the library.
 //!
-//! [`export_app!`](crate::export_app) writes it as an ELF note (section [`SECTION`], owner `host`,
-//! type 1) whose descriptor is text: one `key=value` line per fact. Readers skip keys that they do
-//! not know, so new facts need no new format. The format of a note is that of the System V ABI,
-//! chapter 5, "Note Section".
+//! [`export_app!`](crate::export_app) writes the manifest as an ELF note (section [`SECTION`], owner `host`, type 1).
+//! The descriptor of the note is text with one `key=value` line for each fact. Readers skip unknown keys, so new facts
+//! need no new format. The System V ABI, chapter 5, "Note Section", defines the format of a note.
 
 mod note;
 
@@ -23,7 +21,7 @@ pub const NOTE_OWNER: &str = "host";
 /// The type in the note's header.
 pub const NOTE_TYPE: u32 = 1;
 
-/// What a library says of itself.
+/// The facts in the manifest of a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Manifest {
@@ -31,40 +29,40 @@ pub struct Manifest {
     pub abi: AbiVersion,
     /// The plugin's name: ASCII letters, digits, `-` and `_`, at most [`MAX_NAME`] bytes.
     pub name: String,
-    /// The plugin's version, as Cargo has it.
+    /// The plugin's version in its `Cargo.toml`.
     pub version: String,
-    /// Where the plugin is mounted unless the operator says otherwise: `/`, or `/shop` without a
-    /// slash at the end.
+    /// The default mount, such as `/`, or `/shop` without a slash at the end. The operator may set another mount.
     pub mount: String,
-    /// The compiler, as `rustc --version` prints it.
+    /// The version of the compiler, in the format of `rustc --version`.
     pub rustc: String,
-    /// The target triple.
+    /// The target triple for which the plugin was compiled.
     pub target: String,
-    /// What a panic does: `unwind`, or `abort`, which a host must refuse.
+    /// The panic strategy: `unwind` or `abort`. A host must refuse `abort`, because a panic would end the process.
     pub panic: String,
-    /// The most verbose level compiled into the plugin for `tracing`; below `trace` when one of
-    /// that crate's `max_level_*` features is on.
+    /// The most verbose level of `tracing` that is compiled into the plugin. Less verbose than `trace` if one of the
+    /// `max_level_*` features of `tracing` is enabled.
     pub tracing_max_level: String,
-    /// The same for `log`.
+    /// Like `tracing_max_level`, for the crate `log`.
     pub log_max_level: String,
-    /// How the author wants a new version of the app to take over, unless the operator says otherwise.
+    /// The author's choice how a new version of the app replaces the old one. The operator may choose otherwise.
     pub reload: ReloadBy,
 }
 
-/// How a new version of an app takes over from the one before.
+/// The way in which a new version of an app replaces the old version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReloadBy {
-    /// Within the process, unless the library carries a C library that must not be loaded twice in one.
+    /// Like `Process` if the library contains a C library that must not be loaded twice into one process; otherwise
+    /// like `Swap`.
     #[default]
     Auto,
-    /// In a fresh process, so that old and new are never in one.
+    /// In fresh processes, so that no process contains both versions.
     Process,
-    /// Within the process.
+    /// Within the running processes.
     Swap,
 }
 
 impl ReloadBy {
-    /// The value with this name: `auto`, `process` or `swap`.
+    /// Returns the value with this name (`auto`, `process` or `swap`), or `None` for another name.
     #[must_use]
     pub const fn parse(name: &str) -> Option<Self> {
         match name.as_bytes() {
@@ -77,12 +75,11 @@ impl ReloadBy {
 }
 
 impl Manifest {
-    /// Reads a manifest from the note's descriptor.
+    /// Parses the descriptor of the ELF note.
     ///
     /// # Errors
     ///
-    /// When the text is not UTF-8, a line has no `=`, a key is missing, or a value is not of its
-    /// form.
+    /// Returns an error if the text is not UTF-8, a line has no `=`, a required key is missing, or a value is invalid.
     pub fn parse(descriptor: &[u8]) -> Result<Self, ManifestError> {
         let text = str::from_utf8(descriptor).map_err(|_| ManifestError::NotText)?;
         let mut facts = BTreeMap::new();
@@ -92,23 +89,24 @@ impl Manifest {
                 .ok_or_else(|| ManifestError::Line(line.to_owned()))?;
             facts.insert(key, value);
         }
-        let take = |key: &'static str| {
+        let required = |key: &'static str| {
             facts
                 .get(key)
                 .map(|&value| value.to_owned())
                 .ok_or(ManifestError::Missing(key))
         };
         let manifest = Self {
-            abi: take("abi")?.parse()?,
-            name: take("name")?,
-            version: take("version")?,
-            mount: take("mount")?,
-            rustc: take("rustc")?,
-            target: take("target")?,
-            panic: take("panic")?,
-            tracing_max_level: take("tracing_max_level")?,
-            log_max_level: take("log_max_level")?,
-            // Plugins of before do not have this key, and later ones may have values that are new.
+            abi: required("abi")?.parse()?,
+            name: required("name")?,
+            version: required("version")?,
+            mount: required("mount")?,
+            rustc: required("rustc")?,
+            target: required("target")?,
+            panic: required("panic")?,
+            tracing_max_level: required("tracing_max_level")?,
+            log_max_level: required("log_max_level")?,
+            // Older plugins do not have this key, and newer plugins may have a value that this host does not know. Both
+            // count as `auto`.
             reload: facts
                 .get("reload")
                 .and_then(|&name| ReloadBy::parse(name))
@@ -124,7 +122,7 @@ impl Manifest {
     }
 }
 
-/// A manifest that is not of the form that this version reads.
+/// The error for a manifest that this version cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
@@ -134,32 +132,32 @@ pub enum ManifestError {
     /// A line has no `=`.
     #[error("the manifest has the line {0:?}, expected key=value")]
     Line(String),
-    /// A fact is missing.
+    /// A required key is missing.
     #[error("the manifest has no `{0}`")]
     Missing(&'static str),
     /// The ABI version is malformed.
     #[error("the manifest has the ABI version {0:?}, expected MAJOR.MINOR")]
     Abi(String),
-    /// The plugin's name has bytes that it may not have.
+    /// The plugin's name is empty, too long, or has bytes that are not allowed.
     #[error("the plugin's name is {0:?}, expected up to 64 ASCII letters, digits, `-` and `_`")]
     Name(String),
-    /// The mount is no path prefix.
+    /// The mount is not a valid path prefix.
     #[error("the plugin's mount is {0:?}, expected `/`, or a path such as `/shop`")]
     Mount(String),
 }
 
-/// A version of the boundary. Plugin and host work together when the majors are equal, whichever
-/// minor is newer.
+/// A version of the ABI. A plugin and a host work together if their major versions are equal. The minor versions may
+/// differ in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbiVersion {
-    /// Changes when something existing changes.
+    /// Increased when an existing item of the ABI changes.
     pub major: u32,
-    /// Changes when something is appended.
+    /// Increased when an item is appended to the ABI.
     pub minor: u32,
 }
 
 impl AbiVersion {
-    /// The version that this crate speaks.
+    /// The version that this crate implements.
     pub const CURRENT: Self = Self {
         major: abi::MAJOR,
         minor: abi::MINOR,
@@ -185,12 +183,14 @@ impl str::FromStr for AbiVersion {
     }
 }
 
-/// The longest plugin name, in bytes.
+/// The maximum length of a plugin's name in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// Whether `name` can name a plugin: it goes into file names, log lines and log directives.
+/// Returns whether `name` is a valid name of a plugin. The rule is strict, because the name occurs in file names, log
+/// lines and log directives.
 #[must_use]
 pub const fn is_name(name: &[u8]) -> bool {
+    // A `while` loop, because a `const fn` cannot use iterators. The macro checks names at compile time.
     let mut index = 0;
     while index < name.len() {
         if !matches!(name[index], b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_') {
@@ -201,11 +201,10 @@ pub const fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME
 }
 
-/// Whether `mount` is `/`, or a path of non-empty segments that starts with `/` and does not end
-/// with one.
+/// Returns whether `mount` is `/`, or a path of non-empty segments that starts with `/` and does not end with `/`.
 ///
-/// The bytes of a segment are those of RFC 3986's `pchar`, percent-encoding included, so that a
-/// mount compares byte by byte with a request's path.
+/// A segment consists of the bytes of `pchar` in RFC 3986, percent-encoding included. The mount has the same encoding
+/// as the path of a request, so the two are compared byte by byte.
 #[must_use]
 pub const fn is_mount(mount: &[u8]) -> bool {
     if mount.is_empty() || mount[0] != b'/' {
@@ -213,11 +212,11 @@ pub const fn is_mount(mount: &[u8]) -> bool {
     }
     let mut index = 1;
     while index < mount.len() {
-        let in_segment = matches!(mount[index],
+        let is_in_segment = matches!(mount[index],
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\''
             | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@');
-        let between_segments = mount[index] == b'/' && mount[index - 1] != b'/';
-        if !in_segment && !between_segments {
+        let is_separator = mount[index] == b'/' && mount[index - 1] != b'/';
+        if !is_in_segment && !is_separator {
             return false;
         }
         index += 1;

@@ -1,4 +1,4 @@
-//! An app as a program of its own: what [`main!`](crate::main) runs.
+//! Runs an app as a program of its own, without the server. The macro [`main!`](crate::main) calls [`run`].
 
 mod options;
 mod socket;
@@ -35,26 +35,33 @@ use self::{
 };
 use crate::{
     BoxError, Context, Level,
-    guest::{AppFuture, Facts, InProcessApp},
+    guest::{AppFuture, ContextData, InProcessApp},
     level::Directives,
 };
 
-/// Makes a program of a crate with an app: a server of its own, and a log of its own.
+/// Defines a `main` function that runs an app as a program, with its own HTTP server and log.
 ///
-/// The program takes `--bind ADDRESS` (127.0.0.1:8000 without it; port 0 takes a free one), `--log-level
-/// LEVEL` (info without it) and `--config FILE`, spelled as the server spells them, or the variables
-/// `HOST_BIND`, `HOST_LOG_LEVEL` and `HOST_CONFIG`. Of the file, which is the server's, it takes `bind`,
-/// `log-level` and the `config` in the table `[app.NAME]`. It serves HTTP/1.1 and HTTP/2, prints where
-/// on stdout, logs to stderr, and stops gracefully on SIGTERM and SIGINT, at once on a second one: it waits for
-/// requests, and for connections that the app took over, such as WebSockets, for up to 30 s. Key-value
-/// pairs of the crate `log` are not among what it logs, as they are in the server.
+/// The program has three options, with the same syntax as the server's options:
 ///
-/// The app's name is that of its crate; `main!(shop::app, name = "shop")` gives it another, as
-/// [`export_app!`](crate::export_app) does.
+/// - `--bind ADDRESS`: the default is 127.0.0.1:8000; with port 0, the system chooses a free port.
+/// - `--log-level LEVEL`: the default is info.
+/// - `--config FILE`: the server's configuration file. The program reads only `bind`, `log-level` and the `config` in
+///   the table `[app.NAME]`.
 ///
-/// With the feature `standalone`. The crate is both a library and a program: `src/lib.rs` has the
-/// function and `export_app!`, `src/main.rs` this line. The feature is to be off when the plugin is
-/// built, which then does not carry a server along:
+/// The environment variables `HOST_BIND`, `HOST_LOG_LEVEL` and `HOST_CONFIG` replace missing options.
+///
+/// The program serves HTTP/1.1 and HTTP/2, prints its addresses on stdout, and logs to stderr. Unlike the server, it
+/// does not log the key-value pairs of the crate `log`.
+///
+/// On SIGTERM or SIGINT, the program stops gracefully: it waits for requests, and for connections that the app has
+/// taken over, such as WebSockets, for up to 30 s. On a second signal it ends at once.
+///
+/// The app has the name of its crate. `main!(shop::app, name = "shop")` sets another name, as in
+/// [`export_app!`](crate::export_app).
+///
+/// The macro needs the feature `standalone`. The crate must be both a library and a program: `src/lib.rs` contains the
+/// app's function and `export_app!`, and `src/main.rs` contains this macro. Build the plugin without the feature, so
+/// that the library does not contain a server:
 ///
 /// ```toml
 /// [lib]
@@ -87,7 +94,8 @@ macro_rules! main {
     };
 }
 
-/// Serves the app until a signal says stop. 0, 2 for a wrong command line, 1 when it cannot start.
+/// Serves the app until a signal stops the program. Returns the exit code: 0 after a stop, 1 if the app or the server
+/// cannot start, 2 if an option, a variable or the configuration file is wrong.
 pub fn run(
     name: &'static str,
     version: &'static str,
@@ -107,8 +115,8 @@ pub fn run(
     log_to_stderr(options.log_level.clone(), name.to_owned());
     let served = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let served = runtime.block_on(serve(options, name, version, build));
-        // A thread that the app blocks must not keep the process.
-        runtime.shutdown_timeout(MOMENT);
+        // Dropping the runtime would wait without a limit for a thread that the app blocks.
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
         served
     });
     match served {
@@ -120,20 +128,24 @@ pub fn run(
     }
 }
 
-/// `tracing` and `log` as lines of text.
+/// Writes the events of `tracing` and the records of `log` to stderr, as lines of text.
 fn log_to_stderr(directives: Directives, app: String) {
-    let max = LevelFilter::from(directives.max_level());
+    // The hint lets the call sites of more verbose levels skip the filter.
+    let max_level = LevelFilter::from(directives.max_level());
     let filter = filter_fn(move |metadata| {
         Level::of(metadata) <= directives.level(Some(&app), metadata.target())
     });
     let subscriber = tracing_subscriber::registry()
         .with(fmt::layer().with_writer(io::stderr))
-        .with(filter.with_max_level_hint(max));
-    // The program has set up none before this.
+        .with(filter.with_max_level_hint(max_level));
+    // Both calls fail only if a logger is already installed. The program has installed none before, so the errors are
+    // ignored.
     let _ = tracing::subscriber::set_global_default(subscriber);
     let _ = tracing_log::LogTracer::init();
 }
 
+/// Serves the app until the first signal, and then stops the app. Returns an error if the app or the server cannot
+/// start.
 async fn serve(
     options: Options,
     name: &str,
@@ -145,14 +157,14 @@ async fn serve(
         let listener = TcpListener::bind(&**address).await;
         listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
     }
-    let context = Context::new(Facts {
+    let context = Context::new(ContextData {
         name: name.to_owned(),
         mount: "/".to_owned(),
         version,
         generation: 1,
         config: options.config,
         previous_state: None,
-        is_second: false,
+        has_predecessor: false,
     });
     let app = Arc::new(InProcessApp::start(context, build).await?);
     for listener in &listeners {
@@ -164,75 +176,82 @@ async fn serve(
         signal(SignalKind::interrupt())?,
     ];
     let connections = GracefulShutdown::new();
-    // Each listener holds the room for its next connection.
+    // One place per listener, because each listener reserves a place before it accepts a connection.
     let (sender, mut accepted) = mpsc::channel(listeners.len());
     for listener in listeners {
         tokio::spawn(accept(listener, sender.clone()));
     }
+    // Only the listeners own senders now, so the channel ends when all listeners have ended.
     drop(sender);
-    let (open, mut closed) = mpsc::channel(1);
-    let connect = |(stream, peer)| {
-        let socket = Socket::new(stream, open.clone());
-        connect(socket, peer, &app, &connections);
+    // Every socket owns a clone of `open_sockets`. No message is ever sent: `all_closed` ends when no socket is open.
+    let (open_sockets, mut all_closed) = mpsc::channel(1);
+    let start_connection = |(stream, peer)| {
+        let socket = Socket::new(stream, open_sockets.clone());
+        spawn_connection(socket, peer, &app, &connections);
     };
     loop {
         tokio::select! {
-            Some(next) = accepted.recv() => connect(next),
-            () = next(&mut signals) => break,
+            Some(connection) = accepted.recv() => start_connection(connection),
+            () = wait_for_signal(&mut signals) => break,
         }
     }
     info!("Stopping");
-    // Connections that were accepted before are served as well.
+    // Closing the channel stops the listeners. Connections that they have already accepted are still served.
     accepted.close();
-    while let Some(next) = accepted.recv().await {
-        connect(next);
+    while let Some(connection) = accepted.recv().await {
+        start_connection(connection);
     }
-    // Not on the thread that the hooks run on, which they may block.
+    // A task of its own, because the shutdown hooks run on this thread and may block it.
     tokio::spawn(async move {
-        next(&mut signals).await;
+        wait_for_signal(&mut signals).await;
         warn!("Stopping at once");
         process::exit(1);
     });
     app.drain();
-    drop(open);
-    let ended = async {
+    drop(open_sockets);
+    let connections_ended = async {
         connections.shutdown().await;
-        // A connection that the app took over is no longer HTTP's, and ends with its socket.
-        while closed.recv().await.is_some() {}
+        // hyper no longer knows the connections that the app has taken over. They end when their sockets are dropped.
+        while all_closed.recv().await.is_some() {}
     };
-    if time::timeout(PATIENCE, ended).await.is_err() {
+    if time::timeout(DRAIN_TIMEOUT, connections_ended)
+        .await
+        .is_err()
+    {
         warn!("Cutting off connections that did not end in time");
     }
     app.stop().await;
     Ok(())
 }
 
-/// Waits for one of two signals.
-async fn next([one, other]: &mut [Signal; 2]) {
+/// Waits for one of the two signals.
+async fn wait_for_signal([terminate, interrupt]: &mut [Signal; 2]) {
     tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
-/// Accepts connections for as long as somebody takes them.
+/// Accepts connections and sends them to `accepted`, until the receiver closes the channel.
 async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    // With the room for it first, a connection that is accepted is taken also when the program stops.
-    while let Ok(room) = accepted.reserve().await {
+    // The place in the channel is reserved before a connection is accepted. A connection can therefore always be sent,
+    // also if the channel is closed in between.
+    while let Ok(permit) = accepted.reserve().await {
         tokio::select! {
             () = accepted.closed() => return,
-            next = listener.accept() => match next {
-                Ok(next) => room.send(next),
+            result = listener.accept() => match result {
+                Ok(connection) => permit.send(connection),
                 Err(error) => {
                     warn!(%error, "Cannot accept connections, trying again");
-                    time::sleep(BACK_OFF).await;
+                    time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
         }
     }
 }
 
-fn connect(
+/// Starts a task that serves HTTP on `socket`.
+fn spawn_connection(
     socket: Socket,
     peer: SocketAddr,
     app: &Arc<InProcessApp>,
@@ -258,11 +277,12 @@ fn connect(
     });
 }
 
-/// How long to wait when the system has no room for a connection.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// The pause after a failed `accept`. Without the pause, an error such as "too many open files" would cause a busy
+/// loop.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How long requests in flight may go on after a signal.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time after a signal in which connections may finish their requests.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long threads that the app blocks have to end.
-const MOMENT: Duration = Duration::from_secs(1);
+/// The time in which blocked threads of the runtime may end after the app has stopped.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);

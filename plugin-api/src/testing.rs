@@ -1,4 +1,4 @@
-//! An app in a test: no server, no socket, no library, and its log at hand.
+//! Runs an app in a test, without a server, a socket or a library. The test can read the events that the app logs.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -43,10 +43,10 @@ use tracing_subscriber::{
 
 use crate::{
     BoxError, Context, Level,
-    guest::{AppFunction, Facts, InProcessApp, build},
+    guest::{AppFunction, ContextData, InProcessApp, build},
 };
 
-/// How to start an app in a test.
+/// The settings with which a test starts an app.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     name: Option<String>,
@@ -54,35 +54,35 @@ pub struct Setup {
     config: Option<Vec<u8>>,
     previous_state: Option<Vec<u8>>,
     version: Option<&'static str>,
-    is_second: bool,
+    has_predecessor: bool,
 }
 
-/// The version of the package whose tests Cargo runs.
+/// The version of the package under test: Cargo sets this variable when it runs a test. `0.0.0` outside of Cargo.
 static PACKAGE_VERSION: LazyLock<String> =
     LazyLock::new(|| env::var("CARGO_PKG_VERSION").unwrap_or_else(|_| "0.0.0".to_owned()));
 
 impl Setup {
-    /// An app named `app`, mounted at `/`, without configuration.
+    /// Returns the default settings: an app named `app`, mounted at `/`, without configuration.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With another name.
+    /// Sets the name of the app.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         let name = Some(name.into());
         Self { name, ..self }
     }
 
-    /// Mounted elsewhere, as at `/shop`. Requests of the test still name paths below it.
+    /// Sets the mount of the app, such as `/shop`. The paths of the test's requests stay without the mount.
     #[must_use]
     pub fn mount(self, mount: impl Into<String>) -> Self {
         let mount = Some(mount.into());
         Self { mount, ..self }
     }
 
-    /// With what the version before handed over, for [`Context::previous_state`].
+    /// Sets the state from the previous version, for [`Context::previous_state`].
     #[must_use]
     pub fn previous_state(self, state: impl Into<Vec<u8>>) -> Self {
         let previous_state = Some(state.into());
@@ -92,11 +92,12 @@ impl Setup {
         }
     }
 
-    /// With a configuration, for [`Context::config`].
+    /// Sets the configuration, for [`Context::config`].
     ///
     /// # Panics
     ///
-    /// When `config` cannot be written as a JSON object, which is what a table of the operator's is.
+    /// Panics if `config` cannot be serialized as a JSON object. The operator's configuration is always a table, and a
+    /// table is a JSON object here.
     #[must_use]
     pub fn config(self, config: &impl Serialize) -> Self {
         let config = serde_json::to_value(config).expect("it can be written as JSON");
@@ -108,91 +109,96 @@ impl Setup {
         Self { config, ..self }
     }
 
-    /// Started while the version before still runs, until [`App::previous_ended`].
+    /// Starts the app as if the previous version still runs. A call of [`App::previous_ended`] ends this state.
     #[must_use]
     pub fn beside_previous(self) -> Self {
         Self {
-            is_second: true,
+            has_predecessor: true,
             ..self
         }
     }
 
-    /// With another version than that of the package under test.
+    /// Sets the version of the app. The default is the version of the package under test.
     #[must_use]
     pub fn version(self, version: &'static str) -> Self {
         let version = Some(version);
         Self { version, ..self }
     }
 
-    /// Starts the app of a function that [`export_app!`](crate::export_app) takes.
+    /// Starts an app. `app` is a function that [`export_app!`](crate::export_app) accepts.
     ///
     /// # Errors
     ///
-    /// When the function fails.
-    pub async fn start<F, Shape>(self, app: F) -> Result<App, BoxError>
+    /// Returns an error if the function fails.
+    pub async fn start<F, Kind>(self, app: F) -> Result<App, BoxError>
     where
-        F: AppFunction<Shape> + 'static,
-        Shape: 'static,
+        F: AppFunction<Kind> + 'static,
+        Kind: 'static,
     {
-        let events = Events::default();
+        let events = EventRecorder::default();
         let subscriber = Registry::default().with(events.clone());
-        // Records of `log` become events of the thread's subscriber. One test of the process
-        // comes first.
+        // Converts records of `log` to `tracing` events. The converter is global, and only the first test of the
+        // process can install it, so an error is ignored.
         let _ = tracing_log::LogTracer::init();
+        // Only for this thread, because other tests of the process run on other threads at the same time.
         let guard = tracing::subscriber::set_default(subscriber);
-        let context = Context::new(Facts {
+        let context = Context::new(ContextData {
             name: self.name.unwrap_or_else(|| "app".to_owned()),
             mount: self.mount.unwrap_or_else(|| "/".to_owned()),
             version: self.version.unwrap_or_else(|| &PACKAGE_VERSION),
             generation: 1,
             config: self.config,
             previous_state: self.previous_state,
-            is_second: self.is_second,
+            has_predecessor: self.has_predecessor,
         });
-        let local = InProcessApp::start(context, |context| build(app, context)).await?;
+        let app = InProcessApp::start(context, |context| build(app, context)).await?;
         Ok(App {
-            local,
+            app,
             events,
-            _guard: guard,
-            _thread: PhantomData,
+            _subscriber: guard,
+            _not_send: PhantomData,
         })
     }
 }
 
-/// An app in a test, in the test's own tokio runtime.
+/// An app in a test. The app runs in the test's own tokio runtime.
 ///
-/// Events that are logged on the thread of the test are kept: with the runtime that `#[tokio::test]` makes
-/// unless told otherwise, that is everything but what `spawn_blocking` runs. Of two apps in one test the
-/// one that was started last keeps what both log, so it is to be stopped first. Key-value pairs of the
-/// crate `log` are not among the fields, as they are in the server. A connection cannot be taken over, as
-/// there is none.
+/// The app records all events that are logged on the thread of the test. With the default runtime of `#[tokio::test]`,
+/// these are all events except those from `spawn_blocking`.
+///
+/// If a test starts two apps, the app that was started last records the events of both. Stop the last app first.
+///
+/// Two things differ from the server: the events do not contain the key-value pairs of the crate `log`, and the app
+/// cannot upgrade a connection, because the test has no connection.
 pub struct App {
-    local: InProcessApp,
-    events: Events,
-    _guard: DefaultGuard,
-    _thread: PhantomData<*const ()>,
+    app: InProcessApp,
+    events: EventRecorder,
+    /// Restores the previous subscriber of the thread when the app is dropped.
+    _subscriber: DefaultGuard,
+    /// Makes the type `!Send`, because `_subscriber` must be dropped on the thread that has created it.
+    _not_send: PhantomData<*const ()>,
 }
 
 impl App {
-    /// Starts the app of a function that [`export_app!`](crate::export_app) takes, with the
-    /// defaults of [`Setup`].
+    /// Starts an app with the default settings of [`Setup`]. `app` is a function that
+    /// [`export_app!`](crate::export_app) accepts.
     ///
     /// # Errors
     ///
-    /// When the function fails.
-    pub async fn start<F, Shape>(app: F) -> Result<Self, BoxError>
+    /// Returns an error if the function fails.
+    pub async fn start<F, Kind>(app: F) -> Result<Self, BoxError>
     where
-        F: AppFunction<Shape> + 'static,
-        Shape: 'static,
+        F: AppFunction<Kind> + 'static,
+        Kind: 'static,
     {
         Setup::new().start(app).await
     }
 
-    /// The whole response to `GET path`.
+    /// Sends a `GET` request for `path`, a path below the mount. Returns the response with its whole body.
     ///
     /// # Errors
     ///
-    /// When `path` is no path, or the response's body breaks off.
+    /// Returns an error if `path` is not a valid path, or the response's body fails before its end.
     pub async fn get(&self, path: &str) -> Result<Response<Bytes>, BoxError> {
         let request = Request::get(path).body(Empty::<Bytes>::new())?;
         let (head, body) = self.send(request).await.into_parts();
@@ -200,52 +206,54 @@ impl App {
         Ok(Response::from_parts(head, body))
     }
 
-    /// The response to a request. As from the server, it is a 500 when the app fails or panics.
+    /// Sends a request, and returns the response. As in the server, the response is a 500 if the app returns an error
+    /// or panics.
     pub async fn send<B>(&self, request: Request<B>) -> Response<UnsyncBoxBody<Bytes, BoxError>>
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        self.local.answer(request, None).await
+        self.app.answer(request, None).await
     }
 
-    /// The events that were logged so far.
+    /// Returns the events that were logged since the start of the app.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }
 
-    /// The state that the app gives to its next version, for [`Setup::previous_state`].
+    /// Calls the hook of [`Context::on_handover`], and returns the state for the next version. Pass the state to
+    /// [`Setup::previous_state`].
     ///
     /// # Errors
     ///
-    /// When it has none to give, or its hook fails.
+    /// Returns an error if the app has no hook, or the hook fails.
     pub async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
-        self.local.hand_over().await
+        self.app.hand_over().await
     }
 
-    /// Tells the app that its next version did not start after [`hand_over`](Self::hand_over), and that it
-    /// goes on: the hook of [`Context::on_handover_failed`] runs.
+    /// Tells the app that its next version did not start after [`hand_over`](Self::hand_over), and that this version
+    /// continues. Runs the hook of [`Context::on_handover_failed`].
     ///
     /// # Errors
     ///
-    /// When the hook fails.
+    /// Returns an error if the hook fails.
     pub async fn go_on(&self) -> Result<(), BoxError> {
-        self.local.go_on().await
+        self.app.cancel_handover().await
     }
 
-    /// Tells the app that the version before has ended: [`Context::previous_ended`] is ready.
+    /// Tells the app that the previous version has ended: [`Context::previous_ended`] is ready from now on.
     pub fn previous_ended(&self) {
-        self.local.alone();
+        self.app.set_previous_ended();
     }
 
-    /// Tells the app that it is to finish what it has: [`Context::draining`] is ready.
+    /// Tells the app to finish its requests: [`Context::draining`] is ready from now on.
     pub fn drain(&self) {
-        self.local.drain();
+        self.app.drain();
     }
 
-    /// Ends the app: its shutdown hooks run. The result is all that was logged.
+    /// Runs the shutdown hooks and ends the app. Returns all events that were logged since the start of the app.
     pub async fn stop(self) -> Vec<Event> {
-        self.local.stop().await;
+        self.app.stop().await;
         self.events.lock().clone()
     }
 }
@@ -256,21 +264,21 @@ impl fmt::Debug for App {
     }
 }
 
-/// Something that was logged.
+/// A log event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// How serious it is.
+    /// The level.
     pub level: Level,
-    /// Its target: the module that logged it, unless that said otherwise.
+    /// The target. By default, the path of the module that has logged the event.
     pub target: String,
-    /// Its text.
+    /// The message. Empty if the event has none.
     pub message: String,
-    /// Its other fields, as text.
+    /// The names and values of all fields except the message. The values are formatted as text.
     pub fields: Vec<(String, String)>,
 }
 
 impl Event {
-    /// The value of a field, as text.
+    /// Returns the value of the first field with this name, as text. Returns `None` if the event has no such field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         let (_, value) = self.fields.iter().find(|(field, _)| field == name)?;
@@ -278,29 +286,33 @@ impl Event {
     }
 }
 
+/// A layer that stores all events. Clones share the same events.
 #[derive(Clone, Debug, Default)]
-struct Events(Arc<Mutex<Vec<Event>>>);
+struct EventRecorder(Arc<Mutex<Vec<Event>>>);
 
-impl Events {
+impl EventRecorder {
     fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: Subscriber> Layer<S> for Events {
+impl<S: Subscriber> Layer<S> for EventRecorder {
     fn on_event(&self, event: &TracingEvent<'_>, _: layer::Context<'_, S>) {
         use tracing_log::NormalizeEvent;
 
+        // For a record of `log`, the event's own metadata is the same for all records of a level. The normalized
+        // metadata has the target of the record.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        let mut taken = Event {
+        let mut recorded = Event {
             level: Level::of(metadata),
             target: metadata.target().to_owned(),
             message: String::new(),
             fields: Vec::new(),
         };
-        event.record(&mut taken);
-        self.lock().push(taken);
+        // The fields are formatted before the lock is taken, because the author's `Debug` code may log too.
+        event.record(&mut recorded);
+        self.lock().push(recorded);
     }
 }
 
@@ -308,7 +320,7 @@ impl Visit for Event {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
-            // The fields that tell where a record of `log` comes from.
+            // `tracing-log` adds these fields to records of `log`: target, module, file and line.
             name if name.starts_with("log.") => {}
             name => self.fields.push((name.to_owned(), value.to_owned())),
         }

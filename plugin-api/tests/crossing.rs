@@ -27,7 +27,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
 use plugin_api::{
-    __private::{AppFuture, Entry, build},
+    __private::{AppFuture, ExportedApp, build},
     BoxError, Context,
     host::{self, CallError, Upgrade},
     native,
@@ -168,7 +168,7 @@ fn an_app_takes_a_connection_over() {
 /// A native app.
 struct Native;
 
-impl Entry for Native {
+impl ExportedApp for Native {
     const VERSION: &'static str = "1.2.3";
 
     fn build(context: Context) -> AppFuture {
@@ -261,7 +261,7 @@ impl Drop for TellsOfItsDrop {
 /// An app that is a tower service.
 struct Tower;
 
-impl Entry for Tower {
+impl ExportedApp for Tower {
     const VERSION: &'static str = "1.2.3";
 
     fn build(context: Context) -> AppFuture {

@@ -1,5 +1,5 @@
-//! Replaces a plugin again and again under load, and reports what that did to the requests, how long each step took,
-//! and what it cost the process. `scripts/bench reload` runs it; it ends with 1 when a request failed.
+//! `scripts/bench reload`: replaces a plugin many times under load, and reports the results of the requests, the time
+//! of each step, and the resources that the process uses. The exit code is 1 when a request failed.
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +26,13 @@ struct Plan {
     /// Keep-alive connections, each with one request after the other
     #[arg(long, default_value = "32", value_parser = value_parser!(u64).range(1..))]
     clients: u64,
-    /// Connections with requests that last
+    /// Connections with long requests
     #[arg(long, default_value = "8")]
     long: u64,
     /// Requests a second, of all clients
     #[arg(long, default_value = "7000", value_parser = value_parser!(u64).range(1..))]
     rate: u64,
-    /// How often the plugin is replaced; a process loads some 900 libraries
+    /// How often the plugin is replaced; a process can load about 900 libraries
     #[arg(long, default_value = "500", value_parser = value_parser!(u64).range(20..=900))]
     replacements: u64,
     /// From one replacement to the next, in ms
@@ -44,7 +44,7 @@ struct Plan {
     /// How often a plugin hands its state over
     #[arg(long, default_value = "200", value_parser = value_parser!(u64).range(1..=900))]
     handovers: u64,
-    /// What cargo says
+    /// The option that cargo passes to benchmarks
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -66,20 +66,28 @@ async fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// What the requests did.
+/// The results of the requests, counted by all clients of a run.
 #[derive(Debug, Default)]
 struct Tally {
+    /// The clients stop when this is set.
     done: AtomicBool,
+    /// Short requests with a correct response.
     answered: AtomicU64,
-    lasting: AtomicU64,
+    /// Long requests with a correct response.
+    long_answered: AtomicU64,
+    /// Responses with a wrong status or text.
     failed: AtomicU64,
+    /// Connections that broke during a request.
     reset: AtomicU64,
+    /// Responses of an older version than an earlier response on the same connection.
     backwards: AtomicU64,
+    /// Long responses whose two halves come from different versions.
     mixed: AtomicU64,
     slowest_us: AtomicU64,
 }
 
 impl Tally {
+    /// Returns the number of requests that went wrong in any way.
     fn failures(&self) -> u64 {
         [&self.failed, &self.reset, &self.backwards, &self.mixed]
             .map(|count| count.load(Relaxed))
@@ -88,7 +96,9 @@ impl Tally {
     }
 }
 
-async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
+/// Replaces the plugin under load, prints the results, and returns the number of failures. `title` describes the build
+/// of the library.
+async fn replace(title: &str, library: &Library, plan: Plan) -> u64 {
     let (host, ctl) = start("libversioned.so", &library.marked("v1"), plan.quiet).await;
     host.serves("/versioned", "v1").await;
     let tally = Arc::new(Tally::default());
@@ -106,14 +116,14 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
     let began = Instant::now();
     let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for version in 2..=plan.replacements + 1 {
-        if version == WARM {
-            before = settled(&ctl).await;
+        if version == FIRST_MEASURED {
+            before = wait_until_drained(&ctl).await;
         }
-        let turn = time::Instant::now() + plan.every;
+        let next_turn = time::Instant::now() + plan.every;
         let mark = format!("v{version}");
         let next = library.marked(&mark);
         let folder = host.folder().join("libversioned.so");
-        // Apart, as another process would: the clients go on meanwhile.
+        // On another thread, so that the clients continue meanwhile, as if another process wrote the file.
         let write = move || {
             let temporary = folder.with_file_name(".next");
             fs::write(&temporary, next.bytes()).and_then(|()| fs::rename(temporary, folder))
@@ -122,16 +132,16 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
             .await
             .expect("it does not panic")
             .expect("the folder is writable");
-        let landed = Instant::now();
+        let written = Instant::now();
         let mut probe = host.http1().await;
         let serves = async {
             while probe.get("/versioned").await.text() != mark {
                 time::sleep(Duration::from_micros(200)).await;
             }
         };
-        // A process loads some 900 libraries, and refuses the next.
+        // The wait fails when the process refuses the load, because it can load only about 900 libraries.
         within("the new version serves (are there loads left?)", serves).await;
-        let served = landed.elapsed().saturating_sub(plan.quiet);
+        let served = written.elapsed().saturating_sub(plan.quiet);
         steps
             .entry("landed to served".into())
             .or_default()
@@ -143,27 +153,29 @@ async fn replace(what: &str, library: &Library, plan: Plan) -> u64 {
                 .or_default()
                 .push(ms.as_f64().unwrap_or_default());
         }
-        time::sleep_until(turn).await;
+        time::sleep_until(next_turn).await;
     }
-    let after = settled(&ctl).await;
+    let after = wait_until_drained(&ctl).await;
     let took = began.elapsed();
     tally.done.store(true, Relaxed);
     clients.join_all().await;
 
     println!(
-        "## {} replacements under load, {what}, {} KiB\n",
+        "## {} replacements under load, {title}, {} KiB\n",
         plan.replacements,
         library.bytes().len() >> 10
     );
     report_requests(&tally, took);
     report_steps(&steps);
-    report_process(&before, &after, plan.replacements + 2 - WARM);
+    report_process(&before, &after, plan.replacements + 2 - FIRST_MEASURED);
     tally.failures()
 }
 
-/// From which version on the process is compared: the first requests and loads also cost what comes only once.
-const WARM: u64 = 10;
+/// The first version that counts for the resources of the process. The first loads and requests also allocate resources
+/// that are allocated only once.
+const FIRST_MEASURED: u64 = 10;
 
+/// Sends short requests at a steady pace on one connection, and checks that the version never goes back.
 async fn short_requests(address: SocketAddr, pace: Duration, tally: Arc<Tally>) {
     let mut turns = time::interval(pace);
     let mut connection = Connection::http1(address).await;
@@ -195,7 +207,8 @@ async fn short_requests(address: SocketAddr, pace: Duration, tally: Arc<Tally>) 
     }
 }
 
-/// Requests whose response is half there when the plugin is replaced.
+/// Sends requests whose response lasts for 150 ms, so that the plugin is replaced while a response is half sent. Both
+/// halves must come from the same version.
 async fn long_requests(address: SocketAddr, file: std::path::PathBuf, tally: Arc<Tally>) {
     let path = format!("/versioned/stream?{}", file.display());
     while !tally.done.load(Relaxed) {
@@ -209,7 +222,9 @@ async fn long_requests(address: SocketAddr, file: std::path::PathBuf, tally: Arc
                 let text = reply.text();
                 let halves = text.split_once('+').filter(|_| reply.status == 200);
                 match halves {
-                    Some((first, second)) if first == second => tally.lasting.fetch_add(1, Relaxed),
+                    Some((first, second)) if first == second => {
+                        tally.long_answered.fetch_add(1, Relaxed)
+                    }
                     Some(_) => tally.mixed.fetch_add(1, Relaxed),
                     None => tally.failed.fetch_add(1, Relaxed),
                 };
@@ -222,14 +237,15 @@ async fn long_requests(address: SocketAddr, file: std::path::PathBuf, tally: Arc
     }
 }
 
-/// Counts in the memory of the plugin through handovers.
+/// Reloads a plugin that counts requests in memory and hands the count over, while 64 clients send requests. Prints the
+/// results, and returns the number of failures and lost counts.
 async fn hand_over(reloads: u64) -> u64 {
-    let of = |version: u64| {
+    let counter = |version: u64| {
         Library::plugin("counter")
             .stripped()
             .marked(&format!("v{version}"))
     };
-    let (host, ctl) = start("libcounter.so", &of(1), Duration::from_millis(20)).await;
+    let (host, ctl) = start("libcounter.so", &counter(1), Duration::from_millis(20)).await;
     host.serves("/counter/version", "v1").await;
     let tally = Arc::new(Tally::default());
     let mut clients = JoinSet::new();
@@ -284,6 +300,7 @@ async fn hand_over(reloads: u64) -> u64 {
     tally.failures() + lost
 }
 
+/// Starts a host with one library. Returns the host and its control socket.
 async fn start(file: &str, library: &Library, quiet: Duration) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new()
@@ -297,8 +314,8 @@ async fn start(file: &str, library: &Library, quiet: Duration) -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// What `ctl plugins` says when no generation drains any more.
-async fn settled(ctl: &Ctl) -> Value {
+/// Waits until no generation drains, and returns the output of `host ctl plugins`.
+async fn wait_until_drained(ctl: &Ctl) -> Value {
     eventually("nothing drains", async || {
         let report = ctl.json(&["plugins"]).await;
         let others = report["apps"][0]["others"].as_array();
@@ -307,6 +324,7 @@ async fn settled(ctl: &Ctl) -> Value {
     .await
 }
 
+/// Returns the number of a version such as "v7".
 fn version(text: &str) -> Option<u64> {
     text.strip_prefix('v')?.parse().ok()
 }
@@ -319,7 +337,10 @@ fn report_requests(tally: &Tally, took: Duration) {
         "| answered | {answered}, {:.0} a second |",
         answered as f64 / took.as_secs_f64()
     );
-    println!("| that lasted over swaps | {} |", count(&tally.lasting));
+    println!(
+        "| that lasted over swaps | {} |",
+        count(&tally.long_answered)
+    );
     println!("| failed | {} |", count(&tally.failed));
     println!("| reset | {} |", count(&tally.reset));
     println!(
@@ -349,6 +370,7 @@ fn report_steps(steps: &BTreeMap<String, Vec<f64>>) {
     println!();
 }
 
+/// Prints the resources of the process before and after the measured replacements, and its growth for each generation.
 fn report_process(before: &Value, after: &Value, generations: u64) {
     let app = &after["apps"][0];
     let process = |report: &Value, key: &str| report["process"][key].as_u64().unwrap_or_default();
@@ -365,11 +387,11 @@ fn report_process(before: &Value, after: &Value, generations: u64) {
         "| loads left | {} | {} |",
         before["loads_left"], after["loads_left"]
     );
-    let grown =
+    let growth =
         process(after, "anonymous_bytes").saturating_sub(process(before, "anonymous_bytes"));
     println!(
         "| memory of its own, KiB a generation | | {:.0} |",
-        kib(grown)
+        kib(growth)
     );
     let retired = &app["retired"];
     let bytes = retired["footprint"]["anonymous_bytes"]

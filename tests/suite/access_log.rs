@@ -1,4 +1,4 @@
-//! The access log has a line for every request, whatever its outcome.
+//! The access log has a line for every request, however the request ends.
 
 use host_tests::{Host, Setup, empty, full};
 use hyper::Request;
@@ -13,7 +13,7 @@ fn setup() -> Setup {
         .args(&["--access-log=-", "--access-log-format=json"])
 }
 
-/// Returns the next line for a path, or for no path.
+/// Waits for the first line with this path, and returns the line. An empty `path` stands for a line without a path.
 async fn line(host: &Host, path: &str) -> Value {
     let path = if path.is_empty() {
         "\"path\":null".to_owned()
@@ -172,7 +172,8 @@ async fn what_is_cut_off_has_a_line() {
         ))
         .await;
     stream.until("+").await;
-    // One generation drains while the server goes on, the other one while the server stops.
+    // `versioned` drains because its file is removed, while the server continues. `echo` drains because the server
+    // stops.
     host.folder().remove("libversioned.so");
     let waited = line(&host, "/versioned/wait").await;
     assert_eq!(

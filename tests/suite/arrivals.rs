@@ -1,4 +1,4 @@
-//! Every way a library gets into the folder.
+//! The ways in which a library can be written into the plugins folder.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,8 @@ async fn every_way_of_writing_a_file_is_seen() {
         tempfile::tempdir_in(host.folder().path()).unwrap(),
     );
     let outside = other.path().join("lib.so");
-    let put = |version: &str| fs::write(&outside, Library::version(version).bytes()).unwrap();
+    let write_outside =
+        |version: &str| fs::write(&outside, Library::version(version).bytes()).unwrap();
     let run = |program: &str, args: &[&str]| {
         let command = Command::new(program)
             .args(args)
@@ -45,7 +46,7 @@ async fn every_way_of_writing_a_file_is_seen() {
         ("install", "install", &[]),
         ("mv", "mv", &[]),
     ] {
-        put(version);
+        write_outside(version);
         run(program, args);
         host.serves("/versioned", version).await;
     }
@@ -62,7 +63,7 @@ async fn every_way_of_writing_a_file_is_seen() {
     host.serves("/other", "cp, new").await;
 
     // Remove the old file and link the new one, as Cargo does.
-    put("unlink, link");
+    write_outside("unlink, link");
     folder.remove(FILE);
     fs::hard_link(&outside, folder.join(FILE)).unwrap();
     host.serves("/versioned", "unlink, link").await;
@@ -81,8 +82,8 @@ async fn a_file_that_comes_slowly_is_loaded_once_when_it_is_whole() {
     for piece in pieces {
         file.write_all(piece).unwrap();
         assert_eq!(host.get("/versioned").await.text(), "v1");
-        // Pause after each part for longer than the quiet time, so that the file looks complete
-        // every time. All parts take ten seconds.
+        // The pause is longer than the quiet time, so after each piece the host takes the file for complete and reads
+        // it. All pieces together take ten seconds.
         sleep(Duration::from_millis(250)).await;
     }
     host.serves("/versioned", "v2").await;

@@ -1,10 +1,11 @@
-//! The compiler's errors for plugins with typical mistakes. Each error says how to mend the plugin.
+//! The compiler's errors for plugins with typical mistakes. Each error says how to correct the plugin.
 
 use std::{env, fs, process::Command};
 
 use host_tests::crate_of_plugins;
 
-const NO_APP: &str = "is no function that `export_app!` takes";
+/// A part of the error for a function that returns neither a service nor a native handler.
+const NOT_AN_APP: &str = "is no function that `export_app!` takes";
 
 #[test]
 fn a_router_without_its_state_is_told_of_with_state() {
@@ -16,13 +17,13 @@ fn a_router_without_its_state_is_told_of_with_state() {
             axum::Router::new().route(\"/\", axum::routing::get(list))
         }
         plugin_api::export_app!(app);";
-    let said = errors(app);
+    let stderr = errors(app);
     for part in [
         "`fn() -> Router<Shelf> {app}` is no function that `export_app!` takes",
         "end it with `.with_state(state)`",
         "export_app!(app);",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(stderr.contains(part), "{stderr}");
     }
     assert!(
         errors(
@@ -40,11 +41,11 @@ fn what_makes_services_is_no_service() {
             axum::Router::new().into_make_service()
         }
         plugin_api::export_app!(app);";
-    says(
+    assert_errors(
         app,
         &[
             "IntoMakeService<Router>",
-            NO_APP,
+            NOT_AN_APP,
             "leave out `.into_make_service()`",
         ],
     );
@@ -71,9 +72,13 @@ fn a_service_that_threads_cannot_share_is_told_so() {
             Ok(Shop(Cell::new(0)))
         }
         plugin_api::export_app!(app);";
-    says(
+    assert_errors(
         app,
-        &["Result<Shop, String>", NO_APP, "take `BoxCloneSyncService`"],
+        &[
+            "Result<Shop, String>",
+            NOT_AN_APP,
+            "take `BoxCloneSyncService`",
+        ],
     );
     assert_eq!(
         errors(
@@ -91,7 +96,10 @@ fn a_router_of_another_axum_is_told_of_versions() {
         mod axum_0_6 { pub struct Router; }
         async fn app(_: plugin_api::Context) -> axum_0_6::Router { axum_0_6::Router }
         plugin_api::export_app!(app);";
-    says(app, &[NO_APP, "use axum 0.7 or later", "`cargo tree -d`"]);
+    assert_errors(
+        app,
+        &[NOT_AN_APP, "use axum 0.7 or later", "`cargo tree -d`"],
+    );
 }
 
 #[test]
@@ -102,10 +110,10 @@ fn a_native_handler_that_keeps_the_request_or_gives_no_response_is_told_what_it_
             Response::text(request.path().to_owned())
         }
         plugin_api::export_app!(handler);";
-    says(
+    assert_errors(
         handler,
         &[
-            NO_APP,
+            NOT_AN_APP,
             "does not borrow the request, as that of an `async fn` would",
         ],
     );
@@ -116,7 +124,7 @@ fn a_native_handler_that_keeps_the_request_or_gives_no_response_is_told_what_it_
             |_: Request<'_>| String::new()
         }
         plugin_api::export_app!(app);";
-    says(
+    assert_errors(
         handler,
         &[
             "`String` is no answer of a native handler",
@@ -133,7 +141,7 @@ fn a_hook_that_gives_no_state_is_told_what_it_may_give() {
             axum::Router::new()
         }
         plugin_api::export_app!(app);";
-    says(
+    assert_errors(
         app,
         &["is no hook for a handover", "gives bytes, text or `()`"],
     );
@@ -179,8 +187,8 @@ fn the_keys_of_export_app_come_in_any_order_and_once() {
             "`export_app!` takes the path of a function, and then keys, as in `export_app!(app, name",
         ),
     ] {
-        let said = errors_of(bad);
-        assert!(said.contains(part), "{bad}: {said}");
+        let stderr = errors_of(bad);
+        assert!(stderr.contains(part), "{bad}: {stderr}");
     }
 }
 
@@ -192,16 +200,17 @@ fn a_library_exports_one_app() {
         mod other {
             plugin_api::export_app!(super::app, name = \"other\");
         }";
-    says(
+    assert_errors(
         apps,
         &["`a_library_exports_one_app_so_make_a_crate_for_each` is defined multiple times"],
     );
 }
 
-fn says(program: &str, parts: &[&str]) {
-    let said = errors(program);
+/// Asserts that the compiler's errors for a plugin with this source contain all the parts.
+fn assert_errors(source: &str, parts: &[&str]) {
+    let stderr = errors(source);
     for part in parts {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(stderr.contains(part), "{part}: {stderr}");
     }
 }
 
@@ -224,7 +233,7 @@ fn errors(source: &str) -> String {
         rustc.arg(format!("-Ldependency={}", file.parent().unwrap().display()));
     }
     let output = rustc.arg(file).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.success(), said.is_empty(), "{said}");
-    said
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.success(), stderr.is_empty(), "{stderr}");
+    stderr
 }

@@ -1,5 +1,4 @@
-//! A library that cannot be loaded never disturbs the app that serves, and one line says what is
-//! wrong.
+//! A library that cannot be loaded does not disturb the running app, and one log line names the reason.
 
 use std::{fs, iter, os::unix::fs::symlink, process::Command};
 
@@ -18,7 +17,7 @@ async fn text_leaves_the_old_version_serving() {
 
 #[tokio::test]
 async fn random_bytes_leave_the_old_version_serving() {
-    // Lehmer's generator, which gives the same bytes at each run.
+    // Lehmer's random number generator, which produces the same bytes in each run.
     let numbers = iter::successors(Some(1_u64), |n| Some(n * 48_271 % 0x7fff_ffff));
     let bytes: Vec<_> = numbers.map(|n| n as u8).take(1 << 20).collect();
     let mut with_magic = bytes.clone();
@@ -34,8 +33,8 @@ async fn random_bytes_leave_the_old_version_serving() {
 async fn a_truncated_library_leaves_the_old_version_serving() {
     let whole = Library::version("truncated");
     let len = whole.bytes().len();
-    // Cut within the header, within the loaded segments (opening such a file would kill the host),
-    // behind them, and one byte before the end.
+    // The files end within the ELF header, within the loaded segments (opening such a file would kill the process),
+    // behind these segments, and one byte before the end.
     let bad = [40, 20_000, len / 2, len - 100_000, len - 1]
         .map(|len| ("truncated", whole.truncated(len), "cut short"));
     leaves_the_old_version_serving(&bad).await;
@@ -99,7 +98,7 @@ async fn a_plugin_that_panics_in_its_start_leaves_the_old_version_serving() {
 async fn a_plugin_that_waits_for_ever_in_its_start_leaves_the_old_version_serving() {
     let hangs = as_versioned(&Library::plugin("init_hangs").marked("pending"));
     let lines = leaves_the_old_version_serving(&[("hangs", hangs, "did not start within")]).await;
-    // The end of the app's runtime ends the start that hangs, so nothing of the app is left.
+    // The host shuts down the runtime of the app, which ends the start that waits, so no thread of the app remains.
     assert!(!lines[0].text.contains("blocks a thread"), "{lines:?}");
 }
 
@@ -173,13 +172,14 @@ async fn a_plugin_that_is_starting_is_503_and_holds_up_nobody() {
     assert_eq!(host.get("/quiet").await.status, 200);
     host.folder().put(FILE, &Library::version("v1"));
     host.serves("/versioned", "v1").await;
-    // A blocked start does not hold up the end of the host either.
+    // A blocked start does not delay the stop of the host either.
     assert_eq!(host.stop().await.code, Some(0));
 }
 
 #[tokio::test]
 async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
-    // The path of the debug information sorts before the library's, so the host reads it first.
+    // The host reads the debug information before the library, because its path sorts first. Such a file must not take the
+    // plugin's name.
     let library = Library::version("v1");
     let setup = Setup::new()
         .library("libversioned.debug.so", &library.debug_information())
@@ -194,18 +194,20 @@ async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
     host.folder().put(FILE, &Library::version("v2"));
     host.serves("/versioned", "v2").await;
     let exit = host.stop().await;
-    let told = exit.to_string();
-    assert!(!told.contains("ERROR"), "{told}");
-    assert_eq!(told.matches("Not a plugin").count(), 2, "{told}");
+    let output = exit.to_string();
+    assert!(!output.contains("ERROR"), "{output}");
+    assert_eq!(output.matches("Not a plugin").count(), 2, "{output}");
 }
 
-/// Replaces a good library by each bad one in turn, then by a good one again. Returns the host's
-/// line for each bad one.
+/// Replaces a good library by each bad library in turn, and finally by a good library again. Asserts that the old
+/// version serves in the meantime. Returns the host's error line for each bad library.
+///
+/// A bad library is a description for failures of the test, the library, and a part of the expected error.
 async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Line> {
     let setup = Setup::new().library(FILE, &Library::version("v1"));
     let host = setup.arg("--init-timeout=300ms").start().await;
     host.serves("/versioned", "v1").await;
-    for (index, (what, library, reason)) in bad.iter().enumerate() {
+    for (index, (description, library, reason)) in bad.iter().enumerate() {
         host.folder().put(FILE, library);
         let line = host.log().nth_with(index, &["ERROR"]).await;
         for part in [
@@ -216,9 +218,9 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
             reason,
             "serves on",
         ] {
-            assert!(line.contains(part), "{part} of {what}: {line}");
+            assert!(line.contains(part), "{part} of {description}: {line}");
         }
-        assert_eq!(host.get("/versioned").await.text(), "v1", "{what}");
+        assert_eq!(host.get("/versioned").await.text(), "v1", "{description}");
     }
     host.folder().put(FILE, &Library::version("v2"));
     host.serves("/versioned", "v2").await;
@@ -232,7 +234,7 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
     errors
 }
 
-/// Returns a plugin with the name and mount of `versioned`.
+/// Returns the library with the name and mount of the fixture `versioned`, so that it replaces that fixture.
 fn as_versioned(library: &Library) -> Library {
     library
         .with_fact("name", "versioned")

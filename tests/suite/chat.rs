@@ -17,7 +17,8 @@ async fn what_one_says_all_hear() {
     assert!(listener.head().await.contains("text/event-stream"));
     let mut one = WebSocket::http1(host.address(), "/chat/socket").await;
     let mut two = WebSocket::http2(host.address(), "/chat/socket").await;
-    // The response to the request may come before the listener is subscribed.
+    // The heads of the three responses may arrive before the app has subscribed all clients, so wait for the app's
+    // lines.
     for count in ["here=2", "here=3"] {
         let line = host.log().eventually(&["Somebody came", count]).await;
         assert!(line.contains(" in request{id="), "{line}");

@@ -1,4 +1,4 @@
-//! `host check FILE.so`: prints the manifest of a library, and the verdict.
+//! `host check FILE.so` prints the manifest of a library, and whether a host would load the library.
 
 use host_tests::{Exit, Library, Setup};
 
@@ -29,7 +29,7 @@ async fn a_bad_library_is_1_and_the_reason() {
     for (library, reason) in [
         (Library::new(""), "cut short"),
         (Library::new("text"), "no ELF"),
-        // A crate that is no `cdylib` builds such an archive.
+        // The first bytes of an `ar` archive: a crate whose type is not `cdylib` builds an `.rlib`, which is such an archive.
         (
             Library::new("!<arch>\n/               0           0     0     0       0         `\n"),
             "with `[lib] crate-type = [\"cdylib\", \"rlib\"]` in its Cargo.toml",
@@ -123,18 +123,19 @@ async fn several_libraries_are_checked_and_nothing_is_left_behind() {
         setup.folder().join("libbad.so"),
     );
     let host = setup.arg("check").arg(&good).arg(&bad).spawn();
-    let left = host.folder().path().to_owned();
+    let folder = host.folder().path().to_owned();
     host_tests::eventually("the verdicts", async || {
         (host.stdout().with(&["verdict"]).len() == 2).then_some(())
     })
     .await;
     host_tests::eventually("nothing is left", async || {
-        (std::fs::read_dir(&left).unwrap().count() == 2).then_some(())
+        (std::fs::read_dir(&folder).unwrap().count() == 2).then_some(())
     })
     .await;
     assert_eq!(host.exit().await.code, Some(1));
 }
 
+/// Runs `host check` for the library.
 async fn check(library: &Library) -> Exit {
     let setup = Setup::new().library("libchecked.so", library);
     let file = setup.folder().join("libchecked.so");

@@ -1,4 +1,4 @@
-//! The close of connections: by a server whose client still sends, and by clients.
+//! Connections that the server closes while the client still sends, and connections that the client closes.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ async fn an_early_answer_reaches_a_client_that_reads_after_it_has_sent_all() {
     let host = setup.start().await;
     let length = "Content-Length: 1000000\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
-    // The body is announced as too large, turns out to be too large, or is not read by the app.
+    // The body is too large by its `Content-Length`, is too large when all of it is counted, or is not read by the app.
     for (path, header, status) in [
         ("/echo/len", length, "413"),
         ("/echo/len", chunked, "413"),
@@ -25,7 +25,8 @@ async fn an_early_answer_reaches_a_client_that_reads_after_it_has_sent_all() {
             wire.send(chunk(200_000)).await;
         }
         within("an answer", wire.stream().readable()).await.unwrap();
-        // All that was sent has arrived, but the body has not ended.
+        // Sends more of the body after the response: a server that had closed the socket would reset the connection,
+        // and the client would lose the response.
         sleep(Duration::from_millis(50)).await;
         for _ in 0..5 {
             wire.send(chunk(100)).await;
@@ -45,12 +46,12 @@ async fn a_client_that_goes_on_sending_does_not_hold_up_the_stop() {
     wire.send("POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         .await;
     wire.head().await;
-    let sends = tokio::spawn(async move { while wire.stream().write_all(b"x").await.is_ok() {} });
+    let sending = tokio::spawn(async move { while wire.stream().write_all(b"x").await.is_ok() {} });
     let began = Instant::now();
     assert_eq!(host.stop().await.code, Some(0));
-    // Without a stop, the server would read what the client sends for 30 seconds.
+    // A server that does not stop would read and discard the client's bytes for 30 seconds.
     assert!(began.elapsed() < Duration::from_secs(20));
-    within("the end of the connection", sends).await.unwrap();
+    within("the end of the connection", sending).await.unwrap();
 }
 
 #[tokio::test]
@@ -63,7 +64,8 @@ async fn a_client_that_has_closed_its_sending_side_is_answered() {
         format!("versioned/wait?{file}"),
         format!("versioned/stream?{file}"),
     );
-    // Responses that wait, responses that stream, and a pipelined request behind one.
+    // Responses that wait for the file, streams that wait for the file, and a pipelined request behind a waiting
+    // response.
     let mut clients = Vec::new();
     for (request, end) in [
         (of(&wait, "1.1"), "unmarked"),
@@ -81,7 +83,7 @@ async fn a_client_that_has_closed_its_sending_side_is_answered() {
         (host.log().with(&["waits"]).len() == 3).then_some(())
     })
     .await;
-    // Let the server see the end of the client's side before the app answers.
+    // Gives the server time to read the end of the client's sending side before the app answers.
     sleep(Duration::from_millis(100)).await;
     host.folder().signal("go");
     for (mut wire, request, end) in clients {
@@ -102,7 +104,7 @@ async fn a_client_that_has_closed_its_sending_side_gets_a_stream_as_long_as_it_m
     wire.send("GET /echo/ticks HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     wire.stream().shutdown().await.unwrap();
-    // The stream lasts longer than the time after which a stalled one would be ended.
+    // The stream lasts longer than the time after which the server would end a stream that makes no progress.
     for second in 1..=3 {
         sleep(Duration::from_secs(1)).await;
         wire.until("tick ").await;
@@ -114,7 +116,7 @@ async fn a_client_that_has_closed_its_sending_side_gets_a_stream_as_long_as_it_m
     }
 }
 
-/// Returns a chunk with a body of `len` bytes.
+/// Returns a chunk of a chunked body, with `len` bytes of data.
 fn chunk(len: usize) -> String {
     format!("{len:x}\r\n{}\r\n", "x".repeat(len))
 }

@@ -1,4 +1,4 @@
-//! Flags, variables and the configuration file, and the errors for wrong ones.
+//! Flags, environment variables and the configuration file, and the errors for wrong values.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -30,15 +30,18 @@ async fn a_wrong_variable_is_exit_code_2() {
     let exit = setup().run().await;
     assert_eq!(exit.code, Some(2), "{exit}");
     assert_eq!(exit.stderr.len(), 1, "{exit}");
-    let told = &exit.stderr[0];
+    let stderr = &exit.stderr[0];
     assert!(
-        told.starts_with("error: HOST_KEEP_ALIVE: ") && told.contains("soon"),
-        "{told}"
+        stderr.starts_with("error: HOST_KEEP_ALIVE: ") && stderr.contains("soon"),
+        "{stderr}"
     );
-    // A flag overrides the variable, and is wrong itself.
+    // The flag overrides the variable, so only the wrong value of the flag is reported.
     let exit = setup().arg("--keep-alive=late").run().await;
-    let told = exit.stderr.join("\n");
-    assert!(!told.contains("HOST_") && told.contains("late"), "{told}");
+    let stderr = exit.stderr.join("\n");
+    assert!(
+        !stderr.contains("HOST_") && stderr.contains("late"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -48,9 +51,9 @@ async fn a_wrong_file_is_exit_code_2_and_told_once() {
     fs::write(&file, "[app.shop]\nplugn = 'shop'").unwrap();
     let exit = setup.arg("--config").arg(&file).run().await;
     assert_eq!(exit.code, Some(2), "{exit}");
-    let told = exit.stderr.join("\n");
-    assert_eq!(told.matches("app.shop.plugn").count(), 1, "{told}");
-    assert!(told.contains("host.toml: "), "{told}");
+    let stderr = exit.stderr.join("\n");
+    assert_eq!(stderr.matches("app.shop.plugn").count(), 1, "{stderr}");
+    assert!(stderr.contains("host.toml: "), "{stderr}");
 }
 
 #[tokio::test]
@@ -126,7 +129,7 @@ async fn variables_of_the_server_do_not_disturb_check_and_ctl() {
     let exit = setup().args(&["ctl", "plugins"]).run().await;
     assert_eq!(exit.code, Some(2), "{exit}");
     assert!(exit.to_string().contains("no control socket"), "{exit}");
-    // `host check` ignores the variable, and the server does not.
+    // The server, unlike `host check` and `host ctl`, reads HOST_THREADS.
     assert!(setup().run().await.to_string().contains("HOST_THREADS: "));
 }
 
@@ -147,10 +150,10 @@ async fn a_wrong_word_is_told_with_its_variable_and_the_words_that_are_right() {
         ("HOST_THREADS", "many", "a number from 1 to 1024"),
     ] {
         let exit = Setup::new().env(variable, value).run().await;
-        let told = exit.stderr.join("\n");
+        let stderr = exit.stderr.join("\n");
         assert!(
-            told.starts_with(&format!("error: {variable}: ")) && told.contains(words),
-            "{told}"
+            stderr.starts_with(&format!("error: {variable}: ")) && stderr.contains(words),
+            "{stderr}"
         );
         assert_eq!((exit.code, exit.stderr.len()), (Some(2), 1), "{exit}");
     }
@@ -194,21 +197,24 @@ async fn a_reader_that_has_gone_is_no_error() {
 #[tokio::test]
 async fn a_plugins_folder_that_is_not_there_is_not_made() {
     let setup = || Setup::new().env("HOST_PLUGINS", "");
-    let place = Setup::new();
-    let folder = place.folder();
+    let parent = Setup::new();
+    let folder = parent.folder();
     fs::write(folder.join("file"), "").unwrap();
     symlink("nowhere", folder.join("link")).unwrap();
     for name in ["typo/plugins", "file", "link"] {
         let path = folder.join(name);
         let exit = setup().arg("--plugins").arg(&path).run().await;
         assert_eq!((exit.code, exit.stdout.len()), (Some(1), 0), "{exit}");
-        let told = exit.to_string();
-        let what = format!("cannot read the plugins folder {}", path.display());
-        assert!(told.contains(&what) && told.contains("--plugins"), "{told}");
+        let stderr = exit.to_string();
+        let error = format!("cannot read the plugins folder {}", path.display());
+        assert!(
+            stderr.contains(&error) && stderr.contains("--plugins"),
+            "{stderr}"
+        );
     }
     assert!(!folder.join("typo").exists() && !folder.join("nowhere").exists());
 
-    // A missing default folder is made, and the host says that the folder is empty.
+    // The host creates the default folder if it is missing, and logs that the folder is empty.
     let host = setup().directory(folder.path()).start().await;
     host.log()
         .eventually(&[
@@ -253,7 +259,7 @@ async fn relative_paths_lead_from_where_the_host_was_started() {
         .start()
         .await;
     assert_eq!(host.get("/process_wide/leave").await.text(), "left");
-    // The host finds a new plugin, and the apps go on serving.
+    // An app has changed the working directory. The host restores it, so it still finds new plugins in the folder ".".
     host.folder().put("libother.so", &other());
     host.serves("/other", "v2").await;
     assert_eq!(host.get("/versioned").await.text(), "unmarked");
@@ -278,6 +284,7 @@ async fn relative_paths_lead_from_where_the_host_was_started() {
     assert_eq!(host.exit().await.code, Some(0));
 }
 
+/// Returns a plugin with another name and mount than `versioned`.
 fn other() -> Library {
     Library::version("v2")
         .with_fact("name", "other")

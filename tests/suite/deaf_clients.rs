@@ -1,4 +1,4 @@
-//! Clients that take nothing of a response. They do not keep a retired generation alive.
+//! Clients that do not read a response. Such a client does not keep a retired generation alive.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ const FILE: &str = "libecho.so";
 async fn a_generation_ends_though_its_client_takes_nothing_over_http1() {
     let host = start().await;
     let mut clients = Vec::new();
-    // A stream, and a stream behind a body that fills the connection.
+    // One client requests a stream. The other client first requests a body that fills the buffers of the connection, so
+    // nothing of its stream can be sent.
     for before in ["", "GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let mut wire = host.wire().await;
         wire.send(format!(
@@ -21,7 +22,7 @@ async fn a_generation_ends_though_its_client_takes_nothing_over_http1() {
         wire.head().await;
         clients.push(wire);
     }
-    ends(&host).await;
+    assert_generation_ends(&host).await;
 }
 
 #[tokio::test]
@@ -32,25 +33,26 @@ async fn a_generation_ends_though_its_client_takes_nothing_over_http2() {
         frames.get(path, &[stream], false).await;
         frames.next_of(Frames::HEADERS, &[stream]).await;
     }
-    ends(&host).await;
+    assert_generation_ends(&host).await;
     let mut reset = [0; 2];
     for stream in &mut reset {
         *stream = frames.next_of(Frames::RST_STREAM, &[1, 3]).await.stream;
     }
     reset.sort();
     assert_eq!(reset, [1, 3]);
-    // Other streams of the connection go on.
+    // The connection still serves other streams.
     frames.get("/echo/bulk", &[5], false).await;
     frames.next_of(Frames::HEADERS, &[5]).await;
 }
 
+/// Starts a host with the fixture `echo` and a short graceful timeout.
 async fn start() -> Host {
     let setup = Setup::new().plugin("echo").arg("--access-log=-");
     setup.arg("--graceful-timeout=300ms").start().await
 }
 
-/// Removes the plugin, and waits until its requests are aborted.
-async fn ends(host: &Host) {
+/// Removes the plugin, and asserts that the host aborts its requests and stops its generation.
+async fn assert_generation_ends(host: &Host) {
     host.folder().remove(FILE);
     let began = Instant::now();
     host.log()

@@ -1,4 +1,4 @@
-//! `host dev`: from saving a file to the new answer.
+//! `host dev`: a saved file is built, and the new version serves.
 
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
@@ -65,8 +65,8 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
         .await;
     session.serves("/dev-broken", "hello world").await;
 
-    // A module whose file comes later. Its name is new in each run, because the target folder is kept: a
-    // dep-info file of an earlier run would list the file.
+    // A module whose file is written later. Each run uses a new name, because the target folder is kept between runs:
+    // with an old name, a dep-info file of an earlier run would list the file.
     let module = format!("words_{}", std::process::id());
     fs::write(
         &source,
@@ -132,7 +132,7 @@ async fn another_branch_is_served_when_it_is_checked_out() {
         let output = git.args(args).current_dir(&folder).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    // `host new` has made a repository around the crate.
+    // `host new` has created a git repository for the crate.
     git(&["symbolic-ref", "HEAD", "refs/heads/main"]);
     git(&["add", "."]);
     git(&["commit", "--quiet", "--message=main"]);
@@ -158,7 +158,7 @@ async fn another_branch_is_served_when_it_is_checked_out() {
 
     let mut session = Dev::start(&folder, &[]).await;
     session.serves("/dev-branch", "hello world").await;
-    // Switch twice, because the first time the folder of the module is new.
+    // Switch twice, because only the first checkout creates the folder of the module.
     for _ in 0..2 {
         git(&["checkout", "--quiet", "other"]);
         session.serves("/dev-branch", "other branch").await;
@@ -179,7 +179,7 @@ async fn of_two_plugins_in_a_workspace_the_one_that_changed_is_swapped() {
     let bench = Workbench::new("two");
     let one = bench.new_crate("dev-one", "native").join("src/lib.rs");
     bench.new_crate("dev-two", "native");
-    // The configuration file of the server lies beside the manifest.
+    // `host dev` reads the configuration file of the server from the folder of the manifest.
     fs::write(
         bench.path().join("host.toml"),
         "mount = [\"/other=dev-two\"]\n",
@@ -234,7 +234,7 @@ fn a_session_is_refused_where_it_cannot_be() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Returns the text of a file with a part replaced.
+/// Returns the text of a file in which `from` is replaced by `to`. The file itself does not change.
 fn edited(file: &Path, from: &str, to: &str) -> String {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{text}");

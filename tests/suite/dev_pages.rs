@@ -21,8 +21,8 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
     .unwrap();
     let session = Dev::start(&folder, &["--allow-host=shop.example"]).await;
 
-    // The first build may still be running.
-    let reply = ask(&session, "/dev-pages", &[]).await;
+    // If the first build is still running, the response is a page that says this.
+    let reply = get_with(&session, "/dev-pages", &[]).await;
     if reply.status == 503 {
         assert!(
             reply.text().contains("The first build is under way"),
@@ -35,8 +35,8 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
 
     // A page for a browser has the script. Other clients get the app's response unchanged.
     let html = ("accept", "text/html,*/*");
-    let made = eventually("a page of this version", async || {
-        let page = ask(
+    let session_id = eventually("a page of this version", async || {
+        let page = get_with(
             &session,
             "/dev-pages",
             &[html, ("accept-encoding", "gzip, br")],
@@ -44,8 +44,9 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         .await
         .text();
         let script = "<!doctype html>\n<script src=\"/_host/dev/client.js\" data-made=\"";
-        let (_, made) = page.split_once(script)?;
-        made.split_once(".1\"></script><title>")
+        let (_, rest) = page.split_once(script)?;
+        // The attribute is "SESSION.SWAPS".
+        rest.split_once(".1\"></script><title>")
             .map(|(session, _)| session.to_owned())
     })
     .await;
@@ -55,20 +56,20 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         &[html, ("hx-request", "true")],
     ] {
         assert!(
-            !ask(&session, "/dev-pages", headers)
+            !get_with(&session, "/dev-pages", headers)
                 .await
                 .text()
                 .contains("<script"),
             "{headers:?}"
         );
     }
-    let script = ask(&session, "/_host/dev/client.js", &[]).await;
+    let script = get_with(&session, "/_host/dev/client.js", &[]).await;
     assert_eq!(
         script.header("content-type"),
         "text/javascript; charset=utf-8"
     );
 
-    // The first event has the version of the page.
+    // The first event contains the session of the page.
     let mut stream = host_tests::Wire::connect(session.address()).await;
     stream
         .send(&format!(
@@ -79,7 +80,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
     assert!(stream.head().await.contains("text/event-stream"));
     let now = stream.until("\n\n").await;
     assert!(
-        now.contains("\"phase\":\"serving\"") && now.contains(&made),
+        now.contains("\"phase\":\"serving\"") && now.contains(&session_id),
         "{now}"
     );
 
@@ -89,18 +90,22 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         ("/_host/dev/events", [("origin", "http://evil.example")]),
         ("/_host/dev/client.js", [("sec-fetch-site", "cross-site")]),
     ] {
-        assert_eq!(ask(&session, path, &headers).await.status, 403, "{path}");
+        assert_eq!(
+            get_with(&session, path, &headers).await.status,
+            403,
+            "{path}"
+        );
     }
     assert_eq!(
-        ask(&session, "/dev-pages", &[("host", "shop.example")])
+        get_with(&session, "/dev-pages", &[("host", "shop.example")])
             .await
             .status,
         200
     );
 
-    // The page about a panic shows the place, and only to pages of the same site.
+    // The page about a panic shows the place of the panic, but not to requests of other sites.
     let secret = ("authorization", "Bearer 4711");
-    let page = ask(&session, "/dev-pages/panic", &[html, secret]).await;
+    let page = get_with(&session, "/dev-pages/panic", &[html, secret]).await;
     assert_eq!(page.status, 500);
     for part in [
         "<h1>panicked: out of bread</h1>",
@@ -113,7 +118,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         assert!(page.text().contains(part), "{part}: {}", page.text());
     }
     assert!(!page.text().contains("4711"));
-    let json = ask(
+    let json = get_with(
         &session,
         "/dev-pages/panic",
         &[("accept", "application/json")],
@@ -127,19 +132,19 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
             .is_some_and(|frames| !frames.is_empty()),
         "{json}"
     );
-    let text = ask(&session, "/dev-pages/panic", &[]).await.text();
+    let text = get_with(&session, "/dev-pages/panic", &[]).await.text();
     assert!(
         text.contains("> ") && text.contains("panic!(\"out of bread\")"),
         "{text}"
     );
-    let foreign = ask(
+    let foreign = get_with(
         &session,
         "/dev-pages/panic",
         &[html, ("origin", "http://evil.example")],
     )
     .await;
     assert_eq!(foreign.text(), "500 Internal Server Error\n");
-    let missing = ask(&session, "/nowhere", &[html]).await;
+    let missing = get_with(&session, "/nowhere", &[html]).await;
     assert_eq!(missing.status, 404);
     assert!(
         missing.text().contains("/dev-pages  dev-pages"),
@@ -147,7 +152,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         missing.text()
     );
 
-    // The events have the compiler's errors, and the number of the next version.
+    // The events contain the compiler's errors, and the number of swaps after the next version.
     fs::write(
         &source,
         good.replace("fn hello() -> Response {", "fn hello() -> Response { oops;"),
@@ -163,7 +168,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
 }
 
 /// Sends a request with these headers on a new connection, and returns the response.
-async fn ask(session: &Dev, path: &str, headers: &[(&str, &str)]) -> Reply {
+async fn get_with(session: &Dev, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut request = Request::get(path);
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -1,7 +1,8 @@
-//! The same requests to the same app, under `axum::serve` and under the host: the same answers, byte for byte.
+//! The same app runs under `axum::serve` and under the host. Both get the same requests, and their responses must be
+//! equal, byte for byte.
 //!
-//! Three things are not compared: the value of `date`, the header `x-request-id`, which the host
-//! adds, and whether `content-length` comes before or after the `connection` that hyper adds.
+//! Three things are not compared: the value of `date`; the header `x-request-id`, which the host adds; and whether
+//! `content-length` comes before or after the `connection` that hyper adds.
 
 use std::{net::SocketAddr, ops::Range};
 
@@ -12,7 +13,7 @@ use hyper::{HeaderMap, Request};
 use tokio::net::TcpListener;
 
 /// A request: the method, the target, the headers and the body.
-type Asked = (
+type TestRequest = (
     &'static str,
     &'static str,
     &'static [(&'static str, &'static [u8])],
@@ -24,9 +25,9 @@ const FORM: (&str, &[u8]) = ("content-type", b"application/x-www-form-urlencoded
 const PARTS: (&str, &[u8]) = ("content-type", b"multipart/form-data; boundary=XX");
 const LARGE: &[u8] = &[b'l'; 300_000];
 
-/// The requests, in order, because some responses depend on earlier requests. A 204 or a 304 with a
-/// body is left out, because `axum::serve` sends the body over HTTP/2, and its length over HTTP/1.
-const ASKED: &[Asked] = &[
+/// The requests. Their order matters, because some responses depend on earlier requests. A 204 or a 304 with a body is
+/// not tested, because `axum::serve` sends the body over HTTP/2, and its length over HTTP/1.
+const REQUESTS: &[TestRequest] = &[
     ("GET", "/", &[], b""),
     ("GET", "/nothing/here?at=all", &[], b""),
     ("GET", "/%7Ea/%C3%A9/%2F", &[], b""),
@@ -117,7 +118,7 @@ const ASKED: &[Asked] = &[
 ];
 
 /// Requests that can only be sent as raw bytes of HTTP/1.
-const WIRE: &[&str] = &[
+const RAW_REQUESTS: &[&str] = &[
     "GET http://example.org/absolute?x HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     "GET / HTTP/1.0\r\n\r\n",
@@ -141,9 +142,9 @@ const WIRE: &[&str] = &[
 #[tokio::test]
 async fn answers_are_those_of_axum_over_http_1() {
     let (axum, host) = servers().await;
-    let asked: Vec<_> = ASKED.iter().map(bytes).collect();
-    let wire = WIRE.iter().map(|text| text.as_bytes().to_vec());
-    for request in asked.into_iter().chain(wire) {
+    let requests: Vec<_> = REQUESTS.iter().map(to_http1).collect();
+    let raw_requests = RAW_REQUESTS.iter().map(|text| text.as_bytes().to_vec());
+    for request in requests.into_iter().chain(raw_requests) {
         let mut answers = Vec::new();
         for address in [axum, host.address()] {
             let mut wire = Wire::connect(address).await;
@@ -162,7 +163,7 @@ async fn answers_are_those_of_axum_over_http_1() {
 async fn answers_are_those_of_axum_over_http_2() {
     let (axum, host) = servers().await;
     let mut connections = [Connection::http2(axum).await, host.http2().await];
-    for asked @ (method, target, headers, body) in ASKED {
+    for test_request @ (method, target, headers, body) in REQUESTS {
         let mut answers = Vec::new();
         for connection in &mut connections {
             let uri = format!("http://example.org{target}");
@@ -177,7 +178,7 @@ async fn answers_are_those_of_axum_over_http_2() {
             };
             let response = connection.send(request.body(body).unwrap()).await;
             let (mut head, body) = response
-                .unwrap_or_else(|error| panic!("{asked:?}: {error:?}"))
+                .unwrap_or_else(|error| panic!("{test_request:?}: {error:?}"))
                 .into_parts();
             if head.status == 204 {
                 // axum adds a length, which RFC 9110, section 8.6, forbids. hyper removes it over
@@ -186,7 +187,12 @@ async fn answers_are_those_of_axum_over_http_2() {
             }
             let body = within("the body", body.collect()).await.unwrap();
             let trailers = body.trailers().cloned();
-            answers.push((head.status, fields(head.headers), trailers, body.to_bytes()));
+            answers.push((
+                head.status,
+                compared_headers(head.headers),
+                trailers,
+                body.to_bytes(),
+            ));
         }
         let [from_axum, from_host] = &answers[..] else {
             unreachable!()
@@ -195,7 +201,7 @@ async fn answers_are_those_of_axum_over_http_2() {
     }
 }
 
-/// The addresses of the app under `axum::serve` and under a host.
+/// Starts the app under `axum::serve` and under a host. Returns the address of the first server, and the host.
 async fn servers() -> (SocketAddr, host_tests::Host) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -204,7 +210,7 @@ async fn servers() -> (SocketAddr, host_tests::Host) {
 }
 
 /// Returns the bytes of a request in HTTP/1.1.
-fn bytes((method, target, headers, body): &Asked) -> Vec<u8> {
+fn to_http1((method, target, headers, body): &TestRequest) -> Vec<u8> {
     let mut request =
         format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").into_bytes();
     for (name, value) in *headers {
@@ -220,32 +226,37 @@ fn bytes((method, target, headers, body): &Asked) -> Vec<u8> {
     request
 }
 
-/// Returns the bytes of a response without the parts that are not compared.
+/// Returns the escaped bytes of a response, without the two headers that are not compared, and with `connection` always
+/// behind `content-length`.
 fn comparable(answer: &[u8]) -> String {
     let mut text = answer.escape_ascii().to_string();
-    while let Some(found) = field(&text, "date: ").or_else(|| field(&text, "x-request-id: ")) {
-        text.replace_range(found, "");
+    while let Some(range) =
+        find_header_line(&text, "date: ").or_else(|| find_header_line(&text, "x-request-id: "))
+    {
+        text.replace_range(range, "");
     }
     for value in ["close", "keep-alive"] {
         let connection = format!("\\r\\nconnection: {value}");
         while let Some(at) = text.find(&format!("{connection}\\r\\ncontent-length: ")) {
             text.replace_range(at..at + connection.len(), "");
-            let length = field(&text[at..], "content-length: ").map_or(0, |length| length.end);
+            let length =
+                find_header_line(&text[at..], "content-length: ").map_or(0, |length| length.end);
             text.insert_str(at + length, &connection);
         }
     }
     text
 }
 
-/// Returns the range of a header line, with its end, in escaped text.
-fn field(text: &str, name: &str) -> Option<Range<usize>> {
+/// Returns the range of a header line in escaped text, from the line break before the header to the line break behind
+/// it.
+fn find_header_line(text: &str, name: &str) -> Option<Range<usize>> {
     let start = text.find(&format!("\\r\\n{name}"))?;
     let len = text[start + 4..].find("\\r\\n")? + 4;
     Some(start..start + len)
 }
 
 /// Returns the headers that are compared, in their order.
-fn fields(headers: HeaderMap) -> Vec<(String, Bytes)> {
+fn compared_headers(headers: HeaderMap) -> Vec<(String, Bytes)> {
     headers
         .iter()
         .filter(|(name, _)| *name != "date" && *name != "x-request-id")

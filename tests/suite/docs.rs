@@ -1,4 +1,4 @@
-//! The documentation: what it shows is built, tested and served, and its links lead somewhere.
+//! The documentation: its examples are built, tested and served, and its links lead to existing files and headings.
 
 use std::{
     collections::BTreeSet,
@@ -30,8 +30,8 @@ fn snippets_are_parts_of_files_that_are_built() {
             let file = fs::read_to_string(&path)
                 .unwrap_or_else(|error| panic!("{page}, {first:?}: {}: {error}", path.display()));
             for part in part.split("\n\n") {
-                let is_there = file.contains(part.trim_end());
-                assert!(is_there, "{page}: {} has no\n{part}", path.display());
+                let is_found = file.contains(part.trim_end());
+                assert!(is_found, "{page}: {} has no\n{part}", path.display());
             }
         }
     }
@@ -41,7 +41,7 @@ fn snippets_are_parts_of_files_that_are_built() {
 async fn the_crate_of_the_guide_passes_its_tests_and_serves_as_its_page_says() {
     let bench = Workbench::new("guide");
     let shop = bench.path().join("shop");
-    copy(&repository().join("docs/guide"), &shop);
+    copy_folder(&repository().join("docs/guide"), &shop);
     let manifest = fs::read_to_string(shop.join("Cargo.toml")).unwrap();
     let path = repository().join("plugin-api");
     let manifest = manifest.replace("../../plugin-api", path.to_str().unwrap());
@@ -104,22 +104,25 @@ async fn lines_in_json_have_the_keys_that_the_reference_lists() {
         lines.first().cloned()
     })
     .await;
-    assert_eq!(keys(&line), listed(&page, "## A line of the log"));
+    assert_eq!(keys(&line), documented_keys(&page, "## A line of the log"));
     let line = eventually("a line for the request", async || {
         host.stdout().with(&["duration_us"]).first().cloned()
     })
     .await;
-    assert_eq!(keys(&line), listed(&page, "## A line of the access log"));
+    assert_eq!(
+        keys(&line),
+        documented_keys(&page, "## A line of the access log")
+    );
 }
 
-/// The keys of an object in JSON.
+/// Returns the keys of a JSON object.
 fn keys(line: &str) -> BTreeSet<String> {
     let object: Map<String, Value> = serde_json::from_str(line).unwrap();
     object.into_iter().map(|(key, _)| key).collect()
 }
 
-/// The keys in the first table of keys below a heading.
-fn listed(page: &str, heading: &str) -> BTreeSet<String> {
+/// Returns the keys that the first table of keys below a heading lists.
+fn documented_keys(page: &str, heading: &str) -> BTreeSet<String> {
     let (_, section) = page.split_once(heading).unwrap();
     let (_, table) = section.split_once("| key | type | is |").unwrap();
     let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
@@ -134,7 +137,7 @@ fn links_lead_to_files_and_headings() {
     let mut links = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for link in targets(&text) {
+        for link in link_targets(&text) {
             if link.contains("://") {
                 continue;
             }
@@ -158,7 +161,7 @@ fn links_lead_to_files_and_headings() {
     assert!(links > 20, "only {links} links");
 }
 
-/// The code of a page in languages that the tests build.
+/// Returns the code blocks of a page in the languages that the tests build.
 fn snippets(text: &str) -> Vec<String> {
     let mut snippets = Vec::new();
     let mut lines = text.lines();
@@ -171,8 +174,8 @@ fn snippets(text: &str) -> Vec<String> {
     snippets
 }
 
-/// The targets of links, outside of code.
-fn targets(text: &str) -> Vec<&str> {
+/// Returns the targets of all links of a page. Code blocks are skipped.
+fn link_targets(text: &str) -> Vec<&str> {
     let mut is_code = false;
     let prose = text.lines().filter(move |line| {
         is_code ^= line.trim_start().starts_with("```");
@@ -184,7 +187,7 @@ fn targets(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The headings of a page, as a link names them.
+/// Returns the headings of a page in the form in which a link names them.
 fn headings(text: &str) -> impl Iterator<Item = String> {
     let titles = text.lines().filter(|line| line.starts_with('#'));
     titles.map(|title| {
@@ -197,7 +200,7 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The README of the repository, and all pages in `docs`.
+/// Returns the paths of README.md, CHANGELOG.md and all pages in `docs`.
 fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir(repository().join("docs")).unwrap();
     let docs = docs.map(|entry| entry.unwrap().path());
@@ -207,23 +210,26 @@ fn pages() -> Vec<PathBuf> {
         .collect()
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder with its subfolders, but without folders named `target`.
+fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap();
         match path.is_dir() {
             true if name == "target" => {}
-            true => copy(&path, &to.join(name)),
+            true => copy_folder(&path, &to.join(name)),
             false => drop(fs::copy(&path, to.join(name)).unwrap()),
         }
     }
 }
 
+/// Returns the text of a file of the repository.
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
 }
 
+/// Returns the folder of the repository.
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }

@@ -1,19 +1,21 @@
-//! Plugins and hosts of different minors of one ABI work together.
+//! Plugins and hosts with different minor versions of the ABI work together.
 
 use host_tests::{Host, Library, Setup};
 
 #[tokio::test]
 async fn a_plugin_of_the_recorded_abi_serves_in_this_host() {
-    serves(&Library::plugin("abi_1_0"), "1.0", "recorded").await;
+    assert_serves(&Library::plugin("abi_1_0"), "1.0", "recorded").await;
 }
 
 #[tokio::test]
 async fn a_plugin_of_a_later_minor_serves_in_this_host() {
     let library = Library::plugin("abi_1_0").marked("later");
-    serves(&library, "1.9", "later").await;
+    assert_serves(&library, "1.9", "later").await;
 }
 
-async fn serves(library: &Library, abi: &str, version: &str) {
+/// Asserts that the library serves, logs, is replaced and stops in this host. `abi` is the ABI version that its
+/// manifest states, and `version` the text that its responses and log lines contain.
+async fn assert_serves(library: &Library, abi: &str, version: &str) {
     let first = library.with_fact("abi", abi);
     let setup = Setup::new().library("libabi.so", &first);
     let host: Host = setup.arg("--mount=/old=abi_1_0").start().await;
@@ -26,7 +28,7 @@ async fn serves(library: &Library, abi: &str, version: &str) {
         expected,
         "the headers are there before it asks"
     );
-    // The plugin goes through its whole life: the level, the log, a swap, and the stop.
+    // The rest of a plugin's life: a swap, log lines at the set level, and the stop.
     let second = library.with_fact("version", "2.0.0");
     host.folder()
         .put("libabi.so", &second.with_fact("abi", abi));

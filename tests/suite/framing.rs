@@ -1,8 +1,9 @@
-//! The length of a response is the length in its head, whatever its app does.
+//! The body of a response has the length that the head states, whatever the app does.
 
 use host_tests::{Host, Setup, empty};
 use hyper::{Method, Request, Version};
 
+/// Starts a host with the fixtures `framing` and `native`.
 async fn framing() -> Host {
     let setup = Setup::new().plugin("framing").plugin("native");
     setup
@@ -11,8 +12,8 @@ async fn framing() -> Host {
         .await
 }
 
-/// Values of `content-length`, as a query, that are wrong for a body of ten bytes.
-const WRONG: &[&str] = &[
+/// Queries that make the app send a `content-length` that is wrong for its body of ten bytes.
+const WRONG_LENGTHS: &[&str] = &[
     "length=5",
     "length=0",
     "length=11",
@@ -26,17 +27,17 @@ const WRONG: &[&str] = &[
 #[tokio::test]
 async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_next_ones() {
     let host = framing().await;
-    for (at, lengths) in WRONG.iter().enumerate() {
+    for (index, lengths) in WRONG_LENGTHS.iter().enumerate() {
         for (method, path) in [
             ("GET", format!("/framing?body=whole&{lengths}")),
-            // `HEAD` goes to the native handler, because axum's router removes the body of such a
-            // response itself.
+            // The native handler gets the `HEAD` request, because axum's router itself would remove the body of the
+            // response.
             ("HEAD", format!("/native/framed?{lengths}")),
             ("GET", format!("/native/framed?{lengths}")),
         ] {
             let mut wire = host.wire().await;
             wire.send(format!(
-                "{method} {path} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {method}{at}\r\n\r\n\
+                "{method} {path} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {method}{index}\r\n\r\n\
                  GET /framing?body=whole HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             ))
             .await;
@@ -54,7 +55,7 @@ async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_ne
             );
             assert!(answers.contains("content-length: 26\r\n"), "{answers}");
         }
-        let id = format!("GET{at}");
+        let id = format!("GET{index}");
         let line = host
             .log()
             .eventually(&["ERROR", &id, "plugin=framing"])
@@ -69,7 +70,7 @@ async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_ne
         }
     }
     let mut http2 = host.http2().await;
-    for lengths in WRONG {
+    for lengths in WRONG_LENGTHS {
         for path in ["/framing?body=whole&", "/native/framed?"] {
             let reply = http2.get(&format!("{path}{lengths}")).await;
             assert_eq!(
@@ -79,7 +80,7 @@ async fn a_length_that_is_not_the_bodys_is_a_500_and_the_next_response_is_the_ne
             );
         }
     }
-    // Each response has one line only.
+    // Each response is reported by one line only.
     assert_eq!(
         host.log().with(&["ERROR", "GET0", "plugin=framing"]).len(),
         1
@@ -100,7 +101,7 @@ async fn a_length_for_no_body_is_a_500_but_for_a_head() {
         );
         let reply = connection.get("/framing?length=0").await;
         assert_eq!((reply.status.as_u16(), &*reply.text()), (200, ""));
-        // A right length stays as it is. A right length that is given twice is sent once.
+        // A correct length is not changed. If the app sends a correct length twice, the host sends it once.
         let reply = connection
             .get("/framing?length=10&length=10&body=whole")
             .await;
@@ -112,7 +113,7 @@ async fn a_length_for_no_body_is_a_500_but_for_a_head() {
 #[tokio::test]
 async fn a_stream_of_another_length_than_its_head_says_breaks_off_with_a_line() {
     let host = framing().await;
-    for (at, (query, error)) in [
+    for (index, (query, error)) in [
         ("body=stream&length=11", "after 10 of the 11 bytes"),
         ("body=late&length=11", "after 10 of the 11 bytes"),
         ("body=stream&length=7", "longer than the 7 bytes"),
@@ -124,7 +125,7 @@ async fn a_stream_of_another_length_than_its_head_says_breaks_off_with_a_line() 
     {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let mut connection = host.connect(version).await;
-            let id = format!("{version:?}-{at}").replace('/', "-");
+            let id = format!("{version:?}-{index}").replace('/', "-");
             let request = Request::get(format!("/framing?{query}")).header("x-request-id", &id);
             let reply = connection.exchange(request.body(empty()).unwrap()).await;
             assert!(reply.is_err(), "{version:?} {query}: {reply:?}");
@@ -238,7 +239,7 @@ async fn an_interim_status_is_no_response() {
         host.log()
             .eventually(&["ERROR", "plugin=framing", &status.to_string()])
             .await;
-        // The connection goes on.
+        // The connection is still usable.
         assert_eq!(
             connection.get("/framing?body=whole").await.text(),
             "0123456789"

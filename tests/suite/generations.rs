@@ -1,11 +1,11 @@
-//! Generations, as an operator sees them: their costs, and their ends.
+//! Generations, as `host ctl` and the log show them: their resources, and how they end.
 
 use std::{fs, time::Instant};
 
 use host_tests::{Ctl, Library, Setup};
 use serde_json::Value;
 
-use crate::moody::{FILE, moody, of};
+use crate::moody::{FILE, library, moody};
 
 #[tokio::test]
 async fn reload_answers_with_proof() {
@@ -60,10 +60,10 @@ async fn reload_answers_with_proof() {
 async fn a_file_that_was_put_right_has_no_error_any_more() {
     let (host, ctl) = moody(&[]).await;
     host.folder().put(FILE, &Library::new("no library"));
-    let is_told = |app: &Value| app["last_error"].is_object();
-    ctl.eventually("an error", "moody", is_told).await;
-    host.folder().put(FILE, &of("v1"));
-    ctl.eventually("no error", "moody", |app| !is_told(app))
+    let has_error = |app: &Value| app["last_error"].is_object();
+    ctl.eventually("an error", "moody", has_error).await;
+    host.folder().put(FILE, &library("v1"));
+    ctl.eventually("no error", "moody", |app| !has_error(app))
         .await;
 }
 
@@ -173,7 +173,7 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
     assert_eq!(waiting.await.unwrap(), "v1");
     ctl.eventually("nothing of it is at work", "versioned", Value::is_null)
         .await;
-    // The library of an ended generation stays in memory.
+    // Libraries are never unloaded, so an ended generation still uses memory.
     let ended = &ctl.json(&["plugins"]).await["retired"];
     assert_eq!(ended["generations"], 1);
     assert!(
@@ -185,10 +185,10 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
 #[tokio::test]
 async fn a_shutdown_hook_that_hangs_is_left_after_its_time() {
     let (host, _ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 hangs at the end"));
+    host.folder().put(FILE, &library("v2 hangs at the end"));
     host.serves("/moody", "v2 hangs at the end").await;
     let began = Instant::now();
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &library("v3"));
     host.serves("/moody", "v3").await;
     host.log()
         .eventually(&["WARN", "shutdown hook", "generation=2"])
@@ -202,9 +202,9 @@ async fn a_shutdown_hook_that_hangs_is_left_after_its_time() {
 #[tokio::test]
 async fn a_thread_that_stays_is_named_in_a_warning_and_tasks_are_counted() {
     let (host, _ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 leaks a thread"));
+    host.folder().put(FILE, &library("v2 leaks a thread"));
     host.serves("/moody", "v2 leaks a thread").await;
-    host.folder().put(FILE, &of("v3 leaves tasks"));
+    host.folder().put(FILE, &library("v3 leaves tasks"));
     host.serves("/moody", "v3 leaves tasks").await;
     let line = host
         .log()
@@ -215,7 +215,7 @@ async fn a_thread_that_stays_is_named_in_a_warning_and_tasks_are_counted() {
         "{line}"
     );
 
-    host.folder().put(FILE, &of("v4"));
+    host.folder().put(FILE, &library("v4"));
     host.serves("/moody", "v4").await;
     host.log()
         .eventually(&["INFO", "Stopped", "generation=3", "cancelled_tasks=3"])
@@ -236,13 +236,13 @@ async fn after_many_reloads_threads_and_files_are_as_before_and_memory_nearly() 
         assert_eq!(host.get("/moody").await.text(), "v1");
     }
     let after = ctl.json(&["plugins"]).await;
-    let grown = |key: &str| {
+    let growth = |key: &str| {
         let [before, after] = [&before, &after].map(|report| report["process"][key].as_u64());
         after.unwrap().saturating_sub(before.unwrap())
     };
-    // tokio's threads for blocking work may exist for a while after their work.
+    // tokio keeps threads for blocking work for a while after the work is done.
     assert!(
-        grown("threads") <= 5 && grown("files") <= 2,
+        growth("threads") <= 5 && growth("files") <= 2,
         "{before} {after}"
     );
     let retired = |report: &Value| {
@@ -250,15 +250,17 @@ async fn after_many_reloads_threads_and_files_are_as_before_and_memory_nearly() 
         let bytes = retired["footprint"]["anonymous_bytes"].as_u64();
         (retired["generations"].as_u64().unwrap(), bytes.unwrap())
     };
-    let ((3, bytes), (33, more)) = (retired(&before), retired(&after)) else {
+    let ((3, bytes_before), (33, bytes_after)) = (retired(&before), retired(&after)) else {
         panic!("{before} {after}");
     };
-    let libraries = (more - bytes) / 30;
+    // Both values are bytes for each of the 30 generations: the pages of the libraries, and the rest, which is the
+    // heap.
+    let libraries = (bytes_after - bytes_before) / 30;
     assert!(
         (4096..400 << 10).contains(&libraries),
         "{libraries} bytes a generation"
     );
-    let heap = (grown("anonymous_bytes") / 30).saturating_sub(libraries);
+    let heap = (growth("anonymous_bytes") / 30).saturating_sub(libraries);
     assert!(heap < 100 << 10, "{heap} bytes a generation");
 }
 
@@ -269,7 +271,7 @@ async fn before_keys_run_out_loads_are_refused_and_what_serves_serves_on() {
         .put("libtakes_keys.so", &Library::plugin("takes_keys"));
     host.serves("/takes_keys", "greedy").await;
     assert_eq!(ctl.json(&["plugins"]).await["loads_left"], 0);
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     let line = host.log().eventually(&["ERROR", FILE, "step=budget"]).await;
     assert!(
         line.contains("loaded 2 libraries") && line.contains("restart the host"),
@@ -282,7 +284,7 @@ async fn before_keys_run_out_loads_are_refused_and_what_serves_serves_on() {
 #[tokio::test]
 async fn one_plugin_can_be_two_apps_with_their_own_configuration() {
     let ctl = Ctl::new();
-    let setup = Setup::new().library(FILE, &of("v1")).arg(ctl.option());
+    let setup = Setup::new().library(FILE, &library("v1")).arg(ctl.option());
     let file = setup.folder().join("host.toml");
     let tables = "[app.one]\nplugin = 'moody'\nmount = ['/1', '/eins']\nconfig = { title = 'One', n = 1 }\n\
                   [app.two]\nplugin = 'moody'\n";
@@ -312,11 +314,11 @@ async fn one_plugin_can_be_two_apps_with_their_own_configuration() {
     }
     assert_eq!(host.get("/moody").await.status, 404);
 
-    // Each app has generations of its own.
+    // The generations of each app are counted separately.
     ctl.json(&["reload", "two"]).await;
     assert_eq!(ctl.app("one").await["serving"]["generation"], 1);
     assert_eq!(ctl.app("two").await["serving"]["generation"], 2);
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     host.serves("/1", "v2").await;
     host.serves("/two", "v2").await;
     host.folder().remove(FILE);

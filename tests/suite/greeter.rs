@@ -22,6 +22,7 @@ struct Name {
     name: String,
 }
 
+/// A request for several greetings.
 #[derive(Clone, PartialEq, Message)]
 struct Often {
     #[prost(string, tag = "1")]
@@ -124,16 +125,17 @@ async fn both_stream_and_take_turns() {
         next(&mut greetings).await.unwrap().unwrap().text,
         "hello Ada"
     );
-    for one in ["Grace", "Barbara"] {
-        sender.send(name(one)).unwrap();
+    for person in ["Grace", "Barbara"] {
+        sender.send(name(person)).unwrap();
         let greeting = next(&mut greetings).await.unwrap().unwrap();
-        assert_eq!(greeting.text, format!("hello {one}"));
+        assert_eq!(greeting.text, format!("hello {person}"));
     }
     drop(sender);
     assert!(next(&mut greetings).await.unwrap().is_none());
     drop(host);
 }
 
+/// Starts a host with the plugin `greeter`, and connects a gRPC client to it.
 async fn greeter() -> (Host, Grpc<Channel>) {
     let host = Setup::new().plugin("greeter").start().await;
     let endpoint = Endpoint::from_shared(format!("http://{}", host.address())).unwrap();
@@ -147,10 +149,12 @@ fn name(name: &str) -> Name {
     Name { name: name.into() }
 }
 
-fn path(call: &str) -> PathAndQuery {
-    format!("/greeter.Greeter/{call}").parse().unwrap()
+/// Returns the path of a method of the service.
+fn path(method: &str) -> PathAndQuery {
+    format!("/greeter.Greeter/{method}").parse().unwrap()
 }
 
+/// Waits for the next greeting. Returns `None` at the end of the stream.
 async fn next(greetings: &mut Streaming<Greeting>) -> Result<Option<Greeting>, Status> {
     within("a greeting", greetings.next()).await.transpose()
 }

@@ -1,4 +1,4 @@
-//! State that a plugin hands over to its next version. Nothing is lost, whatever goes wrong.
+//! State that a plugin hands over to its next version. No state and no request is lost, even if a step fails.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -27,7 +27,7 @@ async fn no_update_is_lost_through_forty_reloads() {
         });
     }
     for version in 2..=41 {
-        host.folder().put(FILE, &of(&format!("v{version}")));
+        host.folder().put(FILE, &library(&format!("v{version}")));
         host.serves("/counter/version", &format!("v{version}"))
             .await;
     }
@@ -45,12 +45,12 @@ async fn requests_wait_until_the_last_one_has_left() {
     let mut connection = host.http1().await;
     let last = tokio::spawn(async move { connection.get(&path).await.text() });
     host.log().eventually(&["v1 waits"]).await;
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     let draining = |app: &serde_json::Value| app["state"] == "loading: drain";
     ctl.eventually("a drain before the handover", "counter", draining)
         .await;
 
-    let mut wire = waits(&host).await;
+    let mut wire = send_waiting_request(&host).await;
     host.folder().signal("go");
     assert_eq!(last.await.unwrap(), "1");
     assert_eq!(wire.response().await.1, "2");
@@ -67,14 +67,14 @@ async fn when_anything_fails_the_old_version_serves_on_with_its_state() {
         (3, "v3 panics", "it is told to panic"),
         (4, "v4 blocks", "did not start within"),
     ] {
-        host.folder().put(FILE, &of(version));
+        host.folder().put(FILE, &library(version));
         host.log()
             .eventually(&["ERROR", FILE, "serves on", reason])
             .await;
         assert_eq!(host.get("/counter").await.text(), count.to_string());
         assert_eq!(host.get("/counter/version").await.text(), "v1");
     }
-    host.folder().put(FILE, &of("v5"));
+    host.folder().put(FILE, &library("v5"));
     host.serves("/counter/version", "v5").await;
     assert_eq!(host.get("/counter").await.text(), "5");
 }
@@ -87,10 +87,10 @@ async fn a_handover_that_fails_keeps_the_old_version() {
         ("stalls", "took longer than"),
         ("seizes", "did not hand its state over within"),
     ] {
-        let setup = Setup::new().library(FILE, &of(&format!("v1 {mood}")));
+        let setup = Setup::new().library(FILE, &library(&format!("v1 {mood}")));
         let host = setup.arg("--handover-timeout=300ms").start().await;
         host.serves("/counter", "1").await;
-        host.folder().put(FILE, &of("v2"));
+        host.folder().put(FILE, &library("v2"));
         let line = host.log().eventually(&["ERROR", FILE, reason]).await;
         assert!(line.contains("step=handover"), "{line}");
         assert_eq!(host.get("/counter").await.text(), "2");
@@ -104,7 +104,7 @@ async fn a_request_that_does_not_end_keeps_the_old_version() {
     let mut connection = host.http1().await;
     let endless = tokio::spawn(async move { connection.get(&path).await.text() });
     host.log().eventually(&["v1 waits"]).await;
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     let line = host
         .log()
         .eventually(&["ERROR", FILE, "--handover-timeout"])
@@ -124,17 +124,17 @@ async fn what_has_no_end_may_end_for_the_handover() {
             .await;
         wire
     };
-    // After a handover that failed, later requests are not told that the app drains.
+    // A handover that fails ends the drain, so a later request does not see that the app drains.
     let mut first = endless().await;
     host.log().eventually(&["v1 waits"]).await;
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &library("v2 fails"));
     assert_eq!(first.response().await.1, "drained");
     host.log().eventually(&["ERROR", FILE, "serves on"]).await;
     let mut second = endless().await;
     let end = timeout(Duration::from_millis(300), second.head()).await;
     assert!(end.is_err(), "it was told to end: {end:?}");
 
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &library("v3"));
     assert_eq!(second.response().await.1, "drained");
     host.serves("/counter/version", "v3").await;
 }
@@ -154,7 +154,7 @@ async fn a_version_that_goes_on_takes_back_what_it_let_go_of() {
         host.log()
             .eventually(&["ERROR", "libholder.so", "serves on", "it is told to"])
             .await;
-        // No request enters the new version before it has the state.
+        // No request reaches the new version before that version has the state.
         assert_eq!(host.get("/holder").await.text(), holds(mood));
         if mood == "v1" {
             host.folder().put("libholder.so", &holder("v3"));
@@ -194,11 +194,11 @@ async fn a_library_that_is_removed_during_the_handover_is_gone() {
     let mut connection = host.http1().await;
     let endless = tokio::spawn(async move { connection.get("/counter/later?never").await.status });
     host.log().eventually(&["v1 waits"]).await;
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     let draining = |app: &serde_json::Value| app["state"] == "loading: drain";
     ctl.eventually("a drain before the handover", "counter", draining)
         .await;
-    let mut wire = waits(&host).await;
+    let mut wire = send_waiting_request(&host).await;
     host.folder().remove(FILE);
     let head = wire.head().await;
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
@@ -209,8 +209,8 @@ async fn a_library_that_is_removed_during_the_handover_is_gone() {
     .await;
 }
 
-/// Sends a request that is not answered yet.
-async fn waits(host: &Host) -> Wire {
+/// Sends a request, and asserts that the host delays the response. Returns the connection.
+async fn send_waiting_request(host: &Host) -> Wire {
     let mut wire = host.wire().await;
     wire.send("GET /counter HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let answer = timeout(Duration::from_millis(300), wire.head()).await;
@@ -220,13 +220,15 @@ async fn waits(host: &Host) -> Wire {
 
 const FILE: &str = "libcounter.so";
 
-fn of(version: &str) -> Library {
+/// Returns the fixture `counter` with a version.
+fn library(version: &str) -> Library {
     Library::plugin("counter").marked(version)
 }
 
+/// Starts a host that serves version `v1` of the fixture `counter`. Returns the host and its control socket.
 async fn counter(args: &[&str]) -> (Host, Ctl) {
     let ctl = Ctl::new();
-    let setup = Setup::new().library(FILE, &of("v1")).arg(ctl.option());
+    let setup = Setup::new().library(FILE, &library("v1")).arg(ctl.option());
     let host = args.iter().fold(setup, Setup::arg).start().await;
     host.serves("/counter/version", "v1").await;
     (host, ctl)

@@ -1,4 +1,5 @@
-//! HTTP/1.1 and HTTP/2 on the wire.
+//! The rules of HTTP/1.1 and HTTP/2: kept connections, pipelining, `HEAD`, `100-continue`, framing of bodies, and
+//! malformed requests.
 
 use host_tests::{Setup, empty, full};
 use hyper::{Method, Request, Version};
@@ -58,7 +59,7 @@ async fn head_is_get_without_the_body() {
         head.to_lowercase().contains("content-length: 8\r\n"),
         "{head}"
     );
-    // The next bytes are the next response, not a body.
+    // The bytes behind the head belong to the next response, because the response to `HEAD` has no body.
     let (_, body) = wire.response().await;
     assert_eq!(body, "unmarked");
 

@@ -1,4 +1,4 @@
-//! From the first line on stdout to the exit code.
+//! The life of a host: its start, its stop, and the files and connections that it leaves.
 
 use std::{fs, net::TcpListener};
 
@@ -131,7 +131,7 @@ async fn idle_connections_do_not_delay_the_stop() {
 
 #[tokio::test]
 async fn the_stop_says_how_many_connections_are_open() {
-    // A host name has as many addresses as the system resolves it to.
+    // The host listens at all addresses of a host name, here 127.0.0.1 and perhaps ::1.
     let setup = Setup::new().plugin("versioned").arg("--bind=localhost:0");
     let host = setup.start().await;
     let (mut first, mut second) = (host.http1().await, host.http2().await);
@@ -167,14 +167,14 @@ async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
     wires[1].until("+").await;
     host.log().eventually(&["waits"]).await;
     host.signal(Signal::TERM);
-    // One request has no response yet, and the other one only a part of it.
+    // The first request has no response yet, and the second request only a part of its response.
     assert_eq!(wires[0].rest().await, "");
     let rest = wires[1].rest().await;
     assert!(!rest.ends_with("0\r\n\r\n"), "{rest:?}");
     let exit = host.exit().await;
     assert_eq!(exit.code, Some(0), "{exit}");
-    let told = exit.to_string();
-    assert!(told.contains("Cutting off connections"), "{told}");
+    let output = exit.to_string();
+    assert!(output.contains("Cutting off connections"), "{output}");
 }
 
 #[tokio::test]
@@ -196,7 +196,8 @@ async fn a_second_signal_ends_the_host_at_once() {
         host.signal(first);
         refuses_connections(&host).await;
         let mut host = host;
-        // A second signal soon after the first counts as the same signal, so pause between them.
+        // The host takes a signal that comes soon after the first for the same request to stop. So repeat the signal
+        // until the host ends.
         eventually("the end of the host", async || {
             host.signal(second);
             host.ended()
@@ -271,7 +272,7 @@ async fn what_a_killed_host_left_behind_is_swept_up_by_the_next() {
     .await;
 }
 
-/// Waits until no process listens at the address.
+/// Waits until the host no longer listens at its address.
 async fn refuses_connections(host: &Host) {
     eventually("connections are refused", async || {
         TcpStream::connect(host.address()).await.err()
@@ -279,7 +280,7 @@ async fn refuses_connections(host: &Host) {
     .await;
 }
 
-/// Returns the libraries in the folders below this one.
+/// Returns the copies of libraries in the state folder: the `.so` files in its subfolders.
 fn copies(state: &std::path::Path) -> Vec<std::path::PathBuf> {
     let list = |folder: &std::path::Path| -> Vec<_> {
         std::fs::read_dir(folder)
@@ -298,7 +299,7 @@ fn copies(state: &std::path::Path) -> Vec<std::path::PathBuf> {
 async fn what_has_come_when_the_server_stops_is_answered() {
     let host = Setup::new().plugin("versioned").start().await;
     host.serves("/versioned", "unmarked").await;
-    // When the host goes on, it finds the connections with their requests and the signal at the
+    // While the host is frozen, connections with requests and a signal arrive. The host then finds all of them at the
     // same time.
     host.freeze();
     let mut wires = Vec::new();

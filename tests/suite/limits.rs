@@ -14,21 +14,21 @@ use tokio::time::timeout;
 async fn too_many_bytes_of_headers_are_431() {
     let setup = Setup::new().plugin("echo").arg("--max-header-bytes=8KiB");
     let host = setup.start().await;
-    let of = |len| Request::get("/echo/x").header("x-long", "y".repeat(len));
-    assert_eq!(statuses(&host, || of(4 << 10)).await, [200, 200]);
-    assert_eq!(statuses(&host, || of(16 << 10)).await, [431, 431]);
+    let request = |len| Request::get("/echo/x").header("x-long", "y".repeat(len));
+    assert_eq!(statuses(&host, || request(4 << 10)).await, [200, 200]);
+    assert_eq!(statuses(&host, || request(16 << 10)).await, [431, 431]);
 }
 
 #[tokio::test]
 async fn too_many_headers_are_431() {
     let setup = Setup::new().plugin("echo").arg("--max-headers=20");
     let host = setup.start().await;
-    let of = |count| {
+    let request_with = |count| {
         let request = Request::get("/echo/x").header("host", host.address().to_string());
         (1..count).fold(request, |request, n| request.header(format!("x-{n}"), "y"))
     };
-    assert_eq!(statuses(&host, || of(20)).await, [200, 200]);
-    assert_eq!(statuses(&host, || of(21)).await, [431, 431]);
+    assert_eq!(statuses(&host, || request_with(20)).await, [200, 200]);
+    assert_eq!(statuses(&host, || request_with(21)).await, [431, 431]);
 }
 
 #[tokio::test]
@@ -39,13 +39,15 @@ async fn a_body_that_says_it_is_too_large_is_413() {
         .start()
         .await;
     for mut connection in [host.http1().await, host.http2().await] {
-        let of = |len: usize| {
+        let request = |len: usize| {
             Request::post("/echo/len")
                 .body(full(vec![b'x'; len]))
                 .unwrap()
         };
-        assert_eq!(connection.exchange(of(1024)).await.unwrap().text(), "1024");
-        assert_eq!(connection.exchange(of(1025)).await.unwrap().status, 413);
+        let reply = connection.exchange(request(1024)).await.unwrap();
+        assert_eq!(reply.text(), "1024");
+        let reply = connection.exchange(request(1025)).await.unwrap();
+        assert_eq!(reply.status, 413);
     }
     assert_eq!(host.get("/echo/x").await.status, 200);
 }
@@ -87,7 +89,10 @@ async fn connections_above_the_limit_wait_their_turn() {
         .arg("--max-connections=2")
         .start()
         .await;
-    let (first, mut second) = (connected(&host).await, connected(&host).await);
+    let (first, mut second) = (
+        connect_and_request(&host).await,
+        connect_and_request(&host).await,
+    );
     let mut third = host.http1().await;
     {
         let mut waiting = Box::pin(third.get("/versioned"));
@@ -121,7 +126,7 @@ async fn many_streams_taken_back_at_once_leave_the_others_of_the_connection_alon
     let mut frames = host.frames(65_535).await;
     frames.get("/echo/ticks", &[1], false).await;
     frames.next_of(Frames::DATA, &[1]).await;
-    // Open as many connections as the limit allows beside the first one.
+    // Open as many streams as the host allows beside the first stream (200 in all), and reset each of them at once.
     let streams: Vec<u32> = (3..401).step_by(2).collect();
     frames.get("/echo/pending", &streams, true).await;
     frames.get("/echo/x", &[401], false).await;
@@ -153,7 +158,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     let setup = Setup::new().library("libversioned.so", &Library::version("v1"));
     let setup = setup.arg(ctl.option()).arg("--access-log").arg(&access);
     let host = setup.start().await;
-    // The host raises the limit itself before it serves, so set it afterwards.
+    // The host raises its limit of open files when it starts, so lower the limit after the start.
     host.serves("/versioned", "v1").await;
     host.limit_open_files(Some(128));
     let mut clients = Vec::new();
@@ -163,8 +168,8 @@ async fn clients_leave_the_operator_some_file_descriptors() {
             .await;
         clients.push(wire);
     }
-    let short = ["WARN", "Nearly out of file descriptors", "limit=128"];
-    host.log().eventually(&short).await;
+    let shortage = ["WARN", "Nearly out of file descriptors", "limit=128"];
+    host.log().eventually(&shortage).await;
 
     let (code, plugins) = ctl.ask(&["plugins"]).await;
     assert!(code == 0 && plugins.contains("versioned"), "{plugins}");
@@ -175,12 +180,12 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     host.signal(Signal::USR1);
     eventually("a new access log", async || access.exists().then_some(())).await;
 
-    // Waiting connections are served after others have been closed.
+    // A connection that waited is served after other connections have been closed.
     let mut last = clients.pop().unwrap();
     drop(clients);
     assert!(last.response().await.0.starts_with("HTTP/1.1 200 "));
-    let over = ["INFO", "There are file descriptors again"];
-    host.log().eventually(&over).await;
+    let recovered = ["INFO", "There are file descriptors again"];
+    host.log().eventually(&recovered).await;
     host.limit_open_files(None);
     assert_eq!(host.get("/versioned").await.text(), "v2");
 }
@@ -191,7 +196,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     let setup = Setup::new().plugin("versioned").arg(ctl.option());
     let host = setup.start().await;
     host.serves("/versioned", "unmarked").await;
-    // The new limit is lower than the number of open files.
+    // The host already has more open files than the new limit allows, so it cannot open any file.
     host.limit_open_files(Some(4));
     let mut client = host.http1().await;
     let reply = tokio::spawn(async move { client.get("/versioned").await.status });
@@ -203,7 +208,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     for line in begins {
         host.log().eventually(&["WARN", line, "os error 24"]).await;
     }
-    // Wait for longer than the host needs for several attempts.
+    // In this time the host makes several attempts to accept. Only the first failure is logged.
     tokio::time::sleep(Duration::from_millis(500)).await;
     host.limit_open_files(None);
     assert_eq!(reply.await.unwrap(), 200);
@@ -219,7 +224,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     }
 }
 
-/// Returns the responses to a request in HTTP/1.1 and in HTTP/2.
+/// Sends the request over HTTP/1.1 and over HTTP/2, and returns the status of both responses.
 async fn statuses(host: &Host, request: impl Fn() -> Builder) -> [u16; 2] {
     let mut statuses = [0; 2];
     for (status, version) in statuses.iter_mut().zip([Version::HTTP_11, Version::HTTP_2]) {
@@ -230,8 +235,8 @@ async fn statuses(host: &Host, request: impl Fn() -> Builder) -> [u16; 2] {
     statuses
 }
 
-/// Opens a connection and sends a request over it.
-async fn connected(host: &Host) -> Connection {
+/// Opens a connection and exchanges one request, so that the host has accepted the connection.
+async fn connect_and_request(host: &Host) -> Connection {
     let mut connection = host.http1().await;
     assert_eq!(connection.get("/versioned").await.status, 200);
     connection

@@ -1,13 +1,11 @@
-//! Events of a plugin arrive unchanged in the log: types, spans, request and thread, in text and in
-//! JSON.
+//! Events of a plugin arrive unchanged in the log, as text and as JSON: types of values, spans, request and thread.
 
 use host_tests::{Exit, Setup};
 use hyper::{Request, header::HeaderValue};
 use serde_json::{Value, json};
 
-/// The fields of an event of `log_depth`: the name, the value in JSON, the value in text, and
-/// whether only `tracing` has the field.
-fn types() -> Vec<(&'static str, Value, &'static str)> {
+/// Returns the fields of an event of the fixture `log_depth`: the name, the value in JSON, and the value in text.
+fn fields_of_every_type() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         ("yes", json!(true), "true"),
         ("less", json!(-7), "-7"),
@@ -47,7 +45,7 @@ async fn every_type_of_value_arrives_in_json() {
             .iter()
             .find(|line| line["message"] == message)
             .unwrap();
-        for (name, value, _) in types() {
+        for (name, value, _) in fields_of_every_type() {
             assert_eq!(line["fields"][name], value, "{name} by {crate_name}");
         }
         assert_eq!(line["fields"].get("later"), None);
@@ -70,7 +68,7 @@ async fn every_type_of_value_arrives_in_json() {
 
 #[tokio::test]
 async fn of_two_values_of_a_field_the_later_one_arrives() {
-    let exit = after("/twice", &["--log-format=json"]).await;
+    let exit = log_after("/twice", &["--log-format=json"]).await;
     for crate_name in ["tracing", "log"] {
         let message = format!("\"message\":\"{crate_name}\",");
         let line = exit.stderr.iter().find(|line| line.contains(&message));
@@ -81,7 +79,7 @@ async fn of_two_values_of_a_field_the_later_one_arrives() {
 
 #[tokio::test]
 async fn every_type_of_value_arrives_in_text() {
-    let exit = after("/types", &[]).await;
+    let exit = log_after("/types", &[]).await;
     for crate_name in ["tracing", "log"] {
         let lines = exit.log_of("log_depth");
         let message = format!("types of {crate_name} ");
@@ -89,7 +87,7 @@ async fn every_type_of_value_arrives_in_text() {
             .iter()
             .find(|line| line.text.starts_with(&message))
             .unwrap();
-        for (name, _, text) in types() {
+        for (name, _, text) in fields_of_every_type() {
             let field = format!(" {name}={text}");
             assert!(
                 line.text.contains(&field),
@@ -102,7 +100,7 @@ async fn every_type_of_value_arrives_in_text() {
 
 #[tokio::test]
 async fn spans_cross_with_what_was_recorded_later() {
-    let lines = after("/spans", &[]).await.log_of("log_depth");
+    let lines = log_after("/spans", &[]).await.log_of("log_depth");
     let spans: Vec<_> = lines
         .iter()
         .map(|line| (&*line.text, &*line.spans))
@@ -176,14 +174,18 @@ async fn a_request_has_an_id_and_a_trace_on_every_line() {
         .start()
         .await;
     let traceparent = format!("00-{TRACE}-{SPAN}-01");
-    for (given, kept) in [("abc/7", true), ("two words", false), ("", false)] {
+    for (sent_id, is_kept) in [("abc/7", true), ("two words", false), ("", false)] {
         let request = Request::get("/log_depth/types")
-            .header("x-request-id", given)
+            .header("x-request-id", sent_id)
             .header("traceparent", &traceparent)
             .body(host_tests::empty())
             .unwrap();
         let reply = host.exchange(request).await;
-        assert_eq!(reply.header("x-request-id") == given, kept, "{given:?}");
+        assert_eq!(
+            reply.header("x-request-id") == sent_id,
+            is_kept,
+            "{sent_id:?}"
+        );
         let id = reply.header("x-request-id");
         assert!(!id.is_empty());
         let line = host
@@ -196,9 +198,9 @@ async fn a_request_has_an_id_and_a_trace_on_every_line() {
             (&json!(TRACE), &json!(SPAN))
         );
     }
-    let none = host.get("/nowhere").await;
+    let reply = host.get("/nowhere").await;
     assert_eq!(
-        (none.status.as_u16(), none.header("x-request-id").len()),
+        (reply.status.as_u16(), reply.header("x-request-id").len()),
         (404, 16)
     );
 }
@@ -226,7 +228,7 @@ async fn one_request_is_louder_and_the_others_are_not() {
     assert_eq!(host.exchange(request).await.status, 200);
     let lines = host.stop().await.log_of("log_depth");
     let mut texts: Vec<_> = lines.iter().map(|line| &*line.text).collect();
-    // The tasks run on several threads.
+    // Sort, because the tasks run on several threads, in any order.
     texts.sort_unstable();
     assert_eq!(texts, ["at debug", "task in a span", "task in its request"]);
     assert_eq!(lines[0].request_id, "horse");
@@ -262,7 +264,7 @@ async fn what_a_client_sends_gives_no_second_line() {
             let mut request = Request::get("/log_depth/echo?a=%0A%1b%00")
                 .body(host_tests::empty())
                 .unwrap();
-            // Bytes that no header may contain are rejected before an app could log them.
+            // A header cannot contain all of these bytes: hyper would reject the request before an app could log it.
             if let Ok(value) = HeaderValue::from_bytes(text) {
                 request.headers_mut().insert("user-agent", value.clone());
                 request.headers_mut().insert("x-request-id", value);
@@ -275,11 +277,11 @@ async fn what_a_client_sends_gives_no_second_line() {
             .iter()
             .filter(|line| line.contains("log_depth") && **line != before);
         let of_plugin: Vec<_> = of_plugin.filter(|line| !line.contains("Stopped")).collect();
-        // The app logs two events, and one more for each text.
+        // For each text the app logs two events in the first request, and one event in the second request.
         assert_eq!(of_plugin.len(), 3 * hostile.len(), "{exit}");
         assert_eq!(exit.stdout.len(), 2 * hostile.len(), "{exit}");
         for line in exit.stderr.iter().chain(&exit.stdout) {
-            let is_unfit =
+            let is_unsafe =
                 |letter: char| letter.is_control() || "\u{2028}\u{202e}".contains(letter);
             if format == "json" {
                 serde_json::from_str::<Value>(line)
@@ -289,7 +291,7 @@ async fn what_a_client_sends_gives_no_second_line() {
                     "{line:?}"
                 );
             } else {
-                assert!(!line.contains(is_unfit), "{line:?}");
+                assert!(!line.contains(is_unsafe), "{line:?}");
             }
         }
     }
@@ -322,12 +324,15 @@ async fn what_is_printed_is_captured_when_asked_for() {
     assert_eq!(exit.stdout.len(), 1, "{exit}");
 }
 
-async fn after(path: &str, args: &[&str]) -> Exit {
+/// Sends one request to the fixture, stops the host, and returns its output.
+async fn log_after(path: &str, args: &[&str]) -> Exit {
     let host = Setup::new().plugin("log_depth").args(args).start().await;
     assert_eq!(host.get(&format!("/log_depth{path}")).await.status, 200);
     host.stop().await
 }
 
+/// Sends one request with these headers to the fixture, stops the host, and returns the lines of its log, which is
+/// JSON.
 async fn json_after(path: &str, headers: &[(&str, &str)]) -> Vec<Value> {
     let host = Setup::new()
         .plugin("log_depth")

@@ -1,4 +1,4 @@
-//! The log in a file: whole lines, none lost, while it is rotated.
+//! The log in a file: while the file is rotated, every line is written whole, and no line is lost.
 
 use std::{collections::HashSet, fs, path::Path};
 
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 const THREADS: usize = 8;
 const ROTATIONS: usize = 10;
-/// The number of lines for each thread and rotation. 100,000 lines for a thread take an optimised
-/// host a few seconds, and a debug build a minute.
+/// The number of lines that each thread logs between two rotations. A debug build logs fewer, because it is slow: for
+/// 100,000 lines a thread (ten rotations) it takes a minute, and a release build a few seconds.
 const LINES: usize = if cfg!(debug_assertions) {
     2_000
 } else {
@@ -63,8 +63,8 @@ async fn eight_threads_write_whole_lines_through_rotations_and_lose_none() {
     assert_eq!(seen.len(), THREADS * LINES * ROTATIONS);
 }
 
-/// Returns the part of a line that identifies it: the time, the thread and the number. The rest is
-/// not parsed, because there are many lines.
+/// Returns the parts that identify a line: the time, the thread and the number. Only every hundredth line is parsed as
+/// JSON, because the test has very many lines.
 fn flood_line(line: &str) -> (String, usize, usize) {
     let number = |name: &str| {
         let (_, rest) = line.split_once(name)?;
@@ -104,7 +104,7 @@ async fn a_file_that_cannot_be_opened_anew_is_written_on() {
     let file = folder.join("log");
     let setup = setup.plugin("hello").arg("--log-file").arg(&file);
     let host = setup.start().await;
-    // Wait for the worker too, because it has opened the file as well.
+    // Supervisor and worker each open the log file, so wait until the worker has started too.
     host.answers("/", 200).await;
     let moved = logs.path().join("moved");
     fs::rename(&folder, &moved).unwrap();

@@ -1,4 +1,4 @@
-//! The level changes while the host runs: for itself and for every generation, at once.
+//! The log level changes while the host runs. A change applies to the host and to every generation at once.
 
 use std::{
     collections::BTreeMap,
@@ -31,8 +31,7 @@ async fn ctl_shows_and_changes_the_level() {
     assert_eq!(ctl.ask(&["log-level", "error"]).await.0, 0);
     let exit = host.stop().await;
     assert_eq!(exit.log_of("hello").len(), 5, "{exit}");
-    // Each change is logged at a level that passed before the change, or else at one that passes
-    // after it.
+    // The line about a change has a level that passes the filter: the old filter if possible, otherwise the new filter.
     let changes: Vec<_> = exit
         .log_of("host")
         .into_iter()
@@ -132,17 +131,17 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
     let file = setup.folder().join("host.toml");
     std::fs::write(&file, "log-level = 'info'").unwrap();
     let host = setup.arg("--config").arg(&file).start().await;
-    let level = async |wanted: &str| {
-        eventually(wanted, async || {
-            (ctl.ask(&["log-level"]).await.1 == wanted).then_some(())
+    let wait_for_level = async |expected: &str| {
+        eventually(expected, async || {
+            (ctl.ask(&["log-level"]).await.1 == expected).then_some(())
         })
         .await;
     };
-    level("info").await;
+    wait_for_level("info").await;
     let more = "log-level = 'debug'\nthreads = 7\nlog-file = 'log'";
     std::fs::write(&file, more).unwrap();
     host.signal(Signal::HUP);
-    level("debug").await;
+    wait_for_level("debug").await;
     host.log()
         .eventually(&["take effect at the next start", "settings=log-file,threads"])
         .await;
@@ -154,7 +153,7 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
     host.log()
         .eventually(&["ERROR", "not read again", "is not a log level"])
         .await;
-    level("debug").await;
+    wait_for_level("debug").await;
 }
 
 #[tokio::test]
@@ -166,7 +165,7 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
         .arg("--log-format=json");
     let host = setup.arg("--log-level=error,host=info").start().await;
     assert_eq!(host.get("/log_depth/chatter").await.status, 200);
-    // The threads of the old generation go on, like those of a generation that drains.
+    // The threads of the old generation still log, as the threads of a generation that drains do.
     let next = Library::plugin("log_depth").with_fact("version", "9");
     host.folder().put("liblog_depth.so", &next);
     host.log().eventually(&["Loaded", "\"generation\":2"]).await;
@@ -174,6 +173,7 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
 
     let levels = ["error", "debug", "warn", "info"];
     let mut control = BufReader::new(UnixStream::connect(ctl.path()).unwrap());
+    // Each window is a level, and the times between which the level was certainly in force.
     let mut windows = Vec::new();
     for flip in 0..1000 {
         let level = levels[flip % levels.len()];
@@ -182,11 +182,11 @@ async fn each_of_1000_flips_counts_from_its_answer_on() {
         std::thread::sleep(Duration::from_millis(2));
         windows.push((level, from, SystemTime::now()));
     }
-    let checked = check(&host, &windows);
+    let checked = check_rounds(&host, &windows);
     assert!(checked > 1000, "only {checked} rounds could be checked");
 }
 
-/// Changes the level, and reads the whole answer.
+/// Changes the level over the control socket, and reads the response. The change is then complete.
 fn set_level(control: &mut BufReader<UnixStream>, level: &str) {
     let body = format!("{{\"level\":\"{level}\"}}");
     let len = body.len();
@@ -201,9 +201,10 @@ fn set_level(control: &mut BufReader<UnixStream>, level: &str) {
     assert!(line.contains(&format!("\"level\":\"{level}\"")), "{line}");
 }
 
-/// Checks every round of lines that lies completely between two changes of the level: exactly the
-/// lines of that level are there. Returns the number of checked rounds.
-fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
+/// Checks the rounds of lines that threads of the app have logged. A round that lies completely within a window must
+/// consist of exactly the lines that pass the level of the window. Returns the number of checked rounds.
+fn check_rounds(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
+    // Generation, thread and number of the round → time of its first line, and its lines.
     let mut rounds: BTreeMap<(u64, u64, u64), (SystemTime, Vec<String>)> = BTreeMap::new();
     for line in host.log().with(&["chatter\"", "\"worker\""]) {
         let line: Value = serde_json::from_str(&line).unwrap();
@@ -215,7 +216,7 @@ fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
             number(&fields["worker"]),
             number(&fields["round"]),
         );
-        let said = format!(
+        let text = format!(
             "{} {}",
             line["message"].as_str().unwrap(),
             line["level"].as_str().unwrap()
@@ -224,21 +225,21 @@ fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
             .entry(key)
             .or_insert_with(|| (time, Vec::new()))
             .1
-            .push(said);
+            .push(text);
     }
-    let order = |level: &str| {
+    let rank = |level: &str| {
         ["error", "warn", "info", "debug"]
             .iter()
             .position(|other| *other == level)
             .unwrap()
     };
     let mut checked = 0;
-    for (&(generation, worker, round), (began, said)) in &rounds {
-        let Some((next, _)) = rounds.get(&(generation, worker, round + 1)) else {
+    for (&(generation, worker, round), (began, texts)) in &rounds {
+        // The round ends before the next round of the same thread begins.
+        let Some((end, _)) = rounds.get(&(generation, worker, round + 1)) else {
             continue;
         };
-        let within =
-            |&&(_, from, to): &&(&str, SystemTime, SystemTime)| *began > from && *next < to;
+        let within = |&&(_, from, to): &&(&str, SystemTime, SystemTime)| *began > from && *end < to;
         let Some((level, ..)) = windows.iter().find(within) else {
             continue;
         };
@@ -250,12 +251,14 @@ fn check(host: &Host, windows: &[(&str, SystemTime, SystemTime)]) -> usize {
             ("log chatter", "warn"),
             ("log chatter", "debug"),
         ];
-        let expected = all.iter().filter(|(_, of)| order(of) <= order(level));
+        let expected = all
+            .iter()
+            .filter(|(_, line_level)| rank(line_level) <= rank(level));
         let expected: Vec<_> = expected
-            .map(|(message, of)| format!("{message} {of}"))
+            .map(|(message, line_level)| format!("{message} {line_level}"))
             .collect();
         assert_eq!(
-            *said, expected,
+            *texts, expected,
             "at {level}, generation {generation}, worker {worker}, round {round}"
         );
         checked += 1;

@@ -1,4 +1,4 @@
-//! The log settings that a library makes by itself, so that its author has nothing to do.
+//! Logging in a plugin works without any setup by its author.
 
 use host_tests::{Library, Setup, within};
 
@@ -24,7 +24,7 @@ async fn an_event_is_one_line_also_when_tracing_makes_a_record_of_it() {
             expected.remove(2);
             assert_eq!(texts, expected);
         } else {
-            // Only the first warning names the feature.
+            // The first line is a warning that names the feature. The warning is not repeated.
             assert!(texts[0].contains("log-always"), "{texts:?}");
             assert_eq!(texts[1..], expected);
         }

@@ -1,5 +1,5 @@
-//! Readers of the log that stop reading or go away, and logs that are streams of the process. The
-//! host never waits for a reader, and reports the lines that are lost.
+//! Readers of the log that stop reading or close their end, and logs that go to stdout and stderr. The host never waits
+//! for a reader, and reports the number of lost lines.
 
 use std::{
     fs::{self, File},
@@ -21,15 +21,17 @@ use serde_json::Value;
 /// A request that logs more lines than a pipe holds.
 const FLOOD: &str = "/log_depth/flood/2/500";
 
+/// Returns the reading and the writing end of a pipe.
 fn pipe() -> (OwnedFd, OwnedFd) {
     pipe_with(PipeFlags::CLOEXEC).unwrap()
 }
 
+/// Creates a named pipe.
 fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-async fn floods(host: &Host) {
+async fn request_flood(host: &Host) {
     assert_eq!(host.get(FLOOD).await.status, 200);
 }
 
@@ -40,11 +42,11 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_control_nor_the_stop
     let setup = Setup::new().plugin("log_depth").arg(ctl.option());
     let host = setup.stderr(stderr).start().await;
     host.answers("/log_depth/gated", 200).await;
-    floods(&host).await;
+    request_flood(&host).await;
     for level in ["debug", "trace", "info"] {
         assert_eq!(ctl.ask(&["log-level", level]).await.0, 0);
         host.signal(Signal::USR1);
-        floods(&host).await;
+        request_flood(&host).await;
     }
     let began = Instant::now();
     assert_eq!(host.stop().await.code, Some(0));
@@ -64,8 +66,8 @@ async fn lines_that_were_lost_are_counted_when_somebody_reads_on() {
         .arg("--log-level=error,log_depth=info");
     let host = setup.stderr(stderr).start().await;
     host.answers("/log_depth/gated", 200).await;
-    floods(&host).await;
-    floods(&host).await;
+    request_flood(&host).await;
+    request_flood(&host).await;
     let log = Lines::of(File::from(reader));
     let line = log
         .eventually(&["Lines of the log could not be written"])
@@ -77,7 +79,7 @@ async fn lines_that_were_lost_are_counted_when_somebody_reads_on() {
         "{line}"
     );
     assert_eq!(log.with(&["flood with"]).len() + lost, 2000);
-    floods(&host).await;
+    request_flood(&host).await;
     assert_eq!(host.stop().await.code, Some(0));
     log.closed().await;
     assert_eq!(log.with(&["flood with"]).len() + lost, 3000);
@@ -113,13 +115,13 @@ async fn the_log_tells_that_the_access_log_cannot_be_written() {
         host.log().eventually(&parts).await;
         let exit = host.stop().await;
         let lines = if is_gone { "lines=3" } else { "lines=2" };
-        let told = exit
+        let reports = exit
             .log()
             .into_iter()
             .filter(|line| line.text.contains("access log"));
-        let told: Vec<_> = told.map(|line| line.text).collect();
-        assert_eq!(told.len(), 2, "{exit}");
-        assert!(told[1].contains(lines), "{exit}");
+        let reports: Vec<_> = reports.map(|line| line.text).collect();
+        assert_eq!(reports.len(), 2, "{exit}");
+        assert!(reports[1].contains(lines), "{exit}");
         drop(reader);
     }
 }
@@ -137,11 +139,11 @@ async fn a_log_on_a_full_disk_is_told_on_stderr_once_and_at_the_stop() {
         ];
         host.log().eventually(&parts).await;
         let exit = host.stop().await;
-        // Each process reports its own lost lines.
-        let told = exit.log().len();
-        assert!((2..=4).contains(&told), "{exit}");
+        // The supervisor and the worker each report their own lost lines.
+        let count = exit.log().len();
+        assert!((2..=4).contains(&count), "{exit}");
         assert!(
-            exit.stderr[told - 1].contains("could not be written"),
+            exit.stderr[count - 1].contains("could not be written"),
             "{exit}"
         );
         assert!(exit.log().iter().all(Line::is_host), "{exit}");
@@ -195,7 +197,7 @@ async fn a_stderr_that_does_not_block_loses_no_line() {
         }
         lines
     });
-    floods(&host).await;
+    request_flood(&host).await;
     assert_eq!(host.stop().await.code, Some(0));
     let lines = reads.join().unwrap();
     let flood = lines.iter().filter(|line| line.contains("flood with"));
@@ -205,11 +207,13 @@ async fn a_stderr_that_does_not_block_loses_no_line() {
 #[tokio::test]
 async fn prints_into_a_pipe_whose_reader_is_gone_harm_no_app() {
     for workers in ["0", "1"] {
-        prints_harm_no_app(workers).await;
+        assert_prints_harm_no_app(workers).await;
     }
 }
 
-async fn prints_harm_no_app(workers: &str) {
+/// Starts a host whose stdout and stderr are pipes, closes their readers one after the other, and asserts that an app
+/// that prints is not affected.
+async fn assert_prints_harm_no_app(workers: &str) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let ((stdout, out), (stderr, err)) = (pipe(), pipe());
     let setup = Setup::new()
@@ -229,21 +233,21 @@ async fn prints_harm_no_app(workers: &str) {
     host.answers("/log_depth/print", 200).await;
     for (name, reader) in [("stdout", stdout), ("stderr", stderr)] {
         drop(reader);
-        // A host of one process replaces its own streams. With workers, the supervisor writes the
-        // lines of their output.
-        let told = match workers {
+        // Without workers, the host replaces its own stream. With workers, the supervisor writes the lines that the
+        // workers print, and logs that it cannot.
+        let message = match workers {
             "0" => format!("from now on stream={name}"),
             _ => format!(
                 "Lines of the output of apps cannot be written, and are lost until they can be file={name}"
             ),
         };
-        let is_told = async || {
+        let is_logged = async || {
             if workers == "1" {
                 assert_eq!(host.get("/log_depth/print").await.status, 200);
             }
-            text().contains(&told).then_some(())
+            text().contains(&message).then_some(())
         };
-        eventually(&told, is_told).await;
+        eventually(&message, is_logged).await;
     }
     let mut connection = host.http1().await;
     for _ in 0..110 {
@@ -262,7 +266,7 @@ async fn a_path_of_a_stream_is_the_stream_for_both_logs() {
         ("/dev/stderr", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/fd/1"),
     ] {
-        // The test opens the files without O_APPEND, so a writer with its own offset would
+        // The files are opened without O_APPEND. If a log opened the file a second time, with its own offset, it would
         // overwrite lines.
         let setup = Setup::new()
             .plugin("log_depth")

@@ -1,8 +1,8 @@
-//! One level decides about every line, of the host and of plugins alike.
+//! `--log-level` filters all lines, those of the host and those of plugins.
 
 use host_tests::{Host, Line, Setup};
 
-/// The lines that one request to `hello` logs: the level and the message.
+/// The lines that one request to `hello` logs, the most severe first: level and message.
 const HELLO: [(&str, &str); 5] = [
     ("CRITICAL", "this is a CRITICAL message"),
     ("ERROR", "this is an ERROR message"),
@@ -83,7 +83,7 @@ async fn a_directive_rules_one_plugin() {
 
 #[tokio::test]
 async fn the_level_comes_from_the_environment_too_and_a_flag_goes_before_it() {
-    let at = async |flags: &[&str]| {
+    let count_lines = async |flags: &[&str]| {
         let setup = flags
             .iter()
             .fold(Setup::new().plugin("hello"), |setup, flag| setup.arg(flag));
@@ -91,8 +91,8 @@ async fn the_level_comes_from_the_environment_too_and_a_flag_goes_before_it() {
             .await
             .len()
     };
-    assert_eq!(at(&[]).await, 1);
-    assert_eq!(at(&["--log-level=error"]).await, 2);
+    assert_eq!(count_lines(&[]).await, 1);
+    assert_eq!(count_lines(&["--log-level=error"]).await, 2);
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn a_level_that_there_is_not_ends_the_start_with_2_and_the_valid_ones() {
     }
 }
 
-/// Returns the whole log of a host that answered one request to `hello`.
+/// Starts a host with `hello`, sends one request, stops the host, and returns the whole log.
 async fn log_of_hello(args: &[&str]) -> Vec<Line> {
     let setup = args
         .iter()
@@ -262,6 +262,7 @@ async fn log_of_hello(args: &[&str]) -> Vec<Line> {
     log_after_hello(setup.start().await).await
 }
 
+/// Sends one request to `hello`, stops the host, and returns the whole log.
 async fn log_after_hello(host: Host) -> Vec<Line> {
     assert_eq!(host.get("/").await.text(), r#""hello world""#);
     let exit = host.stop().await;
@@ -269,6 +270,7 @@ async fn log_after_hello(host: Host) -> Vec<Line> {
     exit.log()
 }
 
+/// Returns the texts of the lines.
 fn messages(lines: &[Line]) -> Vec<&str> {
     lines.iter().map(|line| &*line.text).collect()
 }

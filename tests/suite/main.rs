@@ -1,5 +1,5 @@
-//! The test suite: the behaviour of the host, as its users see it. One module for each theme, one
-//! test for each statement.
+//! The test suite: the behaviour of the host, as clients, operators and authors of apps see it. Each module has one
+//! theme, and each test's name states one behaviour.
 //!
 //! Every test starts a separate host with a free port and a new plugins folder, so that tests can
 //! run at the same time.

@@ -1,4 +1,4 @@
-//! The plugin that gets a path, and the path that the plugin sees.
+//! Mounts: which plugin gets a request, and which path the plugin sees.
 
 use host_tests::{Host, Library, Setup, full};
 use hyper::Request;
@@ -82,7 +82,7 @@ async fn a_plugin_can_be_mounted_in_several_places() {
     for mount in ["/a", "/b"] {
         assert_eq!(host.get(&format!("{mount}/x")).await.json()["mount"], mount);
     }
-    // The option replaces the mount that the plugin asks for.
+    // The option replaces the default mount of the plugin.
     assert_eq!(host.get("/echo/x").await.status, 404);
 }
 
@@ -103,7 +103,7 @@ async fn two_plugins_with_one_mount_are_an_error_and_the_first_serves() {
 
 #[tokio::test]
 async fn of_two_that_are_there_at_the_start_the_first_by_its_path_serves() {
-    // The larger library takes much longer to read.
+    // The first library by path is much larger, so the host finishes reading the second library before it.
     let mut long = Library::version("first")
         .with_fact("mount", "/here")
         .bytes()
@@ -135,7 +135,7 @@ async fn what_is_said_of_apps_that_are_not_there_is_told() {
         .eventually(&["WARN", "app=shop plugin=shopp"])
         .await;
     host.log().eventually(&["WARN", "path=/b app=ecko"]).await;
-    // The plugin exists, but no app has its name.
+    // The plugin `echo` exists, but `[app.eu]` is its only app, so no app is named `echo`.
     host.log().eventually(&["WARN", "path=/c app=echo"]).await;
     assert_eq!(host.get("/a").await.status, 200);
     assert_eq!(host.log().with(&["or not yet"]).len(), 3);
@@ -159,7 +159,7 @@ async fn a_target_without_a_path_reaches_what_is_mounted_at_the_root() {
     assert!(body.contains(r#""uri":"http://example.org/a?b""#), "{body}");
 }
 
-/// Returns the same fixture under three names, which its responses contain.
+/// Starts a host with the fixture `echo` under three names and mounts. Its responses contain the mount.
 async fn shop() -> Host {
     let named = |name: &str, mount: &str| {
         Library::plugin("echo")

@@ -1,8 +1,9 @@
-//! Native handlers, which see a request as it crosses the boundary.
+//! Native handlers, which read a request in the form in which it crosses the ABI.
 
 use host_tests::{Host, Setup, empty, full};
 use hyper::{Request, Version};
 
+/// Starts a host with the fixture `native`.
 async fn native() -> Host {
     Setup::new().plugin("native").start().await
 }

@@ -17,22 +17,22 @@ fn every_template_is_formatted_builds_and_passes_its_tests_as_plugin_and_as_prog
         let name = format!("new-{template}");
         let output = new(bench.path(), &[&name, "--template", template]);
         assert!(output.status.success(), "{output:?}");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains(&format!("`host dev {name}`")), "{said}");
-        assert!(said.contains("as member of workspace"), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(stdout.contains(&format!("`host dev {name}`")), "{stdout}");
+        assert!(stdout.contains("as member of workspace"), "{stdout}");
     }
     bench.cargo(&["fmt", "--all", "--check"]);
     let features = TEMPLATES.map(|template| format!("new-{template}/standalone"));
     let features = format!("--features={}", features.join(","));
     bench.cargo(&["test", "--quiet", "--workspace", &features]);
-    // The tests have compiled the plugins. The build puts the libraries into the target folder.
+    // `cargo test` has compiled the plugins, but only `cargo build` writes their libraries into the target folder.
     bench.cargo(&["build", "--quiet", "--workspace", &features]);
     for template in TEMPLATES {
         let library = bench.target().join(format!("debug/libnew_{template}.so"));
         let output = host_command().arg("check").arg(library).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains(&format!("new-{template}")), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{stdout}");
+        assert!(stdout.contains(&format!("new-{template}")), "{stdout}");
     }
 }
 
@@ -42,8 +42,8 @@ fn nothing_is_overwritten() {
     fs::create_dir(folder.path().join("shop")).unwrap();
     let output = new(folder.path(), &["shop"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("shop is there already"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("shop is there already"), "{stderr}");
     assert_eq!(fs::read_dir(folder.path().join("shop")).unwrap().count(), 0);
 }
 
@@ -56,8 +56,8 @@ fn a_name_that_no_app_has_is_refused() {
     ] {
         let output = new(folder.path(), &[name]);
         assert_eq!(output.status.code(), Some(1));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(reason), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(reason), "{stderr}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }
 }
@@ -68,7 +68,7 @@ fn plugin_api_comes_from_where_the_author_says() {
     let git = r#"{ git = "https://example.org/host" }"#;
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let path = repository.join("plugin-api");
-    for (name, spec, written) in [
+    for (name, spec, dependency) in [
         (
             "of-git",
             git,
@@ -83,20 +83,21 @@ fn plugin_api_comes_from_where_the_author_says() {
         let output = new(folder.path(), &[name, "--plugin-api", spec]);
         assert!(output.status.success(), "{output:?}");
         let manifest = fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
-        assert!(manifest.contains(&written), "{manifest}");
+        assert!(manifest.contains(&dependency), "{manifest}");
     }
     let output = new(folder.path(), &["shop", "--plugin-api", "nowhere"]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("--plugin-api nowhere has no Cargo.toml"),
-        "{said}"
+        stderr.contains("--plugin-api nowhere has no Cargo.toml"),
+        "{stderr}"
     );
     assert!(!folder.path().join("shop").exists());
 }
 
 #[test]
 fn a_crate_in_the_repository_uses_its_plugin_api() {
-    // Use the outline of a repository, because `host new` would change the real one.
+    // A temporary workspace with the same packages, because `host new` would change the manifest of the real
+    // repository.
     let folder = tempfile::tempdir().unwrap();
     for package in ["host", "plugin-api"] {
         let path: PathBuf = folder.path().join(package);
@@ -118,7 +119,7 @@ fn a_crate_in_the_repository_uses_its_plugin_api() {
     assert!(workspace.contains("plugins/shop"), "{workspace}");
 }
 
-/// Runs `host new` in a folder, with the cache of the tests.
+/// Runs `host new` in a folder. `host_command` sets the cache folder of the tests.
 fn new(folder: &Path, args: &[&str]) -> Output {
     host_command()
         .arg("new")

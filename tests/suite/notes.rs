@@ -1,4 +1,4 @@
-//! The example plugin `notes`: state, a timer, a background task, and a connection to the server.
+//! The example plugin `notes`: state, a timer, a background task, and a connection from the app to its own server.
 
 use std::fs;
 
@@ -127,8 +127,8 @@ async fn the_app_connects_to_its_own_server() {
 #[tokio::test]
 async fn the_background_task_ends_with_the_plugin() {
     let host = notes().await;
-    // Wait for the start, because a stop during the start ends the app before it has a background
-    // task.
+    // Wait until the app has started, because a stop during the start would come before the app has spawned its
+    // background task.
     host.answers("/notes/", 200).await;
     let exit = host.stop().await;
     assert!(
@@ -139,10 +139,12 @@ async fn the_background_task_ends_with_the_plugin() {
     );
 }
 
+/// Starts a host with the plugin `notes`.
 async fn notes() -> Host {
     Setup::new().plugin("notes").start().await
 }
 
+/// Sends a request with a JSON body, and returns the response.
 async fn send(connection: &mut Connection, method: &str, path: &str, body: Value) -> Reply {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     let request = Request::builder()

@@ -1,4 +1,4 @@
-//! Workers, as an operator handles them: list them, change their number, and end them.
+//! Workers, as an operator handles them: `host ctl workers`, `scale` and `recycle`, signals, and systemd.
 
 use std::{fs, os::unix::net::UnixDatagram};
 
@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::JoinSet};
 async fn workers_are_shown_with_what_they_do_and_take() {
     let (host, ctl) = hello(&["--workers=2"]).await;
     host.answers("/", 200).await;
-    let roster = serving(&ctl, 2).await;
+    let roster = wait_until_serving(&ctl, 2).await;
     assert_eq!(roster["wanted"], 2, "{roster}");
     assert_eq!(roster["died"], serde_json::json!([]));
     let workers = roster["workers"].as_array().unwrap();
@@ -37,16 +37,15 @@ async fn workers_are_shown_with_what_they_do_and_take() {
 async fn workers_are_shown_also_when_one_hangs_and_after_one_died() {
     let (host, ctl) = hello(&[]).await;
     host.answers("/", 200).await;
-    let worker = serving(&ctl, 1).await["workers"][0].clone();
-    send(&worker, Signal::STOP);
-    // The stopped worker cannot report its requests, but the table shows what the system knows of
-    // it.
+    let worker = wait_until_serving(&ctl, 1).await["workers"][0].clone();
+    signal_worker(&worker, Signal::STOP);
+    // The stopped worker cannot report its requests, but the system still reports its memory.
     let hung = ctl.json(&["workers"]).await["workers"][0].clone();
     assert_eq!(hung["pid"], worker["pid"]);
     assert_eq!(hung["requests"], Value::Null, "{hung}");
     assert!(hung["memory_bytes"].as_u64() > Some(1 << 20), "{hung}");
 
-    send(&worker, Signal::KILL);
+    signal_worker(&worker, Signal::KILL);
     let roster = eventually("the death", async || {
         let roster = ctl.json(&["workers"]).await;
         roster["died"][0].is_object().then_some(roster)
@@ -87,10 +86,10 @@ async fn workers_come_and_go_without_a_lost_request() {
     }
     let scaled = ctl.json(&["scale", "3"]).await;
     assert_eq!(scaled, serde_json::json!({ "workers": 3, "was": 1 }));
-    serving(&ctl, 3).await;
+    wait_until_serving(&ctl, 3).await;
     let text = ctl.text(&["scale", "1"]).await;
     assert!(text.starts_with("1 workers (3 before)"), "{text}");
-    let left = serving(&ctl, 1).await;
+    let left = wait_until_serving(&ctl, 1).await;
     assert_eq!(
         left["workers"][0]["worker"], 3,
         "the oldest go first: {left}"
@@ -103,11 +102,11 @@ async fn workers_come_and_go_without_a_lost_request() {
 #[tokio::test]
 async fn signals_add_and_take_away_a_worker_but_not_the_last() {
     let (host, ctl) = hello(&[]).await;
-    serving(&ctl, 1).await;
+    wait_until_serving(&ctl, 1).await;
     host.signal(Signal::TTIN);
-    serving(&ctl, 2).await;
+    wait_until_serving(&ctl, 2).await;
     host.signal(Signal::TTOU);
-    serving(&ctl, 1).await;
+    wait_until_serving(&ctl, 1).await;
     host.signal(Signal::TTOU);
     let line = host.log().eventually(&["WARN", "SIGTTOU"]).await;
     assert!(line.contains("expected 1 to 256"), "{line}");
@@ -119,7 +118,7 @@ async fn signals_add_and_take_away_a_worker_but_not_the_last() {
 #[tokio::test]
 async fn a_host_of_one_process_has_one_worker_and_no_other_number() {
     let (_host, ctl) = hello(&["--workers=0"]).await;
-    let roster = serving(&ctl, 1).await;
+    let roster = wait_until_serving(&ctl, 1).await;
     assert_eq!(roster["wanted"], 0, "{roster}");
     assert!(roster["workers"][0]["pid"].is_u64(), "{roster}");
     let refusal = ctl.refusal(&["scale", "2"]).await;
@@ -129,9 +128,9 @@ async fn a_host_of_one_process_has_one_worker_and_no_other_number() {
 #[tokio::test]
 async fn one_worker_is_recycled_by_its_number() {
     let (_host, ctl) = hello(&["--workers=2"]).await;
-    serving(&ctl, 2).await;
+    wait_until_serving(&ctl, 2).await;
     assert_eq!(ctl.json(&["recycle", "1"]).await["recycled"], 1);
-    let roster = serving(&ctl, 2).await;
+    let roster = wait_until_serving(&ctl, 2).await;
     let number = |index: usize| roster["workers"][index]["worker"].as_u64();
     assert_eq!((number(0), number(1)), (Some(2), Some(3)), "{roster}");
     let refusal = ctl.refusal(&["recycle", "7"]).await;
@@ -153,7 +152,7 @@ async fn sigquit_ends_at_once_whatever_is_in_flight() {
     wire.send("GET /versioned/wait?never HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     host.log().eventually(&["v1 waits"]).await;
-    let worker = serving(&ctl, 1).await["workers"][0].clone();
+    let worker = wait_until_serving(&ctl, 1).await["workers"][0].clone();
     host.signal(Signal::QUIT);
     let exit = host.exit().await;
     assert_eq!(exit.code, Some(1), "{exit}");
@@ -171,23 +170,23 @@ async fn systemd_is_told_when_the_server_serves_reads_and_stops() {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(patience())).unwrap();
     let host = setup.env("NOTIFY_SOCKET", &path).start().await;
-    let told = |socket: &UnixDatagram| {
+    let receive = |socket: &UnixDatagram| {
         let mut text = [0; 256];
         let len = socket.recv(&mut text).unwrap();
         String::from_utf8_lossy(&text[..len]).into_owned()
     };
-    assert_eq!(told(&socket).trim_end(), "READY=1");
-    // The first response must come from an app that serves, not a 503 of one that is loading.
+    assert_eq!(receive(&socket).trim_end(), "READY=1");
+    // READY=1 is sent after all apps have started, so the first response is not the 503 for an app that is loading.
     assert_eq!(host.get("/").await.status, 200);
     host.signal(Signal::HUP);
-    let reloading = told(&socket);
+    let reloading = receive(&socket);
     assert!(
         reloading.starts_with("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
         "{reloading}"
     );
-    assert_eq!(told(&socket).trim_end(), "READY=1");
+    assert_eq!(receive(&socket).trim_end(), "READY=1");
     host.signal(Signal::TERM);
-    assert_eq!(told(&socket).trim_end(), "STOPPING=1");
+    assert_eq!(receive(&socket).trim_end(), "STOPPING=1");
     assert_eq!(host.exit().await.code, Some(0));
 }
 
@@ -218,7 +217,7 @@ async fn a_line_says_which_worker_wrote_it() {
 
 #[tokio::test]
 async fn a_line_of_text_says_which_worker_wrote_it_where_there_are_several() {
-    for (workers, tells) in [("--workers=1", false), ("--workers=2", true)] {
+    for (workers, names_worker) in [("--workers=1", false), ("--workers=2", true)] {
         let host = Setup::new()
             .library("libversioned.so", &Library::version("v1"))
             .arg(workers)
@@ -228,12 +227,12 @@ async fn a_line_of_text_says_which_worker_wrote_it_where_there_are_several() {
         let exit = host.stop().await;
         let lines = exit.log_of("versioned");
         assert!(!lines.is_empty(), "{exit}");
-        let told = lines.iter().all(|line| line.text.contains(" worker="));
-        assert_eq!(told, tells, "{exit}");
+        let is_worker_named = lines.iter().all(|line| line.text.contains(" worker="));
+        assert_eq!(is_worker_named, names_worker, "{exit}");
     }
 }
 
-/// Starts a host that serves the plugin `hello`.
+/// Starts a host with the plugin `hello`. Returns the host and its control socket.
 async fn hello(args: &[&str]) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().plugin("hello").args(args);
@@ -241,8 +240,8 @@ async fn hello(args: &[&str]) -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// Waits until `count` workers serve an app, and returns the answer to `host ctl workers`.
-async fn serving(ctl: &Ctl, count: usize) -> Value {
+/// Waits until exactly `count` workers run and each serves its one app. Returns the output of `host ctl workers`.
+async fn wait_until_serving(ctl: &Ctl, count: usize) -> Value {
     let what = format!("{count} workers that serve");
     eventually(&what, async || {
         let roster = ctl.json(&["workers"]).await;
@@ -253,7 +252,8 @@ async fn serving(ctl: &Ctl, count: usize) -> Value {
     .await
 }
 
-fn send(worker: &Value, signal: Signal) {
+/// Sends a signal to the process of a worker, which is an entry of `host ctl workers`.
+fn signal_worker(worker: &Value, signal: Signal) {
     let pid = worker["pid"].as_i64().unwrap();
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, signal).unwrap();

@@ -1,4 +1,4 @@
-//! A plugin that sets up its own logging is reported, and the host's logging stays in force.
+//! A plugin that sets up its own logging is reported, and its lines still go to the host's log.
 
 use host_tests::{Ctl, Setup};
 

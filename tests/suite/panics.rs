@@ -16,7 +16,7 @@ async fn a_panic_in_a_handler_is_500_and_one_line_with_message_and_place() {
         reply.text()
     );
     assert_eq!(connection.get("/panics").await.text(), "fine");
-    has_one_line(&lives_on(host).await, "panic in handler");
+    assert_one_report(&stop_unharmed(host).await, "panic in handler");
 }
 
 #[tokio::test]
@@ -26,7 +26,10 @@ async fn a_panic_in_a_later_poll_is_500() {
         assert_eq!(connection.get("/panics/later").await.status, 500);
         assert_eq!(connection.get("/panics").await.text(), "fine");
     }
-    assert_eq!(count(&lives_on(host).await, "panic in later poll"), 2);
+    assert_eq!(
+        count_reports(&stop_unharmed(host).await, "panic in later poll"),
+        2
+    );
 }
 
 #[tokio::test]
@@ -35,7 +38,7 @@ async fn a_panic_in_a_body_cuts_the_response_off() {
     let mut wire = host.wire().await;
     wire.send("GET /panics/stream HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
-    // The part of the body before the panic may be missing, but the end is never sent.
+    // The part of the body before the panic may be missing. The last chunk, which ends a complete body, is never sent.
     let response = wire.rest().await;
     assert!(!response.ends_with("0\r\n\r\n"), "{response}");
 
@@ -49,7 +52,10 @@ async fn a_panic_in_a_body_cuts_the_response_off() {
     };
     assert!(!is_whole);
     assert_eq!(http2.get("/panics").await.text(), "fine");
-    assert_eq!(count(&lives_on(host).await, "panic in body stream"), 2);
+    assert_eq!(
+        count_reports(&stop_unharmed(host).await, "panic in body stream"),
+        2
+    );
 }
 
 #[tokio::test]
@@ -61,7 +67,7 @@ async fn a_panic_in_the_drop_of_a_future_harms_nobody() {
     host.log().eventually(&["future waits"]).await;
     drop(wire);
     host.log().eventually(&["panic in drop of future"]).await;
-    has_one_line(&lives_on(host).await, "panic in drop of future");
+    assert_one_report(&stop_unharmed(host).await, "panic in drop of future");
 }
 
 #[tokio::test]
@@ -73,7 +79,7 @@ async fn a_panic_in_the_drop_of_a_body_harms_nobody() {
     wire.until("first").await;
     drop(wire);
     host.log().eventually(&["panic in drop of body"]).await;
-    has_one_line(&lives_on(host).await, "panic in drop of body");
+    assert_one_report(&stop_unharmed(host).await, "panic in drop of body");
 }
 
 #[tokio::test]
@@ -83,7 +89,10 @@ async fn a_panic_that_is_resumed_is_500_and_one_line() {
     assert_eq!(connection.get("/panics/resumed").await.status, 500);
     assert_eq!(connection.get("/panics").await.text(), "fine");
     // No line can name the place of such a panic, because the panic hook is not called.
-    assert_eq!(lines(&lives_on(host).await, "panic resumed").len(), 1);
+    assert_eq!(
+        error_lines(&stop_unharmed(host).await, "panic resumed").len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -93,7 +102,7 @@ async fn a_panic_in_the_drop_of_bytes_harms_nobody() {
     let reply = connection.get("/panics/owner").await;
     assert_eq!(reply.text(), "panic in drop of bytes");
     assert_eq!(connection.get("/panics").await.text(), "fine");
-    has_one_line(&lives_on(host).await, "panic in drop of bytes");
+    assert_one_report(&stop_unharmed(host).await, "panic in drop of bytes");
 }
 
 #[tokio::test]
@@ -106,7 +115,7 @@ async fn a_panic_in_a_waker_harms_nobody() {
     wire.send("ab").await;
     host.log().eventually(&["panic in waker"]).await;
     drop(wire);
-    has_one_line(&lives_on(host).await, "panic in waker");
+    assert_one_report(&stop_unharmed(host).await, "panic in waker");
 }
 
 #[tokio::test]
@@ -118,7 +127,7 @@ async fn a_runtime_that_cannot_be_left_ends_the_request() {
         assert_eq!(connection.get("/panics").await.text(), "fine");
     }
     assert_eq!(
-        lines(&lives_on(host).await, "dropped out of order").len(),
+        error_lines(&stop_unharmed(host).await, "dropped out of order").len(),
         1
     );
 }
@@ -138,7 +147,7 @@ async fn a_runtime_that_cannot_be_left_in_a_later_frame_cuts_the_response_off() 
         assert!(!is_whole);
     }
     assert_eq!(
-        lines(&lives_on(host).await, "dropped out of order").len(),
+        error_lines(&stop_unharmed(host).await, "dropped out of order").len(),
         2
     );
 }
@@ -150,14 +159,14 @@ async fn a_panic_in_the_drop_of_trailers_harms_nobody() {
     let reply = connection.get("/panics/trailers").await;
     assert_eq!(reply.text(), "fine");
     host.log().eventually(&["panic in drop of trailers"]).await;
-    has_one_line(&lives_on(host).await, "panic in drop of trailers");
+    assert_one_report(&stop_unharmed(host).await, "panic in drop of trailers");
 }
 
 #[tokio::test]
 async fn a_panic_in_a_task_ends_that_task() {
     let host = panics().await;
     assert_eq!(host.get("/panics/task").await.text(), "the task panicked");
-    has_one_line(&lives_on(host).await, "panic in task");
+    assert_one_report(&stop_unharmed(host).await, "panic in task");
 }
 
 #[tokio::test]
@@ -171,17 +180,17 @@ async fn a_panic_hook_of_the_apps_own_takes_nothing_out_of_the_log() {
         assert_eq!(exit.code, Some(0), "{exit}");
         for message in ["panic in handler", "panic in task"] {
             let lines = exit.stderr.iter();
-            let told: Vec<_> = lines
+            let reports: Vec<_> = lines
                 .filter(|line| line.contains("ERROR") && line.contains(message))
                 .collect();
-            assert_eq!(told.len(), 1, "{hook}: {exit}");
-            assert!(told[0].contains("src/lib.rs:"), "{hook}: {told:?}");
+            assert_eq!(reports.len(), 1, "{hook}: {exit}");
+            assert!(reports[0].contains("src/lib.rs:"), "{hook}: {reports:?}");
         }
-        let own = exit
+        let hook_lines = exit
             .stderr
             .iter()
             .filter(|line| line.contains("the app's own hook"));
-        assert_eq!(own.count(), calls, "{hook}: {exit}");
+        assert_eq!(hook_lines.count(), calls, "{hook}: {exit}");
     }
 }
 
@@ -194,36 +203,39 @@ async fn a_panic_at_the_end_does_not_keep_the_host() {
         )
         .start()
         .await;
-    has_one_line(&lives_on(host).await, "panic in shutdown");
+    assert_one_report(&stop_unharmed(host).await, "panic in shutdown");
 }
 
+/// Starts a host with the fixture `panics`.
 async fn panics() -> Host {
     Setup::new().plugin("panics").start().await
 }
 
-/// Asserts that the host serves, and stops as it should.
-async fn lives_on(host: Host) -> Exit {
+/// Asserts that the host still serves the fixture and stops with exit code 0. Returns the output of the host.
+async fn stop_unharmed(host: Host) -> Exit {
     host.serves("/panics", "fine").await;
     let exit = host.stop().await;
     assert_eq!(exit.code, Some(0), "{exit}");
     exit
 }
 
-fn has_one_line(exit: &Exit, message: &str) {
-    assert_eq!(count(exit, message), 1, "{exit}");
+/// Asserts that the log reports the panic with this message exactly once.
+fn assert_one_report(exit: &Exit, message: &str) {
+    assert_eq!(count_reports(exit, message), 1, "{exit}");
 }
 
-/// Returns the number of lines that report a panic: at level error, from the plugin, with the
-/// place.
-fn count(exit: &Exit, message: &str) -> usize {
-    let lines = lines(exit, message);
+/// Returns the number of lines that report the panic with this message, and asserts that each line names the place of
+/// the panic.
+fn count_reports(exit: &Exit, message: &str) -> usize {
+    let lines = error_lines(exit, message);
     for line in &lines {
         assert!(line.text.contains("src/lib.rs:"), "{line:?}");
     }
     lines.len()
 }
 
-fn lines(exit: &Exit, message: &str) -> Vec<Line> {
+/// Returns the fixture's lines with this message, and asserts that all have the level error.
+fn error_lines(exit: &Exit, message: &str) -> Vec<Line> {
     let lines = exit.log_of("panics").into_iter();
     let lines: Vec<_> = lines.filter(|line| line.text.contains(message)).collect();
     assert!(lines.iter().all(|line| line.level == "ERROR"), "{exit}");

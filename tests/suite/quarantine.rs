@@ -29,11 +29,11 @@ async fn too_many_panics_take_a_plugin_out_until_it_is_replaced() {
     host.serves("/panics", "fine").await;
     let exit = host.stop().await;
     assert_eq!(exit.code, Some(0), "{exit}");
-    let told = exit
+    let lines = exit
         .stderr
         .iter()
         .filter(|line| line.contains("Too many panics"));
-    assert_eq!(told.count(), 1, "{exit}");
+    assert_eq!(lines.count(), 1, "{exit}");
 }
 
 #[tokio::test]

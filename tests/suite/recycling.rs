@@ -1,4 +1,5 @@
-//! Workers that are replaced by fresh ones. No request and no state of an app is lost.
+//! Workers that are replaced by fresh workers: on request, by age, by the size of their copies of libraries, after a crash,
+//! and for apps that are reloaded by process. No request and no state of an app is lost.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::{
 #[tokio::test]
 async fn no_request_and_no_update_is_lost_through_ten_recycles() {
     let ctl = Ctl::new();
-    let setup = Setup::new().plugin("hello").library(FILE, &of("v1"));
+    let setup = Setup::new().plugin("hello").library(FILE, &counter("v1"));
     let host = setup.arg(ctl.option()).start().await;
     host.serves("/counter/version", "v1").await;
     let address = host.address();
@@ -24,9 +25,9 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
         let path = if client < 4 { "/counter" } else { "/" };
         let is_keep_alive = client % 2 == 0;
         clients.spawn(async move {
-            let (mut answers, mut kept) = (0, None);
+            let (mut answers, mut idle_connection) = (0, None);
             while !*is_done.borrow() {
-                let mut connection = match kept.take() {
+                let mut connection = match idle_connection.take() {
                     Some(connection) => connection,
                     None => Connection::http1(address).await,
                 };
@@ -35,10 +36,9 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
                         answers += u64::from(path == "/counter");
-                        kept = Some(connection).filter(|_| is_keep_alive);
+                        idle_connection = Some(connection).filter(|_| is_keep_alive);
                     }
-                    // The server has closed the connection between two requests, which HTTP/1.1
-                    // allows.
+                    // The server has closed the idle connection before the request was sent, which HTTP/1.1 allows.
                     Err(error) => assert!(
                         error.is_canceled() || error.is_closed(),
                         "{path}: {error:?}"
@@ -57,8 +57,8 @@ async fn no_request_and_no_update_is_lost_through_ten_recycles() {
     assert_eq!(host.get("/counter").await.text(), (answers + 1).to_string());
     assert_eq!(host.log().with(&["INFO", "Recycled"]).len(), 10);
     assert_eq!(ctl.app("counter").await["serving"]["generation"], 1);
-    // The fresh worker continues the numbers of generations.
-    host.folder().put(FILE, &of("v2"));
+    // In the fresh worker the numbers of generations continue, so the next load is generation 2.
+    host.folder().put(FILE, &counter("v2"));
     host.serves("/counter/version", "v2").await;
     host.log()
         .eventually(&["Loaded", "counter", "generation=2", "replaces=1"])
@@ -73,7 +73,7 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
     let setup = Setup::new().plugin("versioned");
     let host = setup.arg(ctl.option()).start().await;
     host.answers("/versioned", 200).await;
-    let (mut wire, recycle) = recycle_during_a_request(&host, ctl).await;
+    let (mut wire, recycle) = recycle_during_request(&host, ctl).await;
     // The fresh worker serves while the old one drains.
     assert_eq!(host.get("/versioned").await.status, 200);
     host.folder().signal("go");
@@ -87,14 +87,17 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
 #[tokio::test]
 async fn an_app_gets_its_state_while_a_request_to_another_app_goes_on() {
     let ctl = Ctl::new();
-    let setup = Setup::new().plugin("versioned").library(FILE, &of("v1"));
+    let setup = Setup::new()
+        .plugin("versioned")
+        .library(FILE, &counter("v1"));
     let setup = setup.arg(ctl.option()).arg("--handover-timeout=1h");
     let host = setup.start().await;
     host.serves("/counter/version", "v1").await;
     assert_eq!(host.get("/counter").await.text(), "1");
     host.answers("/versioned", 200).await;
-    let (mut wire, recycle) = recycle_during_a_request(&host, ctl).await;
-    // The fresh worker has the state, although the old one waits for the other request.
+    let (mut wire, recycle) = recycle_during_request(&host, ctl).await;
+    // The fresh worker has the state of the counter, although the old worker still waits for the request to
+    // `versioned`.
     assert_eq!(host.get("/counter").await.text(), "2");
     host.folder().signal("go");
     assert!(wire.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -143,7 +146,7 @@ async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered(
     let host = setup.arg(ctl.option()).start().await;
     host.answers("/", 200).await;
     let address = host.address();
-    let kill = async || {
+    let kill_worker = async || {
         let parts = ["Worker started"];
         let started = host.log().with(&parts);
         let pid = started.last().unwrap().split("pid=").nth(1).unwrap();
@@ -153,7 +156,7 @@ async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered(
         started.len()
     };
     for _ in 0..2 {
-        let before = kill().await;
+        let before = kill_worker().await;
         // Connections are never refused, because the supervisor holds the listening socket.
         let mut connection = Connection::http1(address).await;
         assert_eq!(connection.get("/").await.status, 200);
@@ -172,7 +175,7 @@ async fn a_worker_that_dies_is_replaced_and_what_waits_in_the_queue_is_answered(
 /// Sends a request that waits for the file `go`, and recycles the worker that has the request. Returns
 /// when the worker drains: the connection of the request, and the task that recycles. The task returns the
 /// number of recycled workers and the control socket.
-async fn recycle_during_a_request(host: &Host, ctl: Ctl) -> (Wire, JoinHandle<(Value, Ctl)>) {
+async fn recycle_during_request(host: &Host, ctl: Ctl) -> (Wire, JoinHandle<(Value, Ctl)>) {
     let mut wire = host.wire().await;
     let file = host.folder().join("go");
     wire.send(format!(
@@ -197,12 +200,12 @@ async fn a_worker_ends_when_the_copies_of_its_replaced_libraries_take_too_much()
     let library = Library::plugin("counter").stripped();
     let setup = Setup::new().library(FILE, &library.marked("v0"));
     let setup = setup.arg(ctl.option());
-    let two = 2 * library.bytes().len();
-    let setup = setup.arg(format!("--worker-max-copies={two}"));
+    let limit = 2 * library.bytes().len();
+    let setup = setup.arg(format!("--worker-max-copies={limit}"));
     let host = setup.start().await;
     host.serves("/counter/version", "v0").await;
     for version in 1..=3 {
-        // What serves and what served before do not count.
+        // The copies of the serving library and of its predecessor do not count towards the limit.
         assert!(host.log().with(&["Recycling a worker"]).is_empty());
         let mark = format!("v{version}");
         host.folder().put(FILE, &library.marked(&mark));
@@ -224,22 +227,24 @@ async fn a_worker_ends_when_the_copies_of_its_replaced_libraries_take_too_much()
         Some(())
     })
     .await;
-    // Only what can be started again is left.
+    // After the recycle, only copies of libraries that can be started again are left.
     let report = ctl.json(&["plugins"]).await;
     assert!(
-        report["copies_bytes"].as_u64().unwrap() <= 2 * two as u64,
+        report["copies_bytes"].as_u64().unwrap() <= 2 * limit as u64,
         "{report}"
     );
 }
 
 const FILE: &str = "libcounter.so";
 
-fn of(mark: &str) -> Library {
+/// Returns the fixture `counter` with a mark: a version, and perhaps a misbehaviour.
+fn counter(mark: &str) -> Library {
     Library::plugin("counter").marked(mark)
 }
 
-/// Starts a host with the first version of the counter, which is reloaded as `reload` says.
-async fn by_process(library: &Library, reload: &str) -> (Host, Ctl) {
+/// Starts a host that serves version "v1" of the fixture `counter`. `reload` is a line of the app's table in the
+/// configuration file, such as `reload = 'process'`, or empty.
+async fn start_counter(library: &Library, reload: &str) -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().library(FILE, library).arg(ctl.option());
     let config = setup.folder().join("host.toml");
@@ -251,9 +256,9 @@ async fn by_process(library: &Library, reload: &str) -> (Host, Ctl) {
 
 #[tokio::test]
 async fn an_app_that_is_reloaded_by_process_keeps_its_state() {
-    let (host, ctl) = by_process(&of("v1"), "reload = 'process'").await;
+    let (host, ctl) = start_counter(&counter("v1"), "reload = 'process'").await;
     assert_eq!(host.get("/counter").await.text(), "1");
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &counter("v2"));
     host.serves("/counter/version", "v2").await;
     let loaded = ["Loaded", "generation=2", "replaces=1", "by_process="];
     host.log().eventually(&loaded).await;
@@ -271,9 +276,9 @@ async fn an_app_that_is_reloaded_by_process_keeps_its_state() {
 
 #[tokio::test]
 async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
-    let (host, ctl) = by_process(&of("v1"), "reload = 'process'").await;
+    let (host, ctl) = start_counter(&counter("v1"), "reload = 'process'").await;
     assert_eq!(host.get("/counter").await.text(), "1");
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &counter("v2 fails"));
     host.log()
         .eventually(&["ERROR", "serves on", "it is told to fail"])
         .await;
@@ -281,43 +286,43 @@ async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
     assert_eq!(host.get("/counter").await.text(), "2");
     let refusal = ctl.refusal(&["reload", "counter"]).await;
     assert!(refusal.contains("it is told to fail"), "{refusal}");
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &counter("v3"));
     host.serves("/counter/version", "v3").await;
     assert_eq!(host.get("/counter").await.text(), "3");
 }
 
 #[tokio::test]
 async fn a_library_that_carries_sqlite_is_reloaded_by_process_unless_told_otherwise() {
-    let carries = |mark: &str| with_sqlite(&of(mark));
+    let carries = |mark: &str| with_sqlite(&counter(mark));
     for (reload, workers) in [("", 2), ("reload = 'swap'", 1)] {
-        let (host, _ctl) = by_process(&carries("v1"), reload).await;
+        let (host, _ctl) = start_counter(&carries("v1"), reload).await;
         host.folder().put(FILE, &carries("v2"));
         host.serves("/counter/version", "v2").await;
         host.log().eventually(&["Loaded", "generation=2"]).await;
         assert_eq!(host.log().with(&["Worker started"]).len(), workers);
-        let why = host.log().with(&["Loaded", "carries SQLite"]);
-        assert_eq!(why.is_empty(), workers == 1);
+        let reasons = host.log().with(&["Loaded", "carries SQLite"]);
+        assert_eq!(reasons.is_empty(), workers == 1);
     }
 }
 
 #[tokio::test]
 async fn an_app_is_reloaded_as_its_author_asks_for_unless_the_operator_says_otherwise() {
-    let asks = |mark: &str| of(mark).with_fact("reload", "process");
+    let asks = |mark: &str| counter(mark).with_fact("reload", "process");
     for (reload, workers) in [("", 2), ("reload = 'auto'", 1), ("reload = 'swap'", 1)] {
-        let (host, _ctl) = by_process(&asks("v1"), reload).await;
+        let (host, _ctl) = start_counter(&asks("v1"), reload).await;
         host.folder().put(FILE, &asks("v2"));
         host.serves("/counter/version", "v2").await;
         host.log().eventually(&["Loaded", "generation=2"]).await;
         assert_eq!(host.log().with(&["Worker started"]).len(), workers);
-        let why = host.log().with(&["Loaded", "the plugin asks for it"]);
-        assert_eq!(why.is_empty(), workers == 1);
+        let reasons = host.log().with(&["Loaded", "the plugin asks for it"]);
+        assert_eq!(reasons.is_empty(), workers == 1);
     }
 }
 
 #[tokio::test]
 async fn two_apps_that_carry_sqlite_are_told_of_once() {
     let setup = Setup::new()
-        .library(FILE, &with_sqlite(&of("v1")))
+        .library(FILE, &with_sqlite(&counter("v1")))
         .library("libversioned.so", &with_sqlite(&Library::version("v1")))
         .plugin("hello");
     let host = setup.start().await;
@@ -325,12 +330,12 @@ async fn two_apps_that_carry_sqlite_are_told_of_once() {
     host.serves("/versioned", "v1").await;
     let parts = ["WARN", "carry SQLite", "counter", "versioned"];
     host.log().eventually(&parts).await;
-    host.folder().put(FILE, &with_sqlite(&of("v2")));
+    host.folder().put(FILE, &with_sqlite(&counter("v2")));
     host.serves("/counter/version", "v2").await;
     assert_eq!(host.log().with(&["carry SQLite"]).len(), 1);
 }
 
-/// The library with what the code of SQLite has in it.
+/// Returns the library with texts appended by which the host recognizes the code of SQLite.
 fn with_sqlite(library: &Library) -> Library {
     let mut bytes = library.bytes().to_vec();
     bytes.extend(b"SQLite format 3\0 database disk image is malformed");

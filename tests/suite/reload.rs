@@ -64,7 +64,7 @@ async fn a_renamed_file_goes_on_serving() {
     let setup = Setup::new().library(FILE, &Library::version("v1"));
     let host = setup.arg(ctl.option()).start().await;
     host.serves("/versioned", "v1").await;
-    // Every response counts, from before the rename until the version under the new name serves.
+    // A client sends requests from before the rename until the version under the new name serves. All must succeed.
     let address = host.address();
     let (done, is_done) = watch::channel(false);
     let sampler = tokio::spawn(async move {
@@ -92,10 +92,10 @@ async fn two_files_that_are_exchanged_go_on_serving() {
     let host = setup.start().await;
     host.serves("/versioned", "v1").await;
     let folder = host.folder();
-    let aside = folder.join(".aside");
-    fs::rename(folder.join("liba.so"), &aside).unwrap();
+    let temporary = folder.join(".temporary");
+    fs::rename(folder.join("liba.so"), &temporary).unwrap();
     fs::rename(folder.join("libb.so"), folder.join("liba.so")).unwrap();
-    fs::rename(&aside, folder.join("libb.so")).unwrap();
+    fs::rename(&temporary, folder.join("libb.so")).unwrap();
     host.log()
         .eventually(&["versioned", "Another library takes over"])
         .await;
@@ -122,7 +122,7 @@ async fn a_request_that_lasts_over_a_swap_ends_on_the_old_version() {
         (host.log().with(&["v1 waits"]).len() == 2).then_some(())
     })
     .await;
-    // A request whose body is still to come.
+    // At the swap, two requests wait for their responses, and two streams have sent the first half of their bodies.
     host.folder().put(FILE, &Library::version("v2"));
     host.serves("/versioned", "v2").await;
     assert_eq!(
@@ -153,13 +153,13 @@ async fn requests_that_outlast_the_graceful_timeout_are_cut_off() {
     host.log().eventually(&["v1 waits"]).await;
     host.folder().put(FILE, &Library::version("v2"));
     assert_eq!(answer.await.unwrap().status, 503);
-    // A chunked body that breaks off has no last chunk.
+    // A chunked body that the host aborts has no last chunk, so the client sees that the body is not complete.
     assert!(!streaming.rest().await.contains("0\r\n\r\n"));
     host.log()
         .eventually(&["WARN", "versioned", "generation=1"])
         .await;
     host.log().eventually(&["v1 stopped"]).await;
-    // The tasks end before their runtime does, so no task panics because the runtime is gone.
+    // The host ends the app's tasks before the app's runtime, so no task panics because the runtime has shut down.
     let exit = host.stop().await;
     assert!(
         exit.log().iter().all(|line| line.level != "ERROR"),
@@ -258,7 +258,7 @@ async fn a_mount_that_changes_is_where_the_new_version_serves() {
 
 const FILE: &str = "libversioned.so";
 
-/// Starts a host that serves `v1`.
+/// Starts a host that serves version "v1" of the fixture `versioned`.
 async fn versioned() -> Host {
     let host = Setup::new()
         .library(FILE, &Library::version("v1"))

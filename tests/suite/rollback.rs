@@ -1,11 +1,11 @@
-//! Rollbacks to the previous version, by an operator or automatic.
+//! Rollbacks to the previous version: by an operator, or automatic when the new version fails during its probation.
 
 use std::time::Duration;
 
 use host_tests::{Ctl, Library, Setup, eventually};
 use tokio::time::timeout;
 
-use crate::moody::{FILE, moody, of};
+use crate::moody::{FILE, library, moody};
 
 #[tokio::test]
 async fn an_operator_goes_back_to_the_library_before() {
@@ -15,7 +15,7 @@ async fn an_operator_goes_back_to_the_library_before() {
             .await
             .contains("no other library")
     );
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     host.serves("/moody", "v2").await;
 
     let proof = ctl.json(&["rollback", "moody"]).await;
@@ -28,14 +28,14 @@ async fn an_operator_goes_back_to_the_library_before() {
         .eventually(&["INFO", "Rolled back", "generation=3", "replaces=2"])
         .await;
 
-    // A version that was rolled back is not loaded when its file is touched, but when its contents
-    // change.
-    host.folder().put(FILE, &of("v2"));
+    // A version that was rolled back is not loaded again when its file is written again with the same content. A file
+    // with new content is loaded.
+    host.folder().put(FILE, &library("v2"));
     host.log()
         .eventually(&["INFO", "rolled back, not loaded again"])
         .await;
     assert_eq!(host.get("/moody").await.text(), "v1");
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &library("v3"));
     host.serves("/moody", "v3").await;
 }
 
@@ -50,7 +50,7 @@ async fn what_has_no_end_leaves_the_version_that_is_kept_until_that_is_back() {
     };
     let mut first = endless().await;
     host.log().eventually(&["moody#1", "Waits"]).await;
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &library("v2 fails"));
     assert_eq!(first.response().await.1, "v1");
 
     eventually("the version before is back", async || {
@@ -61,7 +61,7 @@ async fn what_has_no_end_leaves_the_version_that_is_kept_until_that_is_back() {
     host.log().nth_with(1, &["moody#1", "Waits"]).await;
     let end = timeout(Duration::from_millis(300), second.head()).await;
     assert!(end.is_err(), "it was told to end: {end:?}");
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &library("v3"));
     assert_eq!(second.response().await.1, "v1");
 }
 
@@ -70,7 +70,7 @@ async fn a_new_version_that_fails_is_replaced_by_the_one_before_which_still_runs
     for mood in ["fails", "panics"] {
         let (host, ctl) = moody(&["--auto-rollback"]).await;
         let bad = format!("v2 {mood}");
-        host.folder().put(FILE, &of(&bad));
+        host.folder().put(FILE, &library(&bad));
         host.answers("/moody", 500).await;
         let app = ctl.app("moody").await;
         assert_eq!(
@@ -97,11 +97,11 @@ async fn a_new_version_that_fails_is_replaced_by_the_one_before_which_still_runs
         );
         assert_eq!(app["last_error"]["step"], "probation");
 
-        host.folder().put(FILE, &of(&bad));
+        host.folder().put(FILE, &library(&bad));
         host.log()
             .eventually(&["INFO", "rolled back, not loaded again"])
             .await;
-        host.folder().put(FILE, &of("v3"));
+        host.folder().put(FILE, &library("v3"));
         host.serves("/moody", "v3").await;
     }
 }
@@ -109,7 +109,7 @@ async fn a_new_version_that_fails_is_replaced_by_the_one_before_which_still_runs
 #[tokio::test]
 async fn a_new_version_that_is_no_worse_passes_and_the_one_before_ends() {
     let (host, ctl) = moody(&["--auto-rollback", "--probation=300ms"]).await;
-    host.folder().put(FILE, &of("v2"));
+    host.folder().put(FILE, &library("v2"));
     host.serves("/moody", "v2").await;
     host.log()
         .eventually(&["INFO", "Passed its probation", "generation=2"])
@@ -124,7 +124,7 @@ async fn a_new_version_that_is_no_worse_passes_and_the_one_before_ends() {
 async fn a_version_that_fails_as_the_one_before_did_stays() {
     let ctl = Ctl::new();
     let setup = Setup::new()
-        .library(FILE, &of("v1 fails"))
+        .library(FILE, &library("v1 fails"))
         .arg(ctl.option());
     let host = setup
         .arg("--auto-rollback")
@@ -134,7 +134,7 @@ async fn a_version_that_fails_as_the_one_before_did_stays() {
     for _ in 0..10 {
         host.answers("/moody", 500).await;
     }
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &library("v2 fails"));
     host.log()
         .eventually(&["INFO", "Loaded", "generation=2"])
         .await;
@@ -150,12 +150,12 @@ async fn a_version_that_fails_as_the_one_before_did_stays() {
 async fn nothing_goes_back_to_a_version_that_was_turned_off() {
     let ctl = Ctl::new();
     let host = Setup::new()
-        .library(FILE, &of("v1 panics"))
+        .library(FILE, &library("v1 panics"))
         .arg(ctl.option())
         .args(&["--auto-rollback", "--probation=500ms", "--panic-limit=6"])
         .start()
         .await;
-    // The panics are a small percentage of the requests.
+    // Many good requests first, so that the six panics are a small part of all requests.
     for _ in 0..100 {
         assert_eq!(host.get("/moody/facts").await.status, 200);
     }
@@ -163,7 +163,7 @@ async fn nothing_goes_back_to_a_version_that_was_turned_off() {
         assert_eq!(host.get("/moody").await.status, 500);
     }
     host.answers("/moody/facts", 503).await;
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &library("v2 fails"));
     host.answers("/moody/facts", 200).await;
     for _ in 0..10 {
         assert_eq!(host.get("/moody").await.status, 500);
@@ -177,7 +177,7 @@ async fn nothing_goes_back_to_a_version_that_was_turned_off() {
 #[tokio::test]
 async fn without_the_option_a_new_version_that_fails_stays() {
     let (host, ctl) = moody(&["--probation=1ms"]).await;
-    host.folder().put(FILE, &of("v2 fails"));
+    host.folder().put(FILE, &library("v2 fails"));
     for _ in 0..20 {
         host.answers("/moody", 500).await;
     }

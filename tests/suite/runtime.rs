@@ -1,8 +1,9 @@
-//! A plugin's runtime is entered wherever the plugin's code runs.
+//! A plugin's code runs inside the plugin's own tokio runtime, wherever the host calls it.
 
 use host_tests::{Setup, within};
 use hyper::Version;
 
+/// The text of the fixture `runtime` after it has used every feature of the runtime.
 const ALL: &str = "timer, task, socket, file of 1 bytes";
 
 #[tokio::test]
@@ -31,7 +32,8 @@ async fn the_runtime_is_there_from_start_to_end() {
     ] {
         assert!(log.contains(line), "{line:?} is not in\n{log}");
     }
-    // One task never ends. The task that the last drop has spawned may have ended.
+    // The background task of the fixture never ends, so the stop cancels at least one task. The task that the last drop
+    // spawned may have ended before, so the number is not exact.
     assert!(!log.contains("cancelled_tasks=0"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
 }
@@ -51,7 +53,7 @@ async fn handlers_and_bodies_that_never_wait_leave_the_threads_to_others() {
         .arg("--threads=2")
         .start()
         .await;
-    let mut seen = 0;
+    let mut lines_seen = 0;
     for path in ["/semaphore", "/budget", "/channel", "/body"] {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let mut clients = Vec::new();
@@ -60,13 +62,13 @@ async fn handlers_and_bodies_that_never_wait_leave_the_threads_to_others() {
                 let path = format!("/never_waits{path}");
                 clients.push(tokio::spawn(async move { client.get(&path).await }));
             }
-            host.log().nth_with(seen + 2, &["spins"]).await;
+            host.log().nth_with(lines_seen + 2, &["spins"]).await;
             let answer = within("another app", host.get("/quiet")).await;
             assert_eq!(answer.text(), "hello world");
-            // Dropping the future ends its loop.
+            // When the client disconnects, the host drops the future, which ends the endless loop.
             clients.iter().for_each(|client| client.abort());
-            host.log().nth_with(seen + 2, &["left"]).await;
-            seen += 3;
+            host.log().nth_with(lines_seen + 2, &["left"]).await;
+            lines_seen += 3;
         }
     }
     assert_eq!(host.stop().await.code, Some(0));

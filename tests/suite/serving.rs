@@ -1,4 +1,4 @@
-//! From an empty folder to an app that serves.
+//! Libraries in the plugins folder become apps that serve.
 
 use host_tests::{Library, Setup};
 
@@ -155,16 +155,17 @@ async fn an_app_that_blocks_a_thread_holds_up_nobody_else() {
         .arg("--threads=2")
         .start()
         .await;
-    // Use connections that the host has accepted, because a new one would wake both threads.
+    // Both connections are opened and accepted before the test, because accepting a new connection would wake both
+    // threads.
     let (mut one, mut other) = (host.http1().await, host.http1().await);
     for connection in [&mut one, &mut other] {
         assert_eq!(connection.get("/moody").await.text(), "unmarked");
     }
     let blocked = one.get("/moody/block");
-    let go = async {
+    let unblock = async {
         host.log().eventually(&["INFO", "Blocked"]).await;
         other.get("/moody/go").await
     };
-    let (blocked, gone) = tokio::join!(blocked, go);
+    let (blocked, gone) = tokio::join!(blocked, unblock);
     assert_eq!((&*blocked.text(), &*gone.text()), ("blocked", "gone"));
 }

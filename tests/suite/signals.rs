@@ -1,4 +1,5 @@
-//! Signals at awkward moments, and the end of a process with libraries in it.
+//! Signals that arrive before the host is ready for them or shortly after each other, and the end of a process that has
+//! loaded libraries with exit handlers.
 
 use std::fs::{self, OpenOptions};
 
@@ -24,7 +25,8 @@ async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() 
             let file = file.clone();
             task::spawn_blocking(move || OpenOptions::new().write(true).open(file))
         };
-        // Opening the pipe succeeds once the host waits for its configuration.
+        // Opening the pipe for writing returns when the host has opened it for reading, so the host now waits for its
+        // configuration.
         let pipe = pipe.await.unwrap().unwrap();
         host.signal(signal);
         drop(pipe);
@@ -73,11 +75,11 @@ async fn one_stop_that_arrives_as_two_signals_is_a_graceful_one() {
 #[tokio::test]
 async fn exit_handlers_of_libraries_do_not_run() {
     for mark in ["hanging exit handler", "crashing exit handler"] {
-        let host = with_exit_handler(mark).await;
+        let host = start_with_exit_handler(mark).await;
         let exit = host.stop().await;
         assert_eq!((exit.code, exit.signal), (Some(0), None), "{mark}: {exit}");
 
-        let mut host = with_exit_handler(mark).await;
+        let mut host = start_with_exit_handler(mark).await;
         let mut wire = host.wire().await;
         wire.send("GET /versioned/wait?never HTTP/1.1\r\nHost: x\r\n\r\n")
             .await;
@@ -92,7 +94,9 @@ async fn exit_handlers_of_libraries_do_not_run() {
     }
 }
 
-async fn with_exit_handler(mark: &str) -> Host {
+/// Starts a host with `versioned`, and with a library that registers an exit handler. The mark says what the handler
+/// does.
+async fn start_with_exit_handler(mark: &str) -> Host {
     let library = Library::plugin("process_wide").marked(mark);
     let setup = Setup::new().plugin("versioned");
     let host = setup.library("libprocess_wide.so", &library).start().await;

@@ -1,4 +1,4 @@
-//! Time limits on clients.
+//! Time limits on clients that send or read too slowly: `--header-timeout`, `--body-timeout` and `--keep-alive`.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn the_first_byte_of_a_head_is_where_its_time_begins() {
     let host = setup.start().await;
     let mut wire = host.wire().await;
     let began = Instant::now();
-    // Until the second byte, the connection may become HTTP/2.
+    // The first byte may also begin the preface of HTTP/2. Only the second byte shows that the connection is HTTP/1.
     wire.send("P").await;
     sleep(Duration::from_millis(700)).await;
     wire.send("OST / HTTP/1.1\r\nHost:").await;
@@ -50,7 +50,7 @@ async fn what_may_become_http2_does_not_hold_up_the_stop() {
     let host = setup.arg("--graceful-timeout=1h").start().await;
     let mut wire = host.wire().await;
     wire.send("P").await;
-    // The host accepts connections in order, so the earlier one is accepted as well.
+    // The host accepts connections in order, so after this response the first connection is accepted too.
     assert_eq!(host.get("/").await.status, 404);
     assert_eq!(host.stop().await.code, Some(0));
     assert_eq!(wire.rest().await, "");
@@ -65,7 +65,7 @@ async fn a_silent_http2_client_has_to_go() {
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await;
     let bytes = wire.rest_bytes().await;
-    // Look at the length and type of frames (RFC 9113, section 4.1): the last one is a GOAWAY.
+    // Read the length and the type of each frame (RFC 9113, section 4.1).
     let (mut types, mut rest) = (Vec::new(), &*bytes);
     while let [a, b, c, kind, _, _, _, _, _, frame @ ..] = rest {
         let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
@@ -132,8 +132,7 @@ async fn the_time_for_headers_does_not_begin_with_the_end_of_a_request() {
     }
 }
 
-/// Requests without a body, with a body of a known length, and with a body in chunks. The app reads
-/// the bodies.
+/// Requests without a body, with a body of a known length, and with a chunked body. The app reads the bodies.
 const REQUESTS: [&str; 3] = [
     "GET /echo/x HTTP/1.1\r\nHost: x\r\n\r\n",
     "POST /echo/len HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab",
@@ -150,8 +149,9 @@ async fn headers_that_trickle_in_are_408_too() {
     let mut wire = host.wire().await;
     wire.send("GET /versioned HTTP/1.1\r\n").await;
     let trickle = async {
-        let answered = Duration::from_millis(50);
-        while timeout(answered, wire.stream().readable()).await.is_err() {
+        let pause = Duration::from_millis(50);
+        // The stream becomes readable when the server has answered.
+        while timeout(pause, wire.stream().readable()).await.is_err() {
             wire.send("x: y\r\n").await;
         }
     };
@@ -210,7 +210,7 @@ async fn a_connection_with_a_request_on_it_is_not_idle() {
         let text = connection.get(&path).await.text();
         assert!(text.ends_with("unmarked"), "{text:?}");
     };
-    let later = async {
+    let signal_later = async {
         sleep(Duration::from_millis(1200)).await;
         host.folder().signal("go");
     };
@@ -219,7 +219,7 @@ async fn a_connection_with_a_request_on_it_is_not_idle() {
         stays(Version::HTTP_11, "stream"),
         stays(Version::HTTP_2, "wait"),
         stays(Version::HTTP_2, "stream"),
-        later,
+        signal_later,
     );
 }
 
@@ -237,17 +237,17 @@ async fn a_body_that_does_not_come_is_408() {
         "{answer:?}"
     );
     host.stdout().eventually(&["/echo/len?1", " 408 "]).await;
-    // The line names the option, for operators who look for the reason.
-    let why = ["INFO", "--body-timeout", "300ms", "in request{id="];
-    host.log().eventually(&why).await;
+    // The log line names the option that ended the request.
+    let parts = ["INFO", "--body-timeout", "300ms", "in request{id="];
+    host.log().eventually(&parts).await;
 
     let mut connection = host.http2().await;
-    let some = stream::iter([Ok(Frame::data(Bytes::from_static(b"ab")))]);
-    let body = StreamBody::new(some.chain(stream::pending())).boxed_unsync();
+    let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"ab")))]);
+    let body = StreamBody::new(first.chain(stream::pending())).boxed_unsync();
     let request = Request::post("/echo/len").body(body).unwrap();
     let response = within("an answer", connection.send(request)).await.unwrap();
     assert_eq!(response.status(), 408);
-    // Other streams of the connection are not slow.
+    // The connection still serves other streams.
     assert_eq!(connection.get("/echo/x").await.status, 200);
 }
 
@@ -276,7 +276,8 @@ async fn an_app_that_answers_waits_for_the_rest_as_long_as_it_likes() {
 async fn who_takes_nothing_of_a_response_has_to_go() {
     let setup = Setup::new().plugin("echo").arg("--log-level=debug");
     let host = setup.arg("--body-timeout=300ms").start().await;
-    // A stream, which would keep the app busy, and a body that the host holds completely.
+    // The first response is an endless stream, of which the app produces more only as the client reads. The second
+    // response is a body that the host already holds completely.
     let mut stream = host.wire().await;
     stream
         .send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -289,7 +290,7 @@ async fn who_takes_nothing_of_a_response_has_to_go() {
     host.log().eventually(&["bulk is dropped"]).await;
     let cut_off = ["Connection failed", "its client took nothing of a response"];
     host.log().nth_with(1, &cut_off).await;
-    // The bytes in the system's buffers can still be read.
+    // The client can still read the bytes in the buffers of the system, but not the rest.
     stream.rest_bytes().await;
     let rest = whole.rest_bytes().await;
     assert!(rest.len() < 32 << 20, "all of it came");
@@ -300,8 +301,7 @@ async fn who_takes_nothing_of_an_http2_stream_loses_that_stream() {
     let setup = Setup::new().plugin("echo").arg("--access-log=-");
     let host = setup.arg("--body-timeout=300ms").start().await;
     let mut frames = host.frames(0).await;
-    // A stream, which would keep the app busy, a body that the host holds completely, and a body of
-    // the host's own.
+    // An endless stream of the app, a body that the host already holds completely, and a 404 of the host itself.
     for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole"), (5, "/nothing")] {
         frames.get(path, &[stream], false).await;
     }
@@ -316,7 +316,7 @@ async fn who_takes_nothing_of_an_http2_stream_loses_that_stream() {
     for path in ["/echo/bulk", "/echo/whole"] {
         host.stdout().eventually(&[path, " timed_out "]).await;
     }
-    // Other streams of the connection go on.
+    // The connection still serves other streams.
     frames.get("/echo/len", &[7], false).await;
     frames.next_of(Frames::HEADERS, &[7]).await;
 }
@@ -326,7 +326,7 @@ async fn who_takes_an_http2_stream_bit_by_bit_stays() {
     let setup = Setup::new().plugin("echo").arg("--body-timeout=500ms");
     let host = setup.start().await;
     let mut frames = host.frames(0).await;
-    // The frames are larger than the part that the client takes within the limit.
+    // The client enlarges the stream's window in small steps, and each step comes within the time limit.
     for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole")] {
         frames.get(path, &[stream], false).await;
         for _ in 0..10 {
@@ -363,7 +363,8 @@ async fn who_takes_a_response_slowly_gets_all_of_it() {
     wire.send("GET /echo/whole HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     wire.head().await;
-    // The app has finished, and the server waits only for the client.
+    // The app has produced the whole response, and the server waits only until the client reads. A connection in this
+    // state is not idle, so `--keep-alive` must not close it.
     sleep(Duration::from_millis(600)).await;
     let rest = wire.rest_bytes().await;
     assert_eq!(rest.len(), 32 << 20);
@@ -377,7 +378,7 @@ async fn who_takes_a_stream_bit_by_bit_stays() {
     wire.send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     let mut bytes = vec![0; 2 << 20];
-    // The whole transfer takes longer than the limit, but no single part does.
+    // The whole transfer takes longer than the limit, but the client never pauses for that long.
     for _ in 0..12 {
         let read = wire.stream().read_exact(&mut bytes);
         within("more of a stream", read).await.unwrap();

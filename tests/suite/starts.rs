@@ -1,13 +1,13 @@
-//! Starts that take long, and events during a start.
+//! Apps whose start takes long, and changes of the plugins folder during a start.
 
 use host_tests::Library;
 
-use crate::moody::{FILE, moody, of};
+use crate::moody::{FILE, library, moody};
 
 #[tokio::test]
 async fn a_start_that_takes_long_holds_up_nobody() {
     let (host, ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts when told"));
+    host.folder().put(FILE, &library("v2 starts when told"));
     host.log().eventually(&["v2 starts when told"]).await;
     assert_eq!(ctl.app("moody").await["state"], "loading: init");
     host.folder()
@@ -21,9 +21,9 @@ async fn a_start_that_takes_long_holds_up_nobody() {
 #[tokio::test]
 async fn what_changes_during_a_start_is_loaded_after_it() {
     let (host, ctl) = moody(&[]).await;
-    host.folder().put(FILE, &of("v2 starts when told"));
+    host.folder().put(FILE, &library("v2 starts when told"));
     host.log().eventually(&["v2 starts when told"]).await;
-    host.folder().put(FILE, &of("v3"));
+    host.folder().put(FILE, &library("v3"));
     ctl.eventually("the next one waits", "moody", |app| app["next"].is_string())
         .await;
     host.folder().signal("start");
@@ -36,7 +36,7 @@ async fn what_changes_during_a_start_is_loaded_after_it() {
 #[tokio::test]
 async fn what_goes_and_comes_back_during_a_start_is_started_anew() {
     let (host, ctl) = moody(&[]).await;
-    let slow = of("v2 starts when told");
+    let slow = library("v2 starts when told");
     host.folder().put(FILE, &slow);
     host.log()
         .eventually(&["moody#2", "v2 starts when told"])

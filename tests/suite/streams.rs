@@ -1,5 +1,5 @@
-//! Bodies as streams: passed on as they come, no faster than the reader takes them, until their end
-//! or the client's.
+//! Bodies as streams: the host forwards each part when it arrives, and no faster than the other side reads. A stream
+//! ends when its sender ends it, or when the client disconnects.
 
 use std::{task::Context, time::Duration};
 
@@ -104,7 +104,7 @@ async fn a_client_that_reads_slowly_holds_the_app_back() {
     let mut wire = host.wire().await;
     wire.send("GET /echo/bulk HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
-    let held = stalled(|| given(&host)).await;
+    let held = wait_until_stalled(|| bytes_given(&host)).await;
     assert!(
         held < 32 << 20,
         "{held} bytes were given to a client that reads nothing"
@@ -113,7 +113,7 @@ async fn a_client_that_reads_slowly_holds_the_app_back() {
     eventually("more is given when the client reads", async || {
         let read = wire.stream().read(&mut buffer);
         within("the host sends", read).await.unwrap();
-        (given(&host).await > held).then_some(())
+        (bytes_given(&host).await > held).then_some(())
     })
     .await;
 }
@@ -133,7 +133,7 @@ async fn an_app_that_reads_slowly_holds_the_client_back() {
 
     let chunk = vec![b'x'; 1 << 20];
     let mut sent = 0;
-    // Nobody reads the response, so it stops when the buffers are full.
+    // The app does not read the body yet, so writing stops when all buffers are full.
     while let Ok(written) = timeout(STALL, wire.stream().write(&chunk)).await {
         sent += written.unwrap();
         assert!(
@@ -188,15 +188,16 @@ async fn a_request_taken_back_ends_alone_on_its_http_2_connection() {
     assert_eq!(http2.get("/echo/x").await.status, 200);
 }
 
-/// The time without progress after which a stream counts as stopped.
+/// The time without progress after which a test takes a stream for stopped.
 const STALL: Duration = Duration::from_millis(300);
 
-async fn given(host: &Host) -> usize {
+/// Returns the number of bytes that the app has produced for its endless streams.
+async fn bytes_given(host: &Host) -> usize {
     host.get("/echo/bulk/given").await.text().parse().unwrap()
 }
 
 /// Waits until the value is above zero and no longer changes, and returns it.
-async fn stalled<F: Future<Output = usize>>(value: impl Fn() -> F) -> usize {
+async fn wait_until_stalled<F: Future<Output = usize>>(value: impl Fn() -> F) -> usize {
     eventually("it stands still", async || {
         let before = value().await;
         tokio::time::sleep(STALL).await;

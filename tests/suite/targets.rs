@@ -1,9 +1,11 @@
-//! The host and resource of a request, and what the app sees of them.
+//! The target of a request: its host and its resource, as the rules of RFC 9112 and 9113 determine them, and as the app
+//! sees them. Also the cookie fields that HTTP/2 splits.
 
 use host_tests::{Host, Setup, empty};
 use hyper::{Request, Version};
 use serde_json::Value;
 
+/// Starts a host with `echo` at `/` and `native` at `/native`. The access log shows cookie, host, status and outcome.
 async fn echo() -> Host {
     let setup = Setup::new().plugin("echo").plugin("native");
     let format =
@@ -14,7 +16,7 @@ async fn echo() -> Host {
         .await
 }
 
-/// Returns the values of a header field that the app has seen.
+/// Returns the values of a header field, from the app's description of the request.
 fn seen(json: &Value, name: &str) -> Vec<String> {
     let fields = json["headers"].as_array().unwrap();
     let fields = fields.iter().filter(|field| field[0] == name);
@@ -46,7 +48,7 @@ async fn a_cookie_that_http_2_splits_is_one_field_for_apps_and_the_log() {
         let line = host.stdout().eventually(&[path]).await;
         assert!(line.contains(&format!("cookie={whole} ")), "{line}");
     }
-    // Over HTTP/1 a client sends one field, so nothing is joined.
+    // HTTP/1 does not allow a client to split the field, so the host does not join the fields.
     let json = host.exchange(request("/apart")).await.json();
     assert_eq!(seen(&json, "cookie").len(), 3);
 }

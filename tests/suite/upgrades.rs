@@ -10,6 +10,7 @@ use hyper::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
+/// Starts a host with the fixture `gallery`.
 async fn gallery() -> Host {
     Setup::new().plugin("gallery").start().await
 }
@@ -205,8 +206,8 @@ async fn a_socket_stays_with_the_generation_that_it_began_on_until_that_is_drain
         .arg("--graceful-timeout=1s")
         .start()
         .await;
-    for (round, open) in [false, true].into_iter().enumerate() {
-        let mut socket = if open {
+    for (round, is_http2) in [false, true].into_iter().enumerate() {
+        let mut socket = if is_http2 {
             WebSocket::http2(host.address(), "/ws/echo").await
         } else {
             WebSocket::http1(host.address(), "/ws/echo").await
@@ -218,7 +219,7 @@ async fn a_socket_stays_with_the_generation_that_it_began_on_until_that_is_drain
             .await;
         socket.send("old").await;
         assert_eq!(socket.text().await, "old");
-        // The end of the drain ends the connection.
+        // When the drain ends, the host aborts the connection.
         let ended = socket.next().await;
         assert!(
             !matches!(ended, Ok(Some(Message::Text(_) | Message::Binary(_)))),

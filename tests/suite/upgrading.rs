@@ -1,5 +1,5 @@
-//! Upgrades in place: another build of the host takes over in the same process with the same
-//! sockets. No request and no state of an app is lost.
+//! Upgrades in place: another build of the host replaces the program of the supervisor process, and keeps its process
+//! id and its sockets. No request and no state of an app is lost.
 
 use std::{
     fs::{self, Permissions},
@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 #[tokio::test]
 async fn nothing_is_lost_through_three_upgrades() {
-    let (host, ctl) = host().await;
+    let (host, ctl) = start_counter().await;
     let builds = Builds::new();
     let (address, pid) = (host.address(), host.pid());
     let (done, is_done) = watch::channel(false);
@@ -52,21 +52,22 @@ async fn nothing_is_lost_through_three_upgrades() {
 
 #[tokio::test]
 async fn what_cannot_take_over_changes_nothing() {
-    let (host, ctl) = host().await;
+    let (host, ctl) = start_counter().await;
     let builds = Builds::new();
     let text = builds.0.path().join("text");
     fs::write(&text, "no program").unwrap();
-    // A build that proves itself and then fails, and one that speaks another protocol.
+    // A build that passes the check before the upgrade and then fails, and a build with another version of the
+    // protocol.
     let host_path = host_program().display();
     let fails = builds.script("fails", &format!("{host_path} \"$@\"; exit 1"));
     let proof = r#"echo 'host can take over: {"protocol":0,"build":"old"}'"#;
-    let is_old = builds.script("old", proof);
+    let old = builds.script("old", proof);
     let paths = [
         text,
         "/bin/false".into(),
         "/nowhere/host".into(),
         fails,
-        is_old,
+        old,
     ];
     let count = paths.len();
     for path in paths {
@@ -74,21 +75,22 @@ async fn what_cannot_take_over_changes_nothing() {
         assert!(refusal.contains(path.to_str().unwrap()), "{refusal}");
         assert_eq!(host.get("/counter").await.status, 200);
     }
-    let not = host.log().with(&["WARN", "Not upgraded"]);
-    assert_eq!(not.len(), count, "{not:?}");
+    let warnings = host.log().with(&["WARN", "Not upgraded"]);
+    assert_eq!(warnings.len(), count, "{warnings:?}");
     assert_eq!(host.get("/counter").await.text(), (count + 1).to_string());
 }
 
 #[tokio::test]
 async fn a_signal_upgrades_to_what_is_at_the_path_of_the_program() {
-    let (host, _ctl) = host().await;
+    let (host, _ctl) = start_counter().await;
     host.signal(Signal::USR2);
     let recycled = ["INFO", "Recycled", "the host was upgraded"];
     host.log().eventually(&recycled).await;
     assert_eq!(host.get("/counter").await.status, 200);
 }
 
-async fn host() -> (Host, Ctl) {
+/// Starts a host with the fixture `counter`. Returns the host and its control socket.
+async fn start_counter() -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().plugin("counter").arg(ctl.option());
     let host = setup.start().await;
@@ -96,7 +98,7 @@ async fn host() -> (Host, Ctl) {
     (host, ctl)
 }
 
-/// Copies of the host's program in other files.
+/// A folder for programs to upgrade to.
 struct Builds(TempDir);
 
 impl Builds {
@@ -112,7 +114,7 @@ impl Builds {
         path
     }
 
-    /// Copies the host's program to another file.
+    /// Copies the host's program to a new file, and returns its path.
     fn another(&self, number: usize) -> PathBuf {
         let path = self.0.path().join(format!("host-{number}"));
         fs::copy(host_program(), &path).unwrap();

@@ -1,4 +1,5 @@
-//! Changes of the plugins folder as a whole, and the plugins in it.
+//! How the host notices changes of the plugins folder: with events, without events, and when the folder itself is
+//! replaced.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,13 +21,14 @@ async fn when_so_much_happens_that_events_are_lost_the_folder_is_looked_at() {
         .await;
     host.serves("/versioned", "v1").await;
 
-    // The kernel keeps only this number of events while the host does not read them. Reads of the
-    // folder cause events too, which the host must ignore. Alternate between two files, because the
+    // The kernel queues only `max_queued_events` events. The frozen host does not read them, so later events are lost.
+    // Opening a file causes an event, which the host must ignore. The loop alternates between two files, because the
     // kernel merges equal events.
     host.freeze();
-    let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let max_events = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let files = ["notes.txt", FILE].map(|name| host.folder().join(name));
-    for file in files.iter().cycle().take(kept.trim().parse().unwrap()) {
+    let max_events = max_events.trim().parse().unwrap();
+    for file in files.iter().cycle().take(max_events) {
         File::open(file).unwrap();
     }
     host.folder().put(FILE, &Library::version("v2"));
@@ -61,7 +63,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_followed() {
     let setup = Setup::new();
     let folder = setup.folder().join("plugins");
     fs::create_dir(&folder).unwrap();
-    // The copies of libraries are in the folder, and are removed with it.
+    // The host's private copies of libraries are in a subfolder, so they are removed too.
     let setup = setup.env("HOST_PLUGINS", &folder);
     let host = setup.arg("--rescan=100ms").start().await;
     let put = |version: &str| {

@@ -1,11 +1,11 @@
-//! Numbered descriptors: a JSON value names a descriptor by its index in the list that is sent along.
+//! Lists of descriptors that are sent with a JSON value. The JSON names a descriptor by its index in the list.
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// The descriptors to send along, in order.
+/// The descriptors to send with a JSON value, in the order of their indices.
 #[derive(Debug, Default)]
 pub struct Packing<'a> {
     descriptors: Vec<BorrowedFd<'a>>,
@@ -18,31 +18,32 @@ impl<'a> Packing<'a> {
         self.descriptors.len() - 1
     }
 
-    /// Returns all descriptors, each at its index.
+    /// Returns all descriptors. The position of each descriptor is its index.
     #[must_use]
     pub fn all(&self) -> &[BorrowedFd<'a>] {
         &self.descriptors
     }
 }
 
-/// The received descriptors, each of which is taken once. Descriptors that are not taken are closed when the list is
-/// dropped.
+/// The descriptors that were received with a JSON value. Each descriptor can be taken once. Descriptors that are not
+/// taken are closed when the list is dropped.
 #[derive(Debug, Default)]
 pub struct Unpacking {
+    /// The descriptors by their indices. `None` for a descriptor that was taken.
     descriptors: Vec<Option<OwnedFd>>,
 }
 
 impl Unpacking {
-    /// Takes the descriptor with this number.
+    /// Removes the descriptor with this index from the list, and returns the descriptor.
     ///
     /// # Errors
     ///
-    /// Fails when the number names no descriptor, or one that is taken.
-    pub fn take(&mut self, number: usize) -> io::Result<OwnedFd> {
+    /// Fails when the list has no descriptor with this index, or when the descriptor was taken before.
+    pub fn take(&mut self, index: usize) -> io::Result<OwnedFd> {
         let count = self.descriptors.len();
-        let descriptor = self.descriptors.get_mut(number).and_then(Option::take);
+        let descriptor = self.descriptors.get_mut(index).and_then(Option::take);
         descriptor
-            .ok_or_else(|| io::Error::other(format!("descriptor {number} of {count} is not there")))
+            .ok_or_else(|| io::Error::other(format!("descriptor {index} of {count} is not there")))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Hands a channel from one image of a process to the next at an upgrade in place: the socket, the bytes of a
-//! half-read frame, and the frames that are not yet written.
+//! Passes a channel from one image of a process to the next image at an upgrade in place: the socket, the bytes of a
+//! frame that is read only in part, and the frames that are not written yet.
 
 use std::{
     fmt, io,
@@ -14,34 +14,36 @@ use super::{
     wire::{QueuedFrame, ReadBuffer, WriteQueue},
 };
 
-/// Stops reading and writing on a channel as long as this value exists.
-pub struct Frozen<'a> {
+/// A channel on which nothing is read or written while this value exists, because the value holds the locks of both
+/// buffers.
+pub struct FrozenChannel<'a> {
     shared: &'a SharedSocket,
-    reading: MutexGuard<'a, ReadBuffer>,
-    writing: MutexGuard<'a, WriteQueue>,
+    read_buffer: MutexGuard<'a, ReadBuffer>,
+    write_queue: MutexGuard<'a, WriteQueue>,
 }
 
-impl<'a> Frozen<'a> {
+impl<'a> FrozenChannel<'a> {
     pub(super) fn new(shared: &'a SharedSocket) -> Self {
         Self {
             shared,
-            reading: shared.reading(),
-            writing: shared.writing(),
+            read_buffer: shared.read_buffer(),
+            write_queue: shared.write_queue(),
         }
     }
 
-    /// Describes the channel, and adds its descriptors to those that are sent along. The channel itself does not
-    /// change.
-    pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> Suspended {
-        let unsent = self.writing.queue.iter().map(|frame| {
+    /// Describes the channel for the next image, and adds the descriptors of the channel to `packing`. The channel does
+    /// not change, so that this image can continue to use the channel if the upgrade fails.
+    pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> SuspendedChannel {
+        let unsent = self.write_queue.frames.iter().map(|frame| {
+            // The next image must not repeat bytes that the other side has received.
             let bytes = BASE64_STANDARD.encode(&frame.bytes[frame.sent..]);
             let fds = frame.descriptors.iter();
             (bytes, fds.map(|fd| packing.put(fd)).collect())
         });
         let unsent = unsent.collect();
-        let fds = self.reading.descriptors.iter();
-        Suspended {
-            unread: BASE64_STANDARD.encode(&self.reading.bytes),
+        let fds = self.read_buffer.descriptors.iter();
+        SuspendedChannel {
+            unread: BASE64_STANDARD.encode(&self.read_buffer.bytes),
             unread_descriptors: fds.map(|fd| packing.put(fd)).collect(),
             unsent,
             socket: packing.put(&self.shared.socket),
@@ -49,47 +51,54 @@ impl<'a> Frozen<'a> {
     }
 }
 
-impl fmt::Debug for Frozen<'_> {
+impl fmt::Debug for FrozenChannel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frozen").finish_non_exhaustive()
+        f.debug_struct("FrozenChannel").finish_non_exhaustive()
     }
 }
 
-/// A channel in a form that can be JSON. Descriptors are named by their index.
+/// A description of a channel, which is passed as JSON to the next image of this process. Descriptors are named by
+/// their indices in the list that is passed with the JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Suspended {
+pub struct SuspendedChannel {
+    /// The index of the channel's socket.
     socket: usize,
-    /// The part of a frame that is read, as base64.
+    /// The bytes of the frame that is read only in part, as base64. They are read from the socket, but not yet passed
+    /// to a receiver.
     unread: String,
+    /// The descriptors that arrived with these bytes.
     unread_descriptors: Vec<usize>,
-    /// The frames that are not written, or the rest of one, as base64 and with their descriptors.
+    /// The frames that are not written, as base64 and with their descriptors. The first frame may be the unwritten rest
+    /// of a frame.
     unsent: Vec<(String, Vec<usize>)>,
 }
 
 impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
-    /// Opens a suspended channel again, without a hello. Runs in a tokio runtime with I/O.
+    /// Opens a suspended channel again. No hello is sent, because both sides have sent their hello before. Must be
+    /// called in a tokio runtime with I/O.
     ///
     /// # Errors
     ///
-    /// Fails when a descriptor is missing or the socket cannot be used.
-    pub fn resume(suspended: Suspended, fds: &mut Unpacking) -> Result<Self, ChannelError> {
+    /// Fails when a descriptor is missing, when the base64 is invalid, or when the socket cannot be used.
+    pub fn resume(suspended: SuspendedChannel, fds: &mut Unpacking) -> Result<Self, ChannelError> {
         let mut take = |numbers: Vec<usize>| -> io::Result<Vec<_>> {
             numbers.into_iter().map(|number| fds.take(number)).collect()
         };
         let decode = |text| BASE64_STANDARD.decode(text).map_err(io::Error::other);
-        let reading = ReadBuffer {
+        let read_buffer = ReadBuffer {
             bytes: decode(suspended.unread)?,
             descriptors: take(suspended.unread_descriptors)?,
         };
-        let mut writing = WriteQueue::default();
+        let mut write_queue = WriteQueue::default();
         for (bytes, descriptors) in suspended.unsent {
-            writing.queue.push_back(QueuedFrame {
+            write_queue.frames.push_back(QueuedFrame {
                 bytes: decode(bytes)?,
+                // The bytes are only those that the previous image has not sent.
                 sent: 0,
                 descriptors: take(descriptors)?,
             });
         }
-        let shared = SharedSocket::new(fds.take(suspended.socket)?, reading, writing)?;
+        let shared = SharedSocket::new(fds.take(suspended.socket)?, read_buffer, write_queue)?;
         let sender = Sender::start(Arc::clone(&shared));
         let receiver = Receiver::new(shared);
         Ok(Self { sender, receiver })

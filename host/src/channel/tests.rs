@@ -45,7 +45,7 @@ async fn both() -> (Notes, Notes) {
     (left.unwrap(), right.unwrap())
 }
 
-/// A channel whose other side is a plain socket, which has said hello.
+/// A channel whose other side is a plain socket, from which a hello was sent.
 async fn raw() -> (Notes, UnixStream) {
     let (left, right) = socket_pair().unwrap();
     let mut right = UnixStream::from(right);
@@ -68,12 +68,14 @@ async fn next<T: DeserializeOwned>(receiver: &mut Receiver<T>) -> (T, Vec<OwnedF
 async fn received<T: DeserializeOwned>(
     receiver: &mut Receiver<T>,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
-    timeout(PATIENCE, receiver.recv()).await.unwrap()
+    timeout(TIMEOUT, receiver.recv()).await.unwrap()
 }
 
+/// How long a test waits to see that an operation blocks.
 const BRIEFLY: Duration = Duration::from_millis(5);
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time after which an operation that should succeed has failed.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn file(text: &str) -> OwnedFd {
     let mut file = tempfile::tempfile().unwrap();
@@ -209,7 +211,7 @@ async fn a_reader_that_stands_still_blocks_nobody() {
     for number in 0..30 {
         assert_eq!(next(&mut receiver).await.0, note(0, number, 50_000));
     }
-    timeout(PATIENCE, sender.flush()).await.unwrap();
+    timeout(TIMEOUT, sender.flush()).await.unwrap();
     assert_eq!(sender.pending(), 0);
 }
 
@@ -227,11 +229,14 @@ async fn what_was_sent_last_is_read_before_the_end() {
 async fn a_sender_learns_that_the_other_side_is_gone() {
     let (left, right) = both().await;
     let (sender, mut receiver) = left.split();
-    assert!(!sender.is_gone());
+    assert!(!sender.is_disconnected());
     drop(right);
     assert!(received(&mut receiver).await.unwrap().is_none());
-    timeout(PATIENCE, sender.gone()).await.unwrap();
-    assert!(matches!(sender.send(&note(0, 0, 0)), Err(SendError::Gone)));
+    timeout(TIMEOUT, sender.disconnected()).await.unwrap();
+    assert!(matches!(
+        sender.send(&note(0, 0, 0)),
+        Err(SendError::Disconnected)
+    ));
 }
 
 #[tokio::test]
@@ -241,6 +246,6 @@ async fn a_writer_alone_learns_that_the_other_side_is_gone() {
     sender.send(&note(0, 0, 1 << 20)).unwrap();
     assert!(timeout(BRIEFLY, sender.flush()).await.is_err());
     drop(right);
-    timeout(PATIENCE, sender.gone()).await.unwrap();
+    timeout(TIMEOUT, sender.disconnected()).await.unwrap();
     assert_eq!(sender.pending(), 0, "messages for nobody keep their memory");
 }

@@ -10,14 +10,15 @@ use clap::error::ErrorKind;
 
 use crate::{settings::SettingsError, terminal};
 
-/// A command line that is wrong, or that asks for help.
+/// The reason why a command line runs no command: the command line is wrong, or asks for help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// A folder or a library stands where a subcommand is expected.
+    /// The first argument is this folder or file and no subcommand. The text is the command line that the
+    /// author probably meant.
     #[error("{0:?} is no command; `{1}` is what it may be meant for")]
     NoCommand(PathBuf, String),
-    /// The flags, the environment or the configuration file are wrong, or help is asked for.
+    /// The flags, the environment or the configuration file are wrong, or the command line asks for help.
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
@@ -29,29 +30,29 @@ impl CliError {
     pub fn report(&self) -> ExitCode {
         match self {
             Self::NoCommand(..) => {
-                terminal::complain(self);
+                terminal::print_error(self);
                 ExitCode::from(2)
             }
             Self::Settings(error) => error.report(),
         }
     }
 
-    /// Turns an error of clap's into one that suggests a command, if the first argument is a folder or a
-    /// file.
-    pub(super) fn of_usage(error: clap::Error, args: &[OsString]) -> Self {
-        let is_positional = matches!(
+    /// Converts an error of clap. If the first argument is a folder or a file, the result suggests a command.
+    pub(super) fn with_suggestion(error: clap::Error, args: &[OsString]) -> Self {
+        // clap reports a path in place of a subcommand as an unknown subcommand or argument.
+        let is_unknown_argument = matches!(
             error.kind(),
             ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument
         );
-        let Some(first) = args.get(1).filter(|_| is_positional).map(Path::new) else {
+        let Some(first) = args.get(1).filter(|_| is_unknown_argument).map(Path::new) else {
             return error.into();
         };
         if first.is_dir() {
-            let meant = format!("host --plugins {}", first.display());
-            Self::NoCommand(first.to_owned(), meant)
+            let suggestion = format!("host --plugins {}", first.display());
+            Self::NoCommand(first.to_owned(), suggestion)
         } else if first.is_file() {
-            let meant = format!("host check {}", first.display());
-            Self::NoCommand(first.to_owned(), meant)
+            let suggestion = format!("host check {}", first.display());
+            Self::NoCommand(first.to_owned(), suggestion)
         } else {
             error.into()
         }

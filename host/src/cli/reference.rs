@@ -1,12 +1,12 @@
-//! The tables of `docs/REFERENCE.md`, made from the definitions of the options.
+//! Tests that the tables in `docs/REFERENCE.md` agree with the definitions of the options.
 //!
-//! `UPDATE_REFERENCE=1 scripts/test reference` writes them into the page.
+//! `UPDATE_REFERENCE=1 scripts/test reference` writes the tables into the page.
 
 use std::{env, fs, path::Path};
 
 use clap::Arg;
 
-use super::documented;
+use super::command_with_variables;
 
 #[test]
 fn the_reference_has_every_option_as_the_program_has_it() {
@@ -29,9 +29,9 @@ fn the_reference_has_every_option_as_the_program_has_it() {
     );
 }
 
-/// A table of the server's options for each heading of `--help`, and one for each subcommand.
+/// Returns a table of the server's options for each heading of `--help`, and a table for each subcommand.
 fn tables() -> String {
-    let mut command = documented();
+    let mut command = command_with_variables();
     command.build();
     let mut text = String::new();
     let mut headings: Vec<_> = command.get_arguments().map(Arg::get_help_heading).collect();
@@ -48,21 +48,22 @@ fn tables() -> String {
         args.for_each(|arg| text += &server_row(arg));
     }
     for subcommand in command.get_subcommands() {
-        text += &of_subcommand("host", subcommand);
+        text += &subcommand_tables("host", subcommand);
     }
     text + "\n"
 }
 
-/// The tables of a subcommand, and of those below it.
-fn of_subcommand(parent: &str, command: &clap::Command) -> String {
+/// Returns the tables of a subcommand and of its own subcommands.
+fn subcommand_tables(parent: &str, command: &clap::Command) -> String {
     let name = format!("{parent} {}", command.get_name());
     if command.get_name() == "help" {
         return String::new();
     }
     let about = command.get_about().map(ToString::to_string);
     let mut text = format!("\n### {name}\n\n{}.\n", about.unwrap_or_default());
-    // `host dev` takes the options of the server as well, and each verb of `host ctl` those of `ctl`.
-    let server = documented();
+    // Leave out options that another table contains: the server's options of `host dev`, and the options that
+    // all verbs of `host ctl` have in common.
+    let server = command_with_variables();
     let is_of_server = |arg: &Arg| {
         let mut options = server.get_arguments();
         arg.get_id() != "config" && options.any(|option| option.get_id() == arg.get_id())
@@ -84,7 +85,7 @@ fn of_subcommand(parent: &str, command: &clap::Command) -> String {
         text += &format!("| {} | {default} | {meaning} |\n", usage(arg));
     }
     for subcommand in command.get_subcommands() {
-        text += &of_subcommand(&name, subcommand);
+        text += &subcommand_tables(&name, subcommand);
     }
     text
 }
@@ -102,7 +103,7 @@ fn server_row(arg: &Arg) -> String {
     )
 }
 
-/// The option with its value, as it is written.
+/// Returns an argument as it is written on the command line: the option with the name of its value.
 fn usage(arg: &Arg) -> String {
     let value = arg.get_value_names().and_then(|names| names.first());
     let value = value.filter(|_| arg.get_action().takes_values());
@@ -113,8 +114,8 @@ fn usage(arg: &Arg) -> String {
     }
 }
 
-/// The default and the meaning of an option. Where the default is in words, the help has it in
-/// brackets at its end.
+/// Returns the default and the meaning of an option. If clap has no default value, the default is the text in
+/// brackets at the end of the help.
 fn meaning(arg: &Arg) -> (String, String) {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.replace('\n', " ").replace('|', "\\|");

@@ -9,7 +9,7 @@ fn parsed(args: &[&str]) -> Result<Invocation, CliError> {
 
 #[test]
 fn clap_finds_no_fault_with_the_options() {
-    settings::with_names(command()).debug_assert();
+    settings::with_variable_names(command()).debug_assert();
 }
 
 #[test]

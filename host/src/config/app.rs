@@ -3,35 +3,35 @@
 use plugin_api::manifest::{ReloadBy, is_mount, is_name};
 use serde_json::Value as Json;
 
-/// An app as the operator describes it.
+/// A table `[app.NAME]`: the operator's settings of one app.
 ///
 /// A plugin without a table becomes one app with the plugin's name. A plugin with tables becomes one app for
-/// each table, so it can run twice with different configurations.
+/// each table, so the same plugin can run twice with different configurations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppConfig {
     /// The app's name, as used in the log, in `--log-level` and by `host ctl`.
     pub name: String,
     /// The name of the app's plugin.
     pub plugin: String,
-    /// The path prefixes that the app serves. If empty: the plugin's default mount, or `/NAME` if the app
-    /// is not named like the plugin.
+    /// The path prefixes that the app serves. An empty list means the default: the plugin's own mount, or
+    /// `/NAME` if the names of app and plugin differ.
     pub mounts: Vec<String>,
-    /// The JSON object that the plugin reads with `Context::config`.
+    /// The app's configuration, as the text of a JSON object. The plugin reads it with `Context::config`.
     pub config: Option<String>,
-    /// How a new version takes over. If `None`, in the way that the plugin asks for.
+    /// How a new version replaces the previous one. `None` means: as the plugin's manifest requests.
     pub reload: Option<ReloadBy>,
 }
 
 impl AppConfig {
-    /// Parses one table.
+    /// Parses the table `[app.NAME]`, of which `name` is the name and `value` the contents.
     ///
     /// # Errors
     ///
-    /// Fails when the name or a key is not valid, or when a value is not of the key's type.
+    /// Fails when the name is not valid, when a key is unknown, or when a value is not valid for its key.
     pub(crate) fn parse(name: &str, value: &toml::Value) -> Result<Self, AppError> {
-        let wrong = |key: &str, found: &toml::Value, expected| AppError::Value {
+        let value_error = |key: &str, found: &toml::Value, expected| AppError::Value {
             key: format!("app.{name}{key}"),
-            // TOML writes some texts in several lines.
+            // Escape line breaks, because `toml` writes some strings in several lines and an error is one line.
             found: found.to_string().replace('\n', "\\n").replace('\r', "\\r"),
             expected,
         };
@@ -39,7 +39,7 @@ impl AppConfig {
             return Err(AppError::Name(name.to_owned()));
         }
         let Some(table) = value.as_table() else {
-            return Err(wrong("", value, "a table"));
+            return Err(value_error("", value, "a table"));
         };
         let mut app = Self {
             name: name.to_owned(),
@@ -54,12 +54,12 @@ impl AppConfig {
                     app.plugin = value
                         .as_str()
                         .filter(|plugin| is_name(plugin.as_bytes()))
-                        .ok_or_else(|| wrong(".plugin", value, "the name of a plugin"))?
+                        .ok_or_else(|| value_error(".plugin", value, "the name of a plugin"))?
                         .to_owned();
                 }
                 "mount" => {
-                    app.mounts = mounts(value).ok_or_else(|| {
-                        wrong(
+                    app.mounts = parse_mounts(value).ok_or_else(|| {
+                        value_error(
                             ".mount",
                             value,
                             "`/`, a path such as `/shop`, or a list of them",
@@ -69,14 +69,16 @@ impl AppConfig {
                 "reload" => {
                     let reload = value.as_str().and_then(ReloadBy::parse);
                     let expected = "auto, process or swap";
-                    app.reload = Some(reload.ok_or_else(|| wrong(".reload", value, expected))?);
+                    app.reload =
+                        Some(reload.ok_or_else(|| value_error(".reload", value, expected))?);
                 }
                 "config" if value.is_table() => {
-                    let config = json(value)
-                        .ok_or_else(|| wrong(".config", value, "only numbers that are finite"))?;
+                    let config = to_json(value).ok_or_else(|| {
+                        value_error(".config", value, "only numbers that are finite")
+                    })?;
                     app.config = Some(config.to_string());
                 }
-                "config" => return Err(wrong(".config", value, "a table")),
+                "config" => return Err(value_error(".config", value, "a table")),
                 _ => {
                     return Err(AppError::Key {
                         app: name.to_owned(),
@@ -89,8 +91,8 @@ impl AppConfig {
     }
 }
 
-/// Parses one mount or a list of mounts. Returns `None` if one of them is no mount, or the list is empty.
-fn mounts(value: &toml::Value) -> Option<Vec<String>> {
+/// Parses one mount or a list of mounts. Returns `None` if an element is not a mount, or if the list is empty.
+fn parse_mounts(value: &toml::Value) -> Option<Vec<String>> {
     let mount = |value: &toml::Value| {
         let path = value.as_str().filter(|path| is_mount(path.as_bytes()))?;
         Some(path.to_owned())
@@ -101,26 +103,28 @@ fn mounts(value: &toml::Value) -> Option<Vec<String>> {
     }
 }
 
-/// Converts TOML to JSON. Dates and times become texts. Returns `None` if a number is infinite or not a
-/// number, because JSON has none of these.
-fn json(value: &toml::Value) -> Option<Json> {
+/// Converts TOML to JSON. Dates and times become strings. Returns `None` if the value contains an infinite
+/// number or NaN, because JSON cannot express either.
+fn to_json(value: &toml::Value) -> Option<Json> {
     Some(match value {
         toml::Value::String(text) => Json::from(text.as_str()),
         toml::Value::Integer(number) => Json::from(*number),
         toml::Value::Float(number) => Json::Number(serde_json::Number::from_f64(*number)?),
         toml::Value::Boolean(is) => Json::from(*is),
         toml::Value::Datetime(time) => Json::from(time.to_string()),
-        toml::Value::Array(values) => Json::Array(values.iter().map(json).collect::<Option<_>>()?),
+        toml::Value::Array(values) => {
+            Json::Array(values.iter().map(to_json).collect::<Option<_>>()?)
+        }
         toml::Value::Table(table) => {
             let entries = table
                 .iter()
-                .map(|(key, value)| Some((key.clone(), json(value)?)));
+                .map(|(key, value)| Some((key.clone(), to_json(value)?)));
             Json::Object(entries.collect::<Option<_>>()?)
         }
     })
 }
 
-/// A table `[app.NAME]` that is wrong.
+/// The reason why a table `[app.NAME]` is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {

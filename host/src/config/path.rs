@@ -1,5 +1,5 @@
-//! Paths in settings. They become absolute when they are read, because a plugin may change the working
-//! directory.
+//! Parsers of paths in settings. A path becomes absolute when the setting is read, because a plugin may
+//! change the working directory later.
 
 use std::{
     env, io,
@@ -11,19 +11,20 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use super::ValueError;
 
-/// Returns a parser of paths for clap, which makes them absolute.
+/// Returns a clap parser that makes paths absolute.
 pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| absolute(&path))
 }
 
-/// Makes a path absolute without a look at the file system: symbolic links are followed at each use of
-/// the path, not now.
+/// Makes a path absolute without access to the file system. Symbolic links stay in the path: the system
+/// follows them at each use of the path.
 ///
 /// # Errors
 ///
-/// Fails when the path is relative and the working directory was removed before the process started.
+/// Fails when the path is relative and the working directory at the start could not be read, for instance
+/// because the directory was removed.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ValueError> {
-    let started_in = match &*STARTED_IN {
+    let absolute = match &*INITIAL_DIRECTORY {
         Ok(folder) => folder.join(path),
         Err(_) if path.is_absolute() => path.to_owned(),
         Err(error) => {
@@ -33,12 +34,14 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ValueError> {
             });
         }
     };
-    path::absolute(started_in).map_err(|error| ValueError::WorkingDirectory {
+    // `path::absolute` also removes `.` and repeated slashes.
+    path::absolute(absolute).map_err(|error| ValueError::WorkingDirectory {
         path: path.display().to_string(),
         reason: error.to_string(),
     })
 }
 
-/// The working directory at the start, when the first setting was read. SIGHUP reads the settings again,
-/// and a plugin may have changed the working directory by then.
-static STARTED_IN: LazyLock<io::Result<PathBuf>> = LazyLock::new(env::current_dir);
+/// The working directory when the first path in a setting was read, at the start of the process. A later read
+/// of the settings (SIGHUP) must use the same directory, although a plugin may have changed the working
+/// directory of the process by then.
+static INITIAL_DIRECTORY: LazyLock<io::Result<PathBuf>> = LazyLock::new(env::current_dir);

@@ -1,4 +1,4 @@
-//! Parsers of numbers, sizes, times, and yes or no.
+//! Parsers of numbers, sizes, times and booleans in settings.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -22,7 +22,8 @@ pub(super) fn number<N: TryFrom<u64>>(
     }
 }
 
-/// Parses a word for yes or no. People and their tools use several of them in variables and files.
+/// Parses a boolean. Accepts the four usual pairs of words, because people and tools write booleans in
+/// different ways in environment variables and files.
 pub(super) fn boolean(text: &str) -> Result<bool, ValueError> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -31,10 +32,10 @@ pub(super) fn boolean(text: &str) -> Result<bool, ValueError> {
     }
 }
 
-/// Parses a number of bytes. The units are those of GNU's tools (`info coreutils 'Block size'`): K and KiB
-/// are 1024 bytes, KB is 1000. Servers such as nginx also mean 1024 by `k`, but crates for sizes mean
-/// 1000, so this parser is our own.
-fn size(text: &str) -> Result<u64, ValueError> {
+/// Parses a number of bytes. The units are the units of GNU's tools (`info coreutils 'Block size'`): K and
+/// KiB are 1024 bytes, KB is 1000 bytes. In the settings of servers such as nginx `k` is also 1024. The
+/// published crates for sizes read `k` as 1000, so the host has a parser of its own.
+fn parse_size(text: &str) -> Result<u64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit: Option<u64> = match unit.trim_start().to_ascii_lowercase().as_str() {
@@ -55,10 +56,10 @@ fn size(text: &str) -> Result<u64, ValueError> {
     bytes.ok_or_else(|| ValueError::Size(text.to_owned()))
 }
 
-/// Parses a limit on the bytes of a request's head. hyper's HTTP/1 builder panics below 8 KiB, the least
-/// size of its read buffer.
+/// Parses a limit on the bytes of a request's head. The minimum is 8 KiB, because hyper's HTTP/1 builder
+/// panics at a smaller read buffer.
 pub(super) fn header_bytes(text: &str) -> Result<u32, ValueError> {
-    let bytes = u32::try_from(size(text)?)
+    let bytes = u32::try_from(parse_size(text)?)
         .ok()
         .filter(|bytes| (8 << 10..=16 << 20).contains(bytes));
     bytes.ok_or_else(|| ValueError::SizeRange {
@@ -67,13 +68,13 @@ pub(super) fn header_bytes(text: &str) -> Result<u32, ValueError> {
     })
 }
 
-/// Parses a size limit. `none` is a limit that nothing reaches. Zero is rejected, because other servers
-/// take it for no limit.
+/// Parses a size limit. `none` becomes `u64::MAX`, which no size reaches. Zero is rejected, because zero means
+/// "no limit" in the settings of other servers.
 pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(u64::MAX);
     }
-    match size(text)? {
+    match parse_size(text)? {
         0 => Err(ValueError::SizeRange {
             size: text.to_owned(),
             expected: "at least 1, or none for no limit",
@@ -82,8 +83,8 @@ pub(super) fn body_size(text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// Parses a time. A number without a unit is seconds, as in the settings of most servers. A year is the
-/// longest time, because adding a longer one to a clock could overflow.
+/// Parses a duration. A number without a unit is in seconds, as in the settings of most servers. The maximum
+/// is 365 days, because the sum of an `Instant` and a very long duration could overflow.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     // humantime rejects a number without a unit, other than 0.
     let time = match text.parse().map(Duration::from_secs) {
@@ -102,7 +103,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     Ok(time)
 }
 
-/// Parses a time that is not zero.
+/// Parses a duration that is not zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     match duration(text)? {
         Duration::ZERO => Err(ValueError::TimeRange {

@@ -1,4 +1,4 @@
-//! Types of settings that are more than a word or a number, with their parsers.
+//! Types of settings whose values have an inner structure, with their parsers.
 
 use std::{
     fmt, io,
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use plugin_api::manifest::{is_mount, is_name};
 use subtle::ConstantTimeEq;
 
-use super::path::absolute;
+use super::{ValueError, path::absolute};
 
 // === impl BindAddress ===
 
@@ -45,7 +45,7 @@ impl fmt::Display for BindAddress {
     }
 }
 
-/// Resolves a host name. The lookup may block, and may return several addresses.
+/// Resolves the host name. The lookup may block the thread, and may return several addresses.
 impl ToSocketAddrs for BindAddress {
     type Iter = vec::IntoIter<SocketAddr>;
 
@@ -72,8 +72,8 @@ impl FromStr for ControlSocket {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // A text with a slash is taken for a path even without `unix:`. Other texts may be meant as an
-        // address.
+        // A text with a slash counts as a path even without `unix:`. Reject any other text without the prefix,
+        // because the operator may have meant a network address.
         let path = text.strip_prefix("unix:");
         match path.or_else(|| text.contains('/').then_some(text)) {
             Some(path) if !path.is_empty() => Ok(Self(absolute(Path::new(path))?)),
@@ -93,25 +93,25 @@ impl fmt::Display for ControlSocket {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people.
     Text,
-    /// For programs: one object a line.
+    /// Lines for programs: one JSON object per line.
     Json,
 }
 
 // === impl LineSink ===
 
-/// The destination of lines.
+/// The destination of the access log's lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineSink {
     /// The process's stdout.
     Stdout,
-    /// The end of a file.
+    /// The file at this path. Lines are appended.
     File(PathBuf),
 }
 
 impl LineSink {
-    /// Returns the path of the file; None for stdout.
+    /// Returns the path of the file, or `None` for stdout.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -135,7 +135,7 @@ impl FromStr for LineSink {
 
 // === impl DebugHeader ===
 
-/// The header with which a request asks to be logged at debug, and the secret value that it must have.
+/// The header that makes the host log a request at debug, and the secret value that the header must have.
 #[derive(Clone)]
 pub struct DebugHeader {
     name: HeaderName,
@@ -143,10 +143,10 @@ pub struct DebugHeader {
 }
 
 impl DebugHeader {
-    /// Returns whether a request with these headers has the header with the secret value.
+    /// Returns whether `headers` contain the header with the secret value.
     #[must_use]
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        // In constant time, so that the time does not tell a client how many bytes are right.
+        // Compare in constant time: otherwise a client could measure how many bytes of its value are right.
         let is_secret = |value: &HeaderValue| value.as_bytes().ct_eq(&self.secret).into();
         headers.get(&self.name).is_some_and(is_secret)
     }
@@ -156,7 +156,7 @@ impl FromStr for DebugHeader {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The first `=` ends the name. The secret may contain more of them.
+        // The first `=` ends the name. The secret may contain further `=`.
         let header = text.split_once('=').and_then(|(name, secret)| {
             HeaderValue::from_str(secret).ok()?;
             Some(Self {
@@ -171,6 +171,7 @@ impl FromStr for DebugHeader {
     }
 }
 
+// A derived `Debug` would print the secret.
 impl fmt::Debug for DebugHeader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -182,7 +183,7 @@ impl fmt::Debug for DebugHeader {
 
 // === impl Mount ===
 
-/// A path prefix, and the plugin that serves the paths below it.
+/// A path prefix, and the plugin that serves the paths below the prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// `/`, or `/shop` without a slash at the end.
@@ -195,7 +196,7 @@ impl FromStr for Mount {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Split at the last `=`: a path may contain one, a name may not.
+        // Split at the last `=`: a path may contain `=`, but the name of a plugin may not.
         match text.rsplit_once('=') {
             Some((path, plugin)) if is_mount(path.as_bytes()) && is_name(plugin.as_bytes()) => {
                 Ok(Self {
@@ -208,93 +209,9 @@ impl FromStr for Mount {
     }
 }
 
-/// A text that is not a valid value of a setting.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ValueError {
-    /// Not an address with a port.
-    #[error(
-        "{0:?} is not an address, expected ADDRESS:PORT, as in 127.0.0.1:8000, [::1]:8000 or localhost:8000"
-    )]
-    Address(String),
-    /// Neither yes nor no.
-    #[error("{0:?} is neither true nor false, expected true, yes, on, 1, false, no, off or 0")]
-    Boolean(String),
-    /// Not a Unix socket.
-    #[error("{0:?} is not a control socket, expected unix:PATH, as in unix:/run/host.sock")]
-    ControlSocket(String),
-    /// Not a header and a secret. The text of the error shows neither, because they are secret.
-    #[error(
-        "it is not a header and a secret, expected NAME=SECRET with 8 or more visible characters in SECRET, as in X-Debug-Log=correct-horse"
-    )]
-    DebugHeader,
-    /// An empty file name.
-    #[error("there is no file without a name, expected a path, or - for stdout")]
-    LineSink,
-    /// Not a path and a plugin.
-    #[error(
-        "{0:?} is not a mount, expected /PATH=PLUGIN, as in /=hello or /shop=shop, without a slash at the path's end"
-    )]
-    Mount(String),
-    /// Not a number, or not one that the setting takes.
-    #[error("{text:?} is not a number from {least} to {most}")]
-    Number {
-        /// The text as given.
-        text: String,
-        /// The smallest valid number.
-        least: u64,
-        /// The largest valid number.
-        most: u64,
-    },
-    /// Not the path of a request.
-    #[error("{0:?} is not a path, expected one with a slash in front, as in /healthz")]
-    Path(String),
-    /// Not a size.
-    #[error(
-        "{0:?} is not a size, expected a whole number of bytes, or one with a unit, as in 16384, 16KiB, 16K (the same) or 16KB (16000 bytes)"
-    )]
-    Size(String),
-    /// A size that is out of the setting's range.
-    #[error("{size:?} is out of range, expected {expected}")]
-    SizeRange {
-        /// The size as given.
-        size: String,
-        /// The valid sizes.
-        expected: &'static str,
-    },
-    /// Not a time.
-    #[error(
-        "{text:?} is not a time, expected a number of seconds, or numbers with units, as in 30, 500ms or 1m 30s: {reason}"
-    )]
-    Time {
-        /// The time as given.
-        text: String,
-        /// The complaint of the parser.
-        reason: humantime::DurationError,
-    },
-    /// A time that is out of the setting's range.
-    #[error("{time:?} is out of range, expected {expected}")]
-    TimeRange {
-        /// The time as given.
-        time: String,
-        /// The valid times.
-        expected: &'static str,
-    },
-    /// A relative path, while the working directory does not exist.
-    #[error(
-        "{path:?} is relative, and there is no working directory ({reason}); expected a path from / on"
-    )]
-    WorkingDirectory {
-        /// The path as given.
-        path: String,
-        /// The error of the system.
-        reason: String,
-    },
-}
-
 // === paths of requests ===
 
-/// Parses the path of a request.
+/// Parses the path of a request: a text that begins with `/`.
 pub(super) fn request_path(text: &str) -> Result<String, ValueError> {
     if text.starts_with('/') {
         Ok(text.to_owned())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    cores,
+    available_cores,
     quantity::{body_size, duration, number, positive_duration},
 };
 
@@ -14,8 +14,8 @@ pub struct WorkerConfig {
     /// Processes that load plugins and serve, each with --threads; auto for one a core. A crash of a
     /// plugin ends its process, and the host starts another one. 0 keeps everything in one process: then a
     /// crash ends the host
-    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = count)]
-    pub workers: u16,
+    #[arg(id = "workers", long = "workers", value_name = "NUMBER", default_value = "1", value_parser = parse_worker_count)]
+    pub count: u16,
 
     /// How many crashes of workers an app may cause within --crash-window: then its last good version serves
     /// instead, and its library is not loaded again until it changes; 0 for no limit. One crash while the
@@ -48,14 +48,15 @@ pub struct WorkerConfig {
     pub crash_window: Duration,
 }
 
-/// Parses the number of worker processes.
-fn count(text: &str) -> Result<u16, String> {
+/// Parses the number of worker processes: a number, or `auto` for one worker per core.
+fn parse_worker_count(text: &str) -> Result<u16, String> {
     if text.eq_ignore_ascii_case("auto") {
-        return Ok(cores());
+        return Ok(available_cores());
     }
-    let number = text.parse().ok().filter(|&number| number <= MOST_WORKERS);
-    number.ok_or_else(|| format!("expected a number up to {MOST_WORKERS}, or auto for one a core"))
+    // 0 is valid: the worker is then a task of the host's own process.
+    let number = text.parse().ok().filter(|&number| number <= MAX_WORKERS);
+    number.ok_or_else(|| format!("expected a number up to {MAX_WORKERS}, or auto for one a core"))
 }
 
-/// The largest number of workers. Each worker takes memory for every plugin.
-pub const MOST_WORKERS: u16 = 256;
+/// The largest number of workers. The limit exists because each worker needs memory for every plugin.
+pub const MAX_WORKERS: u16 = 256;

@@ -1,7 +1,7 @@
 //! The requests of the control socket: a router, and a function for each verb.
 //!
-//! Bodies are JSON. A verb sends a message to the task that owns the subject, the supervisor or the level,
-//! and answers with the result.
+//! Bodies are JSON, except the body of `PUT /libraries/NAME`, which is a library. A verb sends a message to the task
+//! that owns the subject (the supervisor, or the task of the log level), and responds with the result.
 
 use std::{convert::Infallible, path::PathBuf, time::Duration};
 
@@ -25,74 +25,79 @@ use crate::{
     supervisor::{CommandError, Handle, Scale},
 };
 
-/// The parts of the host that verbs act on.
+/// The parts of the host that the verbs use.
 #[derive(Clone, Debug)]
-pub struct Control {
-    /// Reads and changes the log level.
+pub struct ControlContext {
+    /// Sends requests to the task of the log level.
     pub levels: LevelHandle,
     /// Sends requests to the supervisor.
     pub handle: Handle,
-    /// The plugins folder, which uploaded libraries are written to.
+    /// The plugins folder, into which uploaded libraries are written.
     pub plugins: PathBuf,
 }
 
-/// Routes a request to its verb, and returns the answer.
-async fn route(control: &Control, request: Request<Incoming>) -> Result<Value, VerbError> {
+/// Runs the verb that the method and the path name, and returns the body of the response.
+///
+/// For each path, the last arm rejects all other methods.
+async fn route(context: &ControlContext, request: Request<Incoming>) -> Result<Value, VerbError> {
     let (head, body) = request.into_parts();
+    // Skip the empty segment before the first slash.
     let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
     match (&head.method, path.as_slice()) {
-        (&Method::GET, ["log-level"]) => log_level(control).await,
-        (&Method::PUT, ["log-level"]) => set_log_level(control, read(body).await?).await,
+        (&Method::GET, ["log-level"]) => log_level(context).await,
+        (&Method::PUT, ["log-level"]) => set_log_level(context, read(body).await?).await,
         (_, ["log-level"]) => Err(VerbError::Method("GET, PUT")),
-        (&Method::GET, ["plugins"]) => plugins(control).await,
+        (&Method::GET, ["plugins"]) => plugins(context).await,
         (_, ["plugins"]) => Err(VerbError::Method("GET")),
         (&Method::POST, ["plugins", name, "reload"]) => {
-            Ok(json!(control.handle.reload((*name).to_owned()).await?))
+            Ok(json!(context.handle.reload((*name).to_owned()).await?))
         }
         (&Method::POST, ["plugins", name, "rollback"]) => {
-            Ok(json!(control.handle.rollback((*name).to_owned()).await?))
+            Ok(json!(context.handle.rollback((*name).to_owned()).await?))
         }
         (_, ["plugins", _, "reload" | "rollback"]) => Err(VerbError::Method("POST")),
-        (&Method::POST, ["recycle"]) => recycle(control, None).await,
+        (&Method::POST, ["recycle"]) => recycle(context, None).await,
         (&Method::POST, ["workers", worker, "recycle"]) => match worker.parse() {
-            Ok(worker) => recycle(control, Some(worker)).await,
+            Ok(worker) => recycle(context, Some(worker)).await,
             Err(_) => Err(VerbError::NotFound(head.uri.path().to_owned())),
         },
         (_, ["recycle"] | ["workers", _, "recycle"]) => Err(VerbError::Method("POST")),
         (&Method::POST, ["upgrade"]) => {
             let UpgradeRequest { path } = read(body).await?;
-            let upgraded = control.handle.upgrade(path).await;
+            let upgraded = context.handle.upgrade(path).await;
             Ok(json!({ "build": upgraded.map_err(VerbError::Workers)? }))
         }
         (_, ["upgrade"]) => Err(VerbError::Method("POST")),
-        (&Method::GET, ["workers"]) => Ok(json!(control.handle.workers().await?)),
-        (&Method::PUT, ["workers"]) => scale(control, read(body).await?).await,
+        (&Method::GET, ["workers"]) => Ok(json!(context.handle.workers().await?)),
+        (&Method::PUT, ["workers"]) => scale(context, read(body).await?).await,
         (_, ["workers"]) => Err(VerbError::Method("GET, PUT")),
-        (&Method::PUT, ["libraries", name]) => deploy(control, name, body).await,
+        (&Method::PUT, ["libraries", name]) => deploy(context, name, body).await,
         (_, ["libraries", _]) => Err(VerbError::Method("PUT")),
         _ => Err(VerbError::NotFound(head.uri.path().to_owned())),
     }
 }
 
-/// `GET /log-level`: the level in force, and until when.
-async fn log_level(control: &Control) -> Result<Value, VerbError> {
-    let state = control.levels.state().await.ok_or(VerbError::Stopping)?;
+/// `GET /log-level`: returns the level in force, and when the level reverts if the change is temporary.
+async fn log_level(context: &ControlContext) -> Result<Value, VerbError> {
+    let state = context.levels.state().await.ok_or(VerbError::Stopping)?;
     Ok(describe(&state))
 }
 
-/// `PUT /log-level`: changes the level of the host and of every generation, and answers with the new and
-/// the previous one after the change.
-async fn set_log_level(control: &Control, wanted: SetLevelRequest) -> Result<Value, VerbError> {
+/// `PUT /log-level`: changes the level of the host and of every generation. After the change, returns the new level and
+/// the previous level.
+async fn set_log_level(
+    context: &ControlContext,
+    wanted: SetLevelRequest,
+) -> Result<Value, VerbError> {
     let directives: Directives = wanted.level.parse()?;
-    let lasts = wanted.duration.as_deref();
-    let lasts = lasts.map(positive_duration).transpose()?;
-    let by = "ctl";
-    let changed = control
+    let duration = wanted.duration.as_deref();
+    let duration = duration.map(positive_duration).transpose()?;
+    let changed = context
         .levels
         .set(SetLevel {
             directives,
-            duration: lasts,
-            by,
+            duration,
+            changed_by: "ctl",
         })
         .await
         .ok_or(VerbError::Stopping)?;
@@ -104,36 +109,36 @@ async fn set_log_level(control: &Control, wanted: SetLevelRequest) -> Result<Val
     Ok(answer)
 }
 
-/// `GET /plugins`: the apps and their generations, and the costs of loads.
-async fn plugins(control: &Control) -> Result<Value, VerbError> {
-    Ok(json!(control.handle.report().await?))
+/// `GET /plugins`: returns the apps with their generations, and the resources that loads have used.
+async fn plugins(context: &ControlContext) -> Result<Value, VerbError> {
+    Ok(json!(context.handle.report().await?))
 }
 
 /// The body of `POST /upgrade`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UpgradeRequest {
-    /// The program to execute. By default the one that is now at the path of the running program.
+    /// The program to execute, or `None` for the program that is now at the path of the running program.
     path: Option<PathBuf>,
 }
 
-/// `POST /recycle` and `POST /workers/NUMBER/recycle`: replaces all workers, or one, by fresh ones.
-async fn recycle(control: &Control, worker: Option<u64>) -> Result<Value, VerbError> {
-    let recycled = control.handle.recycle(worker).await;
+/// `POST /recycle` and `POST /workers/NUMBER/recycle`: replaces all workers, or only `worker`, by fresh workers.
+async fn recycle(context: &ControlContext, worker: Option<u64>) -> Result<Value, VerbError> {
+    let recycled = context.handle.recycle(worker).await;
     let recycled = recycled.map_err(VerbError::Workers)?;
     Ok(json!({ "recycled": recycled }))
 }
 
 /// `PUT /workers`: changes the number of worker processes.
-async fn scale(control: &Control, wanted: ScaleRequest) -> Result<Value, VerbError> {
+async fn scale(context: &ControlContext, wanted: ScaleRequest) -> Result<Value, VerbError> {
     let scale = Scale::To(wanted.workers);
-    Ok(json!(control.handle.scale(scale).await?))
+    Ok(json!(context.handle.scale(scale).await?))
 }
 
-/// `PUT /libraries/NAME`: loads the library in the body, and then puts it into the plugins folder.
-async fn deploy(control: &Control, name: &str, body: Incoming) -> Result<Value, VerbError> {
-    let upload = upload::receive(&control.plugins, name, body).await?;
-    Ok(json!(control.handle.deploy(upload).await?))
+/// `PUT /libraries/NAME`: loads the library in the body, and then puts the file into the plugins folder.
+async fn deploy(context: &ControlContext, name: &str, body: Incoming) -> Result<Value, VerbError> {
+    let upload = upload::receive(&context.plugins, name, body).await?;
+    Ok(json!(context.handle.deploy(upload).await?))
 }
 
 /// The body of `PUT /workers`.
@@ -148,11 +153,12 @@ struct ScaleRequest {
 #[serde(deny_unknown_fields)]
 struct SetLevelRequest {
     level: String,
+    /// The time after which the level reverts, as in `5m`. `None` for a permanent change.
     #[serde(rename = "for")]
     duration: Option<String>,
 }
 
-/// Returns the answer about a level that is in force.
+/// Returns the JSON of a level that is in force.
 fn describe(state: &LevelState) -> Value {
     let mut answer = json!({ "level": state.directives.to_string() });
     if let Some((until, then)) = &state.until {
@@ -162,16 +168,16 @@ fn describe(state: &LevelState) -> Value {
     answer
 }
 
-/// Answers a request.
+/// Runs a request's verb, and returns the response.
 ///
 /// # Errors
 ///
-/// Never fails: a verb that fails is answered with a status and `{ "error": TEXT }`.
+/// Never fails. If the verb fails, the response has an error status and the body `{ "error": TEXT }`.
 pub async fn answer(
-    control: &Control,
+    context: &ControlContext,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, allow, answer) = match route(control, request).await {
+    let (status, allow, answer) = match route(context, request).await {
         Ok(answer) => (StatusCode::OK, None, answer),
         Err(error) => {
             let allow = match error {
@@ -182,58 +188,70 @@ pub async fn answer(
             (error.status(), allow, answer)
         }
     };
+    // End the body with a line break for people who use curl in a terminal.
     let mut response = Response::new(Full::from(format!("{answer}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A response with status 405 must have the header `Allow` (RFC 9110, section 15.5.6).
     headers.extend(allow.map(|allow| (ALLOW, allow)));
     Ok(response)
 }
 
-/// Reads the body of a request as JSON of the type that the verb expects.
+/// Reads the body of a request, and parses the JSON as a value of type `T`.
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, VerbError> {
-    let collected = time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let collected = time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
     let Ok(Ok(body)) = collected else {
         return Err(VerbError::Incomplete);
     };
     Ok(serde_json::from_slice(&body.to_bytes())?)
 }
 
-/// The reason why a verb did not do what was asked.
+/// The reason why a verb failed.
 #[derive(Debug, thiserror::Error)]
 enum VerbError {
+    /// The supervisor rejects the command, or is stopping.
     #[error("{}", chain(.0))]
-    Ask(#[from] CommandError),
+    Command(#[from] CommandError),
+    /// The body is not the expected JSON.
     #[error("the request's body is not what was expected: {0}")]
     Body(#[from] serde_json::Error),
-    #[error("the request's body did not come, or is larger than {MAX_BODY} bytes")]
+    /// The body did not arrive completely within [`BODY_TIMEOUT`], or is too large.
+    #[error("the request's body did not come, or is larger than {MAX_BODY_BYTES} bytes")]
     Incomplete,
+    /// The text is no log level.
     #[error(transparent)]
     Level(#[from] LevelError),
+    /// The path exists, but only with these methods.
     #[error("the method is not one of this path's, expected one of {0}")]
     Method(&'static str),
+    /// The path does not exist.
     #[error(
         "there is no {0:?} here, expected /log-level, /plugins, /plugins/NAME/reload, /plugins/NAME/rollback, /recycle, /workers, /workers/NUMBER/recycle, /upgrade or /libraries/FILE.so"
     )]
     NotFound(String),
+    /// The task of the log level has ended.
     #[error("the host is stopping")]
     Stopping,
+    /// The library was not received.
     #[error(transparent)]
     Upload(#[from] UploadError),
+    /// The duration is not valid.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// The workers are not recycled, or the host is not upgraded, for this reason.
     #[error("{0}")]
     Workers(String),
 }
 
 impl VerbError {
-    /// Returns the status of the response.
+    /// Returns the status of the HTTP response for this error.
     fn status(&self) -> StatusCode {
         match self {
-            Self::Ask(CommandError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::Ask(CommandError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Ask(CommandError::WorkerCount { .. }) => StatusCode::BAD_REQUEST,
-            Self::Ask(_) | Self::Workers(_) => StatusCode::CONFLICT,
+            Self::Command(CommandError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::Command(CommandError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Command(CommandError::WorkerCount { .. }) => StatusCode::BAD_REQUEST,
+            Self::Command(_) | Self::Workers(_) => StatusCode::CONFLICT,
             Self::Upload(error) => error.status(),
             Self::Body(_) | Self::Incomplete | Self::Level(_) | Self::Value(_) => {
                 StatusCode::BAD_REQUEST
@@ -245,8 +263,8 @@ impl VerbError {
     }
 }
 
-/// The size limit of a JSON body, in bytes.
-const MAX_BODY: usize = 64 << 10;
+/// The maximum size of a JSON body.
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// The time that a client has to send a JSON body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The client side of the control socket: one connection for each request.
+//! The HTTP client of the control socket. Each request has its own connection.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::HOST};
@@ -7,7 +7,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-/// Makes a request for the control socket.
+/// Creates a request for the control socket.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(crate) fn request(
 ///
 /// # Errors
 ///
-/// Fails when the connection breaks off.
+/// Fails when the connection is closed before the whole response arrived.
 pub(crate) async fn exchange(
     stream: UnixStream,
     request: Request<Full<Bytes>>,
@@ -40,6 +40,8 @@ pub(crate) async fn exchange(
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     };
+    // Poll the connection too: it does the reading and writing for the exchange. If the connection ends without an
+    // error, the exchange still has to return the response.
     tokio::select! {
         exchanged = exchange => exchanged,
         Err(error) = connection => Err(error),

@@ -1,4 +1,4 @@
-//! `host ctl deploy`: checks libraries and sends them to the host, which loads them and puts them into its
+//! `host ctl deploy`: checks libraries, and sends them to the host. The host loads the libraries and puts them into its
 //! plugins folder.
 
 use std::{
@@ -12,29 +12,31 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::{CtlArgs, CtlError, ask, client, plugins};
+use super::{CtlArgs, CtlError, client, plugins, send_request};
 use crate::{
     config::ControlSocket,
     error_chain::chain,
-    terminal::{complain, print},
+    terminal::{print, print_error},
 };
 
-/// Deploys the libraries one after the other, and prints the result of each. Deploys none of them if one
-/// fails the check. Stops at the first one that the host does not load.
+/// Deploys the libraries one after the other, and prints the result of each. If one of the libraries fails the check,
+/// deploys no library at all. Stops at the first library that the host does not load. Returns the exit code of the
+/// process.
 pub(super) fn run(args: &CtlArgs, socket: &ControlSocket, files: &[PathBuf]) -> ExitCode {
+    // Check all libraries before the first one is sent.
     for file in files {
         if let Err(reason) = check(file) {
-            complain(format_args!("{} is not deployed: {reason}", file.display()));
+            print_error(format_args!("{} is not deployed: {reason}", file.display()));
             return ExitCode::FAILURE;
         }
     }
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        match request(file).and_then(|request| ask(args, socket, request)) {
+        match request(file).and_then(|request| send_request(args, socket, request)) {
             Ok(answer) if args.json => code = print(answer, code),
             Ok(answer) => code = print(format_deployed(&answer), code),
             Err(error) => {
-                complain(format_args!("{}: {}", file.display(), chain(&error)));
+                print_error(format_args!("{}: {}", file.display(), chain(&error)));
                 return ExitCode::FAILURE;
             }
         }
@@ -42,7 +44,7 @@ pub(super) fn run(args: &CtlArgs, socket: &ControlSocket, files: &[PathBuf]) -> 
     code
 }
 
-/// Returns the text of an answer for people.
+/// Formats the host's answer to the deployment of one library.
 pub(super) fn format_deployed(answer: &Value) -> String {
     let mut text = format!(
         "{} deployed as {}",
@@ -65,10 +67,13 @@ pub(super) fn format_deployed(answer: &Value) -> String {
     text
 }
 
-/// Runs `host check` as a separate process, because opening a library may end the process. Returns the
-/// verdict as an error if the host would not load the library.
+/// Runs `host check` as a separate process, because a crash of the library's code ends the process that opens it.
+///
+/// # Errors
+///
+/// Returns the verdict of `host check` if the host would not load the library, or the reason why there is no verdict.
 fn check(file: &Path) -> Result<(), String> {
-    // Run this very program, even if its file has been replaced meanwhile.
+    // `/proc/self/exe` is the running program even if the program's file was replaced in the meantime.
     let mut check = Command::new("/proc/self/exe");
     check.arg("check").arg("--").arg(file);
     let output = check.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
@@ -88,15 +93,15 @@ fn check(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Returns the request that uploads a library.
+/// Reads a library, and returns the HTTP request that uploads it.
 fn request(file: &Path) -> Result<Request<Full<Bytes>>, CtlError> {
-    let failed = |source| CtlError::File {
+    let file_error = |source| CtlError::File {
         file: file.to_owned(),
         source,
     };
-    let library = fs::read(file).map_err(failed)?;
-    // The host checks the name, and its answer says which names are valid.
+    let library = fs::read(file).map_err(file_error)?;
+    // Send any name that is UTF-8: the host checks the name, and its error explains which names are valid.
     let name = file.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+    let name = name.ok_or_else(|| file_error(io::ErrorKind::InvalidFilename.into()))?;
     client::request(Method::PUT, &format!("/libraries/{name}"), library).map_err(CtlError::Request)
 }

@@ -1,10 +1,11 @@
-//! The answers about apps, formatted for people.
+//! Formats the host's answers about apps for people.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// Formats the answer to `ctl plugins`: every app with its generations, then the costs of the process.
+/// Formats the answer to `ctl plugins`: every app with its generations, followed by the resources that the process
+/// uses.
 pub(super) fn format_report(report: &Value) -> String {
     let mut text = String::new();
     for app in list(&report["apps"]) {
@@ -29,13 +30,13 @@ pub(super) fn format_report(report: &Value) -> String {
     text
 }
 
-/// Formats the answer to `ctl reload` and `ctl rollback`: the generations, and the time of each step.
+/// Formats the answer to `ctl reload` and `ctl rollback`: the generations, and the duration of each step.
 pub(super) fn format_reload(reload: &Value) -> String {
     let old = match reload["old_generation"].as_u64() {
         Some(old) => format!("generation {old} → {}", reload["new_generation"]),
         None => format!("generation {}", reload["new_generation"]),
     };
-    // The order in which a load takes these steps.
+    // The steps of a load in the order in which they happen.
     let steps = [
         "read",
         "stage",
@@ -62,6 +63,7 @@ pub(super) fn format_reload(reload: &Value) -> String {
     )
 }
 
+/// Writes the lines of one app: its mounts and state, its generations, and its last error.
 fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
     let mounts: Vec<_> = list(&app["mounts"]).iter().map(string).collect();
     text.push_str(string(&app["name"]));
@@ -90,6 +92,7 @@ fn write_app(text: &mut String, app: &Value) -> std::fmt::Result {
     Ok(())
 }
 
+/// Writes the line of one generation.
 fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
     write!(
         text,
@@ -111,7 +114,8 @@ fn write_generation(text: &mut String, generation: &Value) -> std::fmt::Result {
     writeln!(text)
 }
 
-/// Formats what ended generations still cost.
+/// Formats the number of ended generations, and the memory and mappings that they still use: libraries are never
+/// unloaded.
 fn format_retired(retired: &Value) -> String {
     format!(
         "ended {}, which keep {} in {} maps",
@@ -134,12 +138,12 @@ fn format_failure(failure: &Value) -> String {
     )
 }
 
-/// Returns the elements of an array, or none if the value is no array.
+/// Returns the elements of an array, or an empty slice if the value is no array.
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Returns a text, or an empty one if the value is no text.
+/// Returns a string, or an empty string if the value is no string.
 pub(super) fn string(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The answer to `host ctl workers`, formatted for people.
+//! Formats the answer to `host ctl workers` for people.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::plugins::{format_bytes, list, string};
 
-/// Formats a table of the workers, and a line for each of the last workers that died.
+/// Formats a table of the workers, followed by a line for each worker that died recently.
 pub(super) fn format_table(roster: &Value) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(list(&roster["workers"]).iter().map(row));
@@ -27,19 +27,19 @@ pub(super) fn format_table(roster: &Value) -> String {
     {
         let _ = writeln!(text, "{wanted} wanted");
     }
-    for died in list(&roster["died"]) {
+    for dead in list(&roster["died"]) {
         let _ = write!(
             text,
             "died {}: worker {}",
-            string(&died["at"]),
-            died["worker"]
+            string(&dead["at"]),
+            dead["worker"]
         );
-        if let Some(pid) = died["pid"].as_i64() {
+        if let Some(pid) = dead["pid"].as_i64() {
             let _ = write!(text, ", pid {pid}");
         }
-        let _ = write!(text, ", {}", string(&died["what"]));
-        if let Some(plugin) = died["plugin"].as_str() {
-            let _ = write!(text, ", in {plugin}#{}", died["generation"]);
+        let _ = write!(text, ", {}", string(&dead["what"]));
+        if let Some(plugin) = dead["plugin"].as_str() {
+            let _ = write!(text, ", in {plugin}#{}", dead["generation"]);
         }
         text.push('\n');
     }
@@ -47,7 +47,7 @@ pub(super) fn format_table(roster: &Value) -> String {
     text
 }
 
-/// Returns the cells of a worker's row, in the order of [`HEADINGS`].
+/// Returns the cells of one worker's row, in the order of [`HEADINGS`].
 fn row(worker: &Value) -> [String; 9] {
     let number = |key: &str| match &worker[key] {
         Value::Null => UNKNOWN.to_owned(),
@@ -70,11 +70,12 @@ fn row(worker: &Value) -> [String; 9] {
     ]
 }
 
+/// The headings of the table's columns.
 const HEADINGS: [&str; 9] = [
     "WORKER", "PID", "STATE", "SINCE", "APPS", "MEMORY", "LOADS", "LEFT", "REQUESTS",
 ];
 
-/// The cell for a fact that the worker did not report in time.
+/// The text of a cell whose value the worker did not report in time.
 const UNKNOWN: &str = "-";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One run of `cargo build`: its command line, and what its output means.
+//! Runs `cargo build` and parses the output.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,8 @@ use super::{profile::BuildProfile, project::Project, state::BuildProgress};
 /// The options of a build that do not come from the project.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CargoOptions {
-    /// Options of Cargo that the author gave, such as `--features=…`.
-    pub(super) given: Vec<String>,
+    /// Options of Cargo from the command line of `host dev`, such as `--features=…`.
+    pub(super) author_options: Vec<String>,
     /// Options that make the build fast.
     pub(super) profile: BuildProfile,
 }
@@ -30,43 +30,42 @@ pub(super) struct CargoOptions {
 pub(super) struct CargoOutput {
     /// Whether all plugins were built.
     pub(super) success: bool,
-    /// The paths of the built libraries, by the package ids that Cargo gives.
+    /// The paths of the built libraries by Cargo's package ids.
     pub(super) libraries: BTreeMap<String, PathBuf>,
     /// Errors and warnings as the compiler renders them, with ANSI colours.
     pub(super) report: String,
 }
 
-/// A line that Cargo printed during a build, by its meaning.
+/// The meaning of a line that Cargo printed during a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CargoEvent {
-    /// The progress bar: how many crates are done.
+    /// Cargo has redrawn its progress bar.
     Progress(BuildProgress),
-    /// Cargo compiles dependencies (true), or has reached the author's crates (false).
+    /// True: Cargo fetches or compiles dependencies. False: Cargo has reached the author's crates.
     CompilesDependencies(bool),
     /// Any other line, for people to read.
     Line(String),
 }
 
-/// The target folder of a session. Cargo locks a target folder, and each set of options replaces what
-/// another set has built there: the author's own builds and an editor's `cargo check` must not share
-/// the folder.
-pub(super) fn target(project: &Project) -> PathBuf {
+/// Returns the target folder of a session. The author's own builds and an editor's `cargo check` must not use the same
+/// folder: Cargo locks a target folder during a build, and a build with other options replaces the results.
+pub(super) fn target_folder(project: &Project) -> PathBuf {
     project.target.join("host-dev")
 }
 
-/// Builds the plugins of a project, and passes each line that Cargo prints to `on_event`. Dropping the
-/// future kills Cargo and every process that it has started.
+/// Builds the plugins of a project, and passes each line of Cargo's stderr to `on_event`. Dropping the future kills
+/// Cargo and every process that Cargo has started.
 ///
 /// # Errors
 ///
-/// Fails when Cargo cannot be run or its output cannot be read. A build that fails is no error: see
-/// [`CargoOutput::success`].
+/// Fails when Cargo cannot be run or its output cannot be read. A failed build is no error, but sets
+/// [`CargoOutput::success`] to false.
 pub(super) async fn build(
     project: &Project,
     options: &CargoOptions,
     mut on_event: impl FnMut(CargoEvent),
 ) -> io::Result<CargoOutput> {
-    let mut cargo = ProcessGroup::spawn(command(project, options))?;
+    let mut cargo = ProcessGroup::spawn(build_command(project, options))?;
     let (stdout, stderr) = (cargo.child.stdout.take(), cargo.child.stderr.take());
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
         return Err(io::ErrorKind::BrokenPipe.into());
@@ -76,53 +75,54 @@ pub(super) async fn build(
         libraries: BTreeMap::new(),
         report: String::new(),
     };
-    let mut errors = String::new();
-    let mut compiles_own = false;
+    let mut cargo_errors = String::new();
+    let mut compiles_own_crates = false;
     let read_messages = async {
         let mut lines = BufReader::new(stdout).lines();
         while let Some(line) = lines.next_line().await? {
-            output.take_message(&line);
+            output.add_message(&line);
         }
         Ok::<_, io::Error>(())
     };
-    let read_lines = each_line(stderr, |line| {
-        if let Some(progress) = progress(line) {
+    let read_lines = for_each_line(stderr, |line| {
+        if let Some(progress) = parse_progress(line) {
             return on_event(CargoEvent::Progress(progress));
         }
-        let plain = plain(line);
+        let plain = strip_colours(line);
         let mut packages = project.packages.iter();
         if packages.any(|package| package.is_compiled(&plain)) {
-            compiles_own = true;
+            compiles_own_crates = true;
             on_event(CargoEvent::CompilesDependencies(false));
-        } else if !compiles_own
+        } else if !compiles_own_crates
             && DEPENDENCY_STEPS
                 .iter()
                 .any(|word| plain.trim_start().starts_with(word))
         {
             on_event(CargoEvent::CompilesDependencies(true));
         }
-        // Keep every line from the first error on, because the causes follow it.
-        if plain.starts_with("error") || plain.starts_with("Caused by") || !errors.is_empty() {
-            errors.push_str(line);
-            errors.push('\n');
+        // Collect all lines from the first error on, because Cargo prints the causes after the error.
+        if plain.starts_with("error") || plain.starts_with("Caused by") || !cargo_errors.is_empty()
+        {
+            cargo_errors.push_str(line);
+            cargo_errors.push('\n');
         }
         on_event(CargoEvent::Line(line.to_owned()));
     });
-    // Read both streams at once: Cargo would block on a full pipe that nobody reads.
+    // Read both streams concurrently: Cargo would block on the pipe that nobody reads once that pipe is full.
     tokio::try_join!(read_messages, read_lines)?;
     let status = cargo.child.wait().await?;
     output.success = status.success();
-    let is_wanted = |id: &String| project.plugins.iter().any(|plugin| plugin.id == *id);
-    // Cargo also reports libraries of dependencies that are cdylibs.
-    output.libraries.retain(|id, _| is_wanted(id));
+    let is_plugin = |id: &String| project.plugins.iter().any(|plugin| plugin.id == *id);
+    // Remove dependencies that are cdylibs: Cargo reports their libraries too.
+    output.libraries.retain(|id, _| is_plugin(id));
     if !output.success && output.report.is_empty() {
-        // Cargo itself failed before the compiler ran, for instance at a manifest with a syntax error.
-        output.report = errors;
+        // Cargo failed before the compiler ran, for instance because of a syntax error in a manifest.
+        output.report = cargo_errors;
     }
     Ok(output)
 }
 
-fn command(project: &Project, options: &CargoOptions) -> Command {
+fn build_command(project: &Project, options: &CargoOptions) -> Command {
     let mut command = Command::new("cargo");
     command
         .args([
@@ -133,17 +133,19 @@ fn command(project: &Project, options: &CargoOptions) -> Command {
         .arg("--manifest-path")
         .arg(&project.manifest)
         .arg("--target-dir")
-        .arg(target(project))
+        .arg(target_folder(project))
         .args(options.profile.options())
-        .args(&options.given)
+        .args(&options.author_options)
         .current_dir(&project.root)
+        // Cargo writes to a pipe, and would otherwise print neither colours nor a progress bar.
         .env("CARGO_TERM_COLOR", "always")
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", "80")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // The terminal sends Ctrl-C to the session's process group only. The session then ends Cargo.
+        // With a process group of its own, Cargo does not get the terminal's Ctrl-C: the session ends Cargo. The
+        // group also makes it possible to kill the compilers that Cargo has started.
         .process_group(0);
     for plugin in &project.plugins {
         command.arg("--package").arg(&plugin.id);
@@ -152,9 +154,9 @@ fn command(project: &Project, options: &CargoOptions) -> Command {
 }
 
 impl CargoOutput {
-    /// Takes in a line of Cargo's stdout: a JSON message (The Cargo Book, External tools). Other lines
-    /// are ignored, because a build script may print anything.
-    fn take_message(&mut self, line: &str) {
+    /// Adds a line of Cargo's stdout to the output: a JSON message (The Cargo Book, External tools). Ignores a line
+    /// that is no JSON, because other programs of a build, such as procedural macros, may print to the same stream.
+    fn add_message(&mut self, line: &str) {
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             return;
         };
@@ -163,8 +165,8 @@ impl CargoOutput {
                 let rendered = message["message"]["rendered"].as_str();
                 self.report.push_str(rendered.unwrap_or_default());
             }
-            // The kind tells a plugin from a procedural macro, whose file is an `.so` as well.
-            Some("compiler-artifact") if is_plugin(&message["target"]) => {
+            // Check the kind: the file of a procedural macro is an `.so` as well.
+            Some("compiler-artifact") if is_cdylib(&message["target"]) => {
                 let files = message["filenames"].as_array();
                 let mut files = files.into_iter().flatten().filter_map(Value::as_str);
                 let library = files.find(|file| file.ends_with(".so"));
@@ -177,18 +179,18 @@ impl CargoOutput {
     }
 }
 
-fn is_plugin(target: &Value) -> bool {
+fn is_cdylib(target: &Value) -> bool {
     let kinds = target["kind"].as_array();
     kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "cdylib"))
 }
 
-/// The path of the dep-info file, which Cargo writes beside a library and which lists the files that
-/// the build has read.
-pub(super) fn dep_info(library: &Path) -> PathBuf {
+/// Returns the path of the dep-info file of a library. Cargo writes this file beside the library. The file lists all
+/// files that the build has read.
+pub(super) fn dep_info_path(library: &Path) -> PathBuf {
     library.with_extension("d")
 }
 
-/// A process and every process that it has started. Dropping the value kills all of them.
+/// A process that leads a process group. Dropping the value kills every process of the group.
 struct ProcessGroup {
     child: Child,
 }
@@ -203,24 +205,24 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // `id` returns None after the child was waited for. The kernel may have given its number to another
-        // process by then.
+        // `id` returns `None` after the child was waited for. That is needed, because the kernel may then use the same
+        // number for another process, which must not be killed.
         let id = self
             .child
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(id) = id {
-            // Ignore a failure: the process may have ended a moment ago.
+            // Ignore a failure: the processes may just have ended.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-/// Passes each line of a stream to `see`, without blank lines. A carriage return ends a line too,
-/// because Cargo redraws its progress bar with it.
-async fn each_line(
+/// Passes each line of a stream to `on_line`, except blank lines. A carriage return ends a line too, because Cargo
+/// ends each state of its progress bar with a carriage return.
+async fn for_each_line(
     mut stream: impl AsyncRead + Unpin,
-    mut see: impl FnMut(&str),
+    mut on_line: impl FnMut(&str),
 ) -> io::Result<()> {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
@@ -232,8 +234,8 @@ async fn each_line(
                 continue;
             }
             let text = String::from_utf8_lossy(&line);
-            if !plain(&text).trim().is_empty() {
-                see(&text);
+            if !strip_colours(&text).trim().is_empty() {
+                on_line(&text);
             }
             line.clear();
         }
@@ -243,9 +245,9 @@ async fn each_line(
     }
 }
 
-/// Reads Cargo's progress bar, as in `Building [===> ] 34/112: axum`. Returns `None` for other lines.
-fn progress(line: &str) -> Option<BuildProgress> {
-    let line = plain(line);
+/// Parses a line of Cargo's progress bar, such as `Building [===> ] 34/112: axum`. Returns `None` for any other line.
+fn parse_progress(line: &str) -> Option<BuildProgress> {
+    let line = strip_colours(line);
     let (_, rest) = line
         .trim_start()
         .strip_prefix("Building [")?
@@ -258,8 +260,8 @@ fn progress(line: &str) -> Option<BuildProgress> {
     })
 }
 
-/// Returns a text without its colours: the escape sequences of ECMA-48, section 5.4.
-pub(crate) fn plain(text: &str) -> String {
+/// Returns a text without escape sequences for colours (ECMA-48, section 5.4).
+pub(crate) fn strip_colours(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
@@ -272,7 +274,7 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// The first words of Cargo's lines while it fetches and compiles dependencies.
+/// The first words of the lines that Cargo prints while it downloads and compiles dependencies.
 const DEPENDENCY_STEPS: [&str; 3] = ["Compiling ", "Downloaded ", "Downloading "];
 
 #[cfg(test)]
@@ -282,7 +284,7 @@ mod tests {
     #[test]
     fn progress_is_read_from_what_cargo_draws() {
         let line = "\x1b[1m\x1b[96m    Building\x1b[0m [=====>    ] 34/112: axum, http\x1b[K";
-        let read = progress(line);
+        let read = parse_progress(line);
         assert_eq!(
             read,
             Some(BuildProgress {
@@ -290,7 +292,7 @@ mod tests {
                 total: 112
             })
         );
-        assert_eq!(progress("   Compiling axum v0.8.9"), None);
+        assert_eq!(parse_progress("   Compiling axum v0.8.9"), None);
     }
 
     #[test]
@@ -300,22 +302,21 @@ mod tests {
             libraries: BTreeMap::new(),
             report: String::new(),
         };
-        output
-            .take_message(r#"{"reason":"compiler-message","message":{"rendered":"error: no\n"}}"#);
-        output.take_message(
+        output.add_message(r#"{"reason":"compiler-message","message":{"rendered":"error: no\n"}}"#);
+        output.add_message(
             r#"{"reason":"compiler-artifact","package_id":"macros","target":{"kind":["proc-macro"]},"filenames":["/t/libmacros.so"]}"#,
         );
-        output.take_message(
+        output.add_message(
             r#"{"reason":"compiler-artifact","package_id":"shop","target":{"kind":["cdylib","rlib"]},"filenames":["/t/libshop.rlib","/t/libshop.so"]}"#,
         );
-        output.take_message("printed by a build script");
+        output.add_message("printed by a build script");
         assert_eq!(output.report, "error: no\n");
         assert_eq!(
             output.libraries,
             BTreeMap::from([("shop".to_owned(), PathBuf::from("/t/libshop.so"))])
         );
         assert_eq!(
-            dep_info(Path::new("/t/libshop.so")),
+            dep_info_path(Path::new("/t/libshop.so")),
             Path::new("/t/libshop.d")
         );
     }

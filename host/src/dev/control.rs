@@ -1,4 +1,4 @@
-//! Requests to the control socket of the session's server.
+//! Sends requests to the control socket of the session's server.
 
 use std::{error::Error, path::Path};
 
@@ -10,20 +10,20 @@ use tokio::net::UnixStream;
 
 use crate::ctl::client;
 
-/// Returns the server's report of its apps, the answer to `host ctl plugins --json`.
+/// Returns the server's report about its apps, the same JSON as `host ctl plugins --json` prints.
 ///
 /// # Errors
 ///
-/// Fails when the server does not listen, or when its answer is no JSON.
-pub(super) async fn plugins(socket: &Path) -> Result<Value, BoxError> {
-    ask(socket, Method::GET, "/plugins", Full::default()).await
+/// Fails when the server does not listen on `socket`, or when the response is no JSON.
+pub(super) async fn fetch_report(socket: &Path) -> Result<Value, BoxError> {
+    send_request(socket, Method::GET, "/plugins", Full::default()).await
 }
 
-/// Changes the log level of the server. Returns a line for the author: the new level, or the reason why
-/// the level stays.
+/// Changes the log level of the server. Returns a line for the author: the new level, or the reason why the level was
+/// not changed.
 pub(super) async fn set_level(socket: &Path, level: &str) -> String {
     let body = json!({ "level": level }).to_string();
-    match ask(socket, Method::PUT, "/log-level", body.into()).await {
+    match send_request(socket, Method::PUT, "/log-level", body.into()).await {
         Ok(answer) => match (answer["error"].as_str(), answer["level"].as_str()) {
             (Some(error), _) => error.to_owned(),
             (None, level) => format!("log level {}", level.unwrap_or_default()),
@@ -32,7 +32,8 @@ pub(super) async fn set_level(socket: &Path, level: &str) -> String {
     }
 }
 
-async fn ask(
+/// Sends a request over a new connection, and returns the response's body, parsed as JSON.
+async fn send_request(
     socket: &Path,
     method: Method,
     path: &str,

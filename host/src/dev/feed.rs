@@ -1,4 +1,4 @@
-//! Sends the state of a session to its server over a Unix socket: one line of JSON for each change.
+//! Sends the state of a session to the session's server over a Unix socket: one line of JSON for each change.
 
 use std::{io, path::Path};
 
@@ -10,8 +10,8 @@ use tokio::{
 
 use super::state::SessionState;
 
-/// Binds the socket, and sends the state and each change of it to every process that connects, in
-/// tasks of their own. The tasks end when the sender of `state` is dropped.
+/// Binds the socket, and starts a task that accepts connections. The task sends the current state and each new state
+/// over every connection. All tasks end when the sender of `state` is dropped.
 ///
 /// # Errors
 ///
@@ -19,7 +19,7 @@ use super::state::SessionState;
 pub(super) fn start(socket: &Path, state: watch::Receiver<SessionState>) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
     tokio::spawn(async move {
-        let mut ended = state.clone();
+        let mut session = state.clone();
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
@@ -27,15 +27,16 @@ pub(super) fn start(socket: &Path, state: watch::Receiver<SessionState>) -> io::
                         tokio::spawn(send(stream, state.clone()));
                     }
                 }
-                // A change fails only when the sender is gone, at the end of the session.
-                () = async { while ended.changed().await.is_ok() {} } => return,
+                // `changed` fails when the sender is dropped, at the end of the session.
+                () = async { while session.changed().await.is_ok() {} } => return,
             }
         }
     });
     Ok(())
 }
 
-/// Sends states over one connection until the session has ended or the server is gone.
+/// Sends the current state and each new state over one connection, until the session ends or the peer closes the
+/// connection.
 async fn send(mut stream: UnixStream, mut state: watch::Receiver<SessionState>) {
     loop {
         let Ok(mut line) = serde_json::to_vec(&*state.borrow_and_update()) else {

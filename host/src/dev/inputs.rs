@@ -1,4 +1,4 @@
-//! The files that builds read: decides for a changed file whether it needs a build.
+//! Classifies changed files: decides whether a changed file needs a build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,25 +8,25 @@ use std::{
 
 use super::project::Project;
 
-/// Everything that is known of the files that builds and the server read.
+/// The files and folders that builds and the server read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BuildInputs {
-    /// The folders of packages, and whether a plugin depends on the package.
+    /// The folder of each package, and whether a plugin depends on the package.
     packages: Vec<(PathBuf, bool)>,
-    /// The files and folders that the dep-info files of earlier builds list.
-    listed: BTreeSet<PathBuf>,
+    /// The files and folders that earlier builds have read, from Cargo's dep-info files.
+    dep_info_paths: BTreeSet<PathBuf>,
     /// The workspace folders, whose `Cargo.toml` and `.cargo/config.toml` configure Cargo.
     roots: Vec<PathBuf>,
-    /// The lock files with the hashes of their contents. Cargo writes a lock file at every build, so
-    /// only other contents count as a change.
+    /// The lock files with the hashes of their contents. A build may write a lock file again without a change, so only
+    /// a new hash counts as a change. The hash is `None` if the file cannot be read.
     locks: BTreeMap<PathBuf, Option<blake3::Hash>>,
-    /// Folders of static files.
-    assets: Vec<PathBuf>,
+    /// The folders of static files (`--watch-dir`).
+    asset_folders: Vec<PathBuf>,
     /// The author's configuration file of the server.
     config: Option<PathBuf>,
 }
 
-/// The consequence of a changed file.
+/// The kind of a changed file. Each kind needs another reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InputKind {
     /// A build reads the file: build again.
@@ -35,22 +35,22 @@ pub(super) enum InputKind {
     Asset,
     /// The author's configuration file of the server: reload the settings.
     Config,
-    /// No consequence.
+    /// Any other file: do nothing.
     Other,
 }
 
 impl BuildInputs {
-    /// Starts with the folders of static files and the author's configuration file. Packages follow by
-    /// [`set_projects`](Self::set_projects).
-    pub(super) fn new(assets: Vec<PathBuf>, config: Option<PathBuf>) -> Self {
+    /// Creates inputs without packages: [`set_projects`](Self::set_projects) adds them. `config` is the author's
+    /// configuration file of the server.
+    pub(super) fn new(asset_folders: Vec<PathBuf>, config: Option<PathBuf>) -> Self {
         Self {
-            assets,
+            asset_folders,
             config,
             ..Self::default()
         }
     }
 
-    /// Replaces the packages by those of these projects, and reads their lock files.
+    /// Replaces all packages by the packages of `projects`, and hashes the lock files of the workspaces.
     pub(super) fn set_projects(&mut self, projects: &[Project]) {
         let packages = projects.iter().flat_map(|project| &project.packages);
         self.packages = packages
@@ -64,18 +64,18 @@ impl BuildInputs {
         self.locks = locks.map(|lock| (lock.clone(), hash(&lock))).collect();
     }
 
-    /// Adds the files that a dep-info file lists. Returns those that no earlier dep-info file has listed.
-    pub(super) fn list(&mut self, dep_info: &str) -> Vec<PathBuf> {
-        let mut new = listed(dep_info);
-        new.retain(|path| self.listed.insert(path.clone()));
+    /// Adds the files that a dep-info file lists. Returns the files that no earlier dep-info file has listed.
+    pub(super) fn add_dep_info(&mut self, dep_info: &str) -> Vec<PathBuf> {
+        let mut new = parse_dep_info(dep_info);
+        new.retain(|path| self.dep_info_paths.insert(path.clone()));
         new
     }
 
-    /// Returns all folders to watch: every file that matters is in one of them or below.
-    pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
+    /// Returns all folders to watch. Every file whose change has a consequence is in one of these folders or below.
+    pub(super) fn folders_to_watch(&self) -> BTreeSet<PathBuf> {
         let packages = self.packages.iter().filter(|(_, is_used)| *is_used);
         let packages = packages.map(|(folder, _)| folder.clone());
-        let listed = self.listed.iter().filter_map(|path| {
+        let dep_info_folders = self.dep_info_paths.iter().filter_map(|path| {
             if path.is_dir() {
                 Some(path.clone())
             } else {
@@ -86,19 +86,19 @@ impl BuildInputs {
         let config = self.config.as_deref().and_then(Path::parent);
         packages
             .chain(config.map(Path::to_owned))
-            .chain(listed)
+            .chain(dep_info_folders)
             .chain(roots)
-            .chain(self.assets.iter().cloned())
+            .chain(self.asset_folders.iter().cloned())
             .collect()
     }
 
     /// Returns the folders of static files.
-    pub(super) fn assets(&self) -> &[PathBuf] {
-        &self.assets
+    pub(super) fn asset_folders(&self) -> &[PathBuf] {
+        &self.asset_folders
     }
 
-    /// Classifies a file that has changed. Reads a lock file to compare its contents.
-    pub(super) fn kind(&self, path: &Path) -> InputKind {
+    /// Classifies a changed file. Reads the file if it is a lock file, to compare the hash.
+    pub(super) fn classify(&self, path: &Path) -> InputKind {
         if let Some(before) = self.locks.get(path) {
             return if hash(path) == *before {
                 InputKind::Other
@@ -110,7 +110,11 @@ impl BuildInputs {
             InputKind::Config
         } else if self.is_source(path) {
             InputKind::Source
-        } else if self.assets.iter().any(|folder| path.starts_with(folder)) {
+        } else if self
+            .asset_folders
+            .iter()
+            .any(|folder| path.starts_with(folder))
+        {
             InputKind::Asset
         } else {
             InputKind::Other
@@ -118,40 +122,45 @@ impl BuildInputs {
     }
 
     fn is_source(&self, path: &Path) -> bool {
-        // A build script may name a folder, which stands for every file in it.
-        if path.ancestors().any(|path| self.listed.contains(path)) {
+        // Check the ancestors too: a build script may name a folder, and then every file in the folder is an input.
+        if path
+            .ancestors()
+            .any(|path| self.dep_info_paths.contains(path))
+        {
             return true;
         }
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let configures = matches!(
+        let is_cargo_config = matches!(
             name,
             "Cargo.toml" | "rust-toolchain" | "rust-toolchain.toml"
         ) || path.ends_with(".cargo/config.toml");
-        if configures
+        if is_cargo_config
             && self.roots.iter().any(|root| {
                 path.parent() == Some(root) || path.parent() == Some(&root.join(".cargo"))
             })
         {
             return true;
         }
-        // No dep-info file lists a new file, or one that a failed build has missed. Any Rust file in a
-        // package that a plugin depends on may be such a file.
-        let holders = self
+        // No dep-info file lists a new file, or a file that only a failed build has read. Therefore any Rust file in a
+        // package that a plugin depends on counts as a source.
+        let enclosing = self
             .packages
             .iter()
             .filter(|(folder, _)| path.starts_with(folder));
-        // Of nested packages, the innermost one holds the file.
-        let nearest = holders.max_by_key(|(folder, _)| folder.components().count());
-        let is_rust = configures || path.extension().is_some_and(|extension| extension == "rs");
-        is_rust && nearest.is_some_and(|(_, is_used)| *is_used)
+        // If packages are nested, the file belongs to the innermost package.
+        let innermost = enclosing.max_by_key(|(folder, _)| folder.components().count());
+        let is_rust =
+            is_cargo_config || path.extension().is_some_and(|extension| extension == "rs");
+        is_rust && innermost.is_some_and(|(_, is_used)| *is_used)
     }
 }
 
-/// Returns the paths that a dep-info file lists after `TARGET: `. A space within a path is written `\ `.
-fn listed(dep_info: &str) -> Vec<PathBuf> {
+/// Returns the paths that a dep-info file lists after `TARGET: `. Spaces separate the paths. A space within a path is
+/// written `\ `.
+fn parse_dep_info(dep_info: &str) -> Vec<PathBuf> {
     let lines = dep_info.lines().filter_map(|line| line.split_once(": "));
     let mut paths = Vec::new();
     for (_, list) in lines {
@@ -173,6 +182,7 @@ fn listed(dep_info: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Returns the hash of a file's contents, or `None` if the file cannot be read.
 fn hash(path: &Path) -> Option<blake3::Hash> {
     fs::read(path).ok().map(|bytes| blake3::hash(&bytes))
 }
@@ -184,13 +194,13 @@ mod tests {
     #[test]
     fn dep_info_lists_paths_with_spaces() {
         assert_eq!(
-            listed("/w/target/libshop.so: /w/src/lib.rs /w/my\\ page.html\n"),
+            parse_dep_info("/w/target/libshop.so: /w/src/lib.rs /w/my\\ page.html\n"),
             [
                 PathBuf::from("/w/src/lib.rs"),
                 PathBuf::from("/w/my page.html")
             ]
         );
-        assert!(listed("").is_empty());
+        assert!(parse_dep_info("").is_empty());
     }
 
     #[test]
@@ -202,7 +212,7 @@ mod tests {
             ("/shared".into(), true),
         ];
         inputs.roots = vec!["/w".into()];
-        inputs.list("/t/libshop.so: /w/src/lib.rs /w/page.html /w/proto");
+        inputs.add_dep_info("/t/libshop.so: /w/src/lib.rs /w/page.html /w/proto");
         for (path, kind) in [
             ("/w/src/lib.rs", InputKind::Source),
             ("/w/src/new.rs", InputKind::Source),
@@ -219,7 +229,7 @@ mod tests {
             ("/w/notes.db", InputKind::Other),
             ("/elsewhere/lib.rs", InputKind::Other),
         ] {
-            assert_eq!(inputs.kind(Path::new(path)), kind, "{path}");
+            assert_eq!(inputs.classify(Path::new(path)), kind, "{path}");
         }
     }
 
@@ -232,8 +242,8 @@ mod tests {
             locks: BTreeMap::from([(lock.clone(), hash(&lock))]),
             ..BuildInputs::default()
         };
-        assert_eq!(inputs.kind(&lock), InputKind::Other);
+        assert_eq!(inputs.classify(&lock), InputKind::Other);
         fs::write(&lock, "two").unwrap();
-        assert_eq!(inputs.kind(&lock), InputKind::Source);
+        assert_eq!(inputs.classify(&lock), InputKind::Source);
     }
 }

@@ -1,4 +1,4 @@
-//! Waits until the server serves a library that was put into the plugins folder, or rejects it.
+//! Waits until the server serves or rejects the libraries that the session has put into the plugins folder.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio::time;
 
 use super::control;
 
-/// What the server did with a library.
+/// The result of a library's load by the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LibraryOutcome {
-    /// These apps of the library serve.
+    /// All apps of the library serve.
     Serves(Vec<ServingApp>),
-    /// The library was rejected or did not start, for this reason.
+    /// The server rejected the library, or an app did not start. The text is the reason.
     Failed(String),
 }
 
@@ -25,19 +25,20 @@ pub(super) struct ServingApp {
     pub(super) mounts: Vec<String>,
 }
 
-/// Waits until the server serves or rejects every library. `libraries` maps file names to the hashes of
-/// the contents.
+/// Waits until the server serves or rejects every library, and returns the outcomes by file name. `libraries` maps
+/// file names to the hashes of the contents.
 ///
-/// The future ends only then. A server that does not answer is asked again, because it may be starting.
-pub(super) async fn wait(
+/// The wait has no time limit. If the server does not answer, the request is repeated, because the server may be
+/// starting.
+pub(super) async fn wait_for_outcomes(
     socket: &Path,
     libraries: &BTreeMap<String, String>,
 ) -> BTreeMap<String, LibraryOutcome> {
     loop {
-        if let Ok(report) = control::plugins(socket).await {
+        if let Ok(report) = control::fetch_report(socket).await {
             let outcomes = libraries
                 .iter()
-                .map(|(file, hash)| Some((file.clone(), outcome(&report, file, hash)?)));
+                .map(|(file, hash)| Some((file.clone(), find_outcome(&report, file, hash)?)));
             if let Some(outcomes) = outcomes.collect() {
                 return outcomes;
             }
@@ -46,26 +47,26 @@ pub(super) async fn wait(
     }
 }
 
-/// Returns the outcome of the library `file` with this hash, by the server's report. `None` means that
-/// the load has not ended.
-fn outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
+/// Returns the outcome of the library `file` with the hash `hash` from the server's report, or `None` if the load has
+/// not ended.
+fn find_outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
     let is_file = |value: &Value| {
         let name = value.as_str().and_then(|path| Path::new(path).file_name());
         name.is_some_and(|name| name == file)
     };
-    // The report shows the first letters of a hash only.
+    // Compare a prefix, because the report contains only the first letters of a hash.
     let is_hash = |value: &Value| {
         value
             .as_str()
             .is_some_and(|short| !short.is_empty() && hash.starts_with(short))
     };
-    let apps = list(&report["apps"]).iter();
+    let apps = elements(&report["apps"]).iter();
     let apps: Vec<_> = apps.filter(|app| is_file(&app["file"])).collect();
     let failures = apps
         .iter()
         .map(|app| &app["last_error"])
-        .chain(list(&report["refused"]));
-    // Look at the hash too: the failure may be that of an earlier version of the library.
+        .chain(elements(&report["refused"]));
+    // Compare the hash too: the report may still contain the failure of an earlier version of the library.
     for failure in failures {
         if is_file(&failure["file"]) && is_hash(&failure["hash"]) {
             let step = failure["step"].as_str().unwrap_or_default();
@@ -75,23 +76,25 @@ fn outcome(report: &Value, file: &str, hash: &str) -> Option<LibraryOutcome> {
     }
     let serving = apps.iter().map(|app| {
         let serving = is_hash(&app["serving"]["hash"]).then_some(&app["serving"])?;
-        let mounts = list(&app["mounts"]).iter().filter_map(Value::as_str);
+        let mounts = elements(&app["mounts"]).iter().filter_map(Value::as_str);
         Some(ServingApp {
             name: app["name"].as_str()?.to_owned(),
             generation: serving["generation"].as_u64()?,
             mounts: mounts.map(str::to_owned).collect(),
         })
     });
-    // One library may be several apps. The load has ended when every one of them serves the new contents.
+    // A library may become several apps. The load has ended when all of them serve the new version: `collect` returns
+    // `None` if one of them does not.
     let serving: Vec<_> = serving.collect::<Option<_>>()?;
     (!serving.is_empty()).then_some(LibraryOutcome::Serves(serving))
 }
 
-fn list(value: &Value) -> &[Value] {
+/// Returns the elements of a JSON array, or an empty slice if the value is no array.
+fn elements(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The time between two requests for the report.
+/// The pause between two requests for the report. The pause is short because the author waits for the swap.
 const POLL_INTERVAL: Duration = Duration::from_millis(4);
 
 #[cfg(test)]
@@ -110,14 +113,15 @@ mod tests {
         };
         let hash = "abcdef012345";
         let report = json!({ "apps": [app("eu", "abcdef"), app("us", "999999")], "refused": [] });
-        assert_eq!(outcome(&report, "libshop.so", hash), None);
+        assert_eq!(find_outcome(&report, "libshop.so", hash), None);
         let report = json!({ "apps": [app("eu", "abcdef"), app("us", "abcdef")], "refused": [] });
-        let Some(LibraryOutcome::Serves(serving)) = outcome(&report, "libshop.so", hash) else {
+        let Some(LibraryOutcome::Serves(serving)) = find_outcome(&report, "libshop.so", hash)
+        else {
             panic!("{report}");
         };
         assert_eq!((&*serving[0].name, &*serving[1].name), ("eu", "us"));
         assert_eq!(
-            outcome(&json!({ "apps": [], "refused": [] }), "libshop.so", hash),
+            find_outcome(&json!({ "apps": [], "refused": [] }), "libshop.so", hash),
             None
         );
     }
@@ -135,13 +139,16 @@ mod tests {
             })
         };
         let hash = "abcdef012345";
-        assert_eq!(outcome(&report(failure("123")), "libshop.so", hash), None);
+        assert_eq!(
+            find_outcome(&report(failure("123")), "libshop.so", hash),
+            None
+        );
         let failed = LibraryOutcome::Failed("init: no database".to_owned());
         assert_eq!(
-            outcome(&report(failure("abc")), "libshop.so", hash),
+            find_outcome(&report(failure("abc")), "libshop.so", hash),
             Some(failed.clone())
         );
         let refused = json!({ "apps": [], "refused": [failure("abc")] });
-        assert_eq!(outcome(&refused, "libshop.so", hash), Some(failed));
+        assert_eq!(find_outcome(&refused, "libshop.so", hash), Some(failed));
     }
 }

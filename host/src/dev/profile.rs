@@ -1,15 +1,15 @@
-//! Options that make builds fast without a change of the author's manifest: settings of the `dev`
-//! profile for this session only, and a fast linker if one is installed.
+//! Options of Cargo that make builds faster without a change of the author's manifest: settings of the `dev` profile
+//! for this session only, and a fast linker if one is installed.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-/// Options of Cargo that make builds fast.
+/// Options of Cargo that make builds faster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct BuildProfile {
-    /// The linker to use in place of the compiler's default.
+    /// The linker to use, or `None` for the compiler's default.
     linker: Option<Linker>,
 }
 
@@ -20,33 +20,36 @@ enum Linker {
 }
 
 impl BuildProfile {
-    /// Looks for a fast linker on PATH, unless the author has chosen how to link the workspace at `root`.
+    /// Searches PATH for a fast linker. Leaves the linker at its default if the author has chosen a linker or compiler
+    /// flags for the workspace at `root`.
     pub(super) fn find(root: &Path) -> Self {
-        let is_chosen =
-            chooses_linker(root) || VARIABLES.iter().any(|name| env::var_os(name).is_some());
-        let found = env::var_os("PATH").is_some_and(|path| {
+        let is_chosen = chooses_linker(root)
+            || FLAG_VARIABLES
+                .iter()
+                .any(|name| env::var_os(name).is_some());
+        let is_installed = env::var_os("PATH").is_some_and(|path| {
             env::split_paths(&path).any(|folder| folder.join("mold").is_file())
         });
         Self {
-            linker: (found && !is_chosen).then_some(Linker::Mold),
+            linker: (is_installed && !is_chosen).then_some(Linker::Mold),
         }
     }
 
     /// Returns the options for Cargo's command line.
     pub(super) fn options(&self) -> Vec<String> {
-        let mut options = PROFILE
+        let mut options = PROFILE_SETTINGS
             .map(|setting| format!("--config=profile.dev.{setting}"))
             .to_vec();
         if let Some(Linker::Mold) = self.linker {
-            options.push(MOLD.to_owned());
+            options.push(MOLD_OPTION.to_owned());
         }
         options
     }
 }
 
-/// Returns whether a configuration file of Cargo's, beside `root`, above it or in Cargo's home, chooses a
-/// linker or compiler flags. Of several sources of flags Cargo takes only one (The Cargo Book,
-/// Configuration: `build.rustflags`), so ours would replace the author's.
+/// Returns whether a configuration file of Cargo chooses a linker or compiler flags. Cargo reads such files in `root`,
+/// in the folders above, and in Cargo's home. If several sources set flags, Cargo uses only one of them (The Cargo
+/// Book, Configuration: `build.rustflags`), so the session's flags would replace the author's.
 fn chooses_linker(root: &Path) -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -54,27 +57,29 @@ fn chooses_linker(root: &Path) -> bool {
         .ancestors()
         .map(|folder| folder.join(".cargo"))
         .chain(home);
+    // Cargo still reads the old file name `config` without an extension.
     let files = folders.flat_map(|folder| [folder.join("config.toml"), folder.join("config")]);
     let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    // A search for the words is enough: after a false match the session only uses the default linker.
     texts
         .into_iter()
         .any(|text| text.contains("rustflags") || text.contains("linker"))
 }
 
-/// Settings of the profile `dev`. Backtraces need line numbers only. The rest of the debug information
-/// would be most of what the linker writes and of what each swap copies.
-const PROFILE: [&str; 3] = [
+/// Settings of the profile `dev`. Backtraces need only line numbers. The full debug information would make a library
+/// several times as large, and the linker and each swap would have to write all of it.
+const PROFILE_SETTINGS: [&str; 3] = [
     "debug=\"line-tables-only\"",
     "package.\"*\".debug=false",
     "build-override.debug=false",
 ];
 
 /// The option that selects mold for Linux targets.
-const MOLD: &str =
+const MOLD_OPTION: &str =
     "--config=target.'cfg(target_os = \"linux\")'.rustflags=[\"-Clink-arg=-fuse-ld=mold\"]";
 
-/// Environment variables with compiler flags of the author's, which would replace ours.
-const VARIABLES: [&str; 3] = [
+/// Environment variables that set compiler flags. Cargo would use these flags and ignore the session's.
+const FLAG_VARIABLES: [&str; 3] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",

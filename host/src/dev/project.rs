@@ -1,5 +1,4 @@
-//! The project that is being developed, as Cargo describes it: the plugins, and the packages that they
-//! depend on.
+//! The project of a development session, read from Cargo: the plugins, and the packages that they depend on.
 
 use std::{
     collections::BTreeSet,
@@ -12,27 +11,26 @@ use tokio::process::Command;
 
 use super::metadata::{Metadata, MetadataPackage};
 
-/// A workspace, and its packages that are being developed.
+/// A workspace, with the plugins that the session builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Project {
-    /// The manifest that the author named.
+    /// The manifest of the package or workspace that the author named.
     pub(super) manifest: PathBuf,
     /// The folder of the workspace.
     pub(super) root: PathBuf,
-    /// Cargo's target folder.
+    /// Cargo's target folder. The session builds into a folder below.
     pub(super) target: PathBuf,
-    /// The packages that are plugins and that the author named.
+    /// The plugins that the session builds.
     pub(super) plugins: Vec<PluginPackage>,
     /// All packages whose sources are on this machine.
     pub(super) packages: Vec<SourcePackage>,
 }
 
-/// A package that makes a plugin.
+/// A package that is a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PluginPackage {
     /// Cargo's id of the package.
     pub(super) id: String,
-    /// The name of the package.
     pub(super) name: String,
 }
 
@@ -42,20 +40,21 @@ pub(super) struct SourcePackage {
     /// The folder of the package's manifest.
     pub(super) folder: PathBuf,
     /// The Rust name of the package's library.
-    pub(super) library: String,
-    /// Whether a plugin depends on the package. The others are only in the same workspace.
+    pub(super) library_name: String,
+    /// Whether the package is one of the session's plugins or one of their dependencies. False for a package that is
+    /// only in the same workspace.
     pub(super) is_used: bool,
 }
 
 impl SourcePackage {
-    /// Returns whether the author writes the package. The SDK is on this machine too, but comes with the
-    /// host.
+    /// Returns whether the package is the author's own code. The SDK is not, although its sources are on this machine
+    /// too: the SDK comes with the host.
     pub(super) fn is_own(&self) -> bool {
-        self.is_used && self.library != "plugin_api"
+        self.is_used && self.library_name != "plugin_api"
     }
 
-    /// Returns whether Cargo announces the build of this package with the line, as in
-    /// `Compiling shop v0.1.0 (/w/shop)`.
+    /// Returns whether `line` is Cargo's message that the build of this package begins, such as
+    /// `Compiling shop v0.1.0 (/w/shop)`. Returns false for packages that are not the author's own.
     pub(super) fn is_compiled(&self, line: &str) -> bool {
         let line = line.trim();
         let folder = line
@@ -68,7 +67,8 @@ impl SourcePackage {
 }
 
 impl Project {
-    /// Asks Cargo for the project at a path: a package, a workspace, or a folder below one.
+    /// Reads the project at a path with `cargo metadata`. The path is a package, a workspace, or a folder in one of
+    /// these.
     ///
     /// # Errors
     ///
@@ -90,19 +90,19 @@ impl Project {
             return Err(ProjectError::Metadata(errors.trim_end().to_owned()));
         }
         let metadata = serde_json::from_slice(&output.stdout).map_err(ProjectError::Answer)?;
-        Self::of(manifest, metadata)
+        Self::from_metadata(manifest, metadata)
     }
 
-    /// Chooses the plugins: the package of the manifest, or every plugin of the workspace when the
-    /// manifest is that of the workspace.
-    fn of(manifest: PathBuf, metadata: Metadata) -> Result<Self, ProjectError> {
-        let named = metadata
+    /// Chooses the plugins: the package of `manifest`, or all plugins of the workspace if `manifest` is the manifest of
+    /// the workspace.
+    fn from_metadata(manifest: PathBuf, metadata: Metadata) -> Result<Self, ProjectError> {
+        let named_package = metadata
             .packages
             .iter()
             .find(|package| package.manifest_path == manifest);
-        let chosen: Vec<&MetadataPackage> = match named {
+        let plugins: Vec<&MetadataPackage> = match named_package {
             Some(package) if package.is_plugin() => vec![package],
-            // The package at the root of a workspace may be no plugin itself, and exist for the other
+            // A workspace may have a package at its root that is no plugin. The author then means the plugins of all
             // members.
             _ => {
                 let members: BTreeSet<&str> = metadata
@@ -110,16 +110,19 @@ impl Project {
                     .iter()
                     .map(String::as_str)
                     .collect();
-                let is_chosen = |package: &&MetadataPackage| {
+                // If the author named a package below the root that is no plugin, no member matches: the result is an
+                // error, and not the plugins of other packages.
+                let is_member_plugin = |package: &&MetadataPackage| {
                     members.contains(&*package.id)
                         && package.is_plugin()
-                        && named.is_none_or(|_| manifest.parent() == Some(&metadata.workspace_root))
+                        && named_package
+                            .is_none_or(|_| manifest.parent() == Some(&metadata.workspace_root))
                 };
-                metadata.packages.iter().filter(is_chosen).collect()
+                metadata.packages.iter().filter(is_member_plugin).collect()
             }
         };
-        if chosen.is_empty() {
-            return Err(match named {
+        if plugins.is_empty() {
+            return Err(match named_package {
                 Some(package) => ProjectError::NoCdylib {
                     package: package.name.clone(),
                     manifest,
@@ -127,9 +130,9 @@ impl Project {
                 None => ProjectError::NoPlugins(manifest),
             });
         }
-        // Changes of any package with sources on this machine may matter, not only of workspace members: a
-        // path dependency may lie elsewhere.
-        let used = metadata.used_by(chosen.iter().map(|package| &*package.id));
+        // Keep all packages with sources on this machine, not only the members of the workspace: a path dependency may
+        // be in another workspace.
+        let used = metadata.with_dependencies(plugins.iter().map(|package| &*package.id));
         let packages = metadata
             .packages
             .iter()
@@ -137,13 +140,13 @@ impl Project {
         let packages = packages.filter_map(|package| {
             Some(SourcePackage {
                 folder: package.manifest_path.parent()?.to_owned(),
-                library: package.library()?,
+                library_name: package.library_name()?,
                 is_used: used.contains(&*package.id),
             })
         });
         Ok(Self {
             packages: packages.collect(),
-            plugins: chosen
+            plugins: plugins
                 .iter()
                 .map(|package| PluginPackage {
                     id: package.id.clone(),
@@ -157,7 +160,8 @@ impl Project {
     }
 }
 
-/// Returns the manifest at a path, or in the nearest folder at or above it that has one.
+/// Returns the path of a manifest: `path` itself if its name is `Cargo.toml`, else the manifest in `path` or in the
+/// nearest folder above. Returns `None` if no folder has a manifest or if the path does not exist.
 fn find_manifest(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
     let mut manifests = path.ancestors().map(|folder| folder.join("Cargo.toml"));
@@ -170,19 +174,19 @@ fn find_manifest(path: &Path) -> Option<PathBuf> {
 /// The reason why a session cannot work on a project.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProjectError {
-    /// Cargo's answer is not the JSON that was expected.
+    /// The output of `cargo metadata` is not the expected JSON.
     #[error("cannot read the answer of `cargo metadata`")]
     Answer(#[source] serde_json::Error),
     /// Cargo is not installed, or cannot be run.
     #[error("cannot run cargo: install Rust, see https://rustup.rs")]
     Cargo(#[source] io::Error),
-    /// Cargo rejects the manifest, with these words.
+    /// Cargo rejects the manifest. The text is Cargo's error.
     #[error("{0}")]
     Metadata(String),
-    /// Neither the folder nor one above it has a manifest.
+    /// Neither this folder nor a folder above has a manifest.
     #[error("there is no Cargo.toml in {} or above, expected a crate: `host new NAME` makes one", .0.display())]
     Missing(PathBuf),
-    /// The package makes no library that a host can load.
+    /// The build of the package makes no library that a host can load.
     #[error(
         "{package} makes no library to load: add `[lib] crate-type = [\"cdylib\", \"rlib\"]` to {}",
         manifest.display()
@@ -232,7 +236,7 @@ mod tests {
                 { "id": "blog", "dependencies": ["axum"] },
             ] },
         });
-        Project::of(manifest.into(), serde_json::from_value(metadata).unwrap())
+        Project::from_metadata(manifest.into(), serde_json::from_value(metadata).unwrap())
     }
 
     #[test]
@@ -263,7 +267,7 @@ mod tests {
         let packages = project("/w/shop/Cargo.toml").unwrap().packages;
         let used: Vec<_> = packages
             .iter()
-            .map(|package| (&*package.library, package.is_used))
+            .map(|package| (&*package.library_name, package.is_used))
             .collect();
         assert_eq!(
             used,

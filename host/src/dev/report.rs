@@ -1,4 +1,4 @@
-//! What a session prints in the terminal.
+//! The output of a session in the terminal.
 
 use std::{
     collections::BTreeSet,
@@ -8,16 +8,16 @@ use std::{
     time::Duration,
 };
 
-use super::{cargo::plain, outcome::LibraryOutcome, round::RoundOutcome};
+use super::{cargo::strip_colours, outcome::LibraryOutcome, round::RoundOutcome};
 
 /// Prints a line to stdout.
-pub(super) fn say(text: &str) {
+pub(super) fn print_line(text: &str) {
     println!("{text}");
 }
 
 /// Prints the compiler's output to stderr, with its colours if stderr is a terminal and `NO_COLOR` is
 /// not set.
-pub(super) fn show(report: &str) {
+pub(super) fn show_compiler_output(report: &str) {
     let report = report.trim_end();
     if report.is_empty() {
         return;
@@ -27,16 +27,16 @@ pub(super) fn show(report: &str) {
     if is_coloured {
         eprintln!("{report}");
     } else {
-        eprintln!("{}", plain(report));
+        eprintln!("{}", strip_colours(report));
     }
 }
 
-/// Returns the line that sums up a round: the changed files, the times, and the apps that serve.
-/// `live` is the time since the edit; `None` when the round was not started by an edit.
-pub(super) fn line(
+/// Returns a summary of a round in one line: the changed files, the times, and the apps that serve. `edit_to_live` is
+/// the time from the edit until the new code served, or `None` if no edit caused the round.
+pub(super) fn summary_line(
     round: &RoundOutcome,
     changed: &BTreeSet<PathBuf>,
-    live: Option<Duration>,
+    edit_to_live: Option<Duration>,
 ) -> String {
     let mut line = String::new();
     let roots: Vec<&Path> = round
@@ -45,7 +45,8 @@ pub(super) fn line(
         .map(|project| &*project.root)
         .collect();
     if !changed.is_empty() {
-        let _ = write!(line, "{}: ", files(changed, &roots));
+        // Writing to a string never fails.
+        let _ = write!(line, "{}: ", describe_files(changed, &roots));
     }
     let _ = write!(line, "built in {}", seconds(round.build_time));
     if !round.is_built {
@@ -73,8 +74,8 @@ pub(super) fn line(
             seconds(round.swap_time)
         );
     }
-    if let (Some(live), []) = (live, &*failed) {
-        let _ = write!(line, ", edit → live {}", seconds(live));
+    if let (Some(time), []) = (edit_to_live, &*failed) {
+        let _ = write!(line, ", edit → live {}", seconds(time));
     }
     for failure in failed {
         let _ = write!(line, "; {failure}");
@@ -82,13 +83,13 @@ pub(super) fn line(
     line
 }
 
-/// Names the first three files, relative to their root, and the number of the others.
-pub(super) fn files(changed: &BTreeSet<PathBuf>, roots: &[&Path]) -> String {
-    let short = |path: &PathBuf| {
-        let short = roots.iter().find_map(|root| path.strip_prefix(root).ok());
-        short.unwrap_or(path).display().to_string()
+/// Returns the paths of the first three files, and the number of further files. Paths are relative to their workspace.
+fn describe_files(changed: &BTreeSet<PathBuf>, roots: &[&Path]) -> String {
+    let relative = |path: &PathBuf| {
+        let relative = roots.iter().find_map(|root| path.strip_prefix(root).ok());
+        relative.unwrap_or(path).display().to_string()
     };
-    let names: Vec<_> = changed.iter().take(3).map(short).collect();
+    let names: Vec<_> = changed.iter().take(3).map(relative).collect();
     let more = changed.len().saturating_sub(names.len());
     let more = if more > 0 {
         format!(" and {more} more")
@@ -131,7 +132,7 @@ mod tests {
         };
         let live = Some(Duration::from_millis(810));
         assert_eq!(
-            line(
+            summary_line(
                 &round(Some(LibraryOutcome::Serves(vec![served]))),
                 &changed,
                 live
@@ -140,11 +141,11 @@ mod tests {
         );
         let failed = LibraryOutcome::Failed("init: no database".to_owned());
         assert_eq!(
-            line(&round(Some(failed)), &changed, live),
+            summary_line(&round(Some(failed)), &changed, live),
             "src/lib.rs: built in 0.71 s; libshop.so does not start: init: no database"
         );
         assert_eq!(
-            line(&round(None), &changed, live),
+            summary_line(&round(None), &changed, live),
             "src/lib.rs: built in 0.71 s, and nothing is new"
         );
         let failed = RoundOutcome {
@@ -152,7 +153,7 @@ mod tests {
             ..round(None)
         };
         assert_eq!(
-            line(&failed, &changed, live),
+            summary_line(&failed, &changed, live),
             "src/lib.rs: build failed after 0.71 s; what served before serves on"
         );
     }
@@ -162,6 +163,9 @@ mod tests {
         let changed = ["/w/a", "/w/b", "/v/c", "/w/d", "/w/e"]
             .map(PathBuf::from)
             .into();
-        assert_eq!(files(&changed, &[Path::new("/w")]), "/v/c, a, b and 2 more");
+        assert_eq!(
+            describe_files(&changed, &[Path::new("/w")]),
+            "/v/c, a, b and 2 more"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! One round of a session: ask Cargo for the projects, build them, put new libraries into the plugins
-//! folder, and wait until the server serves them.
+//! One round of a session: read the projects from Cargo, build them, put new libraries into the plugins folder, and
+//! wait until the server serves or rejects these libraries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,61 +17,61 @@ use super::{
 };
 use crate::error_chain::chain;
 
-/// The input of a round.
+/// The input of a round. [`run`](Self::run) consumes the value.
 #[derive(Clone, Debug)]
 pub(super) struct Round {
     /// The paths that the author named.
     pub(super) paths: Vec<PathBuf>,
-    /// The projects at these paths, as Cargo described them in an earlier round. When empty, the round
-    /// asks Cargo.
+    /// The projects at these paths, as an earlier round read them from Cargo. If empty, the round reads them.
     pub(super) projects: Vec<Project>,
-    /// Options of Cargo that the author gave.
+    /// Options of Cargo from the command line of `host dev`.
     pub(super) cargo_options: Vec<String>,
     /// The plugins folder of the server.
     pub(super) plugins: PathBuf,
     /// The control socket of the server.
     pub(super) control: PathBuf,
-    /// The libraries in the plugins folder, by file name.
+    /// The libraries that earlier rounds put into the plugins folder, by file name.
     pub(super) installed: BTreeMap<String, LibraryStamp>,
 }
 
-/// Identifies a version of a library, because Cargo writes a new file for each version.
+/// Identifies a version of a library without reading the file. Cargo writes a new file for each version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LibraryStamp {
     inode: u64,
     len: u64,
+    /// The time of the last change: seconds since the Unix epoch, and nanoseconds.
     modified: (i64, i64),
 }
 
 /// The result of a round.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundOutcome {
-    /// The projects, as Cargo describes them now. Empty when Cargo could not describe them.
+    /// The projects that were built. Empty if they could not be read from Cargo.
     pub(super) projects: Vec<Project>,
     /// The time from the start of the round to the end of the build.
     pub(super) build_time: Duration,
-    /// The time from the end of the build until every new library served or was rejected.
+    /// The time from the end of the build until the server served or rejected every new library.
     pub(super) swap_time: Duration,
     /// Whether all plugins were built and copied.
     pub(super) is_built: bool,
-    /// The compiler's output, or the reason why there was no build.
+    /// The compiler's output, or the reason why no build ran.
     pub(super) report: String,
-    /// The paths of all libraries, in Cargo's target folder.
+    /// The paths of all libraries that the build made, in Cargo's target folder.
     pub(super) libraries: Vec<PathBuf>,
     /// The libraries that this round put into the plugins folder, by file name.
     pub(super) installed: BTreeMap<String, LibraryStamp>,
-    /// For each library in `installed`, whether the server serves it.
+    /// The server's result for each library in `installed`, by file name.
     pub(super) outcomes: BTreeMap<String, LibraryOutcome>,
 }
 
 impl Round {
-    /// Runs the round, and passes each line that Cargo prints to `on_event`. Dropping the future kills
-    /// Cargo; libraries that were already put into the plugins folder stay there.
+    /// Runs the round, and passes each line of Cargo's stderr to `on_event`. Dropping the future kills Cargo. Libraries
+    /// that are already in the plugins folder stay there.
     pub(super) async fn run(mut self, mut on_event: impl FnMut(CargoEvent)) -> RoundOutcome {
         let started = Instant::now();
         let mut outcome = RoundOutcome::default();
         if self.projects.is_empty() {
-            match read(&self.paths).await {
+            match read_projects(&self.paths).await {
                 Ok(projects) => self.projects = projects,
                 Err(error) => {
                     outcome.report = format!("{}\n", chain(&error));
@@ -81,9 +81,10 @@ impl Round {
         }
         outcome.is_built = true;
         let mut built = BTreeMap::new();
+        // Build the other projects after a failure too, so that the report contains the errors of all projects.
         for project in &self.projects {
             let options = CargoOptions {
-                given: self.cargo_options.clone(),
+                author_options: self.cargo_options.clone(),
                 profile: BuildProfile::find(&project.root),
             };
             match cargo::build(project, &options, &mut on_event).await {
@@ -117,24 +118,24 @@ impl Round {
     }
 }
 
-/// Asks Cargo for the projects at these paths. Paths in one workspace become one project.
+/// Reads the projects at these paths with `cargo metadata`. Paths in the same workspace become one project.
 ///
 /// # Errors
 ///
-/// Fails when a path holds no project, or none with a plugin.
-pub(super) async fn read(paths: &[PathBuf]) -> Result<Vec<Project>, ProjectError> {
+/// Fails when a path contains no project, or when a project has no plugin.
+pub(super) async fn read_projects(paths: &[PathBuf]) -> Result<Vec<Project>, ProjectError> {
     let mut projects: Vec<Project> = Vec::new();
     for path in paths {
         let project = Project::read(path).await?;
         match projects.iter_mut().find(|other| other.root == project.root) {
             Some(other) => {
-                // Cargo lists the packages of one workspace in the same order at each call.
                 let new = project
                     .plugins
                     .into_iter()
                     .filter(|plugin| !other.plugins.contains(plugin));
                 let new: Vec<_> = new.collect();
                 other.plugins.extend(new);
+                // `zip` works because Cargo lists the packages of a workspace in the same order in each call.
                 for (package, read) in other.packages.iter_mut().zip(project.packages) {
                     package.is_used |= read.is_used;
                 }
@@ -145,8 +146,12 @@ pub(super) async fn read(paths: &[PathBuf]) -> Result<Vec<Project>, ProjectError
     Ok(projects)
 }
 
-/// Puts the new libraries into the plugins folder, and waits until the server serves or rejects them.
-/// A rename puts each file there complete, so that the server never reads half a library.
+/// Puts the new libraries into the plugins folder, and waits until the server serves or rejects them. `installed` are
+/// the libraries that are in the folder already.
+///
+/// # Errors
+///
+/// Fails when a library cannot be read or copied.
 async fn install(
     plugins: &Path,
     installed: &BTreeMap<String, LibraryStamp>,
@@ -158,20 +163,24 @@ async fn install(
         let Some(name) = library.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
+        // Read the stamp before the copy. If Cargo replaces the library in between, the stamp is the old one, and the
+        // next round copies the library again.
         let stamp = LibraryStamp::of(library)?;
         if installed.get(name) == Some(&stamp) {
             continue;
         }
-        // The copy lies beside the folder and not in it: on the same file system, so that a rename is
-        // possible, but out of the server's sight.
+        // Copy to a path beside the plugins folder, and then rename: the server sees only complete files. The copy is
+        // on the same file system, because a rename cannot cross file systems, but not in the folder that the server
+        // watches.
         let copy = plugins.with_file_name(format!("{name}.new"));
         fs::copy(library, &copy)?;
+        // Hash the copy: the server reports the hash of exactly these bytes.
         hashes.insert(name.to_owned(), blake3::hash(&fs::read(&copy)?).to_string());
         fs::rename(&copy, plugins.join(name))?;
         outcome.installed.insert(name.to_owned(), stamp);
     }
     if !hashes.is_empty() {
-        outcome.outcomes = outcome::wait(control, &hashes).await;
+        outcome.outcomes = outcome::wait_for_outcomes(control, &hashes).await;
     }
     Ok(())
 }
@@ -187,8 +196,8 @@ impl LibraryStamp {
     }
 }
 
-/// Returns the names that plugins of two projects have in common. A session rejects them, because the
-/// libraries of both would be one file in the plugins folder.
+/// Returns the names that more than one plugin has. A session rejects such names, because the libraries of both plugins
+/// would be the same file in the plugins folder.
 pub(super) fn duplicate_names(projects: &[Project]) -> BTreeSet<&str> {
     let mut seen = BTreeSet::new();
     let names = projects.iter().flat_map(|project| &project.plugins);

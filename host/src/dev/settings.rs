@@ -1,4 +1,4 @@
-//! The settings of a session's server: the author's own, completed with values that suit development.
+//! The settings of a session's server: the author's settings, and values for development where the author has set none.
 
 use std::{
     ffi::OsString,
@@ -6,33 +6,33 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The paths that a session gives to its server.
+/// The folders and files that a session makes for its server.
 #[derive(Debug)]
 pub(super) struct SessionPaths {
     /// The plugins folder. Only the session writes to it.
     pub(super) plugins: PathBuf,
     /// The folder for the server's private copies of libraries.
     pub(super) state: PathBuf,
-    /// The configuration file, which the session writes.
+    /// The configuration file that the session writes for the server.
     pub(super) config: PathBuf,
-    /// The control socket, unless the author has chosen one.
+    /// The control socket. Not used if the author has chosen another path.
     pub(super) control: PathBuf,
     /// The socket on which the session sends its state to the server.
-    pub(super) feed: PathBuf,
+    pub(super) state_socket: PathBuf,
 }
 
-/// Writes the server's configuration file: a copy of the author's file, in which settings that are
-/// missing get values for development. `crates` are logged at debug.
+/// Writes the server's configuration file: a copy of the author's file, plus values for development for settings that
+/// the author's file does not set. By default the crates in `crates` are logged at debug.
 ///
 /// # Errors
 ///
 /// Fails when the author's file cannot be read or is no TOML, or when the copy cannot be written.
 pub(super) fn write(
     paths: &SessionPaths,
-    authors: Option<&Path>,
+    authors_file: Option<&Path>,
     crates: &[String],
 ) -> Result<(), ServerConfigError> {
-    let text = authors.map_or_else(
+    let text = authors_file.map_or_else(
         || Ok(String::new()),
         |path| {
             fs::read_to_string(path).map_err(|source| ServerConfigError::Read {
@@ -42,14 +42,14 @@ pub(super) fn write(
         },
     )?;
     let mut table: toml::Table = text.parse().map_err(|source| ServerConfigError::Toml {
-        path: authors.map(Path::to_owned).unwrap_or_default(),
+        path: authors_file.map(Path::to_owned).unwrap_or_default(),
         source: Box::new(source),
     })?;
     let levels = crates.iter().map(|name| format!(",{name}=debug"));
     let defaults = [
         ("log-level", format!("info{}", levels.collect::<String>())),
-        // The server need not wait for a writer to finish: the session renames complete files into the
-        // folder.
+        // The server need not wait until a file is complete, because the session renames complete files into the
+        // plugins folder.
         ("quiet-time", "1ms".to_owned()),
     ];
     for (key, value) in defaults {
@@ -61,28 +61,29 @@ pub(super) fn write(
     })
 }
 
-/// Returns the server's arguments: the paths of the session, then the server's flags that the author gave.
-/// Drops the author's `--plugins` and `--state-dir`, because the session has folders of its own.
+/// Returns the arguments of the server: the session's paths, followed by the author's flags for the server. Leaves out
+/// the author's `--plugins` and `--state-dir`, because the session has folders of its own.
 pub(super) fn arguments(paths: &SessionPaths, server_flags: &[OsString]) -> Vec<OsString> {
     let option = |name: &str, path: &Path| {
         let mut option = OsString::from(format!("--{name}="));
         option.push(path);
         option
     };
-    let own = [
+    let session_args = [
         OsString::from("host"),
         option("config", &paths.config),
         option("plugins", &paths.plugins),
         option("state-dir", &paths.state),
     ];
-    let is_authors = |flag: &&OsString| {
+    let is_allowed = |flag: &&OsString| {
         let text = flag.to_string_lossy();
         !["--plugins=", "--state-dir="]
             .iter()
-            .any(|own| text.starts_with(own))
+            .any(|option| text.starts_with(option))
     };
-    own.into_iter()
-        .chain(server_flags.iter().filter(is_authors).cloned())
+    session_args
+        .into_iter()
+        .chain(server_flags.iter().filter(is_allowed).cloned())
         .collect()
 }
 
@@ -102,7 +103,7 @@ pub(super) enum ServerConfigError {
     Toml {
         /// The file.
         path: PathBuf,
-        /// The complaint of the TOML parser.
+        /// The error of the TOML parser.
         source: Box<toml::de::Error>,
     },
     /// The server's file cannot be written.
@@ -129,7 +130,7 @@ mod tests {
             state: at("state"),
             config: at("server.toml"),
             control: at("control"),
-            feed: at("feed"),
+            state_socket: at("feed"),
         };
         let crates = ["shop".to_owned()];
         write(&paths, None, &crates).unwrap();

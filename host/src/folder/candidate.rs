@@ -1,4 +1,6 @@
-//! A candidate: a library that was read and checked without running its code.
+//! A candidate is a library that was read and checked, and whose code has not run.
+
+mod error;
 
 use std::{
     path::PathBuf,
@@ -8,25 +10,27 @@ use std::{
 use plugin_api::manifest::Manifest;
 use tokio::task;
 
+pub use self::error::CandidateError;
 use super::{
     embedded, manifest,
     store::{ContentHash, LibraryBytes},
 };
-use crate::worker::load::LoadError;
 
-/// A library that can be loaded: its bytes, and the facts in them.
+/// A library that passed all checks, with its bytes and the facts that were read from the bytes.
 #[derive(Debug)]
 pub struct Candidate {
-    /// The file in the plugins folder.
+    /// The path of the file that was read.
     pub path: PathBuf,
     /// The manifest of the library.
     pub manifest: Manifest,
-    /// The bytes of the library, from which the private copy is written. Nobody can change them any more.
+    /// The bytes of the library. The private copy is written from these bytes, so later writes to the file have no
+    /// effect.
     pub snapshot: LibraryBytes,
-    /// The C library inside that must not be loaded twice in one process, if there is one.
-    pub carries: Option<&'static str>,
+    /// The name of a C library that is linked into this library and must not be loaded twice in one process. `None` if
+    /// the library contains no such C library.
+    pub embedded_library: Option<&'static str>,
     /// How long reading and checking took.
-    pub read: Duration,
+    pub read_time: Duration,
 }
 
 impl Candidate {
@@ -36,29 +40,36 @@ impl Candidate {
         self.snapshot.hash()
     }
 
-    /// Turns the candidate into a rejected library.
-    pub(crate) fn rejected(self, error: LoadError) -> Rejected {
-        Rejected {
-            error,
-            hash: Some(self.hash()),
-            plugin: Some(self.manifest.name),
-        }
+    /// Returns the log levels to which `max_level_*` features of the crates `tracing` and `log` limit the plugin, such
+    /// as `tracing=info,log=warn`. More verbose lines are not compiled into the plugin, so no log level of the host can
+    /// enable them. Returns `None` when neither crate is limited.
+    #[must_use]
+    pub fn max_level(&self) -> Option<String> {
+        let levels = [
+            ("tracing", &self.manifest.tracing_max_level),
+            ("log", &self.manifest.log_max_level),
+        ];
+        let limited = levels.into_iter().filter(|(_, level)| *level != "trace");
+        let limited: Vec<_> = limited
+            .map(|(name, level)| format!("{name}={level}"))
+            .collect();
+        (!limited.is_empty()).then(|| limited.join(","))
     }
 }
 
-/// A library that cannot be loaded, and the facts that could be read.
+/// A file that cannot be loaded, with the facts that could be read before the failure.
 #[derive(Debug)]
 pub struct Rejected {
     /// Why the library cannot be loaded.
-    pub error: LoadError,
+    pub error: CandidateError,
     /// The hash of the library's content, if the file could be read.
     pub hash: Option<ContentHash>,
     /// The name of the plugin, if the manifest could be read.
     pub plugin: Option<String>,
 }
 
-impl From<LoadError> for Rejected {
-    fn from(error: LoadError) -> Self {
+impl From<CandidateError> for Rejected {
+    fn from(error: CandidateError) -> Self {
         Self {
             error,
             hash: None,
@@ -73,27 +84,29 @@ impl From<LoadError> for Rejected {
 ///
 /// When the file cannot be read, is not a complete library, or is a library that this host does not load.
 pub async fn examine(path: PathBuf) -> Result<Candidate, Rejected> {
+    // Reading and hashing a large file would block a thread of the async runtime for too long.
     task::spawn_blocking(|| read(path))
         .await
-        .unwrap_or_else(|error| Err(LoadError::Thread(error.into()).into()))
+        .unwrap_or_else(|error| Err(CandidateError::Thread(error.into()).into()))
 }
 
 fn read(path: PathBuf) -> Result<Candidate, Rejected> {
     let began = Instant::now();
-    let snapshot = LibraryBytes::read(&path).map_err(LoadError::from)?;
-    let rejected = |error, plugin| Rejected {
-        error: LoadError::Manifest(error),
+    let snapshot = LibraryBytes::read(&path).map_err(CandidateError::from)?;
+    let reject = |error, plugin| Rejected {
+        error: CandidateError::Manifest(error),
         hash: Some(snapshot.hash()),
         plugin,
     };
-    let manifest = manifest::read_bytes(snapshot.bytes()).map_err(|error| rejected(error, None))?;
-    manifest::accept(&manifest).map_err(|error| rejected(error, Some(manifest.name.clone())))?;
+    let manifest = manifest::read_bytes(snapshot.bytes()).map_err(|error| reject(error, None))?;
+    manifest::check_compatible(&manifest)
+        .map_err(|error| reject(error, Some(manifest.name.clone())))?;
     Ok(Candidate {
         path,
         manifest,
-        carries: embedded::find(snapshot.bytes()),
+        embedded_library: embedded::find(snapshot.bytes()),
         snapshot,
-        read: began.elapsed(),
+        read_time: began.elapsed(),
     })
 }
 

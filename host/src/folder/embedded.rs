@@ -1,26 +1,26 @@
-//! C libraries inside a library that must not be loaded twice in one process.
+//! Finds C libraries that are linked into a plugin's library and must not be loaded twice in one process.
 //!
-//! The list is short on purpose. SQLite is on it because POSIX locks belong to a process: when one copy
-//! of SQLite closes a file, the locks of another copy on the same file are gone, and two copies that
-//! write corrupt the file (<https://sqlite.org/howtocorrupt.html>, section 2.2). Two processes do not
-//! have that problem.
+//! The list contains only SQLite. POSIX file locks belong to the process: when one copy of SQLite closes a file, the
+//! kernel also drops the locks of another copy in the same process. If both copies write after that, they corrupt the
+//! file (<https://sqlite.org/howtocorrupt.html>, section 2.2). Copies in separate processes do not have that problem.
 
 use memchr::memmem;
 
-/// Returns the C library inside `library` that must not be loaded twice in one process, if there is one. Takes
-/// some milliseconds for a library of 100 MB.
+/// Returns the name of the first of the `LIBRARIES` whose texts are all in the bytes `library`. Returns `None` if
+/// `library` contains none of these C libraries. A search of 100 MB takes some milliseconds.
 #[must_use]
 pub fn find(library: &[u8]) -> Option<&'static str> {
-    let carries = |marks: &[&[u8]]| {
-        let has = |mark: &&[u8]| memmem::find(library, mark).is_some();
-        marks.iter().all(has)
+    let contains_all = |texts: &[&[u8]]| {
+        let contains = |text: &&[u8]| memmem::find(library, text).is_some();
+        texts.iter().all(contains)
     };
-    let (name, _) = LIBRARIES.iter().find(|(_, marks)| carries(marks))?;
+    let (name, _) = LIBRARIES.iter().find(|(_, texts)| contains_all(texts))?;
     Some(name)
 }
 
-/// The C libraries, each with texts that are in its code. All texts must be present: a program that only reads the
-/// format of a database contains the first text of SQLite, and a program that only calls SQLite the second.
+/// The names of the C libraries, each with texts from its code. One text alone proves nothing: a program that parses
+/// database files without SQLite contains the first text, and a program that only calls a SQLite outside of itself may
+/// contain the second.
 const LIBRARIES: [(&str, &[&[u8]]); 1] = [(
     "SQLite",
     &[b"SQLite format 3\0", b"database disk image is malformed"],

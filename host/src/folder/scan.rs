@@ -1,19 +1,20 @@
-//! Decides when a library in the plugins folder has settled. The scan is a state machine that touches neither files
-//! nor clocks.
+//! Decides when a library in the plugins folder has settled. The scan is a state machine that reads neither files nor
+//! clocks: the caller provides listings and times.
 //!
-//! The scan compares successive listings of the folder. Events only decide when the next listing is made, so it
-//! does not matter which events a writer causes, or whether events are lost:
+//! The scan compares successive listings of the folder. Events of the file system only decide when the next listing is
+//! made. Therefore the result does not depend on which events a writer causes, or on whether events are lost:
 //!
 //! | writer | what the listings show | what is reported |
 //! |---|---|---|
 //! | `cp`, a linker, `scp` | a stamp that changes, then stays | present, after the quiet time |
 //! | `install`, `cargo build`, `rm` and `cp` | absent for a moment, then another stamp | present, never removed |
 //! | `mv`, a symlink retargeted | another stamp at once | present |
-//! | `touch`, the same bytes again | another stamp | present: only the bytes can tell that nothing changed |
+//! | `touch`, the same bytes again | another stamp | present: only the bytes show that nothing changed |
 //! | `rm` | absent | removed, after the quiet time |
 //!
-//! A settled file may still be incomplete: `scp` can stall for longer than any quiet time. So the reader checks that
-//! the library is complete and did not change during the read, and asks for a [retry](Scan::retry) otherwise.
+//! A settled file may still be incomplete, because `scp` can stall for longer than any quiet time. Therefore the reader
+//! of the file checks that the library is complete and did not change during the read. If the check fails, the reader
+//! requests a [retry](Scan::retry).
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The libraries in a folder at one moment.
+/// The libraries in a folder at one moment, by their paths.
 pub type Listing = BTreeMap<PathBuf, FileStamp>;
 
 /// Returns whether a file of this name counts as a library: `*.so`, but not a hidden or temporary name such as
@@ -35,19 +36,20 @@ pub fn is_library(name: &OsStr) -> bool {
     name.ends_with(b".so") && !name.starts_with(b".")
 }
 
-/// Distinguishes two states of a file without reading it. No field is enough alone: inode numbers are reused at
-/// once, and `cp -p` sets the time of modification.
+/// Metadata of a file that differs between two contents of the file. Comparing stamps replaces reading the file. No
+/// field is enough alone: a file system may reuse an inode number at once, and `cp -p` sets the time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp {
     /// The size in bytes.
     pub len: u64,
-    /// When the content last changed, in nanoseconds since 1970.
+    /// The time of modification (mtime) in nanoseconds since 1970. Programs can set this time.
     pub modified: i128,
-    /// When content, name or attributes last changed, in nanoseconds since 1970. Programs cannot set this time.
+    /// The time of the last change of content, name or attributes (ctime) in nanoseconds since 1970. Programs cannot
+    /// set this time.
     pub changed: i128,
     /// The device that the file is on.
     pub device: u64,
-    /// The number of the file on its device.
+    /// The inode number of the file on its device.
     pub inode: u64,
 }
 
@@ -55,12 +57,12 @@ impl FileStamp {
     /// Returns the stamp of a file.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
-        let nanos =
+        let since_1970 =
             |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Self {
             len: metadata.len(),
-            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            modified: since_1970(metadata.mtime(), metadata.mtime_nsec()),
+            changed: since_1970(metadata.ctime(), metadata.ctime_nsec()),
             device: metadata.dev(),
             inode: metadata.ino(),
         }
@@ -72,53 +74,56 @@ impl FileStamp {
 pub enum FolderChange {
     /// A library is new, or differs from its last report.
     Present {
-        /// Where it is.
+        /// The path of the library.
         path: PathBuf,
         /// The number of retries since the last change of the file: 0 for a new or changed file.
         attempt: u32,
     },
     /// A library was removed.
     Removed {
-        /// Where the library was.
+        /// The path that the library had.
         path: PathBuf,
     },
-    /// All libraries that were in the folder at the start have been reported. The watcher sends this once.
-    Listed,
+    /// All libraries that were in the folder at the start have been reported. The watcher sends this change once.
+    InitialListingDone,
 }
 
 /// Decides from listings of a folder which libraries to report.
 #[derive(Debug)]
 pub struct Scan {
-    quiet: Duration,
-    /// Whether a listing was made before.
+    /// How long the stamp of a file must stay the same until the file has settled.
+    quiet_time: Duration,
+    /// Whether a listing was compared before.
     has_listing: bool,
+    /// The files that are in the last listing, or whose removal was not reported yet.
     files: BTreeMap<PathBuf, TrackedFile>,
 }
 
 impl Scan {
     /// Creates a scan without files.
     ///
-    /// A file has settled when its stamp stayed the same for the time `quiet`. Files in the first listing are reported
-    /// at once, so that a server starts without delay. An incomplete file is noticed when it is read.
+    /// A file has settled when its stamp stayed the same for `quiet_time`. Files in the first listing are reported at
+    /// once, so that a server starts without delay. Reading the file reveals an incomplete file among them.
     #[must_use]
-    pub fn new(quiet: Duration) -> Self {
+    pub fn new(quiet_time: Duration) -> Self {
         Self {
-            quiet,
+            quiet_time,
             has_listing: false,
             files: BTreeMap::new(),
         }
     }
 
     /// Compares a listing made at `now` with the files known so far, and returns the changes that have settled.
-    /// Removals come last, so that a renamed library is known under its new name before the old name goes.
-    pub fn look(&mut self, listing: &Listing, now: Instant) -> Vec<FolderChange> {
+    /// Removals come last, so that the receiver learns the new name of a renamed library before the old name is
+    /// removed.
+    pub fn compare(&mut self, listing: &Listing, now: Instant) -> Vec<FolderChange> {
         for (path, file) in &mut self.files {
-            file.observe(listing.get(path).copied(), now, self.quiet);
+            file.observe(listing.get(path).copied(), now, self.quiet_time);
         }
         for (path, &stamp) in listing {
             self.files.entry(path.clone()).or_insert_with(|| {
                 let wait = if self.has_listing {
-                    self.quiet
+                    self.quiet_time
                 } else {
                     Duration::ZERO
                 };
@@ -133,20 +138,22 @@ impl Scan {
             .map(|(path, file)| file.report(path))
             .collect();
         changes.sort_by_key(|change| matches!(change, FolderChange::Removed { .. }));
+        // A file that is absent, and that the receiver does not know or knows to be removed, needs no state.
         self.files
             .retain(|_, file| file.seen.is_some() || file.reported.is_some());
         changes
     }
 
-    /// Returns when to make the next listing even without an event, because a file settles then or a retry
-    /// is due.
+    /// Returns when the next listing is due even without an event, because a file settles or a retry is due at that
+    /// time. Returns `None` when only an event can bring news.
     #[must_use]
-    pub fn next_look(&self) -> Option<Instant> {
+    pub fn next_listing_at(&self) -> Option<Instant> {
         self.files.values().filter_map(TrackedFile::due_at).min()
     }
 
-    /// Asks to report a file again although its stamp stays the same, because the file was incomplete or changed while
-    /// it was read. Each retry waits twice as long as the one before. A change of the file ends the wait.
+    /// Schedules another report of a file whose stamp stays the same. The reader calls this for a file that was
+    /// incomplete or that changed while it was read. Each retry waits twice as long as the retry before, up to a limit.
+    /// A change of the file replaces the wait by an ordinary quiet time.
     pub fn retry(&mut self, path: &Path, now: Instant) {
         // A file that differs from its last report will be reported anyway.
         if let Some(file) = self
@@ -154,7 +161,8 @@ impl Scan {
             .get_mut(path)
             .filter(|file| file.seen == file.reported)
         {
-            file.retry = Some(now + self.quiet * 2_u32.pow(file.attempt.min(MAX_DOUBLINGS)));
+            file.retry_at =
+                Some(now + self.quiet_time * 2_u32.pow(file.attempt.min(MAX_DOUBLINGS)));
             file.attempt = file.attempt.saturating_add(1);
         }
     }
@@ -163,16 +171,17 @@ impl Scan {
 /// The state of one file.
 #[derive(Debug)]
 struct TrackedFile {
-    /// The stamp in the last listing; `None` when the file was absent.
+    /// The stamp in the last listing. `None` if the file was absent.
     seen: Option<FileStamp>,
-    /// When `seen` has settled, if it does not change until then.
+    /// When `seen` counts as settled, unless the stamp changes before.
     settles_at: Instant,
-    /// Since when the file has differed from `reported`.
+    /// When the file began to differ from `reported`. The file may have changed several times since.
     unstable_since: Instant,
-    /// The stamp in the last report; `None` when the file was never reported, or was reported as removed.
+    /// The stamp in the last report. `None` if the file was never reported, or was reported as removed.
     reported: Option<FileStamp>,
-    /// When to report the file again.
-    retry: Option<Instant>,
+    /// When to report the file again with the same stamp. `None` without a pending retry.
+    retry_at: Option<Instant>,
+    /// The number of retries since the last change of the file.
     attempt: u32,
 }
 
@@ -183,43 +192,48 @@ impl TrackedFile {
             settles_at: now + wait,
             unstable_since: now,
             reported: None,
-            retry: None,
+            retry_at: None,
             attempt: 0,
         }
     }
 
-    fn observe(&mut self, seen: Option<FileStamp>, now: Instant, quiet: Duration) {
+    /// Compares the stamp in a new listing with the last one. If the stamp changed, the wait until the file settles
+    /// starts again.
+    fn observe(&mut self, seen: Option<FileStamp>, now: Instant, quiet_time: Duration) {
         if self.seen == seen {
             return;
         }
+        // The file begins to differ from its last report. Later changes before the next report do not move this time.
         if self.seen == self.reported {
             self.unstable_since = now;
         }
-        // A file that changes all the time would never settle. So after a while a shorter quiet time is enough.
-        // Absence must always last for the whole quiet time, because a writer that unlinks first must not take
-        // the plugin down.
-        let is_unstable = now.duration_since(self.unstable_since) >= quiet * UNSTABLE_AFTER;
+        // A file that changes all the time would never settle. For such a file a shorter quiet time is enough after a
+        // while. A file must always be absent for the whole quiet time before its removal is reported, because some
+        // writers remove the old file first, and their app must continue to serve.
+        let is_unstable = now.duration_since(self.unstable_since) >= quiet_time * UNSTABLE_AFTER;
         let wait = if is_unstable && seen.is_some() {
-            quiet / UNSTABLE_DIVISOR
+            quiet_time / UNSTABLE_DIVISOR
         } else {
-            quiet
+            quiet_time
         };
         self.seen = seen;
         self.settles_at = now + wait;
         self.attempt = 0;
     }
 
+    /// Returns when the file must be reported, or `None` when no report is due.
     fn due_at(&self) -> Option<Instant> {
         if self.seen == self.reported {
-            self.retry
+            self.retry_at
         } else {
             Some(self.settles_at)
         }
     }
 
+    /// Records that the file is reported now, and returns the change to report.
     fn report(&mut self, path: &Path) -> FolderChange {
         self.reported = self.seen;
-        self.retry = None;
+        self.retry_at = None;
         let path = path.to_owned();
         match self.seen {
             Some(_) => FolderChange::Present {
@@ -231,13 +245,14 @@ impl TrackedFile {
     }
 }
 
-/// A file that keeps changing for this many quiet times needs only a shorter one: after 4 s for 200 ms.
+/// The number of quiet times after which a file that keeps changing needs only a shorter quiet time. With a quiet time
+/// of 200 ms that is after 4 s.
 const UNSTABLE_AFTER: u32 = 20;
 
-/// For a file that keeps changing, the quiet time is divided by this.
+/// The quiet time of a file that keeps changing is divided by this number.
 const UNSTABLE_DIVISOR: u32 = 4;
 
-/// How many times the wait for a retry doubles at most: from 200 ms to 12.8 s.
+/// How many times the wait before a retry doubles at most. With a quiet time of 200 ms the wait grows to 12.8 s.
 const MAX_DOUBLINGS: u32 = 6;
 
 #[cfg(test)]

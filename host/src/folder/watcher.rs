@@ -1,8 +1,9 @@
 //! Watches the plugins folder, and reports which libraries were added, changed and removed.
 //!
-//! An event only triggers a listing of the folder; its content is ignored. [`Scan`] compares the listing with the one
-//! before. So lost, repeated and misleading events do no harm. Some changes cause no event: a write through another
-//! hard link, a symlink whose target is replaced, or a network file system. A slow periodic listing finds those.
+//! An event of the file system only triggers a listing of the folder. The content of the event is ignored. [`Scan`]
+//! compares the listing with the listing before, so lost, repeated and misleading events do no harm. Some changes cause
+//! no event: a write through another hard link, a new target of a symlink, and changes in a network file system. A slow
+//! periodic listing finds these changes.
 
 use std::{
     fs, io,
@@ -28,42 +29,36 @@ use super::scan::{FileStamp, FolderChange, Listing, Scan, is_library};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
     /// How long a library must not change before it is reported (`--quiet-time`).
-    pub quiet: Duration,
-    /// The longest time between two listings without an event.
-    pub rescan: Duration,
-    /// Whether to ask the kernel for events. Some file systems have none and do not say so.
-    pub events: bool,
+    pub quiet_time: Duration,
+    /// The longest time between two listings when no event occurs (`--rescan`).
+    pub rescan_interval: Duration,
+    /// Whether to request events from the kernel. Some file systems accept the request but send no events.
+    pub use_events: bool,
 }
 
-impl Default for WatchOptions {
-    fn default() -> Self {
-        Self {
-            quiet: Duration::from_millis(75),
-            rescan: Duration::from_secs(2),
-            events: true,
-        }
-    }
-}
-
-/// Watches one folder, while [`run`](Self::run) is polled.
+/// Watches one folder while the future of [`run`](Self::run) is polled.
 #[derive(Debug)]
 pub struct Watcher {
     options: WatchOptions,
     folder: WatchedFolder,
     scan: Scan,
+    /// Sends the changes of each listing to the supervisor.
     changes: mpsc::Sender<FolderChanges>,
+    /// Receives the paths of libraries to report again.
     retries: mpsc::UnboundedReceiver<PathBuf>,
 }
 
-/// The changes that one listing found. They belong together: a renamed library is a new one and a removed one.
+/// The changes that one listing found. The receiver handles the changes of one listing together, because a renamed
+/// library appears as a new library and a removed library.
 pub type FolderChanges = Vec<FolderChange>;
 
 impl Watcher {
     /// Creates a watcher of `folder`, which need not exist yet.
     ///
-    /// The watcher sends changes to `changes`, and waits while that channel is full. From `retries` it receives the paths
-    /// of incomplete libraries, to report them [again](Scan::retry). That channel is unbounded, so that the two sides never
-    /// wait for each other; it holds at most one path for each change sent.
+    /// The watcher sends changes to `changes`, and waits while that channel is full. From `retries` the watcher
+    /// receives the paths of incomplete libraries, which it reports [again](Scan::retry) later. The channel of
+    /// `retries` is unbounded, so that watcher and supervisor never wait for each other. The channel holds at most one
+    /// path for each change sent.
     #[must_use]
     pub fn new(
         folder: PathBuf,
@@ -71,55 +66,59 @@ impl Watcher {
         changes: mpsc::Sender<FolderChanges>,
         retries: mpsc::UnboundedReceiver<PathBuf>,
     ) -> Self {
-        let scan = Scan::new(options.quiet);
+        let scan = Scan::new(options.quiet_time);
         Self {
             options,
-            folder: WatchedFolder::new(folder, options.events),
+            folder: WatchedFolder::new(folder, options.use_events),
             scan,
             changes,
             retries,
         }
     }
 
-    /// Watches until the receiver of the changes is dropped. Reports the libraries that exist already first, and then
-    /// [`FolderChange::Listed`].
+    /// Watches the folder until the receiver of the changes is dropped. First reports the libraries that exist at the
+    /// start, followed by [`FolderChange::InitialListingDone`].
     pub async fn run(mut self) {
-        let poked = Arc::clone(&self.folder.poked);
-        let mut listed = false;
+        let event_notify = Arc::clone(&self.folder.event_notify);
+        let mut is_initial_listing_done = false;
         loop {
             let began = Instant::now();
+            // The blocking task must own the folder, and returns it with the listing.
             let mut folder = self.folder;
-            // A file system may hang, so the folder is listed on a blocking thread.
-            let looked = task::spawn_blocking(move || {
-                let listing = folder.look();
+            // A network file system may hang, so the folder is listed on a blocking thread.
+            let listing_task = task::spawn_blocking(move || {
+                let listing = folder.list_and_log();
                 (folder, listing)
             });
             // A blocking task is cancelled only when the runtime shuts down.
-            let Ok((folder, listing)) = looked.await else {
+            let Ok((folder, listing)) = listing_task.await else {
                 return;
             };
             self.folder = folder;
             let took = began.elapsed();
-            let mut look = listing.map_or_else(FolderChanges::new, |listing| {
-                self.scan.look(&listing, Instant::now())
+            let mut changes = listing.map_or_else(FolderChanges::new, |listing| {
+                self.scan.compare(&listing, Instant::now())
             });
-            if !listed {
-                listed = true;
-                look.push(FolderChange::Listed);
+            // Sent even if the folder could not be read, because the supervisor waits for this change before it plans.
+            if !is_initial_listing_done {
+                is_initial_listing_done = true;
+                changes.push(FolderChange::InitialListingDone);
             }
-            if !look.is_empty() && self.changes.send(look).await.is_err() {
+            if !changes.is_empty() && self.changes.send(changes).await.is_err() {
                 return;
             }
 
-            time::sleep(pause_after_look(took)).await;
-            let rescan = Instant::now() + self.folder.rescan(self.options.rescan);
-            let next_look = self
+            time::sleep(pause_after_listing(took)).await;
+            let rescan_at =
+                Instant::now() + self.folder.rescan_interval(self.options.rescan_interval);
+            let next_listing_at = self
                 .scan
-                .next_look()
-                .map_or(rescan, |settles| settles.min(rescan));
+                .next_listing_at()
+                .map_or(rescan_at, |due_at| due_at.min(rescan_at));
+            // `Notify` stores one notification, so an event during the listing or the pause ends this wait at once.
             tokio::select! {
-                () = poked.notified() => {}
-                () = time::sleep_until(next_look.into()) => {}
+                () = event_notify.notified() => {}
+                () = time::sleep_until(next_listing_at.into()) => {}
                 Some(path) = self.retries.recv() => self.scan.retry(&path, Instant::now()),
                 () = self.changes.closed() => return,
             }
@@ -127,79 +126,88 @@ impl Watcher {
     }
 }
 
-/// The folder, and the kernel's watch for events in it.
+/// The folder, and the kernel's watch for events in the folder.
 #[derive(Debug)]
 struct WatchedFolder {
     path: PathBuf,
-    /// Whether to ask the kernel for events.
-    events: bool,
-    /// Notified when something in the folder may have changed.
-    poked: Arc<Notify>,
-    /// The identity of the folder that `watch` is for. Another folder may replace it under the same path.
+    /// Whether to request events from the kernel.
+    use_events: bool,
+    /// Notified by events after which the folder may have changed.
+    event_notify: Arc<Notify>,
+    /// The identity of the folder that `watch` belongs to. A program may replace the folder by another folder of the
+    /// same path.
     identity: Option<Identity>,
-    /// The kernel's watch. `None` when the kernel gives no events.
+    /// The kernel's watch. `None` if the kernel sends no events.
     watch: Option<RecommendedWatcher>,
-    /// The last listing.
-    listed: Listing,
-    /// Why the folder or a file in it cannot be read. Each reason is logged once.
+    /// The last listing that succeeded.
+    last_listing: Listing,
+    /// Why the folder or a file in the folder could not be read at the last attempt. A reason is logged when it differs
+    /// from the reason of the attempt before.
     last_error: Option<io::ErrorKind>,
 }
 
-/// Device, inode, and time of birth if the file system has one, because inode numbers are reused at once.
+/// Device, inode number, and time of creation if the file system stores that time. The inode number alone is not
+/// enough, because a file system may reuse a number at once.
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl WatchedFolder {
-    fn new(path: PathBuf, events: bool) -> Self {
+    fn new(path: PathBuf, use_events: bool) -> Self {
         Self {
             path,
-            events,
-            poked: Arc::default(),
+            use_events,
+            event_notify: Arc::default(),
             identity: None,
             watch: None,
-            listed: Listing::new(),
+            last_listing: Listing::new(),
             last_error: None,
         }
     }
 
-    /// Lists the libraries. A missing folder has none. Returns `None` for a folder that cannot be read, because its
-    /// libraries are probably still there.
-    fn look(&mut self) -> Option<Listing> {
+    /// Lists the libraries, and logs when the folder or a file becomes unreadable or readable again.
+    ///
+    /// A missing folder counts as an empty folder. Returns `None` if the folder cannot be read, because the libraries
+    /// probably still exist then, and their apps must continue to serve.
+    fn list_and_log(&mut self) -> Option<Listing> {
         let (listing, last_error) = match self.watch_and_list() {
             Ok((listing, last_error)) => (Some(listing), last_error),
             Err(error) => (None, Some(error)),
         };
         let kind = last_error.as_ref().map(io::Error::kind);
-        let is_news = self.last_error != kind;
+        let is_new = self.last_error != kind;
         self.last_error = kind;
         let folder = self.path.display();
         let listing = match last_error {
             None => {
-                if is_news {
+                if is_new {
                     info!(%folder, "The plugins folder can be read again");
                 }
                 listing
             }
             Some(error) if error.kind() == io::ErrorKind::NotFound => {
-                if is_news {
+                if is_new {
                     warn!(%folder, "The plugins folder is missing, create it to serve plugins");
                 }
                 Some(Listing::new())
             }
             Some(error) => {
-                if is_news {
+                if is_new {
                     warn!(%folder, %error, "Cannot read the plugins folder, keeping what is loaded");
                 }
                 listing
             }
         };
+        // The stamps are needed at the next listing, for files that cannot be read then.
         if let Some(listing) = &listing {
-            self.listed.clone_from(listing);
+            self.last_listing.clone_from(listing);
         }
         listing
     }
 
-    /// Sets the watch if the folder is a new one, and then lists the folder. In this order no change is missed in between.
-    /// A folder whose watch failed is not tried again, because that would only repeat the warning.
+    /// Watches the folder if it is another folder than at the last call, and then lists the libraries. In this order no
+    /// change is missed, because a change after the listing causes an event. A folder whose watch failed is not watched
+    /// again, because a second attempt would only repeat the warning.
+    ///
+    /// Returns the listing, and the last error of a single file if there was one. Fails if the folder cannot be read.
     fn watch_and_list(&mut self) -> io::Result<(Listing, Option<io::Error>)> {
         let found = fs::metadata(&self.path)
             .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
@@ -207,34 +215,36 @@ impl WatchedFolder {
             self.identity = found.as_ref().ok().copied();
             self.watch = self
                 .identity
-                .filter(|_| self.events)
-                .and_then(|_| watch(&self.path, Arc::clone(&self.poked)));
+                .filter(|_| self.use_events)
+                .and_then(|_| watch(&self.path, Arc::clone(&self.event_notify)));
         }
         found?;
-        list(&self.path, &self.listed)
+        list(&self.path, &self.last_listing)
     }
 
-    /// Returns how long to wait for an event before the next listing.
-    fn rescan(&self, usual: Duration) -> Duration {
+    /// Returns how long to wait for an event before the next listing: the `configured` time, or a shorter time if the
+    /// folder has no watch.
+    fn rescan_interval(&self, configured: Duration) -> Duration {
         if self.watch.is_some() {
-            usual
+            configured
         } else {
-            usual.min(RESCAN_WITHOUT_EVENTS)
+            configured.min(RESCAN_WITHOUT_EVENTS)
         }
     }
 }
 
-/// Makes every event in `folder` notify `poked`. Logs a warning and returns `None` when the kernel does not allow it.
-fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let poke = move |event: notify::Result<Event>| {
+/// Watches `folder`: each event that may be a change of the folder notifies `event_notify`. The watch ends when the
+/// result is dropped. Logs a warning and returns `None` if the kernel does not allow the watch.
+fn watch(folder: &Path, event_notify: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let handle_event = move |event: notify::Result<Event>| {
         if event.as_ref().is_ok_and(Event::need_rescan) {
             debug!("Events were lost, looking at the plugins folder");
         }
         if may_change_folder(&event) {
-            poked.notify_one();
+            event_notify.notify_one();
         }
     };
-    let watch = notify::recommended_watcher(poke).and_then(|mut watch| {
+    let watch = notify::recommended_watcher(handle_event).and_then(|mut watch| {
         watch.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watch)
     });
@@ -248,7 +258,8 @@ fn watch(folder: &Path, poked: Arc<Notify>) -> Option<RecommendedWatcher> {
         .ok()
 }
 
-/// Returns whether an event may mean a change in the folder. Reads, which this server itself causes, do not.
+/// Returns whether the folder may have changed when this event arrives. An event of a read is no change. Such events
+/// must be ignored, because each listing and each read by this server causes more of them.
 fn may_change_folder(event: &notify::Result<Event>) -> bool {
     !matches!(
         event,
@@ -261,7 +272,8 @@ fn may_change_folder(event: &notify::Result<Event>) -> bool {
     )
 }
 
-/// Returns the system limit that caused an error in setting a watch, for the log.
+/// Returns the name of the system limit because of which a watch failed, for the log. Returns `None` if no limit is the
+/// reason.
 fn limit(error: &notify::Error) -> Option<&'static str> {
     match &error.kind {
         ErrorKind::MaxFilesWatch => Some("sysctl fs.inotify.max_user_watches"),
@@ -272,8 +284,11 @@ fn limit(error: &notify::Error) -> Option<&'static str> {
     }
 }
 
-/// Lists the libraries in `folder`, with symlinks resolved. Entries that are not regular files are left out. A file whose
-/// metadata cannot be read keeps its stamp from `before`, because it is probably still there, and the error is returned.
+/// Lists the libraries in `folder`. The stamp of a symlink is the stamp of the target. Omits entries that are not
+/// regular files.
+///
+/// A file whose metadata cannot be read keeps the stamp from the listing `before`, because the file probably still
+/// exists. The last such error is returned beside the listing.
 fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Error>)> {
     let (mut listing, mut last_error) = (Listing::new(), None);
     for entry in fs::read_dir(folder)? {
@@ -287,6 +302,7 @@ fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Erro
                 listing.insert(path, FileStamp::of(&metadata));
             }
             Ok(_) => {}
+            // The file was removed after the folder was read, or the entry is a symlink without a target.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 if let Some(&stamp) = before.get(&path) {
@@ -299,16 +315,18 @@ fn list(folder: &Path, before: &Listing) -> io::Result<(Listing, Option<io::Erro
     Ok((listing, last_error))
 }
 
-/// Returns the pause after a listing that took this long. Without a pause, a file that is being written would cause
-/// thousands of listings a second. The pause is bounded, because a listing can be slow for reasons other than work.
-fn pause_after_look(took: Duration) -> Duration {
+/// Returns the pause after a listing that took the time `took`. Without a pause, a program that writes a file would
+/// cause thousands of listings a second. With a pause of four times `took`, listings use at most a fifth of the time.
+/// The pause has an upper limit, because a listing can also be slow while it only waits.
+fn pause_after_listing(took: Duration) -> Duration {
     (took * 4).clamp(Duration::from_millis(1), Duration::from_millis(50))
 }
 
-/// The interval between listings without events. Short, because a developer waits for the reload.
+/// The longest interval between listings of a folder without a watch. The interval is short, because a developer may
+/// wait for the reload.
 const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);
 
-/// The error number for too many open files or too many inotify instances.
+/// The error number of the kernel for too many open files or too many inotify instances.
 const EMFILE: i32 = 24;
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! How a connection of HTTP/1 is closed while its client may still be sending: in stages (RFC 9112,
-//! section 9.6).
+//! Closes a connection of HTTP/1 in stages while the client may still be sending (RFC 9112, section 9.6).
 //!
-//! When a socket is closed with unread bytes, or bytes come afterwards, the system resets the connection.
-//! The client may then lose a response that it has not read yet, such as a 413 or a 401. So the sending
-//! side is closed first, and bytes that still come are read and thrown away, for a limited time.
+//! The system resets a connection that is closed while it has unread bytes, or that receives bytes after it was
+//! closed. The client may then lose a response that it has not read yet, such as a 413 or a 401. The server therefore
+//! closes only its sending side first, and then reads and discards bytes for a limited time.
 
 use std::{io, time::Duration};
 
@@ -14,58 +13,59 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Sends `answer`, closes the sending side, and then reads what the client still sends.
+/// Sends a complete response, closes the sending side, and then lingers (see [`linger`]).
 ///
 /// # Errors
 ///
-/// When the connection fails, or the client does not take the answer in time.
-pub(super) async fn answer(
+/// When the connection fails, or the client does not read the response in time.
+pub(super) async fn respond_and_linger(
     stream: &mut TcpStream,
-    answer: &[u8],
+    response: &[u8],
     stop: &CancellationToken,
 ) -> io::Result<()> {
     let send = async {
-        stream.write_all(answer).await?;
+        stream.write_all(response).await?;
         stream.shutdown().await
     };
-    time::timeout(READ_TIMEOUT, send).await??;
+    time::timeout(STALL_TIMEOUT, send).await??;
     linger(stream, true, stop).await;
     Ok(())
 }
 
-/// Reads and throws away what a client still sends. The server's sending side must be closed already.
+/// Reads and discards the bytes that a client still sends. The server's sending side must be closed already.
 ///
-/// `is_sending` says that the client is known to be sending. If it is false, this returns at once unless
-/// unread bytes are there.
+/// `is_sending` is true if the client is known to be sending. Otherwise the function returns at once, unless the
+/// socket has unread bytes.
 pub(super) async fn linger(stream: &mut TcpStream, is_sending: bool, stop: &CancellationToken) {
-    // On the heap, because a local array would make the future of every connection that much larger, for
-    // as long as the connection is open.
-    let mut unread = vec![0; 4096];
-    // Bytes that are there already also mean that the client is sending.
-    if !is_sending && !matches!(stream.try_read(&mut unread), Ok(1..)) {
+    // On the heap, because a local array would be a part of the future of every connection, from its beginning.
+    let mut discarded = vec![0; 4096];
+    // Unread bytes in the socket also show that the client is sending.
+    if !is_sending && !matches!(stream.try_read(&mut discarded), Ok(1..)) {
         return;
     }
-    let drain = async {
-        while let Ok(Ok(1..)) = time::timeout(READ_TIMEOUT, stream.read(&mut unread)).await {}
+    // Ends when the client closes its sending side or sends nothing for too long, or the connection fails.
+    let discard = async {
+        while let Ok(Ok(1..)) = time::timeout(STALL_TIMEOUT, stream.read(&mut discarded)).await {}
     };
     let stopped = async {
         stop.cancelled().await;
-        time::sleep(STOP_TIMEOUT).await;
+        time::sleep(STOPPING_LINGER_TIMEOUT).await;
     };
     tokio::select! {
-        () = drain => {}
+        () = discard => {}
         () = stopped => {}
-        () = time::sleep(TOTAL_TIMEOUT) => {}
+        () = time::sleep(LINGER_TIMEOUT) => {}
     }
 }
 
-/// How long a client may go on sending after the last response. This and [`READ_TIMEOUT`] are nginx's
-/// `lingering_time` and `lingering_timeout`. Some clients read the response only after they have sent a
-/// whole body, and have time for that. Others never stop, and are cut off.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may send bytes after the last response. The value is nginx's default of `lingering_time`. Some
+/// clients read the response only after they have sent the whole body, and need this time. Other clients never stop
+/// sending, and are disconnected after this time.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the client may send nothing meanwhile.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may send nothing while the server lingers. The value is nginx's default of `lingering_timeout`.
+/// The client has the same time to read the response of [`respond_and_linger`].
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client may go on sending once the server stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may send bytes after the server began to stop. Replaces [`LINGER_TIMEOUT`] then.
+const STOPPING_LINGER_TIMEOUT: Duration = Duration::from_secs(2);

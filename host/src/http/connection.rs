@@ -1,4 +1,4 @@
-//! One connection: the protocol that it speaks, the service of its requests, and its end.
+//! Serves one connection: detects its protocol, serves its requests with hyper, and closes it.
 
 use std::{
     io,
@@ -25,36 +25,36 @@ use tracing::{debug, warn};
 use super::{
     activity::{Activity, Timeouts},
     builders, closing,
-    delivery::{Delivery, StreamExecutor},
-    dev::Dev,
+    delivery::{Delivery, Http2Executor},
+    dev::DevLayer,
     dispatch::{Client, Dispatch},
-    driver::{ABORTED, ConnectionEnd, Signals, drive},
+    driver::{ConnectionEnd, SERVER_ABORTS, ShutdownSignals, drive},
     preface::{HttpProtocol, Preface},
     service::{Service, SharedState},
     socket::Socket,
 };
 use crate::{config::ClientLimits, log::access::RequestOutcome};
 
-/// Serves connections. Shared by all connections of a worker.
+/// Serves connections. All connections of a worker share one server.
 #[derive(Debug)]
 pub struct ConnectionServer {
     http1: http1::Builder,
-    http2: http2::Builder<StreamExecutor>,
+    http2: http2::Builder<Http2Executor>,
     limits: ClientLimits,
     dispatch: Arc<Dispatch>,
-    /// The part for a development session. None in any other server.
-    dev: Option<Arc<Dev>>,
-    /// Cancelled when connections are to close as soon as what is in flight has been answered.
+    /// The layer for a development session. `None` in all other servers.
+    dev_layer: Option<Arc<DevLayer>>,
+    /// Cancelled when connections have to close as soon as the requests in flight are answered.
     stop: CancellationToken,
-    /// Cancelled when connections are to close at once.
+    /// Cancelled when connections have to close at once.
     abort: CancellationToken,
     /// The connections that may still read another request.
     readers: TaskTracker,
 }
 
 impl ConnectionServer {
-    /// Answers requests by `dispatch`, within `limits`. Connections close in good order when `stop` is
-    /// cancelled, and at once when `abort` is.
+    /// Creates a server for connections within `limits`. `dispatch` finds the apps of the requests. A cancelled `stop`
+    /// shuts the connections down gracefully, and a cancelled `abort` closes them at once.
     #[must_use]
     pub fn new(
         limits: ClientLimits,
@@ -67,48 +67,48 @@ impl ConnectionServer {
             http2: builders::http2(&limits),
             limits,
             dispatch,
-            dev: Dev::from_environment(),
+            dev_layer: DevLayer::from_environment(),
             stop,
             abort,
             readers: TaskTracker::new(),
         }
     }
 
-    /// Makes each further response over HTTP/1 ask its client to close the connection.
+    /// Makes each later response over HTTP/1 ask its client to close the connection.
     pub fn ask_to_close(&self) {
         self.dispatch.asks_to_close.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the connections that may still read another request. A connection of HTTP/1 leaves the set when it
-    /// is told to stop, and one of HTTP/2 when it has ended.
+    /// Returns the tracker of the connections that may still read another request. A connection of HTTP/1 leaves the
+    /// tracker when its graceful shutdown starts, and a connection of HTTP/2 when it has ended.
     #[must_use]
     pub fn readers(&self) -> &TaskTracker {
         &self.readers
     }
 
-    /// Serves one connection until it is closed, and holds the permit until then.
+    /// Serves one connection until the connection is closed, and holds `_permit` until then.
     pub async fn serve(
         self: Arc<Self>,
         mut stream: TcpStream,
         peer: SocketAddr,
         _permit: OwnedSemaphorePermit,
     ) {
-        let reader = self.readers.token();
+        let reader_token = self.readers.token();
         let served = match self.read_preface(&mut stream).await {
-            // The future of each protocol is in a box of its own, so that a connection takes no memory
-            // for the other protocol.
-            Ok(Opening::Http1(preface, opened_at)) => {
-                let activity = Activity::new(true, opened_at);
-                let parts = self.parts(stream, peer, preface, activity, reader);
+            // The future of each protocol is boxed. Otherwise the future of every connection would have memory for
+            // both protocols.
+            Ok(ConnectionStart::Http1(preface, first_byte_at)) => {
+                let activity = Activity::new(true, first_byte_at);
+                let parts = self.parts(stream, peer, preface, activity, reader_token);
                 Box::pin(self.serve_http1(parts)).await
             }
-            Ok(Opening::Http2(preface, opened_at)) => {
-                let activity = Activity::new(false, opened_at);
-                let parts = self.parts(stream, peer, preface, activity, reader);
+            Ok(ConnectionStart::Http2(preface, first_byte_at)) => {
+                let activity = Activity::new(false, first_byte_at);
+                let parts = self.parts(stream, peer, preface, activity, reader_token);
                 Box::pin(self.serve_http2(parts)).await
             }
-            Ok(Opening::SlowHead) => self.answer_slow_head(&mut stream, peer).await,
-            Ok(Opening::Nothing) => Ok(()),
+            Ok(ConnectionStart::SlowHead) => self.respond_to_slow_head(&mut stream, peer).await,
+            Ok(ConnectionStart::NoRequest) => Ok(()),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = served {
@@ -116,60 +116,64 @@ impl ConnectionServer {
         }
     }
 
-    /// Reads the first bytes of a connection, which tell the protocol.
+    /// Reads the first bytes of a connection, and detects the protocol.
     ///
-    /// A client that knows that this server speaks HTTP/2 begins with a preface that no HTTP/1 request
-    /// begins with (RFC 9113, section 3.4). A client that stops within the preface is treated as a slow
-    /// HTTP/1 client and gets a 408. When the server stops, a request that is on its way has a moment to
-    /// arrive ([`FIRST_BYTES_GRACE`]).
-    async fn read_preface(&self, stream: &mut TcpStream) -> io::Result<Opening> {
+    /// A client of HTTP/2 begins with a preface that no HTTP/1 request begins with (RFC 9113, section 3.4). A client
+    /// that sends only a part of the preface is treated as a slow HTTP/1 client and gets a 408. When the server stops,
+    /// the function waits [`FIRST_BYTES_GRACE`] longer, because a first request may be on its way.
+    async fn read_preface(&self, stream: &mut TcpStream) -> io::Result<ConnectionStart> {
         let mut preface = Preface::default();
-        let mut opened_at = Instant::now();
+        let mut first_byte_at = Instant::now();
         let mut deadline = pin!(time::sleep(self.limits.keep_alive));
         let mut stopped = pin!(async {
             self.stop.cancelled().await;
             time::sleep(FIRST_BYTES_GRACE).await;
         });
         loop {
-            let is_first = preface.is_empty();
+            let is_first_read = preface.is_empty();
             let protocol = tokio::select! {
                 protocol = preface.read(stream) => protocol?,
                 () = &mut deadline => {
-                    return Ok(if is_first { Opening::Nothing } else { Opening::SlowHead });
+                    return Ok(if is_first_read { ConnectionStart::NoRequest } else { ConnectionStart::SlowHead });
                 }
-                () = &mut stopped => return Ok(Opening::Nothing),
-                () = self.abort.cancelled() => return Ok(Opening::Nothing),
+                () = &mut stopped => return Ok(ConnectionStart::NoRequest),
+                () = self.abort.cancelled() => return Ok(ConnectionStart::NoRequest),
             };
-            if is_first {
-                opened_at = Instant::now();
-                let header_deadline = opened_at + self.limits.header_timeout;
+            // The time limit of the head begins with the first byte.
+            if is_first_read {
+                first_byte_at = Instant::now();
+                let header_deadline = first_byte_at + self.limits.header_timeout;
                 deadline.as_mut().reset(header_deadline);
             }
             match protocol {
-                Some(HttpProtocol::Http1) => return Ok(Opening::Http1(preface, opened_at)),
-                Some(HttpProtocol::Http2) => return Ok(Opening::Http2(preface, opened_at)),
+                Some(HttpProtocol::Http1) => {
+                    return Ok(ConnectionStart::Http1(preface, first_byte_at));
+                }
+                Some(HttpProtocol::Http2) => {
+                    return Ok(ConnectionStart::Http2(preface, first_byte_at));
+                }
                 None => {}
             }
         }
     }
 
-    /// Makes what every connection needs, whichever protocol it speaks.
+    /// Creates the parts of a connection that are the same for both protocols.
     fn parts(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         preface: Preface,
         activity: Arc<Activity>,
-        reader: TaskTrackerToken,
+        reader_token: TaskTrackerToken,
     ) -> ConnectionParts {
         ConnectionParts {
             peer,
             socket: TokioIo::new(Socket::new(stream, Arc::clone(&activity), preface)),
             delivery: Delivery::of_connection(self.limits.body_timeout),
-            reader,
+            reader_token,
             shared: SharedState {
                 dispatch: Arc::clone(&self.dispatch),
-                dev: self.dev.clone(),
+                dev_layer: self.dev_layer.clone(),
                 client: Client {
                     peer,
                     activity: Arc::clone(&activity),
@@ -186,16 +190,16 @@ impl ConnectionServer {
         }
     }
 
-    fn signals(&self) -> Signals<'_> {
-        Signals {
+    fn signals(&self) -> ShutdownSignals<'_> {
+        ShutdownSignals {
             stop: &self.stop,
             abort: &self.abort,
         }
     }
 
+    /// Serves a connection of HTTP/1, and closes it.
     async fn serve_http1(&self, mut parts: ConnectionParts) -> Result<(), ConnectionError> {
-        // One request at a time, so that a plain reference is enough. The connection holds the reference,
-        // and is dropped before `shared`.
+        // A plain reference is enough, because the requests run in the task of the connection, one at a time.
         let service = Service::new(&parts.shared);
         let connection = self.http1.serve_connection(parts.socket, service);
         let mut connection = connection.with_upgrades();
@@ -204,42 +208,44 @@ impl ConnectionServer {
             http1::UpgradeableConnection::graceful_shutdown,
             &parts.activity,
             &mut parts.delivery,
-            parts.reader,
+            parts.reader_token,
             self.timeouts(),
             self.signals(),
         )
         .await;
         if let ConnectionEnd::Aborted(reason) = end {
-            // The drop of a response that is not complete asks the delivery for the reason.
+            // In a scope, because an incomplete response reads the reason of the abort from the delivery when it is
+            // dropped.
             parts.delivery.scope(|| drop(connection));
             return Err(reason.into());
         }
         let (peer, activity) = (parts.peer, &parts.activity);
         let close = async {
             let Some(socket) = connection.into_parts() else {
-                // An app has taken the connection over, which still counts as open.
+                // An app has taken the connection over. The connection counts as open until the app drops it.
                 activity.wait_idle().await;
                 return Ok(());
             };
             let mut stream = socket.io.into_inner().into_inner();
-            // `into_parts` gives the socket back. What is left to do depends on how hyper ended.
             let ConnectionEnd::Served(served) = end else {
-                return self.answer_slow_head(&mut stream, peer).await;
+                return self.respond_to_slow_head(&mut stream, peer).await;
             };
             let is_rejected = served
                 .as_ref()
                 .is_err_and(|error| self.record_rejected_head(peer, error));
+            // hyper did not read the rest of a rejected head or of an unread body.
             let may_be_sending = is_rejected || activity.is_body_unread();
             closing::linger(&mut stream, may_be_sending, &self.stop).await;
             Ok(served?)
         };
-        // All of this may take a while, and has to end when the server aborts.
+        // Closing waits for the client or the app, and has to end when the server aborts.
         let closed = self.abort.run_until_cancelled(close).await;
-        closed.unwrap_or_else(|| Err(ABORTED.into()))
+        closed.unwrap_or_else(|| Err(SERVER_ABORTS.into()))
     }
 
-    /// Answers 408 to a head that did not come in time. hyper has no answer for that.
-    async fn answer_slow_head(
+    /// Sends a 408 for a head that was not complete in time, because hyper sends no response in this case. Returns an
+    /// error for the log.
+    async fn respond_to_slow_head(
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
@@ -247,18 +253,19 @@ impl ConnectionServer {
         let status = StatusCode::REQUEST_TIMEOUT;
         let recorder = &self.dispatch.recorder;
         recorder.record_rejected_head(peer, status, RequestOutcome::TimedOut);
-        closing::answer(stream, REQUEST_TIMEOUT, &self.stop).await?;
+        closing::respond_and_linger(stream, REQUEST_TIMEOUT_RESPONSE, &self.stop).await?;
         Err("the head of a request took longer than --header-timeout".into())
     }
 
-    /// Writes the access log line of a head that hyper rejected. Returns false when the connection failed
-    /// for another reason.
+    /// Writes the access log line of a head that hyper rejected. Returns false if the connection failed for another
+    /// reason.
     ///
-    /// hyper answers such a head itself and does not expose the status that it sent, so the status is
-    /// derived from the error.
+    /// hyper responds to such a head itself and does not expose the status. The function derives the status from the
+    /// error.
     fn record_rejected_head(&self, peer: SocketAddr, error: &hyper::Error) -> bool {
         let (status, outcome) = match error {
-            // hyper has one kind of error for a long URI and for long fields. Only the text differs.
+            // hyper has the same kind of error for a URI and for header fields that are too large. Only the text
+            // differs.
             error if error.is_parse_too_large() && error.to_string().contains("URI") => {
                 (StatusCode::URI_TOO_LONG, RequestOutcome::Refused)
             }
@@ -274,8 +281,9 @@ impl ConnectionServer {
         true
     }
 
+    /// Serves a connection of HTTP/2.
     async fn serve_http2(&self, mut parts: ConnectionParts) -> Result<(), ConnectionError> {
-        // Each request runs in a task of its own, which outlives a borrow.
+        // An `Arc`, because each request runs in a task of its own, and a task cannot borrow from this one.
         let service = Service::new(Arc::new(parts.shared));
         let connection = pin!(self.http2.serve_connection(parts.socket, service));
         let end = drive(
@@ -283,50 +291,54 @@ impl ConnectionServer {
             http2::Connection::graceful_shutdown,
             &parts.activity,
             &mut parts.delivery,
-            parts.reader,
+            parts.reader_token,
             self.timeouts(),
             self.signals(),
         )
         .await;
         match end {
-            ConnectionEnd::Served(Err(error)) if builders::is_excessive(&error) => {
-                // h2 logs this as well, but without the client's address.
+            ConnectionEnd::Served(Err(error)) if builders::is_enhance_your_calm(&error) => {
+                // h2 logs this error as well, but without the address of the client.
                 warn!(peer = %parts.peer, "The client of an HTTP/2 connection reset too many streams, closing it");
                 Err(error.into())
             }
             ConnectionEnd::Served(served) => Ok(served?),
+            // Does not happen: the activity tracks heads only over HTTP/1.
             ConnectionEnd::SlowHead => Ok(()),
             ConnectionEnd::Aborted(reason) => Err(reason.into()),
         }
     }
 }
 
-/// The parts of a connection of either protocol.
+/// The parts of a connection that are the same for both protocols.
 struct ConnectionParts {
     peer: SocketAddr,
     activity: Arc<Activity>,
     socket: TokioIo<Socket>,
     shared: SharedState,
     delivery: Delivery,
-    /// Counts the connection as one that may still read a request.
-    reader: TaskTrackerToken,
+    /// Counts the connection in [`ConnectionServer::readers`].
+    reader_token: TaskTrackerToken,
 }
 
-/// The beginning of a connection. The [`Instant`] is the time of its first byte.
-enum Opening {
+/// The result of reading the first bytes of a connection. The [`Instant`] is the time of the first byte.
+enum ConnectionStart {
+    /// The client speaks HTTP/1.
     Http1(Preface, Instant),
+    /// The client speaks HTTP/2.
     Http2(Preface, Instant),
-    /// The client stopped in the middle of what may become a head, or the preface of HTTP/2.
+    /// The client sent only a part of the preface of HTTP/2 in time.
     SlowHead,
-    /// No byte came in time.
-    Nothing,
+    /// The client sent no byte in time, or the server stops. The connection is closed without a response.
+    NoRequest,
 }
 
-/// Why a connection failed. Only the log gets to see the error.
+/// Why a connection failed. The error is only logged.
 pub(super) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-const REQUEST_TIMEOUT: &[u8] =
+/// The response to a head that was not complete in time.
+const REQUEST_TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// How long the first request of a connection may be on its way when the server stops.
+/// How long a connection waits for its first bytes after the server began to stop.
 const FIRST_BYTES_GRACE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Which app a request is for, and whether that app admits the request now.
+//! Finds the app of a request, and lets the request enter the app.
 
 use std::{
     net::SocketAddr,
@@ -17,47 +17,51 @@ use super::{
     request_record::RequestRecorder,
 };
 use crate::{
-    config::ClientLimits,
-    worker::{
+    apps::{
         generation::Generation,
         registry::{Registry, Route, Routes},
     },
+    config::ClientLimits,
 };
 
-/// Finds the apps of requests, and has what all requests of a worker share.
+/// Finds the apps of requests. All requests of a worker share one `Dispatch`.
 #[derive(Debug)]
 pub struct Dispatch {
     registry: Arc<Registry>,
+    /// The limit `--max-headers` on the number of header fields.
     max_headers: usize,
+    /// The limit `--max-body-size`, in bytes.
     max_body_size: u64,
+    /// The limit `--body-timeout` on the time in which a client sends nothing of a body.
     body_timeout: Duration,
-    /// Makes the record that each request leaves in the logs.
+    /// Creates the record of each request for the logs.
     pub recorder: RequestRecorder,
-    /// Whether each response over HTTP/1 asks its client to close the connection.
+    /// Whether each response over HTTP/1 asks its client to close the connection. Set when this worker stops while
+    /// other workers accept from the same sockets.
     pub(super) asks_to_close: AtomicBool,
 }
 
-/// The client at the other end of a connection. Cheap to clone.
+/// The client of a connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The client's address.
     pub peer: SocketAddr,
-    /// The state of the connection.
+    /// The activity of the connection.
     pub activity: Arc<Activity>,
 }
 
-/// Whether a request may enter its app.
+/// The result of [`admit`].
 pub(super) enum Admission<'a> {
-    /// The app admits the request, which counts as in flight until the [`InFlight`] is dropped.
+    /// The app admits the request. The request counts as in flight until the [`InFlight`] is dropped.
     Admitted(&'a Route, &'a Arc<Generation>, InFlight),
-    /// The app admits no request now, but will soon.
-    NotYet(Door),
-    /// No app answers the request.
+    /// The app admits no request now. The caller has to wait and to call [`admit`] again with newer routes.
+    NotYet(AdmissionWait),
+    /// No app can serve the request.
     Refused(Refusal),
 }
 
 impl Dispatch {
-    /// Dispatches to the apps of `registry`, within `limits`.
+    /// Creates a dispatch to the apps of `registry`, within `limits`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, limits: &ClientLimits, recorder: RequestRecorder) -> Self {
         Self {
@@ -70,7 +74,7 @@ impl Dispatch {
         }
     }
 
-    /// Returns the body of a request, which keeps the limits on size and time.
+    /// Returns the body of a request, with the limits on its size and time.
     pub(super) fn body(&self, incoming: Incoming, client: &Client) -> RequestBody {
         RequestBody::new(
             incoming,
@@ -80,11 +84,12 @@ impl Dispatch {
         )
     }
 
-    /// Checks the limits that hyper does not check. `body_len` is the length that the head announces.
+    /// Checks the limits that hyper does not check. `body_len` is the length of the body according to the head, or 0 if
+    /// the head has no length.
     ///
     /// # Errors
     ///
-    /// When there are too many header fields, or the body is too large.
+    /// When the request has too many header fields, or the body is too large.
     pub(super) fn check_limits(&self, head: &Parts, body_len: u64) -> Result<(), Refusal> {
         if head.headers.len() > self.max_headers {
             return Err(Refusal::TooManyHeaders);
@@ -95,13 +100,13 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Returns the routes as they are now.
+    /// Returns the current routes.
     pub(super) fn routes(&self) -> Guard<Arc<Routes>> {
         self.registry.routes()
     }
 }
 
-/// Finds the app for a path, and counts the request in.
+/// Finds the app for a path, and counts the request as in flight if the app admits it.
 #[inline]
 pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
     let Some(route) = routes.find(path) else {
@@ -109,34 +114,36 @@ pub(super) fn admit<'a>(routes: &'a Routes, path: &str) -> Admission<'a> {
     };
     let generation = match &route.serving {
         Some(generation) if !generation.faults.is_quarantined() => generation,
-        // No generation serves yet, but one is on its way. A client would rather wait than get a 503.
+        // The app is about to arrive from another worker. The request waits, because a client prefers a short wait to
+        // a 503.
         None if let Some(arrival) = &route.arrival => {
-            return Admission::NotYet(Door::Arrival(arrival.clone()));
+            return Admission::NotYet(AdmissionWait::Arrival(arrival.clone()));
         }
         _ => return Admission::Refused(Refusal::Unavailable),
     };
     match generation.app.enter() {
         Some(in_flight) => Admission::Admitted(route, generation, in_flight),
-        // `enter` and the close of a generation cannot miss each other: either the request counts as in flight
+        // The generation is paused or closed. `enter` and `close` are ordered: either the request counts as in flight
         // before the close, or `enter` fails.
-        None => Admission::NotYet(Door::Paused(Arc::clone(generation))),
+        None => Admission::NotYet(AdmissionWait::Resume(Arc::clone(generation))),
     }
 }
 
-/// An event for which a request waits before it can enter its app.
-pub(super) enum Door {
-    /// The app is about to come over from another worker.
+/// The event that a request waits for before it can enter its app.
+pub(super) enum AdmissionWait {
+    /// The app arrives from another worker, or is not awaited any more.
     Arrival(CancellationToken),
-    /// The generation hands its state over, or was closed a moment ago.
-    Paused(Arc<Generation>),
+    /// The generation is not paused any more. A generation is paused while it hands its state over. If it was closed,
+    /// the wait is over at once.
+    Resume(Arc<Generation>),
 }
 
-impl Door {
-    /// Returns when another look at the routes may find an app that admits requests.
-    pub(super) async fn opened(&self) {
+impl AdmissionWait {
+    /// Waits for the event. The app may admit the request afterwards.
+    pub(super) async fn wait(&self) {
         match self {
             Self::Arrival(arrival) => arrival.cancelled().await,
-            Self::Paused(generation) => generation.app.resumed().await,
+            Self::Resume(generation) => generation.app.resumed().await,
         }
     }
 }

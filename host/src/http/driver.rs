@@ -1,9 +1,9 @@
 //! Polls a connection to its end, within its time limits and until the server stops.
 //!
-//! One future has three sources of progress: hyper's connection, the timer of the connection, and the
-//! shutdown signals of the server. hyper's connection is polled at every wake-up. Timer and signals have
-//! the [`Activity`] as their waker and are polled only after one of them fired, because a request must not
-//! pay for them.
+//! The future of a connection polls hyper's connection, the timer of the connection, the delivery of the current
+//! response, and the shutdown signals of the server. hyper's connection is polled at every wake-up. The others have
+//! the [`Activity`] as their waker and are polled only after one of them fired, because most wake-ups come from
+//! the socket, and a request must not pay for four polls.
 
 use std::{
     future::{Future, poll_fn},
@@ -27,35 +27,37 @@ use super::{
 pub(super) enum ConnectionEnd {
     /// hyper has finished with the connection.
     Served(hyper::Result<()>),
-    /// The head of a request did not come in time. The client has no answer yet.
+    /// The head of a request was not complete in time. The client has got no response to that request.
     SlowHead,
-    /// The connection has to be closed at once, for this reason.
+    /// The connection has to be closed at once, for the reason in the field.
     Aborted(&'static str),
 }
 
-/// The signals by which a server ends its connections.
+/// The signals with which a server ends its connections.
 #[derive(Clone, Copy)]
-pub(super) struct Signals<'a> {
-    /// Cancelled when connections are to end as soon as what is in flight has been answered.
+pub(super) struct ShutdownSignals<'a> {
+    /// Cancelled when connections have to end as soon as the requests in flight are answered.
     pub(super) stop: &'a CancellationToken,
-    /// Cancelled when connections are to end at once.
+    /// Cancelled when connections have to end at once.
     pub(super) abort: &'a CancellationToken,
 }
 
-/// Polls `connection` until it ends. A connection that is idle for too long, and every connection when
-/// the server stops, is shut down in good order by `shut_down`.
+/// Polls `connection` until the connection ends, and returns how it ended.
 ///
-/// `reader` counts the connection as one that may still read a request. It is dropped when that is over: over
-/// HTTP/1 when the connection is told to stop, and over HTTP/2 when the connection has ended, because a client
-/// may send requests until it has read the frame that tells it to stop.
+/// `shut_down` starts hyper's graceful shutdown. It is called when the connection was idle for too long, and when
+/// the server stops.
+///
+/// `reader_token` counts the connection as one that may still read a request. Over HTTP/1 the token is dropped when
+/// the graceful shutdown starts because the server stops. Over HTTP/2 the token is dropped when the connection has
+/// ended, because the client may send requests until it has read the GOAWAY frame.
 pub(super) async fn drive<C>(
     connection: Pin<&mut C>,
     shut_down: impl Fn(Pin<&mut C>),
     activity: &Arc<Activity>,
     delivery: &mut Delivery,
-    reader: TaskTrackerToken,
+    reader_token: TaskTrackerToken,
     timeouts: Timeouts,
-    signals: Signals<'_>,
+    signals: ShutdownSignals<'_>,
 ) -> ConnectionEnd
 where
     C: Future<Output = hyper::Result<()>>,
@@ -65,42 +67,45 @@ where
         shut_down,
         activity,
         delivery,
-        reader: Some(reader),
+        reader_token: Some(reader_token),
         timeouts,
         timer: pin!(time::sleep(timeouts.idle)),
         stop: pin!(signals.stop.cancelled()),
         abort: pin!(signals.abort.cancelled()),
         is_stopping: false,
         is_closing_idle: false,
-        waker: Waker::from(Arc::clone(activity)),
-        task: Waker::noop().clone(),
+        activity_waker: Waker::from(Arc::clone(activity)),
+        task_waker: Waker::noop().clone(),
     };
     poll_fn(move |context| driver.poll(context)).await
 }
 
-/// The reason for an abort when the server has waited long enough for its connections.
-pub(super) const ABORTED: &str = "the server stops";
+/// The reason of an abort by [`ShutdownSignals::abort`].
+pub(super) const SERVER_ABORTS: &str = "the server stops";
 
-/// The state of [`drive`].
+/// The state of the future that [`drive`] polls.
 struct Driver<'a, 's, C, F> {
     connection: Pin<&'a mut C>,
     shut_down: F,
     activity: &'a Activity,
     delivery: &'a mut Delivery,
-    /// None once the connection reads no more requests.
-    reader: Option<TaskTrackerToken>,
+    /// `None` once the connection reads no more requests.
+    reader_token: Option<TaskTrackerToken>,
     timeouts: Timeouts,
+    /// Fires when the time limits of the connection have to be checked.
     timer: Pin<&'a mut Sleep>,
+    /// Ready when [`ShutdownSignals::stop`] is cancelled.
     stop: Pin<&'a mut WaitForCancellationFuture<'s>>,
+    /// Ready when [`ShutdownSignals::abort`] is cancelled.
     abort: Pin<&'a mut WaitForCancellationFuture<'s>>,
-    /// Whether the connection was shut down because the server stops.
+    /// Whether the graceful shutdown was started because the server stops.
     is_stopping: bool,
-    /// Whether the connection was shut down because it was idle.
+    /// Whether the graceful shutdown was started because the connection was idle.
     is_closing_idle: bool,
-    /// The activity as a waker, for timer and signals.
-    waker: Waker,
-    /// The waker of this task, which the activity wakes.
-    task: Waker,
+    /// The activity as a waker, for the timer, the delivery and the signals.
+    activity_waker: Waker,
+    /// The waker of the connection's task. The activity wakes the task with it.
+    task_waker: Waker,
 }
 
 impl<C, F> Driver<'_, '_, C, F>
@@ -108,64 +113,73 @@ where
     C: Future<Output = hyper::Result<()>>,
     F: Fn(Pin<&mut C>),
 {
+    /// Polls hyper's connection, and the limits if one of their wakers fired.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ConnectionEnd> {
+        // In a scope, because the socket and the response bodies report to the delivery.
         let connection = &mut self.connection;
         let polled = self.delivery.scope(|| connection.as_mut().poll(context));
         if let Poll::Ready(served) = polled {
             return Poll::Ready(ConnectionEnd::Served(served));
         }
-        if !self.task.will_wake(context.waker()) {
-            self.task.clone_from(context.waker());
-            self.activity.register_task(&self.task);
+        if !self.task_waker.will_wake(context.waker()) {
+            self.task_waker.clone_from(context.waker());
+            self.activity.register_task(&self.task_waker);
         }
-        // hyper has used all bytes that it has. If no request came of them, they are a part of a head,
-        // whose time begins now.
+        // After hyper was polled: hyper has parsed all bytes that it received. If these did not complete a head, the
+        // time limit of the head begins now.
         let deadline = self.activity.head_deadline(self.timeouts);
+        // A timer that fires earlier is left as it is: it checks the limits again and is reset then.
         let deadline = deadline.filter(|deadline| *deadline < self.timer.deadline());
         if let Some(deadline) = deadline {
             self.timer.as_mut().reset(deadline);
         }
-        // A timer that was reset, and a delivery that waits for something else, must be polled once, to
-        // register the waker.
-        if !self.activity.take_woken() && deadline.is_none() && !self.delivery.is_new() {
+        // A timer that was reset, and a delivery with a new wait, have to be polled once to register the waker.
+        if !self.activity.take_woken() && deadline.is_none() && !self.delivery.needs_poll() {
             return Poll::Pending;
         }
-        let waker = self.waker.clone();
+        let waker = self.activity_waker.clone();
         self.poll_limits(&mut Context::from_waker(&waker))
     }
 
-    /// Polls all that may end the connection, with the activity as the waker.
+    /// Polls the delivery, the timer and the signals. `context` has the activity as its waker.
     fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<ConnectionEnd> {
-        // First the response that is being sent, because its reason is more exact than an idle connection.
+        // The delivery first, because the reason of an aborted response is more exact than a time limit of the
+        // connection.
         if let Poll::Ready(reason) = self.delivery.poll_abort(context) {
             return Poll::Ready(ConnectionEnd::Aborted(reason.as_str()));
         }
-        // A loop, because a timer that was reset has to be polled again to register the waker.
+        // A loop, because a timer that was reset has to be polled again to register its waker.
         while self.timer.as_mut().poll(context).is_ready() {
-            if let Some(end) = self.timer_fired() {
+            if let Some(end) = self.on_timer() {
                 return Poll::Ready(end);
             }
         }
         if self.abort.as_mut().poll(context).is_ready() {
-            return Poll::Ready(ConnectionEnd::Aborted(ABORTED));
+            return Poll::Ready(ConnectionEnd::Aborted(SERVER_ABORTS));
         }
         if !self.is_stopping && self.stop.as_mut().poll(context).is_ready() {
             self.is_stopping = true;
-            self.shut_down();
+            self.start_shutdown();
+            // The graceful shutdown of HTTP/1 disables keep-alive: hyper reads no request after the current one. A
+            // request of which only a part of the head has come still counts as read, because waiting for a slow
+            // client would delay every other client of an app that moves. It gets a 503 if its app has moved.
             if self.activity.is_http1() {
-                self.reader = None;
+                self.reader_token = None;
             }
         }
         Poll::Pending
     }
 
-    /// Acts on the time limit that is reached, and sets the timer again unless the connection ends.
-    fn timer_fired(&mut self) -> Option<ConnectionEnd> {
+    /// Handles the time limit that is reached. Returns how the connection ends, or `None` after the timer was set
+    /// again.
+    fn on_timer(&mut self) -> Option<ConnectionEnd> {
         let next = match self.activity.check_timeouts(self.timeouts) {
-            TimeoutCheck::Later(deadline) => deadline,
-            // The last response is still being sent, and its delivery has a time limit of its own.
+            TimeoutCheck::CheckAgainAt(deadline) => deadline,
+            // No request is in flight, but hyper still has bytes of the last response to write. The delivery has a
+            // time limit for that.
             _ if self.delivery.waits_for_client() => Instant::now() + self.timeouts.idle,
             TimeoutCheck::SlowHead => return Some(ConnectionEnd::SlowHead),
+            // The graceful shutdown did not end the connection within a second idle time.
             TimeoutCheck::Idle if self.is_closing_idle => {
                 return Some(ConnectionEnd::Aborted(
                     "it was idle, and did not go when asked",
@@ -173,7 +187,7 @@ where
             }
             TimeoutCheck::Idle => {
                 self.is_closing_idle = true;
-                self.shut_down();
+                self.start_shutdown();
                 Instant::now() + self.timeouts.idle
             }
         };
@@ -181,11 +195,11 @@ where
         None
     }
 
-    /// Asks hyper to end the connection when what is in flight has been answered.
-    fn shut_down(&mut self) {
-        self.activity.shutdown_begins();
+    /// Starts hyper's graceful shutdown: the connection ends once the requests in flight are answered.
+    fn start_shutdown(&mut self) {
+        self.activity.on_shutdown();
         (self.shut_down)(self.connection.as_mut());
-        // hyper acts on the request at its next poll.
-        self.task.wake_by_ref();
+        // hyper acts on the shutdown at its next poll. No other event is certain to cause that poll.
+        self.task_waker.wake_by_ref();
     }
 }

@@ -1,44 +1,44 @@
-//! The rules of HTTP/2 for the values of header fields that HTTP/1 does not have (RFC 9113, section 8.2).
+//! The rules for header fields that HTTP/2 has and HTTP/1 does not have (RFC 9113, section 8.2).
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-/// Whether a value begins or ends with a blank. HTTP/2 forbids such blanks; recipients of HTTP/1 strip
-/// them.
+/// Returns whether a value begins or ends with a space or a tab. HTTP/2 forbids that. Over HTTP/1, a recipient removes
+/// such whitespace.
 pub(super) fn is_padded(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_blank(value.first()) || is_blank(value.last())
 }
 
-/// The result of checking the fields of an HTTP/2 request.
+/// The result of [`check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FieldCheck {
-    /// The fields are as an app expects them.
+    /// The fields can be passed to an app.
     Valid,
-    /// A cookie is split over several fields. [`join_cookies`] has to join them.
+    /// The cookie is split into several fields. [`join_cookies`] has to join the fields.
     SplitCookie,
-    /// A value has blanks around it, so that the request has to be refused.
-    Padded,
+    /// A value begins or ends with whitespace. The request has to be refused.
+    PaddedValue,
 }
 
 /// Checks the fields of an HTTP/2 request.
 pub(super) fn check(headers: &HeaderMap) -> FieldCheck {
-    let mut cookies = 0_usize;
+    let mut cookie_count = 0_usize;
     for (name, value) in headers {
         if is_padded(value.as_bytes()) {
-            return FieldCheck::Padded;
+            return FieldCheck::PaddedValue;
         }
-        cookies += usize::from(*name == COOKIE);
+        cookie_count += usize::from(*name == COOKIE);
     }
-    if cookies > 1 {
+    if cookie_count > 1 {
         FieldCheck::SplitCookie
     } else {
         FieldCheck::Valid
     }
 }
 
-/// Strips blanks from the values of a response. A client of HTTP/1 would do so itself; a client of HTTP/2
-/// has to reject a response with such blanks.
+/// Removes whitespace at both ends of the values of an HTTP/2 response, because a client of HTTP/2 has to reject a
+/// response with such whitespace.
 pub(super) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         if is_padded(value.as_bytes()) {
@@ -47,6 +47,7 @@ pub(super) fn trim(headers: &mut HeaderMap) {
     }
 }
 
+/// Returns a copy of `value` without whitespace at both ends.
 #[cold]
 fn trimmed(value: &HeaderValue) -> HeaderValue {
     let bytes = Bytes::copy_from_slice(value.as_bytes().trim_ascii());
@@ -56,15 +57,14 @@ fn trimmed(value: &HeaderValue) -> HeaderValue {
     trimmed
 }
 
-/// Joins the fields over which an HTTP/2 client may split its cookie ("cookie crumbs", section 8.2.3). An
-/// app that knows nothing of HTTP/2 reads only one field. The joined field takes the place of the first
-/// crumb.
+/// Joins the `cookie` fields into which an HTTP/2 client may split its cookie ("cookie crumbs", section 8.2.3). An app
+/// that was written for HTTP/1 reads only one field. The joined field has the position of the first crumb.
 #[cold]
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let crumbs = || headers.get_all(COOKIE).iter();
     let crumb_bytes: Vec<_> = crumbs().map(HeaderValue::as_bytes).collect();
     let joined = HeaderValue::from_maybe_shared(Bytes::from(crumb_bytes.join(&b"; "[..])));
-    // Cannot fail, because each part is a valid value and so is the separator.
+    // Never fails, because each crumb and the separator are valid in a value.
     if let Ok(mut joined) = joined {
         joined.set_sensitive(crumbs().any(HeaderValue::is_sensitive));
         headers.insert(COOKIE, joined);

@@ -1,21 +1,21 @@
-//! The header fields of a request that the host itself reads.
+//! Finds the header fields of a request that the host itself reads.
 
 use http::{HeaderName, HeaderValue, header::HOST, request::Parts};
 
 /// The fields that the host reads, found in one pass over all fields of a request.
 ///
-/// One pass costs less than a lookup for each field: a lookup hashes the name, but comparing two well-known
-/// names is a comparison of numbers.
+/// One pass costs less than a lookup of each field: a lookup hashes the name, and a comparison of two well-known names
+/// only compares numbers.
 #[derive(Debug, Default)]
 pub(super) struct HeaderScan<'a> {
-    /// The first `x-request-id`.
-    pub(super) id: Option<&'a [u8]>,
-    /// The first `traceparent`.
-    pub(super) trace: Option<&'a [u8]>,
-    /// The last `host`.
+    /// The value of the first `x-request-id` field.
+    pub(super) request_id: Option<&'a [u8]>,
+    /// The value of the first `traceparent` field.
+    pub(super) traceparent: Option<&'a [u8]>,
+    /// The value of the last `host` field.
     pub(super) host: Option<&'a HeaderValue>,
-    /// How many `host` fields there are.
-    pub(super) hosts: usize,
+    /// The number of `host` fields.
+    pub(super) host_count: usize,
 }
 
 impl<'a> HeaderScan<'a> {
@@ -25,21 +25,21 @@ impl<'a> HeaderScan<'a> {
         let mut scan = Self::default();
         for (name, value) in &head.headers {
             if *name == HOST {
-                scan.hosts += 1;
+                scan.host_count += 1;
                 scan.host = Some(value);
             } else if *name == X_REQUEST_ID {
-                scan.id.get_or_insert(value.as_bytes());
+                scan.request_id.get_or_insert(value.as_bytes());
             } else if *name == TRACEPARENT {
-                scan.trace.get_or_insert(value.as_bytes());
+                scan.traceparent.get_or_insert(value.as_bytes());
             }
         }
         scan
     }
 
-    /// Scans again after fields were changed. A separate function, because a second inlined copy of
+    /// Scans the header fields again after some were changed. A separate function, because a second inlined copy of
     /// [`of`](Self::of) would make the usual path longer.
     #[cold]
-    pub(super) fn again(head: &'a Parts) -> Self {
+    pub(super) fn rescan(head: &'a Parts) -> Self {
         Self::of(head)
     }
 }

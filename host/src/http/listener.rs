@@ -1,4 +1,4 @@
-//! Accepts connections from the listening sockets, as many as the limits allow.
+//! Accepts connections from the listening sockets, up to the limits on connections and file descriptors.
 
 use std::{
     future::poll_fn,
@@ -25,15 +25,15 @@ use tracing::{debug, info, warn};
 use super::connection::ConnectionServer;
 use crate::shortage::Shortage;
 
-/// Accepts connections from all `listeners` until `leave` is cancelled. Each connection is served by `server` on
-/// a task of `connections`.
+/// Accepts connections from all `listeners` until `leave` is cancelled. `server` serves each connection in a task of
+/// `connections`.
 ///
-/// If `stop` is cancelled as well by then, no other worker accepts from these sockets. Then the connections that
-/// are still in the kernel's queues are also served.
+/// If `stop` is also cancelled at that time, no other worker accepts from these sockets. The function then also serves
+/// the connections that are still in the kernel's queues.
 ///
-/// `permits` has one permit for each connection that may be open. Without a permit, the next connection
-/// waits in the kernel's queue. One loop accepts from all listeners, because a loop for each listener would
-/// hold a permit of its own while it waits.
+/// `permits` has one permit for each connection that may be open. While no permit is free, new connections wait in the
+/// kernel's queue. One loop accepts from all listeners, because a separate loop for each listener would hold a permit
+/// while the loop waits for a connection.
 pub async fn accept(
     listeners: Vec<TcpListener>,
     server: Arc<ConnectionServer>,
@@ -43,36 +43,36 @@ pub async fn accept(
     stop: CancellationToken,
 ) {
     let serve = |stream: TcpStream, peer, permit| {
-        // The server writes complete messages, so that a delay to collect more bytes gains nothing.
+        // Nagle's algorithm is turned off: the server writes complete messages, and a delay would gain nothing.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "Cannot set TCP_NODELAY");
         }
         connections.spawn(Arc::clone(&server).serve(stream, peer, permit));
     };
-    let accept = async {
+    let accept_loop = async {
         let mut shortage = Shortage::new("connections");
-        let mut first = 0;
+        let mut next_index = 0;
         loop {
-            // Fails only when the semaphore is closed, which never happens.
+            // Never fails, because the semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
-            let (stream, peer) = next(&listeners, &mut first, &mut shortage).await;
-            // A connection that takes a reserved descriptor is served. Only the next one has to wait.
-            let is_reserved = stream.as_raw_fd() as u64 >= ceiling();
+            let (stream, peer) = accept_next(&listeners, &mut next_index, &mut shortage).await;
+            // A connection with a reserved descriptor is served too. The loop waits before it accepts the next one.
+            let is_reserved = stream.as_raw_fd() as u64 >= first_reserved_descriptor();
             serve(stream, peer, permit);
             if is_reserved {
                 wait_for_descriptors(&listeners, &connections).await;
             }
         }
     };
-    leave.run_until_cancelled(accept).await;
+    leave.run_until_cancelled(accept_loop).await;
     if !stop.is_cancelled() {
         return;
     }
-    // The client of a queued connection may have sent a request already. Closing the listener would reset
-    // that connection.
-    // As std's listeners, which return `WouldBlock` when a queue is empty and need no runtime.
+    // The clients of queued connections may have sent requests already, and the kernel would reset these connections
+    // when the listeners are closed. The listeners are converted to std's type, whose `accept` needs no runtime and
+    // returns `WouldBlock` when a queue is empty.
     let queues = listeners
         .into_iter()
         .filter_map(|listener| listener.into_std().ok());
@@ -81,52 +81,53 @@ pub async fn accept(
         let stream = stream
             .set_nonblocking(true)
             .map(|()| TcpStream::from_std(stream));
+        // Queued connections without a free permit are closed without a response.
         if let (Ok(Ok(stream)), Ok(permit)) = (stream, Arc::clone(&permits).try_acquire_owned()) {
             serve(stream, peer, permit);
         }
     }
 }
 
-/// Accepts the next connection from any listener. Waits while the system has no room for one.
-async fn next(
+/// Accepts the next connection from any listener. Waits while the system is out of file descriptors or memory.
+async fn accept_next(
     listeners: &[TcpListener],
-    first: &mut usize,
+    next_index: &mut usize,
     shortage: &mut Shortage,
 ) -> (TcpStream, SocketAddr) {
     loop {
-        match poll_fn(|context| poll_accept(listeners, first, context)).await {
+        match poll_fn(|context| poll_accept(listeners, next_index, context)).await {
             Ok(accepted) => {
-                shortage.over();
+                shortage.end();
                 return accepted;
             }
-            // accept(2) also returns network errors of the new connection: its client is gone already.
+            // accept(2) also returns network errors of the new connection, for example if its client has left.
             Err(error) if is_connection_error(&error) => {
                 debug!(%error, "A connection failed before it was accepted");
             }
-            // The system is out of file descriptors or memory. Trying again at once would spin.
+            // The system is out of file descriptors or memory. The wait keeps the loop from spinning.
             Err(error) => shortage.wait(&error).await,
         }
     }
 }
 
-/// Polls the listeners, starting at the index `first`. When a listener has a connection, `first` becomes the
-/// index behind it. So a listener that always has a connection does not keep the others waiting.
+/// Polls the listeners, starting at `next_index`. After a listener returned a connection, `next_index` is the index of
+/// the following listener. A busy listener therefore cannot starve the others.
 fn poll_accept(
     listeners: &[TcpListener],
-    first: &mut usize,
+    next_index: &mut usize,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
     for offset in 0..listeners.len() {
-        let index = (*first + offset) % listeners.len();
+        let index = (*next_index + offset) % listeners.len();
         if let Poll::Ready(accepted) = listeners[index].poll_accept(context) {
-            *first = index + 1;
+            *next_index = index + 1;
             return Poll::Ready(accepted);
         }
     }
     Poll::Pending
 }
 
-/// Whether an error belongs to the accepted connection, not to the listener.
+/// Returns whether an error of accept(2) belongs to the new connection, not to the listener.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -136,50 +137,50 @@ fn is_connection_error(error: &io::Error) -> bool {
     )
 }
 
-/// Waits until the next connection would not get one of the file descriptors that are reserved for the
-/// operator. Clients wait in the kernel's queue meanwhile.
+/// Waits until a file descriptor is free that is not reserved. New connections wait in the kernel's queue meanwhile.
 async fn wait_for_descriptors(listeners: &[TcpListener], connections: &TaskTracker) {
     let Some(listener) = listeners.first() else {
         return;
     };
-    // The system gives out the lowest free number (dup(2)), so that the number of a new descriptor shows
-    // how many are in use.
-    let has_room = || {
+    // A new descriptor has the lowest free number (dup(2)). A duplicate therefore gets the number that the next
+    // connection would get.
+    let has_free_descriptor = || {
         let free = fcntl_dupfd_cloexec(listener.as_fd(), 0);
-        free.is_ok_and(|free| (free.as_raw_fd() as u64) < ceiling())
+        free.is_ok_and(|free| (free.as_raw_fd() as u64) < first_reserved_descriptor())
     };
-    if has_room() {
+    if has_free_descriptor() {
         return;
     }
-    let began = Instant::now();
+    // The counts below leave one task out: the accept loop itself.
+    let started = Instant::now();
     warn!(
         connections = connections.len().saturating_sub(1),
         limit = getrlimit(Resource::Nofile).current,
-        reserved = RESERVED,
+        reserved = RESERVED_DESCRIPTORS,
         "Nearly out of file descriptors (ulimit -n), new connections wait"
     );
-    while !has_room() {
+    while !has_free_descriptor() {
         time::sleep(POLL_INTERVAL).await;
     }
     info!(
-        took = ?began.elapsed(),
+        took = ?started.elapsed(),
         connections = connections.len().saturating_sub(1),
         "There are file descriptors again, connections are accepted"
     );
 }
 
-/// Returns the lowest number of the reserved file descriptors. The limit is read each time, because an
-/// operator can change it from outside (prlimit(1)).
-fn ceiling() -> u64 {
+/// Returns the lowest number of the reserved file descriptors. The limit of the process is read at each call, because
+/// an operator can change it while the process runs (prlimit(1)).
+fn first_reserved_descriptor() -> u64 {
     match getrlimit(Resource::Nofile).current {
-        Some(limit) => limit - RESERVED.min(limit / 2),
+        Some(limit) => limit - RESERVED_DESCRIPTORS.min(limit / 2),
         None => u64::MAX,
     }
 }
 
-/// How many file descriptors connections leave free for the control socket, the loading of plugins and log
-/// files. When the limit is low, they leave half of all.
-const RESERVED: u64 = 64;
+/// The number of file descriptors that are reserved for the control socket, the loading of plugins and log files. Under
+/// a low limit, half of all descriptors are reserved.
+const RESERVED_DESCRIPTORS: u64 = 64;
 
-/// How long to wait before the next look for free file descriptors.
+/// How long to wait between two checks for free file descriptors.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);

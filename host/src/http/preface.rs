@@ -1,4 +1,4 @@
-//! Which protocol a client speaks, by the first bytes of its connection.
+//! Detects the version of HTTP from the first bytes of a connection.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The first bytes of a connection. They were read to find out the protocol, and the [`Socket`] gives them
-/// to hyper before any others.
+/// The first bytes of a connection, read to detect the protocol. The [`Socket`] passes them to hyper before all other
+/// bytes.
 ///
 /// [`Socket`]: super::socket::Socket
 #[derive(Debug, Default)]
 pub struct Preface {
-    bytes: [u8; PREFACE.len()],
-    /// How many bytes have been read.
+    bytes: [u8; HTTP2_PREFACE.len()],
+    /// The number of bytes that were read from the connection.
     len: u8,
-    /// How many of them hyper has got.
-    given: u8,
+    /// The number of these bytes that hyper has read.
+    passed_on: u8,
 }
 
 /// The version of HTTP that a client speaks.
@@ -28,10 +28,10 @@ pub(super) enum HttpProtocol {
 }
 
 impl Preface {
-    /// Reads more bytes. Returns the protocol once the bytes tell it, and None while they do not. A client
-    /// that closes its sending side before speaks HTTP/1.
+    /// Reads more bytes. Returns the protocol, or `None` if the bytes may still become the preface of HTTP/2. A client
+    /// that closes its sending side before the protocol is clear is treated as a client of HTTP/1.
     ///
-    /// Dropping the future loses no bytes.
+    /// The future can be dropped without losing bytes.
     ///
     /// # Errors
     ///
@@ -41,34 +41,34 @@ impl Preface {
         stream: &mut TcpStream,
     ) -> io::Result<Option<HttpProtocol>> {
         let read = stream.read(&mut self.bytes[self.len.into()..]).await?;
-        // Fits: the buffer has 24 bytes.
+        // The cast cannot truncate, because the buffer has 24 bytes.
         self.len += read as u8;
         let bytes = &self.bytes[..self.len.into()];
-        Ok(if bytes == PREFACE {
+        Ok(if bytes == HTTP2_PREFACE {
             Some(HttpProtocol::Http2)
-        } else if read == 0 || !PREFACE.starts_with(bytes) {
+        } else if read == 0 || !HTTP2_PREFACE.starts_with(bytes) {
             Some(HttpProtocol::Http1)
         } else {
             None
         })
     }
 
-    /// Whether no byte has come yet.
+    /// Returns whether no byte was read yet.
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Moves bytes that hyper has not got yet into `buffer`, as many as fit.
-    pub(super) fn give(&mut self, buffer: &mut ReadBuf<'_>) {
-        if self.given == self.len {
+    /// Moves the bytes that hyper has not read yet to `buffer`, as many as fit.
+    pub(super) fn move_to(&mut self, buffer: &mut ReadBuf<'_>) {
+        if self.passed_on == self.len {
             return;
         }
-        let rest = &self.bytes[self.given.into()..self.len.into()];
+        let rest = &self.bytes[self.passed_on.into()..self.len.into()];
         let count = rest.len().min(buffer.remaining());
         buffer.put_slice(&rest[..count]);
-        self.given += count as u8;
+        self.passed_on += count as u8;
     }
 }
 
-/// The preface of HTTP/2 (RFC 9113, section 3.4). No request of HTTP/1 begins with these bytes.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The connection preface of HTTP/2 (RFC 9113, section 3.4). No request of HTTP/1 begins with these bytes.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

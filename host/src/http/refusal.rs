@@ -1,4 +1,4 @@
-//! The answers that the host gives in place of an app.
+//! The responses that the host sends in place of an app's response.
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ use crate::log::access::RequestOutcome;
 pub(super) enum Refusal {
     /// A header field has a value that HTTP/2 does not allow (RFC 9113, section 8.2.1).
     BadField,
-    /// The request does not name its host once, in a form that a host may have (RFC 9112, section 3.2; RFC
-    /// 9113, section 8.3.1).
+    /// The request does not name exactly one host, or the host is not valid (RFC 9112, section 3.2; RFC 9113,
+    /// section 8.3.1).
     BadHost,
-    /// The request target has a form that does not go with the method (RFC 9112, section 3.2).
+    /// The form of the request target is not allowed for the method (RFC 9112, section 3.2).
     BadTarget,
     /// The body is larger than `--max-body-size`.
     BodyTooLarge,
     /// The client sent nothing of the body for `--body-timeout`.
     BodyTooSlow,
-    /// The app failed. The log says why.
+    /// The app failed. The reason is in the log.
     Failed,
     /// No app is mounted at the path.
     NotFound,
@@ -34,7 +34,7 @@ pub(super) enum Refusal {
     Unavailable,
 }
 
-/// Why, as the end of a sentence.
+/// Writes the reason as the end of a sentence.
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -52,7 +52,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Returns the status of the answer.
+    /// Returns the status of the response.
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadField | Self::BadHost | Self::BadTarget => StatusCode::BAD_REQUEST,
@@ -74,20 +74,20 @@ impl Refusal {
         }
     }
 
-    /// Makes `response` the answer: status, fields and a short text.
-    pub(super) fn answer(self, response: &mut Response<ResponseBody>) {
-        *response.body_mut() = ResponseBody::own(format!("{}\n", self.status()));
+    /// Writes the host's response to `response`: the status, the header fields and a short text.
+    pub(super) fn write_to(self, response: &mut Response<ResponseBody>) {
+        *response.body_mut() = ResponseBody::of_host(format!("{}\n", self.status()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        // The response of a call that failed may have fields already.
+        // Fields of the app are removed: a call that failed may have written some before.
         headers.clear();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         match self {
-            // The connection cannot be used again. The rest of the body would have to be read first, or
-            // the end of a malformed request is not known.
+            // The connection cannot carry another request: the rest of the body would have to be read first, or the
+            // end of a malformed request is not known.
             Self::BadField
             | Self::BadHost
             | Self::BadTarget

@@ -1,12 +1,12 @@
-//! One request, from its head to the response that is handed to hyper.
+//! Answers one request: from its head to the response that hyper sends.
 //!
-//! [`begin`] makes a [`PendingRequest`] of the head. It finds the app ([`dispatch`](super::dispatch)) and
-//! calls it. Most apps have their response ready at once, and then `begin` returns it and allocates
-//! nothing. Otherwise the rest happens in a boxed future, which waits for the app, or first for the
-//! moment when the app admits requests again.
+//! [`begin`] creates a [`PendingRequest`] from the head, finds the app ([`dispatch`](super::dispatch)) and calls the
+//! app. Most apps have their response ready at once: `begin` then returns the response and allocates no memory.
+//! Otherwise a boxed future does the rest. The future waits for the response of the app, or, if the app does not admit
+//! requests now, waits for the app first.
 //!
-//! Every request ends in [`PendingRequest::respond`], whoever made the response. From then on the body of
-//! the response carries the request's record, until hyper drops the body.
+//! Every response passes through [`PendingRequest::complete_response`], which attaches the request's record to the
+//! body of the response. The request ends when hyper drops that body.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,7 +25,7 @@ use tracing::{debug, error};
 use super::{
     activity::RequestGuard,
     call,
-    dispatch::{self, Admission, Client, Dispatch, Door},
+    dispatch::{self, Admission, AdmissionWait, Client, Dispatch},
     fields,
     framing::{BodyFraming, Framing, FramingError},
     header_scan::HeaderScan,
@@ -37,18 +37,18 @@ use super::{
     upgrade,
 };
 use crate::{
+    apps::{generation::Generation, registry::Routes},
     log::{access::RequestOutcome, request, request_id::RequestId},
     scoreboard,
-    worker::{generation::Generation, registry::Routes},
 };
 
 /// The future of a response that is not ready at once.
 pub(super) type PendingResponse = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
-/// Answers a request, or begins to.
+/// Begins to answer a request.
 ///
-/// Returns the response when it is ready at once. Otherwise `pending` is set to the future of the
-/// response, which has been polled once with `context`; the caller polls it from then on.
+/// Returns the response if it is ready at once. Otherwise the function sets `pending` to the future of the response,
+/// and polls that future once with `context`. The caller has to poll `pending` from then on.
 pub(super) fn begin(
     dispatch: &Arc<Dispatch>,
     head: &mut Parts,
@@ -57,15 +57,16 @@ pub(super) fn begin(
     context: &mut Context<'_>,
     pending: &mut Option<PendingResponse>,
 ) -> Poll<Response<ResponseBody>> {
-    // Both begin before any check, because a refused request also has a response to send and a body that
-    // its client may still be sending.
+    // The guard and the body are created before any check, because a refused request also has a response to send, and
+    // a body that its client may still be sending.
     let guard = client.activity.begin_request();
     let body = dispatch.body(incoming, client);
+    // If `normalize` changes header fields, a second scan replaces this scan.
     let mut scan = HeaderScan::of(head);
     let checked = target::check(head, &scan);
     if checked == HeadCheck::Normalize {
         target::normalize(head);
-        scan = HeaderScan::again(head);
+        scan = HeaderScan::rescan(head);
     }
     let record = dispatch.recorder.begin(head, &scan, client.peer);
     let mut request = PendingRequest {
@@ -75,58 +76,59 @@ pub(super) fn begin(
         framing: Framing::of(head),
     };
     let mut body = Some(body);
-    // The app writes into this response and hyper gets it, because a response is large to move.
+    // The app writes to this response by reference, because a response is large (200 bytes) and costly to move.
     let mut response = Response::default();
-    let entered = if let HeadCheck::Refuse(refusal) = checked {
-        request.refused(refusal, head, None, &mut response)
+    let result = if let HeadCheck::Refuse(refusal) = checked {
+        request.refuse_before_app(refusal, head, None, &mut response)
     } else {
         request.enter(dispatch, head, &mut body, &mut response, client, context)
     };
-    let future: PendingResponse = match entered {
-        Entered::Answered => {
-            request.respond(&mut response);
+    let future: PendingResponse = match result {
+        EnterResult::Ready => {
+            request.complete_response(&mut response);
             return Poll::Ready(response);
         }
-        Entered::Called(call, generation) => {
+        EnterResult::Pending(call, generation) => {
             Box::pin(request.wait_for_app(call, generation, response))
         }
-        Entered::NotYet(door) => {
-            // The app was not called, so that the head is still complete. The future has to own all that
-            // it needs, because `head` belongs to the caller.
+        EnterResult::NotYet(wait) => {
+            // The head is still complete, because the app was not called. The future needs an owned head, because the
+            // function only borrows it.
             let head = mem::replace(head, Request::new(()).into_parts().0);
             let (dispatch, client) = (Arc::clone(dispatch), client.clone());
-            Box::pin(request.enter_later(dispatch, head, body, door, client))
+            Box::pin(request.enter_later(dispatch, head, body, wait, client))
         }
     };
+    // The first poll registers the waker of the task for the events that the future waits for.
     pending.insert(future).as_mut().poll(context)
 }
 
 /// A request that has no response yet.
 #[derive(Debug)]
 struct PendingRequest {
-    /// The record of the request in the log and the access log.
+    /// The record of the request for the log and the access log.
     record: RequestRecord,
     /// Counts the request as in flight on its connection.
     guard: RequestGuard,
-    /// Whether the request's body keeps its limits. None when the request has no body.
+    /// Whether the request's body is within its limits. `None` if the request has no body.
     body_limit: Option<BodyLimitState>,
-    /// The properties of the request that the framing of the response depends on.
+    /// The properties of the request on which the framing of the response depends.
     framing: Framing,
 }
 
-/// How far a request has come after an attempt to enter its app.
-enum Entered {
-    /// The response is complete, but for its body.
-    Answered,
-    /// The app was called and polled once, and has no response yet.
-    Called(Call, Arc<Generation>),
-    /// The app admits no request for now.
-    NotYet(Door),
+/// The result of [`PendingRequest::enter`].
+enum EnterResult {
+    /// The response is ready. [`PendingRequest::complete_response`] has to be called.
+    Ready,
+    /// The app was called and polled once, and its response is not ready.
+    Pending(Call, Arc<Generation>),
+    /// The app admits no request now. The app was not called.
+    NotYet(AdmissionWait),
 }
 
 impl PendingRequest {
-    /// Finds the app and calls it. When the app was called, `body` is None and the header fields of
-    /// `head` are gone: both belong to the app then.
+    /// Finds the app and calls it. A call moves `body` and the header fields of `head` out: `body` is `None` and
+    /// `head` has no header fields afterwards.
     fn enter(
         &mut self,
         dispatch: &Dispatch,
@@ -135,17 +137,17 @@ impl PendingRequest {
         response: &mut Response<ResponseBody>,
         client: &Client,
         context: &mut Context<'_>,
-    ) -> Entered {
-        let len = body.as_ref().map_or(0, |body| body.size_hint().lower());
-        if let Err(refusal) = dispatch.check_limits(head, len) {
-            return self.refused(refusal, head, None, response);
+    ) -> EnterResult {
+        let body_len = body.as_ref().map_or(0, |body| body.size_hint().lower());
+        if let Err(refusal) = dispatch.check_limits(head, body_len) {
+            return self.refuse_before_app(refusal, head, None, response);
         }
         let routes = dispatch.routes();
         let (route, generation, in_flight) = match dispatch::admit(&routes, head.uri.path()) {
             Admission::Admitted(route, generation, in_flight) => (route, generation, in_flight),
-            Admission::NotYet(door) => return Entered::NotYet(door),
+            Admission::NotYet(wait) => return EnterResult::NotYet(wait),
             Admission::Refused(refusal) => {
-                return self.refused(refusal, head, Some(&routes), response);
+                return self.refuse_before_app(refusal, head, Some(&routes), response);
             }
         };
         self.record.set_app(generation.name, generation.number);
@@ -154,61 +156,63 @@ impl PendingRequest {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
-            upgrade: upgrade::take(head, &in_flight, &generation.abort, &client.activity),
+            upgrade: upgrade::take_stream(head, &in_flight, &generation.abort, &client.activity),
         };
-        // The scoreboard shows this thread in the app until `working` is dropped. The note is kept only if
-        // code of the app runs again, because most requests need none.
+        // The scoreboard shows this thread in the app until `working` is dropped. The entry is copied only if code of
+        // the app will run again for the request, because most requests do not need the copy.
         let (method, path) = (&head.method, head.uri.path());
         let id = id.as_ref().map_or(&[][..], RequestId::as_bytes);
         let working = scoreboard::enter_request(generation.label, id, method, path);
         let called = self
             .record
             .scope(|| in_flight.call(head, body.take(), target, context, response));
-        if will_run_again(&called) {
-            self.record.keep_note(working.note());
+        if will_app_run_again(&called) {
+            self.record.set_saved_work(working.save());
         }
         drop(working);
         match called {
             Called::Answered(called) => {
                 self.finish(called, generation, response);
-                Entered::Answered
+                EnterResult::Ready
             }
-            Called::Pending(call) => Entered::Called(call, Arc::clone(generation)),
+            Called::Pending(call) => EnterResult::Pending(call, Arc::clone(generation)),
         }
     }
 
-    /// Enters the app as soon as `door` opens, and waits for its response.
+    /// Waits until the app may admit the request, enters the app, and waits for its response.
     async fn enter_later(
         mut self,
         dispatch: Arc<Dispatch>,
         mut head: Parts,
         mut body: Option<RequestBody>,
-        mut door: Door,
+        mut wait: AdmissionWait,
         client: Client,
     ) -> Response<ResponseBody> {
         let mut response = Response::default();
         loop {
-            // A door that opens promises nothing: the app may be gone, or closed again. But the routes
-            // are replaced before a generation is closed, so that each turn looks at newer routes.
-            door.opened().await;
-            let entered = poll_fn(|context| {
+            // After the wait the app may still not admit the request, because the app may have been removed or closed.
+            // Each attempt reads the routes again: they are replaced before a generation is closed, so an attempt after
+            // a close finds newer routes.
+            wait.wait().await;
+            // `poll_fn` only provides the context of the task: the closure is ready at once.
+            let entering = poll_fn(|context| {
                 let response = &mut response;
                 Poll::Ready(self.enter(&dispatch, &mut head, &mut body, response, &client, context))
             });
-            match entered.await {
-                Entered::Answered => {
-                    self.respond(&mut response);
+            match entering.await {
+                EnterResult::Ready => {
+                    self.complete_response(&mut response);
                     return response;
                 }
-                Entered::Called(call, generation) => {
+                EnterResult::Pending(call, generation) => {
                     return self.wait_for_app(call, generation, response).await;
                 }
-                Entered::NotYet(other) => door = other,
+                EnterResult::NotYet(next) => wait = next,
             }
         }
     }
 
-    /// Waits for the response to a call that was polled just now.
+    /// Waits for the response to a call that was polled immediately before.
     fn wait_for_app(
         mut self,
         call: Call,
@@ -216,20 +220,20 @@ impl PendingRequest {
         mut response: Response<ResponseBody>,
     ) -> impl Future<Output = Response<ResponseBody>> {
         request::scoped(self.record.log(), async move {
-            let note = self.record.note();
-            match call::run(call, note, &generation.abort, &mut response).await {
+            let saved_work = self.record.saved_work();
+            match call::run(call, saved_work, &generation.abort, &mut response).await {
                 Some(called) => self.finish(called, &generation, &mut response),
-                None => self.cut_off(&mut response),
+                None => self.respond_aborted(&mut response),
             }
-            self.respond(&mut response);
+            self.complete_response(&mut response);
             response
         })
     }
 
-    /// Completes `response` after the call of the app, which gave a body or failed.
+    /// Writes the result of the call to `response`.
     ///
-    /// A request body that broke its limits counts more than the answer of the app, because the app saw
-    /// only a part of the request.
+    /// If the request's body exceeded a limit, the response is a refusal and the result of the app is discarded,
+    /// because the app got only a part of the request.
     fn finish(
         &mut self,
         called: Result<AppBody, CallError>,
@@ -240,45 +244,44 @@ impl PendingRequest {
             return self.refuse(refusal, response);
         }
         match called {
-            Ok(body) => self.frame(body, generation, response),
-            Err(error) => self.failed(error, generation, response),
+            Ok(body) => self.set_body(body, generation, response),
+            Err(error) => self.respond_call_failed(error, generation, response),
         }
     }
 
-    /// Puts the app's body into the response, as far as the status and the request allow a body.
-    fn frame(
+    /// Moves the app's body into the response, if the status and the request allow a body.
+    fn set_body(
         &mut self,
         body: AppBody,
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
-        // An app that answers 5xx counts as failing during its probation.
+        // A response with status 5xx counts as a fault, because the probation of a generation compares the faults.
         if response.status().is_server_error() {
-            generation.faults.failed();
+            generation.faults.count_error();
         }
         match self.framing.apply(response, || body.size_hint()) {
             Ok(BodyFraming::Body(length)) => {
-                *response.body_mut() = ResponseBody::app(body, generation, length);
+                *response.body_mut() = ResponseBody::of_app(body, generation, length);
             }
-            // Dropping a body runs code of the app, which logs as this request.
-            Ok(BodyFraming::Nothing) => self.record.scope(|| drop(body)),
+            // In a scope, because the drop of a body runs code of the app, whose log lines belong to this request.
+            Ok(BodyFraming::NoBody) => self.record.scope(|| drop(body)),
             Err(error) => {
                 self.record.scope(|| drop(body));
-                self.misframed(&error, generation, response);
+                self.respond_misframed(&error, generation, response);
             }
         }
     }
 
-    /// Answers with 500 in place of a response that HTTP has no form for, and logs the error for the
-    /// author of the app.
+    /// Answers with 500, because the app's response cannot be sent as HTTP. Logs the error for the author of the app.
     #[cold]
-    fn misframed(
+    fn respond_misframed(
         &mut self,
         error: &FramingError,
         generation: &Generation,
         response: &mut Response<ResponseBody>,
     ) {
-        generation.faults.failed();
+        generation.faults.count_error();
         self.record.set_outcome(RequestOutcome::Failed);
         self.record.scope(|| {
             error!(
@@ -291,15 +294,15 @@ impl PendingRequest {
         self.refuse(Refusal::Failed, response);
     }
 
-    /// Answers with 500 after a call that failed. A panic was logged where it happened.
+    /// Answers with 500, because the call failed. A panic is not logged here, because the plugin has logged it.
     #[cold]
-    fn failed(
+    fn respond_call_failed(
         &mut self,
         error: CallError,
         generation: &Generation,
         response: &mut Response<ResponseBody>,
     ) {
-        generation.faults.failed();
+        generation.faults.count_error();
         self.record.set_outcome(error.into());
         if error == CallError::Invalid {
             self.record.scope(|| {
@@ -313,29 +316,29 @@ impl PendingRequest {
         self.refuse(Refusal::Failed, response);
     }
 
-    /// Answers with 503, because the generation's time to drain is over.
-    fn cut_off(&mut self, response: &mut Response<ResponseBody>) {
-        self.record.set_outcome(RequestOutcome::CutOff);
+    /// Answers with 503, because the generation was aborted: its time to drain is over.
+    fn respond_aborted(&mut self, response: &mut Response<ResponseBody>) {
+        self.record.set_outcome(RequestOutcome::Aborted);
         self.refuse(Refusal::Unavailable, response);
     }
 
-    /// Makes `response` the host's own answer.
+    /// Replaces `response` by the host's own response.
     #[cold]
     fn refuse(&mut self, refusal: Refusal, response: &mut Response<ResponseBody>) {
         self.record.set_outcome(refusal.outcome());
-        refusal.answer(response);
+        refusal.write_to(response);
     }
 
-    /// Refuses a request that has not entered an app, and says why at debug level. `routes` are those in which no app
-    /// was found.
+    /// Refuses a request before it has entered an app, and logs the reason at debug level. `routes` are the routes that
+    /// were searched for the app, if any were.
     #[cold]
-    fn refused(
+    fn refuse_before_app(
         &mut self,
         refusal: Refusal,
         head: &Parts,
         routes: Option<&Routes>,
         response: &mut Response<ResponseBody>,
-    ) -> Entered {
+    ) -> EnterResult {
         self.record.scope(|| {
             let routes = routes.filter(|_| refusal == Refusal::NotFound);
             debug!(
@@ -347,11 +350,12 @@ impl PendingRequest {
             );
         });
         self.refuse(refusal, response);
-        Entered::Answered
+        EnterResult::Ready
     }
 
-    /// Completes the response for the connection, and attaches the rest of the request to its body.
-    fn respond(self, response: &mut Response<ResponseBody>) {
+    /// Completes the response for the protocol of the connection, and attaches the request's guard and record to the
+    /// body.
+    fn complete_response(self, response: &mut Response<ResponseBody>) {
         let Self {
             mut record,
             guard,
@@ -363,14 +367,14 @@ impl PendingRequest {
             fields::trim(response.headers_mut());
         }
         if framing.is_http2_head() {
-            take_body_off(response);
+            remove_body_of_head(response);
         }
         response.body_mut().attach_request(guard, record);
     }
 }
 
-/// Whether code of the app will run for the request after the call: a poll of the call, or of the body.
-fn will_run_again(called: &Called) -> bool {
+/// Returns whether code of the app will run again for the request: in a poll of the call, or of the body.
+fn will_app_run_again(called: &Called) -> bool {
     match called {
         Called::Answered(Ok(body)) => body.is_stream(),
         Called::Answered(Err(_)) => false,
@@ -378,9 +382,9 @@ fn will_run_again(called: &Called) -> bool {
     }
 }
 
-/// Makes a response to `HEAD` of one to `GET`. hyper does so for HTTP/1 only.
-fn take_body_off(response: &mut Response<ResponseBody>) {
-    // An empty body says nothing of its length: many apps leave the body out for a `HEAD`.
+/// Removes the body from the response to a `HEAD` request over HTTP/2. hyper does that only over HTTP/1.
+fn remove_body_of_head(response: &mut Response<ResponseBody>) {
+    // The length of an empty body is not announced, because many apps create no body for a `HEAD`.
     if let Some(len @ 1..) = response.body().size_hint().exact() {
         response
             .headers_mut()

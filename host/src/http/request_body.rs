@@ -1,5 +1,5 @@
-//! The bodies of requests on their way to an app, with limits on their size and on the time in which
-//! their clients send nothing.
+//! The bodies of requests, as apps read them. A body has a limit on its size, and on the time in which the client sends
+//! nothing.
 
 use std::{
     future::Future,
@@ -24,12 +24,12 @@ use tracing::info;
 
 use super::{activity::Activity, refusal::Refusal};
 
-/// The body of a request. It ends with an error when it is larger than allowed, or when its client sends
-/// nothing for too long.
+/// The body of a request. A poll returns an error if the body is larger than the limit, or if the client sent nothing
+/// for too long.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// None when the request has no body. Boxed, because most requests have none.
+    /// `None` if the request has no body. Boxed, because most requests have no body.
     limiter: Option<Box<Limiter>>,
 }
 
@@ -37,48 +37,50 @@ pub struct RequestBody {
 #[derive(Debug)]
 struct Limiter {
     state: BodyLimitState,
-    /// How many more bytes may come.
+    /// The number of bytes that the client may still send.
     bytes_left: u64,
-    /// Made when the body first has to wait for its client.
+    /// Fires when the client has sent nothing for too long. Created when the body first has to wait for its client.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the timer runs: the last poll of the body gave nothing.
+    /// Whether the timer is set for the current wait: no bytes were received since it was set.
     is_timer_running: bool,
-    /// The connection, which over HTTP/1 has to know how the body ends. None once it knows.
-    connection: Option<Arc<Activity>>,
+    /// The activity of an HTTP/1 connection. The end of the body is reported to it. `None` after the report, and over
+    /// HTTP/2.
+    activity: Option<Arc<Activity>>,
 }
 
-/// Whether a body keeps its limits. Clones share one state: the body sets it, and the request reads it when
-/// the app has answered.
+/// Whether a body is within its limits. All clones share one state. The body sets the state, and the request reads the
+/// state when the app has answered.
 #[derive(Clone, Debug)]
 pub struct BodyLimitState(Arc<LimitState>);
 
+/// The shared part of [`BodyLimitState`].
 #[derive(Debug)]
 struct LimitState {
     /// How long the client may send nothing.
     timeout: Duration,
-    /// The runtime of the server. A body is polled on threads of the app's runtime, where the timers of
-    /// this server's `tokio` do not work.
+    /// The runtime of the server, for the timer. A body may be polled on threads of the app's runtime, which belong
+    /// to another copy of tokio and cannot run timers of the server's copy.
     runtime: Handle,
-    /// [`WITHIN_LIMITS`] until the first other value is set, which then stays.
-    state: AtomicU8,
+    /// [`WITHIN_LIMITS`], or the first other value that was set.
+    outcome: AtomicU8,
 }
 
-/// The body has kept its limits so far.
+/// The body was within its limits so far, and the app has not answered.
 const WITHIN_LIMITS: u8 = 0;
-/// More bytes came than the body may have.
+/// The body has more bytes than the limit.
 const TOO_LARGE: u8 = 1;
 /// The client sent nothing for too long.
 const TOO_SLOW: u8 = 2;
-/// The app has answered. How long it waits for the rest of the body is the app's decision.
+/// The app has answered. From now on the body has no time limit, because the app decides how long to wait for it.
 const ANSWERED: u8 = 3;
 
 impl RequestBody {
-    /// Returns the body of a request on the connection `activity`. It may have at most `limit` bytes, and
-    /// its client may send nothing for `timeout`.
+    /// Creates the body of a request on the connection with `activity`. The body may have at most `limit` bytes, and
+    /// the client may send nothing for `timeout`.
     ///
     /// # Panics
     ///
-    /// When the request has a body and this is called outside of a runtime.
+    /// When the request has a body and the function is called outside of a tokio runtime.
     #[must_use]
     pub fn new(
         incoming: Incoming,
@@ -86,29 +88,28 @@ impl RequestBody {
         timeout: Duration,
         activity: &Arc<Activity>,
     ) -> Self {
-        let is_coming = !incoming.is_end_stream();
+        let has_body = !incoming.is_end_stream();
         if activity.is_http1() {
-            activity.body_begins(is_coming);
+            activity.on_body_begin(has_body);
         }
-        let limiter = is_coming.then(|| {
+        let limiter = has_body.then(|| {
             let state = LimitState {
                 timeout,
                 runtime: Handle::current(),
-                state: AtomicU8::new(WITHIN_LIMITS),
+                outcome: AtomicU8::new(WITHIN_LIMITS),
             };
             Box::new(Limiter {
                 state: BodyLimitState(Arc::new(state)),
                 bytes_left: limit,
                 timer: None,
                 is_timer_running: false,
-                connection: activity.is_http1().then(|| Arc::clone(activity)),
+                activity: activity.is_http1().then(|| Arc::clone(activity)),
             })
         });
         Self { incoming, limiter }
     }
 
-    /// Returns the state by which the request learns whether the body kept its limits. None when the
-    /// request has no body.
+    /// Returns the state of the limits, or `None` if the request has no body.
     #[must_use]
     pub fn limit_state(&self) -> Option<BodyLimitState> {
         self.limiter.as_ref().map(|limiter| limiter.state.clone())
@@ -120,7 +121,7 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// When the body is larger than it may be.
+    /// When the body is larger than the limit.
     fn count(&mut self, len: usize) -> Result<(), BoxError> {
         self.is_timer_running = false;
         match self.bytes_left.checked_sub(len as u64) {
@@ -135,11 +136,11 @@ impl Limiter {
         }
     }
 
-    /// Waits while no bytes come. Ready with an error when the client has sent nothing for too long.
+    /// Polls the time limit. Ready with an error when the client has sent nothing for too long.
     fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
         let BodyLimitState(state) = &self.state;
         let timer = self.timer.get_or_insert_with(|| {
-            // A timer belongs to the runtime that is entered when the timer is made.
+            // tokio binds a timer to the runtime that is entered when the timer is created.
             let _entered = state.runtime.enter();
             Box::pin(time::sleep(state.timeout))
         });
@@ -149,42 +150,43 @@ impl Limiter {
         }
         ready!(timer.as_mut().poll(context));
         if !state.set(TOO_SLOW) {
-            // The app has answered, and may wait for the body as long as it wants.
+            // The app has answered, so the time limit does not apply any more.
             return Poll::Pending;
         }
         Poll::Ready("the client sent nothing of the request's body for --body-timeout".into())
     }
 
-    /// Tells the connection that the body is complete. `last` is the last frame, or None when the end
-    /// came by itself.
+    /// Reports to the activity that the body is complete. `last` is the last frame, or `None` if the end was reported
+    /// without a frame.
     fn complete(&mut self, last: Option<&Frame<Bytes>>) {
-        if let Some(activity) = self.connection.take() {
+        if let Some(activity) = self.activity.take() {
             let data = last.and_then(Frame::data_ref);
-            activity.body_ends(data.map(|data| data.as_ptr_range().end.addr()));
+            activity.on_body_end(data.map(|data| data.as_ptr_range().end.addr()));
         }
     }
 }
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        if let Some(activity) = &self.connection {
-            activity.body_dropped();
+        // The end of the body was not reported, so the body was dropped before its end.
+        if let Some(activity) = &self.activity {
+            activity.on_body_drop();
         }
     }
 }
 
 impl BodyLimitState {
-    /// Stores that the app has answered. From then on the body has no time limit.
+    /// Records that the app has answered. From now on the body has no time limit.
     ///
     /// # Errors
     ///
-    /// The answer for a body that broke a limit before. It replaces the answer of the app.
+    /// When the body exceeded a limit before. The refusal replaces the response of the app.
     pub(super) fn app_answered(&self) -> Result<(), Refusal> {
         let Self(state) = self;
         if state.set(ANSWERED) {
             return Ok(());
         }
-        match state.state.load(Ordering::Relaxed) {
+        match state.outcome.load(Ordering::Relaxed) {
             TOO_LARGE => Err(Refusal::BodyTooLarge),
             TOO_SLOW => {
                 info!(
@@ -199,10 +201,11 @@ impl BodyLimitState {
 }
 
 impl LimitState {
-    /// Sets the state, unless it was set before. Returns whether it was set now.
-    fn set(&self, state: u8) -> bool {
-        self.state
-            .compare_exchange(WITHIN_LIMITS, state, Ordering::Relaxed, Ordering::Relaxed)
+    /// Sets the outcome, unless another outcome was set before. Returns whether `outcome` was set.
+    fn set(&self, outcome: u8) -> bool {
+        // Relaxed is enough, because no other data depends on the outcome.
+        self.outcome
+            .compare_exchange(WITHIN_LIMITS, outcome, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
 }
@@ -216,8 +219,8 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { incoming, limiter } = &mut *self;
-        // An error of the connection ends the body. hyper then closes the connection, so that the limiter
-        // need not know.
+        // `?` returns an error of the connection. The limiter need not be informed, because hyper closes the connection
+        // after such an error.
         let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(context)? else {
             return match limiter {
                 Some(limiter) => limiter.poll_timeout(context).map(|error| Some(Err(error))),
@@ -229,7 +232,7 @@ impl Body for RequestBody {
             if let Err(error) = limiter.count(data.map_or(0, Bytes::len)) {
                 return Poll::Ready(Some(Err(error)));
             }
-            // The end came by itself, as trailers, or together with the last data.
+            // A body ends without a frame, with trailers, or with the last data frame.
             if data.is_none() || incoming.is_end_stream() {
                 limiter.complete(frame.as_ref());
             }

@@ -1,4 +1,4 @@
-//! The record of a request in the logs: its id on every line of the log, and its line in the access log.
+//! The record of a request for the logs. It adds the request's id to log lines, and writes the line of the access log.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,20 +14,20 @@ use crate::{
         request::{self, RequestLog, RequestMeta, Trace},
         request_id::RequestId,
     },
-    scoreboard::{self, WorkKind, WorkNote},
+    scoreboard::{self, SavedWork, WorkKind},
 };
 
-/// Begins the records of requests, as the operator has set up the logs.
+/// Creates the records of requests, according to the log settings.
 #[derive(Debug, Default)]
 pub struct RequestRecorder {
-    /// The header by which a request asks to be logged at debug.
+    /// The header field that makes the log write a request at debug level, if the operator has set one.
     pub debug_header: Option<DebugHeader>,
-    /// The access log.
+    /// The access log, if it is on.
     pub access: Option<Arc<AccessLog>>,
 }
 
 impl RequestRecorder {
-    /// Begins the record of a request from `peer`.
+    /// Creates the record of a request from `peer`. The time of the request begins now.
     pub(super) fn begin(
         &self,
         head: &Parts,
@@ -35,8 +35,8 @@ impl RequestRecorder {
         peer: SocketAddr,
     ) -> RequestRecord {
         let log = RequestLog::new(RequestMeta {
-            id: RequestId::new(scan.id),
-            trace: scan.trace.and_then(Trace::parse),
+            id: RequestId::new(scan.request_id),
+            trace: scan.traceparent.and_then(Trace::parse),
             force_debug: self
                 .debug_header
                 .as_ref()
@@ -51,11 +51,11 @@ impl RequestRecorder {
             plugin: None,
             log: Some(log),
             access,
-            note: None,
+            saved_work: None,
         }
     }
 
-    /// Writes the access log line of a head that did not become a request.
+    /// Writes the access log line of a head that was rejected before it became a request.
     pub fn record_rejected_head(
         &self,
         peer: SocketAddr,
@@ -73,53 +73,53 @@ impl RequestRecorder {
 pub struct RequestRecord {
     /// Whether the request's method is `HEAD`.
     is_head: bool,
-    /// The name of the app that the request has entered.
+    /// The name of the app that the request has entered. `None` before.
     plugin: Option<&'static str>,
-    /// The log's view of the request. None while [`scope`](Self::scope) lends it to the
-    /// thread.
+    /// The metadata and the span of the request for the log. `None` while [`scope`](Self::scope) has moved them to a
+    /// thread-local.
     log: Option<Arc<RequestLog>>,
-    /// The access log line so far. None without an access log.
+    /// The data for the access log line. `None` without an access log.
     access: Option<Box<AccessRecord>>,
-    /// The request's entry for the scoreboard, if code of the app will run for it again.
-    note: Option<Box<WorkNote>>,
+    /// A copy of the request's entry on the scoreboard. `None` unless code of the app will run again for the request.
+    saved_work: Option<Box<SavedWork>>,
 }
 
 impl RequestRecord {
-    /// Returns the log's view of the request. None while the log is lent to a thread.
+    /// Returns the metadata and the span of the request for the log. Returns `None` within [`scope`](Self::scope).
     #[must_use]
     pub fn log(&self) -> Option<Arc<RequestLog>> {
         self.log.clone()
     }
 
-    /// Returns the id of the request. None while the log is lent to a thread.
+    /// Returns the id of the request. Returns `None` within [`scope`](Self::scope).
     #[must_use]
     pub fn id(&self) -> Option<RequestId> {
         Some(self.log.as_ref()?.meta().id.clone())
     }
 
-    /// Runs `work`, whose log lines belong to the request.
+    /// Runs `work`, and adds the request's id to all log lines that `work` writes.
     pub fn scope<T>(&mut self, work: impl FnOnce() -> T) -> T {
         request::scope(&mut self.log, work)
     }
 
-    /// Runs `work` as [`scope`](Self::scope) does, when `work` calls code of the app. The scoreboard shows
-    /// the request meanwhile.
-    pub(super) fn scope_in_app<T>(&mut self, doing: WorkKind, work: impl FnOnce() -> T) -> T {
-        let _working = scoreboard::enter_again(self.note.as_deref(), doing);
+    /// Runs `work` as [`scope`](Self::scope) does, and shows the request on the scoreboard meanwhile. Used if `work`
+    /// runs code of the app.
+    pub(super) fn scope_in_app<T>(&mut self, kind: WorkKind, work: impl FnOnce() -> T) -> T {
+        let _working = scoreboard::enter_again(self.saved_work.as_deref(), kind);
         self.scope(work)
     }
 
-    /// Keeps the request's entry for the scoreboard, for when code of the app runs again for it.
-    pub(super) fn keep_note(&mut self, note: Option<WorkNote>) {
-        self.note = note.map(Box::new);
+    /// Stores a copy of the request's entry on the scoreboard. The copy is needed when code of the app runs again.
+    pub(super) fn set_saved_work(&mut self, saved_work: Option<SavedWork>) {
+        self.saved_work = saved_work.map(Box::new);
     }
 
-    /// Returns the request's entry for the scoreboard.
-    pub(super) fn note(&self) -> Option<&WorkNote> {
-        self.note.as_deref()
+    /// Returns the copy of the request's entry on the scoreboard.
+    pub(super) fn saved_work(&self) -> Option<&SavedWork> {
+        self.saved_work.as_deref()
     }
 
-    /// Stores which app the request has entered.
+    /// Stores the name and the generation of the app that the request has entered.
     pub fn set_app(&mut self, plugin: &'static str, generation: u64) {
         self.plugin = Some(plugin);
         if let Some(access) = &mut self.access {
@@ -127,21 +127,21 @@ impl RequestRecord {
         }
     }
 
-    /// Returns the name of the app that the request has entered.
+    /// Returns the name of the app that the request has entered, or `None` if it has entered no app.
     #[must_use]
     pub fn plugin(&self) -> Option<&'static str> {
         self.plugin
     }
 
-    /// Records the head of the response, and adds the request's id to it.
+    /// Records the head of the response, and adds the request's id to the header fields.
     ///
-    /// A response without a body is complete with its head, because hyper does not poll a body for it.
+    /// The outcome of a response without a body is set here, because hyper does not poll such a body.
     pub fn begin_response<B: Body>(&mut self, response: &mut Response<B>) {
         if let Some(log) = &self.log {
             let id = log.meta().id.to_header();
             response.headers_mut().insert(&X_REQUEST_ID, id);
         }
-        // After the id was added, because a format may ask for that field.
+        // After the id was added, because the format of the access log may contain that field.
         if let Some(access) = &mut self.access {
             access.set_response(response);
             let is_bodiless = matches!(
@@ -154,14 +154,14 @@ impl RequestRecord {
         }
     }
 
-    /// Adds bytes of the response's body that were handed to the connection.
+    /// Adds to the number of body bytes that hyper has got.
     pub fn add_bytes_sent(&mut self, bytes: usize) {
         if let Some(access) = &mut self.access {
             access.add_bytes_sent(bytes as u64);
         }
     }
 
-    /// Sets the outcome of the request, unless it was set before.
+    /// Sets the outcome of the request, unless an outcome was set before.
     pub fn set_outcome(&mut self, outcome: RequestOutcome) {
         if let Some(access) = &mut self.access {
             access.set_outcome(outcome);
@@ -171,7 +171,8 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        // The access record shares the log: it goes first, so that the memory of the log can be reused.
+        // The access record is dropped first, because it shares the log: only the last reference can recycle the
+        // memory.
         self.access = None;
         if let Some(log) = self.log.take() {
             log.recycle();

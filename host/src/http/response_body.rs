@@ -1,8 +1,8 @@
-//! The bodies of responses on their way to the connection, and what the logs get to know of them.
+//! The bodies of responses. hyper polls them, and they record the outcome of their requests for the logs.
 //!
-//! A body is given to hyper either whole, in one frame, or in pieces: a stream of the app's, or a body that
-//! is too large for one frame of HTTP/2 (`PIECE`). The request that the body answers stays attached to
-//! it until hyper drops the body, because only then its outcome is known.
+//! A body is returned to hyper either whole, in one frame, or in pieces. Pieces are used for a stream of an app, and
+//! over HTTP/2 for a body that is too large for one frame (`MAX_PIECE_BYTES`). The request stays attached to its
+//! response body until hyper drops the body, because the outcome of the request is not known before.
 
 use std::{
     fmt, mem,
@@ -22,57 +22,60 @@ use tracing::{debug, error};
 
 use super::{
     activity::RequestGuard,
-    delivery::{self, PIECE},
+    delivery::{self, MAX_PIECE_BYTES},
     framing::{LengthCheck, LengthError},
     request_record::RequestRecord,
 };
-use crate::{log::access::RequestOutcome, scoreboard::WorkKind, worker::generation::Generation};
+use crate::{apps::generation::Generation, log::access::RequestOutcome, scoreboard::WorkKind};
 
-/// The body of a response: the host's own, or an app's.
+/// The body of a response of the host or of an app.
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
-    /// The request that this body answers. None before [`attach_request`](Self::attach_request).
+    /// The request that the response answers. `None` before [`attach_request`](Self::attach_request).
     request: Option<(RequestGuard, RequestRecord)>,
 }
 
 /// The result of polling a body for its next frame.
 pub(super) type FramePoll = Poll<Option<Result<Frame<OwnedBytes>, ResponseBodyError>>>;
 
+/// The content of a [`ResponseBody`].
 #[derive(Debug)]
 enum Content {
-    /// The whole body is there, and goes out in one frame.
+    /// All bytes of the body are in memory, and are returned in one frame.
     Whole {
+        /// The bytes. Empty once they were returned.
         bytes: OwnedBytes,
-        /// Counts the request as in flight in its app until the body is dropped. None for the host's own
-        /// bodies.
+        /// Counts the request as in flight in its app until the body is dropped. `None` for the host's own bodies.
         in_flight: Option<InFlight>,
     },
-    /// Boxed, because most bodies are `Whole`, and every body is moved several times.
+    /// The body is returned in several frames. Boxed, because every body is moved several times, and most bodies are
+    /// `Whole`.
     Pieces(Box<Pieces>),
-    /// A body around another `ResponseBody`.
-    Wrapper(Wrapper),
+    /// A body of the layer for a development session.
+    Dev(DevBody),
 }
 
-/// A body that holds another `ResponseBody` and changes what it gives.
-struct Wrapper(Pin<Box<dyn Body<Data = OwnedBytes, Error = ResponseBodyError> + Send>>);
+/// A body of the layer for a development session: a stream of events, or a page that changes the bytes of another
+/// `ResponseBody`.
+struct DevBody(Pin<Box<dyn Body<Data = OwnedBytes, Error = ResponseBodyError> + Send>>);
 
-impl fmt::Debug for Wrapper {
+impl fmt::Debug for DevBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Wrapper")
+        formatter.write_str("DevBody")
     }
 }
 
-/// A body that is given to the connection piece by piece.
+/// A body that is returned to hyper in pieces.
 #[derive(Debug)]
 struct Pieces {
-    /// The rest of a frame that was larger than a piece may be.
+    /// The rest of a frame of the app that was larger than a piece may be.
     rest: Bytes,
     source: PieceSource,
-    /// Compares the bytes of a stream with the length that the head announces.
+    /// Compares the number of bytes of a stream with the `content-length` of the head.
     length: LengthCheck,
-    /// Whether pieces have at most `PIECE` bytes.
-    are_small: bool,
+    /// Whether a piece may have at most `MAX_PIECE_BYTES` bytes. True over HTTP/2.
+    has_size_limit: bool,
 }
 
 /// The source of the pieces that follow `rest`.
@@ -80,40 +83,48 @@ struct Pieces {
 enum PieceSource {
     /// The app's stream.
     App(AppBody),
-    /// No more pieces follow `rest`.
+    /// No source: `rest` is all that is left of the body.
     Exhausted(
         #[expect(
             dead_code,
-            reason = "counts the request as in flight until the last piece is given"
+            reason = "counts the request as in flight until the body is dropped"
         )]
         InFlight,
     ),
 }
 
 impl ResponseBody {
-    /// Returns a body of the host's own.
-    pub fn own(bytes: impl Into<Bytes>) -> Self {
+    /// Creates a body of the host's own.
+    pub fn of_host(bytes: impl Into<Bytes>) -> Self {
         Self {
             content: Content::whole(bytes.into().into(), None),
             request: None,
         }
     }
 
-    /// Returns the body of an app's response. `length` is the length that the head announces, if it does.
+    /// Creates the body of an app's response. `content_length` is the `content-length` of the head, if the head has
+    /// that field.
     ///
-    /// The task that sends the response has to call this, because the [`delivery`] of that task is told
-    /// that a response begins.
+    /// The function has to be called in the task that sends the response, because it begins the [`delivery`] of that
+    /// task.
     #[must_use]
-    pub(super) fn app(body: AppBody, generation: &Arc<Generation>, length: Option<u64>) -> Self {
+    pub(super) fn of_app(
+        body: AppBody,
+        generation: &Arc<Generation>,
+        content_length: Option<u64>,
+    ) -> Self {
         let content = match body.into_whole() {
             Ok((bytes, in_flight)) => {
-                // Over HTTP/2 a large body is cut into pieces, although all of its bytes are there.
-                if delivery::begin(generation, false) && bytes.remaining() > PIECE {
+                // Over HTTP/2 a large body is split into pieces, although all of its bytes are in memory: only a poll
+                // for the next piece shows that the client reads bytes.
+                if delivery::on_response_begin(generation, false)
+                    && bytes.remaining() > MAX_PIECE_BYTES
+                {
                     Content::Pieces(Box::new(Pieces {
                         rest: bytes.into(),
                         source: PieceSource::Exhausted(in_flight),
                         length: LengthCheck::default(),
-                        are_small: true,
+                        has_size_limit: true,
                     }))
                 } else {
                     Content::whole(bytes, Some(in_flight))
@@ -121,9 +132,9 @@ impl ResponseBody {
             }
             Err(body) => Content::Pieces(Box::new(Pieces {
                 rest: Bytes::new(),
-                length: LengthCheck::of(length, &body.size_hint()),
+                length: LengthCheck::of(content_length, &body.size_hint()),
                 source: PieceSource::App(body),
-                are_small: delivery::begin(generation, true),
+                has_size_limit: delivery::on_response_begin(generation, true),
             })),
         };
         Self {
@@ -132,19 +143,19 @@ impl ResponseBody {
         }
     }
 
-    /// Returns a body around another `ResponseBody`. The inner body keeps its request, and reports the
-    /// outcome.
-    pub(super) fn wrapper(
+    /// Creates a body of the layer for a development session. If `body` contains another `ResponseBody`, the request
+    /// stays attached to the inner body, which records the outcome.
+    pub(super) fn of_dev_layer(
         body: impl Body<Data = OwnedBytes, Error = ResponseBodyError> + Send + 'static,
     ) -> Self {
         Self {
-            content: Content::Wrapper(Wrapper(Box::pin(body))),
+            content: Content::Dev(DevBody(Box::pin(body))),
             request: None,
         }
     }
 
-    /// Whether the body is the host's own, in place of an app's.
-    pub(super) fn is_own(&self) -> bool {
+    /// Returns whether the body is the host's own. A body of the development layer is not.
+    pub(super) fn is_of_host(&self) -> bool {
         matches!(
             self.content,
             Content::Whole {
@@ -155,18 +166,18 @@ impl ResponseBody {
     }
 
     /// Replaces the content by bytes of the host's own. The request stays attached.
-    pub(super) fn replace(&mut self, bytes: impl Into<Bytes>) {
+    pub(super) fn replace_content(&mut self, bytes: impl Into<Bytes>) {
         self.content = Content::whole(bytes.into().into(), None);
     }
 
-    /// Attaches the request that this body answers. The request ends when the body is dropped.
+    /// Attaches the request that the response answers. The request ends when the body is dropped.
     pub fn attach_request(&mut self, guard: RequestGuard, record: RequestRecord) {
         self.request = Some((guard, record));
     }
 }
 
 impl Default for ResponseBody {
-    /// An empty body of the host's own.
+    /// Creates an empty body of the host's own.
     fn default() -> Self {
         Self {
             content: Content::whole(OwnedBytes::EMPTY, None),
@@ -182,13 +193,14 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> FramePoll {
         let Self { content, request } = &mut *self;
         let polled = match content {
-            Content::Wrapper(Wrapper(body)) => return body.as_mut().poll_frame(context),
-            // `in_flight` stays until the drop, so that the request counts as in flight while hyper sends.
+            Content::Dev(DevBody(body)) => return body.as_mut().poll_frame(context),
+            // `in_flight` is not dropped yet, because the request counts as in flight while hyper sends the bytes.
             Content::Whole { bytes, .. } => {
                 let bytes = mem::take(bytes);
                 Poll::Ready((bytes.remaining() > 0).then(|| Ok(Frame::data(bytes))))
             }
             Content::Pieces(pieces) => {
+                // Pieces in memory come first. Only a poll runs code of the app, which needs the scope of the request.
                 let polled = match (pieces.take_ready(), &mut *request) {
                     (Some(bytes), _) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                     (None, Some((_, record))) => {
@@ -199,7 +211,7 @@ impl Body for ResponseBody {
                 pieces.check_length(polled)
             }
         };
-        delivery::polled(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        delivery::on_body_polled(matches!(polled, Poll::Ready(Some(Ok(_)))));
         if let Some((_, record)) = request {
             record_frame(record, &polled, content.is_end_stream());
         }
@@ -214,23 +226,24 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Whole { bytes, .. } => SizeHint::with_exact(bytes.remaining() as u64),
             Content::Pieces(pieces) => pieces.size_hint(),
-            Content::Wrapper(Wrapper(body)) => body.size_hint(),
+            Content::Dev(DevBody(body)) => body.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // The host's own bodies are not delivered by `delivery::begin`, and a wrapper's inner body has a
-        // drop of its own.
-        if let Content::Wrapper(_)
+        // The host's own bodies did not begin a delivery. A body of the development layer may contain another body,
+        // which is dropped separately.
+        if let Content::Dev(_)
         | Content::Whole {
             in_flight: None, ..
         } = &self.content
         {
             return;
         }
-        let reason = delivery::end();
+        // Also without a request, because the delivery has to stop watching the generation.
+        let reason = delivery::on_response_end();
         let Some((_, record)) = &mut self.request else {
             return;
         };
@@ -239,7 +252,7 @@ impl Drop for ResponseBody {
             record.set_outcome(reason.outcome());
         }
         if let Content::Pieces(_) = &self.content {
-            // Code of the app runs when its stream is dropped. What it logs belongs to the request.
+            // The drop of the stream runs code of the app, whose log lines belong to the request.
             let content = &mut self.content;
             record.scope_in_app(WorkKind::Drop, || {
                 *content = Content::whole(OwnedBytes::EMPTY, None);
@@ -249,6 +262,7 @@ impl Drop for ResponseBody {
 }
 
 impl Content {
+    /// Creates a body whose bytes are all in memory.
     fn whole(bytes: OwnedBytes, in_flight: Option<InFlight>) -> Self {
         Self::Whole { bytes, in_flight }
     }
@@ -257,30 +271,29 @@ impl Content {
         match self {
             Self::Whole { bytes, .. } => bytes.remaining() == 0,
             Self::Pieces(pieces) => pieces.is_end_stream(),
-            Self::Wrapper(Wrapper(body)) => body.is_end_stream(),
+            Self::Dev(DevBody(body)) => body.is_end_stream(),
         }
     }
 }
 
 impl Pieces {
-    /// Returns the next piece if it is there already, so that the app need not be polled.
+    /// Returns the next piece if its bytes are in memory. Otherwise returns `None`, and the app has to be polled.
     ///
-    /// A poll of the app's stream fetches several frames in one crossing of the boundary. The frames after
-    /// the first are returned here, and the crossing, its panic boundary and the scoreboard cost nothing
-    /// for them.
+    /// A poll of the app's stream fetches several frames with one crossing of the ABI. This function returns the frames
+    /// after the first without the cost of a crossing, a catch of panics, and an entry on the scoreboard.
     fn take_ready(&mut self) -> Option<OwnedBytes> {
         if self.rest.is_empty() {
             let PieceSource::App(body) = &mut self.source else {
                 return None;
             };
-            let bytes = body.take_ahead()?;
-            return Some(self.piece(bytes));
+            let bytes = body.take_prefetched()?;
+            return Some(self.split_piece(bytes));
         }
-        let len = self.rest.len().min(PIECE);
+        let len = self.rest.len().min(MAX_PIECE_BYTES);
         Some(self.rest.split_to(len).into())
     }
 
-    /// Polls the app's stream.
+    /// Polls the app's stream for the next piece.
     fn poll(&mut self, context: &mut Context<'_>) -> FramePoll {
         let PieceSource::App(body) = &mut self.source else {
             return Poll::Ready(None);
@@ -289,22 +302,23 @@ impl Pieces {
         polled.map(|frame| {
             let frame = frame?.map_err(ResponseBodyError::App);
             Some(frame.map(|frame| match frame.into_data() {
-                Ok(bytes) => Frame::data(self.piece(bytes)),
+                Ok(bytes) => Frame::data(self.split_piece(bytes)),
                 Err(frame) => frame,
             }))
         })
     }
 
-    /// Returns as much of `bytes` as may be given at once, and keeps the rest.
-    fn piece(&mut self, bytes: OwnedBytes) -> OwnedBytes {
-        if !self.are_small || bytes.remaining() <= PIECE {
+    /// Returns the first piece of `bytes`, and stores the rest in `rest`.
+    fn split_piece(&mut self, bytes: OwnedBytes) -> OwnedBytes {
+        if !self.has_size_limit || bytes.remaining() <= MAX_PIECE_BYTES {
             return bytes;
         }
         self.rest = bytes.into();
-        self.rest.split_to(PIECE).into()
+        self.rest.split_to(MAX_PIECE_BYTES).into()
     }
 
-    /// Returns `polled`, or an error if `polled` makes the body longer or shorter than the head announces.
+    /// Returns `polled`, or an error if with `polled` the body is longer or shorter than the `content-length` of the
+    /// head.
     fn check_length(&mut self, polled: FramePoll) -> FramePoll {
         let checked = match &polled {
             Poll::Ready(Some(Ok(frame))) => self.length.count(Some(frame)),
@@ -318,8 +332,7 @@ impl Pieces {
     }
 
     fn is_end_stream(&self) -> bool {
-        // A body that is too short must not say that it is at its end: hyper would not poll it again, and
-        // the next poll gives the error.
+        // False for a body that is too short, because hyper has to poll the body again to get the error.
         self.rest.is_empty()
             && !self.length.is_short()
             && match &self.source {
@@ -342,19 +355,19 @@ impl Pieces {
     }
 }
 
-/// A response body that broke off.
+/// A response body that failed before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
     /// The app's stream failed, or the app panicked.
     #[error(transparent)]
     App(BodyError),
-    /// The body is not as long as the head of the response announces.
+    /// The length of the body is not the `content-length` of the head.
     #[error(transparent)]
     Length(LengthError),
 }
 
-/// Records what came of polling the body of a request, and logs a failure. `is_end` says whether the body
-/// is at its end after the frame.
+/// Records the result of a poll of a response body, and logs a failure. `is_end` is true if the body has no more frames
+/// after `polled`.
 fn record_frame(record: &mut RequestRecord, polled: &FramePoll, is_end: bool) {
     match polled {
         Poll::Pending => {}
@@ -365,7 +378,7 @@ fn record_frame(record: &mut RequestRecord, polled: &FramePoll, is_end: bool) {
                 record.set_outcome(RequestOutcome::Answered);
             }
         }
-        // A panic is logged where it happens.
+        // A panic is not logged here, because the plugin has reported it.
         Poll::Ready(Some(Err(ResponseBodyError::App(error)))) if error.is_panic() => {
             record.set_outcome(RequestOutcome::Panicked);
         }

@@ -1,4 +1,4 @@
-//! The service that hyper calls with each request of a connection.
+//! The service of a connection. hyper calls it with each request.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::{
     activity::Activity,
-    dev::Dev,
+    dev::DevLayer,
     dispatch::{Client, Dispatch},
     request::{self, PendingResponse},
     response_body::ResponseBody,
@@ -23,9 +23,8 @@ use super::{
 
 /// Answers the requests of one connection.
 ///
-/// `C` is a reference to the state that these requests share. Over HTTP/1 the task of the connection
-/// answers one request at a time, so that a plain reference is enough. Over HTTP/2 each request has a task
-/// of its own, which needs an `Arc`.
+/// `C` is a pointer to the [`SharedState`] of the requests. Over HTTP/1 `C` is a plain reference, because the requests
+/// run in the task of the connection. Over HTTP/2 `C` is an `Arc`, because each request runs in a task of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Service<C>(C);
 
@@ -34,14 +33,14 @@ pub struct Service<C>(C);
 pub struct SharedState {
     /// Finds the apps of the requests.
     pub dispatch: Arc<Dispatch>,
-    /// The part for a development session. None in any other server.
-    pub dev: Option<Arc<Dev>>,
+    /// The layer for a development session. `None` in all other servers.
+    pub dev_layer: Option<Arc<DevLayer>>,
     /// The client that sends the requests.
     pub client: Client,
 }
 
 impl<C: Deref<Target = SharedState> + Clone> Service<C> {
-    /// Returns the service of a connection.
+    /// Creates the service of a connection.
     pub fn new(shared: C) -> Self {
         Self(shared)
     }
@@ -52,7 +51,7 @@ where
     C: Deref<Target = SharedState> + Clone + Unpin,
 {
     type Response = Response<ResponseBody>;
-    /// Every failure is answered by a response.
+    /// A failure is answered with a response, not with an error.
     type Error = Infallible;
     type Future = ResponseFuture<C>;
 
@@ -67,14 +66,14 @@ where
     }
 }
 
-/// The future of a response. It allocates only when the response is not ready at the first poll.
+/// The future of a response. The future allocates memory only if the response is not ready at the first poll.
 pub struct ResponseFuture<C> {
     shared: C,
-    /// The head of the request. The app has taken parts of it once it was called.
+    /// The head of the request. Its header fields are moved out when the app is called.
     head: Parts,
-    /// The body of the request. None after the first poll.
+    /// The body of the request. `None` after the first poll.
     body: Option<Incoming>,
-    /// The rest of the work when the first poll gave no response.
+    /// The rest of the work, if the response was not ready at the first poll.
     pending: Option<PendingResponse>,
 }
 
@@ -83,7 +82,7 @@ impl<C: Deref<Target = SharedState> + Unpin> Future for ResponseFuture<C> {
 
     /// # Panics
     ///
-    /// When polled again after it was ready.
+    /// When the future is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.poll_response(context));
         let SharedState {
@@ -97,22 +96,24 @@ impl<C: Deref<Target = SharedState> + Unpin> Future for ResponseFuture<C> {
 }
 
 impl<C: Deref<Target = SharedState> + Unpin> ResponseFuture<C> {
-    /// Polls for the response of the app or the host.
+    /// Polls for the response. The first poll calls the app.
     fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Response<ResponseBody>> {
         let this = self;
         if let Some(pending) = &mut this.pending {
             return pending.as_mut().poll(context);
         }
+        // The first poll: the request has not begun yet.
         let Some(body) = this.body.take() else {
             panic!("a response was polled after it was ready");
         };
         let SharedState {
             dispatch,
-            dev,
+            dev_layer,
             client,
         } = &*this.shared;
-        if let Some(dev) = dev {
-            let pending = dev.answer(dispatch, &mut this.head, body, client);
+        // Only a server of a development session has the layer. All other servers pay one check of a pointer.
+        if let Some(dev_layer) = dev_layer {
+            let pending = dev_layer.respond(dispatch, &mut this.head, body, client);
             return this.pending.insert(pending).as_mut().poll(context);
         }
         request::begin(
@@ -126,8 +127,10 @@ impl<C: Deref<Target = SharedState> + Unpin> ResponseFuture<C> {
     }
 }
 
-/// Asks the client to close its connection, if that speaks HTTP/1 (RFC 9112, section 9.6). A client of HTTP/2 is
-/// asked by a frame. A connection that an app takes over carries no more requests.
+/// Adds `connection: close` to a response over HTTP/1, which asks the client to close the connection (RFC 9112,
+/// section 9.6).
+///
+/// HTTP/2 has a frame for that, and does not allow the field. After an upgrade the connection carries no requests.
 fn ask_to_close(response: &mut Response<ResponseBody>, activity: &Activity) {
     if activity.is_http1() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");

@@ -1,4 +1,4 @@
-//! The socket of a connection, between hyper and the system.
+//! The socket of a connection: a layer between hyper and the TCP socket.
 
 use std::{
     cell::RefCell,
@@ -16,83 +16,83 @@ use tokio::{
 
 use super::{activity::Activity, delivery, preface::Preface};
 
-/// The socket of a connection. Besides reading and writing, it does four things:
+/// The socket of a connection. Besides reading and writing, the socket does four things:
 ///
-/// - It tells the [`Activity`] of the bytes that come, for the time limits.
-/// - It tells the [`delivery`] of a response whether the client takes bytes.
-/// - It sends a small head and a small body by one system call.
-/// - It notices when a client closes its sending side while its request is in flight. hyper could do that
-///   too (`half_close(false)`), but it would try to read at every request. This socket looks only when
-///   hyper has done all that it can and the request is still not answered.
+/// - It reports received bytes to the [`Activity`], for the time limits.
+/// - It reports to the [`delivery`] of a response whether the client reads bytes.
+/// - It sends a small head and a small body with one system call.
+/// - It detects that the client has closed its sending side while a request is in flight. hyper could detect
+///   that too (`half_close(false)`), but hyper would then try to read for every request. The socket checks only
+///   when hyper flushes and the request still has no complete response.
 #[derive(Debug)]
 pub struct Socket {
-    socket: TcpStream,
+    stream: TcpStream,
     activity: Arc<Activity>,
-    /// The bytes that were read to find out the protocol.
+    /// The bytes that were read to detect the protocol. hyper reads them first.
     preface: Preface,
-    /// The last four received bytes. The last one is in the lowest byte.
-    tail: u32,
-    /// Whether the last write found no room, because the client takes nothing.
+    /// The last four received bytes, as a big-endian number: the last byte is the lowest.
+    last_bytes: u32,
+    /// Whether the last write was blocked, because the client reads no bytes.
     is_blocked: bool,
-    /// Whether the client has closed its sending side and nothing was sent since then.
+    /// Whether the client has closed its sending side, and no bytes were sent since that was detected.
     is_half_closed: bool,
 }
 
 impl Socket {
-    /// Wraps the socket of a connection whose first bytes are in `preface`.
+    /// Creates the socket of a connection whose first bytes are in `preface`.
     #[must_use]
-    pub fn new(socket: TcpStream, activity: Arc<Activity>, preface: Preface) -> Self {
+    pub fn new(stream: TcpStream, activity: Arc<Activity>, preface: Preface) -> Self {
         Self {
-            socket,
+            stream,
             activity,
             preface,
-            tail: 0,
+            last_bytes: 0,
             is_blocked: false,
             is_half_closed: false,
         }
     }
 
-    /// Returns the system's socket.
+    /// Returns the TCP socket.
     #[must_use]
     pub fn into_inner(self) -> TcpStream {
-        self.socket
+        self.stream
     }
 
-    /// Tells the delivery of a response whether the client takes bytes. Returns `sent`.
+    /// Reports the result of a write to the delivery of the response: whether the client reads bytes. Returns `sent`.
     fn record_write(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if sent.is_pending() {
             if !self.is_blocked {
                 self.is_blocked = true;
-                delivery::blocked();
+                delivery::on_write_blocked();
             }
         } else if self.is_blocked || self.is_half_closed {
             self.is_blocked = false;
             self.is_half_closed = false;
-            // The time until the next request begins when the client has taken the last response.
+            // The idle time begins when the client has read the last response, not when the response's body ended.
             self.activity.restart_wait();
-            delivery::sent();
+            delivery::on_bytes_written();
         }
         sent
     }
 
-    /// Looks whether the client has closed its sending side. If it has not, the task is woken when the
-    /// client closes that side or sends more.
+    /// Checks whether the client has closed its sending side, and reports that to the delivery. Otherwise the task is
+    /// woken when the client closes that side or sends more bytes.
     ///
     /// # Errors
     ///
     /// When the client has reset the connection.
-    fn poll_closed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        // A peek of one byte shows the end of the stream and consumes nothing.
+    fn check_half_close(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        // A peek detects the end of the stream and leaves other bytes in the socket for hyper.
         let mut next = [MaybeUninit::uninit()];
         match self
-            .socket
+            .stream
             .poll_peek(context, &mut ReadBuf::uninit(&mut next))
         {
-            // The delivery knows already.
+            // The delivery was informed already.
             Poll::Ready(Ok(0)) if self.is_half_closed => {}
             Poll::Ready(Ok(0)) => {
                 self.is_half_closed = true;
-                delivery::half_closed();
+                delivery::on_half_close();
             }
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Ready(Ok(_)) | Poll::Pending => {}
@@ -100,20 +100,20 @@ impl Socket {
         Ok(())
     }
 
-    /// Adds `bytes` to the received ones. Returns whether these end with a blank line now.
-    fn ends_with_blank_line(&mut self, bytes: &[u8]) -> bool {
-        // At most four bytes matter, and usually all of them are in `bytes`.
+    /// Updates `last_bytes` with received bytes. Returns whether all received bytes end with an empty line now.
+    fn ends_with_empty_line(&mut self, bytes: &[u8]) -> bool {
+        // The last four bytes are enough, and they are usually all in `bytes`.
         match bytes.last_chunk() {
-            Some(&last) => self.tail = u32::from_be_bytes(last),
+            Some(&last) => self.last_bytes = u32::from_be_bytes(last),
             None => {
                 for byte in bytes {
-                    self.tail = self.tail << 8 | u32::from(*byte);
+                    self.last_bytes = self.last_bytes << 8 | u32::from(*byte);
                 }
             }
         }
-        // A line may end with a LF alone (RFC 9112, section 2.2).
-        self.tail & 0xffff == u32::from_be_bytes(*b"\0\0\n\n")
-            || self.tail & 0xff_ffff == u32::from_be_bytes(*b"\0\n\r\n")
+        // A line ends with CR LF or with a LF alone (RFC 9112, section 2.2).
+        self.last_bytes & 0xffff == u32::from_be_bytes(*b"\0\0\n\n")
+            || self.last_bytes & 0xff_ffff == u32::from_be_bytes(*b"\0\n\r\n")
     }
 }
 
@@ -125,20 +125,20 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        this.preface.give(buffer);
-        let mut read = Pin::new(&mut this.socket).poll_read(context, buffer);
+        this.preface.move_to(buffer);
+        let mut read = Pin::new(&mut this.stream).poll_read(context, buffer);
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
-            // The preface gave bytes, even if the socket has none or failed. The next read tells that
-            // again.
+            // Bytes of the preface are a successful read, even if the TCP socket has no bytes or failed. The next
+            // read returns that result again.
             read = Poll::Ready(Ok(()));
             if this.activity.is_http1() {
-                let is_blank_line = this.ends_with_blank_line(bytes);
+                let ends_with_empty_line = this.ends_with_empty_line(bytes);
                 let end = bytes.as_ptr_range().end.addr();
-                this.activity.bytes_received(end, is_blank_line);
+                this.activity.on_bytes_received(end, ends_with_empty_line);
             }
         } else if read.is_pending() && this.activity.is_http1() {
-            this.activity.bytes_wanted();
+            this.activity.on_read_pending();
         }
         read
     }
@@ -150,7 +150,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.socket).poll_write(context, bytes);
+        let sent = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.record_write(sent)
     }
 
@@ -160,44 +160,45 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        let socket = Pin::new(&mut self.socket);
-        if slices.len() == 1 || len > MAX_GATHERED {
+        let socket = Pin::new(&mut self.stream);
+        if slices.len() == 1 || len > MAX_COPIED_BYTES {
             let sent = socket.poll_write_vectored(context, slices);
             return self.record_write(sent);
         }
-        // hyper keeps the slices and calls again with the rest if the system takes only a part of the copy.
-        let sent = GATHERED.with_borrow_mut(|gathered| {
-            gathered.clear();
+        // If the system writes only a part of the copy, hyper calls again with the rest of its slices.
+        let sent = COPY_BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
             for slice in slices {
-                gathered.extend_from_slice(slice);
+                buffer.extend_from_slice(slice);
             }
-            socket.poll_write(context, gathered)
+            socket.poll_write(context, buffer)
         });
         self.record_write(sent)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written all that is there to write.
+        // hyper flushes when it has written all bytes that it has. If a request is still in flight, hyper waits for
+        // the app.
         if self.activity.is_http1() && self.activity.is_busy() {
-            self.poll_closed(context)?;
+            self.check_half_close(context)?;
         }
-        Pin::new(&mut self.socket).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
 thread_local! {
-    /// The scratch buffer in which small writes are put together.
-    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The scratch buffer into which the slices of a small write are copied.
+    static COPY_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Up to how many bytes of several slices are copied into one buffer, as the head and the body of a small
-/// response. Copying them takes less time than the system needs for a second slice (writev(2)).
-const MAX_GATHERED: usize = 4096;
+/// The maximum size of a write whose slices are copied into one buffer, such as the head and the body of a small
+/// response. Copying takes less time than the system needs for a second slice (writev(2)).
+const MAX_COPIED_BYTES: usize = 4096;

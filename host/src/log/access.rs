@@ -1,7 +1,7 @@
-//! The access log: one line for every request, whatever its outcome and whatever the level of the log.
+//! The access log: one line for every request, for any outcome and at any level of the log.
 //!
-//! The line is written when the request is over: the last byte of the response was handed to the connection,
-//! or it is clear that no more bytes will come.
+//! The line is written when the request has ended: the last byte of the response was passed to the connection, or the
+//! request has failed or was aborted.
 
 mod format;
 #[cfg(test)]
@@ -24,36 +24,36 @@ use super::{output::Output, request::RequestLog};
 
 pub use self::format::{AccessFormat, FormatError};
 
-/// Writes the lines of requests.
+/// Writes one line for each request.
 #[derive(Debug)]
 pub struct AccessLog {
     format: AccessFormat,
     output: Output,
-    /// Paths whose successful requests get no line.
-    skip: Vec<String>,
-    /// Cancelled when the server aborts the requests that are left.
+    /// The paths whose successful requests get no line.
+    skipped_paths: Vec<String>,
+    /// Cancelled when the server aborts all requests in flight.
     abort: CancellationToken,
 }
 
 impl AccessLog {
-    /// Returns an access log that writes to `output`. Successful requests for the paths in `skip` get no line.
-    /// `abort` is cancelled when the server aborts the requests that are left.
+    /// Returns an access log that writes to `output`. Successful requests for `skipped_paths` get no line. `abort` must
+    /// be cancelled when the server aborts all requests in flight.
     #[must_use]
     pub fn new(
         format: AccessFormat,
         output: Output,
-        skip: Vec<String>,
+        skipped_paths: Vec<String>,
         abort: CancellationToken,
     ) -> Self {
         Self {
             format,
             output,
-            skip,
+            skipped_paths,
             abort,
         }
     }
 
-    /// Begins the record of a request. Its line is written when the record is dropped.
+    /// Begins the record of a request. The record writes the line of the request when the record is dropped.
     #[must_use]
     pub fn begin(
         self: &Arc<Self>,
@@ -75,7 +75,7 @@ impl AccessLog {
         ))
     }
 
-    /// Writes the line of a head that did not become a request, because it is malformed, too large or too slow.
+    /// Writes a line for a request head that was rejected, because the head is malformed, too large or too slow.
     pub fn record_rejected_head(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -85,38 +85,39 @@ impl AccessLog {
         let mut record = AccessRecord::new(self, peer, None, None);
         record.status = status.as_u16();
         record.set_outcome(outcome);
+        // The record is dropped here, and the drop writes the line.
     }
 }
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// The whole response was handed to the connection.
+    /// The whole response was passed to the connection.
     Answered,
-    /// The client left before the response was complete.
+    /// The client closed the connection or the stream before the response was complete.
     ClientGone,
-    /// The request was aborted, because the time to drain the server or the generation was over.
-    CutOff,
+    /// The host aborted the request, because the time limit to drain the server or the generation was over.
+    Aborted,
     /// The app failed before the response was complete.
     Failed,
-    /// The client sent something that is not valid HTTP.
+    /// The client sent bytes that are not valid HTTP.
     Malformed,
     /// The app panicked.
     Panicked,
     /// The request exceeds a limit, or no app serves its path.
     Refused,
-    /// The client did not send or take bytes in time.
+    /// The client did not send or read bytes in time.
     TimedOut,
 }
 
 impl RequestOutcome {
-    /// Returns the word for the outcome in the line.
+    /// Returns the name of the outcome in the line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::ClientGone => "client_gone",
-            Self::CutOff => "cut_off",
+            Self::Aborted => "cut_off",
             Self::Failed => "failed",
             Self::Malformed => "malformed",
             Self::Panicked => "panicked",
@@ -126,39 +127,44 @@ impl RequestOutcome {
     }
 }
 
-/// The data of one request, as far as they are known.
+/// Collects the data of one request for its line. Writes the line when the record is dropped.
 #[derive(Debug)]
 pub struct AccessRecord {
     access: Arc<AccessLog>,
-    /// When the head was complete.
+    /// When the record was begun: when the head of the request was complete, or was rejected.
     started: Instant,
     /// The wall-clock time of `started`.
     time: SystemTime,
+    /// The address of the client.
     peer: SocketAddr,
-    /// None for a head that did not become a request.
+    /// `None` if the head was rejected.
     head: Option<RequestHead>,
+    /// The id and the trace of the request. `None` if the head was rejected.
     log: Option<Arc<RequestLog>>,
-    /// The app's name and generation.
+    /// The name and the generation of the app. `None` if the request has entered no app.
     app: Option<(&'static str, u64)>,
+    /// The status of the response. [`STATUS_CLIENT_GONE`] until the response begins.
     status: u16,
-    /// The fields of the response that the format needs.
+    /// The header fields of the response that the format needs.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The bytes of the response's body that were passed to the connection.
     bytes_sent: u64,
-    /// None until the outcome is known.
+    /// `None` until the outcome is known.
     outcome: Option<RequestOutcome>,
 }
 
-/// The parts of a request's head that a line may have.
+/// The parts of a request's head that a line may contain.
 #[derive(Debug)]
 struct RequestHead {
     method: Method,
     uri: Uri,
     version: Version,
-    /// The fields that the format needs.
+    /// The header fields that the format needs.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl AccessRecord {
+    /// Returns a record that begins now.
     fn new(
         access: &Arc<AccessLog>,
         peer: SocketAddr,
@@ -173,6 +179,7 @@ impl AccessRecord {
             head,
             log,
             app: None,
+            // Stays in the line if no response begins.
             status: STATUS_CLIENT_GONE,
             headers: Vec::new(),
             bytes_sent: 0,
@@ -180,7 +187,7 @@ impl AccessRecord {
         }
     }
 
-    /// Stores which app the request has entered.
+    /// Stores the app that the request has entered.
     pub fn set_app(&mut self, plugin: &'static str, generation: u64) {
         self.app = Some((plugin, generation));
     }
@@ -190,7 +197,8 @@ impl AccessRecord {
         self.status = response.status().as_u16();
         let names = self.access.format.response_headers();
         self.headers = select_headers(response.headers(), names);
-        // hyper adds the length of a body that is whole, unless the status allows no body.
+        // hyper adds a content-length after this call if the length of the body is known, except for a status without a
+        // body. The line must have the field that hyper will send.
         let is_bodiless = matches!(
             response.status(),
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -204,34 +212,37 @@ impl AccessRecord {
         }
     }
 
-    /// Adds bytes of the response's body that were handed to the connection.
+    /// Adds bytes of the response's body that were passed to the connection.
     pub fn add_bytes_sent(&mut self, bytes: u64) {
         self.bytes_sent += bytes;
     }
 
-    /// Sets the outcome, unless it was set before.
+    /// Sets the outcome, unless an outcome was set before.
     pub fn set_outcome(&mut self, outcome: RequestOutcome) {
         self.outcome.get_or_insert(outcome);
     }
 
-    /// Whether the request gets no line.
+    /// Returns whether the request gets no line: a successful request for one of the skipped paths.
     fn is_skipped(&self) -> bool {
         let path = self.head.as_ref().map(|head| head.uri.path());
         self.outcome == Some(RequestOutcome::Answered)
             && self.status < 400
-            && path.is_some_and(|path| self.access.skip.iter().any(|skip| skip == path))
+            && path.is_some_and(|path| {
+                let mut skipped_paths = self.access.skipped_paths.iter();
+                skipped_paths.any(|skipped| skipped == path)
+            })
     }
 }
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        // Without an outcome so far, hyper has dropped the response before its end: the connection is gone.
+        // If no outcome was set, hyper has dropped the response before its end, because the connection has ended.
         self.set_outcome(if self.access.abort.is_cancelled() {
-            RequestOutcome::CutOff
+            RequestOutcome::Aborted
         } else {
             RequestOutcome::ClientGone
         });
-        // One write with the line end, as for every line.
+        // The line and its line end are passed in one call, so that both go out in one write and lines are not mixed.
         if !self.is_skipped() {
             let mut line = self.access.format.line(self);
             line.push('\n');
@@ -240,11 +251,12 @@ impl Drop for AccessRecord {
     }
 }
 
-/// Returns the header fields of these names. Of several fields of one name the first counts.
+/// Returns the header fields with these names. If several fields have the same name, returns the first of them.
 fn select_headers(headers: &HeaderMap, names: &[HeaderName]) -> Vec<(HeaderName, HeaderValue)> {
-    let value = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
-    names.iter().filter_map(value).collect()
+    let field = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+    names.iter().filter_map(field).collect()
 }
 
-/// The status in the line of a request whose client left before the response began, as nginx writes it.
+/// The status in the line of a request whose client closed the connection before the response began. nginx uses the
+/// same number.
 const STATUS_CLIENT_GONE: u16 = 499;

@@ -1,10 +1,10 @@
-//! Emits the events and spans of plugins as `tracing` events and spans of the host, with the same level,
-//! target, source location and typed fields.
+//! Emits the events and spans of plugins as `tracing` events and spans of the host, with the same level, target, source
+//! location and typed fields.
 //!
-//! A plugin registers each of its callsites once. The host makes a callsite of its own for it, so that
-//! filters, formats and layers see no difference between an event of a plugin and one of the host.
-//! Callsites live as long as the process. All generations of a plugin share them, so that reloading the same
-//! code adds none.
+//! A plugin registers each of its callsites once. For each callsite of a plugin the host creates a callsite of its own.
+//! Filters, formats and layers therefore treat the events of plugins and of the host alike. The host's callsites exist
+//! as long as the process. All generations of a plugin share the same callsites, so that loading the same code again
+//! creates no new callsites.
 
 mod callsite;
 mod value;
@@ -29,39 +29,45 @@ use super::{
 /// Emits the events and spans of one generation.
 #[derive(Clone, Debug)]
 pub struct Bridge {
+    /// The generation.
     origin: Origin,
-    panics: Arc<dyn PanicCounter>,
+    panic_counter: Arc<dyn PanicCounter>,
 }
 
 /// Counts the panics of a generation.
 pub trait PanicCounter: fmt::Debug + Send + Sync {
-    /// Counts a panic of the generation that `origin` names. The bridge has logged the panic already.
+    /// Counts a panic of the generation `origin`. The bridge calls this function after the panic was logged.
     fn count_panic(&self, origin: Origin);
 }
 
 impl Bridge {
-    /// Makes a bridge for the generation that `origin` names. Its panics are counted by `panics`.
+    /// Returns a bridge for the generation `origin`. `panic_counter` counts the panics of the generation.
     #[must_use]
-    pub fn new(origin: Origin, panics: Arc<dyn PanicCounter>) -> Self {
-        Self { origin, panics }
+    pub fn new(origin: Origin, panic_counter: Arc<dyn PanicCounter>) -> Self {
+        Self {
+            origin,
+            panic_counter,
+        }
     }
 
-    /// Runs `emit` with the parent span of an entry, as this generation. Returns None, and does not run `emit`,
-    /// when the level no longer lets the entry pass.
+    /// Runs `emit` with the parent span of an entry. While `emit` runs, the origin of this thread is this generation.
+    /// Returns `None` and does not run `emit` if the filter rejects the entry now.
     fn emit<T>(
         &self,
         site: &'static PluginCallsite,
         entry: &Entry<'_>,
         emit: impl FnOnce(Option<Id>) -> T,
     ) -> Option<T> {
+        // The plugin has checked the level a moment ago, but the level may have changed since then.
         if !self.enabled(site, entry.parent) {
             return None;
         }
-        // Also when the level has changed: the plugin asked a moment ago, but did not wait.
         if let Some(thread) = entry.thread {
-            origin::name_thread(thread);
+            origin::set_thread_name(thread);
         }
-        Some(origin::scope(self.origin, || emit(span_of(entry.parent))))
+        Some(origin::scope(self.origin, || {
+            emit(parent_span(entry.parent))
+        }))
     }
 }
 
@@ -77,6 +83,7 @@ impl Logger for Bridge {
         match site.interest() {
             host::Interest::Always => true,
             host::Interest::Never => false,
+            // The directives disable the callsite, but events in a request with forced debug pass.
             host::Interest::Sometimes => match parent {
                 Parent::Span(span) => request::is_debug_forced(Some(&Id::from_u64(span))),
                 Parent::Current | Parent::Root => request::is_debug_forced(None),
@@ -102,13 +109,13 @@ impl Logger for Bridge {
                 dispatcher::get_default(|dispatch| dispatch.new_span(&attributes))
             })
         });
-        // The level may have changed since the plugin asked. 0 means that there is no span.
+        // 0 means no span: the filter rejects the span now, although the plugin has checked the level a moment ago.
         span.map_or(0, |span| span.into_u64())
     }
 
     fn record(&self, span: u64, fields: Fields<'_>) {
         let span = Id::from_u64(span);
-        // The plugin gives the index of each field, and the names are in the metadata of the span.
+        // The plugin passes only the index of each field. The metadata of the span contain the names.
         if let Some(metadata) = request::with_span(&span, |span| span.metadata()) {
             origin::scope(self.origin, || {
                 with_values(metadata, fields, |values| {
@@ -146,34 +153,35 @@ impl Logger for Bridge {
     fn panicked(&self, panic: &Panic<'_>) {
         origin::scope(self.origin, || {
             let (file, line, column) = panic.location;
-            // From a callsite of the host, so that all panics have the same target and fields.
+            // The line comes from a callsite of the host, so that all panics have the same target and fields.
             let location = file.map(|file| format!("{file}:{line}:{column}"));
+            // Only the server of a development session stores panics, for the page that explains a failure.
             if recent::is_on() {
-                let known = recent::Panic {
+                let panic = recent::Panic {
                     message: panic.message.to_string(),
                     location: file.map(|file| (file.to_owned(), line, column)),
                     backtrace: panic.backtrace.map(str::to_owned),
                 };
                 request::with_current(|request| {
                     let id = request.map(|request| request.meta().id.as_str().to_owned());
-                    recent::add_panic(&id.unwrap_or_default(), known);
+                    recent::add_panic(&id.unwrap_or_default(), panic);
                 });
             }
             error!(
                 target: "panic",
-                parent: span_of(panic.parent),
+                parent: parent_span(panic.parent),
                 location,
                 thread = panic.thread,
                 backtrace = panic.backtrace,
                 "panicked: {}", panic.message
             );
         });
-        self.panics.count_panic(self.origin);
+        self.panic_counter.count_panic(self.origin);
     }
 }
 
-/// Returns the host's span that is the parent of an entry.
-fn span_of(parent: Parent) -> Option<Id> {
+/// Returns the span of the host that is the parent of an entry. Returns `None` if the entry has no parent.
+fn parent_span(parent: Parent) -> Option<Id> {
     match parent {
         Parent::Current => request::current_span(),
         Parent::Root => None,
@@ -181,27 +189,27 @@ fn span_of(parent: Parent) -> Option<Id> {
     }
 }
 
-/// Runs `work` with the values of an entry as `tracing` takes them: a value or None for each field of the
-/// callsite, in order.
+/// Runs `work` with the values of an entry in the form that `tracing` expects: for each field of the callsite, in
+/// order, a value or `None`.
 fn with_values<T>(
     metadata: &'static Metadata<'static>,
     fields: Fields<'_>,
     work: impl FnOnce(&ValueSet<'_>) -> T,
 ) -> T {
-    let mut typed: SmallVec<[Option<FieldValue<'_>>; USUAL_FIELDS]> = SmallVec::new();
-    typed.resize_with(metadata.fields().len(), || None);
-    // An index out of range is ignored: the plugin may be newer than this host, or wrong.
+    let mut converted: SmallVec<[Option<FieldValue<'_>>; INLINE_FIELDS]> = SmallVec::new();
+    converted.resize_with(metadata.fields().len(), || None);
+    // An index that is out of range is ignored, because the plugin may be newer than this host, or have a bug.
     for (index, value) in fields {
-        if let Some(place) = typed.get_mut(index) {
-            *place = Some(FieldValue::from(value));
+        if let Some(slot) = converted.get_mut(index) {
+            *slot = Some(FieldValue::from(value));
         }
     }
-    let values: SmallVec<[_; USUAL_FIELDS]> = typed
+    let values: SmallVec<[_; INLINE_FIELDS]> = converted
         .iter()
-        .map(|typed| typed.as_ref().map(FieldValue::as_tracing))
+        .map(|value| value.as_ref().map(FieldValue::as_tracing))
         .collect();
     work(&metadata.fields().value_set_all(&values))
 }
 
-/// Up to how many fields an event needs no allocation.
-const USUAL_FIELDS: usize = 16;
+/// The values of an event with at most this number of fields are converted without an allocation.
+const INLINE_FIELDS: usize = 16;

@@ -1,7 +1,7 @@
-//! Logs what the process prints to stdout and stderr. Plugins, and libraries in any language, print there,
-//! where perhaps nobody reads.
+//! Captures stdout and stderr of the process, and logs each printed line. Plugins, and libraries in any language, print
+//! to these streams, and possibly nobody reads the streams.
 //!
-//! The log itself, and other code that has duplicated a stream before, goes on writing to the real stream.
+//! The log, and other code that has duplicated a stream before the capture begins, still write to the real stream.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -20,29 +20,32 @@ use tracing::info;
 
 use super::{losses::LossMonitor, output::Output};
 
-/// The outputs of the lines that worker processes print.
+/// The outputs for the lines that worker processes print.
 #[derive(Clone, Debug)]
 pub struct PrintTargets {
-    /// The output of lines from stdout. None to log them.
+    /// The output for lines from stdout. `None` means that the lines are logged.
     pub stdout: Option<Output>,
-    /// The output of lines from stderr. None to log them.
+    /// The output for lines from stderr. `None` means that the lines are logged.
     pub stderr: Option<Output>,
 }
 
 impl PrintTargets {
-    /// Decides for each stream whether lines go on to it or are logged. All are logged when
-    /// `logs_everything` is true. Lines are also logged in place of a stream that is one of `json`, the
-    /// logs that are written as JSON: the program that reads such a log expects no other lines in it.
+    /// Decides for each stream whether printed lines are written to the stream or are logged.
     ///
-    /// `losses` also watches the streams that lines go on to.
+    /// If `logs_everything` is true, all lines are logged. `json_logs` are the logs that are written as JSON. If one of
+    /// these logs is written to the stream, the printed lines are logged, because a program that reads JSON expects no
+    /// other lines.
+    ///
+    /// `losses` also watches the streams that printed lines are written to.
     #[must_use]
-    pub fn new(logs_everything: bool, json: &[&Output], losses: &LossMonitor) -> Self {
+    pub fn new(logs_everything: bool, json_logs: &[&Output], losses: &LossMonitor) -> Self {
         let target = |stream: io::Result<Output>| {
+            // Fails if the stream is closed. Its lines are then logged.
             let stream = stream.ok()?;
-            if logs_everything || json.iter().any(|json| json.is_same_file(&stream)) {
+            if logs_everything || json_logs.iter().any(|log| log.is_same_file(&stream)) {
                 return None;
             }
-            stream.share();
+            stream.mark_shared();
             losses.watch("output of apps", stream.clone());
             Some(stream)
         };
@@ -53,38 +56,42 @@ impl PrintTargets {
     }
 }
 
-/// Restores the real streams when it is dropped, after all that was printed has been logged.
+/// Restores the real streams when the guard is dropped. The drop then waits until the lines in the pipes are logged.
 #[derive(Debug)]
 pub struct CaptureGuard {
     /// A duplicate of the real stdout.
     stdout: OwnedFd,
     /// A duplicate of the real stderr.
     stderr: OwnedFd,
-    /// Disconnected when both pipes were read to their ends.
+    /// Disconnected when both pipes were read to their ends. Never receives a value.
     finished: Receiver<()>,
 }
 
-/// Logs what is printed to stdout and stderr, until the guard is dropped.
+/// Logs the lines that are printed to stdout and stderr, until the guard is dropped.
 ///
 /// # Errors
 ///
-/// When the system gives no pipe or no thread.
+/// When the system provides no descriptor or no thread.
 pub fn start() -> io::Result<CaptureGuard> {
     let (done, finished) = mpsc::channel();
-    let captured = CaptureGuard {
+    // Created first: if a later step fails, the drop of the guard restores the streams. The duplicates have numbers of
+    // at least 3, so that a duplicate never takes the number of a closed standard stream.
+    let guard = CaptureGuard {
         stdout: fcntl_dupfd_cloexec(io::stdout(), 3)?,
         stderr: fcntl_dupfd_cloexec(io::stderr(), 3)?,
         finished,
     };
-    // `done` is dropped by both threads when their pipes are at the end. Then `finished` is disconnected.
+    // Each thread drops its clone of `done` at the end of its pipe. After both threads have dropped their clones,
+    // `finished` is disconnected.
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let held = done.clone();
+    let stdout_done = done.clone();
     log_lines(
         "stdout",
         reader,
-        held,
+        stdout_done,
         |line| info!(target: "stdout", "{line}"),
     )?;
+    // Replaces the stream after its reading thread has started, so that the pipe always has a reader.
     dup2_stdout(&writer)?;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     log_lines(
@@ -94,7 +101,7 @@ pub fn start() -> io::Result<CaptureGuard> {
         |line| info!(target: "stderr", "{line}"),
     )?;
     dup2_stderr(&writer)?;
-    Ok(captured)
+    Ok(guard)
 }
 
 /// Starts a thread that passes each line from `reader` to `log`, and then drops `done`.
@@ -107,9 +114,9 @@ fn log_lines(
     let mut reader = BufReader::new(std::fs::File::from(reader));
     let read = move || {
         let mut line = Vec::new();
-        // A line without an end must not fill the memory. It is logged as several lines.
+        // A line of unlimited length must not fill the memory, so a longer line is logged as several lines.
         while (&mut reader)
-            .take(MAX_LINE)
+            .take(MAX_LINE_BYTES)
             .read_until(b'\n', &mut line)
             .is_ok_and(|len| len > 0)
         {
@@ -125,16 +132,17 @@ fn log_lines(
 
 impl Drop for CaptureGuard {
     fn drop(&mut self) {
-        // If this fails, the stream stays captured.
+        // Replaces the writing ends of the pipes, so that the reading threads reach the ends of the pipes. If a call
+        // fails, the stream stays captured.
         let _ = dup2_stdout(&self.stdout);
         let _ = dup2_stderr(&self.stderr);
-        // With a time limit, because a child process may still hold a pipe open.
+        // Waits with a time limit, because a child process may still have a writing end of a pipe open.
         let _: Result<(), RecvTimeoutError> = self.finished.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-/// How many bytes a line may have.
-const MAX_LINE: u64 = 16 << 10;
+/// The largest part of a line that is logged as one line.
+const MAX_LINE_BYTES: u64 = 16 << 10;
 
-/// How long the lines that are still in the pipes have to get to the log.
+/// The time limit for logging the lines that are still in the pipes.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

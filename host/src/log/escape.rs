@@ -1,10 +1,10 @@
-//! Escapes text for a line of the log, so that the text can neither end the line, nor control the terminal,
-//! nor reorder what is shown.
+//! Escapes text for a line of the log, so that the text can neither end the line, nor control the terminal, nor change
+//! the order in which characters are displayed.
 
 use std::fmt::{self, Write};
 
-/// A writer in front of another that escapes control characters, line breaks and marks of writing
-/// direction.
+/// A writer that escapes control characters, line breaks and marks of writing direction, and writes the result to an
+/// inner writer.
 #[derive(Debug)]
 pub struct Escape<W>(pub W);
 
@@ -21,10 +21,11 @@ impl<W: Write> Write for Escape<W> {
     }
 }
 
-/// Writes `text` as the value of a field. A single word is written as it is, and other text in quotes with
-/// escapes. Text that has double quotes and no single ones is put in single quotes.
+/// Writes `text` as the value of a field. A single word is written without quotes. Other text is written in quotes,
+/// with escapes: in single quotes if the text contains double quotes and no single quotes, and otherwise in double
+/// quotes.
 ///
-/// Text that is a string literal already, as `Debug` prints strings, is not quoted again.
+/// Text that is already a string literal, as `Debug` prints strings, gets no second quotes.
 ///
 /// # Errors
 ///
@@ -45,23 +46,23 @@ pub fn write_value(writer: &mut impl Write, text: &str) -> fmt::Result {
     writer.write_char(quote)
 }
 
-/// Writes `text`, and an escape in place of each character for which `needs_escape` is true.
+/// Writes `text`, with an escape instead of each character for which `needs_escape` returns true.
 fn write_escaped(
     writer: &mut impl Write,
     text: &str,
     needs_escape: impl Fn(char) -> bool,
 ) -> fmt::Result {
-    // Most text needs no escape, and one pass over its bytes shows that.
+    // The fast path: most texts need no escape, and one pass over the bytes shows that.
     if is_plain(text, |byte| needs_escape(char::from(byte))) {
         return writer.write_str(text);
     }
-    // Everything up to the next character that needs an escape is written at once.
+    // Writes the text between two escapes with one call.
     let mut written = 0;
-    for (start, letter) in text
+    for (index, letter) in text
         .char_indices()
         .filter(|&(_, letter)| needs_escape(letter))
     {
-        writer.write_str(&text[written..start])?;
+        writer.write_str(&text[written..index])?;
         match letter {
             '\n' => writer.write_str("\\n"),
             '\r' => writer.write_str("\\r"),
@@ -70,33 +71,36 @@ fn write_escaped(
             _ if letter.is_ascii() => write!(writer, "\\x{:02x}", u32::from(letter)),
             _ => write!(writer, "\\u{{{:x}}}", u32::from(letter)),
         }?;
-        written = start + letter.len_utf8();
+        written = index + letter.len_utf8();
     }
     writer.write_str(&text[written..])
 }
 
-/// Whether `text` is visible ASCII and has no byte for which `needs_escape` is true.
+/// Returns whether all bytes of `text` are printable ASCII and `needs_escape` returns false for each of them.
 fn is_plain(text: &str, needs_escape: impl Fn(u8) -> bool) -> bool {
-    // No early return, because then the compiler makes a loop that checks many bytes at once.
-    let is_other = |byte: u8| !(b' '..=b'~').contains(&byte) | needs_escape(byte);
+    // `fold` and `|` check all bytes without an early return, so that the compiler generates code that checks many
+    // bytes at once.
+    let is_special = |byte: u8| !(b' '..=b'~').contains(&byte) | needs_escape(byte);
     !text
         .bytes()
-        .fold(false, |other, byte| other | is_other(byte))
+        .fold(false, |found, byte| found | is_special(byte))
 }
 
-/// Whether a character must not be in a line: the control characters of ASCII and Latin-1, Unicode's line and
-/// paragraph separators, and its direction marks, which can show a line in another order (CVE-2021-42574).
+/// Returns whether a character must not be written to a line: a control character of ASCII or Latin-1, a line or
+/// paragraph separator of Unicode, or a direction mark of Unicode, because direction marks can make a terminal display
+/// a line in another order (CVE-2021-42574).
 fn is_control(letter: char) -> bool {
     !matches!(letter, ' '..='~')
         && (letter.is_control()
             || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }
 
-/// Whether `text` can be read as one word without quotes.
+/// Returns whether a reader can recognize `text` as one value without quotes.
 fn is_word(text: &str) -> bool {
     let in_word = |letter: char| {
         !letter.is_whitespace() && !is_control(letter) && !matches!(letter, '"' | '=' | '{' | '}')
     };
+    // The fast path for ASCII, with the same characters as `in_word`.
     let is_plain_word = || {
         is_plain(text, |byte| {
             matches!(byte, b' ' | b'"' | b'=' | b'{' | b'}')
@@ -106,7 +110,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && !is_quoted && (is_plain_word() || text.chars().all(in_word))
 }
 
-/// Whether `text` is a string literal in double quotes.
+/// Returns whether `text` is a string literal in double quotes: each inner double quote has a backslash before it.
 fn is_literal(text: &str) -> bool {
     let Some(inner) = text
         .strip_prefix('"')
@@ -116,6 +120,7 @@ fn is_literal(text: &str) -> bool {
     };
     let mut letters = inner.chars();
     while let Some(letter) = letters.next() {
+        // `next` also skips the character after a backslash.
         if letter == '"' || (letter == '\\' && letters.next().is_none()) {
             return false;
         }
@@ -128,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unfit_for_a_line_is_escaped() {
+    fn characters_that_must_not_be_in_a_line_are_escaped() {
         let table = [
             ("plain, ünï ✓ 日本", "plain, ünï ✓ 日本"),
             (r#"C:\dir "x""#, r#"C:\dir "x""#),

@@ -1,4 +1,4 @@
-//! The data from which the formats write a line: context and spans of an event, and the buffers of the line.
+//! The data that the formats need besides the event: the context and the spans of the event, and buffers for the line.
 
 use std::{cell::Cell, fmt, time::SystemTime};
 
@@ -10,23 +10,23 @@ use super::{
     request::{self, RequestMeta},
 };
 
-/// The parts of a line besides the event and its spans.
+/// The parts of a line that come neither from the event nor from its spans.
 #[derive(Clone, Copy, Debug)]
 pub struct LineContext<'a> {
     /// When the event happened.
     pub time: SystemTime,
-    /// The plugin that logged the event. None for the host.
+    /// The generation that logged the event. `None` for an event of the host.
     pub origin: Option<Origin>,
-    /// The name of the thread.
+    /// The name of the thread. `None` if the thread has no name.
     pub thread: Option<&'a str>,
-    /// The request that the event belongs to.
+    /// The request that the event belongs to. `None` outside of requests.
     pub request: Option<&'a RequestMeta>,
 }
 
-/// The buffers of a thread, which are reused for every line.
+/// The buffers of a thread. Every line of the thread reuses these buffers.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// The line so far.
+    /// The bytes of the line that are written so far.
     pub line: LineBuffer,
     /// A scratch buffer in which a value is formatted.
     pub scratch: String,
@@ -52,50 +52,52 @@ impl fmt::Write for LineBuffer {
 }
 
 impl Buffers {
-    /// Runs `work` with the thread's buffers. If these are in use, because the code of a value logs while the
-    /// value is formatted, `work` gets new buffers.
+    /// Runs `work` with the buffers of this thread. If the buffers are in use, `work` gets new buffers. That happens
+    /// when the `Debug` or `Display` code of a value logs while the value is formatted.
     pub(super) fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
         thread_local! {
             static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) };
         }
-        // A thread that ends has no thread-locals any more, but drop code of plugins still logs on it.
+        // `try_with`, because plugins log in drop code that runs while a thread ends, after the thread-local is
+        // dropped.
         let mut buffers = BUFFERS
             .try_with(Cell::take)
             .ok()
             .flatten()
             .unwrap_or_default();
-        // A long line must not keep its memory for ever.
-        let done = work(&mut buffers);
+        let result = work(&mut buffers);
+        // Shrinks the buffers, so that one long line does not occupy memory for ever.
         buffers.line.0.clear();
-        buffers.line.0.shrink_to(KEPT_BYTES);
+        buffers.line.0.shrink_to(MAX_IDLE_BYTES);
         buffers.scratch.clear();
-        buffers.scratch.shrink_to(KEPT_BYTES);
-        let _ = BUFFERS.try_with(|kept| kept.set(Some(buffers)));
-        done
+        buffers.scratch.shrink_to(MAX_IDLE_BYTES);
+        let _ = BUFFERS.try_with(|cell| cell.set(Some(buffers)));
+        result
     }
 }
 
-/// Calls `see` with each span of an event, from the outermost inwards, except the span of the request.
+/// Calls `visit` with the name and the fields of each span of an event, from the outermost span to the innermost. Skips
+/// the span of the request, because formats write the request from its [`RequestMeta`].
 ///
 /// # Errors
 ///
-/// The first error of `see`.
+/// Stops at the first error of `visit`, and returns that error.
 pub fn for_each_span<S>(
     spans: Option<Scope<'_, S>>,
-    mut see: impl FnMut(&'static str, &SpanFields) -> fmt::Result,
+    mut visit: impl FnMut(&'static str, &SpanFields) -> fmt::Result,
 ) -> fmt::Result
 where
     S: for<'span> LookupSpan<'span>,
 {
-    let none = SpanFields::default();
+    let no_fields = SpanFields::default();
     for span in spans.into_iter().flat_map(Scope::from_root) {
         if !request::is_request_span(span.metadata()) {
             let extensions = span.extensions();
-            see(span.name(), extensions.get().unwrap_or(&none))?;
+            visit(span.name(), extensions.get().unwrap_or(&no_fields))?;
         }
     }
     Ok(())
 }
 
-/// How many bytes of a buffer are kept between lines, which is enough for any usual line.
-const KEPT_BYTES: usize = 4096;
+/// The largest capacity of a buffer between two lines. Enough for a usual line.
+const MAX_IDLE_BYTES: usize = 4096;

@@ -11,8 +11,8 @@ use tracing::{
     field::{Field, FieldSet, Visit},
 };
 
-/// The value of a field. An error is text with its sources, and so is a value that is given by `Debug` or
-/// `Display`.
+/// The value of a field. A value that `tracing` records as an error, or by `Debug` or `Display`, becomes a `Str`. The
+/// text of an error includes its sources.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Value<'a> {
@@ -25,15 +25,16 @@ pub enum Value<'a> {
     Str(&'a str),
 }
 
-/// Calls `sink` with each field of an event, except its message. When two fields have one name, the later one
-/// counts, so that each name comes once.
+/// Calls `sink` with each field of an event, except the message. If several fields have the same name, passes only the
+/// last of them that has a value.
 ///
 /// `scratch` is a buffer in which values are formatted.
 pub fn visit(scratch: &mut String, event: &Event<'_>, sink: impl FnMut(&Field, Value<'_>)) {
     let fields = event.metadata().fields();
-    // `tracing` records fields in order. To know whether a later field has the same name and a value, all of
-    // them have to be seen first; `Option` fields may have no value.
-    let later = if has_repeated_name(fields) {
+    // Records the event twice if a name is repeated. The first pass finds the fields that have a value, because a field
+    // may have none (an `Option`). The second pass can then skip a field if a later field has the same name and a
+    // value.
+    let repeated = if has_repeated_name(fields) {
         let mut names = FieldNames::default();
         event.record(&mut names);
         names.0
@@ -44,15 +45,15 @@ pub fn visit(scratch: &mut String, event: &Event<'_>, sink: impl FnMut(&Field, V
         scratch,
         sink,
         message: message_index(fields),
-        repeated: &later,
+        repeated: &repeated,
     });
 }
 
-/// Writes the message of an event to `writer`. Returns whether the event has one.
+/// Writes the message of an event to `writer`. Returns whether the event has a message.
 ///
 /// # Errors
 ///
-/// When `writer` fails. A message whose own code fails does not fail the line.
+/// When `writer` fails. If the `Display` or `Debug` code of the message fails, a placeholder is written instead.
 pub fn write_message(writer: &mut impl Write, event: &Event<'_>) -> Result<bool, fmt::Error> {
     let Some(index) = message_index(event.metadata().fields()) else {
         return Ok(false);
@@ -66,33 +67,36 @@ pub fn write_message(writer: &mut impl Write, event: &Event<'_>) -> Result<bool,
     message.written
 }
 
-/// Returns the index of the field that is the message of an event. The macros put the message into the first
-/// field with the name `message`. A second field of that name is the author's, and like any other.
+/// Returns the index of the field that contains the message of an event, or `None` if the event has no message. The
+/// macros of `tracing` store the message in the first field with the name `message`. The author of the event may add a
+/// second field with that name, and the second field is an ordinary field.
 fn message_index(fields: &FieldSet) -> Option<usize> {
     fields.iter().position(|field| field.name() == MESSAGE)
 }
 
-/// Whether two of the fields have one name.
+/// Returns whether two of the fields have the same name.
 ///
-/// The names are hashed into a set of 128 bits first. Only if two hashes are equal, the names are compared
-/// with each other. So the usual event costs one pass.
+/// A hash of each name is added to a set of 128 bits. The names are compared with each other only if two hashes are
+/// equal. For most events, one pass over the names is therefore enough.
 fn has_repeated_name(fields: &FieldSet) -> bool {
-    let mut seen = 0_u128;
-    let is_seen = |field: Field| {
+    let mut seen_hashes = 0_u128;
+    let is_hash_seen = |field: Field| {
         let name = name(&field).as_bytes();
         let first = name.first().copied().unwrap_or_default();
         let last = name.last().copied().unwrap_or_default();
         let sum = name.len() * 31 + usize::from(first) * 7 + usize::from(last) * 3;
         let bit = 1 << (sum % 128);
-        let is_seen = seen & bit != 0;
-        seen |= bit;
+        let is_seen = seen_hashes & bit != 0;
+        seen_hashes |= bit;
         is_seen
     };
-    let are_equal = |(index, field): (usize, Field)| {
-        let others = fields.iter().skip(index + 1);
-        others.into_iter().any(|other| name(&other) == name(&field))
+    let is_repeated = |(index, field): (usize, Field)| {
+        let later_fields = fields.iter().skip(index + 1);
+        later_fields
+            .into_iter()
+            .any(|later| name(&later) == name(&field))
     };
-    fields.iter().any(is_seen) && fields.iter().enumerate().any(are_equal)
+    fields.iter().any(is_hash_seen) && fields.iter().enumerate().any(is_repeated)
 }
 
 /// Returns the name of a field, without the `r#` of a raw identifier.
@@ -102,35 +106,36 @@ pub fn name(field: &Field) -> &'static str {
     name.strip_prefix("r#").unwrap_or(name)
 }
 
-/// Converts the values that `tracing` records, and passes them to `sink`.
+/// Converts the values that `tracing` records to [`Value`]s, and passes them to `sink`.
 struct FieldVisitor<'a, F> {
     scratch: &'a mut String,
     sink: F,
-    /// The index of the field that is the message.
+    /// The index of the field that contains the message. `None` if no field is the message.
     message: Option<usize>,
-    /// The names and indices of all fields that have a value, if a name comes twice. Else empty.
+    /// The names and indices of all fields that have a value. Empty if no name is repeated.
     repeated: &'a [(&'static str, usize)],
 }
 
 impl<F: FnMut(&Field, Value<'_>)> FieldVisitor<'_, F> {
-    /// Whether a field is neither the message nor followed by a field of the same name.
-    fn is_wanted(&self, field: &Field) -> bool {
-        let is_later =
+    /// Returns whether a field is passed to `sink`. The message is not passed, and neither is a field that a later
+    /// field with the same name replaces.
+    fn is_passed(&self, field: &Field) -> bool {
+        let replaces =
             |&(other, index): &(&str, usize)| index > field.index() && other == name(field);
-        self.message != Some(field.index()) && !self.repeated.iter().any(is_later)
+        self.message != Some(field.index()) && !self.repeated.iter().any(replaces)
     }
 
-    /// Passes a value on, unless its field is not wanted.
+    /// Passes a value to `sink`, unless the field is skipped.
     fn emit(&mut self, field: &Field, value: Value<'_>) {
-        if self.is_wanted(field) {
+        if self.is_passed(field) {
             (self.sink)(field, value);
         }
     }
 
-    /// Formats a value by `write`, and passes the text on. The value of a field that is not wanted is not formatted,
-    /// because its code may be slow or log.
+    /// Formats a value by `write`, and passes the text to `sink`. Does not format the value of a skipped field, because
+    /// the `Debug` code of the value may be slow or may log.
     fn emit_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
-        if self.is_wanted(field) {
+        if self.is_passed(field) {
             self.scratch.clear();
             write(self.scratch);
             (self.sink)(field, Value::Str(self.scratch));
@@ -171,7 +176,7 @@ impl<F: FnMut(&Field, Value<'_>)> Visit for FieldVisitor<'_, F> {
         self.emit_text(field, |text| {
             for (depth, error) in iter::successors(Some(value), |&error| error.source()).enumerate()
             {
-                push(
+                append_formatted(
                     text,
                     format_args!("{}{error}", if depth == 0 { "" } else { ": " }),
                 );
@@ -180,15 +185,18 @@ impl<F: FnMut(&Field, Value<'_>)> Visit for FieldVisitor<'_, F> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.emit_text(field, |text| push(text, format_args!("{value:?}")));
+        self.emit_text(field, |text| {
+            append_formatted(text, format_args!("{value:?}"))
+        });
     }
 }
 
-/// The names and indices of the fields that have a value.
+/// Collects the names and the indices of the fields that have a value.
 #[derive(Default)]
 struct FieldNames(Vec<(&'static str, usize)>);
 
 impl Visit for FieldNames {
+    // The default methods of `Visit` pass values of all other types to `record_debug`.
     fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
         self.0.push((name(field), field.index()));
     }
@@ -197,13 +205,14 @@ impl Visit for FieldNames {
 /// Writes the message of an event.
 struct MessageVisitor<'a, W> {
     writer: &'a mut W,
-    /// The index of the field that is the message.
+    /// The index of the field that contains the message.
     index: usize,
-    /// Whether the message was written.
+    /// Whether the message was written, or the error of the writer.
     written: Result<bool, fmt::Error>,
 }
 
 impl<W: Write> Visit for MessageVisitor<'_, W> {
+    // A separate method for strings, because `record_debug` would write quotes.
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.index() == self.index {
             self.written = self.writer.write_str(value).map(|()| true);
@@ -212,7 +221,8 @@ impl<W: Write> Visit for MessageVisitor<'_, W> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.index() == self.index {
-            // If the error is the writer's, and not the value's, writing the placeholder fails as well.
+            // The error may come from the writer or from the code of the value. If the error came from the writer,
+            // writing the placeholder fails, too.
             let written = write!(self.writer, "{value:?}");
             self.written = written
                 .or_else(|_| self.writer.write_str(UNPRINTABLE))
@@ -221,15 +231,15 @@ impl<W: Write> Visit for MessageVisitor<'_, W> {
     }
 }
 
-/// Appends a formatted value. If the code of the value fails, a placeholder is appended, because the rest of the
-/// line is still of use.
-fn push(text: &mut String, value: fmt::Arguments<'_>) {
+/// Appends a formatted value to `text`. If the code of the value fails, appends a placeholder, because the rest of the
+/// line is still useful.
+fn append_formatted(text: &mut String, value: fmt::Arguments<'_>) {
     if text.write_fmt(value).is_err() {
         text.push_str(UNPRINTABLE);
     }
 }
 
-/// The fields of a span, stored for the lines of its events. Of two values of a field the later one counts.
+/// The fields of a span, stored for the lines of its events. A later value of a field replaces an earlier value.
 #[derive(Debug, Default)]
 pub struct SpanFields(Vec<(&'static str, StoredValue)>);
 
@@ -241,7 +251,7 @@ enum StoredValue {
 }
 
 impl SpanFields {
-    /// Adds the fields that `record` gives. `scratch` is a buffer in which values are formatted.
+    /// Adds the fields that `record` passes to a visitor. `scratch` is a buffer in which values are formatted.
     pub fn add(&mut self, scratch: &mut String, record: impl FnOnce(&mut dyn Visit)) {
         record(&mut FieldVisitor {
             scratch,
@@ -257,6 +267,7 @@ impl SpanFields {
                 };
                 self.set(name(field), stored);
             },
+            // A span has no message, and `set` replaces repeated fields.
             message: None,
             repeated: &[],
         });
@@ -270,9 +281,10 @@ impl SpanFields {
             .for_each(|(name, stored)| self.set(name, stored));
     }
 
+    /// Adds a field, or replaces the field with the same name.
     fn set(&mut self, name: &'static str, stored: StoredValue) {
         match self.0.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, place)) => *place = stored,
+            Some((_, value)) => *value = stored,
             None => self.0.push((name, stored)),
         }
     }
@@ -288,14 +300,14 @@ impl SpanFields {
         })
     }
 
-    /// Whether there is no field.
+    /// Returns whether the span has no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The name of the field into which the macros of `tracing` put the message of an event.
+/// The name of the field in which the macros of `tracing` store the message of an event.
 const MESSAGE: &str = "message";
-/// Written in place of a value whose own code fails.
+/// Written instead of a value whose `Debug` or `Display` code fails.
 const UNPRINTABLE: &str = "<formatting failed>";

@@ -1,4 +1,4 @@
-//! Decides which events and spans pass, by directives that can change at any time.
+//! The filter of the log: decides which events and spans pass. The directives of the filter can change at any time.
 
 use std::{
     sync::{
@@ -20,28 +20,31 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::{followers::Followers, request};
 
-/// Returns the plugin that a callsite belongs to, or None for the host's own callsites.
+/// A function that returns the name of the plugin that a callsite belongs to, or `None` for a callsite of the host's
+/// own code.
 ///
-/// The function is called while `tracing` registers the callsite, so that it must not log.
+/// The function must not log, because the filter calls the function while `tracing` registers the callsite.
 pub type PluginOf = fn(&Identifier) -> Option<&'static str>;
 
-/// The filter in front of every log output, and the handle to change it. Clones are one filter.
+/// The filter of the log, and the handle to change its directives. Clones share the same directives.
 ///
-/// As a [`Layer`] it decides for the whole subscriber: once for each callsite, and again after
-/// [`Filter::set`]. `tracing` stores the answer with the callsite, so that a disabled event costs one load. A
-/// plugin has a `tracing` of its own, whose callsites this one does not know. So each plugin
-/// [follows](Self::follow) the filter.
+/// As a [`Layer`], the filter decides for the whole subscriber: once for each callsite, and again after
+/// [`Filter::set`]. `tracing` stores the decision in the callsite, so that a disabled event costs only one load.
+///
+/// A plugin has its own copy of `tracing` with its own callsites, which store decisions, too. Therefore each plugin
+/// [follows](Self::follow) the filter: the filter notifies the plugin after each change of the directives.
 #[derive(Clone, Debug)]
 pub struct Filter {
+    /// The directives in force.
     directives: Arc<ArcSwap<Directives>>,
     plugin_of: PluginOf,
-    /// Whether a request may ask to be logged at debug, whatever the directives say.
+    /// Whether some requests are logged at level debug even if the directives disable that level.
     has_forced_debug: bool,
     followers: Followers,
 }
 
 impl Filter {
-    /// Returns a filter with these directives. `plugin_of` tells whose callsite is whose.
+    /// Returns a filter with these directives. `plugin_of` returns the plugin of a callsite.
     #[must_use]
     pub fn new(directives: Directives, plugin_of: PluginOf) -> Self {
         Self {
@@ -52,9 +55,9 @@ impl Filter {
         }
     }
 
-    /// Returns the same filter, which also lets the events of some requests pass, down to debug: those for
-    /// which [`request::is_debug_forced`] is true. For a callsite that the directives disable, `tracing` then
-    /// has to ask at every event.
+    /// Makes the filter also pass an event of level debug, or of a less verbose level, if the event belongs to a
+    /// request for which [`request::is_debug_forced`] returns true. For a callsite that the directives disable,
+    /// `tracing` must then call the filter for every event.
     #[must_use]
     pub fn with_forced_debug(self) -> Self {
         Self {
@@ -63,47 +66,49 @@ impl Filter {
         }
     }
 
-    /// The directives in force.
+    /// Returns the directives in force.
     #[must_use]
     pub fn directives(&self) -> Arc<Directives> {
         self.directives.load_full()
     }
 
-    /// Changes the directives. When this returns, every thread and every follower uses the new ones. Returns
-    /// the names of followers that did not confirm in time, because their code blocks.
+    /// Changes the directives. After this call, every thread and every follower uses the new directives. Returns the
+    /// names of the followers that did not confirm in time, because a callback blocks.
     ///
-    /// `tracing` asks about every callsite of the process again, so that this must not be called from a
-    /// layer.
+    /// Must not be called from a layer, because `tracing` calls the layers again for every callsite of the process.
     pub async fn set(&self, directives: Directives) -> Vec<String> {
-        // In this order: a callsite that registers meanwhile either sees the new directives, or sees that
-        // the count has changed and asks again.
+        // The directives are stored before the count changes. A callsite that is being registered at the same time
+        // then either sees the new directives, or sees that the count has changed and calls the filter again.
         self.directives.store(Arc::new(directives));
         CHANGE_COUNT.fetch_add(1, Ordering::SeqCst);
+        // Makes `tracing` call `register_callsite` and `max_level_hint` again.
         callsite::rebuild_interest_cache();
         self.followers.notify().await
     }
 
-    /// Decides about every callsite of the process again.
+    /// Makes the filter decide again for every callsite of the process.
     ///
-    /// When a callsite registers itself, `tracing` asks for the answer and then stores it, without a lock
-    /// around both. So a callsite that registers while the directives change may store the old answer. A
-    /// call some time after [`set`](Self::set) corrects that.
+    /// When a callsite is registered, `tracing` calls the filter and then stores the decision, without a lock around
+    /// both steps. If the directives change between the steps, the callsite stores the old decision. A call of this
+    /// function some time after [`set`](Self::set) corrects such a callsite.
     pub fn recheck_callsites(&self) {
         callsite::rebuild_interest_cache();
     }
 
-    /// Calls `follower` with the most verbose level in force, now and after each change, for ever. The
-    /// follower then has to ask again about each of its callsites. A follower may block; `name` is its name
-    /// in the warning about that.
+    /// Adds a follower. Calls `follower` now and after each change of the directives, until the process ends. The
+    /// argument is the most verbose level in force. The follower must then get a new decision for each of its
+    /// callsites.
+    ///
+    /// `follower` may block. `name` is the name of the follower in the warning about a follower that blocks.
     pub fn follow(&self, name: String, follower: impl Fn(Level) + Send + Sync + 'static) {
         let filter = self.clone();
         self.followers
             .add(name, move || follower(filter.max_level()));
     }
 
-    /// Calls `follower` as [`follow`](Self::follow) does, when it stands for several others, such as the
-    /// generations of a worker process. It returns the names of those that did not confirm, and has `limit`
-    /// for that.
+    /// Adds a follower that represents a group of others, such as the generations in a worker process. Calls `follower`
+    /// at the same times as [`follow`](Self::follow). `follower` must return the names of the members that did not
+    /// confirm, within the time `limit`.
     pub fn follow_as_group(
         &self,
         name: String,
@@ -113,7 +118,7 @@ impl Filter {
         self.followers.add_group(name, limit, follower);
     }
 
-    /// Returns the most verbose level at which anything passes.
+    /// Returns the most verbose level at which an event may pass.
     fn max_level(&self) -> Level {
         let level = self.directives.load().max_level();
         if self.has_forced_debug {
@@ -123,9 +128,9 @@ impl Filter {
         }
     }
 
-    /// Whether the directives let a callsite pass.
+    /// Returns whether the directives enable a callsite.
     fn passes(&self, metadata: &Metadata<'_>) -> bool {
-        // The span of a request carries the request's id. It is needed whenever anything passes.
+        // The span of a request contains the id of the request, which every line of the request needs.
         if request::is_request_span(metadata) {
             return self.max_level() != Level::Off;
         }
@@ -133,7 +138,7 @@ impl Filter {
         Level::of(metadata) <= self.directives.load().level(plugin, metadata.target())
     }
 
-    /// Whether a callsite passes in a request that forces debug.
+    /// Returns whether a callsite is enabled in a request for which debug is forced.
     fn passes_if_forced(&self, metadata: &Metadata<'_>) -> bool {
         self.has_forced_debug && Level::of(metadata) <= Level::Debug
     }
@@ -150,9 +155,10 @@ impl<S: Subscriber> Layer<S> for Filter {
         }
     }
 
-    // `tracing` usually has the answer of `register_callsite`. It calls this while another thread registers
-    // the callsite, when two subscribers differ, and when another layer wants to be asked each time, whose
-    // wish overrules `never`. So both answers must agree.
+    // `tracing` usually uses the stored decision of `register_callsite` and does not call `enabled`. `tracing` calls
+    // `enabled` if the stored decision is `sometimes`, while another thread registers the callsite, or if two
+    // subscribers decide differently. A `sometimes` of another layer replaces a `never` of this layer. Both functions
+    // must therefore make the same decision.
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         self.passes(metadata) || (self.passes_if_forced(metadata) && request::is_debug_forced(None))
     }
@@ -162,12 +168,13 @@ impl<S: Subscriber> Layer<S> for Filter {
     }
 }
 
-/// Returns how often the directives of this process have changed. An answer is up to date if this number is
-/// the same before and after the answer was computed.
+/// Returns how often the directives of this process have changed. A decision of the filter is up to date if this number
+/// is the same before the decision was made and after the decision was stored.
 pub(super) fn change_count() -> u64 {
     CHANGE_COUNT.load(Ordering::SeqCst)
 }
 
+/// The number of changes of the directives of all filters in this process.
 static CHANGE_COUNT: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(test)]
@@ -190,7 +197,8 @@ mod tests {
         }
     }
 
-    /// A layer that asks to be asked: the interest of every callsite becomes `sometimes`.
+    /// A layer that makes `tracing` call the layers for every event: the interest of every callsite becomes
+    /// `sometimes`.
     struct Undecided;
 
     impl<S: Subscriber> Layer<S> for Undecided {
@@ -233,7 +241,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_change_counts_from_the_next_event_on() {
+    fn a_change_takes_effect_at_the_next_event() {
         let (seen, filter) = (
             SeenLevels::default(),
             Filter::new(Directives::default(), |_| None),
@@ -253,19 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn followers_are_told_now_and_after_each_change() {
+    fn followers_are_notified_at_once_and_after_each_change() {
         let filter = Filter::new("warn".parse().unwrap(), |_| None);
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let follower = Arc::clone(&told);
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let follower = Arc::clone(&levels);
         filter.follow("shop".to_owned(), move |level| {
             follower.lock().unwrap().push(level)
         });
         set(&filter, "off,shop=trace");
-        assert_eq!(*told.lock().unwrap(), [Level::Warn, Level::Trace]);
+        assert_eq!(*levels.lock().unwrap(), [Level::Warn, Level::Trace]);
     }
 
     #[test]
-    fn the_gate_holds_beside_a_layer_that_is_asked_each_time() {
+    fn the_filter_works_beside_a_layer_that_is_called_for_every_event() {
         let (seen, filter) = (
             SeenLevels::default(),
             Filter::new("warn".parse().unwrap(), |_| None),
@@ -276,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_of_a_callsite_counts() {
+    fn directives_can_name_the_plugin_of_a_callsite() {
         let (seen, filter) = (
             SeenLevels::default(),
             Filter::new("off,cart#=warn".parse().unwrap(), |_| Some("cart")),

@@ -1,8 +1,8 @@
-//! The followers of the log's filter: every library that was ever loaded. Each stores answers of the filter
-//! and has to be notified when the filter changes.
+//! The followers of the log's filter: every library that was ever loaded. A follower stores decisions of the filter,
+//! and must be notified when the filter changes.
 //!
-//! A notification runs code of a plugin, which can block, because a stuck thread of the plugin may hold a lock
-//! of the plugin's `tracing`. So each follower is notified on a thread of its own, with a time limit.
+//! A notification runs code of a plugin. This code may block, because a stuck thread of the plugin may hold a lock of
+//! the plugin's copy of `tracing`. Therefore each follower is notified on another thread, with a time limit.
 
 use std::{
     fmt,
@@ -16,35 +16,34 @@ use tokio::{task, time};
 #[derive(Clone, Default)]
 pub(super) struct Followers(Arc<Mutex<Vec<Arc<Follower>>>>);
 
-/// One follower.
+/// A follower, or a group of followers that is notified by one callback.
 struct Follower {
-    /// The follower's name in messages.
+    /// The name of the follower in messages.
     name: String,
-    /// Notifies the follower. A follower that stands for others returns the names of those that did not
-    /// confirm.
+    /// Notifies the follower. The callback of a group returns the names of the members that did not confirm.
     callback: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// How long the callback may take.
+    /// The time limit of the callback.
     limit: Duration,
     state: Mutex<FollowerState>,
     /// Notified when `is_running` becomes false.
     finished: Condvar,
 }
 
-/// The part of a follower that its lock protects.
+/// The state of a follower, which its lock protects.
 #[derive(Default)]
 struct FollowerState {
-    /// Whether a thread runs the callback.
+    /// Whether a thread is running the callback.
     is_running: bool,
-    /// Whether the filter has changed since the callback last began, so that it has to run again.
+    /// Whether the filter has changed after the callback began, so that the callback must run again.
     has_missed_change: bool,
-    /// Whether the callback took longer than its limit and still runs.
+    /// Whether the callback has exceeded its time limit and is still running.
     is_stuck: bool,
-    /// The names that the last callback returned.
+    /// The names that the callback returned at its last run.
     unconfirmed: Vec<String>,
 }
 
 impl Followers {
-    /// Adds a follower, and notifies it on this thread.
+    /// Adds a follower, and runs its callback on this thread.
     pub(super) fn add(&self, name: String, callback: impl Fn() + Send + Sync + 'static) {
         let callback = move || {
             callback();
@@ -53,8 +52,8 @@ impl Followers {
         self.add_group(name, NOTIFY_TIMEOUT, callback);
     }
 
-    /// Adds a follower that stands for others, and notifies it on this thread. The callback returns the
-    /// names of those that did not confirm, and may take `limit`.
+    /// Adds a group of followers, and runs its callback on this thread. The callback returns the names of the members
+    /// that did not confirm. `limit` is the time limit of later runs of the callback.
     pub(super) fn add_group(
         &self,
         name: String,
@@ -68,14 +67,15 @@ impl Followers {
             state: Mutex::default(),
             finished: Condvar::new(),
         });
-        // Added before it is notified, so that no change between the two is missed.
+        // Added to the list before the callback runs, so that a change between the two steps is not missed.
         lock(&self.0).push(Arc::clone(&follower));
         follower.run_callback();
     }
 
-    /// Notifies all followers. Returns the names of followers that did not confirm in time. A follower that
-    /// blocks is notified of the latest change as soon as it no longer blocks.
+    /// Notifies all followers, one after the other. Returns the names of the followers that did not confirm in time. A
+    /// follower that blocks is notified of the latest change as soon as its callback returns.
     pub(super) async fn notify(&self) -> Vec<String> {
+        // Copies the list, because the lock must not be held across an await.
         let followers = lock(&self.0).clone();
         let mut unconfirmed = Vec::new();
         for follower in followers {
@@ -86,25 +86,26 @@ impl Followers {
 }
 
 impl Follower {
-    /// Notifies the follower on another thread. Returns the names of those that did not confirm in time: its
-    /// own name, or those that it stands for.
+    /// Runs the callback on another thread. Returns the name of this follower if the callback exceeds its time limit,
+    /// and otherwise the names that the callback returned.
     async fn notify(self: &Arc<Self>) -> Vec<String> {
         {
             let mut state = lock(&self.state);
             if state.is_stuck {
-                // Another thread would be stuck as well. The stuck one runs the callback again later.
+                // A second thread would wait, too. The stuck thread runs the callback again when the callback returns.
                 state.has_missed_change = true;
                 return vec![self.name.clone()];
             }
         }
         let follower = Arc::clone(self);
         let run = task::spawn_blocking(move || follower.run_callback());
+        // A timeout drops only the handle of the task. The callback continues to run on its thread.
         let is_finished = time::timeout(self.limit, run).await.is_ok();
         let mut state = lock(&self.state);
         if is_finished {
             return state.unconfirmed.clone();
         }
-        // The callback may have returned between the timeout and the lock.
+        // The callback may have returned after the timeout and before this thread got the lock.
         state.is_stuck = state.is_running;
         if state.is_stuck {
             vec![self.name.clone()]
@@ -113,10 +114,10 @@ impl Follower {
         }
     }
 
-    /// Runs the callback. When this returns, the follower knows all changes before the call.
+    /// Runs the callback. After this call, the follower knows all changes that were made before the call.
     ///
-    /// Only one thread runs the callback at a time. A thread that finds the callback running marks its change as
-    /// missed and waits. The thread that runs the callback then runs it once more.
+    /// Only one thread at a time runs the callback. If another thread is running the callback, this thread marks its
+    /// change as missed and waits. The other thread then runs the callback again.
     fn run_callback(&self) {
         let mut state = lock(&self.state);
         state.has_missed_change = true;
@@ -128,12 +129,13 @@ impl Follower {
         state.is_running = true;
         while state.has_missed_change {
             state.has_missed_change = false;
-            // Not under the lock, because the callback may block.
+            // Releases the lock, because the callback may block.
             drop(state);
             let unconfirmed = (self.callback)();
             state = lock(&self.state);
             state.unconfirmed = unconfirmed;
         }
+        // Keeps the names and clears all flags, also `is_stuck`.
         *state = FollowerState {
             unconfirmed: std::mem::take(&mut state.unconfirmed),
             ..FollowerState::default()
@@ -153,7 +155,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long the notification of one follower may take.
+/// The time limit of the callback of one follower.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_is_stuck_holds_up_nobody_and_is_told_of_the_last_change() {
+    async fn a_stuck_follower_delays_no_other_and_is_notified_of_the_last_change() {
         let followers = Followers::default();
         let level = Arc::new(AtomicU64::new(0));
         let (release, released) = mpsc::channel::<()>();

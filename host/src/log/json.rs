@@ -1,7 +1,7 @@
-//! The JSON format: one object a line, for programs. `docs/LOGGING.md` has its schema.
+//! The JSON format: each line is one object, for programs. `docs/LOGGING.md` describes the schema.
 //!
-//! Values keep their types. A number that JSON has no form for is written as a string: an integer of more than
-//! 64 bits, an infinity or NaN.
+//! Values have the JSON types of their Rust types. A number that has no portable form in JSON is written as a string:
+//! an integer of more than 64 bits, an infinity or NaN.
 
 use std::{cell::RefCell, fmt};
 
@@ -24,11 +24,11 @@ use super::{
 pub struct JsonFormat;
 
 impl JsonFormat {
-    /// Writes `event` to the buffer for a line.
+    /// Appends the line of `event` to `buffers.line`, without a line end.
     ///
     /// # Errors
     ///
-    /// None: formatting into memory does not fail.
+    /// Never fails, because formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,
@@ -45,8 +45,8 @@ impl JsonFormat {
     }
 }
 
-/// Writes the object of one event. Every object has all keys, except that those of the trace are left out when
-/// the request has no trace.
+/// Writes the object of one event. Every object has all keys, except that an event outside of a trace has no `trace_id`
+/// and no `span_id`.
 fn write_object<S>(
     json: &mut serde_json::Serializer<&mut Vec<u8>>,
     scratch: &mut String,
@@ -65,9 +65,9 @@ where
     )?;
     map.serialize_entry("level", &DisplayText(Level::of(metadata)))?;
     map.serialize_entry("target", metadata.target())?;
-    // The message is formatted first, because serde needs it as one text.
+    // Formats the message into the scratch buffer first, because serde needs a complete string.
     scratch.clear();
-    // Formatting into memory never fails by itself.
+    // Ignores the result, because formatting into memory does not fail.
     let _ = fields::write_message(scratch, event);
     map.serialize_entry("message", scratch)?;
     map.serialize_entry("plugin", &context.origin.map(|origin| origin.plugin))?;
@@ -93,7 +93,7 @@ where
     SerializeMap::end(map)
 }
 
-/// Serializes the text that `Display` writes, as a string.
+/// Serializes a value as the string that its `Display` writes.
 struct DisplayText<T>(T);
 
 impl<T: fmt::Display> Serialize for DisplayText<T> {
@@ -102,14 +102,15 @@ impl<T: fmt::Display> Serialize for DisplayText<T> {
     }
 }
 
-/// Serializes the fields of an event. The scratch buffer is in a cell, because `serialize` gets `&self`.
+/// Serializes the fields of an event, except the message, as a map. The second field is the scratch buffer for values.
+/// The buffer is in a cell, because `serialize` gets `&self`.
 struct EventFields<'a, 'e>(&'a Event<'e>, RefCell<&'a mut String>);
 
 impl Serialize for EventFields<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         let mut failed = None;
-        // The visitor cannot return an error, so that the first one is kept.
+        // `visit` cannot stop early, so the first error is stored, and later fields are ignored.
         fields::visit(&mut self.1.borrow_mut(), self.0, |field, value| {
             if failed.is_none() {
                 failed = map.serialize_entry(fields::name(field), &value).err();
@@ -119,8 +120,8 @@ impl Serialize for EventFields<'_, '_> {
     }
 }
 
-/// Serializes the spans of an event. The scope is an iterator that can be used once, so that it is in a cell and
-/// taken out.
+/// Serializes the spans of an event as a list. The scope is an iterator. The scope is in a cell, because `serialize`
+/// gets `&self` and must move the scope out.
 struct Spans<'a, S>(RefCell<Option<Scope<'a, S>>>);
 
 impl<L> Serialize for Spans<'_, L>
@@ -130,7 +131,8 @@ where
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         let mut failed = None;
-        // `for_each_span` stops at the first `fmt::Error`, which stands for the error in `failed`.
+        // The error of the serializer is stored in `failed`. `for_each_span` needs a `fmt::Error` to stop, so its
+        // result has no more information and is ignored.
         let _ = for_each_span(self.0.take(), |name, fields| {
             failed = list.serialize_element(&Span { name, fields }).err();
             failed.as_ref().map_or(Ok(()), |_| Err(fmt::Error))
@@ -139,7 +141,7 @@ where
     }
 }
 
-/// Serializes one span.
+/// The object of one span.
 #[derive(Serialize)]
 struct Span<'a> {
     name: &'a str,

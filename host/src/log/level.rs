@@ -1,7 +1,7 @@
-//! Changes of the level while the host runs, for a time or for good.
+//! Changes the log level while the host runs, permanently or for a limited time.
 //!
-//! One task owns the level and is driven by messages, so that changes come one after the other. The task
-//! changes the [`Filter`], and the filter tells every generation.
+//! One task owns the level and handles messages, so that changes are made one after the other. The task changes the
+//! [`Filter`], and the filter notifies every generation.
 
 use std::{
     future::pending,
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::filter::Filter;
 
-/// A handle to the task that owns the level. Clones lead to the same task.
+/// A handle to the task that owns the level. Clones are handles to the same task.
 #[derive(Clone, Debug)]
 pub struct LevelHandle(mpsc::Sender<LevelRequest>);
 
@@ -26,33 +26,34 @@ pub struct LevelHandle(mpsc::Sender<LevelRequest>);
 pub struct LevelState {
     /// The directives in force.
     pub directives: Directives,
-    /// When they end, and the directives that follow them. None when they are permanent.
+    /// When the directives end, and the directives that replace them. `None` if the directives are permanent.
     pub until: Option<(SystemTime, Directives)>,
 }
 
-/// The result of a change.
+/// The result of a change of the level.
 #[derive(Clone, Debug)]
 pub struct LevelChange {
     /// The directives before the change.
     pub before: Directives,
     /// The level after the change.
     pub now: LevelState,
-    /// The names of libraries that did not confirm in time that they log by the new level.
+    /// The names of the libraries that did not confirm the new level in time.
     pub unconfirmed: Vec<String>,
 }
 
-/// A wanted change of the level.
+/// A requested change of the level.
 #[derive(Clone, Debug)]
 pub struct SetLevel {
     /// The new directives.
     pub directives: Directives,
-    /// How long the change lasts. Then the last permanent directives are restored. None makes the change
-    /// permanent.
+    /// How long the change lasts. Afterwards the last permanent directives are restored. `None` means that the change
+    /// is permanent.
     pub duration: Option<Duration>,
-    /// The author of the change, for the log.
-    pub by: &'static str,
+    /// The cause of the change for the log line, such as "ctl".
+    pub changed_by: &'static str,
 }
 
+/// A message to the task that owns the level. The task sends the answer to the sender in the message.
 enum LevelRequest {
     Set(SetLevel, oneshot::Sender<LevelChange>),
     Show(oneshot::Sender<LevelState>),
@@ -73,15 +74,15 @@ impl LevelHandle {
         Self(sender)
     }
 
-    /// Returns the level in force. None after the runtime has shut down.
+    /// Returns the level in force. Returns `None` after the runtime has shut down.
     pub async fn state(&self) -> Option<LevelState> {
         let (sender, state) = oneshot::channel();
         self.0.send(LevelRequest::Show(sender)).await.ok()?;
         state.await.ok()
     }
 
-    /// Changes the level in the host and in every generation, and returns after that. None after the runtime
-    /// has shut down.
+    /// Changes the level in the host and in every generation. Returns the result after the change. Returns `None` after
+    /// the runtime has shut down.
     pub async fn set(&self, change: SetLevel) -> Option<LevelChange> {
         let (sender, changed) = oneshot::channel();
         self.0.send(LevelRequest::Set(change, sender)).await.ok()?;
@@ -94,19 +95,21 @@ struct LevelOwner {
     filter: Filter,
     /// The last permanent directives.
     permanent: Directives,
-    /// When `permanent` is restored. None while it is in force.
+    /// When `permanent` is restored: the deadline of the task, and the same moment for operators. `None` while
+    /// `permanent` is in force.
     revert_at: Option<(Instant, SystemTime)>,
-    /// When the filter decides once more about each callsite, after a change.
+    /// When the filter decides again for every callsite, some time after a change. See [`Filter::recheck_callsites`].
     recheck_at: Option<Instant>,
 }
 
 impl LevelOwner {
+    /// Handles messages and deadlines until the last handle is dropped.
     async fn run(mut self, mut messages: mpsc::Receiver<LevelRequest>) {
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(LevelRequest::Show(sender)) => {
-                        // Fails when the caller waits no longer.
+                        // Fails if the caller no longer waits for the answer.
                         let _ = sender.send(self.state());
                     }
                     Some(LevelRequest::Set(change, sender)) => {
@@ -126,6 +129,7 @@ impl LevelOwner {
         }
     }
 
+    /// Returns the level in force.
     fn state(&self) -> LevelState {
         LevelState {
             directives: Directives::clone(&self.filter.directives()),
@@ -135,19 +139,20 @@ impl LevelOwner {
         }
     }
 
+    /// Applies a requested change.
     async fn set(&mut self, change: SetLevel) -> LevelChange {
         let SetLevel {
             directives,
             duration,
-            by,
+            changed_by,
         } = change;
-        // A permanent change also ends a temporary one, whose time is then forgotten.
         let before = Directives::clone(&self.filter.directives());
+        // Also cancels the end of an earlier temporary change.
         self.revert_at = duration.map(|time| (Instant::now() + time, SystemTime::now() + time));
         if duration.is_none() {
             self.permanent.clone_from(&directives);
         }
-        let unconfirmed = self.change(directives, by, duration).await;
+        let unconfirmed = self.change(directives, changed_by, duration).await;
         LevelChange {
             before,
             now: self.state(),
@@ -155,21 +160,21 @@ impl LevelOwner {
         }
     }
 
-    /// Changes the filter and logs the change. Returns the names of libraries that did not confirm in time.
+    /// Changes the filter and logs the change. Returns the names of the libraries that did not confirm in time.
     ///
-    /// The line is logged before the change, at a level that passes until then, so that a reader of the log
-    /// sees why the lines change. After `off`, when no level passes, it is logged after the change.
+    /// The line about the change is logged before the change, at a level that the old directives enable. A reader of
+    /// the log then sees why other lines begin or stop. If the old level is `off`, the line is logged after the change.
     async fn change(
         &mut self,
         new: Directives,
-        by: &str,
+        changed_by: &str,
         duration: Option<Duration>,
     ) -> Vec<String> {
         let old = self.filter.directives();
         let message = ChangeMessage {
             old: &old,
             new: &new.clone(),
-            by,
+            changed_by,
             duration,
         };
         let old_level = old.level(None, TARGET);
@@ -179,12 +184,13 @@ impl LevelOwner {
             message.log(message.new.level(None, TARGET));
         }
         warn_unconfirmed(&unconfirmed);
-        self.recheck_at = Some(Instant::now() + MAX_REGISTRATION);
+        self.recheck_at = Some(Instant::now() + REGISTRATION_LIMIT);
         unconfirmed
     }
 }
 
-/// Logs a warning with the names of libraries that did not confirm a change in time, if there are any.
+/// Logs a warning with the names of the libraries that did not confirm a change in time. Logs nothing if `libraries` is
+/// empty.
 pub fn warn_unconfirmed(libraries: &[String]) {
     if !libraries.is_empty() {
         warn!(
@@ -194,7 +200,7 @@ pub fn warn_unconfirmed(libraries: &[String]) {
     }
 }
 
-/// Waits until the deadline. Without one, waits for ever.
+/// Waits until the deadline. Waits for ever if `deadline` is `None`.
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => time::sleep_until(deadline).await,
@@ -202,41 +208,44 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// The line of the log about a change.
+/// The log line about a change.
 struct ChangeMessage<'a> {
     old: &'a Directives,
     new: &'a Directives,
-    by: &'a str,
+    changed_by: &'a str,
     duration: Option<Duration>,
 }
 
 impl ChangeMessage<'_> {
-    /// Logs the line at `level`. Does nothing when that is off.
+    /// Logs the line at `level`, or at info if `level` is more verbose. Does nothing if `level` is off.
     fn log(&self, level: Level) {
+        // The names of these variables are the names of the fields in the line.
         let Self {
             old: was,
             new: is,
-            by,
+            changed_by: by,
             duration,
         } = self;
-        let lasts = duration.map(|lasts| humantime::format_duration(lasts).to_string());
-        macro_rules! changed {
+        let lasts = duration.map(|duration| humantime::format_duration(duration).to_string());
+        // A macro, because each level needs a callsite of its own.
+        macro_rules! log_change {
             ($log:ident) => {
                 $log!(target: TARGET, %was, %is, by, lasts, "Log level changed")
             };
         }
         match level {
             Level::Off => {}
-            Level::Critical => changed!(critical),
-            Level::Error => changed!(error),
-            Level::Warn => changed!(warn),
-            Level::Info | Level::Debug | Level::Trace => changed!(info),
+            Level::Critical => log_change!(critical),
+            Level::Error => log_change!(error),
+            Level::Warn => log_change!(warn),
+            Level::Info | Level::Debug | Level::Trace => log_change!(info),
         }
     }
 }
 
+/// The target of the line about a change. The level in force for this target decides how the line is logged.
 const TARGET: &str = module_path!();
 
-/// How long the registration of a callsite takes at most, on a thread that has to wait for a processor. See
+/// Longer than any registration of a callsite is expected to take, even on a thread that waits for a processor. See
 /// [`Filter::recheck_callsites`].
-const MAX_REGISTRATION: Duration = Duration::from_secs(1);
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(1);

@@ -31,7 +31,8 @@ pub enum Format {
     Json,
 }
 
-/// Writes each event as a line, on the thread of the event and before the event's code goes on.
+/// The layer that writes each event as a line. Writes on the thread of the event, before the code that emitted the
+/// event continues.
 #[derive(Debug)]
 pub struct LineLayer {
     format: Format,
@@ -51,7 +52,7 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        // The fields of a request's span are written from its `RequestMeta`.
+        // Stores no fields for the span of a request, because formats write the request from its `RequestMeta`.
         if attributes.is_empty() || request::is_request_span(attributes.metadata()) {
             return;
         }
@@ -68,8 +69,8 @@ where
         let Some(span) = context.span(id) else {
             return;
         };
-        // The values are formatted before the span is locked, because the code of a value may log in this
-        // span.
+        // Formats the values before `extensions_mut` locks the span, because the `Debug` code of a value may log in the
+        // same span.
         let mut later = SpanFields::default();
         Buffers::with(|buffers| {
             later.add(&mut buffers.scratch, |visit| values.record(visit));
@@ -94,8 +95,9 @@ where
                 self.write(event, &line_context, context.event_scope(event));
             });
         };
-        // The span of a task that the app has spawned leads to its request. Without such a span, the request
-        // is the one of this thread.
+        // An event in a span belongs to the request of that span, because the event may come from a task that the app
+        // has spawned on another thread. An event outside of such spans belongs to the request that this thread works
+        // on.
         match innermost.and_then(|span| request::with_meta_of(&span, RequestMeta::clone)) {
             Some(meta) => write(Some(&meta)),
             None => request::with_current(|request| write(request.map(|request| request.meta()))),
@@ -114,10 +116,10 @@ impl LineLayer {
                 Format::Text(text) => text.write(buffers, event, context, spans),
                 Format::Json => JsonFormat.write(buffers, event, context, spans),
             };
-            // Formatting into memory never fails by itself.
+            // Always true, because formatting into memory does not fail.
             if formatted.is_ok() {
                 buffers.line.0.push(b'\n');
-                // The line and its end in one buffer, because both have to go out in one write.
+                // The line and its line end are in one buffer, because one write must contain both.
                 losses::write(&self.output, &buffers.line.0);
                 if let Some(request) = context.request
                     && recent::is_on()

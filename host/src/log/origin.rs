@@ -1,9 +1,9 @@
-//! The generation that logs the event which a thread is emitting. The bridge sets it while it emits an event
-//! for a plugin.
+//! The origin of the event that a thread is emitting: the generation of a plugin, or the host. The bridge sets the
+//! origin while it emits an event for a plugin. This module also stores the names of threads.
 
 use std::cell::{Cell, RefCell};
 
-/// A generation of a plugin, as the origin of an event.
+/// A generation of a plugin that emits an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The plugin's name.
@@ -12,20 +12,20 @@ pub struct Origin {
     pub generation: u64,
 }
 
-/// Returns the origin of the event that this thread is emitting, or None for an event of the host.
+/// Returns the origin of the event that this thread is emitting. Returns `None` for an event of the host.
 #[must_use]
 pub fn current() -> Option<Origin> {
     CURRENT.get()
 }
 
-/// Runs `emit`, whose events have this origin. Afterwards, and after a panic, the thread has the origin that
-/// it had before.
+/// Runs `emit`. Events that `emit` emits on this thread have the origin `origin`. Afterwards, also after a panic, the
+/// thread has its previous origin again.
 pub fn scope<T>(origin: Origin, emit: impl FnOnce() -> T) -> T {
     let _restore = OriginGuard(CURRENT.replace(Some(origin)));
     emit()
 }
 
-/// Restores the origin that a thread had before.
+/// Restores the previous origin of a thread when the guard is dropped.
 struct OriginGuard(Option<Origin>);
 
 impl Drop for OriginGuard {
@@ -34,39 +34,41 @@ impl Drop for OriginGuard {
     }
 }
 
-/// Stores the name that a plugin has for this thread. When a plugin made the thread, only the plugin's copy of
-/// std knows the name.
-pub fn name_thread(name: &str) {
-    let _ = THREAD.try_with(|known| {
-        // The name is usually known, so that the comparison saves an allocation.
-        if known.borrow().as_deref() != Some(name)
-            && let Ok(mut known) = known.try_borrow_mut()
+/// Stores the name of this thread for the lines of the log. A plugin passes the name, because for a thread that the
+/// plugin has started, only the plugin's copy of std knows the name.
+pub fn set_thread_name(name: &str) {
+    // Does nothing on a thread that is ending and has dropped its thread-locals.
+    let _ = THREAD_NAME.try_with(|stored| {
+        // Compares first, because the same name is usually stored already, and storing a name allocates memory.
+        if stored.borrow().as_deref() != Some(name)
+            && let Ok(mut stored) = stored.try_borrow_mut()
         {
-            *known = Some(name.into());
+            *stored = Some(name.into());
         }
     });
 }
 
-/// Runs `work` with the name of this thread, if it has one.
+/// Runs `work` with the name of this thread. Passes `None` if the name is unknown.
 pub fn with_thread_name<T>(work: impl FnOnce(Option<&str>) -> T) -> T {
-    // A thread that ends has no thread-locals with a destructor any more.
-    if THREAD.try_with(|_| ()).is_err() {
+    // A thread that is ending has dropped its thread-locals with a destructor. Checks first, because a failed
+    // `try_with(work)` would drop `work` without running it.
+    if THREAD_NAME.try_with(|_| ()).is_err() {
         return work(None);
     }
-    THREAD.with(|known| {
-        if known.borrow().is_none() {
-            known.replace(std::thread::current().name().map(Into::into));
+    THREAD_NAME.with(|stored| {
+        if stored.borrow().is_none() {
+            stored.replace(std::thread::current().name().map(Into::into));
         }
-        work(known.borrow().as_deref())
+        work(stored.borrow().as_deref())
     })
 }
 
 thread_local! {
-    /// Has no destructor, so that it can be read while a thread ends: plugins log in the drop code of their
-    /// thread-locals.
+    /// The origin of the event that this thread is emitting. Has no destructor, so that a thread that is ending can
+    /// still read the origin: plugins log in the drop code of their thread-locals.
     static CURRENT: Cell<Option<Origin>> = const { Cell::new(None) };
-    /// The name of this thread.
-    static THREAD: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    /// The name of this thread. `None` until a line needs the name or a plugin passes the name.
+    static THREAD_NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The latest log lines and panics, by request. Only the server of a development session keeps them, for
-//! the pages that explain why a request failed.
+//! Stores the latest log lines and panics together with the ids of their requests. Only the server of a development
+//! session stores lines and panics, for the pages that explain why a request failed.
 
 use std::{
     collections::VecDeque,
@@ -11,31 +11,34 @@ use std::{
 pub struct Panic {
     /// The message of the panic.
     pub message: String,
-    /// The file, line and column of the `panic!`, if the plugin knows them.
+    /// The file, line and column of the `panic!`. `None` if the plugin does not know them.
     pub location: Option<(String, u32, u32)>,
-    /// The backtrace, as std prints it.
+    /// The backtrace in the format of std. `None` if the plugin took no backtrace.
     pub backtrace: Option<String>,
 }
 
-/// Lines and panics, each with the id of its request. The oldest ones come first.
+/// The stored lines and panics, the oldest first.
 #[derive(Debug, Default)]
 struct Recent {
+    /// The id of the request, and the line.
     lines: VecDeque<(String, String)>,
+    /// The id of the request, and the panic.
     panics: VecDeque<(String, Panic)>,
 }
 
-/// Keeps lines and panics from now on. Until this is called, nothing is kept.
+/// Starts to store lines and panics.
 pub fn start() {
+    // A second call changes nothing.
     RECENT.get_or_init(Mutex::default);
 }
 
-/// Whether [`start`] was called.
+/// Returns whether [`start`] was called.
 #[must_use]
 pub fn is_on() -> bool {
     RECENT.get().is_some()
 }
 
-/// Adds a log line of the request with this id. Does nothing unless recording [is on](is_on).
+/// Stores a log line of the request with the id `request`. Does nothing before [`start`].
 pub fn add_line(request: &str, line: &[u8]) {
     if let Some(mut recent) = recent() {
         let line = String::from_utf8_lossy(line).trim_end().to_owned();
@@ -43,14 +46,14 @@ pub fn add_line(request: &str, line: &[u8]) {
     }
 }
 
-/// Adds a panic in the request with this id. Does nothing unless recording [is on](is_on).
+/// Stores a panic in the request with the id `request`. Does nothing before [`start`].
 pub fn add_panic(request: &str, panic: Panic) {
     if let Some(mut recent) = recent() {
         push(&mut recent.panics, MAX_PANICS, (request.to_owned(), panic));
     }
 }
 
-/// Returns the lines of a request, the oldest first, and the last panic in it.
+/// Returns the stored lines of the request with the id `request`, the oldest first, and the last panic in that request.
 #[must_use]
 pub fn of_request(request: &str) -> (Vec<String>, Option<Panic>) {
     let Some(recent) = recent() else {
@@ -62,7 +65,7 @@ pub fn of_request(request: &str) -> (Vec<String>, Option<Panic>) {
     (lines, panics.next_back().map(|(_, panic)| panic.clone()))
 }
 
-/// Appends `new`, and drops the oldest entry of a queue that has `limit` entries.
+/// Appends `new` to `queue`. If the queue has `limit` entries, first drops the oldest entry.
 fn push<T>(queue: &mut VecDeque<T>, limit: usize, new: T) {
     if queue.len() == limit {
         queue.pop_front();
@@ -70,16 +73,17 @@ fn push<T>(queue: &mut VecDeque<T>, limit: usize, new: T) {
     queue.push_back(new);
 }
 
+/// Locks the stored lines and panics. Returns `None` before [`start`].
 fn recent() -> Option<MutexGuard<'static, Recent>> {
     let recent = RECENT.get()?;
     Some(recent.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Set by [`start`].
+/// The stored lines and panics, created by [`start`].
 static RECENT: OnceLock<Mutex<Recent>> = OnceLock::new();
 
-/// How many lines are kept, of all requests together.
+/// The largest number of stored lines of all requests together.
 const MAX_LINES: usize = 1000;
 
-/// How many panics are kept, of all requests together.
+/// The largest number of stored panics of all requests together.
 const MAX_PANICS: usize = 50;

@@ -1,4 +1,4 @@
-//! The id of a request, which is on its lines, in its response, and known to its app.
+//! The id of a request. The id is written to the lines of the request, sent with its response, and passed to the app.
 
 use std::{
     cell::RefCell,
@@ -17,17 +17,18 @@ use http::HeaderValue;
 pub enum RequestId {
     /// The client has sent the id.
     FromClient(HeaderValue),
-    /// The host has made the id: a number in hexadecimal digits.
+    /// The host has generated the id: a number as 16 hexadecimal digits.
     Generated([u8; 16]),
 }
 
 impl RequestId {
-    /// Returns the id that the client has sent, if it is a valid one, or a new id.
+    /// Returns the id that the client has sent (`client_id`). If the client has sent no id or an invalid id, returns a
+    /// new id.
     #[must_use]
-    pub fn new(given: Option<&[u8]>) -> Self {
-        let given = given.filter(|id| is_valid(id));
-        let given = given.and_then(|id| HeaderValue::from_bytes(id).ok());
-        given.map_or_else(|| Self::Generated(generate()), Self::FromClient)
+    pub fn new(client_id: Option<&[u8]>) -> Self {
+        let client_id = client_id.filter(|id| is_valid(id));
+        let client_id = client_id.and_then(|id| HeaderValue::from_bytes(id).ok());
+        client_id.map_or_else(|| Self::Generated(generate()), Self::FromClient)
     }
 
     /// Returns the id as text.
@@ -47,8 +48,9 @@ impl RequestId {
 
     /// Returns the id as the value of a header field.
     ///
-    /// HTTP/2 does not put the value into its compression table, because the same id never comes again. The
-    /// ids of a thread are slices of one block of memory, so that dozens of ids cost one allocation.
+    /// The value of a generated id is marked as sensitive. HTTP/2 then does not store the value in its compression
+    /// table, where the value would be useless, because the same id is never sent again. The values of a thread are
+    /// slices of one block of memory, so that one allocation is enough for dozens of ids.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
         let id = match self {
@@ -59,38 +61,39 @@ impl RequestId {
             if block.capacity() < id.len() {
                 *block = BytesMut::with_capacity(BLOCK_SIZE);
             }
-            // The slice keeps the whole block alive, so that a block must not be large.
+            // A slice keeps the whole block alive, therefore a block is small.
             block.extend_from_slice(id);
             block.split().freeze()
         });
         let header = HeaderValue::from_maybe_shared(bytes);
         let mut header = header.unwrap_or_else(|_| HeaderValue::from_static("-"));
-        // h2 writes a sensitive value as one that is never indexed (RFC 7541, section 6.2.3).
+        // h2 sends a sensitive value as a literal that is never indexed (RFC 7541, section 6.2.3).
         header.set_sensitive(true);
         header
     }
 }
 
 thread_local! {
-    /// The rest of the block from which ids are cut.
+    /// The unused rest of the block from which the next ids are split off.
     static BLOCK: RefCell<BytesMut> = RefCell::default();
 }
 
-/// The size of a block of memory for ids.
+/// The size of a block of memory for ids, in bytes.
 const BLOCK_SIZE: usize = 1024;
 
-/// Whether an id from a client can be used. Other programs put ids into their lines and into names of files, so
-/// that few characters are allowed.
+/// Returns whether an id from a client is accepted. Only few characters are allowed, because other programs write ids
+/// to log lines and to names of files.
 fn is_valid(id: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte);
     (1..=128).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// Returns a new id. The number does not come again in this process, and hardly in another one.
+/// Returns a new id. The id is unique in this process, and almost certainly unique among all processes, because each
+/// process has a random seed.
 fn generate() -> [u8; 16] {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("request ids"));
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // SplitMix64: its step and its rounds give a different result for each number.
+    // SplitMix64: each number has a different result, because the step and the rounds are reversible.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut bits = SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -101,9 +104,9 @@ fn generate() -> [u8; 16] {
 
 /// Returns the hexadecimal digits of `bits`.
 ///
-/// All digits are made at once, without a loop over bytes. First each half byte of `bits` is moved to a byte
-/// of its own. Then the digit `0` is added to every byte, and to those above nine also the distance from
-/// behind `9` to `a`.
+/// Computes all digits at the same time, without a loop over bytes. The first step moves each group of four bits to a
+/// separate byte. The second step adds the character `0` to every byte. To every byte above nine, the step also adds
+/// the distance between the character after `9` and the character `a`.
 fn hex(bits: u64) -> [u8; 16] {
     let mut digits = u128::from(bits);
     for (shift, mask) in [
@@ -114,10 +117,11 @@ fn hex(bits: u64) -> [u8; 16] {
     ] {
         digits = (digits | (digits << shift)) & mask;
     }
-    // A one in every byte, to do one operation on all bytes.
-    const EACH: u128 = u128::MAX / 0xff;
-    let letters = ((digits + 6 * EACH) >> 4) & EACH;
-    (digits + u128::from(b'0') * EACH + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
+    // 1 in every byte. A multiple of this number has the same value in every byte.
+    const ONES: u128 = u128::MAX / 0xff;
+    // 1 in every byte above nine: adding 6 to such a byte sets the bit with the value 16.
+    let letters = ((digits + 6 * ONES) >> 4) & ONES;
+    (digits + u128::from(b'0') * ONES + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 #[cfg(test)]

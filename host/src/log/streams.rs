@@ -1,8 +1,8 @@
-//! Replaces stdout and stderr by `/dev/null` when their readers go away.
+//! Replaces stdout or stderr by `/dev/null` when the reader of the stream closes its end.
 //!
-//! `println!` panics when the reader of its pipe is gone. One debug print in an app would then answer its
-//! requests with 500, and a hundred would take the app out of service. A stdout that was closed from the
-//! start needs no such care, because `println!` ignores it.
+//! `println!` panics when the reader of its pipe is gone. With a debug print in a handler, the requests of that app
+//! would be answered with status 500, and after a hundred panics the app would be taken out of service. A stdout that
+//! was closed from the start needs no replacement, because `println!` ignores a closed stdout.
 
 use std::{
     fs::File,
@@ -19,20 +19,20 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
-/// Watches both streams from now on, on the current runtime. The system tells when a reader goes away, so that
-/// watching costs nothing until then.
+/// Watches both streams from now on, with tasks of the current runtime. Watching costs nothing until a reader closes
+/// its end, because the system reports that event.
 pub fn replace_when_unread() {
     watch("stdout", io::stdout(), |null| dup2_stdout(null));
     watch("stderr", io::stderr(), |null| dup2_stderr(null));
 }
 
-/// Watches one stream, and calls `replace` with `/dev/null` when its reader has gone away.
+/// Watches one stream. Calls `replace` with `/dev/null` when the reader of the stream is gone.
 fn watch(
     name: &'static str,
     stream: impl AsFd,
     replace: impl FnOnce(&File) -> rustix::io::Result<()> + Send + 'static,
 ) {
-    // Fails for files, which epoll(7) does not accept and which have no reader that could go away.
+    // Fails for a file, because epoll(7) does not accept files. A file needs no watch, because a file has no reader.
     let Ok(stream) = WatchedStream::new(stream) else {
         return;
     };
@@ -48,19 +48,22 @@ fn watch(
     });
 }
 
-/// A stream whose reader may go away.
+/// A stream whose reader may close its end.
 struct WatchedStream {
     /// A duplicate of the stream's descriptor.
     stream: AsyncFd<OwnedFd>,
-    /// The event that tells that the reader is gone.
+    /// The events that may mean that the reader is gone.
     interest: Interest,
 }
 
 impl WatchedStream {
     fn new(stream: impl AsFd) -> io::Result<Self> {
+        // A duplicate, because `AsyncFd` owns its descriptor, and the standard stream itself must stay open. The number
+        // is at least 3, so that the duplicate never takes the number of a closed standard stream.
         let stream = fcntl_dupfd_cloexec(stream, 3)?;
         let interest = match FileType::from_raw_mode(fstat(&stream)?.st_mode) {
-            // A socket whose other end is closed becomes readable, with the end of the stream.
+            // If the other end of a socket is closed, the socket becomes readable: a read returns the end of the
+            // stream.
             FileType::Socket => Interest::ERROR | Interest::READABLE,
             _ => Interest::ERROR,
         };
@@ -75,7 +78,7 @@ impl WatchedStream {
     /// Waits until no process can read the stream any more.
     async fn reader_gone(&self) {
         while let Ok(mut ready) = self.stream.ready(self.interest).await {
-            // The event may have another cause, such as bytes that came. poll(2) tells the state.
+            // The event may have another cause, such as received bytes. poll(2) returns the state.
             let mut fds = [PollFd::new(self.stream.get_ref(), PollFlags::OUT)];
             let polled = poll(&mut fds, Some(&Timespec::default()));
             if polled.is_err() || fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {

@@ -1,11 +1,11 @@
-//! The text format: one line for people.
+//! The text format: each event is one line, for people.
 //!
 //! ```text
 //! 2026-11-23T08:17:21.123456Z WARN     shop#3: shop::cart: item is gone sku=12 name="a b" in request{id=7f}:cart{user=1}
 //! ```
 //!
-//! The parts are: time (UTC), level, plugin and generation or `host`, target, message, fields, and then the
-//! request and the spans from the outermost inwards.
+//! The parts of a line are: time (UTC), level, plugin and generation or `host`, target, message, fields, request, and
+//! the spans from the outermost span to the innermost.
 
 use std::{
     ffi::OsStr,
@@ -27,25 +27,26 @@ use super::{
 /// Formats events as text.
 #[derive(Clone, Copy, Debug)]
 pub struct TextFormat {
-    /// Whether to colour the level and dim the time.
+    /// Whether a line has escape sequences that colour the level and dim the time.
     pub ansi: bool,
-    /// Whether lines go to a terminal. There the lines of a backtrace follow the line of the event.
+    /// Whether lines are written to a terminal. On a terminal, a backtrace is written as several lines after the line
+    /// of the event.
     pub is_terminal: bool,
 }
 
-/// Whether to use colours: on a terminal, unless the variable `NO_COLOR` is set and not empty
-/// (no-color.org).
+/// Returns whether lines have colours: on a terminal, unless the environment variable `NO_COLOR` is set and not empty
+/// (no-color.org). `no_color` is the value of the variable.
 #[must_use]
 pub fn uses_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 impl TextFormat {
-    /// Writes `event` to the buffer for a line.
+    /// Appends the line of `event` to `buffers.line`, without a line end.
     ///
     /// # Errors
     ///
-    /// None: formatting into memory does not fail.
+    /// Never fails, because formatting into memory does not fail.
     pub fn write<S>(
         self,
         buffers: &mut Buffers,
@@ -63,7 +64,7 @@ impl TextFormat {
         let mut written = Ok(());
         let mut backtrace = String::new();
         fields::visit(scratch, event, |field, value| {
-            // On a terminal the backtrace is written behind the line.
+            // On a terminal, the backtrace is written after the line.
             if self.is_terminal
                 && let ("backtrace", Value::Str(text)) = (fields::name(field), value)
             {
@@ -71,18 +72,17 @@ impl TextFormat {
                 return;
             }
             let before = std::mem::replace(&mut separator, " ");
-            // The visitor cannot return an error, so that the first one is kept.
+            // `visit` cannot stop early, so `written` stores the first error, and later fields are not written.
             written = written
                 .and_then(|()| line.write_str(before))
                 .and_then(|()| write_field(line, fields::name(field), &value));
         });
         written?;
-        if let Some(worker) = worker::in_text() {
+        if let Some(worker) = worker::number_in_text() {
             write!(line, "{separator}worker={worker}")?;
         }
         write_spans(line, context.request, spans)?;
-        // A person reads the backtrace line by line. The indentation shows that these are not lines of the
-        // log.
+        // The indentation shows that the lines of a backtrace are not lines of the log.
         for frame in backtrace.lines() {
             line.write_str("\n    ")?;
             Escape(&mut *line).write_str(frame)?;
@@ -90,7 +90,7 @@ impl TextFormat {
         Ok(())
     }
 
-    /// Writes all that comes before the message: time, level, origin and target.
+    /// Writes the parts before the message: time, level, origin and target.
     fn write_prefix(
         self,
         line: &mut LineBuffer,
@@ -98,13 +98,13 @@ impl TextFormat {
         context: &LineContext<'_>,
     ) -> fmt::Result {
         let time = humantime::format_rfc3339_micros(context.time);
-        let (label, colour) = label(Level::of(event.metadata()));
+        let (label, colour) = label_and_colour(Level::of(event.metadata()));
         if self.ansi {
             write!(line, "{DIM}{time}{RESET} {colour}{label:<8}{RESET}")?;
         } else {
             write!(line, "{time} {label:<8}")?;
         }
-        // Piece by piece, because one `write!` of several texts costs more than all of these calls.
+        // Writes each part with a separate call, because one `write!` with several texts costs more.
         line.write_char(' ')?;
         let target = event.metadata().target();
         match context.origin {
@@ -112,7 +112,7 @@ impl TextFormat {
                 Escape(&mut *line).write_str(origin.plugin)?;
                 write!(line, "#{}: ", origin.generation)?;
             }
-            // The targets of the host's own code say so themselves.
+            // The target of the host's own code begins with `host` already.
             None if target.starts_with("host::") => {}
             None => line.write_str("host: ")?,
         }
@@ -130,6 +130,7 @@ fn write_spans<S>(
 where
     S: for<'span> LookupSpan<'span>,
 {
+    // The separator before the next span.
     let mut separator = " in ";
     if let Some(request) = request {
         write!(
@@ -151,6 +152,7 @@ where
     for_each_span(spans, |name, fields| {
         line.write_str(std::mem::replace(&mut separator, ":"))?;
         Escape(&mut *line).write_str(name)?;
+        // A brace before the first field, and spaces between the fields.
         let mut before = '{';
         for (name, value) in fields.iter() {
             line.write_char(std::mem::replace(&mut before, ' '))?;
@@ -174,14 +176,14 @@ fn write_field(line: &mut LineBuffer, name: &str, value: &Value<'_>) -> fmt::Res
         Value::I64(value) => write!(line, "{value}"),
         Value::U128(value) => write!(line, "{value}"),
         Value::I128(value) => write!(line, "{value}"),
-        // By `Debug`, which writes `1.0` for a float where `Display` writes `1`.
+        // Uses `Debug`, because `Debug` writes the float 1 as `1.0`, and `Display` writes `1`.
         Value::F64(value) => write!(line, "{value:?}"),
         Value::Str(text) => escape::write_value(line, text),
     }
 }
 
-/// Returns the label of a level and its colour. No event has the level off.
-fn label(level: Level) -> (&'static str, &'static str) {
+/// Returns the name of a level in a line, and the escape sequence of its colour. No event has the level off.
+fn label_and_colour(level: Level) -> (&'static str, &'static str) {
     match level {
         Level::Off | Level::Critical => ("CRITICAL", "\x1b[1;31m"),
         Level::Error => ("ERROR", "\x1b[31m"),
@@ -192,7 +194,9 @@ fn label(level: Level) -> (&'static str, &'static str) {
     }
 }
 
+/// The escape sequence that dims the text that follows.
 const DIM: &str = "\x1b[2m";
+/// The escape sequence that ends colour and dimming.
 const RESET: &str = "\x1b[0m";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The sources of `plugin-api`, which are packed into the program, and the folder that they are unpacked into.
+//! Unpacks the sources of `plugin-api`, which are packed into the program, into a folder.
 //!
-//! A crate that `host new` writes depends on that folder, so its SDK always fits this host. The folder's
-//! name contains the version and a hash of the contents: each build of the host has its own folder, and
-//! no folder ever changes.
+//! A crate that `host new` writes depends on that folder, so the crate's SDK always fits this host. The name of the
+//! folder contains the version and a hash of the sources. Therefore builds of the host with different sources use
+//! different folders, and the contents of a folder never change.
 
 use std::{
     collections::BTreeMap,
@@ -18,26 +18,26 @@ use flate2::read::GzDecoder;
 pub struct Sdk(PathBuf);
 
 impl Sdk {
-    /// Unpacks the sources into the user's cache folder, unless an earlier call has done so.
+    /// Unpacks the sources into the user's cache folder, unless an earlier call has unpacked them.
     ///
     /// # Errors
     ///
     /// Fails when the environment names no cache folder, or when the folder cannot be written.
     pub fn unpack() -> Result<Self, SdkError> {
-        let cache = cache(|name| env::var_os(name).map(PathBuf::from));
+        let cache = cache_folder(|name| env::var_os(name).map(PathBuf::from));
         unpack(&cache.ok_or(SdkError::NoCache)?)
     }
 
-    /// Returns the folder.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn into_path(self) -> PathBuf {
         self.0
     }
 }
 
-/// Returns the user's cache folder. Relative paths in the environment are ignored, as the XDG Base
-/// Directory Specification says.
-fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+/// Returns the user's cache folder, or `None` if the environment does not name one. `variable` reads an environment
+/// variable. Relative paths are ignored, as the XDG Base Directory Specification requires.
+fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     cache.or_else(|| {
         Some(
@@ -48,34 +48,37 @@ fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     })
 }
 
+/// Unpacks the sources into a folder below `cache`, unless that folder exists.
 fn unpack(cache: &Path) -> Result<Sdk, SdkError> {
     let hash = blake3::hash(ARCHIVE).to_hex();
     let name = format!("plugin-api-{}-{}", env!("CARGO_PKG_VERSION"), &hash[..12]);
     let folder = cache.join("host").join(&name);
-    // A folder of this name is complete, because only the rename below gives the name.
+    // A folder with this name is always complete, because only the rename below creates the name.
     if folder.is_dir() {
         return Ok(Sdk(folder));
     }
+    // The process id keeps two processes from writing to the same folder.
     let temporary = cache
         .join("host")
         .join(format!(".{name}.{}", process::id()));
-    let failed = |source| SdkError::Unpack {
+    let unpack_error = |source| SdkError::Unpack {
         folder: folder.clone(),
         source,
     };
-    write(&temporary).map_err(failed)?;
+    write_sources(&temporary).map_err(unpack_error)?;
     match fs::rename(&temporary, &folder) {
         Ok(()) => Ok(Sdk(folder)),
-        // Another process has unpacked the sources meanwhile.
+        // Another process has unpacked the same sources at the same time.
         Err(_) if folder.is_dir() => {
-            fs::remove_dir_all(&temporary).map_err(failed)?;
+            fs::remove_dir_all(&temporary).map_err(unpack_error)?;
             Ok(Sdk(folder))
         }
-        Err(source) => Err(failed(source)),
+        Err(source) => Err(unpack_error(source)),
     }
 }
 
-fn write(folder: &Path) -> io::Result<()> {
+/// Writes the packed files below `folder`.
+fn write_sources(folder: &Path) -> io::Result<()> {
     let files: BTreeMap<String, String> = serde_json::from_reader(GzDecoder::new(ARCHIVE))?;
     for (name, contents) in files {
         let path = folder.join(name);
@@ -87,7 +90,7 @@ fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The archive that `build.rs` packs: JSON with the contents of each file by its path.
+/// The archive that `build.rs` packs: a gzip-compressed JSON object that maps the path of each file to its contents.
 const ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin-api.json.gz"));
 
 /// The reason why the sources cannot be unpacked.
@@ -102,7 +105,7 @@ pub enum SdkError {
     /// The folder cannot be written.
     #[error("cannot unpack the sources of plugin-api into {}", folder.display())]
     Unpack {
-        /// The folder of the sources.
+        /// The folder for the sources.
         folder: PathBuf,
         /// The error of the system.
         source: io::Error,
@@ -157,7 +160,7 @@ mod tests {
             (&[("HOME", "")], None),
             (&[], None),
         ] {
-            let found = cache(|name| {
+            let found = cache_folder(|name| {
                 let variable = variables.iter().find(|(variable, _)| *variable == name);
                 variable.map(|(_, value)| PathBuf::from(value))
             });

@@ -1,4 +1,4 @@
-//! The source of `plugin-api` for a new crate: a folder, a version, or any dependency of Cargo's.
+//! The source of `plugin-api` for a new crate: a folder, a version, or any other kind of Cargo dependency.
 
 use std::{
     env, io,
@@ -6,30 +6,39 @@ use std::{
     str::FromStr,
 };
 
-/// A dependency on `plugin-api`, as the table that stands in `Cargo.toml`.
+/// A dependency on `plugin-api`, as a table for `Cargo.toml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SdkSource(toml::Table);
 
 impl SdkSource {
-    /// A dependency on the sources in a folder.
+    /// Returns a dependency on the sources in a folder.
     #[must_use]
-    pub fn folder(path: PathBuf) -> Self {
+    pub fn from_folder(path: PathBuf) -> Self {
         let path = toml::Value::String(path.to_string_lossy().into_owned());
         Self(toml::Table::from_iter([("path".to_owned(), path)]))
     }
 
-    /// Returns a dependency on the `plugin-api` of the repository of `host`, if `path` lies in that repository.
+    /// Returns a dependency on the `plugin-api` in the repository of `host`, if `path` is in that repository. Returns
+    /// `None` for any other path.
     #[must_use]
     pub fn of_repository(path: &Path) -> Option<Self> {
         let path = absolute(path).ok()?;
-        let has = |folder: &Path, package: &str| folder.join(package).join("Cargo.toml").is_file();
+        let has_package =
+            |folder: &Path, package: &str| folder.join(package).join("Cargo.toml").is_file();
+        // Skip `path` itself, which is the folder of the new crate.
         let root = path.ancestors().skip(1).find(|folder| {
-            has(folder, "plugin-api") && has(folder, "host") && folder.join("Cargo.toml").is_file()
+            has_package(folder, "plugin-api")
+                && has_package(folder, "host")
+                && folder.join("Cargo.toml").is_file()
         })?;
-        Some(Self::folder(relative(&path, &root.join("plugin-api"))))
+        Some(Self::from_folder(relative_path(
+            &path,
+            &root.join("plugin-api"),
+        )))
     }
 
-    /// Makes a folder relative to the crate at `path`. Until then it is relative to the working directory.
+    /// Makes the path of a dependency's folder relative to the crate at `path`, as Cargo expects. Before, a relative
+    /// path is relative to the working directory. Changes neither an absolute path nor another kind of dependency.
     ///
     /// # Errors
     ///
@@ -39,11 +48,11 @@ impl SdkSource {
             return Ok(self);
         };
         let package = PathBuf::from(&*folder);
-        let found = absolute(&package).and_then(|to| Ok((absolute(path)?, to)));
-        match found {
+        let resolved = absolute(&package).and_then(|to| Ok((absolute(path)?, to)));
+        match resolved {
             Ok((from, to)) if to.join("Cargo.toml").is_file() => {
                 if package.is_relative() {
-                    *folder = relative(&from, &to).to_string_lossy().into_owned();
+                    *folder = relative_path(&from, &to).to_string_lossy().into_owned();
                 }
                 Ok(self)
             }
@@ -51,7 +60,7 @@ impl SdkSource {
         }
     }
 
-    /// Returns the keys and values of the table, separated by commas.
+    /// Returns the inner part of an inline table: the keys and values, separated by commas.
     pub(super) fn to_toml(&self) -> String {
         let entries = self.0.iter().map(|(key, value)| format!("{key} = {value}"));
         entries.collect::<Vec<_>>().join(", ")
@@ -62,7 +71,7 @@ impl FromStr for SdkSource {
     type Err = SdkSourceError;
 
     fn from_str(text: &str) -> Result<Self, SdkSourceError> {
-        // A folder or version cannot begin with a brace.
+        // A text that begins with a brace is an inline table.
         if text.starts_with('{') {
             let parsed = format!("source = {text}").parse::<toml::Table>();
             return match parsed.map(|mut table| table.remove("source")) {
@@ -79,11 +88,11 @@ impl FromStr for SdkSource {
                 version,
             )])));
         }
-        Ok(Self::folder(text.into()))
+        Ok(Self::from_folder(text.into()))
     }
 }
 
-/// Returns the absolute path without `.` and `..`. Symbolic links are resolved as far as the path exists.
+/// Returns the absolute path without `.` and `..`. Resolves symbolic links in the part of the path that exists.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     let mut resolved = env::current_dir()?.canonicalize()?;
     for part in path.components() {
@@ -94,7 +103,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
             Component::CurDir => {}
             part => {
                 resolved.push(part);
-                // Resolve links step by step: `..` after a link means the parent of the link's target.
+                // Resolve links after each part: `..` after a link means the parent of the link's target.
                 resolved = resolved.canonicalize().unwrap_or(resolved);
             }
         }
@@ -102,19 +111,19 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     Ok(resolved)
 }
 
-/// Returns the relative path from one folder to another. Both are absolute.
-fn relative(from: &Path, to: &Path) -> PathBuf {
+/// Returns the relative path from the folder `from` to the folder `to`. Both paths are absolute.
+fn relative_path(from: &Path, to: &Path) -> PathBuf {
     let common = from.components().zip(to.components());
     let common = common.take_while(|(from, to)| from == to).count();
     let up = from.components().skip(common).map(|_| Component::ParentDir);
     up.chain(to.components().skip(common)).collect()
 }
 
-/// A value of `--plugin-api` that is wrong.
+/// The reason why a value of `--plugin-api` is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SdkSourceError {
-    /// The text is neither a table nor a version nor a folder.
+    /// The text begins with a brace, but is no table.
     #[error(
         "{0:?} is no dependency, expected a folder, a version, or a table as in '{{ git = \"https://…\" }}'"
     )]
@@ -151,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_folder_is_named_from_the_crate_that_uses_it() {
-        let way = |from: &str, to: &str| relative(Path::new(from), Path::new(to));
+        let way = |from: &str, to: &str| relative_path(Path::new(from), Path::new(to));
         assert_eq!(
             way("/a/b/shop", "/a/plugin-api"),
             Path::new("../../plugin-api")
@@ -160,7 +169,8 @@ mod tests {
             way("/a/shop", "/c/plugin-api"),
             Path::new("../../c/plugin-api")
         );
-        let error = SdkSource::folder("/nowhere/plugin-api".into()).relative_to(Path::new("shop"));
+        let error =
+            SdkSource::from_folder("/nowhere/plugin-api".into()).relative_to(Path::new("shop"));
         assert_eq!(
             error,
             Err(SdkSourceError::NoPackage("/nowhere/plugin-api".into()))

@@ -1,4 +1,4 @@
-//! The templates of new crates. Each is a crate named `template-app` in `templates/`, which builds as it is.
+//! The templates of new crates. Each template is a folder in `templates/` with a crate named `template-app`.
 
 use super::SdkSource;
 
@@ -25,31 +25,32 @@ pub(super) struct TemplateFile {
 }
 
 impl Template {
-    /// Returns the files of a crate with this name. The names and the dependency in the template are
-    /// replaced.
+    /// Returns the files of a crate with this name. In the texts of the template, the crate's name, the mount and the
+    /// dependency on `plugin-api` are replaced.
     pub(super) fn files(self, name: &str, source: &SdkSource) -> Vec<TemplateFile> {
         let mount = match self {
+            // The path of a gRPC call begins with the name of the service.
             Self::Grpc => "/greeter.Greeter".to_owned(),
             _ => format!("/{name}"),
         };
-        let fill = |text: &str| {
+        let replace_placeholders = |text: &str| {
             text.replace("path = \"../plugin-api\"", &source.to_toml())
                 .replace("template-app", name)
                 .replace("template_app", &name.replace('-', "_"))
                 .replace("MOUNT", &mount)
         };
-        let files = self.sources().iter().chain(SHARED);
+        let files = self.template_files().iter().chain(SHARED_FILES);
         let files = files.map(|(path, text)| TemplateFile {
             path,
-            contents: fill(text),
+            contents: replace_placeholders(text),
         });
         files.collect()
     }
 
-    /// Returns the paths and texts of the template's files.
-    fn sources(self) -> &'static [(&'static str, &'static str)] {
-        /// The files of a template's folder, with their contents. The manifest has another name there, because a
-        /// folder with a `Cargo.toml` is a package of its own, which Cargo leaves out of the package around it.
+    /// Returns the path and the text of each file of the template.
+    fn template_files(self) -> &'static [(&'static str, &'static str)] {
+        /// Expands to the files of a template's folder. In that folder the manifest is named `manifest.toml`: Cargo
+        /// treats a folder with a `Cargo.toml` as a separate package, and leaves it out of the package `host`.
         macro_rules! files {
             ($template:literal: $($path:literal),+) => {
                 &[
@@ -77,8 +78,8 @@ impl Template {
     }
 }
 
-/// The files that every crate has.
-const SHARED: &[(&str, &str)] = &[
+/// The files that all templates have in common.
+const SHARED_FILES: &[(&str, &str)] = &[
     ("README.md", include_str!("templates/README.md")),
     (".gitignore", "/target\n"),
 ];

@@ -1,6 +1,6 @@
-//! Bytes in messages, which are JSON: written as base64.
+//! Serializes bytes in messages as base64, because the messages are JSON.
 
-/// Bytes in JSON, as base64.
+/// Serializes `Option<Vec<u8>>` as base64 or `null`.
 pub(super) mod base64_option {
     use base64::{Engine, prelude::BASE64_STANDARD};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -22,7 +22,7 @@ pub(super) mod base64_option {
     }
 }
 
-/// Bytes in JSON, as base64, or an error.
+/// Serializes `Result<Vec<u8>, String>` as base64 or the error.
 pub(super) mod base64_result {
     use base64::{Engine, prelude::BASE64_STANDARD};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -39,6 +39,7 @@ pub(super) mod base64_result {
         deserializer: D,
     ) -> Result<Result<Vec<u8>, String>, D::Error> {
         let text = Result::<String, String>::deserialize(deserializer)?;
+        // The outer result is the error of the JSON, and the inner result is the value of the message.
         let bytes = text.map(|text| BASE64_STANDARD.decode(text));
         match bytes {
             Ok(bytes) => bytes.map(Ok).map_err(D::Error::custom),

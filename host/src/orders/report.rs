@@ -1,29 +1,29 @@
-//! The report of a worker.
+//! The report of a worker about its apps and resources.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::worker::process::{Footprint, ProcessUsage};
+use crate::resources::{Footprint, ProcessUsage};
 
 /// The apps and resources of a worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// All generations that have not ended.
+    /// The generations that have not ended.
     pub generations: Vec<GenerationReport>,
-    /// The memory of each ended generation, whose library stays mapped.
+    /// The generations that have ended.
     pub ended: Vec<EndedGeneration>,
-    /// The number of libraries that were loaded.
+    /// The number of loads so far, including failed loads.
     pub loads: usize,
-    /// About how many more libraries can be loaded.
+    /// The estimated number of libraries that can still be loaded.
     pub loads_left: usize,
-    /// Requests since the start of the worker.
+    /// The number of requests since the start of the worker.
     pub requests: u64,
     /// The resources of the process.
     pub process: ProcessUsage,
 }
 
-/// A generation that has ended. Its library stays mapped until the process exits.
+/// A generation that has ended. The memory of the library stays in use, because a library is never unloaded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndedGeneration {
     /// The app.
@@ -32,7 +32,7 @@ pub struct EndedGeneration {
     pub footprint: Footprint,
 }
 
-/// A generation in a worker.
+/// A generation that has not ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GenerationReport {
     /// The app.
@@ -43,21 +43,21 @@ pub struct GenerationReport {
     pub version: String,
     /// The first digits of the library's hash.
     pub hash: String,
-    /// `serving`, `draining`, or `kept` for a probation.
+    /// `serving`, `draining`, or `kept`. A generation is `kept` while its successor is on probation.
     pub state: String,
     /// Whether the generation gets no requests because it panicked too often.
     pub quarantined: bool,
     /// When the generation was started.
     pub since: SystemTime,
-    /// How long ago the generation was replaced or removed.
+    /// How long ago the generation was replaced or removed. `None` if the generation is not draining.
     pub replaced: Option<Duration>,
-    /// Requests in flight.
+    /// The number of requests in flight.
     pub in_flight: u64,
-    /// Requests since the start of the generation.
+    /// The number of requests since the start of the generation.
     pub requests: u64,
-    /// Responses of status 5xx.
+    /// The number of responses with status 5xx.
     pub errors: u64,
-    /// Panics.
+    /// The number of panics, in requests and elsewhere.
     pub panics: u64,
     /// The memory of the library.
     pub footprint: Footprint,

@@ -8,19 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Step {
-    /// The private copy is being written.
+    /// The supervisor writes the private copy.
     Stage,
     /// The dynamic linker opens the library, and the ABI is checked.
     Open,
-    /// The generation before finishes its last requests; new requests wait.
+    /// The previous generation finishes its requests in flight. New requests wait.
     Drain,
-    /// The generation before hands its state over.
+    /// The previous generation hands its state over.
     HandOver,
     /// The app starts.
     Init,
 }
 
 impl Step {
+    /// All steps, each at the index that is its value as a number.
     pub(crate) const ALL: [Self; 5] = [
         Self::Stage,
         Self::Open,
@@ -29,7 +30,7 @@ impl Step {
         Self::Init,
     ];
 
-    /// Returns the name of the step, for people.
+    /// Returns the name of the step in logs and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -54,10 +55,10 @@ pub struct StepTimings {
     /// Opening the library.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub open: Duration,
-    /// Waiting for the last requests in the generation before, while new requests waited.
+    /// Waiting for the requests in flight of the previous generation, while new requests waited.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub drain: Duration,
-    /// Waiting for the state of the generation before.
+    /// Waiting for the state of the previous generation.
     #[serde(serialize_with = "as_ms", deserialize_with = "from_ms")]
     pub hand_over: Duration,
     /// Starting the app.
@@ -69,7 +70,7 @@ pub struct StepTimings {
 }
 
 impl StepTimings {
-    /// No time at all.
+    /// All durations are zero.
     pub const NONE: Self = Self {
         read: Duration::ZERO,
         stage: Duration::ZERO,
@@ -80,7 +81,7 @@ impl StepTimings {
         swap: Duration::ZERO,
     };
 
-    /// Returns the sum of two timings, step by step.
+    /// Returns the sum of two timings for each step.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -94,14 +95,14 @@ impl StepTimings {
         }
     }
 
-    /// Returns the sum of all steps.
+    /// Returns the sum of the durations of all steps.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.read + self.stage + self.open + self.drain + self.hand_over + self.init + self.swap
     }
 }
 
-/// Serializes a duration in milliseconds, exact to the microsecond.
+/// Serializes a duration in milliseconds, with a precision of one microsecond.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The memory of a scoreboard, which two processes share.
+//! The memory of a scoreboard. The supervisor and a worker share the memory.
 
 #![expect(unsafe_code, reason = "a mapping becomes a Rust reference")]
 
@@ -17,37 +17,38 @@ use super::layout::Board;
 pub(super) struct SharedMemory(MmapRaw);
 
 impl SharedMemory {
-    /// Maps memory of this process alone.
+    /// Maps memory that only this process can access.
     ///
     /// # Errors
     ///
-    /// When the system gives no memory.
+    /// When the system provides no memory.
     pub(super) fn private() -> io::Result<Self> {
-        let map = MmapOptions::new().len(size_of::<Board>()).map_anon()?;
-        Ok(Self(map.into()))
+        let mapping = MmapOptions::new().len(size_of::<Board>()).map_anon()?;
+        Ok(Self(mapping.into()))
     }
 
-    /// Makes memory that another process can map by the returned descriptor. Its size is sealed: if one process could
-    /// shrink it, a read by the other one would end that process by SIGBUS.
+    /// Creates memory, and maps it. Another process can map the same memory by the returned descriptor.
     ///
     /// # Errors
     ///
-    /// When the system gives no memory or no descriptor.
+    /// When the system provides no memory or no descriptor.
     pub(super) fn shared() -> io::Result<(Self, OwnedFd)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = memfd_create("host-scoreboard", flags)?;
         ftruncate(&file, size_of::<Board>() as u64)?;
+        // The size is sealed. If one process shrank the memory, the next access by the other process would end that
+        // process by SIGBUS.
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let memory = Self::of(&file)?;
+        let memory = Self::map(&file)?;
         Ok((memory, file))
     }
 
-    /// Maps memory that another process has made.
+    /// Maps the memory behind a descriptor.
     ///
     /// # Errors
     ///
     /// When the memory is too small, or cannot be mapped.
-    pub(super) fn of(file: &impl AsFd) -> io::Result<Self> {
+    pub(super) fn map(file: &impl AsFd) -> io::Result<Self> {
         let len = fstat(file)?.st_size.unsigned_abs();
         if len < size_of::<Board>() as u64 {
             return Err(io::Error::new(
@@ -55,18 +56,18 @@ impl SharedMemory {
                 format!("a scoreboard has {} bytes, found {len}", size_of::<Board>()),
             ));
         }
-        let map = MmapOptions::new()
+        let mapping = MmapOptions::new()
             .len(size_of::<Board>())
             .map_raw(file.as_fd().as_raw_fd())?;
-        Ok(Self(map))
+        Ok(Self(mapping))
     }
 
-    /// Returns the memory as a board.
+    /// Returns the memory as tables.
     #[inline]
     pub(super) fn board(&self) -> &Board {
         let board = self.0.as_mut_ptr().cast::<Board>();
-        // SAFETY: the mapping is large enough, aligned to a page, and lives as long as `self`; a board has only atomic
-        // integers, for which all bytes are valid whoever writes them.
+        // SAFETY: the mapping has at least the size of a `Board`, is aligned to a page, and exists as long as `self`. A
+        // `Board` has only atomic integers, so any bytes are valid, and other processes may write at the same time.
         unsafe { &*board }
     }
 }

@@ -1,26 +1,26 @@
-//! Short texts in shared memory, as words that a thread stores and another process reads.
+//! Short texts in shared memory: a thread stores a text as atomic words, and another process reads the words.
 //!
-//! In a field of up to 64 bytes, a text is stored as two halves of fixed size: its beginning and its end. The halves
-//! overlap when the text is shorter than the two. Storing the path of a request then costs a few moves of fixed size,
-//! without a loop or a call of `memcpy`. In a larger field the bytes are stored one after the other, and the last word is
-//! padded with zeros.
+//! In a field of up to 64 bytes, a text is stored as two halves of fixed size: the first bytes and the last bytes of
+//! the text. The halves overlap if the text is shorter than both together. Storing the path of a request then costs a
+//! few moves of fixed size, without a loop or a call of `memcpy`. In a larger field the bytes are stored one after the
+//! other, and the last word is padded with zeros.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A field for a text of up to `8 * WORDS` bytes. The length of the text is stored elsewhere.
-pub(super) type TextWords<const WORDS: usize> = [AtomicU64; WORDS];
+pub(super) type TextField<const WORDS: usize> = [AtomicU64; WORDS];
 
-/// Stores as much of `text` as fits, and returns how many bytes that is.
+/// Stores as much of `text` as fits into the field. Returns the number of stored bytes.
 #[inline]
-pub(super) fn store<const WORDS: usize>(field: &TextWords<WORDS>, text: &[u8]) -> usize {
+pub(super) fn store<const WORDS: usize>(field: &TextField<WORDS>, text: &[u8]) -> usize {
     let text = text.get(..WORDS * 8).unwrap_or(text);
     if WORDS > 8 {
         for (word, bytes) in field.iter().zip(text.chunks(8)) {
-            word.store(padded(bytes), Ordering::Relaxed);
+            word.store(padded_word(bytes), Ordering::Relaxed);
         }
         return text.len();
     }
-    // Each length class has halves of one size, so that the compiler makes moves of fixed size.
+    // All lengths of a range have halves of the same size, so that the compiler generates moves of fixed size.
     match text.len() {
         0 => {}
         1..4 => {
@@ -31,27 +31,29 @@ pub(super) fn store<const WORDS: usize>(field: &TextWords<WORDS>, text: &[u8]) -
             field[0].store(word, Ordering::Relaxed);
         }
         4..8 => {
+            // Both halves have four bytes, so that both fit into one word.
             if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
                 let first = u64::from(u32::from_le_bytes(*first));
                 let last = u64::from(u32::from_le_bytes(*last));
                 field[0].store(last << 32 | first, Ordering::Relaxed);
             }
         }
-        8..=16 => ends::<8, 1, WORDS>(field, text),
-        17..=32 => ends::<16, 2, WORDS>(field, text),
-        _ => ends::<32, 4, WORDS>(field, text),
+        8..=16 => store_halves::<8, WORDS>(field, text),
+        17..=32 => store_halves::<16, WORDS>(field, text),
+        _ => store_halves::<32, WORDS>(field, text),
     }
     text.len()
 }
 
-/// Reads a text of `len` bytes that [`store`] has stored in a field of as many words. A wrong length gives wrong bytes, but
-/// no error.
-pub(super) fn load(field: &[u64], len: usize) -> Vec<u8> {
-    let len = len.min(field.len() * 8);
-    let bytes: Vec<u8> = field.iter().flat_map(|word| word.to_le_bytes()).collect();
+/// Returns the text of `len` bytes that [`store`] has stored in a field. `words` are the words of the whole field. If
+/// `len` or the words are wrong, returns wrong bytes.
+pub(super) fn decode(words: &[u64], len: usize) -> Vec<u8> {
+    let len = len.min(words.len() * 8);
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let half = match len {
         0..4 => return bytes[..len].to_vec(),
-        _ if field.len() > 8 || field.len() == 1 && len == 8 => {
+        // In a field of one word, both halves of 8 bytes are the same bytes, which the word contains once.
+        _ if words.len() > 8 || words.len() == 1 && len == 8 => {
             return bytes[..len].to_vec();
         }
         4..8 => 4,
@@ -60,31 +62,30 @@ pub(super) fn load(field: &[u64], len: usize) -> Vec<u8> {
         _ => 32,
     };
     let mut text = bytes[..half].to_vec();
+    // The number of bytes that both halves contain.
     let overlap = 2 * half - len;
     text.extend_from_slice(&bytes[half + overlap..2 * half]);
     text
 }
 
-/// Whether a large field has this text. The length is not compared.
-pub(super) fn is<const WORDS: usize>(field: &TextWords<WORDS>, text: &[u8]) -> bool {
+/// Returns whether a field of more than 64 bytes holds `text`. The caller must also compare the lengths, because the
+/// field does not contain the length. Can be called in a signal handler.
+pub(super) fn equals<const WORDS: usize>(field: &TextField<WORDS>, text: &[u8]) -> bool {
     const { assert!(WORDS > 8, "a smaller field has two copies of some bytes") };
     let words = field.iter().map(|word| word.load(Ordering::Relaxed));
     text.chunks(8)
-        .map(padded)
+        .map(padded_word)
         .eq(words.take(text.len().div_ceil(8)))
 }
 
 /// Reads the words of a field.
-pub(super) fn words<const WORDS: usize>(field: &TextWords<WORDS>) -> [u64; WORDS] {
-    std::array::from_fn(|at| field[at].load(Ordering::Relaxed))
+pub(super) fn read_words<const WORDS: usize>(field: &TextField<WORDS>) -> [u64; WORDS] {
+    std::array::from_fn(|index| field[index].load(Ordering::Relaxed))
 }
 
-/// Stores the first `HALF` bytes and the last `HALF` bytes, which are `HALF_WORDS` words each.
+/// Stores the first `HALF` bytes and the last `HALF` bytes of the text.
 #[inline(always)]
-fn ends<const HALF: usize, const HALF_WORDS: usize, const WORDS: usize>(
-    field: &TextWords<WORDS>,
-    text: &[u8],
-) {
+fn store_halves<const HALF: usize, const WORDS: usize>(field: &TextField<WORDS>, text: &[u8]) {
     let (Some(first), Some(last)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
         return;
     };
@@ -95,8 +96,8 @@ fn ends<const HALF: usize, const HALF_WORDS: usize, const WORDS: usize>(
     }
 }
 
-/// Returns up to 8 bytes as a word, padded with zeros.
-fn padded(bytes: &[u8]) -> u64 {
+/// Returns up to 8 bytes as one word, padded with zeros.
+fn padded_word(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(word)
@@ -106,20 +107,21 @@ fn padded(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn room<const WORDS: usize>() -> TextWords<WORDS> {
+    /// A field that has other bytes in it already.
+    fn used_field<const WORDS: usize>() -> TextField<WORDS> {
         std::array::from_fn(|_| AtomicU64::new(0x2323_2323_2323_2323))
     }
 
     #[test]
-    fn a_text_of_any_length_comes_back_cut_to_its_room() {
-        let text: Vec<u8> = (0..600_u32).map(|at| (at % 251) as u8).collect();
+    fn a_text_of_any_length_is_read_as_it_was_stored_and_a_long_one_is_truncated() {
+        let text: Vec<u8> = (0..600_u32).map(|index| (index % 251) as u8).collect();
         fn check<const WORDS: usize>(text: &[u8]) {
             for len in 0..text.len() {
-                let room = room::<WORDS>();
-                let stored = store(&room, &text[..len]);
+                let field = used_field::<WORDS>();
+                let stored = store(&field, &text[..len]);
                 assert_eq!(stored, len.min(WORDS * 8));
                 assert_eq!(
-                    load(&words(&room), stored),
+                    decode(&read_words(&field), stored),
                     &text[..stored],
                     "{WORDS}, {len}"
                 );
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn a_length_that_was_never_stored_is_no_error() {
         for len in [0, 3, 7, 16, 64, 65, 1000] {
-            assert!(load(&[0; 8], len).len() <= 64);
+            assert!(decode(&[0; 8], len).len() <= 64);
         }
     }
 }

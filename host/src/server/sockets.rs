@@ -18,54 +18,56 @@ use tracing::{info, warn};
 use super::StartError;
 use crate::config::BindAddress;
 
-/// Binds all addresses and logs them. If `prints` is true, also prints them to stdout, as the first lines of the
-/// server.
+/// Binds all addresses and logs them. If `prints_addresses` is true, also prints them to stdout, as the first lines
+/// of the server.
 ///
-/// A host name may have addresses that this machine does not have, as `localhost` has `::1` where IPv6 is off. One
-/// address of a name is enough, and each of the others causes a warning.
+/// A host name may resolve to addresses that this machine does not have: `localhost` resolves to `::1` even where
+/// IPv6 is off. One address of a name is enough; each missing address causes a warning.
 ///
 /// # Errors
 ///
-/// When a name cannot be resolved, an IP address or all addresses of a name cannot be bound, or another process
-/// listens on one of them.
+/// When a name cannot be resolved, when this machine has none of a name's addresses, or when an address cannot be
+/// bound for another reason, for instance because another process listens on it.
 pub(super) fn bind(
     addresses: &[BindAddress],
-    prints: bool,
+    prints_addresses: bool,
 ) -> Result<Vec<TcpListener>, StartError> {
-    let failed = |address: &BindAddress| {
+    let bind_error = |address: &BindAddress| {
         let address = address.clone();
         |source| StartError::Bind { address, source }
     };
-    // All names are resolved before anything is bound, because how `[::]` is bound depends on the other addresses.
+    // Resolve all names before any address is bound, because the options of the socket of `[::]` depend on the other
+    // addresses (see `listen`).
     let mut named = Vec::new();
     for address in addresses {
-        let found = address.to_socket_addrs().map_err(failed(address))?;
+        let found = address.to_socket_addrs().map_err(bind_error(address))?;
         named.push((address, found.collect()));
     }
     let mut listeners = Vec::new();
     let all: Vec<SocketAddr> = named.iter().flat_map(|(_, found)| found).copied().collect();
     for (address, found, is_bound) in without_duplicates(named) {
         let listening = listen_on_any(address, &found, is_bound, &all);
-        listeners.extend(listening.map_err(failed(address))?);
+        listeners.extend(listening.map_err(bind_error(address))?);
     }
     let mut bound = String::new();
     for listener in &listeners {
-        // Never fails for a bound socket.
+        // `local_addr` never fails for a bound socket.
         if let Ok(local) = listener.local_addr() {
             info!(url = format!("http://{local}"), "Listening");
             bound.push_str(&format!("Listening on http://{local}\n"));
         }
     }
-    if prints {
-        // An error is ignored, because the reader of stdout may be gone.
+    if prints_addresses {
+        // Ignore a failure: the reader of stdout may be gone, and the log contains the addresses too.
         let _ = io::stdout().write_all(bound.as_bytes());
     }
     Ok(listeners)
 }
 
-/// Removes socket addresses that come twice. A name may have an address twice (getaddrinfo(3)), or an address that the
-/// operator gives as well. The last item of each tuple tells whether an address was removed because an earlier
-/// name has it. Addresses with port 0 are kept, because each one gets another port.
+/// Removes duplicate socket addresses. A name may resolve to the same address twice (getaddrinfo(3)), and two of the
+/// operator's addresses may resolve to the same one. The bool of each tuple is true if an address was removed because
+/// an earlier name has it. Addresses with port 0 are no duplicates of those of another name, because the system
+/// chooses another port for each.
 fn without_duplicates(
     named: Vec<(&BindAddress, Vec<SocketAddr>)>,
 ) -> impl Iterator<Item = (&BindAddress, Vec<SocketAddr>, bool)> {
@@ -86,12 +88,13 @@ fn without_duplicates(
     })
 }
 
-/// Listens on those of the `found` addresses of one name that this machine has. `is_bound` says that another address
-/// of the name is bound already. `all` are the addresses of all names.
+/// Listens on the `found` addresses of one name, and skips addresses that this machine does not have. `is_bound` is
+/// true if an earlier name has bound an address of this name already. `all` are the addresses of all names.
 ///
 /// # Errors
 ///
-/// When this machine has none of the addresses and `is_bound` is false, or one of them cannot be bound.
+/// When this machine has none of the addresses and `is_bound` is false, or when an address of this machine cannot be
+/// bound.
 fn listen_on_any(
     name: &BindAddress,
     found: &[SocketAddr],
@@ -118,49 +121,54 @@ fn listen_on_any(
     Ok(listeners)
 }
 
-/// Whether an error means that this machine does not have the address, or its whole family (bind(2), socket(2)).
+/// Returns whether an error means that this machine does not have the address, or does not support the address's
+/// whole family, such as IPv6 (bind(2), socket(2)).
 fn is_foreign_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// Listens on one address. `others` are all addresses that the server listens on.
+/// Listens on one address. `all` are the addresses of all names.
 ///
 /// # Errors
 ///
 /// When the address cannot be bound.
-fn listen(address: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
-    // `[::]` also accepts IPv4 (ipv6(7)). If the operator gives `0.0.0.0` with the same port as well, `[::]` must not.
+    // A socket on `[::]` also accepts IPv4 connections (ipv6(7)). If the operator binds `0.0.0.0` with the same port
+    // too, restrict `[::]` to IPv6, because otherwise the second bind fails.
     let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-    if address.is_ipv6() && others.contains(&ipv4) {
+    if address.is_ipv6() && all.contains(&ipv4) {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    // Otherwise the address could not be bound for a minute after a restart.
+    // Without SO_REUSEADDR a restarted server could not bind the address for a minute, while connections of the
+    // earlier process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit these settings (tcp(7)). A client that vanished is noticed although nothing is sent.
+    // Accepted connections inherit these options (tcp(7)). Keep-alive probes detect a client that has vanished, even
+    // while neither side sends data.
     socket.set_keepalive(true)?;
     sockopt::set_tcp_keepidle(&socket, PROBE_TIME)?;
-    sockopt::set_tcp_keepintvl(&socket, PROBE_TIME / PROBES)?;
-    sockopt::set_tcp_keepcnt(&socket, PROBES)?;
+    sockopt::set_tcp_keepintvl(&socket, PROBE_TIME / MAX_PROBES)?;
+    sockopt::set_tcp_keepcnt(&socket, MAX_PROBES)?;
     socket.bind(address)?;
-    // A socket of std is returned, because another runtime serves it, and tokio registers a socket with one runtime.
+    // Return a socket of std, because tokio registers a socket with one runtime and another runtime will serve this
+    // one.
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Raises the limit on open files as far as the system allows, if `connections` need more. Logs a warning if that is
-/// not enough.
+/// Raises the limit on open files if `connections` need more, as far as the system allows. Logs a warning if the
+/// raised limit is still too low.
 pub(super) fn raise_open_files(connections: u32) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = u64::from(connections) + OTHER_FILES;
     if limit.current.is_none_or(|current| current >= wanted) {
         return;
     }
-    // The hard limit is the most that a process may have without privileges.
+    // A process without privileges can raise its soft limit up to the hard limit (getrlimit(2)).
     let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let raised = rustix::process::Rlimit {
         current: Some(possible),
@@ -176,16 +184,18 @@ pub(super) fn raise_open_files(connections: u32) {
     }
 }
 
-/// After how long the system probes a silent client, and how long the client has to answer.
+/// The time after which the system sends the first keep-alive probe to a silent client. The client has the same time
+/// once more to answer one of [`MAX_PROBES`] probes.
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
-/// How many probes a client may leave unanswered before its connection is closed.
-const PROBES: u32 = 6;
+/// The number of unanswered probes after which the system closes a connection.
+const MAX_PROBES: u32 = 6;
 
-/// How many connections may wait in the kernel's queue. The system reduces the number to its own limit (listen(2)).
+/// The number of connections that may wait in the kernel's queue. The system reduces the number to its own limit
+/// (listen(2)).
 const BACKLOG: u32 = 4096;
 
-/// How many files are open besides connections: libraries, logs, runtimes.
+/// The number of descriptors that the process may need besides connections: libraries, logs, runtimes.
 const OTHER_FILES: u64 = 256;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The signals that stop a server, and the stop at once.
+//! The signals that stop a server, and the forced stop after a second signal.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use tokio::signal::unix::{self, Signal, SignalKind};
 use tracing::{debug, warn};
 
 use crate::{
-    control::socket::SocketFile, exit, folder::store::Store, log::losses::LossMonitor, supervisor,
+    control_socket::SocketFile, exit, folder::store::Store, log::losses::LossMonitor, supervisor,
 };
 
 /// The signals that stop a server.
@@ -46,13 +46,13 @@ impl StopSignals {
         }
     }
 
-    /// Waits for a signal that is meant as a second one. timeout(1), npm and terminals send one signal to a
-    /// process and then the same to its process group; such an echo is ignored.
+    /// Waits for the second signal. Ignores an echo of the first signal, because timeout(1), npm and terminals send a
+    /// signal to a process and then the same signal to its process group.
     async fn second(&mut self) -> &'static str {
         let first = Instant::now();
         loop {
             let signal = self.next().await;
-            if signal == QUIT || first.elapsed() >= ECHO {
+            if signal == QUIT || first.elapsed() >= ECHO_WINDOW {
                 return signal;
             }
             debug!(
@@ -63,23 +63,23 @@ impl StopSignals {
     }
 }
 
-/// The parts of a server that a stop at once still has to end or remove.
+/// Ends the process without a drain, and removes the files that the process has made.
 pub(super) struct ForcedStop {
-    /// Ends the worker processes.
+    /// Kills the worker processes.
     pub(super) handle: supervisor::Handle,
-    /// The file of the control socket, which is removed.
+    /// The file of the control socket, to remove.
     pub(super) control: Option<Arc<SocketFile>>,
-    /// The private copies of libraries, which are removed.
+    /// The private copies of libraries, to remove.
     pub(super) store: Arc<Store>,
-    /// Reports lines that are lost.
+    /// Reports log lines that were lost.
     pub(super) losses: LossMonitor,
 }
 
 impl ForcedStop {
-    /// Ends the process at once when `signal` is [`QUIT`], and otherwise at the next signal.
-    pub(super) async fn run(self, signal: &'static str, mut signals: StopSignals) {
-        let signal = match signal {
-            QUIT => signal,
+    /// Ends the process at once if the first signal is [`QUIT`], and otherwise at the second signal.
+    pub(super) async fn run(self, first_signal: &'static str, mut signals: StopSignals) {
+        let signal = match first_signal {
+            QUIT => QUIT,
             _ => signals.second().await,
         };
         warn!(signal, "Stopping at once");
@@ -90,23 +90,24 @@ impl ForcedStop {
             losses,
         } = self;
         if signal == QUIT {
+            // SIGQUIT is for finding a hang: log where each thread of the workers is before they are killed.
             handle.dump().await;
         }
-        // The workers first: without their supervisor they would go on until they notice.
+        // Kill the workers first: they would serve on until they notice that their supervisor is gone.
         handle.kill().await;
-        exit::leave(1, move || {
+        exit::end_process(1, move || {
             if let Some(control) = control {
                 control.remove();
             }
             losses.finish(false);
-            // If this fails, the next host that starts removes the copies.
+            // Ignore a failure: the next host that starts removes the copies.
             let _ = store.remove();
         });
     }
 }
 
-/// The signal that stops a server at once.
+/// The name of the signal that stops a server without a drain.
 pub(super) const QUIT: &str = "SIGQUIT";
 
-/// How soon after the first signal another one counts as its echo.
-const ECHO: Duration = Duration::from_millis(200);
+/// The time after the first signal within which another signal, except SIGQUIT, counts as an echo.
+const ECHO_WINDOW: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! The errors of settings, and how the program reports them.
+//! The errors of settings, and their report to the user.
 
 use std::process::ExitCode;
 
@@ -7,16 +7,16 @@ use clap::error::{ContextKind, ContextValue};
 use super::FileError;
 use crate::{error_chain::chain, terminal};
 
-/// Settings that are wrong, or a call for help.
+/// The reason why settings are not used: they are wrong, or the command line asks for help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
     /// The configuration file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The command line is not that of a server.
+    /// The command line does not start a server.
     #[error("the command line is not that of a server")]
-    NotServing,
+    NotServerCommand,
     /// The command line is wrong, or asks for help or the version.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -36,7 +36,7 @@ impl SettingsError {
     #[must_use]
     pub fn report(&self) -> ExitCode {
         if let Self::Usage(error) = self {
-            // Ignore a failure: when the terminal is gone, there is nowhere to report it.
+            // Ignore a failure: without a terminal the failure cannot be reported either.
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::from(2)
@@ -44,14 +44,14 @@ impl SettingsError {
                 ExitCode::SUCCESS
             };
         }
-        terminal::complain(chain(self));
+        terminal::print_error(chain(self));
         ExitCode::from(2)
     }
 }
 
-/// Returns clap's complaint about a value in one line, with the accepted words if there are few. Leaves
-/// out the usage text that follows. Line breaks in the value are shown as escapes.
-pub(super) fn message(error: &clap::Error) -> String {
+/// Returns the first line of clap's error about a value, with the valid words if the option takes only certain
+/// words. Line breaks in the value are escaped, because otherwise the first line would end within the value.
+pub(super) fn one_line_message(error: &clap::Error) -> String {
     let mut text = error.to_string();
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
         && value.contains(['\n', '\r'])

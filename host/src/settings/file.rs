@@ -1,31 +1,32 @@
-//! The configuration file: TOML, whose keys are the long options of the command line.
+//! The configuration file, in TOML. Its keys are the names of the long options of the command line.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use clap::Arg;
 
+use super::nearest::nearest;
 use crate::config::{AppConfig, AppError};
 
 /// The contents of a configuration file.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
-    /// The values of options, by the option's id and in the spelling of the command line.
+    /// The values of options by the option's id, each as a text that is valid on the command line.
     pub(super) options: BTreeMap<String, Vec<String>>,
     /// The apps in the tables `[app.NAME]`.
     pub(super) apps: Vec<AppConfig>,
-    /// The text of these tables, as TOML.
+    /// The text of the tables `[app.NAME]`, as TOML.
     pub(super) tables: String,
 }
 
-/// Reads the file at `path`, which sets options of `command`.
+/// Reads the configuration file at `path`. Its keys are options of `command`.
 ///
-/// Values of variables must not be defaults in `command` yet: the error of a wrong variable would be
-/// reported as an error of the file.
+/// The caller has not set the values of variables as defaults in `command` yet. Otherwise an error in a
+/// variable would be reported as an error in the file.
 ///
 /// # Errors
 ///
-/// Fails when the file cannot be read or is no TOML, when a key is no option of `command`, or when an
-/// option does not take its value.
+/// Fails when the file cannot be read or is no TOML, when a key is no option of `command`, or when a value is
+/// not valid for its option.
 pub(super) fn read(path: PathBuf, command: &clap::Command) -> Result<FileSettings, FileError> {
     match fs::read_to_string(&path) {
         Ok(text) => parse(path, &text, command),
@@ -38,7 +39,7 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
     let table: toml::Table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
-            // The parser reports a range of bytes. Count the lines before it.
+            // The parser reports a range of bytes, but people need the number of the line.
             let before = error
                 .span()
                 .and_then(|span| text.get(..span.start))
@@ -54,9 +55,9 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
     let mut settings = FileSettings::default();
     let mut args = vec![command.get_name().to_owned()];
     for (key, value) in table {
-        // Accept underscores too, because most programs write keys of two words with them.
+        // Accept underscores too, because keys in most TOML files are written with underscores.
         let key = key.replace('_', "-");
-        if key == APP {
+        if key == APP_KEY {
             settings.apps = apps(&value).map_err(|error| FileError::App {
                 path: path.clone(),
                 error,
@@ -67,8 +68,8 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
         let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(&key)) else {
             return Err(unknown_key(path, key, command));
         };
-        let Some(values) = texts(&value) else {
-            return Err(FileError::Kind {
+        let Some(values) = to_flag_values(&value) else {
+            return Err(FileError::ValueType {
                 path,
                 key,
                 found: value.type_str(),
@@ -80,28 +81,28 @@ fn parse(path: PathBuf, text: &str, command: &clap::Command) -> Result<FileSetti
             .insert(arg.get_id().to_string(), values)
             .is_some()
         {
-            return Err(FileError::Twice { path, key });
+            return Err(FileError::Duplicate { path, key });
         }
     }
-    // Let clap parse the values now, so that an error names the file and not a flag.
+    // Let clap parse the values of the file alone, so that the error names the file and not a flag.
     match command.clone().try_get_matches_from(args) {
         Ok(_) => Ok(settings),
         Err(error) => Err(FileError::Value {
             path,
-            message: super::message(&error),
+            message: super::one_line_message(&error),
         }),
     }
 }
 
-/// Returns the error for an unknown key, with the setting that the author probably meant.
+/// Returns the error for an unknown key. The error suggests a setting if one has a similar name.
 fn unknown_key(path: PathBuf, key: String, command: &clap::Command) -> FileError {
     let valid: Vec<_> = keys(command)
         .filter_map(Arg::get_long)
-        .chain([APP])
+        .chain([APP_KEY])
         .collect();
-    let near = super::variables::nearest(&key, valid.iter().copied());
+    let near = nearest(&key, valid.iter().copied());
     FileError::Key {
-        meant: near.map_or_else(String::new, |near| format!(" (is `{near}` meant?)")),
+        suggestion: near.map_or_else(String::new, |near| format!(" (is `{near}` meant?)")),
         valid: valid.join(", "),
         path,
         key,
@@ -111,7 +112,7 @@ fn unknown_key(path: PathBuf, key: String, command: &clap::Command) -> FileError
 /// Parses the tables `[app.NAME]`.
 fn apps(value: &toml::Value) -> Result<Vec<AppConfig>, AppError> {
     let tables = value.as_table().ok_or_else(|| AppError::Value {
-        key: APP.to_owned(),
+        key: APP_KEY.to_owned(),
         found: value.to_string(),
         expected: "tables [app.NAME]",
     })?;
@@ -121,17 +122,17 @@ fn apps(value: &toml::Value) -> Result<Vec<AppConfig>, AppError> {
         .collect()
 }
 
-/// The key of the tables that describe apps.
-pub const APP: &str = "app";
+/// The first key of the tables `[app.NAME]`.
+pub const APP_KEY: &str = "app";
 
-/// Returns the options that a configuration file may set: all with a value, except `--config` itself.
+/// Returns the options that a configuration file may set: all options that take a value, except `--config`.
 pub(super) fn keys(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
         .filter(|arg| arg.get_action().takes_values() && arg.get_id() != "config")
 }
 
-/// A configuration file that cannot be used.
+/// The reason why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -140,7 +141,7 @@ pub enum FileError {
     App {
         /// The file.
         path: PathBuf,
-        /// The reason. The text of this variant contains it, so it is no `#[source]`.
+        /// The reason. The field is no `#[source]`, because the text of this variant already contains the reason.
         error: AppError,
     },
     /// The file cannot be read.
@@ -159,12 +160,12 @@ pub enum FileError {
         path: PathBuf,
         /// The number of the line, from 1.
         line: usize,
-        /// The complaint of the TOML parser.
+        /// The error of the TOML parser.
         message: String,
     },
     /// A key is no setting.
     #[error(
-        "{}: there is no setting `{}`{meant}, expected one of {valid}",
+        "{}: there is no setting `{}`{suggestion}, expected one of {valid}",
         path.display(),
         key.escape_debug()
     )]
@@ -173,44 +174,44 @@ pub enum FileError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// The key that the author probably meant, as a question in brackets. Empty if no key is similar.
-        meant: String,
-        /// All valid keys.
+        /// A question in brackets that names the most similar key. Empty if no key is similar.
+        suggestion: String,
+        /// All valid keys, separated by commas.
         valid: String,
     },
-    /// A key stands in the file twice, once with a dash and once with an underscore.
+    /// The file contains a key twice, once with a dash and once with an underscore.
     #[error("{path}: `{key}` is set twice, expected it once")]
-    Twice {
+    Duplicate {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
     },
-    /// A value is of a type that no setting takes, such as a date.
+    /// A value has a type that no setting accepts, such as a date.
     #[error(
         "{path}: the value of `{key}` is of type {found}, expected a string, a number, or a list of some of them"
     )]
-    Kind {
+    ValueType {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// The name of the type in TOML.
+        /// The name of the value's type in TOML.
         found: &'static str,
     },
-    /// A setting does not take its value.
+    /// A value is not valid for its setting.
     #[error("{path}: {message}")]
     Value {
         /// The file.
         path: PathBuf,
-        /// The complaint of the option's parser.
+        /// The error of the option's parser.
         message: String,
     },
 }
 
-/// Returns a value in the spelling of the command line, one text for each element of a list. Returns
-/// `None` for tables, dates, nested and empty lists, which no option takes.
-pub(super) fn texts(value: &toml::Value) -> Option<Vec<String>> {
+/// Converts a TOML value to texts that are valid on the command line, one for each element of a list. Returns
+/// `None` for tables, dates, nested lists and empty lists, because no option accepts them.
+pub(super) fn to_flag_values(value: &toml::Value) -> Option<Vec<String>> {
     let text = |value: &toml::Value| match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {

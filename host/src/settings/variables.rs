@@ -9,47 +9,49 @@ use std::{
 
 use clap::{Arg, ArgMatches, parser::ValueSource};
 
-use super::{SettingsError, message};
+use super::{SettingsError, nearest::nearest, one_line_message};
 
-/// The variables that begin with `HOST_`, as they were when the settings were first read. Later reads, as
-/// after SIGHUP, must not see the environment again, because a plugin may have changed it.
+/// The environment variables whose names begin with `HOST_`, copied when the settings were first read. Later
+/// reads of the settings (SIGHUP) must not read the environment again, because a plugin may have changed it.
 ///
-/// An empty variable counts as not set, because tools such as docker compose cannot unset one.
+/// Empty variables are left out, because tools such as docker compose can set a variable to an empty value but
+/// cannot unset the variable.
 static VARIABLES: LazyLock<BTreeMap<String, OsString>> = LazyLock::new(|| {
-    let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
+    let with_utf8_name =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
     env::vars_os()
-        .filter_map(named)
+        .filter_map(with_utf8_name)
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
         .collect()
 });
 
-/// Returns whether an option has a variable that is set and not empty.
-pub(crate) fn is_set(arg: &Arg) -> bool {
+/// Returns whether the variable of an option is set and not empty.
+pub(crate) fn is_variable_set(arg: &Arg) -> bool {
     value(arg).is_some()
 }
 
-/// Returns whether an option was given on the command line.
+/// Returns whether the command line sets an option.
 pub(super) fn is_flag(matches: &ArgMatches, arg: &Arg) -> bool {
     matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
 }
 
-/// Returns the value of an option's variable, unless the variable is missing or empty.
+/// Returns the value of an option's variable, or `None` if the variable is missing or empty.
 fn value(arg: &Arg) -> Option<&'static OsStr> {
-    VARIABLES.get(&name(arg)?).map(OsString::as_os_str)
+    VARIABLES.get(&variable_name(arg)?).map(OsString::as_os_str)
 }
 
-/// Returns the name of an option's variable. Options without a value have none.
-fn name(arg: &Arg) -> Option<String> {
+/// Returns the name of an option's variable, or `None` for an option that takes no value.
+fn variable_name(arg: &Arg) -> Option<String> {
     let takes_value = arg.get_action().takes_values();
     takes_value.then(|| format!("{PREFIX}{}", arg.get_id().as_str().to_uppercase()))
 }
 
-/// Returns the values of the variables of `command`'s options, by the option's id. Leaves out the variables
-/// of options that are flags in `matches`.
+/// Returns the values of the variables of `command`'s options, by the option's id. Skips options that the
+/// command line sets (see `matches`), because a flag overrides a variable.
 ///
 /// # Errors
 ///
-/// Fails when an option does not take the value of its variable.
+/// Fails when the value of a variable is not valid for its option.
 pub(super) fn read(
     command: &clap::Command,
     matches: &ArgMatches,
@@ -62,12 +64,12 @@ pub(super) fn read(
         };
         let mut flag = OsString::from(format!("--{long}="));
         flag.push(value);
-        // Parse the variable alone, so that an error is certainly an error of this variable.
+        // Parse this value alone, so that an error is certainly caused by this variable.
         let args = [command.get_name().into(), flag];
         if let Err(error) = command.clone().try_get_matches_from(args) {
             return Err(SettingsError::Variable {
-                variable: name(arg).unwrap_or_default(),
-                message: message(&error),
+                variable: variable_name(arg).unwrap_or_default(),
+                message: one_line_message(&error),
             });
         }
         values.insert(arg.get_id().to_string(), value.to_owned());
@@ -75,15 +77,15 @@ pub(super) fn read(
     Ok(values)
 }
 
-/// Returns a warning for each variable that sets nothing, but whose name is similar to one that does.
-/// Variables with other names belong to other programs: Kubernetes sets `HOST_PORT` for a service of the
-/// name `host`.
-pub(super) fn near_misses(command: &clap::Command) -> Vec<String> {
-    let known: Vec<_> = command.get_arguments().filter_map(name).collect();
-    let missed = |variable: &&String| !known.contains(variable);
+/// Returns a warning for each variable that is no setting, but whose name is similar to the variable of a
+/// setting. Other names that begin with `HOST_` cause no warning, because they belong to other programs:
+/// Kubernetes sets `HOST_PORT` for a service with the name `host`.
+pub(super) fn variable_warnings(command: &clap::Command) -> Vec<String> {
+    let known: Vec<_> = command.get_arguments().filter_map(variable_name).collect();
+    let is_unknown = |variable: &&String| !known.contains(variable);
     VARIABLES
         .keys()
-        .filter(missed)
+        .filter(is_unknown)
         .filter_map(|variable| {
             let near = nearest(variable, known.iter().map(String::as_str))?;
             Some(format!("{variable} sets nothing; is {near} meant?"))
@@ -91,25 +93,17 @@ pub(super) fn near_misses(command: &clap::Command) -> Vec<String> {
         .collect()
 }
 
-/// Returns the word that `text` was probably meant to be, if one is similar: of every ten letters, one
-/// may be missing, extra, wrong or swapped with the next. Dashes, underscores and dots do not count.
-pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let letters = |text: &str| text.replace(['_', '-', '.'], "");
-    let distance = |word: &&str| strsim::damerau_levenshtein(&letters(text), &letters(word));
-    let near = words.into_iter().min_by_key(distance)?;
-    (distance(&near) <= 1 + letters(text).len() / 10).then_some(near)
-}
-
-/// Returns the command with the variable of each option in its `--help`. Use the result for help only:
-/// clap would read the variables as well, and a wrong one would stop `host ctl` and `host check`.
-pub(crate) fn with_names(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| match name(&arg) {
+/// Returns the command with the name of each option's variable in the help. Use the result only for help and
+/// documentation: clap would read the variables as well when it parses, and a wrong variable would stop
+/// `host ctl` and `host check`.
+pub(crate) fn with_variable_names(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| match variable_name(&arg) {
         Some(variable) => arg.env(variable).hide_env_values(true),
         None => arg,
     })
 }
 
-/// The first letters of every variable's name.
+/// The prefix of the names of all variables.
 const PREFIX: &str = "HOST_";
 
 #[cfg(test)]
@@ -121,7 +115,7 @@ mod tests {
     #[test]
     fn a_near_miss_is_found_and_a_name_of_somebody_else_is_not() {
         let command = super::super::ServerCommand::command();
-        let known: Vec<_> = command.get_arguments().filter_map(name).collect();
+        let known: Vec<_> = command.get_arguments().filter_map(variable_name).collect();
         let find = |text| nearest(text, known.iter().map(String::as_str));
         for (missed, meant) in [
             ("HOST_LOGLEVEL", "HOST_LOG_LEVEL"),

@@ -1,13 +1,13 @@
 //! The state machine of one app: which generation serves, which one is being loaded, and what to do next.
 //!
-//! [`App`] is a plain value. Each event is a method that changes the value and returns [`AppAction`]s for the
-//! supervisor to carry out. Nothing here waits or touches files, so tests can drive every order of events.
-//! Events name generations by number: an event about a generation that was discarded meanwhile is
-//! recognised by its number, and ignored.
+//! [`App`] is a plain value. Each event is a method that changes the value and returns the [`AppAction`]s that the
+//! supervisor carries out. The methods do not wait and do not read or write files, so tests can run every sequence
+//! of events. Events name a generation by its number. An event about a generation that was discarded in the meantime
+//! has a number that does not match any more, and is ignored.
 //!
 //! ```text
 //!          request_load            prepared           loaded in all        swapped in all
-//!   Resting ─────────► Preparing ───────────► Starting ────────────► Ready ─────► Committing
+//!    Idle   ─────────► Preparing ───────────► Starting ────────────► Ready ─────► Committing
 //!      ▲                   │ failed               │ failed                            │
 //!      ├───────────────────┴──────────────────────┘                                   │
 //!      ├──────────────────────────────────────────────────────── without probation ───┤
@@ -21,6 +21,7 @@ mod draining;
 mod loading;
 mod probation;
 mod replacing;
+mod request;
 mod rollout;
 
 use std::{
@@ -36,9 +37,8 @@ pub use self::{
     crash::Suspect,
     draining::DrainingGeneration,
     probation::Probation,
-    rollout::{
-        LibrarySource, LoadPhase, LoadReason, LoadReport, LoadRequest, PendingLoad, Rollout,
-    },
+    request::{LibrarySource, LoadReason, LoadRequest},
+    rollout::{LoadPhase, LoadReport, PendingLoad, Rollout},
 };
 use super::{
     catalog::CurrentApp,
@@ -53,17 +53,17 @@ use crate::{
 /// The number of a worker, from 1. A number is never reused.
 pub type WorkerId = u64;
 
-/// Identifies an operator who waits for the outcome of a load. The supervisor keeps the reply channel.
+/// Identifies an operator who waits for the outcome of a load. The supervisor stores the reply channel.
 pub type ReplyId = u64;
 
-/// What the supervisor is to do after an event.
+/// An action that the supervisor carries out after an event.
 #[derive(Debug)]
 pub enum AppAction {
-    /// Send the outcome of a load to the operator who asked for it.
+    /// Send the outcome of a load to the operator who requested the load.
     Answer(ReplyId, Result<Box<ReloadReport>, CommandError>),
     /// Commit all apps whose generations have started in every worker.
     Commit,
-    /// Read the library if its bytes are not at hand, and write the private copy for this generation.
+    /// Read the library unless its bytes are in memory, and write the private copy for this generation.
     Prepare {
         /// The generation.
         generation: u64,
@@ -72,9 +72,9 @@ pub enum AppAction {
         /// Where its library comes from.
         source: LibrarySource,
     },
-    /// Replace all workers by fresh ones that start with the pending generation.
+    /// Replace all workers by fresh workers that start with the pending generation.
     Replace,
-    /// Send an order to one worker, or to all workers that are ready.
+    /// Send an order to one worker. With `None`, send the order to all workers that are ready.
     Send(Option<WorkerId>, Order),
     /// Remove a private copy that no worker has opened.
     RemoveCopy(PathBuf),
@@ -89,7 +89,7 @@ pub struct App {
     pub plugin: String,
     /// The library in the plugins folder.
     pub library: PathBuf,
-    /// Where the app is mounted now.
+    /// The current mounts.
     pub mounts: Vec<Arc<str>>,
     /// The generation that serves in all workers.
     pub serving: Option<StagedGeneration>,
@@ -98,86 +98,92 @@ pub struct App {
     /// Why a new generation must start in fresh worker processes (reload by process). `None` for a swap
     /// within the running workers.
     pub by_process: Option<String>,
-    /// Whether the serving generation can hand its state over.
+    /// Whether the serving generation can hand its state over to the next one.
     pub hands_over: bool,
     /// How long each step of the load of the serving generation took.
     pub timings: Option<StepTimings>,
-    /// The last generation with another library: the target of `host ctl rollback`.
+    /// The last generation that served with another content of the library: the target of `host ctl rollback`.
     pub previous: Option<StagedGeneration>,
-    /// The last good generation: it passed its probation, or served for a minute without one. After
-    /// repeated crashes the app goes back to it.
-    pub good: Option<StagedGeneration>,
-    /// Contents that were put aside, and why. They are not loaded again until the file changes or the
-    /// operator asks for it.
+    /// The last generation that passed its probation, or that served for a minute when `--auto-rollback` is off.
+    /// After repeated crashes this generation serves again.
+    pub last_good: Option<StagedGeneration>,
+    /// The contents that were put aside, and why. A content in this map is not loaded again until the file changes or
+    /// an operator requests a load.
     pub aside: BTreeMap<ContentHash, AsideReason>,
-    /// Contents whose load failed since the last successful load. Other libraries of the same plugin come
-    /// first in the next plan.
+    /// The contents whose load failed since the last successful load. The next plan prefers other libraries of the
+    /// same plugin.
     pub failed: BTreeSet<ContentHash>,
-    /// The last requested spec. A failed load is not repeated while the plan still asks for the same.
-    pub tried: Option<Arc<Spec>>,
+    /// The spec of the last requested load. A failed load is not repeated while the plan contains the same spec.
+    pub requested_spec: Option<Arc<Spec>>,
     /// Why the last load failed. `None` after a success.
     pub last_error: Option<LoadFailure>,
-    /// Replaced generations whose last requests are not over in every worker.
+    /// Replaced generations that still have requests in some worker.
     pub draining: BTreeMap<u64, DrainingGeneration>,
-    /// Generations that already ended in some workers although other workers had not swapped yet. A fast
-    /// worker can swap, drain and report before a slow one has swapped.
+    /// The results of workers that have drained a replaced generation before the commit is complete: a fast worker
+    /// can swap, drain and report while a slow worker has not swapped yet.
     ended_early: BTreeMap<u64, DrainingGeneration>,
     /// The number of loads so far, which is also the number of the latest generation.
     pub loads: u64,
     /// Whether a new generation goes through a probation.
-    watches: bool,
+    uses_probation: bool,
 }
 
 /// The phase of an app.
 #[derive(Debug)]
 pub enum AppState {
-    /// No load and no probation is going on.
-    Resting,
+    /// No generation is being loaded or on probation.
+    Idle,
     /// A generation is being loaded.
     Loading(Box<PendingLoad>),
     /// The serving generation is on probation.
     Probation(Box<Probation>),
 }
 
-/// Why a content was put aside.
+/// Why a content of the library was put aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AsideReason {
-    /// The operator or the probation rolled this spec back.
+    /// An operator or the probation rolled this spec back.
     RolledBack(Arc<Spec>),
-    /// Workers crashed in it. The text says how often.
+    /// Workers crashed in this content. The text is the error for reports.
     Crashed(String),
 }
 
 impl App {
-    /// Creates an app without a generation. `loads` is the number of its loads before it was removed, or
-    /// before an upgrade of the host.
+    /// Creates an app without a generation. `loads` is the number of loads of this app before it was removed or the
+    /// host was upgraded. Generation numbers continue from `loads`.
     #[must_use]
-    pub fn new(name: String, plugin: String, library: PathBuf, loads: u64, watches: bool) -> Self {
+    pub fn new(
+        name: String,
+        plugin: String,
+        library: PathBuf,
+        loads: u64,
+        uses_probation: bool,
+    ) -> Self {
         Self {
             name,
             plugin,
             library,
             mounts: Vec::new(),
             serving: None,
-            state: AppState::Resting,
+            state: AppState::Idle,
             by_process: None,
             hands_over: false,
             timings: None,
             previous: None,
-            good: None,
+            last_good: None,
             aside: BTreeMap::new(),
             failed: BTreeSet::new(),
-            tried: None,
+            requested_spec: None,
             last_error: None,
             draining: BTreeMap::new(),
             ended_early: BTreeMap::new(),
             loads,
-            watches,
+            uses_probation,
         }
     }
 
-    /// Returns what the app owns, as input for the next plan. Mounts of a generation that is kept for a
-    /// probation stay reserved, because that generation may serve there again.
+    /// Returns the library and the mounts of the app, as input for the next plan. The mounts of a generation that is
+    /// kept for a probation stay reserved, because that generation may serve again.
     #[must_use]
     pub fn current(&self) -> CurrentApp {
         let mut mounts = self.mounts.clone();
@@ -197,13 +203,13 @@ impl App {
         }
     }
 
-    /// Returns the current probation. It goes on while the next generation is being loaded.
+    /// Returns the current probation. A probation continues while the next generation is being loaded.
     #[must_use]
     pub fn probation(&self) -> Option<&Probation> {
         match &self.state {
             AppState::Probation(probation) => Some(probation),
             AppState::Loading(loading) => loading.probation.as_ref(),
-            AppState::Resting => None,
+            AppState::Idle => None,
         }
     }
 
@@ -216,6 +222,7 @@ impl App {
         }
     }
 
+    /// Returns the load under way if it is the load of `generation`.
     fn loading_mut(&mut self, generation: u64) -> Option<&mut PendingLoad> {
         match &mut self.state {
             AppState::Loading(loading) if loading.generation == generation => Some(loading),
@@ -223,7 +230,8 @@ impl App {
         }
     }
 
-    /// Returns whether a private copy is in use: it serves, is being loaded, or can be rolled back to.
+    /// Returns whether a generation of this app uses the private copy: the generation serves, is being loaded, or can
+    /// serve again after a rollback.
     #[must_use]
     pub fn uses_copy(&self, copy: &PathBuf) -> bool {
         let kept = self.probation().into_iter();
@@ -232,18 +240,19 @@ impl App {
         self.serving
             .iter()
             .chain(&self.previous)
-            .chain(&self.good)
+            .chain(&self.last_good)
             .chain(kept)
             .chain(loading)
             .any(|staged| staged.copy == *copy)
     }
 
-    /// Removes the app from all workers. A load that is under way is superseded.
+    /// Removes the app from all workers. Operators who wait for a load under way get [`CommandError::Superseded`].
     pub fn remove(&mut self) -> Vec<AppAction> {
         let mut actions = Vec::new();
-        if let AppState::Loading(loading) = std::mem::replace(&mut self.state, AppState::Resting) {
+        if let AppState::Loading(loading) = std::mem::replace(&mut self.state, AppState::Idle) {
             actions.extend(loading.reply_ids().map(superseded));
         }
+        // `draining` stays, because replaced generations may still have requests.
         self.mounts.clear();
         self.serving = None;
         let app = self.name.clone();
@@ -251,9 +260,10 @@ impl App {
         actions
     }
 
-    /// Handles the exit of a worker. Loads, drains and probations go on without that worker.
-    pub fn worker_gone(&mut self, worker: WorkerId) -> Vec<AppAction> {
+    /// Handles the exit of a worker. Loads, drains and probations continue without that worker.
+    pub fn remove_worker(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let mut actions = Vec::new();
+        // The keys are copied, because the loop removes entries.
         for generation in self.draining.keys().copied().collect::<Vec<_>>() {
             actions.extend(self.remove_from_draining(worker, generation));
         }
@@ -266,11 +276,11 @@ impl App {
     pub fn mark_good(&mut self, generation: u64) {
         let serves = self.serving.as_ref();
         if serves.is_some_and(|serving| serving.generation == generation) {
-            self.good.clone_from(&self.serving);
+            self.last_good.clone_from(&self.serving);
         }
     }
 
-    /// Logs that a library is not loaded again, because it is the same as before.
+    /// Logs `text`: why a library is not loaded again.
     fn log_unchanged(&self, request: &LoadRequest, text: &str) {
         info!(
             plugin = self.name,
@@ -281,12 +291,14 @@ impl App {
     }
 }
 
+/// Returns the answer for an operator whose load was replaced by a newer request.
 fn superseded(reply_id: ReplyId) -> AppAction {
     AppAction::Answer(reply_id, Err(CommandError::Superseded))
 }
 
+/// Returns the answer for the operator who waits for the load, if any.
 fn answer(reply: Option<(ReplyId, Box<ReloadReport>)>) -> Option<AppAction> {
-    reply.map(|(reply_id, proof)| AppAction::Answer(reply_id, Ok(proof)))
+    reply.map(|(reply_id, report)| AppAction::Answer(reply_id, Ok(report)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Carries out the actions of app state machines: orders to workers, answers to operators, private copies.
+//! Carries out the actions of the app state machines: sends orders to workers and answers to operators, and writes and
+//! removes private copies.
 
 use std::{
     collections::BTreeSet,
@@ -17,15 +18,11 @@ use super::{
 };
 use crate::{
     folder::{
-        candidate::{self, Candidate},
+        candidate::{self, Candidate, CandidateError},
         store::{Store, StoreError},
     },
     orders::{Order, Spec, StagedGeneration, StepTimings},
-    supervisor::catalog::TakenError,
-    worker::{
-        load::{LoadError, max_level},
-        trial::Trial,
-    },
+    supervisor::{catalog::TakenError, trial::Trial},
 };
 
 impl Supervisor {
@@ -34,9 +31,9 @@ impl Supervisor {
         for action in actions {
             match action {
                 AppAction::Answer(reply_id, answer) => {
-                    self.answer(reply_id, answer.map(|proof| *proof))
+                    self.answer(reply_id, answer.map(|report| *report))
                 }
-                AppAction::Commit => self.commit_what_is_ready(),
+                AppAction::Commit => self.commit_ready_apps(),
                 AppAction::Prepare {
                     generation,
                     spec,
@@ -50,30 +47,35 @@ impl Supervisor {
         }
     }
 
-    /// Sends the outcome of a load to the operator who waits for it.
+    /// Sends the outcome of a load to the operator who waits for the load.
     pub(super) fn answer(&mut self, reply_id: ReplyId, answer: Result<ReloadReport, CommandError>) {
         if let Some(reply) = self.replies.remove(&reply_id) {
+            // The requester may have disconnected.
             let _ = reply.send(answer);
         }
     }
 
-    /// Prepares a generation in a background task: reads the library if its bytes are not at hand, writes
-    /// the private copy, and opens the copy in a trial process if this content was never opened.
+    /// Prepares a generation in a background task: reads the library unless its bytes are in memory, writes the
+    /// private copy, and opens the copy in a trial process if this content was never prepared before.
     fn prepare(&mut self, name: &str, generation: u64, spec: Arc<Spec>, source: LibrarySource) {
         let app = name.to_owned();
         let library = self.apps.get(name).map(|app| app.library.clone());
-        let (store, preparing) = (Arc::clone(&self.store), Arc::clone(&self.preparing));
-        let is_new = !self.opened.contains(&spec.hash);
+        let (store, permits) = (
+            Arc::clone(&self.store),
+            Arc::clone(&self.preparation_permits),
+        );
+        let is_new = !self.passed_trial.contains(&spec.hash);
         let trial = self.trial.clone().filter(|_| is_new);
         self.tasks.spawn(async move {
-            // The semaphore is never closed, so a permit always comes.
-            let _place = preparing.acquire_owned().await;
+            // The permit is held until the end of this task. The result is not checked, because the semaphore is never
+            // closed.
+            let _permit = permits.acquire_owned().await;
             let hash = spec.hash;
             let prepared = prepare(app.clone(), generation, spec, source, store).await;
             let library = library.unwrap_or_default();
             let prepared = match prepared {
                 Err(error) => Err(LoadFailure::new(&library, Some(hash), &error)),
-                Ok(prepared) => try_open(trial, prepared, &library).await,
+                Ok(prepared) => open_in_trial(trial, prepared, &library).await,
             };
             TaskOutcome::Prepared {
                 app,
@@ -83,6 +85,7 @@ impl Supervisor {
         });
     }
 
+    /// Handles the end of a preparation: starts the generation, or records the failure.
     pub(super) fn prepared(
         &mut self,
         name: &str,
@@ -90,7 +93,7 @@ impl Supervisor {
         prepared: Result<Box<(StagedGeneration, StepTimings)>, LoadFailure>,
     ) {
         let workers = self.fleet.ready_workers();
-        let are_processes = self.spawner.is_some();
+        let has_worker_processes = self.spawner.is_some();
         let Some(app) = self.apps.get_mut(name) else {
             // The app was removed during the preparation.
             if let Ok(prepared) = prepared {
@@ -101,23 +104,24 @@ impl Supervisor {
         let actions = match prepared {
             Ok(prepared) => {
                 let (staged, timings) = *prepared;
-                self.opened.insert(staged.spec.hash);
-                app.prepared(staged, timings, &workers, are_processes)
+                self.passed_trial.insert(staged.spec.hash);
+                app.prepared(staged, timings, &workers, has_worker_processes)
             }
             Err(failure) => app.load_failed(generation, failure),
         };
         self.apply(name, actions);
+        // If the load failed, the next plan may choose another library of the same plugin.
         self.libraries.mark_changed();
     }
 
-    /// Commits all generations that have started in every worker and whose mounts are free, or become free
-    /// by the same commit.
+    /// Commits all generations that have started in every worker, and whose mounts are free or become free by the same
+    /// commit.
     ///
-    /// The set starts with all ready apps. An app whose mount another app keeps leaves the set; that can
-    /// block a further app, so the check repeats until the set is stable. All apps in the set are committed
-    /// in one order: two apps that exchange their mounts do so at one moment. A blocked app fails, unless
-    /// the owner of the mount is itself being loaded with other mounts: then the app waits.
-    pub(super) fn commit_what_is_ready(&mut self) {
+    /// The set contains all ready apps at first. An app is blocked if another app keeps one of its mounts, and is
+    /// removed from the set. The removal can block further apps, so the check repeats until no app in the set is
+    /// blocked. All apps in the set are committed with one order, so that two apps exchange their mounts at the same
+    /// moment. A blocked app fails, or waits if the owner of the mount is being loaded with other mounts.
+    pub(super) fn commit_ready_apps(&mut self) {
         let mut ready: BTreeSet<_> = self
             .apps
             .values()
@@ -125,9 +129,9 @@ impl Supervisor {
             .map(|app| app.name.clone())
             .collect();
         let mut blocked = Vec::new();
-        while let Some((name, mount, by)) = self.first_blocked(&ready) {
+        while let Some((name, mount, owner)) = self.first_blocked(&ready) {
             ready.remove(&name);
-            blocked.push((name, mount, by));
+            blocked.push((name, mount, owner));
         }
         let commits: Vec<_> = ready
             .iter()
@@ -136,19 +140,20 @@ impl Supervisor {
         if !commits.is_empty() {
             self.fleet.send_all(&Order::Commit(commits));
         }
-        for (name, mount, by) in blocked {
-            // The owner of the mount is about to move away, so this app waits for it.
-            let moves = self.apps.get(&by).and_then(App::loading);
-            if moves.is_some_and(|loading| !loading.request.spec.mounts.contains(&mount)) {
+        for (name, mount, owner) in blocked {
+            // The load of the owner will free the mount, so this app waits until that load is committed or fails.
+            let owner_load = self.apps.get(&owner).and_then(App::loading);
+            if owner_load.is_some_and(|loading| !loading.request.spec.mounts.contains(&mount)) {
                 continue;
             }
-            self.fail_for_mount(&name, mount, by);
+            self.fail_for_mount(&name, mount, owner);
         }
     }
 
-    /// Returns an app of `ready` whose next mount belongs to another app after the commit, with the mount
-    /// and the owner's name.
+    /// Returns an app of `ready` that another app blocks, the mount, and the name of the mount's owner. Returns `None`
+    /// if no app is blocked.
     fn first_blocked(&self, ready: &BTreeSet<String>) -> Option<(String, Arc<str>, String)> {
+        // The mounts that an app has after the commit, or `None` if the commit does not change the app.
         let next_mounts = |app: &App| {
             let loading = app.loading().filter(|_| ready.contains(&app.name));
             loading.map(|loading| loading.request.spec.mounts.clone())
@@ -168,26 +173,26 @@ impl Supervisor {
         None
     }
 
-    /// Fails the load of an app because the app `by` keeps one of its mounts.
-    fn fail_for_mount(&mut self, name: &str, mount: Arc<str>, by: String) {
+    /// Fails the load of an app because the app `owner` keeps one of its mounts.
+    fn fail_for_mount(&mut self, name: &str, mount: Arc<str>, owner: String) {
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
         let Some(loading) = app.loading() else { return };
         let (generation, hash) = (loading.generation, loading.request.spec.hash);
-        let error = LoadError::Taken(Box::new(TakenError::Mount {
+        let error = TakenError::Mount {
             app: name.to_owned(),
             mount,
-            by,
-        }));
-        let failure = LoadFailure::new(&app.library, Some(hash), &error);
+            by: owner,
+        };
+        let failure = LoadFailure::mount_taken(&app.library, Some(hash), &error);
         let actions = app.load_failed(generation, failure);
         self.apply(name, actions);
     }
 }
 
-/// Opens the private copy in a trial process, if there is one. A copy that fails is removed.
-async fn try_open(
+/// Opens the private copy in a trial process. Does nothing if `trial` is `None`. Removes the copy if the trial fails.
+async fn open_in_trial(
     trial: Option<Trial>,
     (staged, mut timings): (StagedGeneration, StepTimings),
     library: &Path,
@@ -197,6 +202,7 @@ async fn try_open(
     };
     let began = Instant::now();
     let opened = trial.open(&staged.copy).await;
+    // The report adds the time that the first worker needs to open the library again.
     timings.open = began.elapsed();
     match opened {
         Ok(()) => Ok((staged, timings)),
@@ -213,21 +219,21 @@ async fn try_open(
     }
 }
 
-/// Reads the library if needed, and writes its private copy.
+/// Reads the library unless its bytes are in memory, and writes its private copy.
 async fn prepare(
     app: String,
     generation: u64,
     spec: Arc<Spec>,
     source: LibrarySource,
     store: Arc<Store>,
-) -> Result<(StagedGeneration, StepTimings), LoadError> {
+) -> Result<(StagedGeneration, StepTimings), CandidateError> {
     let candidate = match source {
         LibrarySource::Candidate(candidate) => candidate,
         LibrarySource::File(path) => {
             let read = candidate::examine(path.clone()).await;
             let read = read.map_err(|rejected| rejected.error)?;
             if read.hash() != spec.hash {
-                // The file changed since the plan was made. The watcher reports the new content soon.
+                // The file has changed after the plan was made. The watcher reports the new content soon.
                 return Err(StoreError::Changed { path }.into());
             }
             Arc::new(read)
@@ -236,7 +242,7 @@ async fn prepare(
     let copied = task::spawn_blocking(move || copy(app, generation, spec, &candidate, &store));
     copied
         .await
-        .unwrap_or_else(|error| Err(LoadError::Thread(error.into())))
+        .unwrap_or_else(|error| Err(CandidateError::Thread(error.into())))
 }
 
 /// Writes the private copy of a library. Blocks on the disk.
@@ -246,11 +252,11 @@ fn copy(
     spec: Arc<Spec>,
     candidate: &Candidate,
     store: &Store,
-) -> Result<(StagedGeneration, StepTimings), LoadError> {
+) -> Result<(StagedGeneration, StepTimings), CandidateError> {
     let began = Instant::now();
     let copy = store.stage(&candidate.snapshot, &app, generation)?;
     let timings = StepTimings {
-        read: candidate.read,
+        read: candidate.read_time,
         stage: began.elapsed(),
         ..StepTimings::default()
     };
@@ -260,13 +266,13 @@ fn copy(
         copy,
         spec,
         version: candidate.manifest.version.clone(),
-        max_level: max_level(&candidate.manifest),
+        max_level: candidate.max_level(),
     };
     Ok((staged, timings))
 }
 
-/// Removes a copy that no worker has opened. A failure costs disk space only: the stop of the server
-/// removes the whole folder of copies.
+/// Removes a private copy that no worker needs. A failure is ignored, because the stop of the server removes the whole
+/// folder of copies.
 fn remove_copy(copy: PathBuf) {
     task::spawn_blocking(move || std::fs::remove_file(copy));
 }

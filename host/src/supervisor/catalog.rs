@@ -1,12 +1,12 @@
 //! The catalog decides which apps exist, from the libraries in the folder and the operator's settings.
 //!
-//! [`plan`] is a pure function of all libraries, all settings, and the apps that exist now. So the result does
-//! not depend on the order in which files were read. The rules, strongest first:
+//! [`plan`] is a pure function of all libraries, all settings, and the current apps. So the result does not depend on
+//! the order in which files were read. The rules, the strongest first:
 //!
 //! 1. A serving app keeps its name and mounts until its library or its settings are removed.
 //! 2. A mount that the settings assign to an app belongs to that app.
-//! 3. An app that has a name or a mount keeps it.
-//! 4. Of two libraries that claim the same, the first by path wins. A library whose load failed comes
+//! 3. A current app keeps its name and its mounts.
+//! 4. Of two libraries that claim the same name or mount, the first by path wins. A library whose load failed comes
 //!    last while its app does not serve.
 
 mod mounts;
@@ -27,7 +27,7 @@ use crate::{
     orders::Spec,
 };
 
-/// A file in the plugins folder, as far as it was read.
+/// The result of reading a file in the plugins folder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Library {
     /// A library that can be loaded.
@@ -36,18 +36,19 @@ pub enum Library {
     Unusable,
 }
 
-/// The facts about a library that planning needs.
+/// The facts about a library that a plan needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LibraryInfo {
     /// The plugin's name.
     pub plugin: String,
-    /// Where the plugin asks to be mounted.
+    /// The mount that the plugin requests.
     pub mount: String,
     /// The library's content.
     pub hash: ContentHash,
-    /// The C library inside that must not be loaded twice in one process, if there is one.
-    pub carries: Option<&'static str>,
-    /// How the plugin asks to be reloaded.
+    /// The name of a C library that is linked into this library and must not be loaded twice in one process. `None` if
+    /// the library contains no such C library.
+    pub embedded_library: Option<&'static str>,
+    /// How the plugin wants to be reloaded.
     pub reload: ReloadBy,
 }
 
@@ -59,22 +60,22 @@ impl LibraryInfo {
             plugin: candidate.manifest.name.clone(),
             mount: candidate.manifest.mount.clone(),
             hash: candidate.hash(),
-            carries: candidate.carries,
+            embedded_library: candidate.embedded_library,
             reload: candidate.manifest.reload,
         }
     }
 }
 
-/// An existing app, as input for a plan.
+/// A current app, as input for a plan.
 #[derive(Clone, Debug, Default)]
 pub struct CurrentApp {
     /// The library that the app is loaded from.
     pub library: PathBuf,
-    /// The current mounts, and those that a probation keeps reserved.
+    /// The current mounts, and the mounts that a probation keeps reserved.
     pub mounts: Vec<Arc<str>>,
     /// Whether a generation of the app serves.
     pub serves: bool,
-    /// The contents whose load failed since the app last loaded.
+    /// The contents whose load failed since the last successful load of the app.
     pub failed: BTreeSet<ContentHash>,
 }
 
@@ -83,7 +84,7 @@ pub struct CurrentApp {
 pub struct Plan {
     /// The apps by name.
     pub apps: BTreeMap<String, PlannedApp>,
-    /// Names and mounts that were denied, because another app owns them.
+    /// The names and mounts that a library claims but does not get, because another app or library has them.
     pub conflicts: Vec<Conflict>,
 }
 
@@ -92,13 +93,13 @@ pub struct Plan {
 pub struct PlannedApp {
     /// The library.
     pub library: PathBuf,
-    /// The spec of the app's next generation. `None` when the app stays as it is.
+    /// The spec of the app's next generation. `None` if the app does not change.
     pub spec: Option<Arc<Spec>>,
-    /// The plugin in the library. `None` when the library cannot be read.
+    /// The plugin in the library. `None` if the library cannot be read.
     pub plugin: Option<String>,
 }
 
-/// An app that a library claims but cannot become.
+/// A failed claim of a library: another library provides the app already, or another app has one of the app's mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The library.
@@ -107,7 +108,7 @@ pub struct Conflict {
     pub plugin: String,
     /// The app.
     pub app: String,
-    /// The name or mount that another app owns.
+    /// The name or mount that belongs to another app or library.
     pub taken: TakenError,
 }
 
@@ -134,39 +135,39 @@ pub enum TakenError {
     },
 }
 
-/// Makes a plan: first chooses one library for each app, then assigns the mounts.
+/// Returns the plan. Chooses one library for each app first, and then assigns the mounts.
 #[must_use]
 pub fn plan(
     libraries: &BTreeMap<PathBuf, Library>,
     settings: &AppSettings,
-    held: &BTreeMap<String, CurrentApp>,
+    current_apps: &BTreeMap<String, CurrentApp>,
 ) -> Plan {
     let mut conflicts = Vec::new();
-    let chosen = choose_libraries(libraries, settings, held, &mut conflicts);
-    let apps = assign_mounts(chosen, settings, held, &mut conflicts);
+    let chosen = choose_libraries(libraries, settings, current_apps, &mut conflicts);
+    let apps = assign_mounts(chosen, settings, current_apps, &mut conflicts);
     Plan { apps, conflicts }
 }
 
-/// Chooses one library for each app. The other libraries that claim the app become conflicts.
+/// Chooses one library for each app. For each other library that claims the same app, adds a conflict.
 ///
-/// An app whose current library is unusable keeps that library, if the app serves or no other library
-/// claims it: a broken copy in the folder must not stop a running app.
+/// An app whose current library is unusable keeps that library if the app serves, because a broken file in the folder
+/// must not stop a running app. An app that does not serve keeps the library only if no other library claims the app.
 fn choose_libraries(
     libraries: &BTreeMap<PathBuf, Library>,
     settings: &AppSettings,
-    held: &BTreeMap<String, CurrentApp>,
+    current_apps: &BTreeMap<String, CurrentApp>,
     conflicts: &mut Vec<Conflict>,
 ) -> BTreeMap<String, PlannedApp> {
     let mut candidates: BTreeMap<String, Vec<(&Path, &LibraryInfo)>> = BTreeMap::new();
     for (path, library) in libraries {
         if let Library::Plugin(facts) = library {
-            for name in settings.names(&facts.plugin) {
+            for name in settings.app_names(&facts.plugin) {
                 candidates.entry(name).or_default().push((path, facts));
             }
         }
     }
     let mut chosen = BTreeMap::new();
-    for (name, current) in held {
+    for (name, current) in current_apps {
         let is_unusable = libraries.get(&current.library) == Some(&Library::Unusable);
         if is_unusable && (current.serves || !candidates.contains_key(name)) {
             let planned = PlannedApp {
@@ -178,14 +179,16 @@ fn choose_libraries(
         }
     }
     for (name, mut candidates) in candidates {
-        let current = held.get(&name);
+        let current = current_apps.get(&name);
         if !chosen.contains_key(&name) {
+            // A failed load counts only while the app does not serve. A serving app keeps its library.
             let has_failed = |facts: &LibraryInfo| {
-                current.is_some_and(|held| !held.serves && held.failed.contains(&facts.hash))
+                current
+                    .is_some_and(|current| !current.serves && current.failed.contains(&facts.hash))
             };
-            let is_held = |path: &Path| current.is_some_and(|held| held.library == path);
-            // The sort is stable, so that paths stay in order.
-            candidates.sort_by_key(|(path, facts)| (has_failed(facts), !is_held(path)));
+            let is_current = |path: &Path| current.is_some_and(|current| current.library == path);
+            // The candidates are in the order of their paths. The sort is stable, so equal candidates keep that order.
+            candidates.sort_by_key(|(path, facts)| (has_failed(facts), !is_current(path)));
             let (path, facts) = candidates.remove(0);
             let planned = PlannedApp {
                 library: path.to_owned(),

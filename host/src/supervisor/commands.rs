@@ -14,15 +14,15 @@ use super::{
 use crate::{
     folder::candidate::{Candidate, Rejected},
     orders::Order,
-    worker::load::LoadError,
 };
 use rustix::process::Signal;
 
 impl Supervisor {
-    pub(super) fn command(&mut self, command: Command) {
+    /// Handles a command of an operator.
+    pub(super) fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Report(reply) => self.ask_report(ReportReply::Apps(reply)),
-            Command::Workers(reply) => self.ask_report(ReportReply::Workers(reply)),
+            Command::Report(reply) => self.request_report(ReportReply::Apps(reply)),
+            Command::Workers(reply) => self.request_report(ReportReply::Workers(reply)),
             Command::Scale(scale, reply) => {
                 // The requester may have disconnected.
                 let _ = reply.send(self.scale(scale));
@@ -33,19 +33,21 @@ impl Supervisor {
                 self.checks_unknown_apps = true;
                 self.libraries.mark_changed();
             }
-            Command::Reload(name, reply) => self.ask_reload(name, reply),
-            Command::Rollback(name, reply) => self.ask_rollback(name, reply),
+            Command::Reload(name, reply) => self.start_reload(name, reply),
+            Command::Rollback(name, reply) => self.start_rollback(name, reply),
             Command::SetLevel(directives, reply) => self.set_level(directives, reply),
             Command::Reopen => self.fleet.send_all(&Order::Reopen),
-            Command::Recycle(worker, reply) => self.ask_recycle(worker, reply),
+            Command::Recycle(worker, reply) => self.recycle_for_operator(worker, reply),
             Command::Upgrade(path, reply) => self.upgrade(path, reply),
             Command::Dump(reply) => {
                 let dumps = self.fleet.dump_all();
+                // The wait runs in its own task, because the supervisor must not block.
                 tokio::spawn(async move {
                     for dump in dumps {
-                        // A worker that has ended says nothing.
+                        // An error means that the worker has exited or has no process, so it writes no lines.
                         let _ = dump.await;
                     }
+                    // The requester may have disconnected.
                     let _ = reply.send(());
                 });
             }
@@ -57,9 +59,9 @@ impl Supervisor {
         }
     }
 
-    /// Handles a command while the server stops. Loads and changes are refused; reports and levels still
-    /// work.
-    pub(super) fn last_command(&mut self, command: Command) {
+    /// Handles a command while the server stops. Commands that load or change apps or workers are refused. Reports and
+    /// changes of the log level still work.
+    pub(super) fn handle_command_while_stopping(&mut self, command: Command) {
         match command {
             Command::Reload(_, reply) | Command::Rollback(_, reply) => {
                 // The requester may have disconnected.
@@ -71,19 +73,20 @@ impl Supervisor {
             Command::Deploy(_, reply) => {
                 let _ = reply.send(Err(CommandError::Stopping));
             }
+            // The dropped reply of an upgrade tells the requester that the host stops.
             Command::Configure(..) | Command::Upgrade(..) => {}
-            command => self.command(command),
+            command => self.handle_command(command),
         }
     }
 
-    /// Reads the app's library and then loads it. Crashes of its content are forgotten, because the
-    /// operator asks for another try.
-    fn ask_reload(&mut self, name: String, reply: Reply) {
+    /// Starts to read the app's library. The load begins when the library was read. Earlier crashes of the app are
+    /// forgotten, because the operator requests another try.
+    fn start_reload(&mut self, name: String, reply: Reply) {
         let library = match self.apps.get(&name) {
             Some(app) => app.library.clone(),
             None => return self.reply_not_found(name, reply),
         };
-        self.lift_aside(&name);
+        self.forget_crashes(&name);
         let reply_id = self.register_reply(reply);
         let read = libraries::read(
             library,
@@ -96,8 +99,8 @@ impl Supervisor {
             .spawn(async move { TaskOutcome::Read(read.await) });
     }
 
-    /// Reads the private copy of the previous library and then loads it.
-    fn ask_rollback(&mut self, name: String, reply: Reply) {
+    /// Starts to read the private copy of the previous library. The load begins when the copy was read.
+    fn start_rollback(&mut self, name: String, reply: Reply) {
         let Some(app) = self.apps.get(&name) else {
             return self.reply_not_found(name, reply);
         };
@@ -119,8 +122,8 @@ impl Supervisor {
             .spawn(async move { TaskOutcome::Read(read.await) });
     }
 
-    /// Rolls an app back to the library that served before, after that library was read. Its current
-    /// settings apply, so its mounts may have a new owner: then the rollback fails.
+    /// Rolls an app back to the library that served before, after that library was read. The app gets its current
+    /// settings. If one of the resulting mounts belongs to another app by now, the rollback fails.
     pub(super) fn roll_back(
         &mut self,
         name: &str,
@@ -131,11 +134,16 @@ impl Supervisor {
             return self.answer(reply_id, Err(CommandError::Superseded));
         };
         let library = app.library.clone();
-        let request = examined.and_then(|candidate| {
+        let rejected =
+            |rejected: Rejected| LoadFailure::new(&library, rejected.hash, &rejected.error);
+        let request = examined.map_err(rejected).and_then(|candidate| {
             let facts = LibraryInfo::of(&candidate);
             let spec = self.settings.spec(name, &facts);
-            match self.taken(name, &spec.mounts) {
-                Some(taken) => Err(candidate.rejected(LoadError::Taken(Box::new(taken)))),
+            match self.mount_conflict(name, &spec.mounts) {
+                Some(taken) => {
+                    let hash = Some(candidate.hash());
+                    Err(LoadFailure::mount_taken(&library, hash, &taken))
+                }
                 None => Ok(LoadRequest {
                     spec,
                     source: LibrarySource::Candidate(candidate.into()),
@@ -144,6 +152,7 @@ impl Supervisor {
                 }),
             }
         });
+        // Looked up again, because the checks above borrow all apps.
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
@@ -152,8 +161,7 @@ impl Supervisor {
                 let actions = app.request_load(request);
                 self.apply(name, actions);
             }
-            Err(rejected) => {
-                let failure = LoadFailure::new(&library, rejected.hash, &rejected.error);
+            Err(failure) => {
                 let error = failure.error.clone();
                 app.report_failure(failure);
                 self.answer(reply_id, Err(CommandError::Failed(error)));
@@ -161,12 +169,12 @@ impl Supervisor {
         }
     }
 
-    /// Returns the first of `mounts` that another app owns.
-    fn taken(&self, name: &str, mounts: &[Arc<str>]) -> Option<TakenError> {
+    /// Returns the error for the first of `mounts` that belongs to an app other than `name`, or `None` if all are free.
+    fn mount_conflict(&self, name: &str, mounts: &[Arc<str>]) -> Option<TakenError> {
         let others = self.apps.values().filter(|app| app.name != name);
         for other in others {
-            let has = other.current().mounts;
-            if let Some(mount) = mounts.iter().find(|mount| has.contains(mount)) {
+            let other_mounts = other.current().mounts;
+            if let Some(mount) = mounts.iter().find(|mount| other_mounts.contains(mount)) {
                 return Some(TakenError::Mount {
                     app: name.to_owned(),
                     mount: mount.clone(),
@@ -177,7 +185,7 @@ impl Supervisor {
         None
     }
 
-    /// Answers that the app does not exist, with the names of those that do.
+    /// Answers that no app has this name. The answer lists the names of all apps.
     fn reply_not_found(&self, name: String, reply: Reply) {
         let known: Vec<_> = self.apps.keys().cloned().collect();
         let known = known.join(", ");
@@ -185,7 +193,7 @@ impl Supervisor {
         let _ = reply.send(Err(CommandError::NotFound { name, known }));
     }
 
-    /// Keeps the reply channel of an operator until the load is over.
+    /// Stores the reply channel of an operator until the load has ended. Returns the number of the reply.
     pub(super) fn register_reply(&mut self, reply: Reply) -> ReplyId {
         self.last_reply_id += 1;
         self.replies.insert(self.last_reply_id, reply);

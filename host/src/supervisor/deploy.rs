@@ -1,8 +1,7 @@
-//! A deployment: an uploaded library is loaded first, and moved into the plugins folder once it serves.
+//! A deployment: an uploaded library is loaded first, and is moved to its place in the plugins folder after it serves.
 //!
-//! The folder never contains a library that did not start, so a later start of the server does not
-//! fail because of it. When the watcher reports the new file, its content serves already and is not
-//! loaded again.
+//! The place in the folder never contains a library that did not start. So a later start of the server does not load a
+//! broken library. When the watcher reports the new file, the content already serves and is not loaded again.
 
 use std::{
     io,
@@ -27,11 +26,11 @@ use crate::folder::candidate::Candidate;
 /// An uploaded library.
 #[derive(Debug)]
 pub struct Upload {
-    /// The library in the plugins folder under a hidden name, which the watcher leaves alone.
+    /// The library in the plugins folder, under a hidden name. The watcher ignores hidden files.
     pub file: TempPath,
     /// The library's content, read and checked.
     pub candidate: Candidate,
-    /// The file name to use if the plugin has no file in the folder yet.
+    /// The file name for the library if the plugin has no file in the folder yet.
     pub name: String,
 }
 
@@ -40,7 +39,7 @@ pub struct Upload {
 pub struct DeployReport {
     /// The plugin.
     pub plugin: String,
-    /// The library in the plugins folder.
+    /// The path of the library in the plugins folder.
     pub file: String,
     /// The outcome for each app of the plugin.
     pub apps: Vec<DeployOutcome>,
@@ -65,14 +64,16 @@ pub enum DeployOutcome {
     },
 }
 
-/// A deployment whose loads are over.
+/// A deployment whose loads have ended.
 #[derive(Debug)]
 pub(super) struct Deployment {
+    /// The uploaded file, under its hidden name. Dropping the value removes the file.
     file: TempPath,
+    /// The path to which the file is moved on success.
     target: PathBuf,
     plugin: String,
-    /// The facts about the target file before the deployment, to be restored after a failure.
-    before: KnownLibrary,
+    /// The facts about the target file before the deployment. They are restored after a failure.
+    known_before: KnownLibrary,
     /// The outcome for each app, by name.
     loads: Vec<(String, Result<DeployOutcome, CommandError>)>,
     reply: oneshot::Sender<Result<DeployReport, CommandError>>,
@@ -81,8 +82,8 @@ pub(super) struct Deployment {
 impl Supervisor {
     /// Loads an uploaded library for all apps of its plugin.
     ///
-    /// The library is registered under its target path before the file is there, so that the plan treats
-    /// it like any other library. The outcomes are collected in a background task.
+    /// The library is registered under its target path before the file is moved to that path, so that the plan treats
+    /// the library like any other. A background task collects the outcomes of the loads.
     pub(super) fn deploy(
         &mut self,
         upload: Upload,
@@ -95,7 +96,7 @@ impl Supervisor {
         } = upload;
         let plugin = candidate.manifest.name.clone();
         let folder = file.parent().unwrap_or(Path::new(""));
-        let target = match self.place(&plugin, folder.join(name)) {
+        let target = match self.target_path(&plugin, folder.join(name)) {
             Ok(target) => target,
             Err(reason) => {
                 // The requester may have disconnected.
@@ -103,47 +104,51 @@ impl Supervisor {
                 return;
             }
         };
+        // From here on the library is known by the path that it will have.
         candidate.path.clone_from(&target);
         let facts = LibraryInfo::of(&candidate);
-        let before = self.libraries.remember(&target);
+        let known_before = self.libraries.save(&target);
         let candidate = self.libraries.add_plugin(target.clone(), candidate);
-        let (mut reload, mut waiting, mut loads) = (Vec::new(), Vec::new(), Vec::new());
-        for app in self.settings.names(&plugin) {
+        let (mut reloads, mut waiting, mut loads) = (Vec::new(), Vec::new(), Vec::new());
+        for app in self.settings.app_names(&plugin) {
             if let Some(unchanged) = self.unchanged(&app, &facts) {
                 loads.push((app, Ok(unchanged)));
                 continue;
             }
-            self.lift_aside(&app);
-            let (sender, proof) = oneshot::channel();
-            waiting.push((app.clone(), proof));
-            reload.push(ReloadRequest {
+            self.forget_crashes(&app);
+            // The load answers on this channel, as it does for the reload of an operator.
+            let (sender, outcome) = oneshot::channel();
+            waiting.push((app.clone(), outcome));
+            reloads.push(ReloadRequest {
                 app,
                 reply_id: self.register_reply(sender),
                 candidate: candidate.clone(),
             });
         }
-        self.plan_for(reload);
+        // The plan is made at once, even if other libraries are still being read.
+        self.plan_for(reloads);
         self.tasks.spawn(async move {
-            for (app, proof) in waiting {
-                let proof = proof.await.unwrap_or(Err(CommandError::Stopping));
-                loads.push((app, proof.map(Box::new).map(DeployOutcome::Loaded)));
+            for (app, outcome) in waiting {
+                let outcome = outcome.await.unwrap_or(Err(CommandError::Stopping));
+                loads.push((app, outcome.map(Box::new).map(DeployOutcome::Loaded)));
             }
             TaskOutcome::Deployed(Box::new(Deployment {
                 file,
                 target,
                 plugin,
-                before,
+                known_before,
                 loads,
                 reply,
             }))
         });
     }
 
-    /// Returns the target path: that of the plugin's current library, or else `new`. Fails when another
-    /// plugin owns `new`.
-    fn place(&self, plugin: &str, new: PathBuf) -> Result<PathBuf, String> {
+    /// Returns the target path: the path of the plugin's current library, or `new` if the plugin has no library yet.
+    /// Fails if `new` is the library of another plugin.
+    fn target_path(&self, plugin: &str, new: PathBuf) -> Result<PathBuf, String> {
         let is_plugin =
             |library: &Library| matches!(library, Library::Plugin(facts) if facts.plugin == plugin);
+        // The library of an app comes first, because the folder may contain several libraries of the plugin.
         let serving = self.apps.values().find(|app| app.plugin == plugin);
         if let Some(app) = serving {
             return Ok(app.library.clone());
@@ -162,7 +167,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns the outcome for an app that already serves the uploaded library with its current settings.
+    /// Returns the outcome for an app that already serves the uploaded library with its current settings. Returns
+    /// `None` if the app must be loaded.
     fn unchanged(&self, app: &str, facts: &LibraryInfo) -> Option<DeployOutcome> {
         let spec = self.settings.spec(app, facts);
         let app = self.apps.get(app).filter(|app| app.loading().is_none())?;
@@ -175,32 +181,31 @@ impl Supervisor {
         })
     }
 
-    /// Completes a deployment after its loads. On success the file is moved to its target. If any app
-    /// failed, the file is removed and the next plan brings the other apps back to the library in the folder.
+    /// Completes a deployment after its loads have ended. If all apps were loaded, moves the file to its target. If any
+    /// app failed, removes the file, and the next plan loads the library in the folder again for the other apps.
     pub(super) fn deployed(&mut self, deployment: Deployment) {
         let Deployment {
             file,
             target,
             plugin,
-            before,
+            known_before,
             loads,
             reply,
         } = deployment;
-        let (apps, failures) = split(loads);
+        let (apps, failures) = split_outcomes(loads);
         if !failures.is_empty() {
             let reason = failures.join("; ");
             error!(plugin, file = %target.display(), error = reason, "Not deployed, the plugins folder is as it was");
-            // The next plan brings apps that did load the library back to the one in the folder.
-            self.libraries.restore(&target, before);
+            self.libraries.restore(&target, known_before);
             // The requester may have disconnected.
             let _ = reply.send(Err(CommandError::NotDeployed { plugin, reason }));
             return;
         }
         // Moving a file can block on a slow disk.
         task::spawn_blocking(move || {
-            let placed = place(file, &target);
+            let moved = move_file(file, &target);
             let file = target.display().to_string();
-            let deployed = match placed {
+            let deployed = match moved {
                 Ok(()) => {
                     info!(plugin, file, "Deployed");
                     Ok(DeployReport { plugin, file, apps })
@@ -216,28 +221,29 @@ impl Supervisor {
                     Err(CommandError::NotPlaced { file, reason })
                 }
             };
+            // The requester may have disconnected.
             let _ = reply.send(deployed);
         });
     }
 }
 
-/// Splits outcomes into successes and error texts. Error texts name the app if there are several.
-fn split(
+/// Splits outcomes into successes and error texts. If the plugin has several apps, each error text names its app.
+fn split_outcomes(
     loads: Vec<(String, Result<DeployOutcome, CommandError>)>,
 ) -> (Vec<DeployOutcome>, Vec<String>) {
-    let many = loads.len() > 1;
+    let are_several = loads.len() > 1;
     let (mut apps, mut failures) = (Vec::new(), Vec::new());
     for (name, load) in loads {
         match load {
             Ok(outcome) => apps.push(outcome),
-            Err(error) if many => failures.push(format!("{name}: {error}")),
+            Err(error) if are_several => failures.push(format!("{name}: {error}")),
             Err(error) => failures.push(error.to_string()),
         }
     }
     (apps, failures)
 }
 
-/// Moves a file to its target, and replaces a file that is there.
-fn place(file: TempPath, target: &Path) -> io::Result<()> {
+/// Moves a file to its target. Replaces an existing file at the target.
+fn move_file(file: TempPath, target: &Path) -> io::Result<()> {
     file.persist(target).map_err(|failed| failed.error)
 }

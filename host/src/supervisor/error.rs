@@ -1,12 +1,12 @@
-//! The errors of commands.
+//! The errors of operators' commands.
 
-use crate::config::MOST_WORKERS;
+use crate::config::MAX_WORKERS;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// The load failed. The version that served goes on.
+    /// The load failed. The version that served continues to serve.
     #[error("it was not loaded: {0}")]
     Failed(String),
     /// No other library served before the current one.
@@ -20,7 +20,7 @@ pub enum CommandError {
         /// The names of all apps, separated by commas.
         known: String,
     },
-    /// A library was not put into the plugins folder.
+    /// An uploaded library was not moved into the plugins folder.
     #[error("{plugin} is not deployed, and the plugins folder is as it was: {reason}")]
     NotDeployed {
         /// The plugin.
@@ -48,7 +48,7 @@ pub enum CommandError {
     #[error("something newer took its place before it was loaded")]
     Superseded,
     /// The number of workers is out of range.
-    #[error("there cannot be {wanted} workers, expected 1 to {MOST_WORKERS}; there are {was}")]
+    #[error("there cannot be {wanted} workers, expected 1 to {MAX_WORKERS}; there are {was}")]
     WorkerCount {
         /// The requested number.
         wanted: usize,

@@ -1,4 +1,4 @@
-//! The interface of the supervisor for the rest of the host: a [`Handle`] sends a [`Command`] and waits for the
+//! The interface of the supervisor for the other parts of the host: a [`Handle`] sends a [`Command`] and waits for the
 //! answer.
 
 use std::{
@@ -36,13 +36,13 @@ pub struct Handle(mpsc::Sender<Command>);
 pub enum Command {
     /// Report all apps.
     Report(oneshot::Sender<ServerReport>),
-    /// Load the app from its library again, even if the library did not change.
+    /// Load the app with this name from its library again, even if the library did not change.
     Reload(String, oneshot::Sender<Result<ReloadReport, CommandError>>),
-    /// Load the library that served before the current one.
+    /// Load the library of the app with this name that served before the current one.
     Rollback(String, oneshot::Sender<Result<ReloadReport, CommandError>>),
     /// Use these mounts and app tables from now on.
     Configure(Vec<Mount>, Vec<config::AppConfig>),
-    /// Apply these log directives in all workers. The answer lists libraries that did not confirm in time.
+    /// Apply these log directives in all workers. The answer lists the libraries that did not confirm in time.
     SetLevel(String, oneshot::Sender<Vec<String>>),
     /// Reopen the log files in all workers.
     Reopen,
@@ -50,7 +50,7 @@ pub enum Command {
     Recycle(Option<WorkerId>, oneshot::Sender<Result<usize, String>>),
     /// Replace this program in place by another build: the one at this path, or at this program's path.
     Upgrade(Option<PathBuf>, UpgradeReply),
-    /// Log where the threads of all workers are. The answer comes when the lines are written.
+    /// Log the backtraces of the threads of all worker processes. The answer is sent when the lines are written.
     Dump(oneshot::Sender<()>),
     /// Kill all worker processes.
     Kill(oneshot::Sender<()>),
@@ -58,7 +58,7 @@ pub enum Command {
     Workers(oneshot::Sender<Roster>),
     /// Change the number of workers.
     Scale(Scale, oneshot::Sender<Result<ScaleReport, CommandError>>),
-    /// Load an uploaded library, and put it into the plugins folder once it serves.
+    /// Load an uploaded library, and move it into the plugins folder after it serves.
     Deploy(
         Box<Upload>,
         oneshot::Sender<Result<DeployReport, CommandError>>,
@@ -89,11 +89,11 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// When there is no such app, when it is not loaded, or when the host stops.
+    /// When no app has this name, when the load fails, or when the host stops.
     pub async fn reload(&self, name: String) -> Result<ReloadReport, CommandError> {
-        let (sender, proof) = oneshot::channel();
+        let (sender, report) = oneshot::channel();
         self.send(Command::Reload(name, sender)).await?;
-        proof.await.map_err(|_| CommandError::Stopping)?
+        report.await.map_err(|_| CommandError::Stopping)?
     }
 
     /// Loads the library that served before, as a new generation. Returns when the old generation has
@@ -101,15 +101,14 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// When there is no such app, when no other library served before, when the load fails, or when the
-    /// host stops.
+    /// When no app has this name, when no other library served before, when the load fails, or when the host stops.
     pub async fn rollback(&self, name: String) -> Result<ReloadReport, CommandError> {
-        let (sender, proof) = oneshot::channel();
+        let (sender, report) = oneshot::channel();
         self.send(Command::Rollback(name, sender)).await?;
-        proof.await.map_err(|_| CommandError::Stopping)?
+        report.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// Applies new mounts and app tables. Apps whose settings did not change are left alone.
+    /// Applies new mounts and app tables. Apps whose settings did not change are not loaded again.
     ///
     /// # Errors
     ///
@@ -122,35 +121,36 @@ impl Handle {
         self.send(Command::Configure(mounts, apps)).await
     }
 
-    /// Makes the workers follow the level of `filter`. From now on a change of `filter` returns when all
-    /// workers have applied the new directives, or after five seconds.
+    /// Makes all workers apply the directives of `filter` after each change. From now on, a change of `filter` returns
+    /// when all workers have applied the new directives, or after five seconds.
     pub fn follow_level(&self, filter: &Filter) {
         let commands = self.0.clone();
         let followed = filter.clone();
-        // `follow_as_group` calls `tell` once at registration. No worker runs at that moment, and each
-        // worker starts with the directives in force.
-        let is_first = AtomicBool::new(true);
-        let tell = move || {
-            if is_first.swap(false, Ordering::Relaxed) {
+        // `follow_as_group` calls `apply_level` once at the registration. That call must not wait for the supervisor,
+        // and need not: no worker runs at that moment, and each worker starts with the directives in force.
+        let is_registration = AtomicBool::new(true);
+        let apply_level = move || {
+            if is_registration.swap(false, Ordering::Relaxed) {
                 return Vec::new();
             }
             let (sender, set) = oneshot::channel();
             let directives = followed.directives().to_string();
             let command = Command::SetLevel(directives, sender);
-            // A send error means that the host stops.
+            // The filter calls this function on a separate thread, so it may block. A send error means that the host
+            // stops.
             let sent = commands.blocking_send(command).is_ok();
             let unconfirmed = sent.then(|| set.blocking_recv().ok()).flatten();
             unconfirmed.unwrap_or_default()
         };
-        filter.follow_as_group("worker processes".to_owned(), LEVEL_TIMEOUT, tell);
+        filter.follow_as_group("worker processes".to_owned(), LEVEL_TIMEOUT, apply_level);
     }
 
-    /// Replaces one worker, or all workers, by fresh ones, one after the other. Returns the number of
-    /// replaced workers when the old ones have drained.
+    /// Replaces one worker by a fresh worker, or all workers one after the other. Returns the number of replaced
+    /// workers after the old workers have drained.
     ///
     /// # Errors
     ///
-    /// When there are no worker processes, no such worker, or the host stops.
+    /// When the server has no worker processes, when no worker has this number, or when the host stops.
     pub async fn recycle(&self, worker: Option<WorkerId>) -> Result<usize, String> {
         let (sender, recycled) = oneshot::channel();
         let stopping = || CommandError::Stopping.to_string();
@@ -159,13 +159,14 @@ impl Handle {
         recycled.await.map_err(|_| stopping())?
     }
 
-    /// Replaces this program in place by another build: the one at `path`, or at the path of this program.
-    /// Returns the name of the other build when that build has proved that it can take over.
+    /// Replaces this program in place by the build at `path`, or at the path of this program if `path` is `None`.
+    /// Returns the name of the other build after that build has proved that it can take over, and before it is
+    /// executed.
     ///
     /// # Errors
     ///
-    /// When the other build has not proved that, or while a load or a recycling is under way. This build
-    /// goes on then.
+    /// When the other build has not proved that it can take over, while a load or a recycling is under way, or when the
+    /// host stops. After an error this build continues to serve.
     pub async fn upgrade(&self, path: Option<PathBuf>) -> Result<String, String> {
         let (sender, upgraded) = oneshot::channel();
         let stopping = || CommandError::Stopping.to_string();
@@ -180,16 +181,18 @@ impl Handle {
         let _ = self.send(Command::Reopen).await;
     }
 
-    /// Logs where the threads of all worker processes are. Returns after at most 5 s, also when some lines are
-    /// not written yet.
+    /// Logs the backtraces of the threads of all worker processes. Returns when the lines are written, and at the
+    /// latest after 5 s.
     pub async fn dump(&self) {
         let (sender, dumped) = oneshot::channel();
         if self.send(Command::Dump(sender)).await.is_ok() {
+            // On a timeout, the missing lines follow later, unless the server ends before.
             let _ = time::timeout(Duration::from_secs(5), dumped).await;
         }
     }
 
-    /// Kills all worker processes.
+    /// Kills all worker processes. Returns when the signals are sent, and at the latest after 100 ms, because the
+    /// supervisor may not respond.
     pub async fn kill(&self) {
         let (sender, killed) = oneshot::channel();
         if self.send(Command::Kill(sender)).await.is_ok() {
@@ -208,30 +211,32 @@ impl Handle {
         roster.await.map_err(|_| CommandError::Stopping)
     }
 
-    /// Changes the number of workers. Returns when surplus workers were told to stop and missing ones were
+    /// Changes the number of workers. Returns after surplus workers got the order to stop or missing workers were
     /// started.
     ///
     /// # Errors
     ///
-    /// When there are no worker processes, when the number is out of range, or when the host stops.
+    /// When the server has no worker processes, when the number is out of range, or when the host stops.
     pub async fn scale(&self, scale: Scale) -> Result<ScaleReport, CommandError> {
         let (sender, scaled) = oneshot::channel();
         self.send(Command::Scale(scale, sender)).await?;
         scaled.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// Loads an uploaded library and puts it into the plugins folder. Returns when the library serves in all
-    /// workers and the old generations have drained.
+    /// Loads an uploaded library and moves it into the plugins folder. Returns when the library serves in all workers
+    /// and the old generations have drained.
     ///
     /// # Errors
     ///
-    /// When the load fails or the host stops. The folder is unchanged then.
+    /// When the load fails, when the file cannot be moved, or when the host stops. After an error the plugins folder is
+    /// unchanged. If only the move fails, the library serves nevertheless.
     pub async fn deploy(&self, upload: Upload) -> Result<DeployReport, CommandError> {
         let (sender, deployed) = oneshot::channel();
         self.send(Command::Deploy(Box::new(upload), sender)).await?;
         deployed.await.map_err(|_| CommandError::Stopping)?
     }
 
+    /// Sends a command. Waits while the queue of commands is full.
     async fn send(&self, command: Command) -> Result<(), CommandError> {
         self.0
             .send(command)

@@ -1,7 +1,7 @@
-//! The state that one image of the supervisor hands to the next at an upgrade in place.
+//! The state that one image of the supervisor hands to the next image at an upgrade in place.
 //!
-//! Descriptors are named by their index in the list that is passed along. The new image takes over the
-//! running workers, and then recycles them, so that all workers have its own build.
+//! The state names a descriptor by its index in the list of descriptors that is handed over together with the state.
+//! The new image takes over the running workers, and then recycles them, because they still run the old build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use super::{
     output_tail::SuspendedOutput,
 };
 use crate::{
-    channel::Suspended,
-    control::socket::SuspendedSocket,
+    channel::SuspendedChannel,
+    control_socket::SuspendedSocket,
     folder::store::{ContentHash, SuspendedStore},
     orders::StagedGeneration,
 };
@@ -26,7 +26,7 @@ use crate::{
 pub struct Handover {
     /// The name of the build that hands over.
     pub build: String,
-    /// The listening sockets.
+    /// The indices of the listening sockets.
     pub listeners: Vec<usize>,
     /// The control socket.
     pub control: Option<SuspendedSocket>,
@@ -36,13 +36,13 @@ pub struct Handover {
     pub level: String,
     /// The running workers.
     pub workers: Vec<WorkerSnapshot>,
-    /// The number of the last worker.
+    /// The number of the newest worker.
     pub last_worker: WorkerId,
     /// The target number of workers.
     pub wanted_workers: usize,
     /// The apps.
     pub apps: Vec<AppSnapshot>,
-    /// The load counts of removed apps.
+    /// The load count of each removed app, by name.
     pub loads: BTreeMap<String, u64>,
 }
 
@@ -54,14 +54,14 @@ pub struct WorkerSnapshot {
     /// The process number.
     pub pid: i32,
     /// The channel to the worker.
-    pub channel: Suspended,
+    pub channel: SuspendedChannel,
     /// The pipes of its stdout and stderr.
     pub words: SuspendedOutput,
     /// The private copies that the worker has opened.
     pub opened: BTreeSet<PathBuf>,
 }
 
-/// An app without a load under way. A probation is not handed over: the generation stays.
+/// An app that has no load under way. A probation is not handed over: the serving generation simply continues.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AppSnapshot {
     name: String,
@@ -79,7 +79,7 @@ pub struct AppSnapshot {
 }
 
 impl AppSnapshot {
-    /// Describes an app.
+    /// Returns the snapshot of an app.
     #[must_use]
     pub fn of(app: &App) -> Self {
         let aside = app.aside.iter();
@@ -89,7 +89,7 @@ impl AppSnapshot {
             library: app.library.clone(),
             serving: app.serving.clone(),
             previous: app.previous.clone(),
-            good: app.good.clone(),
+            good: app.last_good.clone(),
             aside: aside.map(|(hash, aside)| (*hash, aside.clone())).collect(),
             failed: app.failed.clone(),
             loads: app.loads,
@@ -98,17 +98,24 @@ impl AppSnapshot {
         }
     }
 
-    /// Recreates the app, without a load or a probation.
+    /// Creates the app again, without a load or a probation.
     #[must_use]
-    pub fn into_app(self, watches: bool) -> App {
-        let mut app = App::new(self.name, self.plugin, self.library, self.loads, watches);
+    pub fn into_app(self, uses_probation: bool) -> App {
+        let mut app = App::new(
+            self.name,
+            self.plugin,
+            self.library,
+            self.loads,
+            uses_probation,
+        );
         if let Some(serving) = &self.serving {
             app.mounts.clone_from(&serving.spec.mounts);
-            app.tried = Some(serving.spec.clone());
+            // The first plan of the new image must not load the serving spec again.
+            app.requested_spec = Some(serving.spec.clone());
         }
         app.serving = self.serving;
         app.previous = self.previous;
-        app.good = self.good;
+        app.last_good = self.good;
         app.aside = self.aside.into_iter().collect();
         app.failed = self.failed;
         app.hands_over = self.hands_over;

@@ -1,4 +1,4 @@
-//! Recycles workers that are too old, or take too much memory or disk space.
+//! Recycles workers that are too old, or that use too much memory or disk space.
 
 use std::{
     fs,
@@ -15,62 +15,67 @@ use crate::config::WorkerConfig;
 /// The limits at which a worker is recycled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecycleLimits {
-    /// The most memory of a worker in bytes (`--worker-max-memory`).
-    memory: u64,
-    /// The most disk space of replaced libraries in bytes (`--worker-max-copies`).
-    copies: u64,
-    /// The longest life of a worker (`--worker-max-age`).
-    age: Option<Duration>,
+    /// The maximum memory of a worker in bytes (`--worker-max-memory`). `u64::MAX` means no limit.
+    max_memory: u64,
+    /// The maximum disk space of a worker's replaced libraries in bytes (`--worker-max-copies`). `u64::MAX` means no
+    /// limit.
+    max_copies: u64,
+    /// The maximum age of a worker (`--worker-max-age`). `None` means no limit.
+    max_age: Option<Duration>,
 }
 
 impl RecycleLimits {
     pub(super) fn of(config: &WorkerConfig) -> Self {
         Self {
-            memory: config.worker_max_memory,
-            copies: config.worker_max_copies,
-            age: config.worker_max_age,
+            max_memory: config.worker_max_memory,
+            max_copies: config.worker_max_copies,
+            max_age: config.worker_max_age,
         }
     }
 
-    /// Returns whether copies of `size` bytes are too much for a disk with `free` bytes. Copies that take
-    /// more than is left are too much, but a few never are: a disk that others have filled must not turn each
-    /// reload into a recycle.
+    /// Returns whether copies of `size` bytes are too large: they exceed the limit, or are larger than the `free` bytes
+    /// of their disk. Copies of up to [`SMALL_COPIES_BYTES`] may be larger than the free space: a disk that is full of
+    /// other files must not cause a recycling after each reload.
     fn are_too_large(self, size: u64, free: Option<u64>) -> bool {
-        size > self.copies
-            || (self.copies != u64::MAX
-                && size > FEW_COPIES
+        // Without a limit, the free space does not matter either.
+        size > self.max_copies
+            || (self.max_copies != u64::MAX
+                && size > SMALL_COPIES_BYTES
                 && free.is_some_and(|free| size > free))
     }
 
-    /// Returns whether a worker has reached the age limit. The limit differs by up to a tenth between
-    /// workers, so that workers that started together are not recycled together.
+    /// Returns whether a worker has reached the age limit. The limit of each worker is up to a tenth lower or higher
+    /// than the configured limit, so that workers that started together are not recycled together.
     fn is_old(self, worker: WorkerId, age: Duration) -> bool {
-        // A factor between 0.9 and 1.1, computed from the worker's number so that it stays the same.
+        // A factor between 0.9 and 1.1. The factor is computed from the worker's number and is not random, so that each
+        // check of the same worker uses the same factor. The multiplication spreads consecutive numbers over the range.
         let jitter = 0.9 + (worker.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / 8e7;
-        self.age.is_some_and(|limit| age >= limit.mul_f64(jitter))
+        self.max_age
+            .is_some_and(|limit| age >= limit.mul_f64(jitter))
     }
 }
 
 impl Supervisor {
-    /// Starts a background task that measures the workers after [`BETWEEN_CHECKS`]. Does nothing without
-    /// limits.
-    pub(super) fn check_later(&mut self) {
-        if self.limits.age.is_none() && self.limits.memory == u64::MAX {
+    /// Starts a background task that measures the memory of all workers after [`CHECK_INTERVAL`]. Does nothing if
+    /// neither memory nor age has a limit.
+    pub(super) fn schedule_check(&mut self) {
+        if self.limits.max_age.is_none() && self.limits.max_memory == u64::MAX {
             return;
         }
         let workers = self.fleet.ages();
         self.tasks.spawn(async move {
-            time::sleep(BETWEEN_CHECKS).await;
+            time::sleep(CHECK_INTERVAL).await;
             let pids = workers.into_iter().map(|(worker, pid, _)| (worker, pid));
-            let sizes = pids.map(|(worker, pid)| (worker, resident(pid)));
-            TaskOutcome::Checked(sizes.collect())
+            let sizes = pids.map(|(worker, pid)| (worker, anonymous_memory(pid)));
+            TaskOutcome::WorkersMeasured(sizes.collect())
         });
     }
 
-    /// Recycles the workers that exceed a limit, and schedules the next check.
-    pub(super) fn checked(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
+    /// Recycles the workers that exceed a limit, and schedules the next check. `sizes` contains the memory of each
+    /// worker.
+    pub(super) fn workers_measured(&mut self, sizes: Vec<(WorkerId, Option<u64>)>) {
         for (worker, size) in sizes {
-            if size.is_some_and(|size| size > self.limits.memory) {
+            if size.is_some_and(|size| size > self.limits.max_memory) {
                 self.recycle(worker, RecycleReason::Memory);
             }
         }
@@ -80,13 +85,14 @@ impl Supervisor {
             }
         }
         self.recycle_next();
-        self.check_later();
+        // The next check is scheduled only now, so that checks never overlap.
+        self.schedule_check();
     }
 }
 
 impl Supervisor {
-    /// Starts a background task that measures the copies which a worker keeps open though no app can start
-    /// them again. They are removed when the worker has exited.
+    /// Starts a background task that measures the private copies that a worker has opened and no app can start again.
+    /// These copies use disk space until the worker has exited.
     pub(super) fn measure_copies(&mut self, worker: WorkerId) {
         let apps = self.apps.values().chain(self.removed.values());
         let apps: Vec<_> = apps.collect();
@@ -103,7 +109,7 @@ impl Supervisor {
         });
     }
 
-    /// Recycles a worker whose replaced libraries take too much of the disk.
+    /// Recycles a worker whose replaced libraries use too much disk space.
     pub(super) fn copies_measured(&mut self, worker: WorkerId, size: u64, free: Option<u64>) {
         if self.limits.are_too_large(size, free) {
             self.recycle(worker, RecycleReason::Disk);
@@ -121,9 +127,9 @@ fn measure(files: &[PathBuf]) -> (u64, Option<u64>) {
     (sizes.sum(), disk.map(|disk| disk.f_bavail * disk.f_frsize))
 }
 
-/// Returns the anonymous memory of a process in bytes (proc_pid_status(5), `RssAnon`). Pages of private
-/// copies do not count, because the kernel can drop them and read them again.
-fn resident(pid: i32) -> Option<u64> {
+/// Returns the anonymous memory of a process in bytes (proc_pid_status(5), `RssAnon`), or `None` if the process has
+/// exited. The pages of mapped private copies do not count, because the kernel can drop them and read them again.
+fn anonymous_memory(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()
@@ -132,11 +138,11 @@ fn resident(pid: i32) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// The size of copies in bytes that never causes a recycle for lack of free disk space.
-const FEW_COPIES: u64 = 64 << 20;
+/// Copies of up to this size in bytes never cause a recycling for lack of free disk space.
+const SMALL_COPIES_BYTES: u64 = 64 << 20;
 
-/// How often workers are measured.
-const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
+/// The time between two measurements of the workers.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -145,9 +151,9 @@ mod tests {
     #[test]
     fn copies_are_bounded_by_the_option_and_by_the_disk() {
         let limits = |copies| RecycleLimits {
-            memory: u64::MAX,
-            copies,
-            age: None,
+            max_memory: u64::MAX,
+            max_copies: copies,
+            max_age: None,
         };
         let (mib, gib) = (1 << 20, 1 << 30);
         for (copies, size, free, expected) in [
@@ -167,9 +173,9 @@ mod tests {
     #[test]
     fn workers_that_started_together_do_not_end_together() {
         let limits = RecycleLimits {
-            memory: u64::MAX,
-            copies: u64::MAX,
-            age: Some(Duration::from_secs(1000)),
+            max_memory: u64::MAX,
+            max_copies: u64::MAX,
+            max_age: Some(Duration::from_secs(1000)),
         };
         let is_old = |worker, seconds| limits.is_old(worker, Duration::from_secs(seconds));
         let at_limit = (1..=100).filter(|&worker| is_old(worker, 1000)).count();

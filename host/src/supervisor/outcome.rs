@@ -1,4 +1,4 @@
-//! The outcome of a load: a report of a success, or the step that failed.
+//! The outcome of a load: a report of the successful load, or the failure with the step that failed.
 
 use std::{
     path::Path,
@@ -7,19 +7,19 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
+use super::catalog::TakenError;
 use crate::{
     error_chain::chain,
-    folder::store::ContentHash,
+    folder::{candidate::CandidateError, store::ContentHash},
     orders::{StepTimings, as_ms},
-    worker::load::LoadError,
 };
 
 /// A load that failed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadFailure {
-    /// The library.
+    /// The path of the library.
     pub file: String,
-    /// The first digits of its hash, if it could be read.
+    /// The first digits of the library's hash. `None` if the library could not be read.
     pub hash: Option<String>,
     /// The step that failed.
     pub step: String,
@@ -33,8 +33,14 @@ pub struct LoadFailure {
 impl LoadFailure {
     /// Creates a failure from an error, with the current time.
     #[must_use]
-    pub fn new(path: &Path, hash: Option<ContentHash>, error: &LoadError) -> Self {
+    pub fn new(path: &Path, hash: Option<ContentHash>, error: &CandidateError) -> Self {
         Self::at_step(path, hash, error.step().to_owned(), chain(error))
+    }
+
+    /// Creates the failure of an app whose mount belongs to another app, with the current time.
+    #[must_use]
+    pub fn mount_taken(path: &Path, hash: Option<ContentHash>, error: &TakenError) -> Self {
+        Self::at_step(path, hash, "mount".to_owned(), chain(error))
     }
 
     /// Creates a failure at a step, with the current time.
@@ -50,12 +56,12 @@ impl LoadFailure {
     }
 }
 
-/// The report of a load that an operator asked for.
+/// The report of a successful load that an operator requested.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadReport {
     /// The app.
     pub name: String,
-    /// The generation that served before.
+    /// The generation that served before, if any.
     pub old_generation: Option<u64>,
     /// The generation that serves now.
     pub new_generation: u64,
@@ -68,10 +74,11 @@ pub struct ReloadReport {
     pub timings: StepTimings,
     /// Requests that were in flight in the old generation at the swap.
     pub in_flight_at_swap: u64,
-    /// How long the old generation drained, in milliseconds. `None` while it is kept for a probation.
+    /// How long the old generation drained, in milliseconds. `None` if no old generation drained, for example because
+    /// the old generation is kept for a probation.
     #[serde(serialize_with = "option_ms", rename = "drained_ms")]
     pub drained: Option<Duration>,
-    /// Requests that were aborted because they did not end in time.
+    /// Requests in the old generation that were aborted because they did not end in time.
     pub failed: u64,
 }
 

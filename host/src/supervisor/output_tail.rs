@@ -1,6 +1,6 @@
-//! Reads what a child process prints to stdout and stderr: passes each line on, and keeps the last ones
-//! for the time after its death. A line such as `fatal runtime error: stack overflow` or `double free or
-//! corruption` is often the only evidence of a crash.
+//! Reads the lines that a child process prints to stdout and stderr, passes each line on, and stores the last lines.
+//! After a crash of the process, a line such as `fatal runtime error: stack overflow` or `double free or corruption`
+//! is often the only evidence.
 
 mod lines;
 
@@ -29,19 +29,20 @@ pub enum StandardStream {
     Stderr,
 }
 
-/// Reads the output of a process and keeps its last lines. Clones share them.
+/// Reads the output of a process and stores the last lines. Clones share the stored lines.
 #[derive(Clone)]
 pub struct OutputTail {
     streams: [Arc<OutputPipe>; 2],
     /// Tracks the two tasks that read the pipes.
     reading: TaskTracker,
-    kept: Arc<Mutex<TailBuffer>>,
+    /// The last lines of both streams.
+    tail: Arc<Mutex<TailBuffer>>,
 }
 
 impl OutputTail {
-    /// Reads both pipes until their ends, and calls `line` with each complete line, without the line break.
-    /// A line longer than 16 KiB is split. `line` runs in a task and must not block for long. Must be called
-    /// within a tokio runtime with I/O.
+    /// Starts to read both pipes until their ends, and calls `line` with each complete line, without the line break. A
+    /// line longer than 16 KiB is split. `line` runs in a task and must not block for long. Must be called within a
+    /// tokio runtime with I/O.
     pub fn follow(
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
@@ -55,55 +56,59 @@ impl OutputTail {
         Self::start(streams, TailBuffer::default(), line)
     }
 
+    /// Starts the tasks that read the pipes.
     fn start(
         streams: [Arc<OutputPipe>; 2],
-        kept: TailBuffer,
+        tail: TailBuffer,
         line: impl Fn(StandardStream, &str) + Send + Sync + 'static,
     ) -> Self {
-        let (kept, line) = (Arc::new(Mutex::new(kept)), Arc::new(line));
+        let (tail, line) = (Arc::new(Mutex::new(tail)), Arc::new(line));
         let reading = TaskTracker::new();
         for source in &streams {
-            let (source, kept, line) = (Arc::clone(source), Arc::clone(&kept), Arc::clone(&line));
-            let keep = move |stream, text: &str| {
-                lock(&kept).push(text);
+            let (source, tail, line) = (Arc::clone(source), Arc::clone(&tail), Arc::clone(&line));
+            let handle_line = move |stream, text: &str| {
+                lock(&tail).push(text);
                 line(stream, text);
             };
-            reading.spawn(async move { source.read(|text| keep(source.stream, text)).await });
+            reading
+                .spawn(async move { source.read(|text| handle_line(source.stream, text)).await });
         }
+        // `TaskTracker::wait` returns only after the tracker was closed.
         reading.close();
         Self {
             streams,
             reading,
-            kept,
+            tail,
         }
     }
 
-    /// Returns the last lines of both streams, at most 8 KiB, in the order in which they came.
+    /// Returns the last lines of both streams, at most 8 KiB, in the order in which they were read.
     #[must_use]
     pub fn tail(&self) -> Vec<String> {
-        lock(&self.kept).lines.iter().cloned().collect()
+        lock(&self.tail).lines.iter().cloned().collect()
     }
 
-    /// Waits until all output of the dead process is read, and returns the last lines. The wait ends after
+    /// Waits until all output of a process that has exited is read, and returns the last lines. The wait ends after
     /// `limit` at the latest, because a child of the process may still hold the pipes open.
     pub async fn finish(&self, limit: Duration) -> Vec<String> {
         let _ = time::timeout(limit, self.reading.wait()).await;
         self.tail()
     }
 
-    /// Stops reading until the result is dropped, so that the pipes can be handed to another image of this
-    /// process. The caller must not await meanwhile, because the reading tasks block on the locks.
+    /// Stops the reading of both pipes until the result is dropped, so that the pipes can be handed to another image of
+    /// this process. The caller must not await while the result exists, because the reading tasks block their thread
+    /// when they lock.
     #[must_use]
     pub fn freeze(&self) -> FrozenOutput<'_> {
         let [stdout, stderr] = &self.streams;
         FrozenOutput {
             streams: [(stdout, lock(&stdout.lines)), (stderr, lock(&stderr.lines))],
-            kept: lock(&self.kept),
+            tail: lock(&self.tail),
         }
     }
 
-    /// Goes on reading pipes that an earlier image of this process read. Must be called within a tokio
-    /// runtime with I/O.
+    /// Continues to read pipes that an earlier image of this process read. Must be called within a tokio runtime with
+    /// I/O.
     ///
     /// # Errors
     ///
@@ -126,9 +131,9 @@ impl OutputTail {
             source(StandardStream::Stdout, suspended.stdout)?,
             source(StandardStream::Stderr, suspended.stderr)?,
         ];
-        let mut kept = TailBuffer::default();
-        suspended.kept.iter().for_each(|line| kept.push(line));
-        Ok(Self::start(streams, kept, line))
+        let mut tail = TailBuffer::default();
+        suspended.kept.iter().for_each(|line| tail.push(line));
+        Ok(Self::start(streams, tail, line))
     }
 }
 
@@ -138,13 +143,13 @@ impl fmt::Debug for OutputTail {
     }
 }
 
-/// A pipe, and its incomplete last line.
+/// A pipe, and the incomplete last line that was read from it.
 #[derive(Debug)]
 struct OutputPipe {
     stream: StandardStream,
     pipe: pipe::Receiver,
-    /// Holds the incomplete line. The lock is held from a read of the pipe until the lines of that read are
-    /// passed on, so that [`OutputTail::freeze`] never sees half of a read.
+    /// The incomplete line. The lock is held from each read of the pipe until the lines of that read are passed on.
+    /// So no bytes are lost or passed on twice if [`OutputTail::freeze`] stops the reading between two reads.
     lines: Mutex<LineSplitter>,
 }
 
@@ -158,16 +163,20 @@ impl OutputPipe {
         }
     }
 
+    /// Reads the pipe until its end, and calls `line` with each line.
     async fn read(&self, mut line: impl FnMut(&str)) {
         loop {
             if self.pipe.readable().await.is_err() {
                 return;
             }
+            // Locked only after the wait, because the lock must not be held across an await.
             let mut lines = lock(&self.lines);
             let mut bytes = [0; 4096];
             match self.pipe.try_read(&mut bytes) {
+                // All writers have closed the pipe.
                 Ok(0) => return lines.finish(&mut line),
                 Ok(len) => lines.feed(&bytes[..len], &mut line),
+                // The pipe was reported as readable but is empty. The failed read has reset that state.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return lines.finish(&mut line),
             }
@@ -175,37 +184,41 @@ impl OutputPipe {
     }
 }
 
-/// The last lines, bounded in bytes.
+/// The last lines, up to [`MAX_TAIL_BYTES`] in all.
 #[derive(Debug, Default)]
 struct TailBuffer {
     lines: VecDeque<String>,
+    /// The length of all lines.
     bytes: usize,
 }
 
 impl TailBuffer {
+    /// Adds a line, and removes the oldest lines if the buffer is full. Stores only the end of a very long line.
     fn push(&mut self, line: &str) {
-        let mut start = line.len().saturating_sub(KEPT);
+        let mut start = line.len().saturating_sub(MAX_TAIL_BYTES);
+        // A slice that begins within a character would panic.
         while !line.is_char_boundary(start) {
             start += 1;
         }
         self.lines.push_back(line[start..].to_owned());
         self.bytes += line.len() - start;
-        while self.bytes > KEPT {
+        while self.bytes > MAX_TAIL_BYTES {
             let first = self.lines.pop_front();
             self.bytes -= first.map_or(0, |line| line.len());
         }
     }
 }
 
-/// Stops reading as long as this value exists.
+/// The pipes and the last lines of an [`OutputTail`]. Nothing is read from the pipes while this value exists.
 #[derive(Debug)]
 pub struct FrozenOutput<'a> {
     streams: [(&'a OutputPipe, MutexGuard<'a, LineSplitter>); 2],
-    kept: MutexGuard<'a, TailBuffer>,
+    tail: MutexGuard<'a, TailBuffer>,
 }
 
 impl FrozenOutput<'_> {
-    /// Describes the pipes and their incomplete lines, and adds the pipes to the descriptors to pass on.
+    /// Returns the pipes and the last lines in a form that can be serialized, and adds the descriptors of the pipes to
+    /// `packing`.
     pub fn suspend<'b>(&'b self, packing: &mut Packing<'b>) -> SuspendedOutput {
         let [stdout, stderr] = self.streams.each_ref().map(|(source, lines)| {
             let partial = BASE64_STANDARD.encode(lines.partial());
@@ -214,13 +227,13 @@ impl FrozenOutput<'_> {
         SuspendedOutput {
             stdout,
             stderr,
-            kept: self.kept.lines.iter().cloned().collect(),
+            kept: self.tail.lines.iter().cloned().collect(),
         }
     }
 }
 
-/// The pipes in a form that can be JSON: for each the index of its descriptor, and its incomplete line as
-/// base64.
+/// The pipes and the last lines of an [`OutputTail`], in a form that can be serialized. For each pipe: the index of its
+/// descriptor, and its incomplete line as base64, because the line may not be UTF-8.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SuspendedOutput {
     stdout: (usize, String),
@@ -228,12 +241,13 @@ pub struct SuspendedOutput {
     kept: Vec<String>,
 }
 
+/// Locks the mutex, also after a panic of a thread that held the lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many bytes of lines are kept.
-const KEPT: usize = 8 << 10;
+/// How many bytes of lines are stored.
+const MAX_TAIL_BYTES: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -19,16 +19,15 @@ use crate::{
     config::{self, Mount},
     folder::candidate::Candidate,
     orders::Order,
-    worker::load::LoadError,
 };
 
-/// A library that could not become an app.
+/// A library that could not become an app, with the reason.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedLibrary {
     pub(super) failure: LoadFailure,
 }
 
-/// A load that an operator asked for, with the library already read.
+/// A load that an operator requested. The library was already read.
 #[derive(Debug)]
 pub(super) struct ReloadRequest {
     pub(super) app: String,
@@ -36,8 +35,8 @@ pub(super) struct ReloadRequest {
     pub(super) candidate: Arc<Candidate>,
 }
 
-/// Libraries that were read since the last plan. The bytes of some are still in memory.
-type Fresh = BTreeMap<PathBuf, Option<Arc<Candidate>>>;
+/// The libraries that were read since the last plan. `None` if the bytes of a library are not in memory any more.
+type ReadLibraries = BTreeMap<PathBuf, Option<Arc<Candidate>>>;
 
 impl Supervisor {
     /// Makes a plan from all libraries and settings, and carries it out.
@@ -45,28 +44,29 @@ impl Supervisor {
         self.plan_for(Vec::new());
     }
 
-    /// Makes a plan and carries it out. Apps in `reload` are loaded even if nothing changed.
-    pub(super) fn plan_for(&mut self, mut reload: Vec<ReloadRequest>) {
-        let fresh = self.libraries.take_fresh();
-        let held = self.apps.iter();
-        let held = held.map(|(name, app)| (name.clone(), app.current()));
-        let plan = catalog::plan(self.libraries.known(), &self.settings, &held.collect());
+    /// Makes a plan and carries it out. The apps in `reloads` are loaded even if nothing changed.
+    pub(super) fn plan_for(&mut self, mut reloads: Vec<ReloadRequest>) {
+        let read = self.libraries.begin_plan();
+        let current = self.apps.iter();
+        let current = current.map(|(name, app)| (name.clone(), app.current()));
+        let plan = catalog::plan(self.libraries.known(), &self.settings, &current.collect());
+        // Removed apps must free their mounts before other apps get these mounts.
         self.remove_apps(&plan);
         for (name, planned) in &plan.apps {
-            let is_this = |reload: &mut ReloadRequest| {
+            let is_for_app = |reload: &mut ReloadRequest| {
                 let library = &reload.candidate.path;
                 reload.app == *name && *library == planned.library && planned.spec.is_some()
             };
-            let reload = reload.extract_if(.., is_this).next();
-            self.follow(name, planned, &fresh, reload);
+            let reload = reloads.extract_if(.., is_for_app).next();
+            self.update_app(name, planned, &read, reload);
         }
-        for reload in reload {
+        for reload in reloads {
             self.reject_reload(reload, &plan);
         }
         self.log_rejected(&plan);
     }
 
-    /// Answers an operator whose reload is not part of the plan.
+    /// Answers an operator whose app does not get the requested library in the plan.
     fn reject_reload(&mut self, reload: ReloadRequest, plan: &Plan) {
         let conflict = plan.conflicts.iter().find(|conflict| {
             conflict.app == reload.app && conflict.library == reload.candidate.path
@@ -95,7 +95,7 @@ impl Supervisor {
                     info!(plugin = name, %file, by = facts.plugin, "Removed, its library holds another plugin now");
                 }
                 Some(Library::Plugin(facts))
-                    if !self.settings.names(&facts.plugin).contains(&name) =>
+                    if !self.settings.app_names(&facts.plugin).contains(&name) =>
                 {
                     info!(plugin = name, %file, "Removed, the configuration describes other apps");
                 }
@@ -107,19 +107,19 @@ impl Supervisor {
         }
     }
 
-    /// Warns, once for each pair, when another app carries the same C library that must not be loaded
-    /// twice in one process. Every worker has both apps.
+    /// Warns if another app contains the same C library, and that library must not be loaded twice in one process.
+    /// Every worker loads both apps. The warning appears once for each pair of apps.
     fn warn_of_two_copies(&mut self, name: &str, library: &Path) {
-        let carried = |library: &Path| match self.libraries.known().get(library) {
-            Some(Library::Plugin(facts)) => facts.carries,
+        let carried_by = |library: &Path| match self.libraries.known().get(library) {
+            Some(Library::Plugin(facts)) => facts.embedded_library,
             _ => None,
         };
-        let Some(carries) = carried(library) else {
+        let Some(carries) = carried_by(library) else {
             return;
         };
         let others = self.apps.values();
         let others =
-            others.filter(|app| app.name != name && carried(&app.library) == Some(carries));
+            others.filter(|app| app.name != name && carried_by(&app.library) == Some(carries));
         for other in others {
             let mut pair = [name.to_owned(), other.name.clone()];
             pair.sort();
@@ -134,18 +134,19 @@ impl Supervisor {
         }
     }
 
-    /// Brings one app into the state that the plan asks for: creates it if needed, and requests a load if
-    /// its library or its settings changed.
+    /// Brings one app into the state that the plan contains: creates the app if it does not exist, and requests a load
+    /// if its library or its settings changed.
     ///
-    /// Nothing is requested when the plan asks for the same spec as before and the library was not read
-    /// again: a failed load is repeated only for a new content, new settings, or on request.
-    fn follow(
+    /// Requests no load if the plan contains the same spec as the last request and the library was not read again. So a
+    /// failed load is repeated only after a change of the library or the settings, or if an operator requests it.
+    fn update_app(
         &mut self,
         name: &str,
         planned: &PlannedApp,
-        fresh: &Fresh,
+        read: &ReadLibraries,
         reload: Option<ReloadRequest>,
     ) {
+        // Without a spec the app does not change.
         let Some(spec) = &planned.spec else { return };
         self.warn_of_two_copies(name, &planned.library);
         let plugin = planned.plugin.clone().unwrap_or_else(|| name.to_owned());
@@ -169,30 +170,31 @@ impl Supervisor {
             app.library.clone_from(&planned.library);
         }
         if app.serving.is_none() && app.mounts != spec.mounts {
-            // From here on requests to the app are answered with 503 (loading) instead of 404.
+            // From now on the workers answer requests to the app with 503 instead of 404.
             app.mounts.clone_from(&spec.mounts);
             self.fleet.send_all(&Order::Hold {
                 app: name.to_owned(),
                 mounts: spec.mounts.clone(),
             });
         }
-        let candidate = fresh.get(&planned.library);
-        if reload.is_none() && candidate.is_none() && app.tried.as_ref() == Some(spec) {
+        let candidate = read.get(&planned.library);
+        if reload.is_none() && candidate.is_none() && app.requested_spec.as_ref() == Some(spec) {
             return;
         }
         let source = match (&reload, candidate) {
             (Some(reload), _) => LibrarySource::Candidate(Arc::clone(&reload.candidate)),
             (None, Some(Some(candidate))) => LibrarySource::Candidate(Arc::clone(candidate)),
             _ => match app.serving.as_ref() {
-                // Only the settings changed: start the private copy again. The file in the folder may
-                // have changed already, which is a change of its own.
+                // Only the settings changed, so the private copy is read, and not the file in the folder. That file may
+                // have changed already; the watcher reports that as another change.
                 Some(serving) if serving.spec.hash == spec.hash => {
                     LibrarySource::File(serving.copy.clone())
                 }
                 _ => LibrarySource::File(planned.library.clone()),
             },
         };
-        app.tried = Some(Arc::clone(spec));
+        // Stored before the load, so that a failed load is not repeated by each plan.
+        app.requested_spec = Some(Arc::clone(spec));
         let actions = app.request_load(LoadRequest {
             spec: Arc::clone(spec),
             source,
@@ -206,22 +208,22 @@ impl Supervisor {
         self.apply(name, actions);
     }
 
+    /// Creates an app. Its generation numbers continue from an earlier app of the same name.
     fn add_app(&mut self, name: &str, plugin: &str, library: &Path) {
-        let before = self.removed.remove(name);
+        let loads = self.loads_before_upgrade.remove(name);
+        let removed = self.removed.remove(name);
+        let loads = removed.map(|app| app.loads).or(loads);
         let app = App::new(
             name.to_owned(),
             plugin.to_owned(),
             library.to_owned(),
-            before.map_or_else(
-                || self.loads_before.remove(name).unwrap_or_default(),
-                |before| before.loads,
-            ),
-            self.watches,
+            loads.unwrap_or_default(),
+            self.uses_probation,
         );
         self.apps.insert(name.to_owned(), app);
     }
 
-    /// Records the libraries that could not become an app, and logs each reason once.
+    /// Records the libraries that could not become an app. Logs each reason once.
     fn log_rejected(&mut self, plan: &Plan) {
         let mut refused = BTreeMap::new();
         for conflict in &plan.conflicts {
@@ -235,12 +237,12 @@ impl Supervisor {
                 Some(Library::Plugin(facts)) => Some(facts.hash),
                 _ => None,
             };
-            let error = LoadError::Taken(Box::new(taken.clone()));
-            let failure = LoadFailure::new(library, hash, &error);
+            let failure = LoadFailure::mount_taken(library, hash, taken);
             let key = (library.clone(), app.clone());
             refused.insert(key, (Some(plugin.clone()), failure));
         }
         for (path, (plugin, failure)) in self.libraries.failures() {
+            // The failure of a library that has an app was logged for the app, and is in the report of the app.
             if !self.apps.values().any(|app| app.library == *path) {
                 let key = (path.clone(), String::new());
                 refused.insert(key, (plugin.clone(), failure.clone()));
@@ -261,18 +263,19 @@ impl Supervisor {
                     "Not loaded"
                 );
             }
+            // A known failure keeps the time at which it happened first.
             let refused = match before.get(&key).filter(|_| is_known) {
-                Some(before) => Refused {
+                Some(before) => RefusedLibrary {
                     failure: before.failure.clone(),
                 },
-                None => Refused { failure },
+                None => RefusedLibrary { failure },
             };
             self.refused.insert(key, refused);
         }
     }
 
-    /// Warns, once after each change of the settings, of settings for apps that no library provides. The
-    /// usual cause is a misspelt name.
+    /// Warns of settings for apps that no library provides. The warnings appear once after each change of the settings.
+    /// The usual cause is a misspelt name.
     pub(super) fn warn_of_unknown_apps(&mut self) {
         if !std::mem::take(&mut self.checks_unknown_apps) {
             return;
@@ -290,10 +293,10 @@ impl Supervisor {
                     .filter_map(|(plugin, _)| plugin.as_deref()),
             )
             .collect();
-        let is_there = |plugin: &str| plugins.contains(&plugin);
+        let is_provided = |plugin: &str| plugins.contains(&plugin);
         let apps = &self.settings.apps;
         for config::AppConfig { name, plugin, .. } in
-            apps.iter().filter(|app| !is_there(&app.plugin))
+            apps.iter().filter(|app| !is_provided(&app.plugin))
         {
             warn!(
                 app = name,
@@ -301,9 +304,9 @@ impl Supervisor {
             );
         }
         for Mount { path, plugin } in &self.settings.mounts {
-            let is_described = apps.iter().any(|app| app.name == *plugin);
-            let is_other = apps.iter().any(|app| app.plugin == *plugin);
-            if !is_described && (is_other || !is_there(plugin)) {
+            let has_table = apps.iter().any(|app| app.name == *plugin);
+            let has_named_apps = apps.iter().any(|app| app.plugin == *plugin);
+            if !has_table && (has_named_apps || !is_provided(plugin)) {
                 warn!(
                     path,
                     app = plugin,

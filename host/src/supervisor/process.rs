@@ -1,15 +1,14 @@
 //! Child processes: starts this program again as a worker, and reports how a child exited.
 //!
-//! A child is started by `std`'s `Command` and never by fork alone, because only the forking thread goes
-//! on in the child. A pidfd watches the child (pidfd_open(2)): a process number can be reused after an
-//! exit, a pidfd always means the same process.
+//! A child is started by `std`'s `Command` and never by fork(2) alone, because only the thread that calls fork
+//! continues in the child. A child is watched through a pidfd (pidfd_open(2)), because a process number can be reused
+//! after an exit, while a pidfd always refers to the same process.
 
-mod ended;
+mod child_exit;
 mod executable;
 mod orphans;
 #[cfg(test)]
 mod tests;
-mod worker;
 
 use std::{
     collections::BTreeSet,
@@ -29,22 +28,21 @@ use rustix::process::{
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
 
 pub use self::{
-    ended::{ChildExit, signal_name},
+    child_exit::{ChildExit, signal_name},
     executable::Executable,
-    worker::{CHANNEL_FD, end_with_supervisor, take_channel},
 };
 
-/// The first argument of a worker process. It is internal, so the command line does not document it.
-pub const WORKER: &str = "--internal-worker";
+/// The first argument of a worker process. The command line does not document this argument, because it is internal.
+pub const WORKER_ARGUMENT: &str = "--internal-worker";
 
 /// The children of this process. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
-    /// The children whose exit status belongs to a [`Child`]. The reaper of orphans leaves them alone.
+    /// The process numbers of the children that a [`Child`] reaps. The reaper of orphans skips these processes.
     watched: Arc<Mutex<BTreeSet<i32>>>,
 }
 
-/// A child that was started, with the pipes of its output.
+/// A child process that was started, with the pipes of its output.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process.
@@ -58,13 +56,13 @@ pub struct Spawned {
 impl Children {
     /// Starts `executable` as a worker, with `channel` as stdin and pipes as stdout and stderr.
     ///
-    /// The worker inherits environment and working directory. It leads a process group of its own, so that a
-    /// Ctrl-C in a terminal reaches only the supervisor, and no signal handler of a plugin answers it. Must
-    /// be called within a tokio runtime with I/O.
+    /// The worker inherits the environment and the working directory. The worker gets its own process group, so that a
+    /// Ctrl-C in a terminal reaches only the supervisor, and not a signal handler of a plugin. Must be called within a
+    /// tokio runtime with I/O.
     ///
     /// # Errors
     ///
-    /// Returns the system's error when there is no process, memory or descriptor for it.
+    /// Returns the system's error when the system has no process, memory or descriptor for the worker.
     pub fn start_worker(
         &self,
         executable: &Executable,
@@ -73,7 +71,7 @@ impl Children {
     ) -> io::Result<Spawned> {
         let mut command = executable.command();
         command
-            .arg(WORKER)
+            .arg(WORKER_ARGUMENT)
             .args(args)
             .stdin(channel)
             .process_group(0);
@@ -87,18 +85,19 @@ impl Children {
     /// Returns the system's error when the program cannot be started.
     pub fn start(&self, mut command: Command) -> io::Result<Spawned> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The lock is held until the child is in the set, so that the reaper of orphans cannot take the
-        // status of a child that exits at once.
+        // The lock is held until the child is in the set. Otherwise the reaper of orphans could reap a child that exits
+        // at once, and its exit status would be lost.
         let mut watched = self.watched();
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
         watched.insert(pid.as_raw_pid());
+        // `adopt` locks the set again.
         drop(watched);
         let stream = |stream: Option<OwnedFd>| {
             let stream = stream.ok_or_else(|| io::Error::other("the child has no pipe"))?;
             pipe::Receiver::from_owned_fd(stream)
         };
-        // A child that cannot be watched is killed and reaped.
+        // A child that cannot be watched is killed and reaped, because the caller gets no `Child` for it.
         let started = self.adopt(pid.as_raw_pid()).and_then(|watch| {
             Ok(Spawned {
                 child: watch,
@@ -113,20 +112,20 @@ impl Children {
         })
     }
 
-    /// Watches a child that an earlier image of this process started (execve(2) keeps children). The number
-    /// still means that child even if it has exited, because nobody has reaped it. Must be called within a
-    /// tokio runtime with I/O.
+    /// Watches a child process. An earlier image of this process may have started the child, because children survive
+    /// execve(2). The process number refers to the child even if the child has exited, because nobody has reaped the
+    /// child yet. Must be called within a tokio runtime with I/O.
     ///
     /// # Errors
     ///
-    /// Fails when no such child exists.
+    /// Fails when this process has no such child.
     pub fn adopt(&self, pid: i32) -> io::Result<Child> {
         // `Pid::from_raw` panics for a negative number.
         let id = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
         let id = id.ok_or(io::ErrorKind::InvalidInput)?;
         let mut watched = self.watched();
-        // The call fails with ECHILD for a process that is not a child.
-        waitid(WaitId::Pid(id), PEEK)?;
+        // The call fails with ECHILD if the process is not a child of this process.
+        waitid(WaitId::Pid(id), PEEK_STATUS)?;
         let pidfd = pidfd_open(id, PidfdFlags::empty())?;
         #[expect(
             deprecated,
@@ -137,7 +136,7 @@ impl Children {
         Ok(Child {
             pid,
             pidfd,
-            ended: None,
+            exit: None,
             children: self.clone(),
         })
     }
@@ -152,7 +151,8 @@ impl Children {
 pub struct Child {
     pid: i32,
     pidfd: AsyncFd<OwnedFd>,
-    ended: Option<ChildExit>,
+    /// The exit status. `None` until the process was reaped.
+    exit: Option<ChildExit>,
     children: Children,
 }
 
@@ -163,17 +163,18 @@ impl Child {
         self.pid
     }
 
-    /// Waits for the exit of the process and returns how it exited. Later calls return the same. The future
-    /// may be dropped at any time.
+    /// Waits until the process has exited, and returns how it exited. Later calls return the same value. The future may
+    /// be dropped at any time.
     ///
     /// # Errors
     ///
-    /// Returns the system's error when somebody else has taken the status.
+    /// Returns the system's error when other code of this process has reaped the child.
     pub async fn wait(&mut self) -> io::Result<ChildExit> {
         loop {
-            if let Some(ended) = self.try_wait()? {
-                return Ok(ended);
+            if let Some(exit) = self.try_wait()? {
+                return Ok(exit);
             }
+            // Cleared, because otherwise this loop would spin after a wakeup that is not the exit.
             self.pidfd.readable().await?.clear_ready();
         }
     }
@@ -182,22 +183,23 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// Returns the system's error when somebody else has taken the status.
+    /// Returns the system's error when other code of this process has reaped the child.
     pub fn try_wait(&mut self) -> io::Result<Option<ChildExit>> {
-        if self.ended.is_none() {
+        if self.exit.is_none() {
+            // The lock is held until the number is removed from the set, because the kernel may give the number to
+            // another child as soon as this child is reaped.
             let mut watched = self.children.watched();
             let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
             let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
             if let Some(status) = status {
-                // The kernel may reuse the number from now on.
                 watched.remove(&self.pid);
-                self.ended = Some(ChildExit::from(status));
+                self.exit = Some(ChildExit::from(status));
             }
         }
-        Ok(self.ended)
+        Ok(self.exit)
     }
 
-    /// Sends a signal to the process, and never to another process that got its number.
+    /// Sends a signal to the process. The signal never reaches another process that has got the same number.
     ///
     /// # Errors
     ///
@@ -207,7 +209,7 @@ impl Child {
     }
 }
 
-/// Asks for the status of a child without reaping the child.
-const PEEK: WaitIdOptions = WaitIdOptions::EXITED
+/// Options of `waitid` that return the status of a child without reaping the child.
+const PEEK_STATUS: WaitIdOptions = WaitIdOptions::EXITED
     .union(WaitIdOptions::NOHANG)
     .union(WaitIdOptions::NOWAIT);

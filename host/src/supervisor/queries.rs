@@ -1,7 +1,8 @@
 //! Queries to all workers: their reports, and whether a log level is in force.
 //!
-//! A query is numbered and sent to every ready worker. It is answered when all workers have answered or
-//! exited, and a report also after [`REPORT_TIMEOUT`], so that a hanging worker does not hide the others.
+//! A query has a number and is sent to every ready worker. The query is complete when all these workers have answered
+//! or exited. A query for reports is also complete after [`REPORT_TIMEOUT`], so that a worker that hangs does not
+//! prevent the report of the other workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,29 +22,34 @@ use crate::orders::{Order, WorkerReport};
 /// The queries that some worker has not answered yet, by number.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
-    last: u64,
+    /// The number of the latest query, of both kinds.
+    last_number: u64,
     reports: BTreeMap<u64, ReportQuery>,
     levels: BTreeMap<u64, LevelQuery>,
 }
 
+/// A query for the reports of all workers.
 #[derive(Debug)]
 struct ReportQuery {
+    /// The workers that have not answered.
     waiting: BTreeSet<WorkerId>,
     reports: Vec<(WorkerId, WorkerReport)>,
     reply: ReportReply,
 }
 
-/// Where the answer to a report query goes.
+/// The requester of a report query, and the form of the answer.
 #[derive(Debug)]
 pub(super) enum ReportReply {
-    /// To the report of the apps (`host ctl plugins`).
+    /// The answer is a report of the apps (`host ctl plugins`).
     Apps(oneshot::Sender<ServerReport>),
-    /// To the list of the workers (`host ctl workers`).
+    /// The answer is a list of the workers (`host ctl workers`).
     Workers(oneshot::Sender<Roster>),
 }
 
+/// A change of the log level that some worker has not confirmed.
 #[derive(Debug)]
 struct LevelQuery {
+    /// The workers that have not answered.
     waiting: BTreeSet<WorkerId>,
     /// The libraries that did not confirm the new level in time.
     unconfirmed: BTreeSet<String>,
@@ -51,10 +57,10 @@ struct LevelQuery {
 }
 
 impl Supervisor {
-    /// Asks all ready workers for a report.
-    pub(super) fn ask_report(&mut self, reply: ReportReply) {
-        self.queries.last += 1;
-        let number = self.queries.last;
+    /// Requests a report from all ready workers. The answer is sent on `reply` when the query is complete.
+    pub(super) fn request_report(&mut self, reply: ReportReply) {
+        self.queries.last_number += 1;
+        let number = self.queries.last_number;
         let waiting: BTreeSet<_> = self.fleet.ready_workers().into_iter().collect();
         self.fleet.send_all(&Order::Report { number });
         let query = ReportQuery {
@@ -67,9 +73,11 @@ impl Supervisor {
             time::sleep(REPORT_TIMEOUT).await;
             TaskOutcome::ReportTimedOut(number)
         });
+        // Without any ready worker the query is complete at once.
         self.report_if_complete(number);
     }
 
+    /// Handles the report of a worker.
     pub(super) fn reported(&mut self, worker: WorkerId, number: u64, report: WorkerReport) {
         if let Some(query) = self.queries.reports.get_mut(&number) {
             query.waiting.remove(&worker);
@@ -78,7 +86,7 @@ impl Supervisor {
         self.report_if_complete(number);
     }
 
-    /// Answers a report query without the workers that have not answered in time.
+    /// Completes a report query without the workers that have not answered in time.
     pub(super) fn report_timed_out(&mut self, number: u64) {
         if let Some(query) = self.queries.reports.get_mut(&number) {
             query.waiting.clear();
@@ -86,7 +94,7 @@ impl Supervisor {
         self.report_if_complete(number);
     }
 
-    /// Takes a worker that has exited out of all queries.
+    /// Removes a worker that has exited from all queries.
     pub(super) fn forget_queries_of(&mut self, worker: WorkerId) {
         for number in self.queries.reports.keys().copied().collect::<Vec<_>>() {
             if let Some(query) = self.queries.reports.get_mut(&number) {
@@ -99,6 +107,7 @@ impl Supervisor {
         }
     }
 
+    /// Answers a report query if it is complete. A late answer to a query that is complete already has no effect.
     fn report_if_complete(&mut self, number: u64) {
         let query = self.queries.reports.get(&number);
         if query.is_none_or(|query| !query.waiting.is_empty()) {
@@ -116,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    /// Joins the reports of the workers with the supervisor's own knowledge of the apps.
+    /// Returns the report of all apps, from the reports of the workers and the supervisor's own state.
     fn app_report(&self, reports: &[(WorkerId, WorkerReport)]) -> ServerReport {
         let mut apps: Vec<_> = self.apps.values().map(|app| (app, false)).collect();
         apps.extend(self.removed.values().map(|app| (app, true)));
@@ -130,11 +139,11 @@ impl Supervisor {
         report::report(known, reports)
     }
 
-    /// Orders all workers to apply these log directives. The answer lists the libraries that did not
-    /// confirm in time.
+    /// Orders all ready workers to apply these log directives. The answer lists the libraries that did not confirm in
+    /// time.
     pub(super) fn set_level(&mut self, directives: String, reply: oneshot::Sender<Vec<String>>) {
-        self.queries.last += 1;
-        let number = self.queries.last;
+        self.queries.last_number += 1;
+        let number = self.queries.last_number;
         let waiting = self.fleet.ready_workers().into_iter().collect();
         self.fleet.send_all(&Order::SetLevel { number, directives });
         self.queries.levels.insert(
@@ -148,23 +157,23 @@ impl Supervisor {
         self.reply_if_in_force(number);
     }
 
+    /// Handles the answer of a worker to a change of the log level.
     pub(super) fn in_force(&mut self, worker: WorkerId, number: u64, unconfirmed: Vec<String>) {
-        if let Some(setting) = self.queries.levels.get_mut(&number) {
-            setting.waiting.remove(&worker);
-            setting.unconfirmed.extend(unconfirmed);
+        if let Some(query) = self.queries.levels.get_mut(&number) {
+            query.waiting.remove(&worker);
+            query.unconfirmed.extend(unconfirmed);
         }
         self.reply_if_in_force(number);
     }
 
+    /// Answers the change of the log level with this number if all workers have confirmed the change.
     fn reply_if_in_force(&mut self, number: u64) {
-        let setting = self.queries.levels.get(&number);
-        if setting.is_some_and(|setting| setting.waiting.is_empty())
-            && let Some(setting) = self.queries.levels.remove(&number)
+        let query = self.queries.levels.get(&number);
+        if query.is_some_and(|query| query.waiting.is_empty())
+            && let Some(query) = self.queries.levels.remove(&number)
         {
             // The requester may have disconnected.
-            let _ = setting
-                .reply
-                .send(setting.unconfirmed.into_iter().collect());
+            let _ = query.reply.send(query.unconfirmed.into_iter().collect());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Handles libraries that were read: records their facts, or why they cannot be loaded.
+//! Handles libraries that were read: records the facts about a library, or the reason why it cannot be loaded.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::folder::candidate::{Candidate, Rejected};
 
 impl Supervisor {
-    /// Handles the result of a read, depending on why the library was read.
+    /// Handles the result of a read, depending on the purpose of the read.
     pub(super) fn read(&mut self, read: LibraryRead) {
         let LibraryRead {
             path,
@@ -24,7 +24,7 @@ impl Supervisor {
         } = read;
         match purpose {
             ReadPurpose::Change { attempt, number } => {
-                // The file may have changed again or been removed; then a newer read decides.
+                // The result is ignored if the file was changed again or removed in the meantime.
                 if self.libraries.finish_read(&path, number) {
                     self.record_read(path, attempt, examined);
                 }
@@ -34,6 +34,7 @@ impl Supervisor {
         }
     }
 
+    /// Records the result of reading a new or changed file.
     fn record_read(&mut self, path: PathBuf, attempt: u32, examined: Result<Candidate, Rejected>) {
         let rejected = match examined {
             Ok(candidate) => {
@@ -45,26 +46,29 @@ impl Supervisor {
         let error = &rejected.error;
         if error.is_gone() {
             debug!(file = %path.display(), "Went away before it was read");
-        } else if error.is_incomplete() && attempt < ATTEMPTS {
+        } else if error.is_incomplete() && attempt < MAX_ATTEMPTS {
             let error = error as &dyn std::error::Error;
             debug!(file = %path.display(), attempt, error, "Not whole yet");
-            // A send cannot fail, because the watcher outlives the supervisor.
+            // The result is not checked, because the watcher runs as long as the supervisor.
             let _ = self.retries.send(path);
         } else {
             self.record_unusable(path, &rejected);
         }
     }
 
+    /// Records a file that cannot be loaded, and logs the reason. A file that is no plugin causes no error, unless it
+    /// was the library of an app before.
     fn record_unusable(&mut self, path: PathBuf, rejected: &Rejected) {
         let has_apps = self.apps.values().any(|app| app.library == path);
         if rejected.error.is_no_plugin() && !has_apps {
-            if self.libraries.add_other(path.clone()) {
+            if self.libraries.add_non_plugin(path.clone()) {
                 let reason = &rejected.error as &dyn std::error::Error;
                 info!(file = %path.display(), reason, "Not a plugin, left alone");
             }
             return;
         }
         let failure = LoadFailure::new(&path, rejected.hash, &rejected.error);
+        // One library may provide several apps, and each app reports the failure.
         let apps = self.apps.values_mut().filter(|app| app.library == path);
         for app in apps {
             app.report_failure(failure.clone());
@@ -73,6 +77,7 @@ impl Supervisor {
             .add_unusable(path, rejected.plugin.clone(), failure);
     }
 
+    /// Loads a library that was read because an operator requested a reload.
     fn reload(
         &mut self,
         app: String,
@@ -100,6 +105,6 @@ impl Supervisor {
     }
 }
 
-/// How often an incomplete library is read again before it counts as a failure. The waits double: in all
-/// they take 15 times the quiet time.
-const ATTEMPTS: u32 = 4;
+/// How often an incomplete library is read again before the load counts as failed. The wait before each read is twice
+/// the wait before. All waits together take 15 times the quiet time.
+const MAX_ATTEMPTS: u32 = 4;

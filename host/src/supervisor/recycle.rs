@@ -1,10 +1,9 @@
-//! Recycling: replaces a running worker by a fresh one without losing a request.
+//! Recycling: replaces a running worker by a fresh worker without losing a request.
 //!
-//! The new worker first loads everything that serves. When it accepts connections, the old worker stops
-//! accepting, finishes its requests, asks its clients to reconnect, and exits. An app that hands its state
-//! over starts in the new worker only when the old worker has given the state; until then requests to
-//! that app wait in the new worker. One worker is recycled at a time, so that at most one worker more than
-//! usual runs.
+//! The new worker first loads all generations that serve. When the new worker accepts connections, the old worker
+//! stops accepting connections, finishes its requests, asks its clients to reconnect, and exits. An app that hands its
+//! state over starts in the new worker only after the old worker has sent the state. Until then, requests to that app
+//! wait in the new worker. One worker is recycled at a time, so that at most one additional worker runs.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -30,13 +29,14 @@ pub enum RecycleReason {
     Loads,
     /// The worker exceeds `--worker-max-memory`.
     Memory,
-    /// An operator asked for it.
+    /// An operator requested the recycling.
     Operator,
     /// The host was upgraded.
     Upgrade,
 }
 
 impl RecycleReason {
+    /// Returns the reason as a text for the log.
     fn text(self) -> &'static str {
         match self {
             Self::App => "an app is reloaded by process",
@@ -55,21 +55,22 @@ impl RecycleReason {
 /// The workers to be replaced, and the replacement under way.
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
-    /// The workers to be replaced next, and why.
+    /// The workers to be replaced next, in order, each with the reason.
     pub(super) queue: Vec<(WorkerId, RecycleReason)>,
     /// The replacement under way.
-    pub(super) current: Option<Current>,
-    /// Operators who wait until the queue is empty.
+    pub(super) current: Option<Replacement>,
+    /// The operators who wait until the queue is empty.
     replies: Vec<oneshot::Sender<Result<usize, String>>>,
     /// The number of workers that were replaced since the queue was last empty.
-    done: usize,
-    /// States that were given to a new worker whose app has not started yet. A load that fails and is
-    /// repeated needs the state again, and the old worker has closed the app already.
+    replaced_count: usize,
+    /// The states of apps that were sent to a new worker, by worker and app, until the app has started. If the load
+    /// fails, it is repeated with the stored state, because the old worker has closed the app and cannot send the state
+    /// again.
     states: BTreeMap<(WorkerId, String), Vec<u8>>,
 }
 
 impl Recycling {
-    /// Returns the state that the app must start with in a new worker.
+    /// Returns the state with which the app must start in a new worker. Returns `None` if the old worker sent no state.
     pub(super) fn state(&self, worker: WorkerId, app: &str) -> Option<Vec<u8>> {
         self.states.get(&(worker, app.to_owned())).cloned()
     }
@@ -82,44 +83,45 @@ impl Recycling {
 
 /// A replacement under way.
 #[derive(Debug)]
-pub(super) struct Current {
+pub(super) struct Replacement {
     pub(super) old: WorkerId,
     pub(super) new: WorkerId,
-    /// The generations, by app, that the new worker starts only with the state from the old one.
-    pub(super) wait_for_state: BTreeMap<String, StagedGeneration>,
+    /// The generations, by app, that the new worker starts only after the old worker has sent the state.
+    pub(super) waiting_for_state: BTreeMap<String, StagedGeneration>,
+    /// When the replacement began, for the log.
     began: Instant,
     reason: RecycleReason,
 }
 
 impl Supervisor {
-    /// Handles the command of an operator to recycle one worker or all. The reply is the number of replaced
-    /// workers, or why none can be replaced.
-    pub(super) fn ask_recycle(
+    /// Handles the command of an operator to recycle the worker `only`, or all workers if `only` is `None`. The reply
+    /// is the number of replaced workers, or the reason why no worker can be replaced.
+    pub(super) fn recycle_for_operator(
         &mut self,
         only: Option<WorkerId>,
         reply: oneshot::Sender<Result<usize, String>>,
     ) {
-        let there = self.fleet.ready_workers();
-        let refusal = match only {
+        let ready = self.fleet.ready_workers();
+        let error = match only {
             _ if self.spawner.is_none() => {
                 "the host is one process (--workers=0), which has no workers to recycle".to_owned()
             }
-            None => return self.recycle_these(there, RecycleReason::Operator, reply),
-            Some(only) if there.contains(&only) => {
-                return self.recycle_these(vec![only], RecycleReason::Operator, reply);
+            None => return self.recycle_workers(ready, RecycleReason::Operator, reply),
+            Some(only) if ready.contains(&only) => {
+                return self.recycle_workers(vec![only], RecycleReason::Operator, reply);
             }
             Some(only) => {
-                let there: Vec<_> = there.iter().map(ToString::to_string).collect();
-                let there = there.join(", ");
-                format!("there is no worker {only} that serves, expected one of: {there}")
+                let expected: Vec<_> = ready.iter().map(ToString::to_string).collect();
+                let expected = expected.join(", ");
+                format!("there is no worker {only} that serves, expected one of: {expected}")
             }
         };
         // The requester may have disconnected.
-        let _ = reply.send(Err(refusal));
+        let _ = reply.send(Err(error));
     }
 
     /// Queues workers for recycling. The reply is sent when the queue is empty.
-    pub(super) fn recycle_these(
+    pub(super) fn recycle_workers(
         &mut self,
         workers: Vec<WorkerId>,
         reason: RecycleReason,
@@ -140,29 +142,31 @@ impl Supervisor {
             .as_ref()
             .is_some_and(|current| current.old == worker);
         let is_queued = recycling.queue.iter().any(|&(queued, _)| queued == worker);
+        // Without a spawner (`--workers=0`) the only worker is a task, which cannot be replaced.
         if self.spawner.is_some() && !is_current && !is_queued {
             recycling.queue.push((worker, reason));
         }
     }
 
-    /// Starts the next replacement, unless one is under way. While an app is being loaded in the workers the
-    /// queue waits: the load may need the state of the running generation, which a recycling moves away.
+    /// Starts the next replacement, unless a replacement is under way. Answers the operators if the queue is empty.
     pub(super) fn recycle_next(&mut self) {
         if self.recycling.current.is_some() {
             return;
         }
         while let Some((old, reason)) = self.recycling.queue.first().copied() {
             if self.fleet.is_staying(old) && self.is_loading_in_workers() {
-                // The load goes first, because it may need the state of the running generation.
+                // The queue waits until the load has ended. The load may need the state of the running generation in
+                // this worker, and a recycling would move that state to another worker.
                 return;
             }
             self.recycling.queue.remove(0);
+            // The worker has exited or stops already, so nothing has to be replaced.
             if !self.fleet.is_staying(old) {
                 continue;
             }
-            let Some(workers) = &self.spawner else { return };
+            let Some(spawner) = &self.spawner else { return };
             let new = self.fleet.next_id();
-            let link = workers.start(new);
+            let link = spawner.start(new);
             self.fleet.add(new, link);
             info!(
                 worker = old,
@@ -170,19 +174,19 @@ impl Supervisor {
                 reason = reason.text(),
                 "Recycling a worker"
             );
-            self.recycling.current = Some(Current {
+            self.recycling.current = Some(Replacement {
                 old,
                 new,
-                wait_for_state: BTreeMap::new(),
+                waiting_for_state: BTreeMap::new(),
                 began: Instant::now(),
                 reason,
             });
             return;
         }
-        let done = std::mem::take(&mut self.recycling.done);
+        let replaced_count = std::mem::take(&mut self.recycling.replaced_count);
         for reply in self.recycling.replies.drain(..) {
             // The requester may have disconnected.
-            let _ = reply.send(Ok(done));
+            let _ = reply.send(Ok(replaced_count));
         }
     }
 
@@ -198,26 +202,27 @@ impl Supervisor {
         })
     }
 
-    /// Returns the worker that this new worker replaces.
-    pub(super) fn replaces(&self, worker: WorkerId) -> Option<WorkerId> {
+    /// Returns the old worker that the worker `new` replaces. Returns `None` if `new` replaces no worker.
+    pub(super) fn replaced_by(&self, new: WorkerId) -> Option<WorkerId> {
         let current = self.recycling.current.as_ref()?;
-        (current.new == worker).then_some(current.old)
+        (current.new == new).then_some(current.old)
     }
 
-    /// Handles a worker that begins to accept connections: the worker that it replaces is told to stop.
-    pub(super) fn accepts(&mut self, worker: WorkerId) {
+    /// Orders the worker that `new` replaces to stop, because `new` accepts connections now. Does nothing if `new`
+    /// replaces no worker.
+    pub(super) fn stop_worker_replaced_by(&mut self, new: WorkerId) {
         let Some(current) = &self.recycling.current else {
             return;
         };
-        if current.new == worker {
-            let give = current.wait_for_state.keys().cloned().collect();
+        if current.new == new {
+            let give = current.waiting_for_state.keys().cloned().collect();
             let timeout = self.graceful_timeout;
             self.fleet.stop_replaced(current.old, timeout, give);
         }
     }
 
-    /// Handles the state of an app from the old worker: the new worker loads the app with it. If the old
-    /// worker could not give the state, the app starts without.
+    /// Handles the state of an app from the old worker: the new worker loads the app with that state. If the old worker
+    /// sends an error instead, the app starts without a state.
     pub(super) fn state_received(
         &mut self,
         worker: WorkerId,
@@ -230,7 +235,7 @@ impl Supervisor {
         if current.old != worker {
             return;
         }
-        let Some(staged) = current.wait_for_state.remove(app) else {
+        let Some(staged) = current.waiting_for_state.remove(app) else {
             return;
         };
         let state = match state {
@@ -260,19 +265,18 @@ impl Supervisor {
         );
     }
 
-    /// Handles the exit of any worker. If the old worker of a replacement exited, the replacement is done,
-    /// and apps whose state never came start without it. If the new worker exited, the old one goes on.
-    pub(super) fn recycled(&mut self, worker: WorkerId) {
-        self.recycling
-            .states
-            .retain(|(fresh, _), _| *fresh != worker);
+    /// Handles the exit of any worker. If the old worker of the replacement under way has exited, the replacement is
+    /// complete. If the new worker has exited, the old worker continues to serve.
+    pub(super) fn recycle_after_exit(&mut self, worker: WorkerId) {
+        self.recycling.states.retain(|(new, _), _| *new != worker);
+        // A worker that has exited need not be replaced.
         self.recycling.queue.retain(|&(queued, _)| queued != worker);
         let Some(current) = self.recycling.current.take() else {
             return self.recycle_next();
         };
         if worker == current.old {
-            // Apps whose state the old worker did not give start without it.
-            for staged in current.wait_for_state.into_values() {
+            // The old worker has not sent the state of these apps, so they start without a state.
+            for staged in current.waiting_for_state.into_values() {
                 self.fleet.send(
                     current.new,
                     Order::Load {
@@ -282,7 +286,7 @@ impl Supervisor {
                     },
                 );
             }
-            self.recycling.done += 1;
+            self.recycling.replaced_count += 1;
             info!(
                 worker = current.old,
                 by = current.new,
@@ -297,6 +301,7 @@ impl Supervisor {
                 "Not recycled, as the new worker ended; the old one serves on"
             );
         } else {
+            // Another worker has exited, so the replacement continues.
             self.recycling.current = Some(current);
             return;
         }

@@ -1,4 +1,5 @@
-//! Reload by process: fresh workers with the new generation of an app replace all running workers.
+//! The supervisor's part of a reload by process: fresh workers with the new generation of an app replace all running
+//! workers.
 
 use super::{Supervisor, app::WorkerId, outcome::LoadFailure, recycle::RecycleReason};
 use crate::orders::Order;
@@ -12,12 +13,12 @@ impl Supervisor {
         self.recycle_next();
     }
 
-    /// Handles a fresh worker that could not start the new generation: the load fails, and the serving
-    /// generation goes on.
+    /// Handles a fresh worker that could not start the new generation: the load fails, and the serving generation
+    /// continues to serve.
     ///
-    /// If the old worker has already given its state, it cannot serve the app any more. So the fresh worker
-    /// starts the old generation with that state. Otherwise the fresh worker is killed. Workers that already
-    /// have the new generation are recycled back to the serving one.
+    /// If the old worker has already sent its state, the old worker cannot serve the app any more. So the fresh worker
+    /// starts the old generation with that state. Otherwise the fresh worker is killed. Workers that already have the
+    /// new generation are recycled, and the workers that replace them start with the serving generation.
     pub(super) fn replacement_failed(
         &mut self,
         worker: WorkerId,
@@ -28,12 +29,14 @@ impl Supervisor {
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
+        // Read before `load_failed`, which drops the rollout.
         let serving = app.serving.clone();
-        let have_it = app.loading().and_then(|loading| loading.rollout());
-        let have_it = have_it
+        let loaded_workers = app.loading().and_then(|loading| loading.rollout());
+        let loaded_workers = loaded_workers
             .map(|rollout| rollout.loaded.clone())
             .unwrap_or_default();
         let actions = app.load_failed(generation, failure);
+        // The other workers keep the serving generation, so they need not be replaced any more.
         self.recycling
             .queue
             .retain(|&(_, reason)| reason != RecycleReason::App);
@@ -47,16 +50,18 @@ impl Supervisor {
                     state: Some(state),
                 },
             ),
+            // The exit of the fresh worker ends the replacement, and the old worker continues to serve.
             _ => self.fleet.kill(worker),
         }
-        for other in have_it {
+        for other in loaded_workers {
             self.recycle(other, RecycleReason::App);
         }
         self.apply(name, actions);
     }
 
-    /// Completes reloads by process whose generation serves in all workers, and recycles workers that still
-    /// have the old generation, such as one that started meanwhile.
+    /// Completes each reload by process whose new generation serves in all workers. Otherwise recycles the workers that
+    /// still have the old generation, for example a worker that started during the reload. Does nothing while a
+    /// replacement is under way.
     pub(super) fn finish_replacements(&mut self) {
         if self.recycling.current.is_some() {
             return;
@@ -66,14 +71,15 @@ impl Supervisor {
             let Some(app) = self.apps.get_mut(&name) else {
                 continue;
             };
-            match app.not_replaced(&workers) {
-                Some(left) if left.is_empty() => {
-                    let actions = app.replaced();
+            match app.workers_to_replace(&workers) {
+                Some(old_workers) if old_workers.is_empty() => {
+                    let actions = app.complete_replacement();
                     self.apply(&name, actions);
+                    // The new generation may have other mounts, so a new plan is needed.
                     self.libraries.mark_changed();
                 }
-                Some(left) => {
-                    for worker in left {
+                Some(old_workers) => {
+                    for worker in old_workers {
                         self.recycle(worker, RecycleReason::App);
                     }
                 }

@@ -1,7 +1,6 @@
 //! The report of all apps for an operator (`host ctl plugins`).
 //!
-//! The supervisor knows the apps. The numbers of each generation come from the workers and are summed
-//! up here.
+//! The supervisor knows the apps. The workers report the numbers of each generation, and this module adds them up.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,10 +15,10 @@ use super::{
 };
 use crate::{
     orders::{GenerationReport, StepTimings, WorkerReport},
-    worker::process::{Footprint, ProcessUsage},
+    resources::{Footprint, ProcessUsage},
 };
 
-/// All apps, and what their libraries cost.
+/// All apps, and the resources that their libraries and the workers use.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerReport {
     /// The apps by name, and removed apps whose last generation still drains.
@@ -28,10 +27,10 @@ pub struct ServerReport {
     pub refused: Vec<LoadFailure>,
     /// The number of libraries that the running workers have loaded.
     pub loads: usize,
-    /// About how many more libraries can be loaded, in the worker with the fewest left.
+    /// About how many more libraries can be loaded, in the worker that can load the fewest.
     pub loads_left: usize,
     /// The memory of ended generations, including those of removed apps.
-    pub retired: Retired,
+    pub retired: RetiredMemory,
     /// The resources of all worker processes together.
     pub process: ProcessUsage,
     /// The size of all private copies in bytes.
@@ -47,13 +46,13 @@ pub struct AppReport {
     pub plugin: String,
     /// The library in the plugins folder.
     pub file: String,
-    /// The mounts; empty after a removal.
+    /// The mounts. Empty if the app was removed.
     pub mounts: Vec<String>,
-    /// One of: `serving`; `probation` (serving, and the generation before is kept); `loading: ` and a step;
-    /// `quarantined` (it panicked too often and gets no requests); `failed` (no generation serves);
-    /// `removed`.
+    /// One of: `serving`; `probation` (serves, and the probation has not ended); `loading: ` and a step; `quarantined`
+    /// (gets no requests because it panicked too often); `failed` (no generation serves); `removed`.
     pub state: String,
-    /// The first digits of the hash of the library whose load is queued behind the current load.
+    /// The first digits of the hash of the library whose load begins after the current load. `None` if no load is
+    /// queued.
     pub next: Option<String>,
     /// The generation that serves.
     pub serving: Option<GenerationView>,
@@ -62,13 +61,13 @@ pub struct AppReport {
     pub timings: Option<StepTimings>,
     /// Replaced generations that still drain, or are kept for the probation.
     pub others: Vec<GenerationView>,
-    /// Ended generations, of which only the mapped library is left.
-    pub retired: Retired,
+    /// The memory of the app's ended generations, whose libraries stay mapped.
+    pub retired: RetiredMemory,
     /// Why the last load failed. `None` after a success.
     pub last_error: Option<LoadFailure>,
 }
 
-/// A generation, summed up over all workers that have it.
+/// A generation. The numbers are sums over all workers that have the generation.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerationView {
     /// The generation's number.
@@ -79,7 +78,7 @@ pub struct GenerationView {
     pub hash: String,
     /// `serving`, `draining` or `kept`.
     pub state: String,
-    /// When it was started.
+    /// When the first worker started the generation.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
     /// How long ago the generation was replaced or removed, in milliseconds.
@@ -97,25 +96,25 @@ pub struct GenerationView {
     pub footprint: Footprint,
 }
 
-/// The memory of ended generations.
+/// The memory of ended generations, whose libraries stay mapped.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Retired {
+pub struct RetiredMemory {
     /// The number of ended generations.
     pub generations: usize,
     /// The memory of their libraries.
     pub footprint: Footprint,
 }
 
-impl Retired {
+impl RetiredMemory {
     fn add(&mut self, footprint: Footprint) {
         self.generations += 1;
         self.footprint.add(footprint);
     }
 }
 
-/// The supervisor's own knowledge, as input for a report.
+/// The facts that the supervisor itself knows, as input for a report.
 pub(super) struct ReportInput<'a> {
-    /// The apps, each with whether it was removed.
+    /// The apps. The flag is true for an app that was removed.
     pub(super) apps: Vec<(&'a App, bool)>,
     /// The libraries that could not become an app.
     pub(super) refused: Vec<LoadFailure>,
@@ -123,9 +122,9 @@ pub(super) struct ReportInput<'a> {
     pub(super) copies: PathBuf,
 }
 
-/// Joins the supervisor's knowledge with the reports of the workers.
+/// Returns the report of all apps, from the supervisor's facts and the reports of the workers.
 pub(super) fn report(known: ReportInput<'_>, workers: &[(WorkerId, WorkerReport)]) -> ServerReport {
-    let mut retired = Retired::default();
+    let mut retired = RetiredMemory::default();
     for ended in workers.iter().flat_map(|(_, report)| &report.ended) {
         retired.add(ended.footprint);
     }
@@ -135,18 +134,19 @@ pub(super) fn report(known: ReportInput<'_>, workers: &[(WorkerId, WorkerReport)
     }
     let apps = known.apps.iter();
     let apps = apps.filter_map(|&(app, is_removed)| app_report(app, is_removed, workers));
-    let lefts = workers.iter().map(|(_, report)| report.loads_left);
+    let loads_left = workers.iter().map(|(_, report)| report.loads_left);
     ServerReport {
         apps: apps.collect(),
         refused: known.refused,
         loads: workers.iter().map(|(_, report)| report.loads).sum(),
-        loads_left: lefts.min().unwrap_or_default(),
+        loads_left: loads_left.min().unwrap_or_default(),
         retired,
         process,
         copies_bytes: bytes_in(&known.copies),
     }
 }
 
+/// Returns the report of one app. Returns `None` for a removed app that has no generation in any worker any more.
 fn app_report(
     app: &App,
     is_removed: bool,
@@ -173,12 +173,13 @@ fn app_report(
     if is_removed && others.is_empty() {
         return None;
     }
-    let mut retired = Retired::default();
+    let mut retired = RetiredMemory::default();
     let ended = workers.iter().flat_map(|(_, report)| &report.ended);
     for ended in ended.filter(|ended| ended.app == app.name) {
         retired.add(ended.footprint);
     }
     let next = app.loading().and_then(|loading| loading.next.as_ref());
+    // The first state in this order that applies.
     let state = match (app.loading(), app.probation()) {
         _ if is_removed => "removed".to_owned(),
         (Some(loading), _) => format!("loading: {}", loading.step()),
@@ -203,35 +204,36 @@ fn app_report(
 }
 
 impl GenerationView {
-    /// Adds the numbers of one worker to `view`. Without a view, returns a new one with these numbers.
-    fn add_to(view: Option<&mut Self>, one: &GenerationReport) -> Option<Self> {
+    /// Adds the numbers in the report of one worker to `view`. If `view` is `None`, returns a new view with these
+    /// numbers.
+    fn add_to(view: Option<&mut Self>, report: &GenerationReport) -> Option<Self> {
         let Some(view) = view else {
             return Some(Self {
-                generation: one.generation,
-                version: one.version.clone(),
-                hash: one.hash.clone(),
-                state: one.state.clone(),
-                since: one.since,
-                replaced: one.replaced,
-                in_flight: one.in_flight,
-                requests: one.requests,
-                errors: one.errors,
-                panics: one.panics,
-                footprint: one.footprint,
+                generation: report.generation,
+                version: report.version.clone(),
+                hash: report.hash.clone(),
+                state: report.state.clone(),
+                since: report.since,
+                replaced: report.replaced,
+                in_flight: report.in_flight,
+                requests: report.requests,
+                errors: report.errors,
+                panics: report.panics,
+                footprint: report.footprint,
             });
         };
-        view.since = view.since.min(one.since);
-        view.replaced = view.replaced.max(one.replaced);
-        view.in_flight += one.in_flight;
-        view.requests += one.requests;
-        view.errors += one.errors;
-        view.panics += one.panics;
-        view.footprint.add(one.footprint);
+        view.since = view.since.min(report.since);
+        view.replaced = view.replaced.max(report.replaced);
+        view.in_flight += report.in_flight;
+        view.requests += report.requests;
+        view.errors += report.errors;
+        view.panics += report.panics;
+        view.footprint.add(report.footprint);
         None
     }
 }
 
-/// Returns the size of all files in a folder.
+/// Returns the size of all files in a folder in bytes.
 fn bytes_in(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));

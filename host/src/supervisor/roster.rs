@@ -1,5 +1,5 @@
-//! The list of the workers for an operator (`host ctl workers`). Numbers of a worker that does not answer in
-//! time are left out, so that the list comes even if workers hang.
+//! The list of the workers for an operator (`host ctl workers`). If a worker does not answer in time, the list is sent
+//! without the numbers of that worker, so that an operator gets the list even if workers hang.
 
 use std::{fs, time::SystemTime};
 
@@ -12,11 +12,11 @@ use crate::orders::WorkerReport;
 /// All workers, and the latest deaths.
 #[derive(Clone, Debug, Serialize)]
 pub struct Roster {
-    /// The target number of worker processes; 0 when the one worker is a task of the server.
+    /// The target number of worker processes. 0 if the only worker is a task of the server process.
     pub wanted: usize,
-    /// The workers that run.
+    /// The running workers.
     pub workers: Vec<WorkerView>,
-    /// The latest worker deaths, the latest first. Workers that were told to stop do not count.
+    /// The most recent worker deaths, the latest first. The exit of a worker that stopped as ordered is not included.
     pub died: Vec<WorkerDeath>,
 }
 
@@ -25,22 +25,22 @@ pub struct Roster {
 pub struct WorkerView {
     /// The worker's number. Numbers are not reused.
     pub worker: WorkerId,
-    /// The process number. `None` when the process could not be started.
+    /// The process number. `None` if the process could not be started.
     pub pid: Option<i32>,
-    /// `starting` (accepts no connections yet), `serving`, or `leaving` (was told to stop and finishes its
+    /// `starting` (accepts no connections yet), `serving`, or `leaving` (has the order to stop and finishes its
     /// requests).
     pub state: &'static str,
-    /// When it was started.
+    /// When the worker was started.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
     /// The proportional set size in bytes: a page that N processes share counts as 1/N of a page.
     pub memory_bytes: Option<u64>,
-    /// The numbers from the worker itself. `None` when it did not answer in time.
+    /// The numbers that the worker reports. `None` if the worker did not answer in time.
     #[serde(flatten)]
     pub stats: Option<WorkerStats>,
 }
 
-/// The numbers that a worker reports of itself.
+/// The numbers that a worker reports about itself.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WorkerStats {
     /// The number of apps that serve.
@@ -60,7 +60,7 @@ pub struct WorkerStats {
 pub struct WorkerDeath {
     /// The worker's number.
     pub worker: WorkerId,
-    /// The process number.
+    /// The process number. `None` if the process could not be started.
     pub pid: Option<i32>,
     /// When the worker died.
     #[serde(serialize_with = "rfc3339")]
@@ -74,7 +74,7 @@ pub struct WorkerDeath {
 }
 
 impl Supervisor {
-    /// Sends the list of all workers, with the numbers of those that have a report.
+    /// Sends the list of all workers on `reply`. The list contains the numbers of the workers that are in `reports`.
     pub(super) fn send_roster(
         &self,
         reports: &[(WorkerId, WorkerReport)],
@@ -99,17 +99,17 @@ impl Supervisor {
         // Reading the memory of a large process takes milliseconds, because the kernel walks all its pages.
         task::spawn_blocking(move || {
             for worker in &mut roster.workers {
-                worker.memory_bytes = worker.pid.and_then(memory);
+                worker.memory_bytes = worker.pid.and_then(proportional_memory);
             }
             // The requester may have disconnected.
             let _ = reply.send(roster);
         });
     }
 
-    /// Keeps the death of a worker for the list.
+    /// Stores the death of a worker for the list. Only the most recent deaths are stored.
     pub(super) fn remember_death(&mut self, died: WorkerDeath) {
         self.deaths.push_front(died);
-        self.deaths.truncate(KEPT_DEATHS);
+        self.deaths.truncate(MAX_DEATHS);
     }
 }
 
@@ -129,21 +129,22 @@ impl WorkerStats {
     }
 }
 
-/// Returns the proportional set size of a process in bytes (proc_pid_smaps(5)), or `None` when the process
-/// has exited or the kernel does not report it.
-fn memory(pid: i32) -> Option<u64> {
+/// Returns the proportional set size of a process in bytes (proc_pid_smaps(5)). Returns `None` if the process has
+/// exited or the kernel does not report the size.
+fn proportional_memory(pid: i32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    pss(&rollup)
+    parse_pss(&rollup)
 }
 
-fn pss(rollup: &str) -> Option<u64> {
+/// Returns the proportional set size in bytes from the text of a file `smaps_rollup`.
+fn parse_pss(rollup: &str) -> Option<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }
 
-/// The number of deaths that are kept for the list.
-const KEPT_DEATHS: usize = 8;
+/// The number of deaths that are stored for the list.
+const MAX_DEATHS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -152,9 +153,9 @@ mod tests {
     #[test]
     fn the_memory_is_the_proportional_set_size() {
         let rollup = "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:    9000 kB\nPss:    1234 kB\nPss_Dirty:    1 kB\n";
-        assert_eq!(pss(rollup), Some(1234 << 10));
-        assert_eq!(pss("Rss:    9000 kB\n"), None);
+        assert_eq!(parse_pss(rollup), Some(1234 << 10));
+        assert_eq!(parse_pss("Rss:    9000 kB\n"), None);
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(memory(own) > Some(100 << 10));
+        assert!(proportional_memory(own) > Some(100 << 10));
     }
 }

@@ -1,4 +1,4 @@
-//! The end of the server: all workers are told to stop, and killed if they take too long.
+//! The stop of the server: all workers get the order to stop, and are killed if they take too long.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,30 +12,37 @@ use crate::orders::Notice;
 impl Supervisor {
     /// Stops all workers, waits for them, and removes the private copies of libraries.
     ///
-    /// A worker process that has not ended after `timeout` and [`EXIT_GRACE`] is killed. The supervisor
-    /// itself must not hang here, because a service manager waits for its end.
-    pub(super) async fn end(
+    /// A worker process that has not exited after `timeout` and [`EXIT_GRACE`] is killed. The wait after the kill has a
+    /// limit as well, because a service manager waits for the exit of the supervisor.
+    pub(super) async fn stop(
         mut self,
         timeout: Duration,
         events: &mut mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
         commands: &mut mpsc::Receiver<Command>,
     ) {
-        if let Some(workers) = &mut self.spawner {
-            // Closing the last descriptors makes the kernel refuse new connections.
-            workers.listeners.clear();
+        if let Some(spawner) = &mut self.spawner {
+            // The kernel refuses new connections after the last descriptor of each socket is closed, here and in the
+            // workers.
+            spawner.listeners.clear();
         }
+        // The loads that these operators wait for do not end any more.
         for reply in std::mem::take(&mut self.replies).into_values() {
             // The requester may have disconnected.
             let _ = reply.send(Err(CommandError::Stopping));
         }
         self.fleet.stop_all(timeout);
-        let is_over = time::timeout(timeout + EXIT_GRACE, self.ended(events, commands)).await;
-        if is_over.is_err() {
+        let stopped = time::timeout(
+            timeout + EXIT_GRACE,
+            self.wait_for_workers(events, commands),
+        )
+        .await;
+        if stopped.is_err() {
             warn!("Workers did not end in time, and are killed");
             self.fleet.kill_all(Signal::KILL);
-            let _ = time::timeout(EXIT_GRACE, self.ended(events, commands)).await;
+            let _ = time::timeout(EXIT_GRACE, self.wait_for_workers(events, commands)).await;
         }
         let store = Arc::clone(&self.store);
+        // Removed last, because running workers have the copies mapped.
         let removed = tokio::task::spawn_blocking(move || store.remove()).await;
         if let Ok(Err(error)) = removed {
             let error = &error as &dyn std::error::Error;
@@ -43,9 +50,9 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all workers have ended. Commands that come meanwhile are still answered, because
-    /// `host ctl` must not hang while the server stops.
-    async fn ended(
+    /// Waits until all workers have exited. Commands that arrive in the meantime are answered, because `host ctl` must
+    /// not hang while the server stops.
+    async fn wait_for_workers(
         &mut self,
         events: &mut mpsc::UnboundedReceiver<(WorkerId, WorkerEvent)>,
         commands: &mut mpsc::Receiver<Command>,
@@ -57,14 +64,15 @@ impl Supervisor {
                         self.fleet.remove(worker);
                     }
                     WorkerEvent::Notice(notice @ (Notice::Report { .. } | Notice::InForce { .. })) => {
-                        self.notice(worker, notice);
+                        self.handle_notice(worker, notice);
                     }
+                    // Loads, swaps and states have no effect any more.
                     WorkerEvent::Notice(_) => {}
-                    WorkerEvent::Exited(gone) => self.worker_exited_at_stop(worker, *gone),
+                    WorkerEvent::Exited(exit) => self.worker_exited_while_stopping(worker, *exit),
                 },
-                Some(command) = commands.recv() => self.last_command(command),
-                Some(done) = self.tasks.join_next() => {
-                    if let Ok(TaskOutcome::ReportTimedOut(number)) = done {
+                Some(command) = commands.recv() => self.handle_command_while_stopping(command),
+                Some(outcome) = self.tasks.join_next() => {
+                    if let Ok(TaskOutcome::ReportTimedOut(number)) = outcome {
                         self.report_timed_out(number);
                     }
                 }
@@ -73,5 +81,5 @@ impl Supervisor {
     }
 }
 
-/// How long workers may take to exit after the time for their requests is over.
+/// How long workers may take to exit after the time for their requests has ended, and again after they were killed.
 const EXIT_GRACE: Duration = Duration::from_secs(2);

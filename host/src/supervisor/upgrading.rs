@@ -1,8 +1,8 @@
-//! The supervisor's part of an upgrade in place: checks that it is possible now, hands its state over, and
+//! The supervisor's part of an upgrade in place: checks whether an upgrade is possible now, hands the state over, and
 //! takes over the state of an earlier image.
 //!
-//! An upgrade is refused while a load or a recycling is under way or a worker is missing. The handover then
-//! only has to describe apps and workers at rest.
+//! An upgrade is refused while a load or a recycling is under way, or while a worker is missing. So the handover need
+//! not describe an app or a worker in the middle of a change.
 
 use std::{
     collections::BTreeMap,
@@ -29,41 +29,44 @@ use super::{
 };
 use crate::{
     channel::{Hello, Packing, Unpacking},
-    control::socket::SocketFile,
+    control_socket::SocketFile,
     error_chain::chain,
 };
 
-/// The reply channel of an upgrade. It gets the name of the new build once that build has proved itself, or
-/// the reason why not. It cannot report the exec itself, because this image is gone by then.
+/// The reply channel of an upgrade. The reply is the name of the new build after that build has given its proof, or the
+/// reason why the upgrade is refused. The result of the exec cannot be reported, because a successful exec ends this
+/// image.
 pub(super) type UpgradeReply = oneshot::Sender<Result<String, String>>;
 
 impl Supervisor {
-    /// Keeps the control socket, to be handed to the next image.
-    pub fn keep_control(&mut self, control: Option<Arc<SocketFile>>) {
-        self.control = control;
+    /// Stores the control socket. An upgrade hands the socket to the next image.
+    pub fn set_control_socket(&mut self, control: Option<Arc<SocketFile>>) {
+        self.control_socket = control;
     }
 
-    /// Begins an upgrade: the build at `path` must prove in a process of its own that it can take over.
+    /// Begins an upgrade to the build at `path`, or at the path of this program if `path` is `None`. That build must
+    /// first prove in a separate process that it can take over.
     pub(super) fn upgrade(&mut self, path: Option<PathBuf>, reply: UpgradeReply) {
-        let (workers, why_not) = match (&self.spawner, self.why_not_now()) {
+        let (spawner, obstacle) = match (&self.spawner, self.upgrade_obstacle()) {
             (None, _) => (
                 None,
                 Some("the host is one process (--workers=0), which cannot be upgraded in place"),
             ),
-            (Some(workers), why_not) => (Some(workers), why_not),
+            (Some(spawner), obstacle) => (Some(spawner), obstacle),
         };
-        let path = path.map_or_else(program, Ok);
-        let (Some(workers), Ok(path), None) = (workers, path, why_not) else {
-            let why = why_not.unwrap_or("the path of this program is not known, expected a PATH");
-            return refuse(reply, why.to_owned());
+        let path = path.map_or_else(program_path, Ok);
+        let (Some(spawner), Ok(path), None) = (spawner, path, obstacle) else {
+            let reason =
+                obstacle.unwrap_or("the path of this program is not known, expected a PATH");
+            return refuse(reply, reason.to_owned());
         };
         info!(
             file = %path.display(),
-            build = workers.executable.build(),
+            build = spawner.executable.build(),
             "Asked to upgrade: the other build proves itself first"
         );
-        let children = workers.children.clone();
-        let hello = workers.hello();
+        let children = spawner.children.clone();
+        let hello = spawner.hello();
         let state = self.with_handover(|handover, _| serde_json::to_vec(handover));
         let state = match state.and_then(|state| state.map_err(UpgradeError::State)) {
             Ok(state) => state,
@@ -71,17 +74,14 @@ impl Supervisor {
         };
         self.tasks.spawn(async move {
             let args: Vec<_> = env::args_os().skip(1).collect();
-            let proved = upgrade::prove(&children, &path, &args, &hello, &state, PROOF).await;
-            TaskOutcome::Upgrade {
-                path,
-                proved,
-                reply,
-            }
+            let proof =
+                upgrade::prove(&children, &path, &args, &hello, &state, PROOF_TIMEOUT).await;
+            TaskOutcome::ProofFinished { path, proof, reply }
         });
     }
 
-    /// Returns why an upgrade is not possible at the moment.
-    fn why_not_now(&self) -> Option<&'static str> {
+    /// Returns the reason why an upgrade is not possible now, or `None` if an upgrade is possible.
+    fn upgrade_obstacle(&self) -> Option<&'static str> {
         if self.apps.values().any(|app| app.loading().is_some()) {
             Some("an app is being loaded; try again when it is")
         } else if self.recycling.current.is_some() {
@@ -93,40 +93,44 @@ impl Supervisor {
         }
     }
 
-    /// Handles the result of the proof. On success answers the operator, and executes the new build soon after.
-    pub(super) fn proved(
+    /// Handles the result of the proof. On success, answers the operator and schedules the exec of the new build.
+    pub(super) fn proof_finished(
         &mut self,
         path: &Path,
-        proved: Result<Hello, ProofError>,
+        proof: Result<Hello, ProofError>,
         reply: UpgradeReply,
     ) {
-        let theirs = match proved {
+        let theirs = match proof {
             Ok(theirs) => theirs,
             Err(error) => return refuse(reply, chain(&error)),
         };
-        if let Some(why_not) = self.why_not_now() {
-            return refuse(reply, why_not.to_owned());
+        // Checked again, because the state may have changed during the proof.
+        if let Some(obstacle) = self.upgrade_obstacle() {
+            return refuse(reply, obstacle.to_owned());
         }
         info!(file = %path.display(), build = theirs.build, "Upgrading");
-        // The answer must reach the operator before this image ends, so the exec is delayed by [`ANSWER`].
+        // The answer must reach the operator before the exec ends this image, so the exec is delayed.
         let _ = reply.send(Ok(theirs.build));
         let path = path.to_owned();
         self.tasks.spawn(async move {
-            tokio::time::sleep(ANSWER).await;
-            TaskOutcome::Execute(path)
+            tokio::time::sleep(EXEC_DELAY).await;
+            TaskOutcome::ExecuteUpgrade(path)
         });
     }
 
-    /// Executes the new build. Returns only if that fails; this build goes on then.
+    /// Executes the new build. Returns only if the upgrade is not possible any more or the exec fails. After a failure
+    /// this build continues to serve.
     pub(super) fn execute(&mut self, path: &Path) {
-        if let Some(why_not) = self.why_not_now() {
-            error!(file = %path.display(), error = why_not, "Not upgraded, this build goes on");
+        // Checked again, because the state may have changed while the answer was sent.
+        if let Some(obstacle) = self.upgrade_obstacle() {
+            error!(file = %path.display(), error = obstacle, "Not upgraded, this build goes on");
             return;
         }
         systemd::reloading();
         match self.hand_over(path) {
             Ok(never) => match never {},
             Err(error) => {
+                // Ends the state that `reloading` has announced.
                 systemd::ready();
                 error!(
                     file = %path.display(),
@@ -137,6 +141,7 @@ impl Supervisor {
         }
     }
 
+    /// Hands the state over to the build at `path`. Does not return on success.
     fn hand_over(&mut self, path: &Path) -> Result<Infallible, UpgradeError> {
         self.with_handover(|handover, packing| {
             let args: Vec<OsString> = env::args_os().collect();
@@ -144,44 +149,49 @@ impl Supervisor {
         })?
     }
 
-    /// Runs `work` with all that the next image needs, while nothing is read from the workers or written
-    /// to them.
+    /// Calls `work` with the state and the descriptors for the next image. While `work` runs, no bytes are read from
+    /// the workers or written to them.
+    ///
+    /// # Errors
+    ///
+    /// When the server has no worker processes, the channel to a worker is not open yet, or no descriptor is available.
     fn with_handover<T>(
         &self,
         work: impl FnOnce(&Handover, &Packing<'_>) -> T,
     ) -> Result<T, UpgradeError> {
-        let not_there = || UpgradeError::Receive(io::ErrorKind::NotFound.into());
-        let workers = self.spawner.as_ref().ok_or_else(not_there)?;
+        let missing = || UpgradeError::Receive(io::ErrorKind::NotFound.into());
+        let spawner = self.spawner.as_ref().ok_or_else(missing)?;
         let (mut store, lock) = self.store.suspend()?;
-        let open_links = self.fleet.open_links().ok_or_else(not_there)?;
-        // From here on no channel and no pipe is read or written, so that nothing is lost by an exec.
-        let frozen: Vec<_> = open_links
+        let open_links = self.fleet.open_links().ok_or_else(missing)?;
+        // From here on no channel and no pipe is read or written. Bytes that this image reads after the snapshot would
+        // be lost by the exec.
+        let frozen_links: Vec<_> = open_links
             .iter()
-            .map(|way| (way, way.channel.freeze(), way.words.freeze()))
+            .map(|link| (link, link.channel.freeze(), link.output.freeze()))
             .collect();
         let mut packing = Packing::default();
         store.lock = packing.put(&lock);
         let handover = Handover {
-            build: workers.executable.build().to_owned(),
-            listeners: workers
+            build: spawner.executable.build().to_owned(),
+            listeners: spawner
                 .listeners
                 .iter()
                 .map(|listener| packing.put(listener))
                 .collect(),
             control: self
-                .control
+                .control_socket
                 .as_ref()
                 .map(|control| control.suspend(&mut packing)),
             store,
-            level: workers.filter.directives().to_string(),
-            workers: frozen
+            level: spawner.filter.directives().to_string(),
+            workers: frozen_links
                 .iter()
-                .map(|(way, channel, words)| WorkerSnapshot {
-                    id: way.id,
-                    pid: way.pid,
+                .map(|(link, channel, words)| WorkerSnapshot {
+                    id: link.id,
+                    pid: link.pid,
                     channel: channel.suspend(&mut packing),
                     words: words.suspend(&mut packing),
-                    opened: way.opened.clone(),
+                    opened: link.opened.clone(),
                 })
                 .collect(),
             last_worker: self.fleet.last_id(),
@@ -196,11 +206,11 @@ impl Supervisor {
         Ok(work(&handover, &packing))
     }
 
-    /// Takes over apps and workers from an earlier image of this process, and then recycles all workers, so
-    /// that they have this build.
-    pub fn go_on(
+    /// Takes over apps and workers from an earlier image of this process, and then recycles all workers, because they
+    /// still run the earlier build.
+    pub fn take_over(
         &mut self,
-        workers: WorkerSpawner,
+        spawner: WorkerSpawner,
         handover: Handover,
         mut descriptors: Unpacking,
     ) {
@@ -215,18 +225,18 @@ impl Supervisor {
         } = handover;
         self.apps = apps
             .into_iter()
-            .map(|app| app.into_app(self.watches))
+            .map(|app| app.into_app(self.uses_probation))
             .map(|app| (app.name.clone(), app))
             .collect();
-        self.loads_before = loads;
+        self.loads_before_upgrade = loads;
         let mut links = BTreeMap::new();
         for state in states {
             let (id, opened) = (state.id, state.opened.clone());
-            match workers.resume(state, &mut descriptors) {
+            match spawner.resume(state, &mut descriptors) {
                 Ok(link) => {
                     links.insert(id, (link, opened));
                 }
-                // The dropped descriptor closes the channel, so the worker exits.
+                // The worker exits, because the dropped descriptor closes its channel.
                 Err(error) => {
                     let error = chain(&error);
                     error!(worker = id, error, "A worker is lost in the upgrade");
@@ -235,36 +245,40 @@ impl Supervisor {
         }
         info!(
             from = build,
-            to = workers.executable.build(),
+            to = spawner.executable.build(),
             workers = links.len(),
             "Upgraded in place"
         );
+        // Before `start_workers`, so that only missing workers are started.
         self.fleet.adopt(links, last_worker);
-        self.start_workers(workers, wanted_workers);
+        self.start_workers(spawner, wanted_workers);
+        // No operator waits for this recycling.
         let (reply, _) = oneshot::channel();
-        self.recycle_these(self.fleet.ready_workers(), RecycleReason::Upgrade, reply);
+        self.recycle_workers(self.fleet.ready_workers(), RecycleReason::Upgrade, reply);
+        // The workers of the earlier image serve already.
         self.is_ready = true;
         systemd::ready();
     }
 }
 
-fn refuse(reply: UpgradeReply, why: String) {
-    warn!(error = why, "Not upgraded, this build goes on");
+/// Logs why an upgrade is refused, and sends the reason to the operator.
+fn refuse(reply: UpgradeReply, reason: String) {
+    warn!(error = reason, "Not upgraded, this build goes on");
     // The requester may have disconnected.
-    let _ = reply.send(Err(why));
+    let _ = reply.send(Err(reason));
 }
 
-/// Returns the path that this program was started from. Another build may be there by now.
-fn program() -> io::Result<PathBuf> {
+/// Returns the path from which this program was started. The file at that path may be another build by now.
+fn program_path() -> io::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe")?;
-    // The kernel appends this to the path of a file that was replaced or removed (proc_pid_exe(5)).
+    // The kernel appends " (deleted)" to the path if the file was replaced or removed (proc_pid_exe(5)).
     let bytes = path.as_os_str().as_bytes();
     let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
     Ok(OsString::from_vec(bytes.to_vec()).into())
 }
 
-/// How long the new build may take for its proof.
-const PROOF: Duration = Duration::from_secs(20);
+/// How long the new build may take to give its proof.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the exec is delayed so that the answer reaches the operator.
-const ANSWER: Duration = Duration::from_millis(50);
+const EXEC_DELAY: Duration = Duration::from_millis(50);

@@ -1,9 +1,9 @@
-//! The budget of loads: how many more libraries this process can load.
+//! The budget of loads: estimates how many more libraries this process can load, and refuses loads when the budget is
+//! used up.
 //!
-//! Libraries are never unloaded, so each load uses up resources for good. The scarcest are pthread keys, of
-//! which a process has 1,024. A load without a free key would abort the process, and no code could catch
-//! that. So loads are refused while some keys are still free. The second resource is memory maps
-//! (`vm.max_map_count`).
+//! Libraries are never unloaded, so each load uses up resources for good. The scarcest resource is pthread keys, of
+//! which a process has 1,024. A load without a free key would abort the process, and no code could catch the abort.
+//! Therefore loads are refused while some keys are still free. The second resource is memory maps (`vm.max_map_count`).
 
 use std::sync::{
     Arc,
@@ -12,23 +12,24 @@ use std::sync::{
 
 use plugin_api::host::thread_keys_left;
 
-use super::process;
+use crate::resources;
 
 /// Counts loads, and refuses them before a resource runs out.
 #[derive(Debug)]
 pub struct Budget {
+    /// The number of free pthread keys before the first load.
     keys_at_start: usize,
     loads: AtomicUsize,
-    /// The number of loads under way. Their keys may not be taken yet: a library takes a key when a thread
-    /// first uses one of its thread-locals.
-    under_way: Arc<AtomicUsize>,
+    /// The number of running loads. Their libraries may not have allocated a key yet, because a library allocates a key
+    /// when a thread first uses a thread-local of the library.
+    running: Arc<AtomicUsize>,
 }
 
-/// Counts a load as under way until dropped.
+/// Counts a load as running until the value is dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub struct LoadPermit(Arc<AtomicUsize>);
 
-impl Drop for Permit {
+impl Drop for LoadPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -41,50 +42,57 @@ impl Budget {
         Self {
             keys_at_start: thread_keys_left(),
             loads: AtomicUsize::new(0),
-            under_way: Arc::default(),
+            running: Arc::default(),
         }
     }
 
-    /// Takes one load from the budget.
+    /// Counts a load, and returns a permit for the load.
     ///
     /// # Errors
     ///
     /// When the budget is used up.
-    pub fn take(&self) -> Result<Permit, BudgetError> {
+    pub fn acquire(&self) -> Result<LoadPermit, BudgetError> {
         let loads = self.loads();
-        // Count first and check then, so that loads that begin at the same time see each other.
-        self.under_way.fetch_add(1, Ordering::SeqCst);
-        let permit = Permit(Arc::clone(&self.under_way));
-        if self.left_beside(1) == 0 {
+        // The load is counted before the check, so that loads that begin at the same time count each other.
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let permit = LoadPermit(Arc::clone(&self.running));
+        if self.loads_left_excluding(1) == 0 {
             return Err(BudgetError {
                 loads,
                 keys: thread_keys_left(),
-                maps: process::maps(),
+                maps: resources::count_memory_maps(),
             });
         }
+        // Relaxed, because the number is only an input of an estimate. A failed load is not subtracted, because its
+        // library may stay mapped.
         self.loads.fetch_add(1, Ordering::Relaxed);
         Ok(permit)
     }
 
-    /// Returns the number of loads so far, including failed ones.
+    /// Returns the number of loads so far, including failed loads.
     #[must_use]
     pub fn loads(&self) -> usize {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// Returns about how many more libraries can be loaded.
+    /// Returns the estimated number of libraries that can still be loaded.
     #[must_use]
-    pub fn left(&self) -> usize {
-        self.left_beside(0)
+    pub fn remaining_loads(&self) -> usize {
+        self.loads_left_excluding(0)
     }
 
-    /// Returns about how many more libraries can be loaded, not counting `own` of the loads under way.
-    fn left_beside(&self, own: usize) -> usize {
+    /// Returns the estimated number of libraries that can still be loaded beside the running loads. `own` of the
+    /// running loads are not counted, because they belong to the caller.
+    fn loads_left_excluding(&self, own: usize) -> usize {
         let keys = thread_keys_left();
-        let under_way = self.under_way.load(Ordering::SeqCst).saturating_sub(own);
-        let by_keys = loads_left(self.keys_at_start, keys, self.loads()).saturating_sub(under_way);
-        let maps = process::max_maps().map(|limit| limit.saturating_sub(process::maps()));
-        let by_maps = maps.map_or(usize::MAX, |maps| maps.saturating_sub(MAPS_KEPT) / MAPS);
+        let running = self.running.load(Ordering::SeqCst).saturating_sub(own);
+        let by_keys = loads_left(self.keys_at_start, keys, self.loads()).saturating_sub(running);
+        // A kernel that does not report its limit does not limit the budget.
+        let maps = resources::max_memory_maps()
+            .map(|limit| limit.saturating_sub(resources::count_memory_maps()));
+        let by_maps = maps.map_or(usize::MAX, |maps| {
+            maps.saturating_sub(RESERVED_MAPS) / MAPS_PER_LIBRARY
+        });
         by_keys.min(by_maps)
     }
 }
@@ -95,57 +103,60 @@ impl Default for Budget {
     }
 }
 
-/// Returns how many loads the free keys allow. A load is estimated to take the average number of keys of the
-/// loads so far, rounded up, and at least one.
+/// Returns how many loads the free keys allow. The estimated need of a load is the average number of keys that the
+/// loads so far have allocated, rounded up, and at least one key.
 fn loads_left(keys_at_start: usize, keys: usize, loads: usize) -> usize {
-    let taken = keys_at_start.saturating_sub(keys);
-    let each = taken.div_ceil(loads.max(1)).max(1);
-    keys.saturating_sub(KEYS_KEPT) / each
+    let allocated = keys_at_start.saturating_sub(keys);
+    let per_load = allocated.div_ceil(loads.max(1)).max(1);
+    keys.saturating_sub(RESERVED_KEYS) / per_load
 }
 
-/// The budget is used up.
+/// The error when the budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process has loaded {loads} libraries, which are never unloaded, and has {keys} thread-local keys and {maps} maps; \
-     restart the host to load more"
+     replace it to load more: `host ctl recycle`, or with --workers=0 restart the host"
 )]
 pub struct BudgetError {
+    /// The number of loads so far.
     loads: usize,
+    /// The number of free pthread keys.
     keys: usize,
+    /// The number of memory maps of the process.
     maps: usize,
 }
 
-/// Keys that are reserved, because libraries that are loaded already can take more.
-const KEYS_KEPT: usize = 24;
+/// The number of keys that are reserved, because libraries that are loaded already may allocate more keys.
+const RESERVED_KEYS: usize = 24;
 
 /// The estimated number of memory maps of a library.
-const MAPS: usize = 8;
+const MAPS_PER_LIBRARY: usize = 8;
 
-/// Memory maps that are reserved for heap and threads.
-const MAPS_KEPT: usize = 4096;
+/// The number of memory maps that are reserved for the heap and for threads.
+const RESERVED_MAPS: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_loads_took_is_what_they_will_take() {
+    fn the_next_load_is_estimated_from_the_loads_so_far() {
         assert_eq!(loads_left(1000, 1000, 0), 976);
         assert_eq!(loads_left(1000, 990, 10), 966);
         assert_eq!(loads_left(1000, 980, 10), 478);
         assert_eq!(loads_left(1000, 24, 976), 0);
-        // Keys may also be taken and given back by others.
+        // Other code of the process may also allocate and free keys.
         assert_eq!(loads_left(1000, 1010, 10), 986);
     }
 
     #[test]
     fn a_fresh_process_can_load_hundreds() {
         let budget = Budget::new();
-        let left = budget.left();
+        let left = budget.remaining_loads();
         assert!((500..1024).contains(&left), "{left}");
-        let permits: Vec<_> = (0..10).map(|_| budget.take().unwrap()).collect();
+        let permits: Vec<_> = (0..10).map(|_| budget.acquire().unwrap()).collect();
         assert_eq!(budget.loads(), 10);
-        // Each load that is under way may still take a key.
-        assert!(budget.left() <= left - permits.len());
+        // Each running load may still allocate a key.
+        assert!(budget.remaining_loads() <= left - permits.len());
     }
 }

@@ -1,8 +1,8 @@
-//! Opens libraries. A library is never closed again.
+//! Opens libraries. An opened library is never closed.
 //!
-//! Unloading Rust code is unsound, because its threads, thread-locals and statics may still be in use. So a
-//! library stays mapped until the process exits. It must be opened from a private copy that nobody writes
-//! to, because the kernel reads pages from the file at any time.
+//! Unloading Rust code is unsound, because threads, thread-locals and statics of the code may still be in use.
+//! Therefore a library stays mapped until the process exits. The library must be opened from a private copy to which no
+//! process writes, because the kernel may read pages from the file at any time.
 
 #![expect(unsafe_code, reason = "opening a library runs its code")]
 
@@ -14,33 +14,37 @@ use plugin_api::host::{GateError, Plugin};
 
 use crate::error_chain::one_line;
 
-/// Opens the library at `copy`, and checks that its boundary is this host's.
+/// Opens the library at `copy`, and checks that its ABI is compatible with this host. Runs the initializers of the
+/// library.
 ///
-/// The file must be a whole shared object: reading a page that it does not have ends the process.
+/// The file must be a complete shared object, because an access to a missing page of the file ends the process.
 ///
 /// # Errors
 ///
-/// When the dynamic linker does not take it, when it has no root module, or one of another layout.
+/// When the dynamic linker refuses the library, or when the library has no root module or a root module with another
+/// layout.
 pub fn open(copy: &Path) -> Result<Plugin, LibraryError> {
-    // RTLD_NOW makes a missing symbol an error here, and not an abort at its first call. RTLD_LOCAL keeps
-    // the copies of std, tokio and tracing in the libraries apart. RTLD_NODELETE keeps the library mapped,
-    // whoever closes it.
+    // RTLD_NOW: a missing symbol is an error here, and not an abort at the first call of the symbol. RTLD_LOCAL: a
+    // library does not use the copies of std, tokio and tracing in other libraries. RTLD_NODELETE: the library stays
+    // mapped even if some code closes it.
     let flags = RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE;
-    // SAFETY: its initializers run, as the operator asked for by putting the library into the
-    // folder.
+    // SAFETY: opening runs the initializers of the library. The operator trusts the library, because the operator has
+    // put the file into the plugins folder.
     let library = unsafe { Library::open(Some(copy), flags) };
+    // Dropping the handle would close the library.
     mem::forget(library.map_err(|error| LibraryError::link(&error))?);
     let header = lib_header_from_path(copy)
         .map_err(|error| LibraryError::Root(one_line(&error.to_string())))?;
-    // SAFETY: it is never unmapped, and the operator trusts it to be a plugin.
+    // SAFETY: the library is never unmapped, because its handle was forgotten above. The operator trusts the library to
+    // be a plugin.
     Ok(unsafe { Plugin::from_header(header) }?)
 }
 
-/// Why a library cannot be opened.
+/// The reason why a library cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LibraryError {
-    /// The ABI of the library is another one.
+    /// The ABI of the library is not compatible with this host.
     #[error(transparent)]
     Gate(#[from] GateError),
     /// The dynamic linker refuses the library.
@@ -57,6 +61,7 @@ pub enum LibraryError {
 }
 
 impl LibraryError {
+    /// Returns the error for a refusal of the dynamic linker, with advice if the message is known.
     fn link(error: &dyn Error) -> Self {
         let reason = error
             .source()
@@ -67,7 +72,8 @@ impl LibraryError {
     }
 }
 
-/// Returns advice for an error of the dynamic linker, found by parts of glibc's message.
+/// Returns advice for an error of the dynamic linker. Recognizes the errors by parts of glibc's messages. Returns
+/// `None` for other errors.
 fn advice(reason: &str) -> Option<&'static str> {
     [
         (
@@ -91,10 +97,10 @@ fn advice(reason: &str) -> Option<&'static str> {
         ),
     ]
     .into_iter()
-    .find_map(|(words, advice)| reason.contains(words).then_some(advice))
+    .find_map(|(message_part, advice)| reason.contains(message_part).then_some(advice))
 }
 
-/// The effect of a library with `DF_STATIC_TLS`, and advice against it.
+/// The effect of loading a library with the flag `DF_STATIC_TLS`, and advice how to avoid the effect.
 pub const STATIC_TLS: &str = "takes room of the static TLS block, of which there is little for all libraries and loads \
     together, so that it can be loaded a few times at most; with jemalloc as allocator, turn on the feature \
     disable_initial_exec_tls, with mimalloc local_dynamic_tls, or start the host with \

@@ -1,8 +1,8 @@
-//! The main loop of a worker: receives orders and sends notices.
+//! The main loop of a worker: executes orders of the supervisor and sends notices.
 //!
-//! One task owns all state of the apps. It handles orders of the supervisor and the results of background tasks.
-//! Everything that takes time runs in a background task, so a slow start does not delay other apps. The worker
-//! makes no decisions: the supervisor says what is loaded, committed and ended.
+//! One task owns the state of all apps. The task handles orders of the supervisor and the results of background tasks.
+//! Everything that takes time runs in a background task, so a slow start does not delay other apps. The worker makes no
+//! decisions: the supervisor decides which generations are loaded, committed and ended.
 
 mod apps;
 mod give;
@@ -23,14 +23,13 @@ use tracing::error;
 use self::{stop::StopRequest, tasks::WorkerTaskOutcome};
 use super::{
     budget::Budget,
-    generation::Generation,
     link::{Notices, Orders},
     load::Loaded,
-    registry::Registry,
     serving::Serving,
     settings::LoadSettings,
 };
 use crate::{
+    apps::{generation::Generation, registry::Registry},
     log::{bridge, filter::Filter, output::Output},
     orders::{Notice, Order},
 };
@@ -41,39 +40,46 @@ pub struct Worker {
     settings: LoadSettings,
     registry: Arc<Registry>,
     filter: Filter,
+    /// The outputs of the log and of the access log.
     outputs: Vec<Output>,
     notices: Notices,
     serving: Serving,
     budget: Arc<Budget>,
-    /// Limits how many libraries are opened at once, because each may take memory for its whole size.
-    opening: Arc<Semaphore>,
+    /// Limits how many libraries are opened at once, because opening a library may need as much memory as the library
+    /// has bytes.
+    open_permits: Arc<Semaphore>,
+    /// The apps by name.
     apps: BTreeMap<String, WorkerApp>,
-    /// Generations that drain.
+    /// The generations that are ending.
     retiring: Vec<RetiringGeneration>,
     /// The app and the private copy of each generation that has ended.
     ended: Vec<(String, PathBuf)>,
-    /// The number of requests that ended generations had.
+    /// The number of requests that ended generations have had.
     ended_requests: u64,
+    /// The background tasks.
     tasks: JoinSet<WorkerTaskOutcome>,
-    /// Set when the worker was told to stop.
-    stopping: Option<StopRequest>,
+    /// The stop of the worker. `None` until the stop begins.
+    stop_request: Option<StopRequest>,
     /// Whether the last connection has ended after a stop.
     is_disconnected: bool,
-    /// The number of apps that are being asked for their state.
-    giving: usize,
+    /// The number of apps whose state is being taken for another worker.
+    pending_states: usize,
 }
 
 /// The generations of an app in this worker.
 #[derive(Debug, Default)]
 struct WorkerApp {
+    /// The generation that serves.
     serving: Option<Arc<Generation>>,
-    /// The generation before, kept for a probation.
-    kept: Option<Arc<Generation>>,
+    /// The previous generation, which keeps running while `serving` is on probation.
+    previous: Option<Arc<Generation>>,
+    /// The running loads, by the number of the generation.
     loading: BTreeMap<u64, RunningLoad>,
+    /// The generations that have started and wait for their commit, by number.
     loaded: BTreeMap<u64, Loaded>,
 }
 
-/// A load under way.
+/// A load that is running.
 #[derive(Debug)]
 struct RunningLoad {
     task: AbortHandle,
@@ -81,16 +87,18 @@ struct RunningLoad {
     serve: bool,
 }
 
+/// A generation that is ending.
 #[derive(Debug)]
 struct RetiringGeneration {
     generation: Arc<Generation>,
+    /// When the generation was replaced or removed.
     since: Instant,
 }
 
 /// The parts that a worker is built from.
 #[derive(Debug)]
 pub struct WorkerParts {
-    /// How apps are loaded.
+    /// The settings for loading apps.
     pub settings: LoadSettings,
     /// The routes to the apps.
     pub registry: Arc<Registry>,
@@ -114,34 +122,36 @@ impl Worker {
             notices,
             serving: parts.serving,
             budget: Arc::default(),
-            opening: Arc::new(Semaphore::new(OPEN_AT_ONCE)),
+            open_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_OPENS)),
             apps: BTreeMap::new(),
             retiring: Vec::new(),
             ended: Vec::new(),
             ended_requests: 0,
             tasks: JoinSet::new(),
-            stopping: None,
+            stop_request: None,
             is_disconnected: false,
-            giving: 0,
+            pending_states: 0,
         }
     }
 
-    /// Carries out orders until the worker is told to stop or the supervisor is gone. Then ends all connections
-    /// and apps.
+    /// Executes orders until the supervisor orders a stop or is disconnected. Afterwards ends all connections and apps.
     pub async fn run(mut self, mut orders: Orders) {
         self.notices.send(Notice::Ready);
         loop {
             tokio::select! {
+                // Results are handled before orders, so that an order sees the state after all finished tasks.
                 biased;
-                Some(done) = self.tasks.join_next() => {
-                    self.done(done);
-                    if self.is_disconnected && self.giving == 0 {
+                Some(outcome) = self.tasks.join_next() => {
+                    self.handle_outcome(outcome);
+                    // Apps may still be handing their states over when the last connection has ended.
+                    if self.is_disconnected && self.pending_states == 0 {
                         break;
                     }
                 }
+                // After the disconnect, `recv` would return `None` again and again.
                 order = orders.recv(), if !orders.is_closed() => match order {
-                    Some(order) => self.order(order),
-                    // The supervisor is gone, so the worker stops by itself.
+                    Some(order) => self.handle_order(order),
+                    // The supervisor is disconnected, so the worker stops without an order.
                     None => self.stop(self.settings.graceful_timeout, false, Vec::new()),
                 },
             }
@@ -150,7 +160,7 @@ impl Worker {
         self.notices.send(Notice::Stopped);
     }
 
-    fn order(&mut self, order: Order) {
+    fn handle_order(&mut self, order: Order) {
         match order {
             Order::Hold { app, mounts } => self.hold(&app, mounts),
             Order::Load {
@@ -169,6 +179,7 @@ impl Worker {
                 generation,
                 back,
             } => self.settle(&app, generation, back),
+            // The setup is handled before the main loop starts.
             Order::Setup(_) => error!("A worker is set up once"),
             Order::Suspend { app } => self.suspend(&app),
             Order::Remove { app } => self.remove(&app),
@@ -184,6 +195,7 @@ impl Worker {
         }
     }
 
+    /// Applies log directives in a background task, because plugins must confirm the level and their code may block.
     fn set_level(&mut self, number: u64, directives: &str) {
         let Ok(directives) = directives.parse() else {
             error!(directives, "The supervisor sent directives that are none");
@@ -199,6 +211,7 @@ impl Worker {
         });
     }
 
+    /// Reopens the log files.
     fn reopen(&self) {
         for output in self.outputs.clone() {
             // A file system may hang, so files are reopened on a blocking thread.
@@ -212,5 +225,5 @@ impl Worker {
     }
 }
 
-/// The number of libraries that are opened at once.
-const OPEN_AT_ONCE: usize = 4;
+/// The largest number of libraries that are opened at the same time.
+const MAX_CONCURRENT_OPENS: usize = 4;

@@ -1,4 +1,4 @@
-//! The worker's ends of its connection to the supervisor: orders come in, notices go out.
+//! The worker's ends of the connection to the supervisor: [`Orders`] receives orders, and [`Notices`] sends notices.
 
 use tokio::sync::mpsc;
 
@@ -8,11 +8,12 @@ use crate::orders::{Notice, Order};
 #[derive(Debug)]
 pub struct Orders {
     receiver: mpsc::UnboundedReceiver<Order>,
+    /// Whether the supervisor is disconnected, so that no order will arrive any more.
     is_closed: bool,
 }
 
 impl Orders {
-    /// Receives orders from a channel within this process.
+    /// Creates a receiver of orders from a channel within this process.
     #[must_use]
     pub fn new(receiver: mpsc::UnboundedReceiver<Order>) -> Self {
         Self {
@@ -21,7 +22,7 @@ impl Orders {
         }
     }
 
-    /// Returns the next order, or `None` when the supervisor is gone.
+    /// Waits for the next order. Returns `None` when the supervisor is disconnected.
     pub async fn recv(&mut self) -> Option<Order> {
         let order = self.receiver.recv().await;
         self.is_closed = order.is_none();
@@ -35,18 +36,18 @@ impl Orders {
     }
 }
 
-/// Sends the notices of a worker. Clones send to the same supervisor.
+/// Sends the notices of a worker. All clones send to the same supervisor.
 #[derive(Clone, Debug)]
 pub struct Notices(mpsc::UnboundedSender<Notice>);
 
 impl Notices {
-    /// Sends notices into a channel within this process.
+    /// Creates a sender of notices into a channel within this process.
     #[must_use]
     pub fn new(sender: mpsc::UnboundedSender<Notice>) -> Self {
         Self(sender)
     }
 
-    /// Sends a notice. Does nothing when the supervisor is gone.
+    /// Sends a notice. Does nothing when the supervisor is disconnected.
     pub fn send(&self, notice: Notice) {
         let _ = self.0.send(notice);
     }

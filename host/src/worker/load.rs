@@ -1,5 +1,5 @@
-//! Loads an app from its private copy: opens the library, takes the state of the generation before if that
-//! hands it over, and starts the app.
+//! Loads an app from its private copy: opens the library, takes the state of the previous generation if that generation
+//! hands its state over, and starts the app.
 
 mod error;
 mod handover;
@@ -12,10 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use plugin_api::{
-    host::{App, Init, Paused, Plugin},
-    manifest::Manifest,
-};
+use plugin_api::host::{App, Init, Paused, Plugin};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -26,33 +23,34 @@ pub use self::{error::LoadError, steps::LoadProgress};
 use tracing::debug;
 
 use super::{
-    budget::{Budget, Permit},
-    crash,
-    faults::Faults,
-    generation::{Generation, thread_name},
-    library, process_guard,
+    budget::{Budget, LoadPermit},
+    crash, library, process_guard,
     settings::LoadSettings,
 };
 use crate::{
+    apps::{
+        faults::Faults,
+        generation::{Generation, thread_name},
+    },
     log::{bridge::Bridge, filter::Filter, origin::Origin},
     orders::{StagedGeneration, Step, StepTimings},
     scoreboard::{self, Label, WorkKind},
 };
 
-/// A load to carry out.
+/// The input of a load.
 #[derive(Debug)]
 pub struct LoadOrder {
     /// The app's name.
     pub name: &'static str,
     /// The generation to start.
     pub staged: StagedGeneration,
-    /// The generation that serves now.
-    pub before: Option<Arc<Generation>>,
-    /// The state that the app handed over in another worker.
+    /// The generation that serves now. `None` if no generation of the app serves.
+    pub previous: Option<Arc<Generation>>,
+    /// The state that the app handed over in another worker. `None` without such a state.
     pub state: Option<Bytes>,
     /// Time limits of the steps, and settings of the app.
     pub settings: LoadSettings,
-    /// The log filter, which the library follows before the app starts.
+    /// The log filter. The library is informed of the log level before the app starts, and after each change.
     pub filter: Filter,
 }
 
@@ -63,50 +61,54 @@ pub struct Loaded {
     pub generation: Generation,
     /// How long each step took.
     pub timings: StepTimings,
-    /// Keeps requests out of the generation before, whose state this one has. Must be dropped after the
-    /// generation before was closed.
+    /// Keeps requests out of the previous generation, whose state this generation has. Must be dropped after the
+    /// previous generation was closed. `None` if no state was handed over in this worker.
     pub paused: Option<Paused>,
-    /// Counts the load as under way in the budget.
-    pub permit: Permit,
+    /// Counts the load as running in the budget.
+    pub permit: LoadPermit,
 }
 
-/// Opens the private copy of a library and starts the app. If the serving generation hands its state over, the
-/// app starts with that state.
+/// Opens the private copy of a library and starts the app. If the serving generation hands its state over, the app
+/// starts with that state. `open_permits` limits how many libraries are opened at once.
 ///
-/// Code of the library runs on loader threads, because it may block.
+/// Code of the library runs on loader threads, because the code may block.
 ///
 /// # Errors
 ///
-/// When a step fails or takes too long. The serving generation then goes on with its state. A start that hangs
-/// is abandoned together with its thread.
+/// When a step fails or takes too long. The serving generation then continues with its state. A start that hangs is
+/// abandoned together with its thread.
 pub async fn load(
     order: LoadOrder,
     budget: Arc<Budget>,
-    opening: Arc<Semaphore>,
+    open_permits: Arc<Semaphore>,
     progress: LoadProgress,
 ) -> Result<Loaded, LoadError> {
-    let label = scoreboard::label(order.name, order.staged.generation, &order.staged.copy);
+    // The label must exist before the library is opened, so that a crash in an initializer is attributed to this
+    // generation.
+    let label = scoreboard::add_label(order.name, order.staged.generation, &order.staged.copy);
     let (order, progress) = (Arc::new(order), Arc::new(progress));
     let mut timings = StepTimings::default();
-    // The permit limits how many libraries are opened at once. The semaphore is never closed.
-    let place = opening.acquire_owned().await;
-    let permit = budget.take()?;
-    progress.at(Step::Open);
+    // The result is not checked, because acquiring fails only if the semaphore is closed, and this semaphore is never
+    // closed.
+    let open_permit = open_permits.acquire_owned().await;
+    let load_permit = budget.acquire()?;
+    progress.begin_step(Step::Open);
     let began = Instant::now();
     let limit = order.settings.init_timeout;
     let opened = loader::run(order.thread_name(), &progress, limit, {
         let order = Arc::clone(&order);
         move || open(&order, label)
     });
+    // The outer error is that of the loader thread, and the inner error is that of the library.
     let plugin = opened.await??;
     timings.open = began.elapsed();
-    drop(place);
+    drop(open_permit);
 
-    let before = order.before.as_ref();
-    let handed = match before.filter(|before| before.app.hands_over()) {
-        Some(before) => Some(
+    let previous = order.previous.as_ref();
+    let handed_over = match previous.filter(|previous| previous.app.hands_over()) {
+        Some(previous) => Some(
             take_state(
-                before,
+                previous,
                 order.thread_name(),
                 order.settings.handover_timeout,
                 &progress,
@@ -116,20 +118,21 @@ pub async fn load(
         ),
         None => None,
     };
-    let (paused, state) = handed.unzip();
+    let (paused, state) = handed_over.unzip();
     let state = state.or_else(|| order.state.clone());
     match start(plugin, &order, label, state, &progress, &mut timings).await {
         Ok((app, faults)) => Ok(Loaded {
             generation: order.generation(label, app, faults),
             timings,
-            paused: paused.map(PauseGuard::take),
-            permit,
+            paused: paused.map(PauseGuard::into_paused),
+            permit: load_permit,
         }),
         Err(error) => Err(error),
     }
 }
 
-/// Starts the app within `--init-timeout`, and within the rest of the handover timeout if it starts with state.
+/// Starts the app within `--init-timeout`. An app that starts with a state must also start within the rest of the
+/// handover timeout.
 async fn start(
     plugin: Plugin,
     order: &Arc<LoadOrder>,
@@ -141,71 +144,62 @@ async fn start(
     let settings = &order.settings;
     let mut limit = settings.init_timeout;
     if state.is_some() {
-        // Requests wait during the start as well, so the handover timeout covers it.
-        let left = settings
+        // The handover timeout limits how long requests wait, and they also wait during the start.
+        let remaining = settings
             .handover_timeout
             .saturating_sub(timings.drain + timings.hand_over);
-        limit = limit.min(left.max(Duration::from_millis(1)));
+        limit = limit.min(remaining.max(Duration::from_millis(1)));
     }
-    progress.at(Step::Init);
+    progress.begin_step(Step::Init);
     let began = Instant::now();
     let faults = Arc::new(Faults::new(settings.panic_limit));
-    let staged = loader::run(order.thread_name(), progress, limit, {
+    let started = loader::run(order.thread_name(), progress, limit, {
         let (order, faults) = (Arc::clone(order), Arc::clone(&faults));
         move || {
+            // While this value exists, the scoreboard attributes a crash or a hang of the thread to the app.
             let _working = scoreboard::enter(label, WorkKind::Init);
             let app = init(plugin, &order, limit, state.as_deref(), faults);
             reinstall_handlers(&order);
             app
         }
     });
-    let app = staged.await??;
+    // The outer error is that of the loader thread, and the inner error is that of the start.
+    let app = started.await??;
     timings.init = began.elapsed();
     Ok((app, faults))
 }
 
 impl LoadOrder {
+    /// Returns the name for threads that the author's code starts.
     fn thread_name(&self) -> String {
         thread_name(self.name, self.staged.generation)
     }
 
+    /// Returns the generation that has started.
     fn generation(&self, label: Label, app: &'static App, faults: Arc<Faults>) -> Generation {
         Generation {
             name: self.name,
             number: self.staged.generation,
             version: self.staged.version.clone(),
             spec: Arc::clone(&self.staged.spec),
-            copy: self.staged.copy.clone(),
+            staged_path: self.staged.copy.clone(),
             label,
             app,
             faults,
-            since: SystemTime::now(),
+            started_at: SystemTime::now(),
             abort: CancellationToken::new(),
         }
     }
 }
 
-/// Returns the most verbose log levels that are compiled into a plugin, if `max_level_*` features removed more
-/// verbose ones. No log level can bring those back.
-#[must_use]
-pub fn max_level(manifest: &Manifest) -> Option<String> {
-    let levels = [
-        ("tracing", &manifest.tracing_max_level),
-        ("log", &manifest.log_max_level),
-    ];
-    let lower = levels.into_iter().filter(|(_, level)| *level != "trace");
-    let lower: Vec<_> = lower
-        .map(|(name, level)| format!("{name}={level}"))
-        .collect();
-    (!lower.is_empty()).then(|| lower.join(","))
-}
-
+/// Opens the library, and makes the log level of the library follow the log filter. Runs on a loader thread.
 fn open(order: &LoadOrder, label: Label) -> Result<Plugin, LoadError> {
     let opened = {
-        let _watch = process_guard::watch(order.name);
+        let _guard = process_guard::guard_start(order.name);
         let _working = scoreboard::enter(label, WorkKind::Open);
         library::open(&order.staged.copy)
     };
+    // Before the error is returned, because initializers may have run even if the library cannot be used.
     reinstall_handlers(order);
     let plugin = opened?;
     let name = format!("{}#{}", order.name, order.staged.generation);
@@ -214,8 +208,8 @@ fn open(order: &LoadOrder, label: Label) -> Result<Plugin, LoadError> {
     Ok(plugin)
 }
 
-/// Puts the host's handlers of fatal signals in front again, after code of a library has run. Other process-wide
-/// changes are restored by [`process_guard`].
+/// Installs the host's handlers of fatal signals again, after code of a library has run. Other process-wide settings
+/// are restored by [`process_guard`].
 fn reinstall_handlers(order: &LoadOrder) {
     let (plugin, generation) = (order.name, order.staged.generation);
     for signal in crash::reinstall() {
@@ -228,6 +222,7 @@ fn reinstall_handlers(order: &LoadOrder) {
     }
 }
 
+/// Runs the author's start function. Runs on a loader thread.
 fn init(
     plugin: Plugin,
     order: &LoadOrder,
@@ -250,6 +245,6 @@ fn init(
         timeout,
         worker_threads: order.settings.app_threads,
     };
-    let _watch = process_guard::watch(order.name);
+    let _guard = process_guard::guard_start(order.name);
     Ok(plugin.init(Bridge::new(origin, faults), &init)?)
 }

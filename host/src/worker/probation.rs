@@ -1,30 +1,30 @@
-//! Judges whether a new generation is worse than the one before it.
+//! Judges whether a new generation is worse than the previous generation.
 //!
-//! The counters of both generations are compared every 50 ms. A new generation fails if it has too many
-//! failures while the old one had not: if both fail, the cause is elsewhere, such as a database, and a rollback
-//! would not help.
+//! The counters of both generations are compared every 50 ms. The new generation fails its probation if the new
+//! generation has too many failures and the previous generation has not. If both have too many failures, the cause is
+//! outside of the app, such as a database that is down, and a rollback would not help.
 
 use std::{sync::Arc, time::Duration};
 
+use crate::apps::generation::Generation;
 use tokio::time::{self, Instant};
 
-use super::generation::Generation;
-
-/// When a new generation has failed, and for how long it is watched.
+/// The conditions under which a new generation fails its probation, and the length of the probation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbationPolicy {
     /// How long the probation lasts.
     pub duration: Duration,
-    /// The number of failures that are too many.
+    /// The smallest number of failures with which a generation fails.
     pub failures: u64,
-    /// The smallest share of failures among the requests, in percent. Both conditions must hold.
+    /// The smallest percentage of failures among the requests with which a generation fails. A generation fails only if
+    /// both this condition and that of `failures` are met.
     pub percent: u64,
 }
 
 /// The verdict of a probation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbationVerdict {
-    /// The new generation is no worse.
+    /// The new generation is not worse than the previous generation.
     Passed,
     /// The new generation failed too often.
     Failed {
@@ -35,8 +35,8 @@ pub enum ProbationVerdict {
     },
 }
 
-/// Watches `new` until the probation is over or `new` turns out worse than `old`.
-pub async fn watch(
+/// Compares `new` with `old` until the probation is over, or until `new` is found to be worse. Returns the verdict.
+pub async fn judge(
     new: Arc<Generation>,
     old: Arc<Generation>,
     policy: ProbationPolicy,
@@ -44,12 +44,12 @@ pub async fn watch(
     let end = Instant::now() + policy.duration;
     while Instant::now() < end {
         time::sleep(CHECK_INTERVAL.min(policy.duration)).await;
-        let (is, was) = (FailureCount::of(&new), FailureCount::of(&old));
-        let is_any_better = !was.is_bad(policy) && !old.faults.is_quarantined();
-        if is.is_bad(policy) && is_any_better {
+        let (new_count, old_count) = (FailureCount::of(&new), FailureCount::of(&old));
+        let is_old_good = !old_count.is_bad(policy) && !old.faults.is_quarantined();
+        if new_count.is_bad(policy) && is_old_good {
             return ProbationVerdict::Failed {
-                failures: is.failures,
-                requests: is.requests,
+                failures: new_count.failures,
+                requests: new_count.requests,
             };
         }
     }
@@ -64,15 +64,18 @@ struct FailureCount {
 }
 
 impl FailureCount {
+    /// Reads the counters of a generation.
     fn of(generation: &Generation) -> Self {
         let faults = &generation.faults;
         Self {
-            // A panic in a request is also a response with status 500, so the two are not added up.
+            // Errors and panics are not added up, because a panic in a request is also counted as a response with
+            // status 500. Panics can outnumber errors, because code outside of requests may panic too.
             failures: faults.errors().max(faults.panics()),
             requests: generation.app.requests(),
         }
     }
 
+    /// Returns whether the failures are too many and too large a part of the requests.
     fn is_bad(self, policy: ProbationPolicy) -> bool {
         self.failures >= policy.failures
             && self.failures.saturating_mul(100) >= policy.percent.saturating_mul(self.requests)
@@ -99,7 +102,7 @@ mod tests {
             (5, 50, true),
             (5, 51, false),
             (1_000, 9_000, true),
-            // Of a task in the background.
+            // Failures of a background task, without any request.
             (5, 0, true),
         ] {
             assert_eq!(FailureCount { failures, requests }.is_bad(policy), expected);

@@ -1,13 +1,13 @@
-//! Guards settings of the whole process against plugins: compares them before and after the start of an app,
-//! restores what an app changed, and logs which plugin it was.
+//! Guards process-wide settings against plugins: compares the settings before and after the start of an app, restores
+//! the settings that the app changed, and logs the name of the plugin.
 //!
-//! Signal handlers decide how the server stops. The working directory, the umask and the limits belong to the
-//! operator. The first three descriptors are where the log goes. A library that changes them changes them for
-//! all apps. The usual cause is code that was right in a program of its own, such as a crate that catches Ctrl-C
-//! or a logger that redirects stderr.
+//! Signal handlers decide how the server stops. The working directory, the umask and the limits belong to the operator.
+//! The log is written to the first three descriptors. A library that changes one of these settings changes the setting
+//! for all apps. The usual cause is code that is correct in a separate program, such as a crate that catches Ctrl-C, or
+//! a logger that redirects stderr.
 //!
-//! The environment is not guarded, because reading it while another library sets a variable is a data race. The
-//! host reads its own variables once at its start. Changes after the start of an app are not noticed.
+//! The environment is not guarded, because reading the environment while another library sets a variable is a data
+//! race. The host reads its own variables only once, at its start. Changes after the start of an app are not noticed.
 
 mod descriptors;
 mod signals;
@@ -30,39 +30,43 @@ use tracing::warn;
 
 use self::{descriptors::Descriptors, signals::Dispositions};
 
-/// Guards the start of an app until dropped. Must live on the thread that runs the start.
+/// Guards the start of an app until the value is dropped. Must be created and dropped on the thread that runs the
+/// start, because the signal mask belongs to the thread.
 #[derive(Debug)]
 #[must_use]
-pub struct StartWatch {
+pub struct StartGuard {
     app: String,
-    /// The signal mask of the thread, which takes other work after the start.
+    /// The signal mask of the thread before the start. The mask is restored, because the thread is used for other work
+    /// after the start.
     mask: Option<SignalMask>,
 }
 
 /// Begins to guard the start of the app `app`.
-pub fn watch(app: &str) -> StartWatch {
+pub fn guard_start(app: &str) -> StartGuard {
     let mut starts = starts();
     if starts.apps.is_empty() {
-        // With several starts at the same time, the settings before the first one count.
-        starts.before = Some(ProcessState::now());
+        // With several starts at the same time, the state before the first start is restored, because a later start may
+        // already see changes of an earlier one.
+        starts.state_before = Some(ProcessState::read());
     }
     *starts.apps.entry(app.to_owned()).or_default() += 1;
-    StartWatch {
+    StartGuard {
         app: app.to_owned(),
         mask: SignalMask::of_this_thread(),
     }
 }
 
-impl Drop for StartWatch {
+impl Drop for StartGuard {
     fn drop(&mut self) {
         if let Some(mask) = &self.mask {
             mask.restore();
         }
         let mut starts = starts();
+        // Copied before this app is removed, because the log names all apps that may have made a change.
         let apps: Vec<_> = starts.apps.keys().cloned().collect();
         let mut changes = Vec::new();
-        if let Some(before) = &mut starts.before {
-            before.restore(&mut changes);
+        if let Some(state_before) = &mut starts.state_before {
+            state_before.restore(&mut changes);
         }
         if let Some(count) = starts.apps.get_mut(&self.app) {
             *count -= 1;
@@ -71,46 +75,53 @@ impl Drop for StartWatch {
             }
         }
         if starts.apps.is_empty() {
-            starts.before = None;
+            starts.state_before = None;
         }
+        // Released before the changes are logged, so that other starts need not wait for the log.
         drop(starts);
-        for ProcessChange { what, done } in changes {
+        for ProcessChange { setting, reaction } in changes {
             warn!(
-                // With several starts at the same time, any of them may be the cause.
+                // With several starts at the same time, each of the apps may be the cause.
                 plugin = apps.join(" or "),
-                what, done, "A plugin changed what belongs to the whole process"
+                what = setting,
+                done = reaction,
+                "A plugin changed what belongs to the whole process"
             );
         }
     }
 }
 
-/// The starts under way, and the settings of the process before the first of them.
-struct Starts {
+/// The starts that are running now, and the settings of the process before the first of them.
+struct RunningStarts {
+    /// The number of running starts of each app.
     apps: BTreeMap<String, usize>,
-    before: Option<ProcessState>,
+    /// The settings before the first running start. `None` if no start is running.
+    state_before: Option<ProcessState>,
 }
 
-static STARTS: Mutex<Starts> = Mutex::new(Starts {
+static STARTS: Mutex<RunningStarts> = Mutex::new(RunningStarts {
     apps: BTreeMap::new(),
-    before: None,
+    state_before: None,
 });
 
-fn starts() -> MutexGuard<'static, Starts> {
+fn starts() -> MutexGuard<'static, RunningStarts> {
     STARTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A setting that a plugin changed.
 struct ProcessChange {
-    what: String,
-    /// The host's reaction.
-    done: String,
+    /// The name of the setting, for the log.
+    setting: String,
+    /// What the host did about the change, for the log.
+    reaction: String,
 }
 
 impl ProcessChange {
-    fn restore(what: impl Into<String>, result: Result<(), impl Display>) -> Self {
+    /// Describes a setting that the host tried to restore, with the result of the attempt.
+    fn restored(setting: impl Into<String>, result: Result<(), impl Display>) -> Self {
         Self {
-            what: what.into(),
-            done: match result {
+            setting: setting.into(),
+            reaction: match result {
                 Ok(()) => "put back".to_owned(),
                 Err(error) => format!("cannot be put back: {error}"),
             },
@@ -118,7 +129,7 @@ impl ProcessChange {
     }
 }
 
-/// The settings of the whole process at one moment.
+/// The process-wide settings at one moment. A setting that cannot be read is `None` and not restored.
 struct ProcessState {
     directory: Option<PathBuf>,
     umask: Option<Mode>,
@@ -129,18 +140,20 @@ struct ProcessState {
 }
 
 impl ProcessState {
-    fn now() -> Self {
+    /// Reads the current settings.
+    fn read() -> Self {
         Self {
             directory: env::current_dir().ok(),
             umask: current_umask(),
             limits: LIMITS.map(|limit| (limit, getrlimit(limit))).into(),
             decimal_sign: decimal_sign(),
-            descriptors: Descriptors::now(),
-            dispositions: Dispositions::now(),
+            descriptors: Descriptors::read(),
+            dispositions: Dispositions::read(),
         }
     }
 
-    /// Restores the settings that have changed.
+    /// Compares the current settings with these, restores those that have changed, and adds a description of each
+    /// change to `changes`.
     fn restore(&mut self, changes: &mut Vec<ProcessChange>) {
         self.dispositions.restore(changes);
         self.descriptors.restore(changes);
@@ -148,37 +161,40 @@ impl ProcessState {
             && env::current_dir().ok().as_ref() != Some(directory)
         {
             let result = env::set_current_dir(directory);
-            changes.push(ProcessChange::restore("the working directory", result));
+            changes.push(ProcessChange::restored("the working directory", result));
         }
         if let Some(before) = self.umask
             && current_umask().is_some_and(|now| now != before)
         {
             umask(before);
-            changes.push(ProcessChange::restore("the umask", Ok::<_, io::Error>(())));
+            changes.push(ProcessChange::restored("the umask", Ok::<_, io::Error>(())));
         }
         for (limit, before) in &self.limits {
+            // `None` means unlimited.
             let is_less = |now: Option<u64>, before: Option<u64>| {
                 now.is_some_and(|now| before.is_none_or(|before| now < before))
             };
-            // A higher limit does no harm.
+            // Only a lower limit is restored, because a higher limit does no harm.
             if is_less(getrlimit(*limit).current, before.current) {
-                let what = format!("the limit {limit:?}");
-                changes.push(ProcessChange::restore(what, setrlimit(*limit, *before)));
+                let setting = format!("the limit {limit:?}");
+                changes.push(ProcessChange::restored(setting, setrlimit(*limit, *before)));
             }
         }
         let now = decimal_sign();
         if now != self.decimal_sign {
-            // The plugin may depend on the locale, and the host does not.
+            // The locale is not restored, because the plugin may depend on the locale and the host does not. The new
+            // value is stored, so that each change is reported once.
             changes.push(ProcessChange {
-                what: "the locale of numbers in C code".to_owned(),
-                done: "left as it is".to_owned(),
+                setting: "the locale of numbers in C code".to_owned(),
+                reaction: "left as it is".to_owned(),
             });
             self.decimal_sign = now;
         }
     }
 }
 
-/// Returns the umask. Read from `/proc`, because umask(2) can only be asked by setting another one.
+/// Returns the umask, or `None` if the umask cannot be read. Reads `/proc`, because umask(2) returns the umask only
+/// while it sets another.
 fn current_umask() -> Option<Mode> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let mask = status

@@ -1,4 +1,4 @@
-//! The connections of a worker: accepted on an order of the supervisor, and ended at a stop.
+//! Accepts the connections of a worker when the supervisor orders so, and ends the connections when the worker stops.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -14,36 +14,40 @@ use crate::{
 /// The connections of a worker.
 #[derive(Debug)]
 pub struct Serving {
+    /// The listening sockets. Empty after [`accept`](Self::accept).
     listeners: Vec<TcpListener>,
-    threads: Handle,
+    /// The runtime in which connections are served.
+    runtime: Handle,
     server: Arc<ConnectionServer>,
+    /// One permit for each connection that may be open.
     permits: Arc<Semaphore>,
+    /// The tasks that serve connections, and the task that accepts connections.
     connections: TaskTracker,
-    /// The number of tasks in `connections` that accept and serve no connection.
-    accepting: usize,
-    tokens: Tokens,
+    /// The number of tasks in `connections` that accept connections: 0 or 1.
+    accept_tasks: usize,
+    tokens: ConnectionTokens,
 }
 
-/// The tokens that end connections, in this order.
+/// The tokens that end the connections of a worker. A stop cancels them in this order.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens {
-    /// Cancelled when no more connections are to be accepted.
-    pub leave: CancellationToken,
-    /// Cancelled when connections are to end once their requests have.
+pub struct ConnectionTokens {
+    /// Cancelled when the worker must accept no more connections.
+    pub stop_accepting: CancellationToken,
+    /// Cancelled when each connection must end after its requests in flight have ended.
     pub stop: CancellationToken,
-    /// Cancelled when connections are to end at once.
+    /// Cancelled when all connections must end at once.
     pub abort: CancellationToken,
 }
 
 impl Serving {
-    /// Creates the server of connections from `listeners`, which runs on `threads`.
+    /// Creates a server that will accept connections from `listeners` and serve them in `runtime`.
     #[must_use]
     pub fn new(
         listeners: Vec<TcpListener>,
-        threads: Handle,
+        runtime: Handle,
         dispatch: Dispatch,
         limits: &ClientLimits,
-        tokens: Tokens,
+        tokens: ConnectionTokens,
     ) -> Self {
         let server = ConnectionServer::new(
             limits.clone(),
@@ -53,20 +57,20 @@ impl Serving {
         );
         Self {
             listeners,
-            threads,
+            runtime,
             server: Arc::new(server),
             permits: Arc::new(Semaphore::new(limits.max_connections as usize)),
             connections: TaskTracker::new(),
-            accepting: 0,
+            accept_tasks: 0,
             tokens,
         }
     }
 
-    /// Begins to accept connections.
+    /// Starts a task that accepts connections.
     pub fn accept(&mut self) {
-        // The serving runtime must own the sockets: tokio registers a socket with the runtime in
-        // which it is made.
-        let _serving = self.threads.enter();
+        // The serving runtime must own the sockets, because tokio registers a socket with the runtime in which the
+        // socket is created.
+        let _serving = self.runtime.enter();
         let listeners = self.listeners.drain(..).filter_map(|listener| {
             tokio::net::TcpListener::from_std(listener)
                 .inspect_err(|error| error!(%error, "Cannot accept connections on a socket"))
@@ -77,64 +81,64 @@ impl Serving {
             Arc::clone(&self.server),
             Arc::clone(&self.permits),
             self.connections.clone(),
-            self.tokens.leave.clone(),
+            self.tokens.stop_accepting.clone(),
             self.tokens.stop.clone(),
         );
-        self.connections.spawn_on(accept, &self.threads);
-        self.accepting = 1;
+        self.connections.spawn_on(accept, &self.runtime);
+        self.accept_tasks = 1;
+        // `TaskTracker::wait` returns only for a closed tracker. A closed tracker still accepts new tasks.
         self.connections.close();
     }
 
-    /// Accepts no more, and ends the connections once their requests are answered. What has not ended
-    /// after `timeout` is cut off.
+    /// Accepts no more connections, and begins to end each open connection after its requests are answered. Connections
+    /// that have not ended after `timeout` are aborted.
     ///
-    /// `is_shared` says that other workers accept from the same sockets. A connection that waits for a
-    /// request then stays open for a moment, and a request that comes is answered with
-    /// `connection: close`: a client that was sending it would otherwise lose it.
-    pub fn close(&self, timeout: Duration, is_shared: bool) -> Closing {
-        let open = self.connections.len().saturating_sub(self.accepting);
+    /// `is_shared` means that other workers accept from the same sockets. An idle connection then stays open for a
+    /// moment, and a request that arrives in this time is answered with `connection: close`. Without this delay, a
+    /// client that is just sending a request would lose the request.
+    pub fn close(&self, timeout: Duration, is_shared: bool) -> ClosingConnections {
+        // The task that accepts is in the same tracker, but is no connection.
+        let open = self.connections.len().saturating_sub(self.accept_tasks);
         info!(connections = open, "Finishing what is in flight");
         if is_shared {
             self.server.ask_to_close();
         } else {
             self.tokens.stop.cancel();
         }
-        self.tokens.leave.cancel();
+        // Cancelled after `stop`, because the task that accepts checks at this moment whether `stop` is cancelled too.
+        self.tokens.stop_accepting.cancel();
         self.connections.close();
-        Closing {
+        ClosingConnections {
             connections: self.connections.clone(),
             tokens: self.tokens.clone(),
             readers: self.server.readers().clone(),
             timeout,
         }
     }
-
-    /// Ends accepting and waiting for requests for good.
-    pub fn closed(&self) {
-        self.tokens.leave.cancel();
-        self.tokens.stop.cancel();
-    }
 }
 
-/// Connections that are about to end.
+/// The connections of a worker that is stopping.
 #[derive(Clone, Debug)]
-pub struct Closing {
+pub struct ClosingConnections {
     connections: TaskTracker,
-    tokens: Tokens,
+    tokens: ConnectionTokens,
+    /// The connections that may still read another request.
     readers: TaskTracker,
     timeout: Duration,
 }
 
-impl Closing {
-    /// Returns when the last connection has ended. Those that are left after the timeout are aborted.
-    pub async fn ended(self) {
+impl ClosingConnections {
+    /// Waits until the last connection has ended. Aborts the connections that are still open after the timeout.
+    pub async fn wait_closed(self) {
         let Self {
             connections,
             tokens,
             timeout,
             ..
         } = self;
-        let ended = async {
+        let all_closed = async {
+            // An idle connection stays open until `stop` is cancelled, so that a client that is just sending a request
+            // does not lose the request. `stop` is cancelled already if no other worker accepts from the same sockets.
             let delay = tokens.stop.run_until_cancelled(time::sleep(CLOSE_DELAY));
             tokio::select! {
                 _ = delay => {}
@@ -143,19 +147,19 @@ impl Closing {
             tokens.stop.cancel();
             connections.wait().await;
         };
-        if time::timeout(timeout, ended).await.is_err() {
+        if time::timeout(timeout, all_closed).await.is_err() {
             warn!(
                 connections = connections.len(),
                 "Cutting off connections that did not end in time"
             );
             tokens.stop.cancel();
             tokens.abort.cancel();
+            // The result is ignored, because a connection whose thread is blocked by an app cannot be ended at all.
             let _ = time::timeout(ABORT_GRACE, connections.wait()).await;
         }
     }
 
-    /// Returns when no connection reads another request. The requests that came before may still be in
-    /// flight.
+    /// Waits until no connection can bring another request. The requests that arrived before may still be in flight.
     pub async fn all_requests_read(self) {
         self.tokens.stop.cancelled().await;
         self.readers.close();
@@ -163,9 +167,9 @@ impl Closing {
     }
 }
 
-/// How long a connection without a request stays open when another worker takes over. A client that
-/// sends requests more often than that is told to go by a response, and loses none.
+/// How long an idle connection stays open when another worker takes over. A client that sends requests more often gets
+/// a response with `connection: close` in this time, and loses no request.
 const CLOSE_DELAY: Duration = Duration::from_millis(500);
 
-/// How long aborted connections have to end.
+/// How long the worker waits for aborted connections to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! How a worker loads apps, from the configuration.
+//! The settings for loading apps, which are taken from the configuration.
 
 use std::time::Duration;
 
-use super::{probation::ProbationPolicy, quarantine::PanicLimit};
-use crate::config::Config;
+use super::probation::ProbationPolicy;
+use crate::{apps::quarantine::PanicLimit, config::Config};
 
 /// The settings for loading apps.
 #[derive(Clone, Copy, Debug)]
@@ -12,13 +12,13 @@ pub struct LoadSettings {
     pub init_timeout: Duration,
     /// How long requests may wait for a handover of state.
     pub handover_timeout: Duration,
-    /// How long a generation that is replaced or removed may drain.
+    /// How long a generation may drain after it was replaced or removed.
     pub graceful_timeout: Duration,
     /// The number of threads of a plugin's runtime.
     pub app_threads: u32,
-    /// How many panics put a generation into quarantine.
+    /// The number of panics within a time that put a generation into quarantine.
     pub panic_limit: PanicLimit,
-    /// When a new generation fails its probation.
+    /// The conditions under which a new generation fails its probation.
     pub probation: ProbationPolicy,
 }
 

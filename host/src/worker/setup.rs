@@ -1,4 +1,4 @@
-//! Builds the parts of a worker from the configuration.
+//! Builds the parts of a worker from the configuration. Used by worker processes, and by a server that is one process.
 
 use std::{net::TcpListener, sync::Arc};
 
@@ -6,11 +6,11 @@ use tokio::runtime::Handle;
 
 use super::{
     life::WorkerParts,
-    registry::Registry,
-    serving::{Serving, Tokens},
+    serving::{ConnectionTokens, Serving},
     settings::LoadSettings,
 };
 use crate::{
+    apps::registry::Registry,
     config::Config,
     http::{dispatch::Dispatch, request_record::RequestRecorder},
     log::{access::AccessLog, filter::Filter, output::Output},
@@ -19,16 +19,16 @@ use crate::{
 /// The logs of a worker.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    /// The log filter.
+    /// The log filter, which decides which lines are written.
     pub filter: Filter,
-    /// The log.
+    /// The file or stream to which the log is written.
     pub output: Output,
-    /// The access log.
+    /// The file or stream to which the access log is written. `None` without an access log.
     pub access: Option<Output>,
 }
 
 impl Logs {
-    /// Returns all outputs.
+    /// Returns the outputs of the log and of the access log.
     #[must_use]
     pub fn outputs(&self) -> Vec<Output> {
         let access = self.access.iter().cloned();
@@ -36,15 +36,15 @@ impl Logs {
     }
 }
 
-/// Returns the parts of a worker that accepts from `listeners` and serves on `threads`.
+/// Builds the parts of a worker that accepts connections from `listeners` and serves them in `runtime`.
 #[must_use]
-pub fn parts(
+pub fn worker_parts(
     config: &Config,
     listeners: Vec<TcpListener>,
     logs: Logs,
-    threads: &Handle,
+    runtime: &Handle,
 ) -> WorkerParts {
-    let tokens = Tokens::default();
+    let tokens = ConnectionTokens::default();
     let access = logs.access.clone().map(|output| {
         let (format, skip) = (&config.log.access_log_format, &config.log.access_log_skip);
         let log = AccessLog::new(format.clone(), output, skip.clone(), tokens.abort.clone());
@@ -62,6 +62,6 @@ pub fn parts(
         registry,
         filter: logs.filter,
         outputs,
-        serving: Serving::new(listeners, threads.clone(), dispatch, &config.limits, tokens),
+        serving: Serving::new(listeners, runtime.clone(), dispatch, &config.limits, tokens),
     }
 }

@@ -25,10 +25,10 @@ fn child() {
     // SAFETY: it has no memory to be wrong about. A child that hangs is not to hang its test.
     unsafe { libc::alarm(20) };
     let memory = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let board = Scoreboard::attach(&memory).unwrap().serve();
+    let board = Scoreboard::attach(&memory).unwrap().activate();
     crash::install(board).unwrap();
     let program = env::current_exe().unwrap();
-    let label = scoreboard::label("shop", 7, &program);
+    let label = scoreboard::add_label("shop", 7, &program);
     match &*way {
         "nothing" => {}
         "own_thread" => on("other", write_to_null),
@@ -72,7 +72,7 @@ fn on(name: &str, work: impl FnOnce() + Send + 'static) {
 
 pub(crate) fn in_app(label: Label, work: impl FnOnce() + Send + 'static) {
     on("serving", move || {
-        crash::stack::alternate();
+        crash::stack::install();
         let _entered = scoreboard::enter_request(label, b"7f3a", &Method::GET, "/orders/17");
         work();
     });
@@ -87,11 +87,11 @@ fn wait() {
 fn nested(label: Label) {
     on("serving", move || {
         let entered = scoreboard::enter_request(label, b"7f3a", &Method::GET, "/orders/17");
-        let note = {
+        let saved_work = {
             let entered = scoreboard::enter_request(label, b"1", &Method::POST, "/inner");
-            entered.note()
+            entered.save()
         };
-        let inner = scoreboard::enter_again(note.as_ref(), WorkKind::Body);
+        let inner = scoreboard::enter_again(saved_work.as_ref(), WorkKind::Body);
         wait();
         drop(inner);
         wait();

@@ -95,7 +95,7 @@ pub(crate) fn foreign(label: Label, has_stack: bool) {
         // SAFETY: the argument is what was boxed below.
         let (label, has_stack) = *unsafe { Box::from_raw(argument.cast::<(Label, bool)>()) };
         if has_stack {
-            crash::stack::alternate();
+            crash::stack::install();
         }
         let _entered = scoreboard::enter_request(label, b"7f3a", &Method::GET, "/orders/17");
         black_box(recurse(1));

@@ -12,7 +12,7 @@ mod running;
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use host::{
-    scoreboard::{BoardSnapshot, Crash, WorkKind},
+    scoreboard::{BoardSnapshot, ThreadReport, WorkKind},
     supervisor::autopsy::{self, BlameReason, Death, GenerationId},
     worker::crash,
 };
@@ -23,7 +23,7 @@ use self::running::{Running, died, eventually};
 #[test]
 fn a_null_write_names_app_request_and_line() {
     let death = died("null").examine();
-    assert_eq!(death.what, "SIGSEGV at address 0x0");
+    assert_eq!(death.cause, "SIGSEGV at address 0x0");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
     let request = death.request.as_ref().unwrap();
     assert_eq!(
@@ -57,7 +57,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
         "{}",
         dead.stderr
     );
-    assert_eq!(death.what, "SIGABRT: a thread's stack is full");
+    assert_eq!(death.cause, "SIGABRT: a thread's stack is full");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
     assert!(
         death.frame().unwrap().function.contains("recurse"),
@@ -68,7 +68,7 @@ fn a_full_stack_is_told_by_std_and_recorded() {
 #[test]
 fn a_full_stack_of_a_thread_that_std_does_not_know_is_recorded() {
     let death = died("foreign_overflow").examine();
-    assert_eq!(death.what, "SIGSEGV: a thread's stack is full");
+    assert_eq!(death.cause, "SIGSEGV: a thread's stack is full");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
 }
 
@@ -77,15 +77,15 @@ fn without_a_stack_for_the_handler_the_scoreboard_is_left() {
     let dead = died("no_stack");
     assert!(dead.board.crashes.is_empty());
     let death = dead.examine();
-    assert_eq!(death.what, "SIGSEGV");
-    assert_blamed(&death, BlameReason::Alone);
+    assert_eq!(death.cause, "SIGSEGV");
+    assert_blamed(&death, BlameReason::OnlyAtWork);
     assert_eq!(death.request.unwrap().path, "/orders/17");
 }
 
 #[test]
 fn a_call_of_null_is_placed_at_its_caller() {
     let death = died("null_call").examine();
-    assert_eq!(death.what, "SIGSEGV at address 0x0");
+    assert_eq!(death.cause, "SIGSEGV at address 0x0");
     assert!(
         death.frame().unwrap().function.contains("call_null"),
         "{death:#?}"
@@ -107,7 +107,7 @@ fn other_faults_have_their_own_names() {
         let dead = died(way);
         assert_eq!(dead.status.signal(), Some(signal), "{way}");
         let death = dead.examine();
-        assert!(death.what.starts_with(what), "{death}");
+        assert!(death.cause.starts_with(what), "{death}");
         assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         let frame = death.frame().unwrap();
         assert!(frame.function.contains(way), "{way}: {death:#?}");
@@ -119,7 +119,7 @@ fn an_exit_names_who_called_it() {
     let dead = died("exit");
     assert_eq!(dead.status.code(), Some(3));
     let death = dead.examine();
-    assert_eq!(death.what, "a call of exit(3)");
+    assert_eq!(death.cause, "a call of exit(3)");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Init));
     assert!(
         death.frame().unwrap().function.contains("call_exit"),
@@ -130,8 +130,8 @@ fn an_exit_names_who_called_it() {
 #[test]
 fn an_exit_that_no_handler_sees_leaves_the_scoreboard() {
     let death = died("_exit").examine();
-    assert_eq!(death.what, "exit code 3");
-    assert_blamed(&death, BlameReason::Alone);
+    assert_eq!(death.cause, "exit code 3");
+    assert_blamed(&death, BlameReason::OnlyAtWork);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn another_handler_does_not_hide_a_crash() {
         let dead = died(way);
         assert_eq!(dead.status.signal(), Some(libc::SIGSEGV), "{way}");
         let death = dead.examine();
-        assert_eq!(death.what, "SIGSEGV at address 0x0", "{way}");
+        assert_eq!(death.cause, "SIGSEGV at address 0x0", "{way}");
         assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         assert_eq!(
             dead.stderr.contains("the other handler ran"),
@@ -183,7 +183,7 @@ fn a_thread_that_hangs_says_where() {
     let mut running = Running::start("hang");
     running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
     let pid = Pid::from_child(&running.child);
-    let asked = crash::dump::ask(pid, &running.scoreboard).unwrap();
+    let asked = crash::dump::request(pid, &running.scoreboard).unwrap();
     assert!(asked >= 2);
     let stuck = running.board().threads[0].thread;
     let mut dumps = Vec::new();
@@ -193,7 +193,7 @@ fn a_thread_that_hangs_says_where() {
             .iter()
             .any(|dump| dump.thread == stuck && dump.frames.len() > 1)
     });
-    crash::dump::place(pid, &mut dumps).unwrap();
+    crash::dump::find_files(pid, &mut dumps).unwrap();
     let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO).locate();
     assert_blamed(&death, BlameReason::Hung);
     assert!(
@@ -240,7 +240,7 @@ fn assert_blamed(death: &Death, reason: BlameReason) {
 fn a_record_has_all_that_the_kernel_told() {
     let dead = died("null");
     let [
-        Crash {
+        ThreadReport {
             signal,
             address,
             instruction,
@@ -258,5 +258,5 @@ fn a_record_has_all_that_the_kernel_told() {
     assert!(*instruction != 0 && *stack != 0 && *thread != 0);
     assert_eq!(frames[0].address, *instruction);
     assert!(frames.len() > 5);
-    assert!(frames[0].place.is_some());
+    assert!(frames[0].location.is_some());
 }

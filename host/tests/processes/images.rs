@@ -12,9 +12,8 @@ use std::{
 };
 
 use host::{
-    channel::{Packing, Suspended},
+    channel::{Packing, SuspendedChannel, listeners},
     supervisor::{
-        listeners,
         output_tail::{OutputTail, SuspendedOutput},
         process::{Children, Executable},
         upgrade::{self, Adopted},
@@ -34,7 +33,7 @@ use crate::{
 struct State {
     pid: u32,
     worker: i32,
-    channel: Suspended,
+    channel: SuspendedChannel,
     words: SuspendedOutput,
     listener: usize,
     greeting: String,

@@ -11,12 +11,12 @@ use std::{
 };
 
 use host::{
-    channel::socket_pair,
+    channel::{listeners, socket_pair},
     supervisor::{
-        listeners,
         output_tail::OutputTail,
-        process::{CHANNEL_FD, ChildExit, Children, Executable},
+        process::{ChildExit, Children, Executable},
     },
+    worker::lifeline::CHANNEL_FD,
 };
 use rustix::process::{Pid, getpgid, getpid, set_child_subreaper, test_kill_process};
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use host::supervisor::{process::WORKER, upgrade::PROVE};
+use host::supervisor::{process::WORKER_ARGUMENT, upgrade::PROOF_ARGUMENT};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -30,8 +30,8 @@ use self::{
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
     match args.next().as_deref() {
-        Some(WORKER) => worker::run(),
-        Some(PROVE) => proof::run(&args.next().unwrap_or_default()),
+        Some(WORKER_ARGUMENT) => worker::run(),
+        Some(PROOF_ARGUMENT) => proof::run(&args.next().unwrap_or_default()),
         Some("case") => {
             let name = args.next().unwrap_or_default();
             let case = CASES.iter().find(|(known, _)| *known == name);

@@ -3,12 +3,12 @@
 use std::{env, fs, io::Write, os::fd::AsRawFd, path::PathBuf, process, thread, time::Duration};
 
 use host::{
-    channel::{Channel, Hello, Receiver, Sender, socket_pair},
+    channel::{Channel, Hello, Receiver, Sender, listeners, socket_pair},
     supervisor::{
-        listeners,
         output_tail::OutputTail,
-        process::{Child, ChildExit, Children, Executable, end_with_supervisor, take_channel},
+        process::{Child, ChildExit, Children, Executable},
     },
+    worker::lifeline::{end_with_supervisor, take_channel},
 };
 use rustix::process::{getpgrp, getpid};
 use serde::{Deserialize, Serialize};

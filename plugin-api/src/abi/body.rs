@@ -1,65 +1,69 @@
-//! A message body that crosses: nothing, a piece of bytes, or a stream of frames that is polled.
+//! The body of a request or response: empty, a single piece of bytes, or a stream of frames that the receiver polls.
 
 use std::{ffi::c_void, mem, ptr};
 
 use super::{Headers, OwnedBytes, Waker};
 
-/// A body, owned by the side that received it.
+/// A body, owned by the side that received the body.
 ///
-/// A body is passed as `*mut Body`: the receiver takes it, leaving an empty one behind
-/// ([`Body::take`]), and the giver drops what is left. So a body is freed once whichever way a call
-/// ends.
+/// The sender passes a body as `*mut Body`. The receiver moves the body out and leaves an empty body behind
+/// ([`Body::take`]). After the call, the sender drops the `Body` behind the pointer. A body is therefore freed
+/// exactly once, also when the receiver fails before it moves the body out.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Body {
-    /// One of the constants below.
+    /// [`Self::EMPTY`], [`Self::FULL`] or [`Self::STREAM`].
     pub(crate) kind: u32,
     /// The whole body when `kind` is [`Self::FULL`].
     pub(crate) data: OwnedBytes,
-    /// The stream when `kind` is [`Self::STREAM`], else null.
+    /// The stream when `kind` is [`Self::STREAM`], otherwise null.
     pub(crate) stream: *mut c_void,
-    /// The functions of `stream`, else null.
+    /// The functions of `stream`; null if `stream` is null.
     pub(crate) vtable: *const BodyVtable,
-    /// At least this many bytes will come from a stream.
+    /// The minimum number of bytes that the stream still has to yield.
     pub(crate) lower: u64,
-    /// At most this many bytes will come from a stream; `u64::MAX` when nobody knows.
+    /// The maximum number of bytes that the stream still has to yield; `u64::MAX` if unknown.
     pub(crate) upper: u64,
 }
 
-/// The functions of a stream. One thread at a time calls these.
+/// The functions of a body's stream. Any thread may call these, but never two threads at the same time.
 #[repr(C)]
 #[derive(Debug)]
 pub struct BodyVtable {
     /// The size of this table in bytes.
     pub size: usize,
-    /// Asks for the next frame: [`poll::PENDING`](super::poll::PENDING), or
-    /// [`poll::READY`](super::poll::READY) with the frame written to `out`. Not asking is how a
-    /// receiver that is full holds the sender back.
+    /// Polls for the next frame. Returns [`poll::PENDING`](super::poll::PENDING), or writes the frame to `out`
+    /// and returns [`poll::READY`](super::poll::READY). A receiver whose buffers are full does not poll; the
+    /// sender then produces no frames (backpressure).
     pub poll:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frame) -> u32,
-    /// Ends the stream and frees it. May be called before the end was reached.
+    /// Closes the stream and frees its memory. The receiver may call this before the stream has ended.
     pub drop: unsafe extern "C" fn(stream: *mut c_void),
-    /// Since 1.1, where `size` covers it: like `poll`, for several frames at once. A receiver calls this only when
-    /// it will use all of them. The function gives the frames that are ready, and waits only for the first.
+    /// Like `poll`, for several frames at once. Returns the frames that are ready. Returns
+    /// [`poll::PENDING`](super::poll::PENDING) only if not even one frame is ready. A receiver calls this only
+    /// if it will consume all of these frames.
+    ///
+    /// Since 1.1. Present only if `size` covers this field.
     pub poll_frames:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Frames) -> u32,
 }
 
-/// Room for several frames of a stream. Borrowed by [`BodyVtable::poll_frames`] until that returns.
+/// A buffer for several frames. Borrowed by [`BodyVtable::poll_frames`] until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Frames {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// An array of the receiver's. Its frames are valid before the call, and the function replaces them; the
-    /// receiver drops them.
+    /// An array that the receiver owns. All its frames are initialized before the call. The called function
+    /// replaces frames in the array, and the receiver drops them.
     pub frames: *mut Frame,
-    /// The length of the array; one at least.
+    /// The length of the array; at least 1.
     pub room: usize,
-    /// No further frame is added once the frames have this many bytes; one at least.
+    /// The limit in bytes; at least 1. The called function adds no further frame when the frames in the array
+    /// hold this many bytes or more.
     pub enough: usize,
-    /// How many frames were written, from the start of the array. Set when the function returns
-    /// [`poll::READY`](super::poll::READY), and then one at least.
+    /// The number of frames that the called function has written from the start of the array. Set, and at least 1,
+    /// when that function returns [`poll::READY`](super::poll::READY).
     pub count: usize,
 }
 
@@ -67,14 +71,14 @@ pub struct Frames {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Frame {
-    /// One of the constants below.
+    /// [`Self::END`], [`Self::DATA`], [`Self::TRAILERS`] or [`Self::ERROR`].
     pub kind: u32,
-    /// 1 when nothing follows this frame, so that the receiver need not ask.
+    /// 1 if no frame follows this frame, which saves the receiver one more poll; otherwise 0.
     pub last: u32,
-    /// The bytes of [`Self::DATA`]; the text of [`Self::ERROR`].
+    /// The bytes of a [`Self::DATA`] frame; the text of a [`Self::ERROR`] frame.
     pub data: OwnedBytes,
-    /// The fields of [`Self::TRAILERS`], borrowed from the stream until it is polled again or
-    /// dropped.
+    /// The fields of a [`Self::TRAILERS`] frame. Borrowed from the stream until the receiver polls the stream again
+    /// or drops the stream.
     pub trailers: Headers,
 }
 
@@ -86,7 +90,7 @@ impl Body {
     /// The bytes come from `stream`.
     pub const STREAM: u32 = 2;
 
-    /// A body of no bytes.
+    /// Returns an empty body.
     #[must_use]
     pub const fn empty() -> Self {
         Self {
@@ -99,7 +103,7 @@ impl Body {
         }
     }
 
-    /// A body that is all there.
+    /// Returns a body whose bytes are all in `data`.
     #[must_use]
     pub fn full(data: OwnedBytes) -> Self {
         Self {
@@ -109,10 +113,14 @@ impl Body {
         }
     }
 
-    /// Whether the body is [`FULL`](Self::FULL) and has the length that this `content-length` says. That is digits
-    /// alone (RFC 9110, section 8.6); std's parser would take a sign as well.
-    pub(crate) fn is_as_long_as(&self, length: &[u8]) -> bool {
+    /// Returns whether the body is [`FULL`](Self::FULL) and its length equals `length`, the value of a
+    /// `content-length` field.
+    ///
+    /// Parses `length` by hand because RFC 9110, section 8.6, allows only digits; the parser of std also accepts a
+    /// sign.
+    pub(crate) fn has_length(&self, length: &[u8]) -> bool {
         let add = |sum: usize, digit: &u8| {
+            // Every byte that is not a digit becomes 10 or more.
             let digit = digit.wrapping_sub(b'0');
             let sum = sum.checked_mul(10)?.checked_add(digit.into())?;
             (digit < 10).then_some(sum)
@@ -120,7 +128,7 @@ impl Body {
         self.kind == Self::FULL && length.iter().try_fold(0, add) == Some(self.data.len)
     }
 
-    /// Moves the body out, leaving an empty one.
+    /// Moves the body out and leaves an empty body behind.
     #[must_use]
     pub const fn take(&mut self) -> Self {
         mem::replace(self, Self::empty())
@@ -128,27 +136,31 @@ impl Body {
 }
 
 impl BodyVtable {
-    /// [`Self::poll_frames`]; none when the table is of an ABI before 1.1.
+    /// Returns the function [`Self::poll_frames`], or `None` if the other side was built for ABI 1.0, whose table
+    /// has no such field.
     ///
     /// # Safety
     ///
-    /// `vtable` is the table of a stream.
+    /// `vtable` points to the table of a stream.
     pub(crate) unsafe fn poll_frames_fn(vtable: *const Self) -> Option<PollFrames> {
+        // Only `size` is read before the check. A reference to the whole table would claim that all of its fields
+        // are readable.
         // SAFETY: every table begins with its size.
         let size = unsafe { (*vtable).size };
         if size < mem::offset_of!(Self, poll_frames) + size_of::<PollFrames>() {
             return None;
         }
-        // SAFETY: the table is long enough.
+        // SAFETY: `size` covers the field, by the check above.
         Some(unsafe { (*vtable).poll_frames })
     }
 }
 
+/// The type of [`BodyVtable::poll_frames`].
 pub(crate) type PollFrames = unsafe extern "C" fn(*mut c_void, *const Waker, *mut Frames) -> u32;
 
-// SAFETY: a stream may be polled and dropped by any thread, by the contract of `BodyVtable`.
+// SAFETY: the contract of `BodyVtable` allows any thread to poll and drop the stream.
 unsafe impl Send for Body {}
-// SAFETY: shared access reaches only scalars and `data`, which is `Sync`; polling takes `&mut`.
+// SAFETY: a `&Body` gives access only to scalars and to `data`, which is `Sync`. Polling the stream needs `&mut`.
 unsafe impl Sync for Body {}
 
 impl Drop for Body {
@@ -156,31 +168,32 @@ impl Drop for Body {
         if self.stream.is_null() {
             return;
         }
-        // SAFETY: a body with a stream has that stream's table, which lives as long as its library:
-        // for ever.
+        // SAFETY: `vtable` is the table of `stream`. The table is never freed, because libraries are never unloaded.
         let drop = unsafe { (*self.vtable).drop };
-        // SAFETY: `self` owns the stream, and this is its one drop.
+        // SAFETY: `self` owns the stream, and only this destructor drops the stream.
         unsafe { drop(self.stream) };
     }
 }
 
-// SAFETY: the trailers borrow from the stream, which is `Send` too. Only the owner of both reads them.
+// SAFETY: the trailers borrow from the stream, which is `Send`. Only the thread that owns the stream reads the
+// trailers.
 unsafe impl Send for Frame {}
-// SAFETY: shared access reaches only scalars and `data`, which is `Sync`.
+// SAFETY: a `&Frame` gives access only to scalars and to `data`, which is `Sync`.
 unsafe impl Sync for Frame {}
 
 impl Frame {
-    /// The end: nothing more comes.
+    /// The end of the stream.
     pub const END: u32 = 0;
-    /// Some bytes.
+    /// A piece of the body's bytes.
     pub const DATA: u32 = 1;
-    /// The trailer fields; nothing follows.
+    /// The trailer fields. The last frame of its stream.
     pub const TRAILERS: u32 = 2;
-    /// The stream broke, with a text that says how; nothing follows. That of a panic, which was reported
-    /// to [`Host::panicked`](super::Host::panicked), is `the app panicked`.
+    /// The stream failed; `data` holds the error text. The last frame of its stream. After a panic the text is
+    /// `the app panicked`, and the plugin has reported the panic to
+    /// [`Host::panicked`](super::Host::panicked).
     pub const ERROR: u32 = 3;
 
-    /// The end of a stream.
+    /// Returns the frame that ends a stream.
     #[must_use]
     pub const fn end() -> Self {
         Self {
@@ -201,7 +214,7 @@ mod tests {
     #[test]
     fn a_length_is_that_of_a_whole_body_or_another() {
         let body = Body::full(Bytes::from_static(b"hello world").into());
-        assert!(body.is_as_long_as(b"11"));
+        assert!(body.has_length(b"11"));
         for other in [
             "12",
             "1",
@@ -212,8 +225,8 @@ mod tests {
             "11, 11",
             "99999999999999999999",
         ] {
-            assert!(!body.is_as_long_as(other.as_bytes()), "{other:?}");
+            assert!(!body.has_length(other.as_bytes()), "{other:?}");
         }
-        assert!(!Body::empty().is_as_long_as(b"0"));
+        assert!(!Body::empty().has_length(b"0"));
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that cross: borrowed ones, and ones that are owned by the side that made them.
+//! Bytes that cross the ABI: [`Slice`] borrows bytes, and [`OwnedBytes`] moves bytes to the other side.
 
 use std::{
     mem::{self, MaybeUninit},
@@ -9,7 +9,10 @@ use bytes::{Buf, Bytes};
 
 use crate::panics::catch;
 
-/// Borrowed bytes. A null pointer goes with length 0 and means "none" where an item allows that.
+/// Borrowed bytes.
+///
+/// A null pointer means that the optional value is absent; the length is then 0. A non-null pointer with length 0 is
+/// an empty value that is present.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
@@ -18,14 +21,14 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// No bytes, by a null pointer.
+    /// An absent value: a null pointer and length 0.
     pub const NONE: Self = Self {
         ptr: ptr::null(),
         len: 0,
     };
 
-    /// Borrows `bytes` without keeping the borrow: whoever passes the slice on keeps the bytes
-    /// alive.
+    /// Returns a slice of `bytes`. The slice has no lifetime: the side that passes the slice to the other side must
+    /// keep the bytes alive.
     #[must_use]
     pub const fn new(bytes: &[u8]) -> Self {
         Self {
@@ -34,51 +37,52 @@ impl Slice {
         }
     }
 
-    /// Borrows a text as [`new`](Self::new) does; "none" for `None`.
+    /// Returns a slice of `text`, like [`new`](Self::new), or [`NONE`](Self::NONE) if `text` is `None`.
     #[must_use]
-    pub fn from_option(bytes: Option<&str>) -> Self {
-        bytes.map_or(Self::NONE, |text| Self::new(text.as_bytes()))
+    pub fn from_option(text: Option<&str>) -> Self {
+        text.map_or(Self::NONE, |text| Self::new(text.as_bytes()))
     }
 
-    /// The bytes; empty for "none".
+    /// Returns the bytes, or an empty slice if the value is absent.
     ///
     /// # Safety
     ///
     /// The bytes outlive `'a`.
     #[must_use]
     pub const unsafe fn bytes<'a>(self) -> &'a [u8] {
+        // `from_raw_parts` does not allow a null pointer, not even with length 0.
         if self.ptr.is_null() {
             return &[];
         }
-        // SAFETY: the other side made this from a slice, which the caller says is still there.
+        // SAFETY: pointer and length come from a Rust slice, and the caller guarantees that its bytes are still alive.
         unsafe { slice::from_raw_parts(self.ptr, self.len) }
     }
 
-    /// The bytes; `None` for "none".
+    /// Returns the bytes, or `None` if the value is absent.
     ///
     /// # Safety
     ///
     /// The bytes outlive `'a`.
     #[must_use]
-    pub unsafe fn some_bytes<'a>(self) -> Option<&'a [u8]> {
-        // SAFETY: the same demand.
+    pub unsafe fn optional_bytes<'a>(self) -> Option<&'a [u8]> {
+        // SAFETY: the caller guarantees that the bytes outlive `'a`.
         (!self.ptr.is_null()).then(|| unsafe { self.bytes() })
     }
 
-    /// The bytes as text, without a check; empty for "none".
+    /// Returns the bytes as text without checking that they are UTF-8. Returns an empty text if the value is absent.
     ///
     /// # Safety
     ///
-    /// The bytes outlive `'a`, and are UTF-8.
+    /// The bytes outlive `'a`, and they are UTF-8.
     #[must_use]
     pub unsafe fn text_unchecked<'a>(self) -> &'a str {
-        // SAFETY: the caller says that they are there.
+        // SAFETY: the caller guarantees that the bytes outlive `'a`.
         let bytes = unsafe { self.bytes() };
-        // SAFETY: the caller says that they are UTF-8.
+        // SAFETY: the caller guarantees that the bytes are UTF-8.
         unsafe { std::str::from_utf8_unchecked(bytes) }
     }
 
-    /// The bytes as text; `None` for "none" and for what is not UTF-8.
+    /// Returns the bytes as text, or `None` if the value is absent or not UTF-8.
     ///
     /// # Safety
     ///
@@ -88,34 +92,38 @@ impl Slice {
         if self.ptr.is_null() {
             return None;
         }
-        // SAFETY: the same demand.
+        // SAFETY: the caller guarantees that the bytes outlive `'a`.
         std::str::from_utf8(unsafe { self.bytes() }).ok()
     }
 }
 
-/// Bytes that move to the other side and are freed by the side that made them.
+/// Bytes that one side creates and the other side owns.
 ///
-/// The receiver owns the value, reads the bytes, and drops it once; any thread may do either. The
-/// owner's four words hold whatever the maker needs to free the bytes, so that a [`Bytes`] crosses
+/// The receiver reads the bytes and drops the value once. The drop calls `free`, a function of the creating side,
+/// because the bytes belong to that side's allocator. Any thread may read and drop the value.
+///
+/// `owner` has four words for the state that `free` needs. A [`Bytes`] fits into four words, so a `Bytes` crosses
 /// without an allocation.
 #[repr(C)]
 #[derive(Debug)]
 pub struct OwnedBytes {
     pub(super) ptr: *const u8,
     pub(super) len: usize,
+    /// The state of the creating side, which `free` needs. The receiver does not read it.
     pub(super) owner: Owner,
+    /// Frees the bytes; `None` if `owner` holds nothing.
     pub(super) free: Option<unsafe extern "C" fn(owner: *mut Owner)>,
 }
 
 type Owner = [MaybeUninit<usize>; 4];
 
-// SAFETY: it is made from a `Bytes`, which may move to other threads; `free` may be called on any.
+// SAFETY: `owner` holds a `Bytes`, which is `Send`, and any thread may call `free`.
 unsafe impl Send for OwnedBytes {}
-// SAFETY: shared access only reads the bytes, which nobody writes.
+// SAFETY: a `&OwnedBytes` only reads the bytes, and no code writes to them.
 unsafe impl Sync for OwnedBytes {}
 
 impl OwnedBytes {
-    /// No bytes.
+    /// Empty bytes. Dropping them frees nothing.
     pub const EMPTY: Self = Self {
         ptr: ptr::null(),
         len: 0,
@@ -137,15 +145,16 @@ impl From<Bytes> for OwnedBytes {
         const { assert!(align_of::<Bytes>() <= align_of::<Owner>()) };
 
         unsafe extern "C" fn free(owner: *mut Owner) {
-            // SAFETY: `owner` holds the `Bytes` written below, and the receiver drops it once.
+            // SAFETY: `owner` holds the `Bytes` that is written below, and the receiver calls `free` only once.
             let bytes = unsafe { owner.cast::<Bytes>().read() };
-            // The drop may run the author's code (`Bytes::from_owner`), which may panic.
+            // The drop may run the author's code (`Bytes::from_owner`). Its panic must not unwind into the other
+            // side. `catch` has reported the panic, and the receiver needs no result.
             let _ = catch(|| drop(bytes));
         }
 
         let mut owner: Owner = [MaybeUninit::uninit(); 4];
         let (ptr, len) = (bytes.as_ptr(), bytes.len());
-        // SAFETY: a `Bytes` fits, by the assertions above.
+        // SAFETY: a `Bytes` fits into `owner`, by the assertions above.
         unsafe { owner.as_mut_ptr().cast::<Bytes>().write(bytes) };
         Self {
             ptr,
@@ -163,8 +172,9 @@ impl From<String> for OwnedBytes {
 }
 
 impl From<OwnedBytes> for Bytes {
-    /// Moves the bytes, without copying them.
+    /// Wraps the bytes without copying them.
     fn from(bytes: OwnedBytes) -> Self {
+        // `from_owner` allocates, which is of no use for empty bytes.
         if bytes.len == 0 {
             Self::new()
         } else {
@@ -175,7 +185,7 @@ impl From<OwnedBytes> for Bytes {
 
 impl AsRef<[u8]> for OwnedBytes {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the bytes live as long as the owner, which is freed when `self` is dropped.
+        // SAFETY: the bytes live until `self` is dropped, because only the drop calls `free`.
         unsafe { self.slice().bytes() }
     }
 }
@@ -195,11 +205,13 @@ impl Buf for OwnedBytes {
             "advanced by {count} of {} bytes",
             self.len
         );
+        // `free` uses `owner`, not `ptr` and `len`, so a partly read value still frees all of its bytes.
         self.ptr = self.ptr.wrapping_add(count);
         self.len -= count;
     }
 
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        // The remaining bytes are moved as a whole. A part must be copied, because `free` can run only once.
         if len == self.len {
             return mem::replace(self, Self::EMPTY).into();
         }
@@ -218,7 +230,7 @@ impl Default for OwnedBytes {
 impl Drop for OwnedBytes {
     fn drop(&mut self) {
         if let Some(free) = self.free {
-            // SAFETY: the maker gave `free` for this `owner`, and this is the one drop.
+            // SAFETY: the creating side stored `free` together with this `owner`, and only this destructor calls it.
             unsafe { free(&mut self.owner) };
         }
     }

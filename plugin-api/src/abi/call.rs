@@ -1,18 +1,14 @@
-//! A request on its way to the app, and the response on its way back.
+//! The types of a call: the request that the host passes to the app, and the response that the app returns.
 
-use std::{
-    ffi::c_void,
-    marker::PhantomPinned,
-    mem::MaybeUninit,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    ptr,
-};
+use std::{ffi::c_void, marker::PhantomPinned, mem::MaybeUninit, ptr};
 
-use super::{Body, Slice, Stream, Waker};
+use super::{Body, Headers, Slice, SocketAddress, Stream, Waker};
 
-/// The head of a request, and its body. Borrowed by [`Plugin::call`](super::Plugin::call) until
-/// that returns or the response is given, whichever comes first. All but the headers' values is
-/// text.
+/// The head and the body of a request.
+///
+/// Borrowed by [`Plugin::call`](super::Plugin::call) until that function returns or calls
+/// [`CallContext::respond`], whichever comes first. All slices are text, except `request_id` and the values of
+/// header fields, which may be any bytes.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Request {
@@ -20,100 +16,73 @@ pub struct Request {
     pub size: usize,
     /// The method's token.
     pub method: Slice,
-    /// The scheme of the target, or none.
+    /// The scheme of the target; absent if the target has no scheme.
     pub scheme: Slice,
-    /// The authority of the target (HTTP/2's `:authority`, or of an absolute form), or none.
+    /// The authority of the target, from `:authority` in HTTP/2 or from a target in absolute form in HTTP/1; absent
+    /// if the target has no authority.
     pub authority: Slice,
-    /// Path and query as the app sees them: below its mount. `*` for a request to the whole server;
-    /// empty for `CONNECT`.
+    /// The path below the mount, and the query. `*` for a request to the whole server (`OPTIONS *`); empty for
+    /// `CONNECT`.
     pub path: Slice,
-    /// Path and query as the client sent them.
+    /// The path and query that the client sent, with the mount.
     pub original_path: Slice,
-    /// Where the app is mounted: `/`, or `/shop`.
+    /// The mount of the app, such as `/` or `/shop`.
     pub mount: Slice,
-    /// What identifies this request in the log, or none.
+    /// The ID of this request in the log, or absent. The client may have chosen the ID.
     pub request_id: Slice,
     /// The address of the client, or of the proxy before the server.
     pub peer: SocketAddress,
-    /// The header fields; none when the plugin asks for them by `lay_out`.
+    /// The header fields. Empty if the plugin requests them by `lay_out`.
     pub headers: Headers,
-    /// The body, which the plugin takes.
+    /// The body. The plugin may move the body out.
     pub body: *mut Body,
-    /// The client's connection, which the plugin takes, if the request asks for an upgrade; otherwise
-    /// null or an empty stream. The connection opens when a response that agrees has been sent: 101, or 2xx to
-    /// a `CONNECT`.
+    /// The client's connection, if the request asks for an upgrade; otherwise null or an empty stream. The plugin
+    /// may move the stream out. The stream stays pending until the host has sent a response that accepts the upgrade:
+    /// 101, or 2xx to a `CONNECT`.
     pub upgrade: *mut Stream,
-    /// What an extended `CONNECT` asks for (`:protocol`, RFC 8441), or none.
+    /// The `:protocol` of an extended `CONNECT` (RFC 8441), such as `websocket`; otherwise absent.
     pub protocol: Slice,
     /// The HTTP version times ten: 9, 10, 11, 20, 30.
     pub version: u32,
-    /// Bits for later versions; 0.
+    /// Reserved for later versions; 0.
     pub flags: u32,
-    /// Since 1.2, where `size` covers it: the host's, for `lay_out`.
+    /// The argument of `lay_out`. Only the host may dereference this pointer.
+    ///
+    /// Since 1.2. Present only if `size` covers this field.
     pub source: *mut c_void,
-    /// Since 1.2, where `size` covers it: gives the header fields, as `headers` would be, to an app
-    /// that [asks for them](super::Initialized::asks_for_headers); null when they are there. Called
-    /// by the thread that was lent the request, as often as it likes; it does not unwind.
-    pub lay_out: Option<LayOut>,
+    /// Returns the header fields of the request. `None` if `headers` holds the fields. A function for an app
+    /// that [requests its header fields](super::Initialized::asks_for_headers).
+    ///
+    /// Only the thread that received the request may call this function, any number of times while the request is
+    /// borrowed. The function does not unwind.
+    ///
+    /// Since 1.2. Present only if `size` covers this field.
+    pub lay_out: Option<HeadersFn>,
 }
 
-/// Gives header fields, which the host has in another form before.
-pub type LayOut = unsafe extern "C" fn(source: *mut c_void) -> Headers;
+/// The type of [`Request::lay_out`]. The host converts its own header map to [`Headers`] only when the plugin calls
+/// this function.
+pub type HeadersFn = unsafe extern "C" fn(source: *mut c_void) -> Headers;
 
-/// The head of a response, and its body. Borrowed by [`CallContext::respond`] until that returns.
+/// The head and the body of a response. Borrowed by [`CallContext::respond`] until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Response {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The header fields. If none is a `content-length` and the body is [`FULL`](Body::FULL), the host adds one.
+    /// The header fields. If they include no `content-length` and the body is [`FULL`](Body::FULL), the host adds a
+    /// `content-length`.
     pub headers: Headers,
-    /// The body, which the host takes.
+    /// The body. The host moves the body out.
     pub body: *mut Body,
     /// The status code, 100 to 999.
     pub status: u16,
-    /// Bits for later versions; 0.
+    /// Reserved for later versions; 0.
     pub flags: u16,
 }
 
-/// One header or trailer field. Borrowed; what borrows it says for how long.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Header {
-    /// The name, in lower case.
-    pub name: Slice,
-    /// The value: visible bytes, space, tab, and bytes of 128 and above, as RFC 9110, section 5.5,
-    /// has them.
-    pub value: Slice,
-    /// The number of a well-known name, as a shortcut for who knows it; 0 for none.
-    pub id: u16,
-    /// [`Self::SENSITIVE`] or 0.
-    pub flags: u16,
-}
-
-/// Borrowed header fields, in order, repeated names included.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Headers {
-    pub(super) ptr: *const Header,
-    pub(super) len: usize,
-}
-
-/// An IP address and port. All 0 where there is none, as for a Unix socket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SocketAddress {
-    /// 4, 6, or 0 for none.
-    pub family: u16,
-    /// The port, in the machine's byte order.
-    pub port: u16,
-    /// The scope of an IPv6 address.
-    pub scope: u32,
-    /// The address in network byte order; an IPv4 address in the first four bytes.
-    pub address: [u8; 16],
-}
-
-/// The waker of a call, and the function that takes the response. Borrowed by a call or poll until that returns.
+/// The waker of a call, and the function that receives the response. Borrowed by [`Plugin::call`](super::Plugin::call)
+/// or [`Plugin::poll`](super::Plugin::poll) until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct CallContext {
@@ -121,73 +90,54 @@ pub struct CallContext {
     pub size: usize,
     /// Wakes the task that polls this call.
     pub waker: *const Waker,
-    /// The host's, for `respond`.
+    /// The first argument of `respond`. Only the host may dereference this pointer.
     pub sink: *mut c_void,
-    /// Gives the response, once, before the call or poll returns
+    /// Passes the response to the host. The plugin calls this exactly once, before the call or poll returns
     /// [`poll::READY`](super::poll::READY).
     pub respond: unsafe extern "C" fn(sink: *mut c_void, response: *const Response),
 }
 
-/// Room for a call's future, in the host's memory: most calls need no allocation of their own.
+/// Memory that the host provides for the future of a call, so that most calls need no allocation.
 ///
-/// The plugin fills it in [`Plugin::call`](super::Plugin::call) when that returns `PENDING`, and
-/// empties it when a poll returns anything else, or in [`Plugin::cancel`](super::Plugin::cancel).
-/// The host does not move it meanwhile.
+/// The slot holds a pending call after [`Plugin::call`](super::Plugin::call) has returned `PENDING`. The slot is empty
+/// again after [`Plugin::poll`](super::Plugin::poll) has returned another result, or after
+/// [`Plugin::cancel`](super::Plugin::cancel). The host does not move the slot while it holds a pending call.
 #[repr(C, align(16))]
 #[derive(Debug)]
 pub struct CallSlot {
-    /// The plugin's.
+    /// The future, in a form that only the plugin knows.
     pub bytes: [MaybeUninit<u8>; 512],
-    /// The future may have pointers into itself, which a unique reference to the slot would forbid.
+    /// Makes this type `!Unpin`, because the future may contain pointers into itself. Without this field, a `&mut
+    /// CallSlot` would claim that no other pointer leads into the slot.
     pub pinned: PhantomPinned,
 }
 
 impl Request {
-    /// The request that a host lent. One of an older minor is shorter: it is copied to `older`, with
-    /// none of what came later.
+    /// Returns a reference to a complete request.
+    ///
+    /// The request of a host with an older minor version is shorter than `Self`. Such a request is copied to `copy`,
+    /// and the missing fields are zero: null pointers and `None`.
     ///
     /// # Safety
     ///
-    /// `lent` is valid for as long as `older` is lent, and for as many bytes as its size says.
-    pub(crate) unsafe fn lent(lent: *const Self, older: &mut Option<Self>) -> &Self {
-        // SAFETY: every struct begins with its size.
-        let size = unsafe { (*lent).size };
+    /// `request` points to as many readable bytes as its `size` field claims, for as long as `copy` is borrowed.
+    pub(crate) unsafe fn padded(request: *const Self, copy: &mut Option<Self>) -> &Self {
+        // SAFETY: every request begins with its size.
+        let size = unsafe { (*request).size };
         if size >= size_of::<Self>() {
-            // SAFETY: it is long enough.
-            return unsafe { &*lent };
+            // SAFETY: `size` covers all fields of `Self`.
+            return unsafe { &*request };
         }
-        let mut whole = MaybeUninit::<Self>::zeroed();
-        // SAFETY: both are at least that long.
-        unsafe { ptr::copy_nonoverlapping(lent.cast::<u8>(), whole.as_mut_ptr().cast(), size) };
-        // SAFETY: zeros are a value of all fields: null pointers, no function, numbers.
-        older.insert(unsafe { whole.assume_init() })
-    }
-}
-
-impl Header {
-    /// A flag: the value is a secret that must not be printed or indexed.
-    pub const SENSITIVE: u16 = 1;
-}
-
-impl Headers {
-    /// No fields.
-    pub const NONE: Self = Self {
-        ptr: ptr::null(),
-        len: 0,
-    };
-
-    /// Borrows `fields` without keeping the borrow.
-    #[must_use]
-    pub const fn new(fields: &[Header]) -> Self {
-        Self {
-            ptr: fields.as_ptr(),
-            len: fields.len(),
-        }
+        let mut padded = MaybeUninit::<Self>::zeroed();
+        // SAFETY: the source has `size` bytes, and the destination is longer.
+        unsafe { ptr::copy_nonoverlapping(request.cast::<u8>(), padded.as_mut_ptr().cast(), size) };
+        // SAFETY: zeros are a valid value of each field: a null pointer, no function, or the number 0.
+        copy.insert(unsafe { padded.assume_init() })
     }
 }
 
 impl CallSlot {
-    /// An empty slot.
+    /// Returns an empty slot.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -203,64 +153,12 @@ impl Default for CallSlot {
     }
 }
 
-impl From<SocketAddr> for SocketAddress {
-    fn from(address: SocketAddr) -> Self {
-        let mut bytes = [0; 16];
-        let (family, scope) = match address {
-            SocketAddr::V4(v4) => {
-                bytes[..4].copy_from_slice(&v4.ip().octets());
-                (4, 0)
-            }
-            SocketAddr::V6(v6) => {
-                bytes = v6.ip().octets();
-                (6, v6.scope_id())
-            }
-        };
-        Self {
-            family,
-            port: address.port(),
-            scope,
-            address: bytes,
-        }
-    }
-}
-
-impl SocketAddress {
-    /// The address, where there is one.
-    #[must_use]
-    pub fn to_std(self) -> Option<SocketAddr> {
-        match self.family {
-            4 => {
-                let [a, b, c, d, ..] = self.address;
-                Some(SocketAddr::new(
-                    IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-                    self.port,
-                ))
-            }
-            6 => {
-                let ip = Ipv6Addr::from(self.address);
-                Some(SocketAddrV6::new(ip, self.port, 0, self.scope).into())
-            }
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::slice;
 
     use super::*;
-    use crate::abi::RequestView;
-
-    #[test]
-    fn an_address_comes_back_as_it_was() {
-        for text in ["127.0.0.1:80", "[::1]:8000", "[fe80::1%3]:1"] {
-            let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(SocketAddress::from(address).to_std(), Some(address));
-        }
-        assert_eq!(SocketAddress::default().to_std(), None);
-    }
+    use crate::abi::{Header, RequestView};
 
     #[test]
     fn the_request_of_an_older_host_has_nothing_of_what_came_later() {
@@ -270,20 +168,20 @@ mod tests {
             id: 0,
             flags: 0,
         };
-        // As long as that of 1.0, and something behind it that is not the request's.
+        // 200 bytes, the length of a request of ABI 1.0, and after them bytes that do not belong to the request.
         let mut lent = [0_usize; 27];
         lent[0] = 200;
         lent[25..].fill(usize::MAX);
         let request: *mut Request = lent.as_mut_ptr().cast();
-        // SAFETY: the field is one of 1.0.
+        // SAFETY: a request of ABI 1.0 has the field `headers`.
         let headers = unsafe { &raw mut (*request).headers };
-        // SAFETY: as above.
+        // SAFETY: `headers` points into `lent`, which is writable.
         unsafe { headers.write(Headers::new(slice::from_ref(&header))) };
-        let mut older = None;
-        // SAFETY: it is as long as it says.
-        let request = unsafe { Request::lent(request, &mut older) };
+        let mut copy = None;
+        // SAFETY: `lent` has more than 200 bytes.
+        let request = unsafe { Request::padded(request, &mut copy) };
         assert!(request.lay_out.is_none());
-        // SAFETY: `header` is still there.
+        // SAFETY: `header` is still alive.
         let view = unsafe { RequestView::new(request) };
         assert_eq!(view.headers()[0].value(), b"here");
     }

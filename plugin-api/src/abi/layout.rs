@@ -1,8 +1,8 @@
-//! Compares the types that cross with their record, `layout.txt`, so that no change goes unseen.
+//! A test that compares the layout of the ABI types with the recorded layout in `layout.txt`, so that a change of the
+//! ABI is visible in a diff.
 //!
-//! `RECORD_LAYOUT=1 cargo test -p host-plugin-api layout` writes the record anew. After a version is
-//! released, the only changes that keep its major are lines added at the end of a type with a
-//! size.
+//! `RECORD_LAYOUT=1 cargo test -p host-plugin-api layout` writes the file again. After the release of a major version,
+//! only one kind of change is compatible with it: new lines at the end of a type that has a `size`.
 
 use std::{
     any::type_name,
@@ -15,11 +15,11 @@ use std::{
 
 use super::*;
 
-/// Describes types by all of their fields: one that is left out does not compile.
+/// Returns the layout of all given types as text. A type with a field that is not listed does not compile.
 macro_rules! layout {
     ($($name:ident { $($field:ident),+ $(,)? })+) => {
         [$({
-            // All fields have to be named here.
+            // The pattern has no `..`, so the compiler reports a missing field.
             let _ = |value: &$name| {
                 let $name { $($field),+ } = value;
                 $(let _ = $field;)+
@@ -93,6 +93,7 @@ fn the_layout_is_as_recorded() {
     );
 }
 
+/// Formats the layout of one type: its size, and a line with offset, name and type of each field.
 fn describe(name: &str, size: usize, align: usize, fields: &[(&str, usize, String)]) -> String {
     let mut text = format!("\n{name}: {size} bytes, aligned to {align}\n");
     for (field, offset, kind) in fields {
@@ -101,7 +102,7 @@ fn describe(name: &str, size: usize, align: usize, fields: &[(&str, usize, Strin
     text
 }
 
-/// The name of a field's type, without the modules that it is in.
+/// Returns the name of a field's type without module paths, because these may change without a change of the layout.
 fn type_of<T, F>(_: impl Fn(&T) -> &F) -> String {
     let mut short = String::new();
     let mut word = String::new();

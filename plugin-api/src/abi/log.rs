@@ -1,70 +1,72 @@
-//! What a plugin tells the host's log: callsites once, then events and spans; and panics.
+//! The types with which a plugin logs: callsites, events, spans and panics.
 //!
-//! A span is the host's, and named by a number other than 0. The plugin keeps for itself which
-//! spans its threads are in, and tells the host with each entry: entering and leaving a span does
-//! not cross.
+//! A plugin registers each callsite before its first entry. The host creates the spans, and a number other than 0
+//! identifies a span. The plugin itself tracks the spans that each of its threads has entered, and each entry names its
+//! span. Entering and leaving a span therefore does not call the host.
 
 use std::ffi::c_void;
 
 use super::Slice;
 
-/// A place in a plugin's code that logs. Borrowed by [`Host::register`](super::Host::register)
-/// until that returns.
+/// A callsite: a place in a plugin's code that logs. Borrowed by [`Host::register`](super::Host::register) until that
+/// function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Callsite {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// 0 off, 1 critical, 2 error, 3 warn, 4 info, 5 debug, 6 trace.
+    /// The level: 0 off, 1 critical, 2 error, 3 warn, 4 info, 5 debug, 6 trace.
     pub level: u32,
     /// [`Self::EVENT`] or [`Self::SPAN`].
     pub kind: u32,
-    /// The name: `event src/lib.rs:7` unless the author gave one.
+    /// The name that the author set, or by default a name such as `event src/lib.rs:7`.
     pub name: Slice,
-    /// The target: the module path unless the author gave one.
+    /// The target that the author set, or by default the module path.
     pub target: Slice,
-    /// The module path, or none.
+    /// The module path, or absent.
     pub module: Slice,
-    /// The source file, or none.
+    /// The source file, or absent.
     pub file: Slice,
-    /// The names of the fields, in order.
+    /// An array with the names of the fields, in order.
     pub fields: *const Slice,
-    /// How many fields there are.
+    /// The length of `fields`.
     pub fields_len: usize,
-    /// The line in `file`; 0 for none.
+    /// The line in `file`; 0 if unknown.
     pub line: u32,
 }
 
-/// The host's answer to a callsite.
+/// The result of [`Host::register`](super::Host::register).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Registered {
-    /// Names the callsite in [`Entry`]. The host's, valid for ever, the same for the same place.
+    /// The host's handle of the callsite, for [`Entry::callsite`]. Never freed. A callsite that is registered again
+    /// gets the same handle. Only the host may dereference this pointer. Null if the registration has failed.
     pub callsite: *const c_void,
-    /// [`Self::NEVER`], [`Self::SOMETIMES`], [`Self::ALWAYS`]: what the level in force says, until
-    /// [`Plugin::set_level`] is called.
+    /// Whether the host wants the entries of the callsite: [`Self::NEVER`], [`Self::SOMETIMES`] or [`Self::ALWAYS`].
+    /// Valid until the next [`Plugin::set_level`].
     ///
     /// [`Plugin::set_level`]: super::Plugin::set_level
     pub interest: u32,
 }
 
-/// A callsite and values: an event, a span that begins, or values that a span gets later. Borrowed
-/// by the function that takes it until that returns.
+/// An event, a new span, or values for an existing span. Borrowed by [`Host::event`](super::Host::event),
+/// [`Host::new_span`](super::Host::new_span) or [`Host::record`](super::Host::record) until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Entry {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// As [`Host::register`](super::Host::register) gave it.
+    /// The handle that [`Host::register`](super::Host::register) has returned. [`Host::record`](super::Host::record)
+    /// ignores this field.
     pub callsite: *const c_void,
-    /// The span that it is in: a span of the host's, [`Self::CURRENT`] or [`Self::ROOT`]. For
-    /// values that come later, the span that gets them.
+    /// For an event or a new span: the number of the parent span, [`Self::CURRENT`] or [`Self::ROOT`]. For
+    /// [`Host::record`](super::Host::record): the number of the span that receives the values.
     pub span: u64,
-    /// The values of the fields that have one.
+    /// An array of the fields that have a value.
     pub fields: *const Field,
-    /// How many there are.
+    /// The length of `fields`.
     pub fields_len: usize,
-    /// The thread's name, or none.
+    /// The name of the current thread, or absent.
     pub thread: Slice,
 }
 
@@ -72,9 +74,9 @@ pub struct Entry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Which of the callsite's fields, from 0.
+    /// The index of the field in [`Callsite::fields`].
     pub index: usize,
-    /// Its value.
+    /// The value of the field.
     pub value: Value,
 }
 
@@ -82,37 +84,38 @@ pub struct Field {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Value {
-    /// One of the constants below, which says where the value is.
+    /// The type of the value: [`Self::BOOL`] or another constant of this type. Each constant documents the field that
+    /// holds the value.
     pub kind: u32,
-    /// Scalars: the lower 64 bits, then the upper 64 bits of 128.
+    /// A scalar. `bits[0]` has the lower 64 bits; `bits[1]` has the upper 64 bits of a 128-bit number.
     pub bits: [u64; 2],
-    /// Texts.
+    /// A text.
     pub text: Slice,
-    /// The causes of an error, outermost first, as text.
+    /// An array with the texts of an error's sources, outermost first.
     pub causes: *const Slice,
-    /// How many causes there are.
+    /// The length of `causes`.
     pub causes_len: usize,
 }
 
-/// A panic in a plugin. Borrowed by [`Host::panicked`](super::Host::panicked) until that returns.
+/// A panic in a plugin. Borrowed by [`Host::panicked`](super::Host::panicked) until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Panic {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// Its message.
+    /// The message of the panic.
     pub message: Slice,
-    /// The source file, or none.
+    /// The source file, or absent.
     pub file: Slice,
-    /// The thread's name, or none.
+    /// The name of the thread that panicked, or absent.
     pub thread: Slice,
-    /// The backtrace as text, or none where `RUST_BACKTRACE` does not ask for one.
+    /// The backtrace as text. Absent unless `RUST_BACKTRACE` enables backtraces.
     pub backtrace: Slice,
     /// The line in `file`.
     pub line: u32,
     /// The column in `line`.
     pub column: u32,
-    /// The span that it happened in: as [`Entry::span`].
+    /// The span in which the thread panicked, with the values of [`Entry::span`].
     pub span: u64,
 }
 
@@ -124,38 +127,40 @@ impl Callsite {
 }
 
 impl Registered {
-    /// The host wants nothing from the callsite.
+    /// The host wants no entry of the callsite.
     pub const NEVER: u32 = 0;
-    /// The host wants everything from the callsite.
+    /// The host wants all entries of the callsite.
     pub const ALWAYS: u32 = 1;
-    /// The host wants entries of some requests: [`Host::enabled`](super::Host::enabled) is asked for each entry.
+    /// The host wants the entries of certain requests. The plugin calls [`Host::enabled`](super::Host::enabled) for
+    /// each entry.
     pub const SOMETIMES: u32 = 2;
 }
 
 impl Entry {
-    /// No span of the plugin's: it is in the request that the thread works on, if there is one.
+    /// The thread is in no span of the plugin. The host uses the span of the request on which the thread works, if
+    /// there is such a request.
     pub const CURRENT: u64 = 0;
-    /// In no span, because the author says so (`parent: None`).
+    /// The entry has no parent span, because the author wrote `parent: None`.
     pub const ROOT: u64 = u64::MAX;
 }
 
 impl Value {
-    /// `bits[0]` is 0 or 1.
+    /// A `bool`: `bits[0]` is 0 or 1.
     pub const BOOL: u32 = 1;
-    /// `bits[0]`.
+    /// A `u64` in `bits[0]`.
     pub const U64: u32 = 2;
-    /// `bits[0]` as two's complement.
+    /// An `i64` in `bits[0]`, in two's complement.
     pub const I64: u32 = 3;
-    /// `bits`.
+    /// A `u128` in `bits`.
     pub const U128: u32 = 4;
-    /// `bits` as two's complement.
+    /// An `i128` in `bits`, in two's complement.
     pub const I128: u32 = 5;
-    /// `bits[0]`, as IEEE 754 has them.
+    /// An `f64` in `bits[0]`, in the binary64 format of IEEE 754.
     pub const F64: u32 = 6;
-    /// `text` is a string value.
+    /// A string in `text`.
     pub const STR: u32 = 7;
-    /// `text` is what a value's `Debug` or `Display` wrote.
+    /// A value that was formatted with `Debug` or `Display`; the result is in `text`.
     pub const DEBUG: u32 = 8;
-    /// `text` is an error's `Display`, `causes` are its sources.
+    /// An error: its `Display` text is in `text`, and the texts of its sources are in `causes`.
     pub const ERROR: u32 = 9;
 }

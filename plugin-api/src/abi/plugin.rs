@@ -1,5 +1,4 @@
-//! The two tables of functions: the plugin's, which the host calls, and the host's, which the
-//! plugin calls.
+//! The two tables of functions: the host calls those of [`Plugin`], and the plugin calls those of [`Host`].
 
 use std::{ffi::c_void, mem::ManuallyDrop, ptr};
 
@@ -7,199 +6,230 @@ use super::{
     CallContext, CallSlot, Callsite, Entry, OwnedBytes, Panic, Registered, Request, Slice,
 };
 
-/// The functions of a plugin. Static in the library, which is never unloaded.
+/// The functions of a plugin. The table is a static of the library, which is never unloaded.
 ///
-/// The life of an app: `set_level`, and `init` once; then `call`, `poll`, `cancel`, `hand_over` and
-/// `drain` from any threads; then `stop` once. `set_level` may come at any time, for the rest of the
-/// process: what is left of an app, such as a thread that does not end, still logs.
+/// The host calls `set_level` first, then `init` once. After that, any thread of the host may call the other functions.
+/// The last one is `stop`, once. The host may call `set_level` at any time until the process ends, because threads that
+/// outlive their app may still log.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Plugin {
     /// The size of this table in bytes.
     pub size: usize,
-    /// Starts the app, on a thread that may block. 0: `out.app` is the app. Anything else:
-    /// `out.message` says why not.
+    /// Starts the app. The host calls this on a thread that may block. Returns 0 and sets `out.app`, or returns another
+    /// number and sets `out.message` to the error.
     pub init: unsafe extern "C" fn(init: *const Init, out: *mut Initialized) -> u32,
-    /// Starts a request and polls it once. [`READY`](super::poll::READY): the response was given to
-    /// `context`. [`PENDING`](super::poll::PENDING): `slot` now holds the call, and goes on with
-    /// `poll` or ends with `cancel`.
+    /// Starts a call and polls the call once.
+    ///
+    /// [`READY`](super::poll::READY): the plugin has passed the response to [`CallContext::respond`].
+    /// [`PENDING`](super::poll::PENDING): `slot` now holds the call. The host continues with `poll`, or ends the call
+    /// with `cancel`. Any other result: the call has failed, and `slot` is empty.
     pub call: unsafe extern "C" fn(
         app: *mut c_void,
         request: *const Request,
         slot: *mut CallSlot,
         context: *const CallContext,
     ) -> u32,
-    /// Polls a call that is pending. Anything but `PENDING` ends it and empties the slot.
+    /// Polls a pending call. Any result except `PENDING` ends the call and empties the slot.
     pub poll: unsafe extern "C" fn(slot: *mut CallSlot, context: *const CallContext) -> u32,
-    /// Ends a call that is pending, as when the client went away.
+    /// Aborts a pending call and empties the slot, for example when the client has disconnected.
     pub cancel: unsafe extern "C" fn(slot: *mut CallSlot),
-    /// Tells the library the most verbose level in force (see [`Callsite::level`]); it asks anew
-    /// about each callsite before this returns.
+    /// Sets the most verbose level in force. `level` has the numbers of [`Callsite::level`]. The plugin registers each
+    /// of its callsites again before this function returns, because the interest of the host may have changed.
     pub set_level: unsafe extern "C" fn(level: u32),
-    /// Ends the app: its shutdown hooks, its background tasks, its runtime. On a thread that may
-    /// block.
+    /// Stops the app: runs the shutdown hooks, cancels the background tasks, and shuts down the runtime. The host calls
+    /// this on a thread that may block.
     pub stop: unsafe extern "C" fn(app: *mut c_void, stop: *const Stop, out: *mut Stopped),
-    /// Asks an app that [hands over](Initialized::hands_over) for the state that the next
-    /// generation is to start with, on a thread that may block, and while no call is in the app.
-    /// 0: `out.state` is the state. Anything else: `out.message` says why there is none. The app
-    /// keeps its own state: it goes on with it when the next generation does not start.
-    pub hand_over:
-        unsafe extern "C" fn(app: *mut c_void, ask: *const HandOver, out: *mut HandedOver) -> u32,
-    /// Since 1.3, where `size` covers it: tells the app whether it is to finish what it has (1), as
-    /// no more requests are to come, or goes on after all (0). It returns at once, may come more than
-    /// once, and not after `stop`.
+    /// Returns the state with which the next generation starts. Only for an app that
+    /// [hands over](Initialized::hands_over). Returns 0 and sets `out.state`, or returns another number and sets
+    /// `out.message` to the error.
+    ///
+    /// The host calls this on a thread that may block, and while no call is in the app. The app keeps its own state,
+    /// because the app continues to serve if the next generation does not start.
+    pub hand_over: unsafe extern "C" fn(
+        app: *mut c_void,
+        request: *const HandOver,
+        out: *mut HandedOver,
+    ) -> u32,
+    /// Starts or ends the draining of an app. `draining` is 1: no more requests will come, and the app should finish
+    /// its current work. `draining` is 0: the app continues to serve. Returns without blocking. The host may call this
+    /// several times, but not after `stop`.
+    ///
+    /// Since 1.3. Present only if `size` covers this field.
     pub drain: Option<unsafe extern "C" fn(app: *mut c_void, draining: u32)>,
-    /// Since 1.4, where `size` covers it: has the app's runtime wake an idle thread if another one is
-    /// blocked, so that somebody waits for timers and sockets. Called every 50 ms or so, by one thread at a
-    /// time, and not after `stop` was called. It returns at once, and runs none of the author's code.
+    /// Makes the app's runtime wake an idle thread if another thread of the runtime is blocked. Only one thread of the
+    /// runtime waits for timers and sockets, and this may be the blocked thread.
+    ///
+    /// The host calls this about every 50 ms, never from two threads at the same time, and not after `stop`. Returns
+    /// without blocking, and runs no code of the author.
+    ///
+    /// Since 1.4. Present only if `size` covers this field.
     pub look_after: Option<unsafe extern "C" fn(app: *mut c_void)>,
-    /// Since 1.4, where `size` covers it: tells an app whose `hand_over` was called that no new generation
-    /// takes its place, so that it can take back what it let go of. On a thread that may block, and before
-    /// any request is let in again. It returns when the app has done so, or after `timeout_ms` milliseconds.
+    /// Notifies an app whose `hand_over` was called that no new generation replaces it. The app can then acquire again
+    /// the resources that it has released for the handover. Returns when the app has done so, or after `timeout_ms`
+    /// milliseconds.
+    ///
+    /// The host calls this on a thread that may block, and before it lets requests into the app again.
+    ///
+    /// Since 1.4. Present only if `size` covers this field.
     pub go_on: Option<unsafe extern "C" fn(app: *mut c_void, timeout_ms: u64)>,
-    /// Since 1.4, where `size` covers it: tells an app that was started beside others
-    /// ([`Init::is_second`]) that they have ended. It returns at once.
+    /// Notifies an app that was started while earlier generations were running ([`Init::is_second`]) that all of them
+    /// have ended. Returns without blocking.
+    ///
+    /// Since 1.4. Present only if `size` covers this field.
     pub alone: Option<unsafe extern "C" fn(app: *mut c_void)>,
 }
 
 #[cfg(any(feature = "host", test))]
 impl Plugin {
-    /// How long the table of 1.0 is: up to its last function. What comes behind is optional.
-    pub(crate) const FIRST: usize = std::mem::offset_of!(Self, hand_over) + size_of::<usize>();
+    /// The size in bytes of the table of ABI 1.0, whose last field is `hand_over`. The fields after it are optional.
+    pub(crate) const SIZE_1_0: usize = std::mem::offset_of!(Self, hand_over) + size_of::<usize>();
 
-    /// A copy of a library's table. Functions that an older library does not have are none.
+    /// Returns a copy of a library's table. Functions that an older library does not have are `None`.
     ///
     /// # Errors
     ///
-    /// The size of a table that is shorter than that of 1.0.
+    /// Returns the size of `table` if it is smaller than [`Self::SIZE_1_0`].
     ///
     /// # Safety
     ///
-    /// `table` is valid for as many bytes as its size says.
-    pub(crate) unsafe fn whole(table: *const Self) -> Result<Self, usize> {
+    /// `table` points to as many readable bytes as its `size` field claims.
+    pub(crate) unsafe fn copy_padded(table: *const Self) -> Result<Self, usize> {
+        // The table is read through the raw pointer, because a reference would claim that all fields of `Self` are
+        // readable, and the table of an older library is shorter.
         // SAFETY: every table begins with its size.
         let size = unsafe { (*table).size };
-        if size < Self::FIRST {
+        if size < Self::SIZE_1_0 {
             return Err(size);
         }
-        let mut whole = std::mem::MaybeUninit::<Self>::zeroed();
+        let mut padded = std::mem::MaybeUninit::<Self>::zeroed();
         let bytes = size.min(size_of::<Self>());
-        // SAFETY: both are at least that long.
-        unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), whole.as_mut_ptr().cast(), bytes) };
-        // SAFETY: the functions of 1.0 are there, and a zero is `None` for each that came later.
-        Ok(unsafe { whole.assume_init() })
+        // SAFETY: source and destination both have at least `bytes` bytes.
+        unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), padded.as_mut_ptr().cast(), bytes) };
+        // SAFETY: all functions of ABI 1.0 are copied, and zero means `None` for each later function.
+        Ok(unsafe { padded.assume_init() })
     }
 }
 
-/// The functions of the host. The host keeps table and context for ever: any thread of the
-/// plugin may call these at any time, even after the app was stopped. None of them blocks for long,
-/// and none unwinds.
+/// The functions of the host.
+///
+/// The host never frees the table and its context. Any thread of the plugin may call these functions at any time, even
+/// after the app was stopped. The functions do not block for long and do not unwind.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Host {
     /// The size of this table in bytes.
     pub size: usize,
-    /// The host's, for this generation of this plugin; the first argument of the functions below.
+    /// The first argument of the functions below. Belongs to one generation of the plugin. Only the host may
+    /// dereference this pointer.
     pub context: *const c_void,
-    /// Tells of a place that logs, and asks whether it is wanted.
+    /// Registers a callsite. Returns the host's handle of the callsite, and whether the host wants its entries.
     pub register:
         unsafe extern "C" fn(context: *const c_void, callsite: *const Callsite) -> Registered,
-    /// Whether an entry of a callsite that is wanted sometimes is wanted now; not 0 for yes. `span`
-    /// is as in [`Entry`].
+    /// Returns a non-zero number if the host wants an entry now, otherwise 0. The plugin calls this for each entry of a
+    /// callsite whose interest is [`Registered::SOMETIMES`]. `span` has the values of [`Entry::span`].
     pub enabled:
         unsafe extern "C" fn(context: *const c_void, callsite: *const c_void, span: u64) -> u32,
     /// Logs an event.
     pub event: unsafe extern "C" fn(context: *const c_void, event: *const Entry),
-    /// Begins a span, which lasts until it is closed as often as it was begun and cloned. 0 when
-    /// there is none.
+    /// Creates a span and returns its number, or 0 if the host creates no span. The plugin owns one handle of the new
+    /// span.
     pub new_span: unsafe extern "C" fn(context: *const c_void, span: *const Entry) -> u64,
-    /// Gives a span values that came later.
+    /// Adds values to the existing span [`Entry::span`].
     pub record: unsafe extern "C" fn(context: *const c_void, values: *const Entry),
-    /// Says that a span was caused by another, which need not be its parent.
+    /// Records that the span `cause` has caused `span`. `cause` need not be the parent of `span`.
     pub follows_from: unsafe extern "C" fn(context: *const c_void, span: u64, cause: u64),
-    /// One more handle to a span.
+    /// Adds a handle to a span.
     pub clone_span: unsafe extern "C" fn(context: *const c_void, span: u64),
-    /// One handle less. Not 0 when it was the last.
+    /// Releases a handle of a span. Returns a non-zero number if this was the last handle and the span has ended;
+    /// otherwise 0.
     pub close_span: unsafe extern "C" fn(context: *const c_void, span: u64) -> u32,
-    /// The span of the request that this thread works on, which is the host's to close, or 0.
+    /// Returns the span of the request on which the current thread works, or 0 if there is no such request. The host
+    /// owns the handle of this span.
     pub request_span: unsafe extern "C" fn(context: *const c_void) -> u64,
-    /// The callsite of a span of the plugin's, as `register` gave it; null for others.
+    /// Returns the handle that `register` has returned for the callsite of a span. Returns null if the plugin did not
+    /// create the span.
     pub span_callsite: unsafe extern "C" fn(context: *const c_void, span: u64) -> *const c_void,
-    /// Tells of a panic, wherever in the plugin it happened.
+    /// Reports a panic of any thread and any code of the plugin.
     pub panicked: unsafe extern "C" fn(context: *const c_void, panic: *const Panic),
 }
 
-/// What an app starts with. Borrowed by [`Plugin::init`] until that returns, but for `host`.
+/// The parameters of [`Plugin::init`]. Borrowed until that function returns, except `host`, which is never freed.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Init {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The host's functions; valid for ever.
+    /// The functions of the host. Never freed.
     pub host: *const Host,
     /// The app's name, as text.
     pub name: Slice,
-    /// Where it is mounted, as text.
+    /// The app's mount, as text.
     pub mount: Slice,
-    /// The operator's configuration for this app: a JSON object, or none.
+    /// The operator's configuration for this app: a JSON object, or absent.
     pub config: Slice,
-    /// The state that the generation before handed over, or none.
+    /// The state that the previous generation has handed over, or absent.
     pub previous_state: Slice,
-    /// What the threads of the plugin's runtime are to be named, as text of at most 15 bytes: the
-    /// host knows them by it.
+    /// The name for the threads of the plugin's runtime, as text of at most 15 bytes. The host identifies the threads
+    /// of an app by this name.
     pub thread_name: Slice,
-    /// Which load of this app this is, from 1.
+    /// The number of the generation: 1 for the first load of the app.
     pub generation: u64,
-    /// How long starting may take, in milliseconds; 0 for no limit.
+    /// The time limit for the start, in milliseconds; 0 for no limit.
     pub timeout_ms: u64,
-    /// How many threads the plugin's runtime has.
+    /// The number of threads of the plugin's runtime.
     pub worker_threads: u32,
-    /// Since 1.4, where `size` covers it: 1 when an earlier generation of the app has not ended yet, of whose
-    /// end the app is told by [`Plugin::alone`]. A `u64`, as it must not lie in the padding of the older
-    /// struct.
+    /// 1 if an earlier generation of the app has not ended yet; otherwise 0. [`Plugin::alone`] later notifies the app
+    /// that the earlier generations have ended.
+    ///
+    /// Since 1.4. Present only if `size` covers this field. A `u64`, because a `u32` would lie in the padding at the
+    /// end of the older struct, which `size` of the older struct covers too.
     pub is_second: u64,
 }
 
 impl Init {
-    /// What the host says, with zeros in place of what an older host does not have. A reference to what the
-    /// host lends would promise all of this type.
+    /// Returns a copy of the host's parameters. Fields that an older host does not have are zero.
     ///
     /// # Safety
     ///
-    /// `init` is valid for as many bytes as its size says.
-    pub(crate) unsafe fn whole(init: *const Self) -> Self {
-        // SAFETY: every struct begins with its size.
+    /// `init` points to as many readable bytes as its `size` field claims.
+    pub(crate) unsafe fn copy_padded(init: *const Self) -> Self {
+        // The struct is read through the raw pointer, because a reference would claim that all fields of `Self` are
+        // readable, and the struct of an older host is shorter.
+        // SAFETY: every `Init` begins with its size.
         let size = unsafe { (*init).size };
-        let mut whole = std::mem::MaybeUninit::<Self>::zeroed();
+        let mut padded = std::mem::MaybeUninit::<Self>::zeroed();
         let bytes = size.min(size_of::<Self>());
-        // SAFETY: both are at least that long.
-        unsafe { ptr::copy_nonoverlapping(init.cast::<u8>(), whole.as_mut_ptr().cast(), bytes) };
-        // SAFETY: all that 1.0 has is there, and zeros are numbers.
-        unsafe { whole.assume_init() }
+        // SAFETY: source and destination both have at least `bytes` bytes.
+        unsafe { ptr::copy_nonoverlapping(init.cast::<u8>(), padded.as_mut_ptr().cast(), bytes) };
+        // SAFETY: all fields of ABI 1.0 are copied, and zero is a valid value of each later field.
+        unsafe { padded.assume_init() }
     }
 }
 
-/// The result of [`Plugin::init`]. The host makes it, empty; the plugin fills it in; the host owns
-/// it then.
+/// The result of [`Plugin::init`]. The host creates an empty result, and the plugin sets its fields. The host owns the
+/// result after the call.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Initialized {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The app: the first argument of the other functions.
+    /// The app, as the first argument of the other functions of [`Plugin`]; null if the start has failed.
     pub app: *mut c_void,
-    /// Why there is none, as text.
+    /// The error text if the start has failed; otherwise empty.
     pub message: OwnedBytes,
-    /// 1 when the app has state that the next generation is to start with.
+    /// 1 if the app has state for its next generation ([`Plugin::hand_over`]); otherwise 0.
     pub hands_over: u32,
-    /// Since 1.2, where `size` covers it: 1 when the app asks for the header fields of a request
-    /// that it wants to see ([`Request::lay_out`]), so that they need not be there before. A `u64`,
-    /// as it must not lie in the padding of the older struct.
+    /// 1 if the plugin calls [`Request::lay_out`] when the app needs the header fields of a request. The host then does
+    /// not convert the header fields before each call.
+    ///
+    /// Since 1.2. Present only if `size` covers this field. A `u64`, because a `u32` would lie in the padding at the
+    /// end of the older struct, which `size` of the older struct covers too.
     pub asks_for_headers: u64,
 }
 
 impl Initialized {
-    /// An empty result.
+    /// Returns an empty result.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -211,19 +241,21 @@ impl Initialized {
         }
     }
 
-    /// Copies the result to the host's `out`: as many bytes as the host's version has.
+    /// Moves the result to the host's `out`. Leaves out the fields that an older host does not have.
     ///
     /// # Safety
     ///
-    /// `out` is valid for as many bytes as its size says, and empty.
-    pub(crate) unsafe fn give(self, out: *mut Self) {
-        let mut given = ManuallyDrop::new(self);
-        // SAFETY: every struct begins with its size.
-        given.size = unsafe { (*out).size };
-        let bytes = given.size.min(size_of::<Self>());
-        let given = (&raw const given).cast::<u8>();
-        // SAFETY: both are at least that long.
-        unsafe { ptr::copy_nonoverlapping(given, out.cast(), bytes) };
+    /// `out` points to as many writable bytes as its `size` field claims, and holds an empty result.
+    pub(crate) unsafe fn copy_to(self, out: *mut Self) {
+        // The copy in `out` owns `message`, so this value must not be dropped.
+        let mut result = ManuallyDrop::new(self);
+        // The host's `size` stays as it is.
+        // SAFETY: every `Initialized` begins with its size.
+        result.size = unsafe { (*out).size };
+        let bytes = result.size.min(size_of::<Self>());
+        let result = (&raw const result).cast::<u8>();
+        // SAFETY: source and destination both have at least `bytes` bytes.
+        unsafe { ptr::copy_nonoverlapping(result, out.cast(), bytes) };
     }
 }
 
@@ -233,51 +265,51 @@ impl Default for Initialized {
     }
 }
 
-/// How to hand over. Borrowed by [`Plugin::hand_over`] until that returns.
+/// The parameters of [`Plugin::hand_over`]. Borrowed until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct HandOver {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// How long it may take, in milliseconds.
+    /// The time limit for the app's handover hook, in milliseconds.
     pub timeout_ms: u64,
 }
 
-/// The result of [`Plugin::hand_over`]. The host makes it, empty; the plugin fills it in; the host
-/// owns it then.
+/// The result of [`Plugin::hand_over`]. The host creates an empty result, and the plugin sets its fields. The host owns
+/// the result after the call.
 #[repr(C)]
 #[derive(Debug)]
 pub struct HandedOver {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// The state. Only the app's own generations know its form.
+    /// The state, in a format that the author has chosen. The host does not interpret these bytes.
     pub state: OwnedBytes,
-    /// Why there is none, as text.
+    /// The error text if the app returned no state; otherwise empty.
     pub message: OwnedBytes,
 }
 
-/// How to end. Borrowed by [`Plugin::stop`] until that returns.
+/// The parameters of [`Plugin::stop`]. Borrowed until that function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stop {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// How long it may take, in milliseconds.
+    /// The time limit for the whole stop, in milliseconds.
     pub timeout_ms: u64,
-    /// 1 when no call of the app is left, so that it can be dropped; 0 when one is stuck, and its
-    /// state must stay.
+    /// 1 if no call is in the app: the plugin drops the app. 0 if a call is still in the app: the plugin must not drop
+    /// the app, because the call uses it.
     pub idle: u32,
 }
 
-/// The result of [`Plugin::stop`]. The host makes it, empty; the plugin fills it in.
+/// The result of [`Plugin::stop`]. The host creates an empty result, and the plugin sets its fields.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stopped {
     /// The size of this struct in bytes.
     pub size: usize,
-    /// How many background tasks were cancelled.
+    /// The number of background tasks that the plugin has cancelled.
     pub tasks: u64,
-    /// 1 when a shutdown hook did not end in time.
+    /// 1 if a shutdown hook did not end in time; otherwise 0.
     pub timed_out: u32,
 }
 
@@ -290,25 +322,25 @@ mod tests {
         unsafe extern "C" fn any() {}
         let function = any as *const () as usize;
         let mut table = [function; 12];
-        table[0] = Plugin::FIRST;
-        // SAFETY: it is as long as it says; nobody calls its functions.
-        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
-        let whole = whole.unwrap();
-        assert!(whole.drain.is_none() && whole.alone.is_none());
+        table[0] = Plugin::SIZE_1_0;
+        // SAFETY: `table` has at least as many bytes as its size claims. The test calls none of its functions.
+        let copy = unsafe { Plugin::copy_padded(table.as_ptr().cast()) };
+        let copy = copy.unwrap();
+        assert!(copy.drain.is_none() && copy.alone.is_none());
         table[0] = size_of::<Plugin>();
-        // SAFETY: as above.
-        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
-        let whole = whole.unwrap();
-        assert!(whole.drain.is_some() && whole.alone.is_some());
+        // SAFETY: `table` has as many bytes as its size claims.
+        let copy = unsafe { Plugin::copy_padded(table.as_ptr().cast()) };
+        let copy = copy.unwrap();
+        assert!(copy.drain.is_some() && copy.alone.is_some());
         table[0] = 56;
-        // SAFETY: as above.
-        let whole = unsafe { Plugin::whole(table.as_ptr().cast()) };
-        assert_eq!(whole.unwrap_err(), 56);
+        // SAFETY: `table` has more bytes than its size claims.
+        let copy = unsafe { Plugin::copy_padded(table.as_ptr().cast()) };
+        assert_eq!(copy.unwrap_err(), 56);
     }
 
     #[test]
     fn an_older_host_is_given_as_much_as_it_has_room_for() {
-        // As long as that of 1.0, and something behind it.
+        // 80 bytes, the length of the result of ABI 1.0, and one word after them.
         let mut room = [0_usize; 11];
         room[0] = 80;
         let answer = Initialized {
@@ -317,9 +349,9 @@ mod tests {
             ..Initialized::new()
         };
         let out: *mut Initialized = room.as_mut_ptr().cast();
-        // SAFETY: there is as much room as it says.
-        unsafe { answer.give(out) };
-        // SAFETY: it is within the room.
+        // SAFETY: `room` has more than the 80 bytes that its size claims.
+        unsafe { answer.copy_to(out) };
+        // SAFETY: `hands_over` is within the 80 bytes.
         assert_eq!(unsafe { (*out).hands_over }, 1);
         assert_eq!((room[0], room[10]), (80, 0));
     }

@@ -1,34 +1,39 @@
-//! A connection that crosses: the bytes both ways of what a client upgraded to another protocol.
+//! The byte stream of a client's connection that was upgraded to another protocol, such as a WebSocket.
 
 use std::{ffi::c_void, mem, ptr};
 
 use super::{Slice, Waker};
 
-/// A byte stream, owned by the side that received it. Null pointers mean that there is no stream.
+/// A connection with two directions, owned by the side that received the stream. Two null pointers mean that there is
+/// no stream.
 ///
-/// A stream is passed as `*mut Stream`: the receiver takes it, leaving none behind ([`Stream::take`]),
-/// and the giver drops what is left. A stream that is dropped is closed.
+/// The sender passes a stream as `*mut Stream`. The receiver moves the stream out and leaves [`Stream::NONE`] behind
+/// ([`Stream::take`]). After the call, the sender drops the `Stream` behind the pointer, so the connection is closed if
+/// the receiver did not move the stream out. Dropping a stream closes the connection.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Stream {
-    /// A pointer that only the side that made the stream may dereference; null if there is no stream.
+    /// The stream. Only the functions of `vtable` may dereference this pointer. Null if there is no stream.
     pub(crate) stream: *mut c_void,
-    /// The functions of `stream`; null for none.
+    /// The functions of `stream`; null if there is no stream.
     pub(crate) vtable: *const StreamVtable,
 }
 
-/// The functions of a [`Stream`]. One thread at a time calls these, but one task may read and
-/// another write: the wakers of reading and of writing are kept apart.
+/// The functions of a [`Stream`].
 ///
-/// Each returns [`PENDING`](super::poll::PENDING), [`READY`](super::poll::READY), or
-/// [`FAILED`](super::poll::FAILED) with the system's number of the error in `out`.
+/// Any thread may call these functions, `drop` included, but never two threads at the same time. One task may read
+/// while another task writes: a stream stores the waker of a pending `read` separately from the waker of a pending
+/// `write`, `flush` or `shutdown`.
+///
+/// All functions except `drop` return [`PENDING`](super::poll::PENDING), [`READY`](super::poll::READY), or
+/// [`FAILED`](super::poll::FAILED) with the error number in `out`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct StreamVtable {
     /// The size of this table in bytes.
     pub size: usize,
-    /// Reads up to `len` bytes into `buffer`, which need not be initialized. A count of 0
-    /// means the end of the stream.
+    /// Reads up to `len` bytes into `buffer`, and sets `count` in `out`. A count of 0 means the end of the stream. The
+    /// memory of `buffer` may be uninitialized.
     pub read: unsafe extern "C" fn(
         stream: *mut c_void,
         waker: *const Waker,
@@ -36,30 +41,31 @@ pub struct StreamVtable {
         len: usize,
         out: *mut Transfer,
     ) -> u32,
-    /// Writes some of `bytes`.
+    /// Writes as many of the first bytes of `bytes` as possible, and sets `count` in `out` to their number.
     pub write: unsafe extern "C" fn(
         stream: *mut c_void,
         waker: *const Waker,
         bytes: Slice,
         out: *mut Transfer,
     ) -> u32,
-    /// Sends what has been written on its way.
+    /// Sends all written bytes that are still in a buffer.
     pub flush:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Transfer) -> u32,
-    /// Tells the peer that nothing more will be written.
+    /// Closes the sending direction, so that the peer reads the end of the stream.
     pub shutdown:
         unsafe extern "C" fn(stream: *mut c_void, waker: *const Waker, out: *mut Transfer) -> u32,
-    /// Closes the stream and frees it. May be called at any time.
+    /// Closes the connection and frees the stream. The owner may call this in any state of the stream, also while an
+    /// operation is pending.
     pub drop: unsafe extern "C" fn(stream: *mut c_void),
 }
 
-/// The result of an operation on a stream.
+/// The result of an operation on a [`Stream`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {
-    /// How many bytes were read or written.
+    /// The number of bytes that were read or written.
     pub count: usize,
-    /// The system's number of the error (errno), or 0 where it has none.
+    /// The error number of the system (errno) if the operation failed; 0 if the error has no number.
     pub errno: i32,
 }
 
@@ -70,20 +76,20 @@ impl Stream {
         vtable: ptr::null(),
     };
 
-    /// Moves the stream out, leaving none.
+    /// Moves the stream out and leaves [`Self::NONE`] behind.
     #[must_use]
     pub const fn take(&mut self) -> Self {
         mem::replace(self, Self::NONE)
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no stream.
     #[must_use]
     pub const fn is_none(&self) -> bool {
         self.stream.is_null()
     }
 }
 
-// SAFETY: a stream may be used and dropped by any thread, by the contract of `StreamVtable`.
+// SAFETY: the contract of `StreamVtable` allows any thread to use and to drop the stream.
 unsafe impl Send for Stream {}
 
 impl Drop for Stream {
@@ -91,9 +97,9 @@ impl Drop for Stream {
         if self.is_none() {
             return;
         }
-        // SAFETY: a stream has its table, which lives as long as its library: for ever.
+        // SAFETY: `vtable` is the table of `stream`. The table is never freed, because libraries are never unloaded.
         let vtable = unsafe { &*self.vtable };
-        // SAFETY: `self` owns the stream, and this is its one drop.
+        // SAFETY: `self` owns the stream, and only this destructor drops the stream.
         unsafe { (vtable.drop)(self.stream) };
     }
 }

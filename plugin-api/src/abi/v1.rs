@@ -1,21 +1,22 @@
-//! The gate of ABI version 1: the root module that abi_stable checks when a library is loaded.
-//! Frozen.
+//! The root module of ABI version 1. abi_stable checks its layout when a library is loaded.
 //!
-//! abi_stable accepts a root module with more fields than it knows, but none with fewer, so this
-//! type never grows: what grows is the table behind it. A version 2 gets a module and a type of its
-//! own, and a host tries the newest first.
+//! This module is frozen. abi_stable accepts a root module with more fields than the host expects, but refuses a root
+//! module with fewer. A new field would therefore exclude all older plugins. New functions are added to the table
+//! [`Plugin`](crate::abi::Plugin) instead. An ABI version 2 gets a root module of its own, and a host first tries the
+//! newest version.
 
 use abi_stable::{
     StableAbi, declare_root_module_statics, library::RootModule, sabi_types::VersionStrings,
 };
 
-/// What a library exports.
+/// The root module that a library exports.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = RootRef)))]
 #[sabi(missing_field(panic))]
 pub struct Root {
-    /// Returns the plugin's [`Plugin`](crate::abi::Plugin) table.
+    /// Returns a pointer to the library's table of functions, [`Plugin`](crate::abi::Plugin).
+    // The pointer has no type, because abi_stable compares the types behind pointers as well, and the table grows.
     #[sabi(last_prefix_field)]
     pub plugin: extern "C" fn() -> *const (),
 }
@@ -33,8 +34,8 @@ mod tests {
 
     use super::*;
 
-    /// abi_stable refuses a library whose root module is of another package, or of an incompatible version of
-    /// it. The build script keeps both, whatever the package is called.
+    /// abi_stable refuses a library whose root module comes from a package with another name or an incompatible
+    /// version. The build script therefore sets both to these fixed values, whatever name and version the package has.
     #[test]
     fn the_gate_has_the_name_and_version_that_it_was_frozen_with() {
         let layout = <<Root as PrefixTypeTrait>::PrefixFields as PrefixStableAbi>::LAYOUT;

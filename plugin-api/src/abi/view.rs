@@ -1,4 +1,4 @@
-//! Safe views of what the other side lends: the pointers are trusted once, where a view is made.
+//! Safe views of borrowed data from the other side. Creating a view is `unsafe`; reading the view is safe.
 
 use std::{marker::PhantomData, net::SocketAddr, slice, str};
 
@@ -6,30 +6,30 @@ use std::{marker::PhantomData, net::SocketAddr, slice, str};
 use super::Stream;
 use super::{Body, Header, Headers, Request, Slice};
 
-/// A header or trailer field whose name and value are there for `'a`.
+/// A header or trailer field whose name and value are valid for `'a`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeaderView<'a>(Header, PhantomData<&'a [u8]>);
 
 impl Headers {
-    /// The fields.
+    /// Returns the fields.
     ///
     /// # Safety
     ///
-    /// The fields, and what they borrow, are there for `'a`.
+    /// The fields, their names and their values are valid for `'a`.
     pub(crate) const unsafe fn view<'a>(self) -> &'a [HeaderView<'a>] {
         if self.ptr.is_null() {
             return &[];
         }
-        // A view has the layout of the field.
+        // `HeaderView` is `repr(transparent)`, so it has the layout of `Header`.
         let fields = self.ptr.cast::<HeaderView<'a>>();
-        // SAFETY: the other side made this from a slice, which the caller says is still there.
+        // SAFETY: pointer and length come from a Rust slice, and the caller guarantees that it is valid for `'a`.
         unsafe { slice::from_raw_parts(fields, self.len) }
     }
 }
 
 impl<'a> HeaderView<'a> {
-    /// A view of a field of this side.
+    /// Returns a view of a field for a test.
     #[cfg(test)]
     pub(crate) const fn new(name: &'a str, value: &'a str, id: u16) -> Self {
         let header = Header {
@@ -41,145 +41,151 @@ impl<'a> HeaderView<'a> {
         Self(header, PhantomData)
     }
 
-    /// The name, in lower case.
+    /// Returns the name, in lower case.
     #[inline]
     pub(crate) fn name(&self) -> &'a [u8] {
-        // SAFETY: whoever made the view said that the name is there for `'a`.
+        // SAFETY: the creator of the view guaranteed that the name is valid for `'a`.
         unsafe { self.0.name.bytes() }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[inline]
     pub(crate) fn name_text(&self) -> &'a str {
-        // SAFETY: as above, and names are ASCII.
+        // SAFETY: the creator of the view guaranteed that the name is valid for `'a`. Header names are ASCII.
         unsafe { self.0.name.text_unchecked() }
     }
 
-    /// The value.
+    /// Returns the value.
     #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
-        // SAFETY: whoever made the view said that the value is there for `'a`.
+        // SAFETY: the creator of the view guaranteed that the value is valid for `'a`.
         unsafe { self.0.value.bytes() }
     }
 
-    /// The number of the name; 0 for none.
+    /// Returns the number of a well-known name, or 0 for any other name.
     #[inline]
     pub(crate) fn id(&self) -> u16 {
         self.0.id
     }
 
-    /// Whether the value is a secret that must not be printed or indexed.
+    /// Returns whether the value is a secret ([`Header::SENSITIVE`]).
     #[inline]
     pub(crate) fn is_sensitive(&self) -> bool {
         self.0.flags & Header::SENSITIVE != 0
     }
 }
 
-/// A request that the host lent to this thread for `'a`. Neither sent to other threads nor shared with them, as the
-/// pointers in it are not.
+/// A request that this thread borrows from the host for `'a`. The type is neither `Send` nor `Sync`, because
+/// [`Request`] contains raw pointers and only this thread may call [`Request::lay_out`].
 #[derive(Debug)]
 pub(crate) struct RequestView<'a>(&'a Request);
 
 impl<'a> RequestView<'a> {
+    /// Returns a view of `request`.
+    ///
     /// # Safety
     ///
-    /// What `request` borrows is there for `'a`, and as the contract of [`Request`] says. The body and the connection are
-    /// the plugin's to take.
+    /// `request` follows the contract of [`Request`], and all data that it borrows is valid for `'a`. The plugin may
+    /// move the body and the connection out, and no other code uses these two during `'a`.
     pub(crate) unsafe fn new(request: &'a Request) -> Self {
         Self(request)
     }
 
-    /// The method's token.
+    /// Returns the method, such as `GET`.
     pub(crate) fn method(&self) -> &'a str {
         Self::text(self.0.method)
     }
 
-    /// The scheme of the target.
+    /// Returns the scheme of the target, if the target has a scheme.
     pub(crate) fn scheme(&self) -> Option<&'a str> {
-        Self::some_text(self.0.scheme)
+        Self::optional_text(self.0.scheme)
     }
 
-    /// The authority of the target.
+    /// Returns the authority of the target, if the target has an authority.
     pub(crate) fn authority(&self) -> Option<&'a str> {
-        Self::some_text(self.0.authority)
+        Self::optional_text(self.0.authority)
     }
 
-    /// Scheme, authority and path as bytes; empty for those that the target does not have.
+    /// Returns scheme, authority, and path with query, as bytes. A part that the target does not have is empty.
     pub(crate) fn target(&self) -> [&'a [u8]; 3] {
-        // SAFETY: whoever made the view said that the bytes are there for `'a`.
+        // SAFETY: the creator of the view guaranteed that the bytes are valid for `'a`.
         let bytes = |slice: Slice| unsafe { slice.bytes() };
         [self.0.scheme, self.0.authority, self.0.path].map(bytes)
     }
 
-    /// Path and query below the mount.
+    /// Returns the path below the mount, and the query.
     pub(crate) fn path(&self) -> &'a str {
         Self::text(self.0.path)
     }
 
-    /// Path and query as the client sent them.
+    /// Returns the path and query that the client sent, with the mount.
     pub(crate) fn original_path(&self) -> &'a str {
         Self::text(self.0.original_path)
     }
 
-    /// The mount.
+    /// Returns the mount of the app.
     pub(crate) fn mount(&self) -> &'a str {
         Self::text(self.0.mount)
     }
 
-    /// What identifies the request in the log, in bytes that the client may have chosen; empty for none.
+    /// Returns the ID of the request in the log, or empty bytes if the request has no ID. The client may have chosen
+    /// the bytes.
     pub(crate) fn request_id(&self) -> &'a [u8] {
-        // SAFETY: whoever made the view said that the bytes are there for `'a`.
+        // SAFETY: the creator of the view guaranteed that the bytes are valid for `'a`.
         unsafe { self.0.request_id.bytes() }
     }
 
-    /// Who sent the request.
+    /// Returns the address of the client, or of the proxy before the server. Returns `None` on a Unix socket.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.0.peer.to_std()
     }
 
-    /// What an extended `CONNECT` asks for.
+    /// Returns the `:protocol` of an extended `CONNECT`, such as `websocket`.
     pub(crate) fn protocol(&self) -> Option<&'a str> {
-        Self::some_text(self.0.protocol)
+        Self::optional_text(self.0.protocol)
     }
 
-    /// The HTTP version times ten.
+    /// Returns the HTTP version times ten.
     pub(crate) fn version(&self) -> u32 {
         self.0.version
     }
 
-    /// The header fields, which the host is asked for where it wants that.
+    /// Returns the header fields. Calls the host if the host has not passed the fields with the request.
     pub(crate) fn headers(&self) -> &'a [HeaderView<'a>] {
         let headers = match self.0.lay_out {
-            // SAFETY: the request is lent to this thread, by `new`, and stays with it.
+            // SAFETY: this thread has received the request, and `RequestView` cannot move to another thread.
             Some(lay_out) => unsafe { lay_out(self.0.source) },
             None => self.0.headers,
         };
-        // SAFETY: the host lends the fields as long as the request.
+        // SAFETY: the fields are borrowed for as long as the request, so they are valid for `'a`.
         unsafe { headers.view() }
     }
 
-    /// The body, for the plugin to take. None when the host gave none.
+    /// Returns the body, which the plugin may move out. Returns `None` if the host has passed no body.
     pub(crate) fn body(&mut self) -> Option<&mut Body> {
-        // SAFETY: the pointer is null, or the body is the plugin's to take, by `new`.
+        // SAFETY: the pointer is null, or only this view uses the body, as the caller of `new` guaranteed.
         unsafe { self.0.body.as_mut() }
     }
 
-    /// The client's connection, for the plugin to take. None when the host gave none.
+    /// Returns the client's connection, which the plugin may move out. Returns `None` if the host has passed no
+    /// connection.
     #[cfg(feature = "upgrade")]
     pub(crate) fn upgrade(&mut self) -> Option<&mut Stream> {
-        // SAFETY: the pointer is null, or the connection is the plugin's to take, by `new`.
+        // SAFETY: the pointer is null, or only this view uses the connection, as the caller of `new` guaranteed.
         unsafe { self.0.upgrade.as_mut() }
     }
 
+    /// Returns the text of a field that is always UTF-8.
     fn text(slice: Slice) -> &'a str {
-        // SAFETY: whoever made the view said that the bytes are there for `'a`; all of these are text.
+        // SAFETY: the creator of the view guaranteed that the bytes are valid for `'a`, and that the fields which the
+        // contract of `Request` calls text are UTF-8.
         unsafe { slice.text_unchecked() }
     }
 
-    /// A text that may be missing.
-    fn some_text(slice: Slice) -> Option<&'a str> {
-        // SAFETY: whoever made the view said that the bytes are there for `'a`.
-        let bytes = unsafe { slice.some_bytes() }?;
+    /// Returns a text, or `None` if the field is absent.
+    fn optional_text(slice: Slice) -> Option<&'a str> {
+        // SAFETY: the creator of the view guaranteed that the bytes are valid for `'a`.
+        let bytes = unsafe { slice.optional_bytes() }?;
         str::from_utf8(bytes).ok()
     }
 }

@@ -1,15 +1,15 @@
-//! Header names, values, maps and paths that crossed before: clients and apps send the same ones again and again, and a
-//! copy is cheaper than to check and make them anew.
+//! Caches of header values, header maps and paths that have crossed the ABI. Clients and apps repeat
+//! them, and cloning a cached value is cheaper than validating and creating the value again.
 //!
-//! The caches are bounded in number and size, and keep no secrets. Each thread has caches of its own, in an array, so that
-//! a plugin can free them when its app ends: its threads are the server's, and stay.
+//! The caches are bounded in number and size, and store no secrets. Each thread has its own caches. They are in a
+//! static array and not in thread-locals, because a plugin must free them when its app ends: a plugin's code runs on
+//! threads of the host, which continue to run.
 
-mod memo;
-mod shape;
+mod fixed_table;
+mod template;
 
 use std::{
     cell::Cell,
-    mem,
     sync::{
         Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +22,7 @@ use http::{
     uri::{InvalidUri, PathAndQuery},
 };
 
-use self::{memo::Memo, shape::Shape};
+use self::{fixed_table::FixedTable, template::HeaderTemplate};
 use super::{
     headers::{InvalidHeader, value_of},
     names,
@@ -32,89 +32,67 @@ use crate::abi::HeaderView;
 /// Runs `work` with the caches of this thread.
 pub(crate) fn with<R>(work: impl FnOnce(&mut Cache<'_>) -> R) -> R {
     let mut guard = lock();
-    work(&mut Cache(guard.as_deref_mut().map(Tables::get_or_make)))
+    work(&mut Cache(
+        guard.as_deref_mut().map(ThreadCaches::get_or_create),
+    ))
 }
 
-/// Keeps the memory of a map that is no longer needed, for one with a few fields.
-pub(crate) fn recycle(map: HeaderMap) {
-    if (1..=shape::MOST).contains(&map.capacity()) {
-        with(|cache| cache.keep_memory(map));
-    }
-}
-
-/// Frees the caches of all threads.
+/// Frees the caches of all threads. A plugin calls this when its app ends.
 pub(crate) fn clear() {
-    for tables in &TABLES {
-        *tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    for slot in &CACHES {
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// The caches of a thread. None when another thread uses them right now, or this thread does already: then nothing is
-/// found in them, and nothing is kept.
-pub(crate) struct Cache<'a>(Option<&'a mut Tables>);
+/// Access to the caches of a thread. `None` if the caches are in use, by another thread that shares them or by an outer
+/// call of [`with`] on this thread. All methods then work without a cache.
+pub(crate) struct Cache<'a>(Option<&'a mut ThreadCaches>);
 
 impl Cache<'_> {
-    /// The header name with this text; none when HTTP does not allow the text.
-    pub(crate) fn name(&mut self, text: &[u8]) -> Option<HeaderName> {
-        let tables = self.0.as_deref_mut();
-        let Some(tables) = tables.filter(|_| text.len() <= LONGEST) else {
-            return HeaderName::from_bytes(text).ok();
-        };
-        let hash = memo::hash(text);
-        match tables.names.get(hash) {
-            Some(name) if name.as_str().as_bytes() == text => Some(name.clone()),
-            _ => {
-                let name = HeaderName::from_bytes(text).ok()?;
-                tables.names.offer(hash, || name.clone());
-                Some(name)
-            }
-        }
-    }
-
-    /// The value of a field.
+    /// Returns the value of a field.
     ///
     /// # Errors
     ///
-    /// When HTTP does not allow the value.
+    /// Returns an error if HTTP does not allow the value.
     pub(crate) fn value(&mut self, field: &HeaderView<'_>) -> Result<HeaderValue, InvalidHeader> {
-        let tables = self.0.as_deref_mut();
-        let Some(tables) = tables.filter(|_| may_be_kept(field)) else {
+        let caches = self.0.as_deref_mut();
+        let Some(caches) = caches.filter(|_| is_cacheable(field)) else {
             return value_of(field);
         };
         let bytes = field.value();
-        let hash = memo::hash(bytes);
-        match tables.values.get(hash) {
+        let hash = fixed_table::hash(bytes);
+        match caches.values.get(hash) {
             Some(value) if value == bytes => Ok(value.clone()),
             _ => {
                 let value = value_of(field)?;
-                tables.values.offer(hash, || value.clone());
+                caches.values.offer(hash, || value.clone());
                 Ok(value)
             }
         }
     }
 
-    /// The path and query of these bytes; `/` when there are none.
+    /// Returns the path and query in `bytes`, or `/` if `bytes` is empty.
     ///
     /// # Errors
     ///
-    /// When the bytes are not what RFC 3986 allows.
+    /// Returns an error if RFC 3986 does not allow the bytes.
     pub(crate) fn path(&mut self, bytes: &[u8]) -> Result<PathAndQuery, InvalidUri> {
         if bytes.is_empty() {
             return Ok(PathAndQuery::from_static("/"));
         }
         let parse = || PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(bytes));
-        let tables = self.0.as_deref_mut();
-        let Some(tables) = tables.filter(|_| bytes.len() <= LONGEST) else {
+        let caches = self.0.as_deref_mut();
+        let Some(caches) = caches.filter(|_| bytes.len() <= MAX_CACHED_LEN) else {
             return parse();
         };
-        let hash = memo::hash(bytes);
-        match tables.paths.get(hash) {
+        let hash = fixed_table::hash(bytes);
+        match caches.paths.get(hash) {
             Some(path) if path.as_str().as_bytes() == bytes => Ok(path.clone()),
             _ => {
                 let path = parse()?;
-                // A query often holds what is of one request only, and may be a secret.
+                // A query often has values that belong to a single request or are secrets.
                 if path.query().is_none() {
-                    tables.paths.offer(hash, || path.clone());
+                    caches.paths.offer(hash, || path.clone());
                 }
                 Ok(path)
             }
@@ -125,7 +103,7 @@ impl Cache<'_> {
     ///
     /// # Errors
     ///
-    /// A field with a name or value that HTTP does not allow.
+    /// Returns an error if HTTP does not allow the name or value of a field.
     pub(crate) fn add(
         &mut self,
         map: &mut HeaderMap,
@@ -137,124 +115,120 @@ impl Cache<'_> {
                 map.append(name, value);
                 continue;
             }
-            let name = self.name(field.name());
-            map.append(name.ok_or_else(|| InvalidHeader::new(field))?, value);
+            // Names without a number are not cached: most fields have a number, and a template already holds the names
+            // of a map that has crossed before.
+            let name =
+                HeaderName::from_bytes(field.name()).map_err(|_| InvalidHeader::new(field))?;
+            map.append(name, value);
         }
         Ok(())
     }
 
-    /// Adds fields to `map`, which is empty. Where a map with the same names crossed before, that is copied.
+    /// Adds fields to `map`, which must be empty. Clones a template if maps with the same names have crossed before.
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add).
+    /// Returns an error if HTTP does not allow the name or value of a field.
     pub(crate) fn fill(
         &mut self,
         map: &mut HeaderMap,
         fields: &[HeaderView<'_>],
     ) -> Result<(), InvalidHeader> {
-        let Some(tables) = self.0.as_deref_mut() else {
+        let caches = self.0.as_deref_mut();
+        let Some(caches) = caches.filter(|_| fields.len() > template::MAX_FIELDS_WITHOUT_TEMPLATE)
+        else {
             return self.add(map, fields);
         };
-        if fields.len() <= shape::FEW {
-            mem::swap(map, &mut tables.spare);
-            return self.add(map, fields);
-        }
-        let hash = shape::hash(fields);
-        if let Some(shape) = tables.shapes.get_mut(hash) {
-            if shape.copy_to(map, fields)? {
+        let hash = template::hash(fields);
+        if let Some(template) = caches.templates.get_mut(hash) {
+            if template.copy_to(map, fields)? {
                 return Ok(());
             }
         }
         map.reserve(fields.len());
         self.add(map, fields)?;
-        let tables = self.0.as_deref_mut();
-        if let Some(tables) = tables.filter(|_| Shape::may_be_kept(map, fields)) {
-            tables.shapes.offer(hash, || Shape::new(map, fields));
+        let caches = self.0.as_deref_mut();
+        if let Some(caches) = caches.filter(|_| HeaderTemplate::is_cacheable(map, fields)) {
+            caches
+                .templates
+                .offer(hash, || HeaderTemplate::new(map, fields));
         }
         Ok(())
     }
-
-    fn keep_memory(&mut self, mut map: HeaderMap) {
-        let tables = self.0.as_deref_mut();
-        if let Some(tables) = tables.filter(|tables| tables.spare.capacity() == 0) {
-            map.clear();
-            tables.spare = map;
-        }
-    }
 }
 
-/// Whether the value of a field may stay in a cache: it is short, and no secret.
-fn may_be_kept(field: &HeaderView<'_>) -> bool {
-    if field.value().len() > LONGEST || field.is_sensitive() {
+/// Returns whether a cache may store the value of a field: the value is short and not a secret.
+fn is_cacheable(field: &HeaderView<'_>) -> bool {
+    if field.value().len() > MAX_CACHED_LEN || field.is_sensitive() {
         return false;
     }
     if field.id() != 0 {
         return !names::is_secret(field.id());
     }
-    // The other side may know a name by its text only.
+    // The other side may send a well-known name without its number, because it finds the number by the address of the
+    // text (`names::NameIds`).
     !names::is_secret_name(field.name())
 }
 
-/// How long a text in a cache may be, in bytes, because a client chooses how long its texts are.
-const LONGEST: usize = 128;
+/// The maximum length of a cached text in bytes. Needed because clients choose the length of their texts.
+const MAX_CACHED_LEN: usize = 128;
 
 /// The caches of one thread.
-struct Tables {
-    names: Memo<HeaderName, 64>,
-    values: Memo<HeaderValue, 64>,
-    shapes: Memo<Shape, 16>,
-    paths: Memo<PathAndQuery, 64>,
-    /// An empty map with memory for a few fields.
-    spare: HeaderMap,
+struct ThreadCaches {
+    values: FixedTable<HeaderValue, 64>,
+    templates: FixedTable<HeaderTemplate, 16>,
+    paths: FixedTable<PathAndQuery, 64>,
 }
 
-impl Tables {
-    fn get_or_make(tables: &mut Option<Box<Self>>) -> &mut Self {
-        match tables {
-            Some(tables) => tables,
-            None => tables.insert(Self::new()),
+impl ThreadCaches {
+    fn get_or_create(caches: &mut Option<Box<Self>>) -> &mut Self {
+        match caches {
+            Some(caches) => caches,
+            None => caches.insert(Self::new()),
         }
     }
 
-    // Not inlined, because the tables are built on the stack first, and inlining would make every caller's stack
-    // frame big.
+    // Not inlined, because the tables are created on the stack before they move to the heap. Inlining would enlarge the
+    // stack frame of every caller.
     #[cold]
     #[inline(never)]
     fn new() -> Box<Self> {
         Box::new(Self {
-            names: Memo::new(),
-            values: Memo::new(),
-            shapes: Memo::new(),
-            paths: Memo::new(),
-            spare: HeaderMap::new(),
+            values: FixedTable::new(),
+            templates: FixedTable::new(),
+            paths: FixedTable::new(),
         })
     }
 }
 
-static TABLES: [Mutex<Option<Box<Tables>>>; THREADS] = [const { Mutex::new(None) }; THREADS];
+/// The caches of all threads. A thread creates its caches at their first use.
+static CACHES: [Mutex<Option<Box<ThreadCaches>>>; CACHE_COUNT] =
+    [const { Mutex::new(None) }; CACHE_COUNT];
 
-/// How many threads have caches of their own. Further threads share.
-const THREADS: usize = 32;
+/// The number of threads that have caches of their own. If more threads use the caches, several threads share a slot of
+/// [`CACHES`].
+const CACHE_COUNT: usize = 32;
 
-/// Locks the caches of this thread. None when they are locked already.
-fn lock() -> Option<MutexGuard<'static, Option<Box<Tables>>>> {
-    match TABLES[index()].try_lock() {
-        Ok(tables) => Some(tables),
-        // A panic leaves whole values behind.
+/// Locks the caches of this thread. Returns `None` if the caches are locked. Never waits for the lock, because this
+/// thread itself may hold the lock.
+fn lock() -> Option<MutexGuard<'static, Option<Box<ThreadCaches>>>> {
+    match CACHES[index()].try_lock() {
+        Ok(caches) => Some(caches),
+        // The caches are usable after a panic, because every value in them is complete at any time.
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
 }
 
-/// The index of this thread's caches.
+/// Returns the index of this thread's caches in [`CACHES`].
 fn index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
     }
     INDEX.get().unwrap_or_else(|| {
-        let index = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
+        // Relaxed, because no other memory depends on the counter.
+        let index = NEXT.fetch_add(1, Ordering::Relaxed) % CACHE_COUNT;
         INDEX.set(Some(index));
         index
     })

@@ -1,8 +1,8 @@
-//! A body of this side, handed to the other side, which polls it for frames.
+//! Passes a body of this side to the other side, which polls the body for frames.
 //!
-//! Most bodies have one frame and then end. So a response's body is polled once before it crosses: if that gives all
-//! bytes, they cross as they are, and the other side never has to call back. Otherwise the body crosses as a stream, and
-//! the frame that was polled is its first.
+//! Most bodies have one frame. Therefore [`export_eager`] polls a body once before it passes the body on. If the poll
+//! returns all bytes, the body is passed as plain bytes, and the other side never has to call back. Otherwise the body
+//! is passed as a stream, and the polled frame is its first frame.
 
 use std::{
     ffi::c_void,
@@ -15,90 +15,96 @@ use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
-use super::{Guard, HeaderFields, chain, with_waker};
+use super::{HeaderFields, PanicBoundary, error_chain, with_waker};
 use crate::{
     BoxError, PANICKED,
     abi::{self, OwnedBytes, poll},
 };
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// Hands `body` across as a stream. The body is polled, and dropped, under `guard`.
-pub(crate) fn export<B, G>(body: B, guard: G) -> abi::Body
+/// Converts `body` to a stream. The other side's calls poll and drop the body within `boundary`.
+pub(crate) fn export<B, G>(body: B, boundary: G) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    G: Guard,
+    G: PanicBoundary,
 {
     if body.is_end_stream() {
         return abi::Body::empty();
     }
-    Exported::new(Box::pin(body), guard).into_abi()
+    ExportedBody::new(Box::pin(body), boundary).into_abi()
 }
 
-/// Hands `body` across after it was polled once: a body whose bytes are all there crosses as bytes.
+/// Polls `body` once and converts the body: to plain bytes if the poll has returned all of them, otherwise to a stream.
 ///
-/// `context` wakes the task that will poll the body.
-pub(crate) fn export_eager<B, G>(body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+/// This first poll does not run within `boundary`: a panic of the body unwinds into the caller. `context` must wake the
+/// task that will poll the body.
+pub(crate) fn export_eager<B, G>(body: B, boundary: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    G: Guard + Clone,
+    G: PanicBoundary + Clone,
 {
     if body.is_end_stream() {
         return abi::Body::empty();
     }
     #[cfg(feature = "axum")]
     let body = {
-        // axum's body is `Unpin`, because it is a box inside: another box is not needed.
+        // axum's body contains a box and is `Unpin`, so it needs no second box. Stable Rust has no specialization, so
+        // the type is checked at run time.
         let mut body = Some(body);
         let any: &mut dyn std::any::Any = &mut body;
-        let axum = any.downcast_mut::<Option<axum::body::Body>>();
-        if let Some(body) = axum.and_then(Option::take) {
-            return export_unpin(body, guard, context);
+        let axum_body = any.downcast_mut::<Option<axum::body::Body>>();
+        if let Some(body) = axum_body.and_then(Option::take) {
+            return export_unpin(body, boundary, context);
         }
         let Some(body) = body else {
             unreachable!("it was taken only if it is axum's")
         };
         body
     };
-    export_unpin(Box::pin(body), guard, context)
+    export_unpin(Box::pin(body), boundary, context)
 }
 
-/// [`export_eager`] for a body that is `Unpin`: if its bytes are all there, nothing is allocated.
-pub(crate) fn export_unpin<B, G>(mut body: B, guard: &G, context: &mut Context<'_>) -> abi::Body
+/// Like [`export_eager`], for a body that is `Unpin`. Allocates nothing if the first poll returns all bytes.
+pub(crate) fn export_unpin<B, G>(mut body: B, boundary: &G, context: &mut Context<'_>) -> abi::Body
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
-    G: Guard + Clone,
+    G: PanicBoundary + Clone,
 {
     match Pin::new(&mut body).poll_frame(context) {
         Poll::Ready(None) => abi::Body::empty(),
-        Poll::Ready(Some(Ok(frame))) if frame.is_data() && body.is_end_stream() => frame
-            .into_data()
-            .map_or_else(|_| abi::Body::empty(), |data| abi::Body::full(owned(data))),
+        Poll::Ready(Some(Ok(frame))) if frame.is_data() && body.is_end_stream() => {
+            frame.into_data().map_or_else(
+                |_| abi::Body::empty(),
+                |data| abi::Body::full(to_owned_bytes(data)),
+            )
+        }
         Poll::Ready(Some(first)) => {
-            let mut exported = Exported::new(body, guard.clone());
+            let mut exported = ExportedBody::new(body, boundary.clone());
             exported.first = Some(first);
             exported.into_abi()
         }
-        Poll::Pending => Exported::new(body, guard.clone()).into_abi(),
+        Poll::Pending => ExportedBody::new(body, boundary.clone()).into_abi(),
     }
 }
 
-fn owned(mut data: impl Buf) -> OwnedBytes {
+fn to_owned_bytes(mut data: impl Buf) -> OwnedBytes {
     data.copy_to_bytes(data.remaining()).into()
 }
 
-struct Exported<B: Body, G> {
-    /// None once the body ended, failed or panicked.
+/// The object behind the `stream` pointer of an [`abi::Body`].
+struct ExportedBody<B: Body, G> {
+    /// `None` after the body has ended, failed or panicked.
     body: Option<B>,
-    /// The frame that was polled before the body crossed, until the other side takes it.
+    /// The frame that [`export_unpin`] has polled, until the other side's first poll.
     first: Option<Result<Frame<B::Data>, B::Error>>,
     trailers: Trailers,
-    guard: G,
+    boundary: G,
 }
 
-impl<B, G> Exported<B, G>
+impl<B, G> ExportedBody<B, G>
 where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
-    G: Guard,
+    G: PanicBoundary,
 {
     const VTABLE: &'static abi::BodyVtable = &abi::BodyVtable {
         size: size_of::<abi::BodyVtable>(),
@@ -107,16 +113,17 @@ where
         poll_frames: Self::poll_frames,
     };
 
-    fn new(body: B, guard: G) -> Self {
+    fn new(body: B, boundary: G) -> Self {
         Self {
             body: Some(body),
             first: None,
-            trailers: Trailers::NONE_YET,
-            guard,
+            trailers: Trailers::EMPTY,
+            boundary,
         }
     }
 
     fn into_abi(self) -> abi::Body {
+        // The hint of the body covers the bytes that are still to come, so the bytes of `first` are added.
         let hint = self
             .body
             .as_ref()
@@ -143,10 +150,10 @@ where
         waker: *const abi::Waker,
         out: *mut abi::Frame,
     ) -> u32 {
-        // SAFETY: the caller lends a valid frame, which is replaced.
-        let place = unsafe { &mut *out };
-        // SAFETY: as the caller of this function promises.
-        let count = unsafe { Self::fill(stream, waker, slice::from_mut(place), 1) };
+        // SAFETY: the contract of `BodyVtable::poll` requires that `out` points to a valid frame.
+        let frame = unsafe { &mut *out };
+        // SAFETY: `stream` and `waker` are the arguments of a function of `BodyVtable`.
+        let count = unsafe { Self::fill(stream, waker, slice::from_mut(frame), 1) };
         if count == 0 {
             poll::PENDING
         } else {
@@ -159,12 +166,12 @@ where
         waker: *const abi::Waker,
         out: *mut abi::Frames,
     ) -> u32 {
-        // SAFETY: the caller lends it for the call.
+        // SAFETY: the contract of `BodyVtable::poll_frames` requires that `out` is borrowed for the call.
         let out = unsafe { &mut *out };
-        // SAFETY: the caller lends an array of so many valid frames, which are replaced.
-        let places = unsafe { slice::from_raw_parts_mut(out.frames, out.room) };
-        // SAFETY: as the caller of this function promises.
-        let count = unsafe { Self::fill(stream, waker, places, out.enough) };
+        // SAFETY: the contract of `Frames` requires an array of `room` valid frames.
+        let frames = unsafe { slice::from_raw_parts_mut(out.frames, out.room) };
+        // SAFETY: `stream` and `waker` are the arguments of a function of `BodyVtable`.
+        let count = unsafe { Self::fill(stream, waker, frames, out.enough) };
         if count == 0 {
             return poll::PENDING;
         }
@@ -172,129 +179,134 @@ where
         poll::READY
     }
 
+    /// Polls the stream and writes the frames to `out`. Returns the number of frames, or 0 if the body is pending.
+    ///
     /// # Safety
     ///
-    /// `stream` and `waker` are what the functions of [`abi::BodyVtable`] are called with.
+    /// `stream` and `waker` are the arguments of a function of [`abi::BodyVtable`].
     unsafe fn fill(
         stream: *mut c_void,
         waker: *const abi::Waker,
-        places: &mut [abi::Frame],
-        enough: usize,
+        out: &mut [abi::Frame],
+        max_bytes: usize,
     ) -> usize {
-        // SAFETY: this table goes with a boxed `Self`, which one thread polls at a time.
+        // SAFETY: `VTABLE` belongs to a boxed `Self`, and the contract of `BodyVtable` excludes other threads.
         let this = unsafe { &mut *stream.cast::<Self>() };
-        let next = |waker: &Waker| this.next(&mut Context::from_waker(waker), places, enough);
-        // SAFETY: the caller lends the waker until this returns.
-        unsafe { with_waker(waker, next) }
+        let poll = |waker: &Waker| this.poll_into(&mut Context::from_waker(waker), out, max_bytes);
+        // SAFETY: the contract of `BodyVtable` makes the waker valid until the called function returns.
+        unsafe { with_waker(waker, poll) }
     }
 
     unsafe extern "C" fn drop(stream: *mut c_void) {
-        // SAFETY: this table goes with a boxed `Self`, and the caller gives it back once.
+        // SAFETY: `VTABLE` belongs to a boxed `Self`, and the owner of the stream calls `drop` only once.
         let this = unsafe { Box::from_raw(stream.cast::<Self>()) };
         let Self {
             body,
             first,
             trailers,
-            guard,
+            boundary,
         } = *this;
-        // The trailers too, because their values may be bytes with a destructor of the author's. A panic has been
-        // reported, and changes nothing for the caller.
-        let _ = guard.run(move || drop((first, body, trailers)));
+        // The trailers are dropped within the boundary too, because the destructors of their values may be code of the
+        // author. The boundary has reported a panic, and the caller needs no result.
+        let _ = boundary.run(move || drop((first, body, trailers)));
     }
 
-    /// Puts the next frames into `places`, and returns how many they are: none when the body is pending. Polls no
-    /// further once the frames have `enough` bytes.
-    fn next(
+    /// Writes the next frames to `out`, and returns their number, or 0 if the body is pending. Stops when the frames
+    /// hold `max_bytes` bytes or more.
+    fn poll_into(
         &mut self,
         context: &mut Context<'_>,
-        places: &mut [abi::Frame],
-        enough: usize,
+        out: &mut [abi::Frame],
+        max_bytes: usize,
     ) -> usize {
         let Self {
             body,
             first,
             trailers,
-            guard,
+            boundary,
         } = self;
-        let Some(end) = places.len().checked_sub(1) else {
-            // The contract demands room for one frame at least. Without any, pending is the only answer.
+        let Some(last_index) = out.len().checked_sub(1) else {
+            // The contract requires an array of at least one frame. Without a place for a frame, the only valid result
+            // is pending.
             return 0;
         };
-        let Some(open) = body else {
-            places[0] = abi::Frame::end();
+        let Some(open_body) = body else {
+            out[0] = abi::Frame::end();
             return 1;
         };
-        let (mut count, mut bytes, mut last) = (0, 0, false);
-        // All code of the app's runs under the guard, also that of its bytes.
-        let asked = guard.poll(|| {
-            while count < places.len() && bytes < enough && !last {
-                let frame = match first.take() {
+        let (mut count, mut bytes, mut is_last) = (0, 0, false);
+        // Converting a frame is within the boundary too, because its bytes and its error have types of the author.
+        let polled = boundary.poll(|| {
+            while count < out.len() && bytes < max_bytes && !is_last {
+                let item = match first.take() {
                     Some(first) => Some(first),
-                    None => match Pin::new(&mut *open).poll_frame(context) {
-                        Poll::Ready(frame) => frame,
+                    None => match Pin::new(&mut *open_body).poll_frame(context) {
+                        Poll::Ready(item) => item,
                         Poll::Pending => break,
                     },
                 };
-                let place = &mut places[count];
-                last = put(place, frame, trailers) || open.is_end_stream();
-                place.last = last.into();
-                bytes += place.data.remaining();
+                let frame = &mut out[count];
+                is_last = write_frame(frame, item, trailers) || open_body.is_end_stream();
+                frame.last = is_last.into();
+                bytes += frame.data.remaining();
                 count += 1;
             }
         });
-        if asked.is_none() {
-            last = true;
-            // The guard may fail after the work filled all places, when it cannot leave the runtime. Then the failure
-            // replaces the last frame.
-            let at = count.min(end);
-            places[at] = broken(PANICKED.to_owned());
-            count = at + 1;
+        if polled.is_none() {
+            is_last = true;
+            // On the plugin side, the boundary may also panic when it leaves the runtime, after the work has filled all
+            // of `out`. The error frame then replaces the last frame, because an index behind `out` would panic here,
+            // and that would abort the process.
+            let index = count.min(last_index);
+            out[index] = error_frame(PANICKED.to_owned());
+            count = index + 1;
         }
-        if last {
+        if is_last {
+            // The body is dropped at once, within the boundary. A panic is reported, and the frames stay as they are.
             let body = body.take();
-            let _ = guard.run(move || drop(body));
+            let _ = boundary.run(move || drop(body));
         }
         count
     }
 }
 
-/// Writes what a body gave to `place`. Returns whether it is the last frame. Trailers are moved to `trailers`, from
-/// which the frame borrows.
-fn put<D: Buf, E: Into<BoxError>>(
-    place: &mut abi::Frame,
-    frame: Option<Result<Frame<D>, E>>,
+/// Converts `item`, the result of a poll, and writes the frame to `out`. Returns whether this is the last frame of the
+/// stream. Trailers are moved to `trailers`, because the ABI frame borrows them.
+fn write_frame<D: Buf, E: Into<BoxError>>(
+    out: &mut abi::Frame,
+    item: Option<Result<Frame<D>, E>>,
     trailers: &mut Trailers,
 ) -> bool {
-    let frame = match frame {
+    let frame = match item {
         Some(Ok(frame)) => frame,
         Some(Err(error)) => {
-            *place = broken(chain(&*error.into()));
+            *out = error_frame(error_chain(&*error.into()));
             return true;
         }
         None => {
-            *place = abi::Frame::end();
+            *out = abi::Frame::end();
             return true;
         }
     };
     match frame.into_data() {
         Ok(data) => {
-            place.kind = abi::Frame::DATA;
-            place.data = owned(data);
+            out.kind = abi::Frame::DATA;
+            out.data = to_owned_bytes(data);
             false
         }
         Err(frame) => {
-            *place = abi::Frame::end();
+            *out = abi::Frame::end();
             if let Ok(map) = frame.into_trailers() {
                 *trailers = Trailers::new(map);
-                place.kind = abi::Frame::TRAILERS;
-                place.trailers = trailers.fields.as_abi();
+                out.kind = abi::Frame::TRAILERS;
+                out.trailers = trailers.fields.as_abi();
             }
             true
         }
     }
 }
 
-fn broken(text: String) -> abi::Frame {
+fn error_frame(text: String) -> abi::Frame {
     abi::Frame {
         kind: abi::Frame::ERROR,
         data: text.into(),
@@ -302,22 +314,23 @@ fn broken(text: String) -> abi::Frame {
     }
 }
 
-/// Trailers, and the fields that borrow from them.
+/// Trailers, and the ABI fields that borrow from them.
 struct Trailers {
     fields: HeaderFields,
-    /// None before there are trailers.
+    /// The map from which `fields` borrow; `None` until the body has returned trailers.
     _map: Option<HeaderMap>,
 }
 
 impl Trailers {
-    /// No trailers, and no memory for any, because most streams have none, and some stay open for long.
-    const NONE_YET: Self = Self {
+    /// No trailers, in a vector without memory, because most streams have no trailers, and a long-lived stream would
+    /// occupy the spare vector of the thread.
+    const EMPTY: Self = Self {
         fields: HeaderFields::NONE,
         _map: None,
     };
 
     fn new(map: HeaderMap) -> Self {
-        // The map may move after this, because its names and values are behind pointers.
+        // The map may be moved after this, because its names and values are on the heap or static.
         Self {
             fields: HeaderFields::new(&map),
             _map: Some(map),

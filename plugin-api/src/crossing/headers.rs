@@ -1,4 +1,4 @@
-//! Header fields, both ways.
+//! Converts header fields between the `http` crate and the ABI.
 
 use std::{cell::Cell, mem};
 
@@ -7,17 +7,18 @@ use http::{HeaderName, HeaderValue};
 use super::names;
 use crate::abi::{Header, HeaderView, Headers, Slice};
 
-/// The fields of a [`HeaderMap`](http::HeaderMap) as they cross: borrowed from the map.
+/// The fields of a [`HeaderMap`](http::HeaderMap) as ABI structs, which borrow from the map.
 #[derive(Debug)]
 pub(crate) struct HeaderFields(Vec<Header>);
 
-// SAFETY: the pointers are only followed while the map that they borrow from is kept, which whoever
-// made this sees to.
+// SAFETY: the pointers lead into a map that the creator of this value keeps alive, and a `HeaderMap` may be read on
+// any thread.
 unsafe impl Send for HeaderFields {}
 
 impl Default for HeaderFields {
-    /// No fields, in a vector that this thread may have used before.
+    /// Returns no fields, in a vector that reuses memory of this thread if possible.
     fn default() -> Self {
+        // `unwrap_or_default` covers a thread that ends and has dropped its thread-locals.
         Self(SPARE.try_with(Cell::take).unwrap_or_default())
     }
 }
@@ -25,27 +26,29 @@ impl Default for HeaderFields {
 impl Drop for HeaderFields {
     fn drop(&mut self) {
         self.0.clear();
-        let room = mem::take(&mut self.0);
-        if (1..=MOST_SPARE).contains(&room.capacity()) {
-            // Fails while the thread ends; the vector is freed then.
-            let _ = SPARE.try_with(|spare| spare.set(room));
+        let vector = mem::take(&mut self.0);
+        // A vector without memory must not replace a spare vector that has memory.
+        if (1..=MAX_SPARE_FIELDS).contains(&vector.capacity()) {
+            // Fails while the thread ends. The vector is then freed.
+            let _ = SPARE.try_with(|spare| spare.set(vector));
         }
     }
 }
 
 thread_local! {
+    /// An empty vector whose memory the next `HeaderFields` of this thread reuses.
     static SPARE: Cell<Vec<Header>> = const { Cell::new(Vec::new()) };
 }
 
-/// The largest vector that a thread keeps, in fields.
-const MOST_SPARE: usize = 128;
+/// The maximum capacity of a vector that a thread keeps, in fields.
+const MAX_SPARE_FIELDS: usize = 128;
 
 impl HeaderFields {
-    /// No fields, and no memory for any.
+    /// No fields, in a vector without memory.
     pub(crate) const NONE: Self = Self(Vec::new());
 
-    /// Borrows `fields`, those of a map for instance. The caller keeps the map unchanged for as long as the result is
-    /// used. The map may be moved, because names and values are behind pointers.
+    /// Borrows `fields`, for example all fields of a map. The caller must keep the map alive and unchanged while the
+    /// result is in use. The caller may move the map, because names and values are on the heap or static.
     pub(crate) fn new<'a>(
         fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     ) -> Self {
@@ -66,23 +69,23 @@ impl HeaderFields {
         borrowed
     }
 
-    /// Whether there are no fields.
+    /// Returns whether there are no fields.
     #[cfg(feature = "host")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The fields, valid as long as `self` is not changed.
+    /// Returns the fields, valid until `self` is changed or dropped.
     pub(crate) fn as_abi(&self) -> Headers {
         Headers::new(&self.0)
     }
 }
 
-/// The value of a field.
+/// Returns the value of a field.
 ///
 /// # Errors
 ///
-/// When HTTP does not allow the value.
+/// Returns an error if HTTP does not allow the value.
 pub(super) fn value_of(field: &HeaderView<'_>) -> Result<HeaderValue, InvalidHeader> {
     let invalid = |_| InvalidHeader::new(field);
     let mut value = HeaderValue::from_bytes(field.value()).map_err(invalid)?;
@@ -90,7 +93,7 @@ pub(super) fn value_of(field: &HeaderView<'_>) -> Result<HeaderValue, InvalidHea
     Ok(value)
 }
 
-/// A field that HTTP does not allow.
+/// The error for a field whose name or value is not valid HTTP. Contains the name.
 #[derive(Debug, thiserror::Error)]
 #[error("the header field {0:?} has a name or value that HTTP does not allow")]
 pub(crate) struct InvalidHeader(String);
@@ -113,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        crossing::{Guard, export_eager},
+        crossing::{PanicBoundary, export_eager},
         panics::catch,
     };
 
@@ -121,13 +124,13 @@ mod tests {
     fn an_open_stream_takes_no_room_for_fields() {
         #[derive(Clone)]
         struct Here;
-        impl Guard for Here {
+        impl PanicBoundary for Here {
             fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
                 catch(work)
             }
         }
         type Frame = http_body::Frame<bytes::Bytes>;
-        // A vector that this thread keeps.
+        // This thread now has a spare vector.
         drop(HeaderFields(Vec::with_capacity(8)));
         let stream = stream::pending::<Result<Frame, Infallible>>();
         let mut context = Context::from_waker(Waker::noop());

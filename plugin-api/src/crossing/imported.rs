@@ -1,9 +1,9 @@
-//! A body of the other side, used as an `http_body::Body`.
+//! A body that the other side has passed, with the methods of `http_body::Body`.
 //!
-//! A crossing costs more than a frame, so the server asks for several frames of a response at once. It does so only
-//! while frames come without a wait: after a pending poll the next request is for one frame, and each frame that is
-//! ready doubles how many may come at once, up to [`Imported::SEVERAL`]. A stream of events, say, is then asked for
-//! one frame at a time, and nothing of it is held back.
+//! A call across the ABI costs more than a frame, so the host polls for a batch of frames of a response. The batch size
+//! adapts to the stream: after a pending poll, the next poll requests one frame. Each later poll requests up to twice
+//! as many frames as have arrived since then, up to [`ImportedBody::MAX_FRAMES_AT_ONCE`]. A stream of events, for
+//! example, is pending between any two events, so it is always polled for one frame.
 
 use std::{
     mem,
@@ -21,58 +21,62 @@ use crate::{
     abi::{self, OwnedBytes, poll},
 };
 
-/// A body of the other side.
+/// A body that the other side has passed.
 #[derive(Debug)]
-pub(crate) enum Imported {
+pub(crate) enum ImportedBody {
     Empty,
     Full(OwnedBytes),
-    /// In a box, so that the other variants, which are the most frequent, are small to move.
-    Stream(Box<Foreign>),
+    /// Boxed to keep the enum small, because most bodies have one of the other variants and are moved often.
+    Stream(Box<ImportedStream>),
 }
 
-/// What `http_body::Body::poll_frame` gives.
+/// The result of a poll: `None` at the end of the body.
 type Item = Option<Result<Frame<OwnedBytes>, BodyError>>;
 
-/// A stream of the other side.
+/// A stream of frames that the other side has passed.
 #[derive(Debug)]
-pub(crate) struct Foreign {
+pub(crate) struct ImportedStream {
     body: abi::Body,
     waker: PollWaker,
-    /// How many frames may be asked for at once.
-    limit: usize,
-    /// The frames of the last poll. One place, until more are asked for.
+    /// The maximum number of frames in a batch.
+    max_frames: usize,
+    /// The buffer for the frames of one poll. Has one element until the first poll for several frames.
     frames: SmallVec<[abi::Frame; 1]>,
-    /// The index of the next frame to give.
+    /// The index in `frames` of the next frame to return.
     next: usize,
-    /// How many frames the last poll gave.
+    /// The number of frames that the last poll has written to `frames`.
     count: usize,
-    /// How many frames came since the last pending poll.
+    /// The number of frames that have arrived since the last pending poll.
     ready: usize,
-    /// Whether the last frame was given.
-    ended: bool,
+    /// Whether the last frame of the stream was returned.
+    has_ended: bool,
 }
 
-/// A batch ends when it has this many bytes, because frames that are taken ahead use memory.
+/// The maximum size of a batch in bytes, because prefetched frames use memory. The frame that reaches the limit is the
+/// last of its batch.
 const BATCH_BYTES: usize = 32 << 10;
 
-impl Imported {
-    /// How many frames of a response are asked for at once, at most.
+impl ImportedBody {
+    /// The maximum number of frames of a response in one batch.
     #[cfg(any(feature = "host", all(test, feature = "local")))]
-    pub(crate) const SEVERAL: usize = 8;
+    pub(crate) const MAX_FRAMES_AT_ONCE: usize = 8;
 
-    /// Takes a body, and leaves an empty one. At most `limit` frames are asked for at once.
-    pub(crate) fn take(body: &mut abi::Body, limit: usize) -> Self {
+    /// Moves `body` out and leaves an empty body behind. Polls of a stream request at most `max_frames` frames.
+    pub(crate) fn take(body: &mut abi::Body, max_frames: usize) -> Self {
         match body.kind {
             abi::Body::FULL => {
+                // Moves only the data, because moving the whole `abi::Body` copies 96 bytes.
                 body.kind = abi::Body::EMPTY;
                 Self::Full(mem::take(&mut body.data))
             }
-            abi::Body::STREAM => Self::Stream(Box::new(Foreign::new(body.take(), limit))),
+            abi::Body::STREAM => {
+                Self::Stream(Box::new(ImportedStream::new(body.take(), max_frames)))
+            }
             _ => Self::Empty,
         }
     }
 
-    /// How many bytes are still to come.
+    /// Returns the number of bytes that are still to come, as far as known.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
@@ -81,30 +85,30 @@ impl Imported {
         }
     }
 
-    /// Whether nothing more comes.
+    /// Returns whether the body has ended.
     pub(crate) fn is_end_stream(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// Whether frames are asked for across the boundary.
+    /// Returns whether the body is a stream, so that polls and the drop call the other side.
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }
 
-    /// The next bytes, if the last poll gave them already. Runs no code of the other side.
+    /// Returns the bytes of the next frame if an earlier poll has prefetched the frame. Runs no code of the other side.
     #[cfg(feature = "host")]
-    pub(crate) fn take_ahead(&mut self) -> Option<OwnedBytes> {
+    pub(crate) fn take_prefetched(&mut self) -> Option<OwnedBytes> {
         let Self::Stream(stream) = self else {
             return None;
         };
         let bytes = stream.take_data()?;
-        if stream.ended {
+        if stream.has_ended {
             *self = Self::Empty;
         }
         Some(bytes)
     }
 
-    /// The next frame.
+    /// Polls for the next frame.
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Item> {
         match self {
             Self::Empty => Poll::Ready(None),
@@ -115,7 +119,8 @@ impl Imported {
             }
             Self::Stream(stream) => {
                 let item = ready!(stream.poll_frame(context));
-                if stream.ended {
+                // Drops the stream at once, and makes `is_end_stream` true.
+                if stream.has_ended {
                     *self = Self::Empty;
                 }
                 Poll::Ready(item)
@@ -124,23 +129,25 @@ impl Imported {
     }
 }
 
-impl Foreign {
-    fn new(body: abi::Body, limit: usize) -> Self {
+impl ImportedStream {
+    fn new(body: abi::Body, max_frames: usize) -> Self {
         Self {
             body,
             waker: PollWaker::default(),
-            limit,
+            max_frames,
             frames: smallvec![abi::Frame::end()],
             next: 0,
             count: 0,
             ready: 0,
-            ended: false,
+            has_ended: false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = SizeHint::new();
         if self.body.upper != u64::MAX {
+            // `set_upper` and `set_lower` panic if the upper bound is below the lower one. The other side might send
+            // such bounds.
             hint.set_upper(self.body.upper.max(self.body.lower));
         }
         hint.set_lower(self.body.lower);
@@ -154,17 +161,18 @@ impl Foreign {
         if let Some(bytes) = self.take_data() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        Poll::Ready(self.end())
+        Poll::Ready(self.take_end())
     }
 
-    /// The bytes of the next frame of the last poll, if there is one and it is data.
+    /// Returns the bytes of the next prefetched frame. Returns `None` if no frame is prefetched, or if the next frame
+    /// is not a data frame.
     fn take_data(&mut self) -> Option<OwnedBytes> {
         let frame = self.frames[..self.count].get_mut(self.next)?;
         if frame.kind != abi::Frame::DATA {
             return None;
         }
         self.next += 1;
-        self.ended = frame.last != 0;
+        self.has_ended = frame.last != 0;
         let len = frame.data.remaining() as u64;
         self.body.lower = self.body.lower.saturating_sub(len);
         if self.body.upper != u64::MAX {
@@ -173,16 +181,17 @@ impl Foreign {
         Some(mem::take(&mut frame.data))
     }
 
-    /// The next frame, which is no data, and so is the last.
-    fn end(&mut self) -> Item {
+    /// Returns the next prefetched frame, which is not a data frame. Every other kind of frame is the last one of its
+    /// stream.
+    fn take_end(&mut self) -> Item {
         let frame = &self.frames[self.next];
         self.next += 1;
-        self.ended = true;
+        self.has_ended = true;
         match frame.kind {
             abi::Frame::TRAILERS => {
                 let mut map = HeaderMap::new();
-                // SAFETY: the trailers are borrowed from the stream, which is neither polled nor
-                // dropped meanwhile: they are its last frame.
+                // SAFETY: the trailers are valid until the stream is polled again or dropped, and neither happens in
+                // this function.
                 let fields = unsafe { frame.trailers.view() };
                 Some(match cache::with(|cache| cache.add(&mut map, fields)) {
                     Ok(()) => Ok(Frame::trailers(map)),
@@ -192,40 +201,45 @@ impl Foreign {
             abi::Frame::ERROR => Some(Err(BodyError(
                 String::from_utf8_lossy(frame.data.as_ref()).into_owned(),
             ))),
-            // The end.
+            // `abi::Frame::END`
             _ => None,
         }
     }
 
-    /// Asks the other side for frames.
+    /// Polls the other side for frames and stores them in `frames`.
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let vtable = self.body.vtable;
         let stream = self.body.stream;
-        // SAFETY: a stream has its table.
-        let several = unsafe { abi::BodyVtable::poll_frames_fn(vtable) };
-        let several = several.filter(|_| self.ready > 0 && self.limit > 1);
-        if several.is_some() && self.frames.len() < self.limit {
-            self.frames.resize_with(self.limit, abi::Frame::end);
+        // SAFETY: `vtable` is the table of `stream`.
+        let poll_frames = unsafe { abi::BodyVtable::poll_frames_fn(vtable) };
+        // After a pending poll, `ready` is 0, and one frame is requested.
+        let poll_frames = poll_frames.filter(|_| self.ready > 0 && self.max_frames > 1);
+        if poll_frames.is_some() && self.frames.len() < self.max_frames {
+            self.frames.resize_with(self.max_frames, abi::Frame::end);
         }
         let mut frames = abi::Frames {
             size: size_of::<abi::Frames>(),
             frames: self.frames.as_mut_ptr(),
-            room: self.limit.min(2 * self.ready),
+            room: self.max_frames.min(2 * self.ready),
             enough: BATCH_BYTES,
+            // The result if `poll` is called below, which does not set the count.
             count: 1,
         };
-        let polled = self.waker.lend(context.waker(), |waker| match several {
-            // SAFETY: `self` owns the stream, `&mut` makes this thread the only one, and the
-            // pointers are valid here.
-            Some(poll_frames) => unsafe { poll_frames(stream, waker, &raw mut frames) },
-            None => {
-                // SAFETY: a stream has its table, which is static in a library that is never
-                // unloaded.
-                let poll = unsafe { (*vtable).poll };
-                // SAFETY: as above; there is room for one.
-                unsafe { poll(stream, waker, frames.frames) }
-            }
-        });
+        let polled = self
+            .waker
+            .with_abi(context.waker(), |waker| match poll_frames {
+                // SAFETY: `self` owns the stream, and `&mut self` excludes other threads. `waker` and `frames` are valid
+                // until the function returns, and the array has at least `room` frames.
+                Some(poll_frames) => unsafe { poll_frames(stream, waker, &raw mut frames) },
+                None => {
+                    // SAFETY: `vtable` is the table of `stream`. The table is never freed, because libraries are never
+                    // unloaded.
+                    let poll = unsafe { (*vtable).poll };
+                    // SAFETY: `self` owns the stream, and `&mut self` excludes other threads. `waker` is valid, and the
+                    // array has at least one frame.
+                    unsafe { poll(stream, waker, frames.frames) }
+                }
+            });
         if polled == poll::PENDING {
             (self.count, self.next, self.ready) = (0, 0, 0);
             return Poll::Pending;

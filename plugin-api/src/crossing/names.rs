@@ -1,11 +1,12 @@
-//! Well-known header names, which cross as numbers beside their text: making a name of a text costs
-//! more than all else that a header needs.
+//! Numbers of well-known header names. A header field crosses the ABI with the number of its name and the text, because
+//! parsing a name from text costs more than everything else that a field needs.
 
 use std::sync::LazyLock;
 
 use http::header::{self, HeaderName};
 
-/// The names, by number from 1. Part of the ABI: names are appended, and never moved.
+/// The well-known names. The number of a name is its index plus 1. The numbers are part of the ABI: new names are
+/// appended, and no name ever moves.
 static NAMES: [HeaderName; 81] = {
     use header::*;
     [
@@ -93,69 +94,74 @@ static NAMES: [HeaderName; 81] = {
     ]
 };
 
-/// The name with this number. None for 0, and for a number of a later version.
+/// Returns the name with this number. Returns `None` for 0, and for a number that only a later version has.
 pub(super) fn name(id: u16) -> Option<&'static HeaderName> {
     NAMES.get(usize::from(id).wrapping_sub(1))
 }
 
-/// The numbers of names, by the address of the text, because an address is compared faster than a text. If a compiler
-/// puts the text of a name into several places, the name has no number in all but one, which costs time only.
-pub(crate) struct Ids([(&'static str, u16); SIZE]);
+/// A hash table (open addressing, linear probing) from the text of a well-known name to its number.
+///
+/// The key is the address of the text, because comparing addresses is faster than comparing texts. If the compiler
+/// emits the text of a name several times, only one copy has a number. The other copies cross without a number, which
+/// costs time but stays correct.
+pub(crate) struct NameIds([(&'static str, u16); TABLE_SIZE]);
 
-/// At most a third of the table is used, so that a name that is not there is soon known not to be.
-const SIZE: usize = 256;
+/// Three times the number of names, or more, so that a lookup soon reaches a free entry if the name has no number.
+const TABLE_SIZE: usize = 256;
 
-/// The numbers of all names.
-pub(crate) fn ids() -> &'static Ids {
-    static IDS: LazyLock<Ids> = LazyLock::new(Ids::new);
+/// Returns the table with the numbers of all well-known names.
+pub(crate) fn ids() -> &'static NameIds {
+    static IDS: LazyLock<NameIds> = LazyLock::new(NameIds::new);
     &IDS
 }
 
-impl Ids {
+impl NameIds {
     fn new() -> Self {
-        let mut table = [("", 0); SIZE];
+        // The number 0 marks a free entry.
+        let mut table = [("", 0); TABLE_SIZE];
         for (name, id) in NAMES.iter().zip(1..) {
-            let mut at = Self::place(name.as_str());
-            while table[at].1 != 0 {
-                at = (at + 1) % SIZE;
+            let mut index = Self::first_index(name.as_str());
+            while table[index].1 != 0 {
+                index = (index + 1) % TABLE_SIZE;
             }
-            table[at] = (name.as_str(), id);
+            table[index] = (name.as_str(), id);
         }
         Self(table)
     }
 
-    /// The number of a name; 0 for one that has none.
+    /// Returns the number of a name, or 0 for a name without a number.
     pub(crate) fn of(&self, name: &HeaderName) -> u16 {
         let text = name.as_str();
-        let mut at = Self::place(text);
+        let mut index = Self::first_index(text);
         loop {
-            match self.0[at] {
+            match self.0[index] {
                 (known, id) if std::ptr::eq(known, text) => return id,
                 (_, 0) => return 0,
-                _ => at = (at + 1) % SIZE,
+                _ => index = (index + 1) % TABLE_SIZE,
             }
         }
     }
 
-    /// Whether there is a name with this number.
+    /// Returns whether this version has a name with this number.
     pub(crate) fn knows(&self, id: u16) -> bool {
         name(id).is_some()
     }
 
-    /// The first index of the table to compare (Fibonacci hashing).
-    fn place(text: &str) -> usize {
+    /// Returns the table index at which the search for a name begins: a Fibonacci hash of the address.
+    fn first_index(text: &str) -> usize {
         let hash = (text.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (hash >> 56) as usize % SIZE
+        (hash >> 56) as usize % TABLE_SIZE
     }
 }
 
-/// Whether the values of the name with this number are secrets, as a rule, and must not be kept: those of
-/// `authorization`, `cookie`, `proxy-authorization` and `set-cookie` (RFC 7541, section 7.1.3).
+/// Returns whether the number is that of `authorization`, `cookie`, `proxy-authorization` or `set-cookie`. The values
+/// of these fields are usually secrets (RFC 7541, section 7.1.3), so no cache may store them.
 pub(super) fn is_secret(id: u16) -> bool {
+    // A test compares these numbers with the names.
     matches!(id, 17 | 31 | 52 | 66)
 }
 
-/// [`is_secret`] for a name that is known by its text.
+/// Like [`is_secret`], for the text of a name.
 pub(super) fn is_secret_name(name: &[u8]) -> bool {
     matches!(
         name,
@@ -195,7 +201,7 @@ mod tests {
         assert_eq!(Vec::from_iter(named), expected);
     }
 
-    /// Numbers are part of the ABI.
+    /// The numbers are part of the ABI and must not change.
     #[test]
     fn numbers_stay() {
         for (id, expected) in [

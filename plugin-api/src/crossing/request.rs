@@ -1,4 +1,4 @@
-//! The head of a request as it crosses.
+//! Converts the head of a request to the ABI struct [`Request`](crate::abi::Request).
 
 #[cfg(any(feature = "host", feature = "local"))]
 use std::{ffi::c_void, net::SocketAddr, ptr};
@@ -8,47 +8,56 @@ use http::Version;
 use http::request::Parts;
 
 #[cfg(any(feature = "host", feature = "local"))]
-use crate::abi::{self, Headers, LayOut, Slice};
+use crate::abi::{self, Headers, HeadersFn, Slice};
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// The parts of a request that are not in its head.
+/// The fields of an [`abi::Request`] that do not come from the request's head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LentRequest<'a> {
-    /// A prefix of the request's path, on a segment's boundary.
+pub(crate) struct AbiRequestParts<'a> {
+    /// The mount: a prefix of the request's path that ends at a segment boundary.
     pub(crate) mount: &'a str,
+    /// The address of the client, or of the proxy before the server.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) request_id: Option<&'a [u8]>,
-    /// The header fields, which the host may have taken out of the head. None when the app asks for them.
+    /// The header fields. Not read from the head, because the host moves the map out of the head before the call. Empty
+    /// if the app requests its header fields.
     pub(crate) headers: Headers,
-    /// The function that gives the header fields to an app that asks, and its argument.
-    pub(crate) lay_out: Option<(LayOut, *mut c_void)>,
+    /// For an app that requests its header fields: the function that returns the fields, and its argument.
+    pub(crate) lay_out: Option<(HeadersFn, *mut c_void)>,
     pub(crate) body: *mut abi::Body,
+    /// The client's connection, if the request asks for an upgrade; otherwise null or an empty stream.
     pub(crate) upgrade: *mut abi::Stream,
+    /// The `:protocol` of an extended `CONNECT`.
     pub(crate) protocol: Option<&'a str>,
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
-impl LentRequest<'_> {
-    /// Runs `work` with the request that is made of `self` and `head`, as it crosses.
-    pub(crate) fn lend<R>(self, head: &Parts, work: impl FnOnce(*const abi::Request) -> R) -> R {
-        let (rooted_original, rooted);
+impl AbiRequestParts<'_> {
+    /// Runs `work` with an ABI request that combines `self` and `head`. The pointer is valid until `work` returns.
+    pub(crate) fn with_abi<R>(
+        self,
+        head: &Parts,
+        work: impl FnOnce(*const abi::Request) -> R,
+    ) -> R {
+        let (original_path_with_slash, path_with_slash);
         let original_path = match head.uri.path_and_query().map_or("", |path| path.as_str()) {
-            // An absolute form may leave out an empty path, which is the root's (RFC 9110, section
-            // 4.2.3).
+            // A target in absolute form may omit an empty path, as in `http://host?query`. The path is then `/` (RFC
+            // 9110, section 4.2.3).
             query if query.starts_with('?') => {
-                rooted_original = rooted_at(query);
-                rooted_original.as_str()
+                original_path_with_slash = prepend_slash(query);
+                original_path_with_slash.as_str()
             }
             path => path,
         };
-        let path = match below(self.mount, original_path) {
+        let path = match strip_mount(self.mount, original_path) {
             path if path.starts_with(['/', '*']) => path,
-            // All but requests to an authority, as `CONNECT` is, have a path.
+            // A target that is only an authority, as in `CONNECT host:443`, has no path.
             "" if head.uri.path_and_query().is_none() => "",
+            // The path equals the mount, without or with a query: the app sees its root.
             "" => "/",
             query => {
-                rooted = rooted_at(query);
-                &rooted
+                path_with_slash = prepend_slash(query);
+                &path_with_slash
             }
         };
         let (lay_out, source) = self.lay_out.unzip();
@@ -66,7 +75,7 @@ impl LentRequest<'_> {
             body: self.body,
             upgrade: self.upgrade,
             protocol: Slice::from_option(self.protocol),
-            version: number(head.version),
+            version: version_number(head.version),
             flags: 0,
             source: source.unwrap_or(ptr::null_mut()),
             lay_out,
@@ -76,14 +85,15 @@ impl LentRequest<'_> {
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
+// Marked cold because targets without a path are rare.
 #[cold]
-fn rooted_at(query: &str) -> String {
+fn prepend_slash(query: &str) -> String {
     format!("/{query}")
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
-/// `path` without its prefix `mount`.
-fn below<'a>(mount: &str, path: &'a str) -> &'a str {
+/// Returns `path` without its prefix `mount`. The mount `/` is not removed, because a path must keep its first slash.
+fn strip_mount<'a>(mount: &str, path: &'a str) -> &'a str {
     if mount == "/" {
         path
     } else {
@@ -92,7 +102,8 @@ fn below<'a>(mount: &str, path: &'a str) -> &'a str {
 }
 
 #[cfg(any(feature = "host", feature = "local"))]
-fn number(version: Version) -> u32 {
+/// Returns the number of an HTTP version in [`abi::Request::version`].
+fn version_number(version: Version) -> u32 {
     match version {
         Version::HTTP_09 => 9,
         Version::HTTP_10 => 10,
@@ -102,7 +113,7 @@ fn number(version: Version) -> u32 {
     }
 }
 
-/// The version that has this number.
+/// Returns the HTTP version with this number. An unknown number counts as HTTP/1.1.
 pub(crate) fn version(number: u32) -> Version {
     match number {
         9 => Version::HTTP_09,

@@ -1,23 +1,25 @@
-//! The author's `app` function, in every shape that it may have.
+//! The kinds of functions that an author can pass to [`export_app!`](crate::export_app), and the kinds of results that
+//! these functions can return. One trait describes the functions, and one the results.
 
 use std::{error::Error, future::Future};
 
 use super::{
     Context,
     app::{App, AppFuture, IntoApp},
-    native::{self, Answer, Native},
+    kinds::{Direct, FutureOf, LocalResultOf, Native, ResultOf},
+    native::{self, Answer},
 };
-use crate::{BoxError, crossing::chain};
+use crate::{BoxError, crossing::error_chain};
 
 /// A function that [`export_app!`](crate::export_app) takes.
 ///
-/// - A `fn` or an `async fn` that makes the app: it takes a [`Context`] or nothing, and gives an
+/// - A `fn` or an `async fn` that creates the app. The function takes a [`Context`] or no argument, and returns an
 ///   [`AppResult`].
-/// - A [native](crate::native) handler, which is the app: it takes a
-///   [`native::Request`](crate::native::Request) and gives a [`native::Answer`](crate::native::Answer).
+/// - A [native](crate::native) handler, which is itself the app. The handler takes a
+///   [`native::Request`](crate::native::Request) and returns a [`native::Answer`](crate::native::Answer).
 ///
-/// This trait is sealed: only this crate implements it. `Shape` tells the kinds of function apart, and is
-/// always inferred.
+/// This trait is sealed: only this crate implements it. The parameter `Kind` distinguishes the kinds of functions. The
+/// compiler always infers `Kind`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no function that `export_app!` takes",
     label = "makes no app",
@@ -33,109 +35,99 @@ use crate::{BoxError, crossing::chain};
     note = "a native handler is a `fn(Request<'_>)` that gives a `Response`, a `Result` of one, or a future that does \
             not borrow the request, as that of an `async fn` would"
 )]
-pub trait AppFunction<Shape> {
-    /// Calls the function.
+pub trait AppFunction<Kind> {
+    /// Calls the function and returns its app. A native handler is not called, because it is the app.
     #[doc(hidden)]
     fn build(self, context: Context) -> impl Future<Output = Result<Box<dyn App>, BoxError>>;
 }
 
-impl<F, O, Shape> AppFunction<(fn() -> O, Shape)> for F
+// The `Kind` of each implementation is a tuple. Its first element names the parameters of the function, so that the
+// compiler does not reject the three implementations as overlapping.
+impl<F, O, Kind> AppFunction<(fn() -> O, Kind)> for F
 where
     F: FnOnce() -> O,
-    O: AppResult<Shape>,
+    O: AppResult<Kind>,
 {
     async fn build(self, _: Context) -> Result<Box<dyn App>, BoxError> {
         self().into_result().await
     }
 }
 
-impl<F, O, Shape> AppFunction<(fn(Context) -> O, Shape)> for F
+impl<F, O, Kind> AppFunction<(fn(Context) -> O, Kind)> for F
 where
     F: FnOnce(Context) -> O,
-    O: AppResult<Shape>,
+    O: AppResult<Kind>,
 {
     async fn build(self, context: Context) -> Result<Box<dyn App>, BoxError> {
         self(context).into_result().await
     }
 }
 
-impl<F, A, Shape> AppFunction<(Native, A, Shape)> for F
+impl<F, A, Kind> AppFunction<(Native, A, Kind)> for F
 where
     F: Fn(native::Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer<Shape>,
-    Shape: 'static,
+    A: Answer<Kind>,
+    Kind: 'static,
 {
     async fn build(self, _: Context) -> Result<Box<dyn App>, BoxError> {
         Ok(native::app(self).into_app())
     }
 }
 
-/// What a function that makes an app gives: an app ([`IntoApp`]), a `Result` of one, or a future of either, as
-/// an `async fn` does.
+/// The result of a function that creates an app: an app ([`IntoApp`]), a `Result` of an app, or a future of either. An
+/// `async fn` returns such a future.
 ///
-/// The error of the `Result` may be any error, or text: only its text reaches the server.
+/// The error of the `Result` may be any error, or text. The server receives only the text of the error and of its
+/// sources.
 ///
-/// This trait is sealed: only this crate implements it. `Shape` tells the kinds of results apart, and is always
-/// inferred.
+/// This trait is sealed: only this crate implements it. The parameter `Kind` distinguishes the kinds of results. The
+/// compiler always infers `Kind`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no app, nor a `Result` or a future of one",
     label = "no app"
 )]
-pub trait AppResult<Shape> {
-    /// The app, or why there is none.
+pub trait AppResult<Kind> {
+    /// Returns the app, or the error with which the author's function failed.
     #[doc(hidden)]
     fn into_result(self) -> impl Future<Output = Result<Box<dyn App>, BoxError>>;
 }
 
-/// The shape of an app itself.
-#[derive(Debug)]
-pub struct Plain<Shape>(Shape);
-
-/// The shape of a `Result`.
-#[derive(Debug)]
-pub struct Fallible<Shape>(Shape);
-
-/// The shape of a `Result` whose error cannot be shared between threads.
-#[derive(Debug)]
-pub struct FallibleLocally<Shape>(Shape);
-
-/// The shape of a future.
-#[derive(Debug)]
-pub struct Awaited<Shape>(Shape);
-
-impl<A: IntoApp<Shape>, Shape> AppResult<Plain<Shape>> for A {
+impl<A: IntoApp<Kind>, Kind> AppResult<Direct<Kind>> for A {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
         Ok(self.into_app())
     }
 }
 
-/// The error may be any that can be shared between threads, or text, because only the text crosses.
-impl<A: IntoApp<Shape>, E: Into<BoxError>, Shape> AppResult<Fallible<Shape>> for Result<A, E> {
+/// A `Result` whose error converts to [`BoxError`]: an error that threads can share, or text.
+impl<A: IntoApp<Kind>, E: Into<BoxError>, Kind> AppResult<ResultOf<Kind>> for Result<A, E> {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
+        // The error becomes one text here, because only text crosses the ABI.
         self.map(IntoApp::into_app)
-            .map_err(|error| chain(&*error.into()).into())
+            .map_err(|error| error_chain(&*error.into()).into())
     }
 }
 
-/// A `Result` whose error cannot be shared between threads, as `?` makes one in a `main`.
-impl<A: IntoApp<Shape>, Shape> AppResult<FallibleLocally<Shape>> for Result<A, Box<dyn Error>> {
+/// A `Result` whose error threads cannot share. This implementation is needed because `Box<dyn Error>`, a common return
+/// type of a `main`, does not convert to [`BoxError`].
+impl<A: IntoApp<Kind>, Kind> AppResult<LocalResultOf<Kind>> for Result<A, Box<dyn Error>> {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
         self.map(IntoApp::into_app)
-            .map_err(|error| chain(&*error).into())
+            .map_err(|error| error_chain(&*error).into())
     }
 }
 
-impl<F: Future, Shape> AppResult<Awaited<Shape>> for F
+impl<F: Future, Kind> AppResult<FutureOf<Kind>> for F
 where
-    F::Output: AppResult<Shape>,
+    F::Output: AppResult<Kind>,
 {
     async fn into_result(self) -> Result<Box<dyn App>, BoxError> {
         self.await.into_result().await
     }
 }
 
-/// Runs the author's function, and erases its types. [`export_app!`](crate::export_app) calls this.
-pub fn build<F: AppFunction<Shape> + 'static, Shape: 'static>(
+/// Returns the future that runs the author's function, with the types of the function erased.
+/// [`export_app!`](crate::export_app) calls this.
+pub fn build<F: AppFunction<Kind> + 'static, Kind: 'static>(
     function: F,
     context: Context,
 ) -> AppFuture {
@@ -150,10 +142,10 @@ mod tests {
 
     use super::*;
 
-    /// The test is that these compile: the shape is inferred, for every kind of function.
+    /// Tests by compiling: the compiler infers the `Kind` of each function.
     #[test]
     fn an_app_may_be_any_function_that_makes_a_service() {
-        fn takes<F: AppFunction<Shape>, Shape>(_: F) {}
+        fn takes<F: AppFunction<Kind>, Kind>(_: F) {}
 
         takes(Router::new);
         takes(|_: Context| Router::new());

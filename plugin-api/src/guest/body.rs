@@ -1,4 +1,4 @@
-//! The body of a request, as the app reads it.
+//! The body of a request, as a type for authors.
 
 use std::{
     pin::Pin,
@@ -12,44 +12,49 @@ use tokio::task::coop;
 use crate::{
     BodyError,
     abi::{self, OwnedBytes},
-    crossing::Imported,
+    crossing::ImportedBody,
 };
 #[cfg(feature = "local")]
 use crate::{
     BoxError,
-    crossing::{Guard, export},
+    crossing::{PanicBoundary, export},
 };
 
 /// The body of a request: an [`http_body::Body`] of [`Bytes`].
 ///
-/// The body is read as it arrives; not reading holds the client back. Dropping it unread is fine.
+/// The server passes the body to the app while the client sends the body. If the app does not read, the client must
+/// wait. An app may drop a body that it has not read.
 #[derive(Debug)]
-pub struct Body(Imported);
+pub struct Body(ImportedBody);
 
 impl Body {
-    /// The body that the host gave with a request, and leaves to the plugin; an empty one when the host gave none.
+    /// Moves the host's `body` out and leaves an empty body behind. Returns an empty body if `body` is `None`.
     pub(crate) fn take(body: Option<&mut abi::Body>) -> Self {
-        Self(body.map_or(Imported::Empty, |body| Imported::take(body, MAX_FRAMES)))
+        Self(body.map_or(ImportedBody::Empty, |body| {
+            ImportedBody::take(body, MAX_FRAMES)
+        }))
     }
 }
 
 #[cfg(feature = "local")]
 impl Body {
-    /// A body of this process, which is polled, and dropped, under `guard`.
-    pub(crate) fn of<B>(body: B, guard: impl Guard) -> Self
+    /// Returns a body that was created in this library, for an app without a server. `boundary` runs the polls and the
+    /// drop of `body`, and catches their panics.
+    pub(crate) fn from_local<B>(body: B, boundary: impl PanicBoundary) -> Self
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Imported::take(&mut export(body, guard), MAX_FRAMES))
+        Self(ImportedBody::take(&mut export(body, boundary), MAX_FRAMES))
     }
 }
 
-fn of_bytes(frame: Frame<OwnedBytes>) -> Frame<Bytes> {
+/// Converts the data of a frame to [`Bytes`].
+fn into_bytes(frame: Frame<OwnedBytes>) -> Frame<Bytes> {
     frame.map_data(Bytes::from)
 }
 
-/// How many frames are asked for at once. Not more, because the server can reuse its read buffer only after the
-/// previous frame has been dropped.
+/// The maximum number of frames that one poll requests. 1, because the server can reuse its read buffer only after the
+/// app has dropped the previous frame.
 const MAX_FRAMES: usize = 1;
 
 impl http_body::Body for Body {
@@ -61,13 +66,15 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.0.is_stream() {
-            return self.0.poll_frame(context).map_ok(of_bytes);
+            return self.0.poll_frame(context).map_ok(into_bytes);
         }
-        // A frame uses up some of the task's budget, as a read of a tokio socket does.
-        let step = ready!(coop::poll_proceed(context));
+        // A frame consumes one unit of the task's cooperative budget, as a read from a tokio socket does. Otherwise a
+        // task that reads a body whose frames are always ready would never return its thread to the runtime.
+        let unit = ready!(coop::poll_proceed(context));
+        // If the frame is pending, the drop of `unit` returns the unit to the budget.
         let frame = ready!(self.0.poll_frame(context));
-        step.made_progress();
-        Poll::Ready(frame.map(|frame| frame.map(of_bytes)))
+        unit.made_progress();
+        Poll::Ready(frame.map(|frame| frame.map(into_bytes)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -93,7 +100,7 @@ mod tests {
 
     struct Here;
 
-    impl Guard for Here {
+    impl PanicBoundary for Here {
         fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
             catch(work)
         }
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     fn a_task_that_reads_a_body_which_is_always_there_gives_its_thread_back() {
         let frames = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from("a"))));
-        let mut body = Body::of(StreamBody::new(frames), Here);
+        let mut body = Body::from_local(StreamBody::new(frames), Here);
         let runtime = Builder::new_current_thread().build().unwrap();
         let read = runtime.block_on(poll_fn(|context| {
             let mut polls = (0..1000).map(|_| Pin::new(&mut body).poll_frame(context));

@@ -1,4 +1,5 @@
-//! What an app is told when it starts, and what it can ask for.
+//! The [`Context`] that an app receives when it starts: the facts about the app, the app's hooks, and the futures that
+//! announce draining and the end of the previous generation.
 
 mod host_side;
 
@@ -13,10 +14,11 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::handover::{self, IntoHandover};
+use super::handover::{HandoverHook, IntoHandover};
 use crate::BoxError;
 
-/// What an app knows of its place in the server. Cheap to clone.
+/// The app's name, mount and configuration, and the functions by which the app follows its own lifecycle. Cheap to
+/// clone.
 ///
 /// ```
 /// use plugin_api::Context;
@@ -38,6 +40,8 @@ use crate::BoxError;
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Inner>);
 
+/// The data that all clones of a [`Context`] share. The first six fields have the meaning that [`ContextData`]
+/// documents.
 struct Inner {
     name: String,
     mount: String,
@@ -45,92 +49,101 @@ struct Inner {
     generation: u64,
     config: Option<Vec<u8>>,
     previous_state: Option<Vec<u8>>,
-    shutdown: Mutex<VecDeque<Hook>>,
-    handover: Mutex<Option<handover::Hook>>,
-    take_back: Mutex<Option<handover::Hook>>,
-    /// Whether the handover's hook was called, and nothing came of it so far.
-    handed_over: AtomicBool,
-    draining: watch::Sender<bool>,
-    /// Whether an earlier generation has not ended yet.
-    is_second: watch::Sender<bool>,
+    /// The hooks of [`Context::on_shutdown`] that have not run yet, in the order in which the app added them.
+    shutdown_hooks: Mutex<VecDeque<ShutdownHook>>,
+    /// The hook of [`Context::on_handover`].
+    handover_hook: Mutex<Option<HandoverHook>>,
+    /// The hook of [`Context::on_handover_failed`].
+    handover_failed_hook: Mutex<Option<HandoverHook>>,
+    /// Whether the handover hook was called, and no failure of that handover was reported since.
+    handover_started: AtomicBool,
+    /// Whether this version should finish its current work ([`Context::is_draining`]).
+    is_draining: watch::Sender<bool>,
+    /// Whether an earlier generation of the app has not ended yet.
+    has_predecessor: watch::Sender<bool>,
 }
 
-pub(crate) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A hook of [`Context::on_shutdown`]. Runs at most once.
+pub(crate) type ShutdownHook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Context {
-    /// The app's name: the plugin's, unless the operator gave another.
+    /// Returns the app's name: the plugin's name, unless the operator has configured another name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Where the app is mounted: `/`, or `/shop`. The app sees paths below it.
+    /// Returns the mount of the app: the path prefix that the app serves, such as `/` or `/shop`. The paths in the
+    /// app's requests do not contain the mount.
     #[must_use]
     pub fn mount(&self) -> &str {
         &self.0.mount
     }
 
-    /// A path of the app's as clients see it: `/cart` of an app at `/shop` is `/shop/cart`. For what nobody
-    /// rewrites: the `Location` of redirects, links, paths of cookies. Of an app with several mounts this is
-    /// the first; with the feature `info`, `RequestInfo::below_mount` is that of a request.
+    /// Returns a path of the app as clients see it, with the mount: for `/cart` of an app at `/shop`, returns
+    /// `/shop/cart`. Use this for every path that the app sends to a client, because the server does not rewrite
+    /// responses: the `Location` of redirects, links, and the paths of cookies.
+    ///
+    /// If the app has several mounts, the result contains the first mount. With the feature `info`,
+    /// `RequestInfo::below_mount` uses the mount of the request.
     #[must_use]
     pub fn below_mount(&self, path: &str) -> String {
-        below(&self.0.mount, path)
+        join_mount(&self.0.mount, path)
     }
 
-    /// The plugin's version, as its `Cargo.toml` has it.
+    /// Returns the plugin's version from its `Cargo.toml`.
     #[must_use]
     pub fn version(&self) -> &'static str {
         self.0.version
     }
 
-    /// Which load of this app this is in the life of the server, from 1.
+    /// Returns the number of this generation. The server numbers the loads of an app from 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation
     }
 
-    /// The operator's configuration for this app, as the author's type. Without any, that of an
-    /// empty table.
+    /// Returns the operator's configuration for this app, converted to the author's type `T`. If the operator has
+    /// configured nothing, converts an empty table.
     ///
     /// # Errors
     ///
-    /// When it is not of the type's form; the error names the key.
+    /// Returns an error if the configuration does not fit `T`. The error names the key.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        let failed = |source| ConfigError {
+        let config_error = |source| ConfigError {
             name: self.0.name.clone(),
             source,
         };
         let config = self.0.config.as_deref().unwrap_or(b"{}");
-        // Parsed to a value first, whose errors do not name a line and column, because the author has never seen the
-        // text.
+        // The text becomes a `Value` first, because the errors of a `Value` contain no line and column. A line of this
+        // JSON text would mislead the operator, because the host has created the text from the configuration file.
         let config: serde_json::Value =
-            serde_json::from_slice(config).map_err(|error| failed(error.into()))?;
-        serde_path_to_error::deserialize(config).map_err(|error| failed(error.into()))
+            serde_json::from_slice(config).map_err(|error| config_error(error.into()))?;
+        serde_path_to_error::deserialize(config).map_err(|error| config_error(error.into()))
     }
 
-    /// Runs `hook` when the app ends: at the server's stop, and when a new version has taken over
-    /// and the last request of this one is done. Hooks run one after the other, in the order in
-    /// which they were added, in the app's runtime. A hook may add another one.
+    /// Adds a hook that runs when the app ends. An app ends when the server stops, and when a new version has replaced
+    /// the app and the app's last request is done. The hooks run in the app's runtime, one after the other, in the
+    /// order in which the app added them. A hook may add another hook.
     ///
-    /// All hooks together have 5 s. One that panics or takes too long does not keep the others from being
-    /// run, but what is left of the time is theirs. Hooks do not run when the function that makes the app
-    /// fails, as there is no app then: they are dropped. They run neither when the server crashes or is killed.
+    /// All hooks together have 5 s. The other hooks run even if a hook panics or takes too long, but they only have the
+    /// rest of the 5 s. If the function that creates the app fails, its hooks are dropped and do not run. Hooks do not
+    /// run if the server crashes or is killed.
     pub fn on_shutdown(&self, hook: impl Future<Output = ()> + Send + 'static) {
         self.0
-            .shutdown
+            .shutdown_hooks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(Box::pin(hook));
     }
 
-    /// Waits until this version is to finish what it has: a new one took over or is about to, the app
-    /// was removed, or the server stops. Ready at once as long as that is so. It stops being so when the new
-    /// version does not start or is rolled back.
+    /// Waits until this version should finish its current work, because a new version is replacing this version, the
+    /// app was removed, or the server stops. Returns immediately while this version is draining. If the new version
+    /// does not start or is rolled back, this version is no longer draining.
     ///
-    /// Requests go on until they are done, for as long as the server's `--graceful-timeout`, and are
-    /// cut off then. What has no end of its own, as a WebSocket or a stream of events, should end
-    /// now: its client comes back, and is served by the new version.
+    /// Requests continue for up to the server's `--graceful-timeout`, and are then aborted. A WebSocket or a stream of
+    /// events that has no end of its own should end when this future is ready. Its client then connects again, and the
+    /// new version serves the client.
     ///
     /// ```
     /// use std::{convert::Infallible, time::Duration};
@@ -151,28 +164,31 @@ impl Context {
     /// }
     /// ```
     pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        let mut draining = self.0.draining.subscribe();
+        let mut is_draining = self.0.is_draining.subscribe();
         async move {
-            // An error means that the app is gone, which ends the wait as well.
-            let _ = draining.wait_for(|is| *is).await;
+            // An error means that the app was dropped. That ends the wait too.
+            let _ = is_draining.wait_for(|is_draining| *is_draining).await;
         }
     }
 
-    /// Whether this version is to finish what it has: whether [`draining`](Self::draining) is ready.
+    /// Returns whether this version should finish its current work, which means that [`draining`](Self::draining) is
+    /// ready.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.0.draining.borrow()
+        *self.0.is_draining.borrow()
     }
 
-    /// Waits until no earlier generation of this app runs in this process: until their requests have left,
-    /// their shutdown hooks are done and their tasks are cancelled. Ready at once for the first generation, and
-    /// under a server of an ABI before 1.4. Of other worker processes of the server it knows nothing.
+    /// Waits until no earlier generation of this app runs in this process: their requests have ended, their shutdown
+    /// hooks are done, and their tasks are cancelled. Returns immediately for the first generation, and under a server
+    /// with an ABI before 1.4. Does not wait for generations in other worker processes of the server.
     ///
-    /// By default a new version starts, and serves, while the one before still finishes what it has. What
-    /// only one of them may do, such as hold a lock file, listen on a port or consume a queue, can begin after
-    /// this. The function that makes the app must not wait for it, because the one before is stopped only after
-    /// this one serves: wait in a task or in a handler. To close something before the new version
-    /// *starts*, see [`on_handover`](Self::on_handover).
+    /// By default a new version starts and serves while the previous version still finishes its current work. Some work
+    /// only one version may do at a time: hold a lock file, listen on a port, or consume a queue. The new version can
+    /// begin such work after this wait.
+    ///
+    /// Wait in a task or in a handler, and not in the function that creates the app, because the server stops the
+    /// previous version only after the new version serves. To release a resource before the new version *starts*, see
+    /// [`on_handover`](Self::on_handover).
     ///
     /// ```
     /// use axum::Router;
@@ -189,27 +205,28 @@ impl Context {
     /// # async fn consume() {}
     /// ```
     pub fn previous_ended(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        let mut is_second = self.0.is_second.subscribe();
+        let mut has_predecessor = self.0.has_predecessor.subscribe();
         async move {
-            // An error means that this app is gone, which ends the wait as well.
-            let _ = is_second.wait_for(|is| !is).await;
+            // An error means that this app was dropped. That ends the wait too.
+            let _ = has_predecessor.wait_for(|value| !value).await;
         }
     }
 
-    /// Has `hook` give the state that the next generation is to start with, as
-    /// [`previous_state`](Self::previous_state). Of use while the app starts; the last hook counts.
+    /// Sets the hook that returns the state with which the next generation starts. The next generation reads the state
+    /// with [`previous_state`](Self::previous_state). Set the hook while the app starts. A later call replaces the
+    /// hook.
     ///
-    /// When a new version is about to take over, new requests wait, those in the app end, and then
-    /// the hook is called, so that no update is lost. It gives a copy of the state: when the new
-    /// version does not start, this one goes on with its own. The hook gives bytes, text or `()`, a
-    /// `Result` of them, or a future of either; an error, a panic, or taking longer
-    /// than the server's `--handover-timeout` keeps this version serving.
+    /// Before a new version replaces this version, the server lets new requests wait until the requests in the app have
+    /// ended, and then calls the hook. No update of the state is therefore lost. The hook returns a copy of the state,
+    /// because this version continues with its own state if the new version does not start.
     ///
-    /// The hook is also the place to let go of what only one version may have: a port, a lock file, an
-    /// embedded database. [`on_handover_failed`](Self::on_handover_failed) is the place to take it back.
+    /// The hook returns bytes, text or `()`, a `Result` of them, or a future of either. If the hook returns an error,
+    /// panics, or takes longer than the server's `--handover-timeout`, this version continues to serve.
     ///
-    /// Both versions have to understand the bytes, so they should begin with the version of their
-    /// form.
+    /// The hook can also release a resource that only one version can have: a port, a lock file, or an embedded
+    /// database. The hook of [`on_handover_failed`](Self::on_handover_failed) can acquire the resource again.
+    ///
+    /// Both versions must understand the bytes. The bytes should therefore begin with the version of their format.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}};
@@ -229,18 +246,21 @@ impl Context {
     ///     Ok(Router::new().route("/", get(counted)))
     /// }
     /// ```
-    pub fn on_handover<Shape>(&self, hook: impl IntoHandover<Shape>) {
+    pub fn on_handover<Kind>(&self, hook: impl IntoHandover<Kind>) {
         *self
             .0
-            .handover
+            .handover_hook
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
     }
 
-    /// Runs `hook` when the hook of [`on_handover`](Self::on_handover) was called and this version goes on
-    /// nevertheless, as the new one did not start, or the hook failed. No request comes in before this hook has
-    /// ended, for up to the server's `--handover-timeout`. Of use while the app starts; the last hook counts. An
-    /// error is logged. Servers of an ABI before 1.4 do not run it.
+    /// Sets the hook that runs after a failed handover: the server has called the hook of
+    /// [`on_handover`](Self::on_handover), but this version continues to serve, because the new version did not start
+    /// or the hook failed.
+    ///
+    /// The server lets no request into the app before this hook has ended or the server's `--handover-timeout` has
+    /// passed. An error of the hook is logged. Set the hook while the app starts. A later call replaces the hook.
+    /// Servers with an ABI before 1.4 do not run this hook.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -267,29 +287,30 @@ impl Context {
     ///     Ok(Router::new())
     /// }
     /// ```
-    pub fn on_handover_failed<Shape>(&self, hook: impl IntoHandover<Shape>) {
+    pub fn on_handover_failed<Kind>(&self, hook: impl IntoHandover<Kind>) {
         *self
             .0
-            .take_back
+            .handover_failed_hook
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(hook.into_handover());
     }
 
-    /// The state that the generation before this one handed over; none when it was the first, did not hand
-    /// over, or belongs to an app that was removed meanwhile.
+    /// Returns the state that the previous generation has handed over. Returns `None` if this is the first generation,
+    /// if the previous generation did not hand over, or if the app was removed in the meantime.
     #[must_use]
     pub fn previous_state(&self) -> Option<&[u8]> {
         self.0.previous_state.as_deref()
     }
 }
 
-/// `path` below `mount`, as clients see it.
-pub(crate) fn below(mount: &str, path: &str) -> String {
+/// Returns `path` with `mount` before it, as clients see the path. Adds a `/` between the two if needed.
+pub(crate) fn join_mount(mount: &str, path: &str) -> String {
     let mount = mount.strip_suffix('/').unwrap_or(mount);
     let slash = if path.starts_with('/') { "" } else { "/" };
     format!("{mount}{slash}{path}")
 }
 
+// Not derived, because the hooks do not implement `Debug`.
 impl fmt::Debug for Inner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -302,19 +323,22 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// What the host says of an app's place.
-pub(crate) struct Facts {
+/// The facts about an app from which its [`Context`] is created.
+pub(crate) struct ContextData {
     pub(crate) name: String,
     pub(crate) mount: String,
+    /// The version of the plugin, from its `Cargo.toml`.
     pub(crate) version: &'static str,
     pub(crate) generation: u64,
+    /// The operator's configuration: a JSON object. `None` if the operator has configured nothing.
     pub(crate) config: Option<Vec<u8>>,
+    /// The state that the previous generation has handed over.
     pub(crate) previous_state: Option<Vec<u8>>,
-    /// Whether an earlier generation has not ended yet.
-    pub(crate) is_second: bool,
+    /// Whether an earlier generation of the app has not ended yet ([`Init::is_second`](crate::abi::Init::is_second)).
+    pub(crate) has_predecessor: bool,
 }
 
-/// An app's configuration that is not of the form that the app expects.
+/// The error of [`Context::config`]: the operator's configuration does not fit the app's type.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration of {name:?} is not what the app expects")]
 pub struct ConfigError {

@@ -1,18 +1,19 @@
-//! A handler of axum's that takes what only a feature of this crate gives: its answer is a 500 that tells
-//! the client, but not the author.
+//! Detects an axum handler whose `ConnectInfo` extractor fails because the app lacks the feature `axum-info` of this
+//! crate. axum then sends a 500 with the cause to the client, but logs no error for the author. This module logs the
+//! error.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi;
 
-/// Looks at the body of an answer of status 500, and says once that the feature `axum-info` is missing if
-/// the body is what axum says of `ConnectInfo`.
-pub(super) fn look_at(body: &abi::Body) {
-    static TOLD: AtomicBool = AtomicBool::new(false);
+/// Logs an error if `body`, the body of a response with status 500, is axum's text about a missing `ConnectInfo`. Logs
+/// this error only once, because every request to such a handler fails.
+pub(super) fn check_body(body: &abi::Body) {
+    static LOGGED: AtomicBool = AtomicBool::new(false);
 
     if !cfg!(feature = "axum-info")
-        && asks_for_connect_info(body.data.as_ref())
-        && !TOLD.swap(true, Ordering::Relaxed)
+        && is_missing_connect_info(body.data.as_ref())
+        && !LOGGED.swap(true, Ordering::Relaxed)
     {
         tracing::error!(
             target: "plugin_api",
@@ -22,10 +23,12 @@ pub(super) fn look_at(body: &abi::Body) {
     }
 }
 
-fn asks_for_connect_info(text: &[u8]) -> bool {
-    let missing =
+/// Returns whether `text` is axum's text about a missing `ConnectInfo`. A test compares the text with the axum version
+/// in use.
+fn is_missing_connect_info(text: &[u8]) -> bool {
+    let beginning =
         b"Missing request extension: Extension of type `axum::extract::connect_info::ConnectInfo<";
-    text.starts_with(missing)
+    text.starts_with(beginning)
 }
 
 #[cfg(all(test, feature = "axum-info"))]
@@ -48,8 +51,8 @@ mod tests {
             response.into_body().collect().await.unwrap().to_bytes()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        assert!(asks_for_connect_info(&runtime.unwrap().block_on(text)));
-        assert!(!asks_for_connect_info(
+        assert!(is_missing_connect_info(&runtime.unwrap().block_on(text)));
+        assert!(!is_missing_connect_info(
             b"Missing request extension: Extension of type `u8`"
         ));
     }

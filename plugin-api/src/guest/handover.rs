@@ -1,39 +1,45 @@
-//! Hooks that give the state for the next generation.
+//! The types of handover hooks. A handover hook returns the state with which the next generation starts.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::BoxError;
 
-/// A hook, with its types forgotten. It may be called more than once: a handover can fail.
-pub(crate) type Hook = Arc<dyn Fn() -> Giving + Send + Sync>;
+/// A hook with erased types. Can be called several times, because a handover can fail, and the next reload then calls
+/// the hook again.
+pub(crate) type HandoverHook = Arc<dyn Fn() -> StateFuture + Send + Sync>;
 
-type Giving = Pin<Box<dyn Future<Output = Result<Vec<u8>, BoxError>> + Send>>;
+/// The future of the state that a hook returns, as bytes.
+type StateFuture = Pin<Box<dyn Future<Output = Result<Vec<u8>, BoxError>> + Send>>;
 
-/// A function or async function that gives bytes, text or `()`, or a `Result` of them.
+/// A function or async function that returns bytes, text or `()`, or a `Result` of them.
 ///
-/// This trait is sealed: only this crate implements it. `Shape` tells the two apart, and is always inferred.
+/// This trait is sealed: only this crate implements it. The parameter `Kind` distinguishes functions from async
+/// functions. The compiler always infers `Kind`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hook for a handover",
     label = "no hook",
     note = "a hook is a function or an async function without arguments that may be called again, and that gives bytes, \
             text or `()`, or a `Result` of them"
 )]
-pub trait IntoHandover<Shape>: Send + Sync + 'static {
-    /// The hook.
+pub trait IntoHandover<Kind>: Send + Sync + 'static {
+    /// Returns the hook with its types erased.
     #[doc(hidden)]
-    fn into_handover(self) -> Hook;
+    fn into_handover(self) -> HandoverHook;
 }
 
+// The `Kind` of this implementation is a function type, and that of the next one is a tuple, so that the compiler does
+// not reject the two as overlapping.
 impl<F, S> IntoHandover<fn() -> S> for F
 where
     F: Fn() -> S + Send + Sync + 'static,
     S: State,
 {
-    fn into_handover(self) -> Hook {
-        let this = Arc::new(self);
+    fn into_handover(self) -> HandoverHook {
+        // Each future owns a handle of the function, because the future must not borrow from the hook.
+        let function = Arc::new(self);
         Arc::new(move || {
-            let this = Arc::clone(&this);
-            Box::pin(async move { this().into_bytes() })
+            let function = Arc::clone(&function);
+            Box::pin(async move { function().into_bytes() })
         })
     }
 }
@@ -43,25 +49,26 @@ where
     F: Fn() -> A + Send + Sync + 'static,
     A: Future<Output: State> + Send + 'static,
 {
-    fn into_handover(self) -> Hook {
+    fn into_handover(self) -> HandoverHook {
         Arc::new(move || {
-            let giving = self();
-            Box::pin(async move { giving.await.into_bytes() })
+            let state = self();
+            Box::pin(async move { state.await.into_bytes() })
         })
     }
 }
 
-/// State as bytes, or why there is none.
+/// A value that a handover hook can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no state that a hook may hand over",
     label = "neither bytes, nor text, nor `()`, nor a `Result` of them"
 )]
 pub trait State {
-    /// The bytes.
+    /// Returns the state as bytes.
     ///
     /// # Errors
     ///
-    /// When there are none: then the app goes on, and the next generation is not started.
+    /// Returns the error if the value is an `Err`. The handover has then failed: the app continues to serve, and the
+    /// next generation is not started.
     fn into_bytes(self) -> Result<Vec<u8>, BoxError>;
 }
 
@@ -89,7 +96,7 @@ impl State for &'static [u8] {
     }
 }
 
-/// No state: for a hook that only lets go of something.
+/// The empty state, for a hook that only releases a resource.
 impl State for () {
     fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
         Ok(Vec::new())

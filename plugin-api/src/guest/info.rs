@@ -1,4 +1,4 @@
-//! What the server knows of a request.
+//! Facts about a request that the request itself does not contain, such as the address of the client.
 
 use std::{net::SocketAddr, str};
 
@@ -7,13 +7,13 @@ use bytes::Bytes;
 use http::Uri;
 use http::{Request, uri::PathAndQuery};
 
-use super::context::below;
+use super::context::join_mount;
 use crate::{BoxError, abi::RequestView, crossing::cache::Cache};
 
-/// What the server knows of a request beside the request itself. In the request's extensions.
+/// Facts about a request that the request itself does not contain. An app finds them in the request's extensions.
 ///
-/// With the feature `axum-info` of this crate, axum's `ConnectInfo<SocketAddr>` has the peer, and axum's
-/// `OriginalUri` has the path with the mount, as in a nested `Router`.
+/// With the feature `axum-info` of this crate, the extensions also contain axum's `ConnectInfo<SocketAddr>` with the
+/// peer, and axum's `OriginalUri` with the mount in its path, as in a nested `Router`.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};
@@ -28,28 +28,34 @@ use crate::{BoxError, abi::RequestView, crossing::cache::Cache};
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     peer: Option<SocketAddr>,
+    /// The path and query that the client sent, with the mount.
     original_path: PathAndQuery,
+    /// The mount as text, in `Bytes` because every clone of this struct then shares the memory.
     mount: Bytes,
+    /// The request ID. Need not be UTF-8, because the client may have chosen the bytes.
     request_id: Bytes,
 }
 
 impl RequestInfo {
-    /// The information of `request`. `path` is that of the app's request, if it has one.
+    /// Returns the facts about `request`. `path` is the path of the [`Request`] that the app receives, or `None` if
+    /// that request has no path.
     ///
     /// # Errors
     ///
-    /// When the client's path is not what RFC 3986 allows.
+    /// Returns an error if RFC 3986 does not allow the path that the client sent.
     pub(super) fn new(
         request: &RequestView<'_>,
         path: Option<&PathAndQuery>,
         cache: &mut Cache<'_>,
     ) -> Result<Self, BoxError> {
-        let [below, original] = [request.path(), request.original_path()];
+        let [app_path, original] = [request.path(), request.original_path()];
         let (mount, id) = (request.mount().as_bytes(), request.request_id());
         let original_path = match path {
-            Some(path) if below == original => path.clone(),
+            // Without a mount in the path, both paths are equal, and the clone is cheaper than parsing again.
+            Some(path) if app_path == original => path.clone(),
             _ => cache.path(original.as_bytes())?,
         };
+        // Mount and ID share one allocation.
         let mut request_id = Bytes::from([mount, id].concat());
         let mount = request_id.split_to(mount.len());
         Ok(Self {
@@ -60,27 +66,28 @@ impl RequestInfo {
         })
     }
 
-    /// The address of the client, or of the proxy before the server. None for a connection without
-    /// one.
+    /// Returns the address of the client, or of the proxy before the server. Returns `None` if the connection has no
+    /// address.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// Path and query as the client sent them, with the mount.
+    /// Returns the path and query that the client sent, with the mount.
     #[must_use]
     pub fn original_path(&self) -> &PathAndQuery {
         &self.original_path
     }
 
-    /// Where the app is mounted: `/`, or `/shop`.
+    /// Returns the mount of the app in this request: the path prefix that the app serves, such as `/` or `/shop`.
     #[must_use]
     pub fn mount(&self) -> &str {
         str::from_utf8(&self.mount).unwrap_or("/")
     }
 
-    /// A path of the app's as the client of this request sees it: `/cart` of an app at `/shop` is
-    /// `/shop/cart`. For what nobody rewrites: the `Location` of redirects, links, paths of cookies.
+    /// Returns a path of the app as the client of this request sees it, with the mount: for `/cart` of an app at
+    /// `/shop`, returns `/shop/cart`. Use this for every path that the app sends to the client, because the server does
+    /// not rewrite responses: the `Location` of redirects, links, and the paths of cookies.
     ///
     /// ```
     /// use axum::{Extension, response::Redirect};
@@ -92,16 +99,16 @@ impl RequestInfo {
     /// ```
     #[must_use]
     pub fn below_mount(&self, path: &str) -> String {
-        below(self.mount(), path)
+        join_mount(self.mount(), path)
     }
 
-    /// What identifies this request in the log. Empty when the server gave none.
+    /// Returns the ID of this request in the log. Empty if the server sent no ID, or if the ID is not UTF-8.
     #[must_use]
     pub fn request_id(&self) -> &str {
         str::from_utf8(&self.request_id).unwrap_or_default()
     }
 
-    /// The information of a request that no server sent.
+    /// Returns the facts about a request that an app receives without a server, for `testing` and `standalone`.
     #[cfg(feature = "local")]
     pub(crate) fn local(
         peer: Option<SocketAddr>,
@@ -116,12 +123,13 @@ impl RequestInfo {
         }
     }
 
-    /// Puts this into the extensions of `request`, and what axum's extractors take.
+    /// Inserts this value into the extensions of `request`, and the extensions that axum's extractors need.
     pub(crate) fn insert_into<B>(self, request: &mut Request<B>) {
         #[cfg(feature = "axum-info")]
         {
             use axum::extract::{ConnectInfo, OriginalUri};
 
+            // Scheme and authority, if present, are those of the app's request. Only the path differs.
             let mut parts = request.uri().clone().into_parts();
             if parts.path_and_query.is_some() {
                 parts.path_and_query = Some(self.original_path.clone());

@@ -1,4 +1,5 @@
-//! The life of an app, from its start to its end.
+//! The life of an app on the plugin side: start, handover, draining, and shutdown. The functions here run the author's
+//! code in the plugin's runtime, and catch its panics.
 
 use std::{error::Error, time::Duration};
 
@@ -7,49 +8,55 @@ use tokio::{runtime, task, time};
 use super::{
     AppFuture, Context,
     app::App,
-    context::Facts,
-    runtime::{Entered, Runtime},
+    context::ContextData,
+    runtime::{Runtime, RuntimeScope},
 };
 use crate::{
     BoxError,
-    crossing::{Guard, cache, chain},
+    crossing::{PanicBoundary, cache, error_chain},
     panics::{self, Mistake, catch, catch_message},
 };
 
-/// A started app, as the host holds it. It stays where it is for as long as a call may look at it.
-pub(super) struct Guest {
+/// A started app. The host holds a pointer to this struct, and passes the pointer to the functions of
+/// [`Plugin`](crate::abi::Plugin). The struct therefore stays at its address until the app is stopped.
+pub(super) struct StartedApp {
     app: Box<dyn App>,
     context: Context,
     runtime: Runtime,
 }
 
-/// How an app is started.
-pub(super) struct Settings {
-    /// The name of its runtime's threads.
+/// The settings of the plugin's runtime, and the time limit for the start.
+pub(super) struct StartSettings {
+    /// The name of the runtime's threads.
     pub(super) thread_name: String,
-    /// How many threads its runtime has.
-    pub(super) threads: usize,
-    /// How long the start may take; zero for no limit.
+    /// The number of the runtime's threads.
+    pub(super) worker_threads: usize,
+    /// The time limit for the author's function. Zero means no limit.
     pub(super) timeout: Duration,
 }
 
-impl Guest {
-    /// Makes the runtime, and in it the app, by the author's function.
+impl StartedApp {
+    /// Creates the runtime, runs the author's function in the runtime, and returns the app that the function creates.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the runtime cannot start, or if the author's function fails, panics or exceeds the time
+    /// limit. The runtime is then shut down again.
     pub(super) fn start(
         build: impl FnOnce(Context) -> AppFuture,
-        facts: Facts,
-        settings: &Settings,
+        data: ContextData,
+        settings: &StartSettings,
     ) -> Result<Self, BoxError> {
-        let runtime = Runtime::new(&settings.thread_name, settings.threads)?;
-        let context = Context::new(facts);
-        let built = caught(|| {
-            let building = build(context.clone());
+        let runtime = Runtime::new(&settings.thread_name, settings.worker_threads)?;
+        let context = Context::new(data);
+        let built = catch_as_error(|| {
+            let app = build(context.clone());
             let limit = settings.timeout;
             runtime.handle().block_on(async {
                 if limit.is_zero() {
-                    return building.await;
+                    return app.await;
                 }
-                time::timeout(limit, building).await.unwrap_or_else(|_| {
+                time::timeout(limit, app).await.unwrap_or_else(|_| {
                     let limit = limit.as_secs_f64();
                     Err(format!("it did not start within {limit} s, see --init-timeout").into())
                 })
@@ -62,10 +69,12 @@ impl Guest {
                 runtime,
             }),
             Err(error) => {
-                // The hooks may hold the context that they are in, and may want the runtime when they are dropped.
-                let _ = runtime.entered().run(|| context.clear_hooks());
+                // The hooks are dropped explicitly, because a hook may hold a clone of the context and would then be
+                // leaked. The hooks are dropped before the runtime, because their destructors may use the runtime.
+                let _ = runtime.scope().run(|| context.clear_hooks());
                 if let Some(tokio) = runtime.take() {
-                    tokio.shutdown_timeout(Duration::from_secs(1));
+                    // A timeout, because the drop of a tokio runtime waits without a limit for blocking tasks.
+                    tokio.shutdown_timeout(FAILED_START_TIMEOUT);
                 }
                 Err(error)
             }
@@ -80,45 +89,56 @@ impl Guest {
         &self.runtime
     }
 
-    /// Whether the app has a state to hand over.
+    /// Returns whether the app has set a handover hook.
     pub(super) fn hands_over(&self) -> bool {
         self.context.handover_hook().is_some()
     }
 
-    /// Calls the hook that gives the state for the next generation. The error is a text for the log.
+    /// Calls the handover hook, and returns the state for the next generation.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text for the log if the app has no handover hook, or if the hook fails, panics or takes longer than
+    /// `limit`.
     pub(super) fn hand_over(&self, limit: Duration) -> Result<Vec<u8>, String> {
-        let given = caught(|| {
+        let state = catch_as_error(|| {
             let hook = self.context.handover_hook();
             let hook = hook.ok_or("it has nothing to hand over")?;
-            self.context.set_handed_over(true);
-            let given = async { time::timeout(limit, hook()).await };
-            let given = self.runtime.handle().block_on(given);
-            let given = given.map_err(|_| format!("its hook took longer than {limit:?}"))?;
-            // The text of the error is made by the author's code as well.
-            Ok(given.map_err(|error| chain(&*error))?)
+            // Set before the hook runs, because a hook that fails may already have released resources. The hook for a
+            // failed handover must then acquire them again.
+            self.context.set_handover_started(true);
+            // `hook()` and `timeout` are within the future, because both need the runtime when they are called.
+            let result = async { time::timeout(limit, hook()).await };
+            let result = self.runtime.handle().block_on(result);
+            let result = result.map_err(|_| format!("its hook took longer than {limit:?}"))?;
+            // The error becomes text within `catch_as_error`, because its `Display` is the author's code and may panic.
+            Ok(result.map_err(|error| error_chain(&*error))?)
         });
-        given.map_err(|error| error.to_string())
+        state.map_err(|error| error.to_string())
     }
 
-    /// Tells the app whether it is to finish what it has.
-    pub(super) fn drain(&self, is_draining: bool) {
-        let tell = || self.context.set_draining(is_draining);
-        let _ = self.runtime.entered().run(tell);
+    /// Starts the draining of the app, or ends the draining if `is_draining` is false. The start makes the futures of
+    /// [`Context::draining`] ready.
+    pub(super) fn set_draining(&self, is_draining: bool) {
+        // In the scope of the runtime, because `set_draining` wakes wakers, and wakers may be the author's code.
+        let set = || self.context.set_draining(is_draining);
+        let _ = self.runtime.scope().run(set);
     }
 
-    /// Sees to it that a blocked thread does not hold up the runtime's timers and sockets.
-    pub(super) fn look_after(&self) {
-        let _ = catch(|| self.runtime.look_after());
+    /// Wakes an idle thread of the runtime if a blocked thread keeps the runtime from serving its timers and sockets.
+    pub(super) fn wake_if_stalled(&self) {
+        let _ = catch(|| self.runtime.wake_if_stalled());
     }
 
-    /// Runs the hook for a handover that failed, if there was a handover.
-    pub(super) fn go_on(&self, limit: Duration) {
+    /// Runs the hook of [`Context::on_handover_failed`], if [`hand_over`](Self::hand_over) has called the handover hook
+    /// before. Logs an error if the hook fails or takes longer than `limit`.
+    pub(super) fn run_handover_failed_hook(&self, limit: Duration) {
         let _ = catch(|| {
-            let Some(hook) = self.context.take_back_hook() else {
+            let Some(hook) = self.context.take_handover_failed_hook() else {
                 return;
             };
-            let taken_back = async { time::timeout(limit, hook()).await };
-            match self.runtime.handle().block_on(taken_back) {
+            let result = async { time::timeout(limit, hook()).await };
+            match self.runtime.handle().block_on(result) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!(
                     error = &*error as &dyn Error,
@@ -132,102 +152,119 @@ impl Guest {
         });
     }
 
-    /// Tells the app that no earlier generation of it runs.
-    pub(super) fn previous_ended(&self) {
-        let tell = || self.context.set_second(false);
-        let _ = self.runtime.entered().run(tell);
+    /// Makes the futures of [`Context::previous_ended`] ready. Called when no earlier generation of the app runs any
+    /// more.
+    pub(super) fn set_previous_ended(&self) {
+        // In the scope of the runtime, because `set_has_predecessor` wakes wakers, and wakers may be the author's code.
+        let set = || self.context.set_has_predecessor(false);
+        let _ = self.runtime.scope().run(set);
     }
 
-    /// Runs the hooks of the end, one after the other. The rest of the end is the result's.
-    pub(super) fn end(&self, limit: Duration) -> Ending {
+    /// Runs the shutdown hooks one after the other. Returns a [`Shutdown`], which does the rest of the shutdown. The
+    /// hooks and the rest together have the time `limit`.
+    pub(super) fn shut_down(&self, limit: Duration) -> Shutdown {
         let deadline = time::Instant::now() + limit;
         let mut timed_out = false;
+        // The hooks are taken one by one, because a hook may add another hook.
         while let Some(hook) = self.context.next_shutdown_hook() {
             let hook = async { time::timeout_at(deadline, hook).await };
-            // A panic has been reported. The other hooks run nevertheless.
-            let ended = catch(|| self.runtime.handle().block_on(hook));
-            timed_out |= matches!(ended, Some(Err(_)));
+            // A panic is already reported and does not keep the other hooks from running.
+            let result = catch(|| self.runtime.handle().block_on(hook));
+            timed_out |= matches!(result, Some(Err(_)));
         }
-        let _ = self.runtime.entered().run(|| self.context.clear_hooks());
-        Ending {
+        let _ = self.runtime.scope().run(|| self.context.clear_hooks());
+        Shutdown {
             tokio: self.runtime.take(),
-            entered: self.runtime.entered().clone(),
+            scope: self.runtime.scope().clone(),
             deadline,
             timed_out,
         }
     }
 }
 
-/// An app whose hooks of the end have run.
-pub(super) struct Ending {
-    /// None when the app was ended before.
+/// The shutdown of an app whose shutdown hooks have run. Owns the tokio runtime, because the runtime must outlive the
+/// app.
+pub(super) struct Shutdown {
+    /// `None` if an earlier shutdown of the same app has taken the runtime.
     tokio: Option<runtime::Runtime>,
-    entered: Entered,
+    scope: RuntimeScope,
+    /// The end of the time limit for the whole shutdown.
     deadline: time::Instant,
+    /// Whether a shutdown hook did not end in time.
     timed_out: bool,
 }
 
-impl Ending {
-    /// Drops the app while its runtime still runs, because what the app drops may want it. Tasks that the drop
-    /// spawned, to say goodbye or to write something down, have a moment.
-    pub(super) fn drop_app(&self, guest: Box<Guest>) {
-        let before = self.tasks();
-        let _ = self.entered.run(move || drop(guest));
+impl Shutdown {
+    /// Drops the app while its runtime still runs, because destructors of the app may use the runtime. Waits up to
+    /// [`DROP_TASKS_TIMEOUT`] for the tasks that these destructors spawn, for example to close a connection or to save
+    /// data.
+    pub(super) fn drop_app(&self, app: Box<StartedApp>) {
+        let task_count_before = self.task_count();
+        let _ = self.scope.run(move || drop(app));
         let Some(tokio) = &self.tokio else {
             return;
         };
-        let ended = async {
-            while self.tasks() > before {
+        let spawned_tasks_ended = async {
+            // tokio cannot wait for a number of tasks, so the number is polled.
+            while self.task_count() > task_count_before {
                 time::sleep(Duration::from_millis(1)).await;
             }
-            // `finish` waits for work that is on a blocking thread, but drops work that has not begun. Work
-            // begins in order: when this one runs, all before it has begun.
+            // `finish` waits for blocking tasks that have begun, but drops blocking tasks that have not begun. Blocking
+            // tasks begin in the order in which they were spawned, so all earlier tasks have begun when this empty task
+            // runs.
             let _ = task::spawn_blocking(|| ()).await;
         };
-        let limit = self.left().min(MOMENT);
-        let _ = catch(|| tokio.block_on(async { time::timeout(limit, ended).await }));
+        let limit = self.remaining_time().min(DROP_TASKS_TIMEOUT);
+        // A timeout is no error here, because `finish` cancels the remaining tasks.
+        let _ = catch(|| tokio.block_on(async { time::timeout(limit, spawned_tasks_ended).await }));
     }
 
-    /// Whether a hook did not end in time.
+    /// Returns whether a shutdown hook did not end in time.
     pub(super) fn timed_out(&self) -> bool {
         self.timed_out
     }
 
-    /// Ends the runtime, and gives how many tasks were cancelled.
+    /// Shuts the runtime down. Returns the number of cancelled tasks.
     pub(super) fn finish(self) -> u64 {
+        // The library is never unloaded, so nothing else would free the caches.
         cache::clear();
-        let (tasks, left) = (self.tasks(), self.left());
+        let (task_count, limit) = (self.task_count(), self.remaining_time());
         if let Some(tokio) = self.tokio {
-            let _ = catch(|| tokio.shutdown_timeout(left));
+            let _ = catch(|| tokio.shutdown_timeout(limit));
         }
-        tasks as u64
+        task_count as u64
     }
 
-    fn tasks(&self) -> usize {
-        let tasks = |tokio: &runtime::Runtime| tokio.metrics().num_alive_tasks();
-        self.tokio.as_ref().map_or(0, tasks)
+    /// Returns the number of tasks of the runtime that have not ended.
+    fn task_count(&self) -> usize {
+        let count = |tokio: &runtime::Runtime| tokio.metrics().num_alive_tasks();
+        self.tokio.as_ref().map_or(0, count)
     }
 
-    fn left(&self) -> Duration {
+    fn remaining_time(&self) -> Duration {
         self.deadline
             .saturating_duration_since(time::Instant::now())
     }
 }
 
-/// How long tasks that an app spawns while it is dropped have to end.
-const MOMENT: Duration = Duration::from_millis(100);
+/// The time limit for the tasks that an app spawns while it is dropped.
+const DROP_TASKS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Runs `work`. A panic is an error.
-pub(super) fn caught<R>(work: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
+/// The time limit for the shutdown of the runtime after a failed start.
+const FAILED_START_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs `work`. Returns a panic of `work` as an error.
+pub(super) fn catch_as_error<R>(work: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
     catch_message(work).unwrap_or_else(|panic| Err(format!("panicked: {panic}").into()))
 }
 
-/// The message of an app that did not start. For a known mistake of the author's it names the mend.
-pub(super) fn message(error: &(dyn Error + Send + Sync)) -> String {
-    let place = panics::take_authors_place();
+/// Returns the text for the log about an app that did not start. For a known mistake of the author, the text says how
+/// to fix the mistake.
+pub(super) fn start_error_text(error: &(dyn Error + Send + Sync)) -> String {
+    let location = panics::take_author_location();
     let error = error.to_string();
     match Mistake::of(&error) {
-        Some(mistake) => mistake.advice(place.as_deref()),
+        Some(mistake) => mistake.advice(location.as_deref()),
         None => error,
     }
 }

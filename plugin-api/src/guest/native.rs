@@ -1,8 +1,8 @@
-//! Handlers that see a request as it crosses, without the types of the `http` crate being built.
+//! Native handlers: functions that read a request directly from the server's memory.
 //!
-//! A request of an axum or tower app is copied into an [`http::Request`] first, which takes longer
-//! than all else that the boundary needs. A native handler looks at what the server has, and takes
-//! what it wants.
+//! For an axum or tower app, this crate first copies the request into an [`http::Request`]. The copy takes longer than
+//! all other steps of passing a request to an app. A native handler borrows the server's own data, and reads only the
+//! parts that it needs.
 //!
 //! ```
 //! use http::StatusCode;
@@ -19,11 +19,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! A handler may also give a `Result` of a response.
+//! A handler may also return a `Result` of a response.
 //!
-//! What has to wait is a future, which takes along what it needs of the request. An `async fn` that takes the
-//! request is no handler, because its future would borrow the request, which the server lends only until the
-//! function returns:
+//! A handler that has to wait returns a future. The future must own all data that it needs from the request.
+//! An `async fn` that takes the request is not a handler, because its future would borrow the request, and the request
+//! is valid only until the function returns:
 //!
 //! ```
 //! use std::future::Future;
@@ -40,7 +40,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! A handler with state is made by the function that is exported, with [`app`]:
+//! If the handler has state, export a function that creates the handler and returns it in an [`app`]:
 //!
 //! ```
 //! use plugin_api::{BoxError, Context, native::{self, Request, Response}};
@@ -59,33 +59,33 @@
 //! # fn main() {}
 //! ```
 
-mod request;
 mod response;
 
 use std::{fmt, future::Future, marker::PhantomData};
 
-pub use self::{request::Request, response::Response};
+pub use self::response::Response;
 #[cfg(feature = "local")]
 use super::Body;
-#[cfg(feature = "local")]
-use super::local;
+pub use super::native_request::Request;
 use super::{
     app::{App as AnyApp, IntoApp},
-    app_function::{Awaited, Fallible, Plain},
-    call::Start,
-    response::{Respond, failed},
+    call::CallStarter,
+    kinds::{Direct, FutureOf, Native, ResultOf},
+    response::{Respond, log_error},
 };
+#[cfg(feature = "local")]
+use super::{local, local_response::ResponseFuture};
 use crate::BoxError;
 
-/// An app that is a native handler.
+/// An app that consists of a native handler.
 pub struct App<H>(H);
 
-/// Makes an app of a handler: a function that takes a [`Request`] and gives an [`Answer`]. The handler runs on
-/// a thread of the server, in the app's runtime.
-pub fn app<H, A, Shape>(handler: H) -> App<H>
+/// Creates an app from a handler: a function that takes a [`Request`] and returns an [`Answer`]. The handler runs on a
+/// thread of the server, within the app's tokio runtime.
+pub fn app<H, A, Kind>(handler: H) -> App<H>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer<Shape>,
+    A: Answer<Kind>,
 {
     App(handler)
 }
@@ -96,98 +96,95 @@ impl<H> fmt::Debug for App<H> {
     }
 }
 
-/// The shape of a native app.
-#[derive(Debug)]
-pub struct Native;
-
-impl<H, A, Shape> IntoApp<(Native, A, Shape)> for App<H>
+impl<H, A, Kind> IntoApp<(Native, A, Kind)> for App<H>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer<Shape>,
-    Shape: 'static,
+    A: Answer<Kind>,
+    Kind: 'static,
 {
     fn into_app(self) -> Box<dyn AnyApp> {
-        Box::new(NativeApp(self.0, PhantomData::<fn() -> Shape>))
+        Box::new(NativeApp(self.0, PhantomData::<fn() -> Kind>))
     }
 }
 
-/// A native handler, and the shape of its answers.
-struct NativeApp<H, Shape>(H, PhantomData<fn() -> Shape>);
+/// A native handler. `Kind` is the marker of the handler's answers (see [`Answer`]).
+struct NativeApp<H, Kind>(H, PhantomData<fn() -> Kind>);
 
-impl<H, A, Shape> AnyApp for NativeApp<H, Shape>
+impl<H, A, Kind> AnyApp for NativeApp<H, Kind>
 where
     H: Fn(Request<'_>) -> A + Send + Sync + 'static,
-    A: Answer<Shape>,
+    A: Answer<Kind>,
 {
-    fn call(&self, request: Request<'_>, start: Start<'_>) -> u32 {
-        (self.0)(request).start(start)
+    fn call(&self, request: Request<'_>, starter: CallStarter<'_>) -> u32 {
+        (self.0)(request).start_call(starter)
     }
 
     #[cfg(feature = "local")]
-    fn answer(&self, request: http::Request<Body>) -> local::Answer {
-        local::lend(request, |request| (self.0)(request).local())
+    fn answer(&self, request: http::Request<Body>) -> ResponseFuture {
+        local::with_native_request(request, |request| (self.0)(request).into_local_future())
     }
 }
 
-/// What a native handler may give: a [`Response`], a `Result` of one, or a future of either. An error is
-/// logged, and becomes a 500.
+/// The return value of a native handler: a [`Response`], a `Result` of a response, or a future that returns a response
+/// or such a `Result`. An error is logged, and the client gets a 500.
 ///
-/// This trait is sealed: only this crate implements it. `Shape` tells the kinds of answers apart, and is always
-/// inferred.
+/// This trait is sealed: only this crate implements it. `Kind` is a marker for the kind of answer, which the compiler
+/// always infers.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no answer of a native handler",
     label = "neither a `native::Response`, nor a `Result` of one, nor a future of either",
     note = "a future is `Send + 'static`: it takes along what it needs of the request, and does not borrow the request"
 )]
-pub trait Answer<Shape>: Send + 'static {
-    /// Begins to answer.
+pub trait Answer<Kind>: Send + 'static {
+    /// Starts the call: sends a finished response to the host, or stores a future in the host's slot and polls the
+    /// future once. Returns a code of [`poll`](crate::abi::poll).
     #[doc(hidden)]
-    fn start(self, start: Start<'_>) -> u32;
+    fn start_call(self, starter: CallStarter<'_>) -> u32;
 
-    /// Answers in this process.
+    /// Returns the future of the response for an app in this process, without the ABI.
     #[cfg(feature = "local")]
     #[doc(hidden)]
-    fn local(self) -> local::Answer;
+    fn into_local_future(self) -> ResponseFuture;
 }
 
-impl Answer<Plain<()>> for Response {
-    fn start(mut self, start: Start<'_>) -> u32 {
-        start.with_context(|context| self.give(context, start.context, start.runtime))
+impl Answer<Direct<()>> for Response {
+    fn start_call(mut self, starter: CallStarter<'_>) -> u32 {
+        starter.with_context(|context| self.send(context, starter.call, starter.runtime))
     }
 
     #[cfg(feature = "local")]
-    fn local(self) -> local::Answer {
+    fn into_local_future(self) -> ResponseFuture {
         Box::pin(std::future::ready(self.into_local()))
     }
 }
 
-impl<E> Answer<Fallible<()>> for Result<Response, E>
+impl<E> Answer<ResultOf<()>> for Result<Response, E>
 where
     E: Into<BoxError> + Send + 'static,
 {
-    fn start(self, start: Start<'_>) -> u32 {
+    fn start_call(self, starter: CallStarter<'_>) -> u32 {
         match self {
-            Ok(response) => response.start(start),
-            Err(error) => failed(error),
+            Ok(response) => response.start_call(starter),
+            Err(error) => log_error(error),
         }
     }
 
     #[cfg(feature = "local")]
-    fn local(self) -> local::Answer {
+    fn into_local_future(self) -> ResponseFuture {
         Box::pin(std::future::ready(self.into_local()))
     }
 }
 
-impl<F> Answer<Awaited<()>> for F
+impl<F> Answer<FutureOf<()>> for F
 where
     F: Future<Output: Respond> + Send + 'static,
 {
-    fn start(self, start: Start<'_>) -> u32 {
-        start.run(|| self)
+    fn start_call(self, starter: CallStarter<'_>) -> u32 {
+        starter.run(|| self)
     }
 
     #[cfg(feature = "local")]
-    fn local(self) -> local::Answer {
+    fn into_local_future(self) -> ResponseFuture {
         Box::pin(async { self.await.into_local() })
     }
 }

@@ -1,4 +1,4 @@
-//! Reports of panics, as the host takes them: what, where, on which thread, in which span.
+//! Reports the panics of this library to the host: message, source location, backtrace, thread and span.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -13,19 +13,21 @@ use crate::{
     panics,
 };
 
+/// The host that receives the reports. Set when the app of this library starts.
 static HOST: OnceLock<HostLog> = OnceLock::new();
 
-/// Makes every panic in this library a report to `host`.
+/// Reports every panic in this library to `host` from now on. Later calls keep the host of the first call.
 pub(super) fn install(host: HostLog) {
-    // An app is started once.
+    // A second `set` fails, which is harmless: each load of a library starts one app, with one host.
     let _ = HOST.set(host);
     panics::install(report);
 }
 
-fn report(message: &str, place: Option<&Location<'_>>) {
+fn report(message: &str, location: Option<&Location<'_>>) {
     let Some(host) = HOST.get() else {
         return;
     };
+    // Captured only if `RUST_BACKTRACE` or `RUST_LIB_BACKTRACE` is set, as by std's own panic hook.
     let backtrace = Backtrace::capture();
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
@@ -33,11 +35,11 @@ fn report(message: &str, place: Option<&Location<'_>>) {
     host.panicked(&abi::Panic {
         size: size_of::<abi::Panic>(),
         message: Slice::new(message.as_bytes()),
-        file: Slice::from_option(place.map(Location::file)),
+        file: Slice::from_option(location.map(Location::file)),
         thread: Slice::from_option(thread.name()),
         backtrace: Slice::from_option(backtrace.as_deref()),
-        line: place.map_or(0, Location::line),
-        column: place.map_or(0, Location::column),
+        line: location.map_or(0, Location::line),
+        column: location.map_or(0, Location::column),
         span: logger::current_span(),
     });
 }

@@ -1,4 +1,4 @@
-//! A request that the host lent, as the `http` crate has requests.
+//! Converts a request of the host to an [`http::Request`].
 
 use http::{Method, Request, Uri, uri};
 
@@ -13,11 +13,12 @@ use crate::{
     },
 };
 
-/// Copies the host's request into `head`. It is written in place, because moving a `Request` is expensive.
+/// Copies the method, version, URI and header fields of the host's `request` into `head`. With the feature `info`, also
+/// inserts the `RequestInfo`. Writes into an existing `Request`, because moving a `Request` is expensive.
 ///
 /// # Errors
 ///
-/// When a part is not valid HTTP. This should not happen, because the host checks it first.
+/// Returns an error if a part is not valid HTTP. This should not happen, because the host has checked the request.
 pub(super) fn fill<B>(head: &mut Request<B>, request: &RequestView<'_>) -> Result<(), BoxError> {
     let fields = request.headers();
     *head.method_mut() = Method::from_bytes(request.method().as_bytes())?;
@@ -36,6 +37,7 @@ pub(super) fn fill<B>(head: &mut Request<B>, request: &RequestView<'_>) -> Resul
     })
 }
 
+/// Returns the URI with these parts. An empty part is absent from the URI.
 fn uri(
     scheme: &[u8],
     authority: &[u8],
@@ -43,6 +45,7 @@ fn uri(
     cache: &mut Cache<'_>,
 ) -> Result<Uri, BoxError> {
     if scheme.is_empty() && authority.is_empty() && !path.is_empty() {
+        // An HTTP/1 request usually has only a path. Such a URI needs no check of how its parts fit together.
         return Ok(cache.path(path)?.into());
     }
     let mut parts = uri::Parts::default();

@@ -1,4 +1,4 @@
-//! The response of a call on its way to the host.
+//! Sends the response of a call to the host.
 
 use std::task::Context;
 
@@ -7,24 +7,26 @@ use http::{Response, StatusCode, header::CONTENT_LENGTH, response};
 #[cfg(feature = "axum")]
 use super::extractors;
 #[cfg(feature = "local")]
-use super::local;
-use super::runtime::Entered;
+use super::local_response;
+use super::runtime::RuntimeScope;
 use crate::{
     BoxError,
     abi::{self, CallContext, poll},
-    crossing::{HeaderFields, cache, export_eager},
+    crossing::{HeaderFields, export_eager},
 };
 
 /// The output of a call's future: a response, or an error.
 pub trait Respond: Sized {
-    /// Gives the response to the host. The result is a constant of [`poll`].
+    /// Sends the response to the host. Returns a code of [`poll`]: `READY`, or `FAILED` if `self` is an error.
+    ///
+    /// `context` belongs to the poll of the call. The first poll of the body uses `context` too.
     #[doc(hidden)]
-    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32;
+    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &RuntimeScope) -> u32;
 
-    /// The response, for an app in this process.
+    /// Returns the response as an app in this process needs it, without the ABI.
     #[cfg(feature = "local")]
     #[doc(hidden)]
-    fn into_local(self) -> Result<local::Response, BoxError>;
+    fn into_local(self) -> Result<local_response::Response, BoxError>;
 }
 
 impl<B, E> Respond for Result<Response<B>, E>
@@ -32,53 +34,54 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     E: Into<BoxError>,
 {
-    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &Entered) -> u32 {
+    fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &RuntimeScope) -> u32 {
         let response = match self {
             Ok(response) => response,
-            Err(error) => return failed(error),
+            Err(error) => return log_error(error),
         };
         let (head, body) = response.into_parts();
         let mut body = export_eager(body, runtime, context);
         #[cfg(feature = "axum")]
         if head.status == StatusCode::INTERNAL_SERVER_ERROR {
-            extractors::look_at(&body);
+            extractors::check_body(&body);
         }
-        let fields = fields_of(&head, &body);
-        give(call, head.status, &fields, &mut body);
-        cache::recycle(head.headers);
+        let fields = header_fields(&head, &body);
+        send_response(call, head.status, &fields, &mut body);
         poll::READY
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local::Response, BoxError> {
-        self.map(local::boxed).map_err(Into::into)
+    fn into_local(self) -> Result<local_response::Response, BoxError> {
+        self.map(local_response::with_boxed_body)
+            .map_err(Into::into)
     }
 }
 
-/// The fields of a response as they cross, without a `content-length` that the host would add again.
+/// Returns the header fields of a response in ABI form, without a `content-length` that the host would add again.
 ///
-/// The host adds `content-length` as the last field, as axum does, when the body crosses as bytes. So a
-/// `content-length` that is the last field and true is left out. In 204 and 304 it stays, because the host adds none
-/// (RFC 9110, sections 8.6 and 15.4.5).
-fn fields_of(head: &response::Parts, body: &abi::Body) -> HeaderFields {
+/// If the body crosses as bytes, the host adds a `content-length` as the last field. Therefore a `content-length` does
+/// not need to cross if it is the last field, as in axum's responses, and equals the length of the body. The field of a
+/// 204 or 304 response always crosses, because the host adds no `content-length` to these (RFC 9110, sections 8.6 and
+/// 15.4.5).
+fn header_fields(head: &response::Parts, body: &abi::Body) -> HeaderFields {
     let may_have_body = !matches!(
         head.status,
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
-    let last = head.headers.len();
-    let fields = head.headers.iter().zip(1..);
-    let crossing = fields.filter_map(|(field @ (name, value), at)| {
-        let is_said = at == last
+    let count = head.headers.len();
+    let numbered = head.headers.iter().zip(1..);
+    let crossing = numbered.filter_map(|(field @ (name, value), number)| {
+        let is_redundant = number == count
             && may_have_body
             && *name == CONTENT_LENGTH
-            && body.is_as_long_as(value.as_bytes());
-        (!is_said).then_some(field)
+            && body.has_length(value.as_bytes());
+        (!is_redundant).then_some(field)
     });
     HeaderFields::new(crossing)
 }
 
-/// Gives the host a response.
-pub(crate) fn give(
+/// Sends a response to the host. The host moves the body out of `body`.
+pub(crate) fn send_response(
     call: &CallContext,
     status: StatusCode,
     fields: &HeaderFields,
@@ -91,12 +94,13 @@ pub(crate) fn give(
         status: status.as_u16(),
         flags: 0,
     };
-    // SAFETY: function and sink are the host's, and everything is borrowed for the call.
+    // SAFETY: `sink` is the argument that the host has set for `respond`. The response, its fields and its body are
+    // valid until `respond` returns.
     unsafe { (call.respond)(call.sink, &raw const response) };
 }
 
-/// Logs the error of an app that gave no response.
-pub(crate) fn failed(error: impl Into<BoxError>) -> u32 {
+/// Logs an error that the app returned in place of a response. Returns [`poll::FAILED`], on which the host answers 500.
+pub(crate) fn log_error(error: impl Into<BoxError>) -> u32 {
     tracing::error!(
         error = &*error.into() as &dyn std::error::Error,
         "The app returned an error"

@@ -1,4 +1,5 @@
-//! The content of a host's slot while a call is pending: the call's future, its functions, and its runtime.
+//! The layout of a [`CallSlot`] while a call is pending: the call's future, the future's vtable, and the runtime in
+//! which the future runs.
 
 use std::{
     mem::{self, MaybeUninit},
@@ -6,7 +7,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use super::runtime::Entered;
+use super::runtime::RuntimeScope;
 use crate::{
     abi::{CallContext, CallSlot, poll},
     crossing::with_waker,
@@ -15,113 +16,130 @@ use crate::{
 
 /// The content of a slot between the polls of a call.
 #[repr(C, align(16))]
-pub(super) struct Filled {
-    future: [MaybeUninit<u8>; ROOM],
-    operations: &'static Operations,
-    runtime: Entered,
+pub(super) struct PendingCall {
+    /// The memory of the future. Must stay the first field, because the address of the slot is used as the address of
+    /// the future.
+    future: [MaybeUninit<u8>; MAX_FUTURE_SIZE],
+    vtable: &'static FutureVtable,
+    /// The runtime in which the future is polled and dropped.
+    runtime: RuntimeScope,
 }
 
-/// The bytes of a slot that a future may use.
-const ROOM: usize = 480;
+/// The number of bytes of a slot that a future may use. The other 32 bytes of the slot hold the vtable and the runtime.
+const MAX_FUTURE_SIZE: usize = 480;
 
-pub(super) const fn fits<F>() -> bool {
-    size_of::<F>() <= ROOM && align_of::<F>() <= 16
+/// Returns whether a slot has the size and the alignment for an `F`. A larger future must be boxed.
+pub(super) const fn fits_in_slot<F>() -> bool {
+    size_of::<F>() <= MAX_FUTURE_SIZE && align_of::<F>() <= 16
 }
 
-/// The functions of the future in a slot, which alone know its type.
-pub(super) struct Operations {
-    pub(super) poll: unsafe fn(*mut u8, &mut Context<'_>, &CallContext, &Entered) -> u32,
+/// The functions of a future whose type is erased. Their first argument is the address of the future.
+pub(super) struct FutureVtable {
+    /// Polls the future and, if the future is ready, sends the response to the host. Returns a code of [`poll`].
+    pub(super) poll: unsafe fn(*mut u8, &mut Context<'_>, &CallContext, &RuntimeScope) -> u32,
+    /// Drops the future in place.
     pub(super) drop: unsafe fn(*mut u8),
 }
 
-impl Filled {
-    /// Makes a future in the slot, because futures are large to move. Returns its address.
+impl PendingCall {
+    /// Creates a future directly in the slot, because moving a large future is expensive. Returns the address of the
+    /// future. The slot has no vtable until the caller calls [`write_vtable`](Self::write_vtable).
     ///
     /// # Safety
     ///
-    /// `slot` is the plugin's for now, and holds nothing.
-    pub(super) unsafe fn put<F>(slot: *mut CallSlot, make: impl FnOnce() -> F) -> *mut u8 {
+    /// `slot` is empty, and only the caller uses the slot during this function.
+    pub(super) unsafe fn write_future<F>(slot: *mut CallSlot, make: impl FnOnce() -> F) -> *mut u8 {
         const { assert!(size_of::<Self>() <= size_of::<CallSlot>()) };
         const { assert!(align_of::<Self>() <= align_of::<CallSlot>()) };
         const { assert!(mem::offset_of!(Self, future) == 0) };
-        assert!(fits::<F>(), "the caller boxes what does not fit");
+        assert!(fits_in_slot::<F>(), "the caller boxes what does not fit");
 
-        let place: *mut u8 = slot.cast();
-        // SAFETY: there is room for the future, by the checks above.
-        unsafe { place.cast::<F>().write(make()) };
-        place
+        let future: *mut u8 = slot.cast();
+        // SAFETY: the slot has the size and the alignment for the future, by the assertions above.
+        unsafe { future.cast::<F>().write(make()) };
+        future
     }
 
-    /// Adds the functions of the future that is in the slot, and its runtime.
+    /// Writes the vtable of the future in the slot, and the runtime. The slot then holds a complete pending call.
     ///
     /// # Safety
     ///
-    /// `slot` is the plugin's for now.
-    pub(super) unsafe fn complete(
+    /// `slot` holds a future from [`write_future`](Self::write_future), and `vtable` belongs to the type of this
+    /// future. Only the caller uses the slot during this function.
+    pub(super) unsafe fn write_vtable(
         slot: *mut CallSlot,
-        operations: &'static Operations,
-        runtime: &Entered,
+        vtable: &'static FutureVtable,
+        runtime: &RuntimeScope,
     ) {
-        let filled = slot.cast::<Self>();
-        // SAFETY: the slot has the room and the alignment, by the assertions in `put`.
-        let to_operations = unsafe { &raw mut (*filled).operations };
-        // SAFETY: as above.
-        unsafe { to_operations.write(operations) };
-        // SAFETY: as above.
-        let to_runtime = unsafe { &raw mut (*filled).runtime };
-        // SAFETY: as above.
-        unsafe { to_runtime.write(runtime.clone()) };
+        // The fields are written by raw pointers, because a reference to the whole struct would be invalid: the other
+        // field is uninitialized, and the future may have pointers into itself.
+        let pending = slot.cast::<Self>();
+        // SAFETY: the slot has the size and the alignment of `Self`, by the assertions in `write_future`.
+        let vtable_field = unsafe { &raw mut (*pending).vtable };
+        // SAFETY: `vtable_field` points into the slot, and only the caller uses the slot.
+        unsafe { vtable_field.write(vtable) };
+        // SAFETY: the slot has the size and the alignment of `Self`, by the assertions in `write_future`.
+        let runtime_field = unsafe { &raw mut (*pending).runtime };
+        // SAFETY: `runtime_field` points into the slot, and only the caller uses the slot.
+        unsafe { runtime_field.write(runtime.clone()) };
     }
 
-    /// The functions of the future in `slot`, and its runtime. The result is no reference to the whole slot, because
-    /// the future may have pointers into itself.
+    /// Returns the vtable of the future in `slot`, and its runtime. Creates no reference to the whole slot, because the
+    /// future may have pointers into itself.
     ///
     /// # Safety
     ///
-    /// `slot` is filled, and stays so for `'a`.
-    pub(super) unsafe fn of<'a>(slot: *mut CallSlot) -> (&'static Operations, &'a Entered) {
-        let filled = slot.cast::<Self>();
-        // SAFETY: the caller says so.
-        let operations = unsafe { (*filled).operations };
-        // SAFETY: as above.
-        let runtime = unsafe { &(*filled).runtime };
-        (operations, runtime)
+    /// `slot` holds a pending call for `'a`.
+    pub(super) unsafe fn vtable_and_runtime<'a>(
+        slot: *mut CallSlot,
+    ) -> (&'static FutureVtable, &'a RuntimeScope) {
+        let pending = slot.cast::<Self>();
+        // SAFETY: the caller guarantees that `slot` holds a pending call, so the vtable is initialized.
+        let vtable = unsafe { (*pending).vtable };
+        // SAFETY: the caller guarantees that `slot` holds a pending call for `'a`, so the runtime is initialized.
+        let runtime = unsafe { &(*pending).runtime };
+        (vtable, runtime)
     }
 
-    /// Polls the call in `slot`, and empties the slot unless it is still pending.
+    /// Polls the call in `slot`, and returns a code of [`poll`]. The slot is empty afterwards unless the code is
+    /// [`poll::PENDING`].
     ///
     /// # Safety
     ///
-    /// The slot is filled, and has not moved since.
+    /// `slot` holds a pending call, and has not moved since the call started.
     pub(super) unsafe fn poll(slot: *mut CallSlot, call: &CallContext) -> u32 {
-        // SAFETY: the caller says so.
-        let (operations, runtime) = unsafe { Self::of(slot) };
+        // SAFETY: the caller guarantees that `slot` holds a pending call.
+        let (vtable, runtime) = unsafe { Self::vtable_and_runtime(slot) };
         let poll_with = |waker: &Waker| {
             let mut context = Context::from_waker(waker);
-            // SAFETY: `operations` were stored for the future that is there.
-            unsafe { (operations.poll)(slot.cast(), &mut context, call, runtime) }
+            // SAFETY: `vtable` belongs to the future at the beginning of the slot, and the future has not moved.
+            unsafe { (vtable.poll)(slot.cast(), &mut context, call, runtime) }
         };
-        // SAFETY: the waker is lent until this returns.
+        // SAFETY: the host keeps the waker of a `CallContext` valid until the poll returns.
         let polled = catch(|| unsafe { with_waker(call.waker, poll_with) });
         if polled == Some(poll::PENDING) {
             return poll::PENDING;
         }
-        // SAFETY: the slot is filled, and nobody looks at it after this.
-        let emptied = catch(|| unsafe { Self::empty(slot) });
-        emptied.and(polled).unwrap_or(poll::PANICKED)
+        // Two separate `catch`, because the slot must be empty also after a panic of the poll, and the destructor of
+        // the future may panic too.
+        // SAFETY: `slot` holds a pending call, and the host does not use the content of the slot after this result.
+        let dropped = catch(|| unsafe { Self::drop_in_slot(slot) });
+        dropped.and(polled).unwrap_or(poll::PANICKED)
     }
 
-    /// Drops what is in `slot`.
+    /// Drops the call in `slot`. The slot is empty afterwards, also if the destructor of the future panics.
     ///
     /// # Safety
     ///
-    /// The slot is filled; it is not any more then.
-    pub(super) unsafe fn empty(slot: *mut CallSlot) {
-        // SAFETY: the caller says so.
-        let (operations, runtime) = unsafe { Self::of(slot) };
-        // SAFETY: it is taken out once.
+    /// `slot` holds a pending call, and has not moved since the call started.
+    pub(super) unsafe fn drop_in_slot(slot: *mut CallSlot) {
+        // SAFETY: the caller guarantees that `slot` holds a pending call.
+        let (vtable, runtime) = unsafe { Self::vtable_and_runtime(slot) };
+        // Moved out before the future is dropped, so that a panic of the future's destructor drops the runtime too.
+        // SAFETY: the slot counts as empty after this function, so no other code uses or drops this value.
         let _runtime = unsafe { ptr::read(runtime) };
-        // SAFETY: `operations` were stored for the future that is there, and it is dropped once.
-        unsafe { (operations.drop)(slot.cast()) };
+        // SAFETY: `vtable` belongs to the future at the beginning of the slot. The future is dropped only here, because
+        // the slot counts as empty afterwards.
+        unsafe { (vtable.drop)(slot.cast()) };
     }
 }

@@ -1,5 +1,7 @@
 //! A started app: how requests get in, how many are there, and how it ends.
 
+pub(super) mod running;
+
 use std::{
     ffi::c_void,
     sync::{
@@ -12,7 +14,6 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::running;
 use crate::abi::{self, OwnedBytes};
 
 /// An app of a plugin.

@@ -8,12 +8,12 @@ use std::{
 use http_body::{Frame, SizeHint};
 
 use super::InFlight;
-use crate::{BodyError, abi::OwnedBytes, crossing::Imported};
+use crate::{BodyError, abi::OwnedBytes, crossing::ImportedBody};
 
 /// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.
 #[derive(Debug)]
 pub struct Body(
-    pub(super) Imported,
+    pub(super) ImportedBody,
     /// The request is in the app for as long as the body is there.
     pub(super) InFlight,
 );
@@ -26,21 +26,21 @@ impl Body {
     /// The body itself when it is a stream.
     pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
         match self.0 {
-            Imported::Empty => Ok((OwnedBytes::EMPTY, self.1)),
-            Imported::Full(bytes) => Ok((bytes, self.1)),
-            Imported::Stream(_) => Err(self),
+            ImportedBody::Empty => Ok((OwnedBytes::EMPTY, self.1)),
+            ImportedBody::Full(bytes) => Ok((bytes, self.1)),
+            ImportedBody::Stream(_) => Err(self),
         }
     }
 
     /// Whether the body is a stream. Then code of the app's runs for its frames, and when it is dropped.
     #[must_use]
     pub fn is_stream(&self) -> bool {
-        matches!(self.0, Imported::Stream(_))
+        matches!(self.0, ImportedBody::Stream(_))
     }
 
     /// The next bytes, if the last poll gave them already. Runs no code of the app's.
-    pub fn take_ahead(&mut self) -> Option<OwnedBytes> {
-        self.0.take_ahead()
+    pub fn take_prefetched(&mut self) -> Option<OwnedBytes> {
+        self.0.take_prefetched()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     mem,
-    panic::{self, AssertUnwindSafe},
     task::{Context, Poll},
 };
 
@@ -10,13 +9,15 @@ use http::{HeaderMap, Response, header::EXPECT, request};
 
 use super::{
     App, Body, InFlight, Target,
+    call_error::CallError,
+    caught::Caught,
     sink::{self, Sink},
     slot::Slot,
 };
 use crate::{
     BoxError,
     abi::{self, Headers, poll},
-    crossing::{Guard, LentRequest, PollWaker, export, export_unpin},
+    crossing::{AbiRequestParts, PollWaker, export, export_unpin},
 };
 
 /// The result of [`InFlight::call`].
@@ -62,7 +63,7 @@ impl InFlight {
         let asks = self.app().asks_for_headers;
         let headers = if asks { Headers::NONE } else { sink.lay_out() };
         let to_sink = &raw mut sink;
-        let lent = LentRequest {
+        let lent = AbiRequestParts {
             mount: target.mount,
             peer: target.peer,
             request_id: target.request_id,
@@ -75,8 +76,8 @@ impl InFlight {
         let mut slot = Slot::take();
         let mut waker = PollWaker::default();
         let App { plugin, app, .. } = self.app();
-        let polled = lent.lend(head, |request| {
-            waker.lend(context.waker(), |waker| {
+        let polled = lent.with_abi(head, |request| {
+            waker.with_abi(context.waker(), |waker| {
                 let context = Sink::context(to_sink, waker);
                 // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
                 // call.
@@ -134,7 +135,7 @@ impl Call {
         let plugin = app.app().plugin;
         let mut sink = Sink::new(HeaderMap::new());
         let to_sink = &raw mut sink;
-        let polled = waker.lend(context.waker(), |waker| {
+        let polled = waker.with_abi(context.waker(), |waker| {
             let context = Sink::context(to_sink, waker);
             // SAFETY: the slot holds a pending call, and has not moved since.
             unsafe { (plugin.poll)(slot.as_mut(), &raw const context) }
@@ -164,28 +165,3 @@ fn is_small(body: &impl http_body::Body) -> bool {
 
 /// A body of up to this many bytes is polled before it crosses.
 const SMALL: u64 = 64 << 10;
-
-/// A request that the app gave no response to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The app's service returned an error, which is in the log.
-    #[error("the app returned an error")]
-    Failed,
-    /// The app panicked, which is in the log.
-    #[error("the app panicked")]
-    Panicked,
-    /// The response is not one that HTTP allows.
-    #[error("the app's response is not one that HTTP allows")]
-    Invalid,
-}
-
-/// How the host runs its own code when a plugin calls in: panics are caught, and std's hook reports them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Caught;
-
-impl Guard for Caught {
-    fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        panic::catch_unwind(AssertUnwindSafe(work)).ok()
-    }
-}

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use abi_stable::library::{LibHeader, LibraryError};
 
-use super::{App, Logger, log, running};
+use super::{App, Logger, app::running, log};
 use crate::{
     Level,
     abi::{self, Slice, v1},
@@ -39,10 +39,10 @@ impl Plugin {
         let plugin: *const abi::Plugin = (root.plugin())().cast();
         // SAFETY: the root module's layout is right, and its function gives the library's static
         // table.
-        let plugin = unsafe { abi::Plugin::whole(plugin) };
+        let plugin = unsafe { abi::Plugin::copy_padded(plugin) };
         let plugin = plugin.map_err(|found| GateError::Table {
             found,
-            expected: abi::Plugin::FIRST,
+            expected: abi::Plugin::SIZE_1_0,
         })?;
         Ok(Self(Box::leak(Box::new(plugin))))
     }

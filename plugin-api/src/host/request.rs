@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{InFlight, call::Caught, stream::export_stream};
-use crate::{abi, crossing::Guard};
+use super::{InFlight, caught::Caught, stream::export_stream};
+use crate::{abi, crossing::PanicBoundary};
 
 /// What the app is told of a request beside the request.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ struct Counted(
     InFlight,
 );
 
-impl Guard for Counted {
+impl PanicBoundary for Counted {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         Caught.run(work)
     }

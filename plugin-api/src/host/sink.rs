@@ -4,13 +4,10 @@ use std::ffi::c_void;
 
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{
-    Body, InFlight,
-    call::{CallError, Caught},
-};
+use super::{Body, InFlight, call_error::CallError, caught::Caught};
 use crate::{
     abi::{self, CallContext, Headers, poll},
-    crossing::{Guard, HeaderFields, Imported, cache},
+    crossing::{HeaderFields, ImportedBody, PanicBoundary, cache},
 };
 
 /// Where a request's header fields are asked for, and where the response comes to.
@@ -20,7 +17,7 @@ pub(super) struct Sink {
     /// The header fields of the request as they cross, once the app asked for them. They borrow from `headers`.
     fields: HeaderFields,
     /// Some when the plugin has given a response.
-    response: Option<Result<(StatusCode, Imported), CallError>>,
+    response: Option<Result<(StatusCode, ImportedBody), CallError>>,
 }
 
 impl Sink {
@@ -84,7 +81,7 @@ unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) 
     let response = unsafe { &*response };
     // SAFETY: as above.
     let body = unsafe { &mut *response.body };
-    let body = Imported::take(body, Imported::SEVERAL);
+    let body = ImportedBody::take(body, ImportedBody::MAX_FRAMES_AT_ONCE);
     sink.fields = HeaderFields::NONE;
     let headers = &mut sink.headers;
     // SAFETY: as above.

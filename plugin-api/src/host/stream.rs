@@ -13,14 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     abi::{self, Slice, Transfer, poll},
-    crossing::{Guard, with_waker},
+    crossing::{PanicBoundary, with_waker},
 };
 
 /// Hands `stream` across. It is used, and dropped, under `guard`.
 pub(super) fn export_stream<S, G>(stream: S, guard: G) -> abi::Stream
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
-    G: Guard,
+    G: PanicBoundary,
 {
     abi::Stream {
         stream: Box::into_raw(Box::new(Exported(Box::pin(stream), guard))).cast(),
@@ -35,7 +35,7 @@ struct Table<S, G>(PhantomData<(S, G)>);
 impl<S, G> Table<S, G>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
-    G: Guard,
+    G: PanicBoundary,
 {
     const VTABLE: &'static abi::StreamVtable = &abi::StreamVtable {
         size: size_of::<abi::StreamVtable>(),

@@ -1,9 +1,11 @@
-//! The manifest as [`export_app!`](crate::export_app) writes it, while the plugin is compiled.
+//! Creates the manifest of a plugin at compile time. [`export_app!`](crate::export_app) uses this module.
 
 use super::{NOTE_TYPE, ReloadBy, is_mount, is_name};
 use crate::abi;
 
 /// The arguments of [`export_app!`](crate::export_app).
+///
+/// The methods panic if a key is invalid or occurs twice. They run at compile time, so the panic is a compiler error.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Export<'a> {
@@ -15,7 +17,7 @@ pub struct Export<'a> {
 }
 
 impl<'a> Export<'a> {
-    /// Without any key: `package` and `version` are those of Cargo.
+    /// Returns arguments without any key of the macro. `package` and `version` are those in the plugin's `Cargo.toml`.
     #[must_use]
     pub const fn new(package: &'a str, version: &'a str) -> Self {
         Self {
@@ -27,7 +29,7 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// With the key `name`.
+    /// Sets the key `name`.
     #[must_use]
     pub const fn name(mut self, name: &'a str) -> Self {
         assert!(self.name.is_none(), "the key `name` is there twice");
@@ -35,7 +37,7 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// With the key `mount`.
+    /// Sets the key `mount`.
     #[must_use]
     pub const fn mount(mut self, mount: &'a str) -> Self {
         assert!(self.mount.is_none(), "the key `mount` is there twice");
@@ -47,7 +49,7 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// With the key `reload`.
+    /// Sets the key `reload`.
     #[must_use]
     pub const fn reload(mut self, reload: &'a str) -> Self {
         assert!(self.reload.is_none(), "the key `reload` is there twice");
@@ -59,10 +61,10 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// The facts of the current build.
+    /// Returns all facts of the plugin that is being compiled.
     #[must_use]
     pub const fn facts(self) -> Facts<'a> {
-        let name = or(self.name, self.package);
+        let name = or_default(self.name, self.package);
         assert!(
             is_name(name.as_bytes()),
             "a plugin's name is up to 64 ASCII letters, digits, `-` and `_`"
@@ -87,7 +89,7 @@ impl<'a> Export<'a> {
             ("panic", [panic, ""]),
             ("tracing_max_level", [tracing_max_level, ""]),
             ("log_max_level", [log_level(log::STATIC_MAX_LEVEL), ""]),
-            ("reload", [or(self.reload, "auto"), ""]),
+            ("reload", [or_default(self.reload, "auto"), ""]),
         ]
     }
 }
@@ -96,19 +98,21 @@ impl<'a> Export<'a> {
 #[doc(hidden)]
 pub type Facts<'a> = [Fact<'a>; 10];
 
-/// A key, and its value in two parts, because texts cannot be joined at compile time.
+/// A key, and its value in two parts. The two parts are written one after the other, because a `const fn` cannot
+/// concatenate texts.
 #[doc(hidden)]
 pub type Fact<'a> = (&'a str, [&'a str; 2]);
 
-const fn or<'a>(text: Option<&'a str>, default: &'a str) -> &'a str {
+/// `Option::unwrap_or` as a `const fn`.
+const fn or_default<'a>(text: Option<&'a str>, default: &'a str) -> &'a str {
     match text {
         Some(text) => text,
         None => default,
     }
 }
 
-/// The manifest as it lies in the library: an ELF note. Built by [`export_app!`](crate::export_app)
-/// alone.
+/// The manifest in the library: an ELF note, whose layout the System V ABI defines. Only
+/// [`export_app!`](crate::export_app) creates a note.
 #[doc(hidden)]
 #[repr(C, align(4))]
 #[derive(Debug)]
@@ -121,26 +125,27 @@ pub struct Note<const LEN: usize> {
 }
 
 impl<const LEN: usize> Note<LEN> {
-    /// A note of `facts`; `LEN` is [`note_len`] of them.
+    /// Creates a note with `facts`. `LEN` must be the result of [`note_len`] for `facts`.
     #[must_use]
     pub const fn new(facts: &[Fact<'_>]) -> Self {
         let mut descriptor = [0; LEN];
-        let mut at = 0;
+        let mut offset = 0;
         let mut index = 0;
         while index < facts.len() {
             let (key, [start, end]) = facts[index];
-            at = put(&mut descriptor, at, key.as_bytes());
-            at = put(&mut descriptor, at, b"=");
-            at = put(&mut descriptor, at, start.as_bytes());
-            at = put(&mut descriptor, at, end.as_bytes());
-            descriptor[at] = b'\n';
-            at += 1;
+            offset = write(&mut descriptor, offset, key.as_bytes());
+            offset = write(&mut descriptor, offset, b"=");
+            offset = write(&mut descriptor, offset, start.as_bytes());
+            offset = write(&mut descriptor, offset, end.as_bytes());
+            descriptor[offset] = b'\n';
+            offset += 1;
             index += 1;
         }
-        assert!(at == LEN);
-        // `LEN` is the length of a few lines of text.
+        assert!(offset == LEN);
+        // The cast cannot truncate: `LEN` is the length of a few lines of text.
         let descriptor_size = LEN as u32;
         Self {
+            // `host` with its NUL. The field itself is padded to a multiple of 4 bytes.
             owner_size: 5,
             descriptor_size,
             kind: NOTE_TYPE,
@@ -150,7 +155,7 @@ impl<const LEN: usize> Note<LEN> {
     }
 }
 
-/// How long the descriptor of a note of `facts` is, in bytes.
+/// Returns the length in bytes of the descriptor of a note with `facts`.
 #[doc(hidden)]
 #[must_use]
 pub const fn note_len(facts: &[Fact<'_>]) -> usize {
@@ -158,21 +163,23 @@ pub const fn note_len(facts: &[Fact<'_>]) -> usize {
     let mut index = 0;
     while index < facts.len() {
         let (key, [start, end]) = facts[index];
+        // Two more bytes for `=` and the line break.
         len += key.len() + start.len() + end.len() + 2;
         index += 1;
     }
     len
 }
 
-const fn put<const LEN: usize>(to: &mut [u8; LEN], mut at: usize, from: &[u8]) -> usize {
+/// Writes `bytes` to `out` at `offset`. Returns the offset behind them.
+const fn write<const LEN: usize>(out: &mut [u8; LEN], mut offset: usize, bytes: &[u8]) -> usize {
     let mut index = 0;
-    while index < from.len() {
-        assert!(from[index] != b'\n', "a manifest value has a line break");
-        to[at] = from[index];
-        at += 1;
+    while index < bytes.len() {
+        assert!(bytes[index] != b'\n', "a manifest value has a line break");
+        out[offset] = bytes[index];
+        offset += 1;
         index += 1;
     }
-    at
+    offset
 }
 
 const fn tracing_level(level: tracing_core::LevelFilter) -> &'static str {

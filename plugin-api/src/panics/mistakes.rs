@@ -1,25 +1,26 @@
-//! Mistakes of authors that keep an app from starting, and what mends them.
+//! Known mistakes of authors that prevent an app from starting, and the advice how to fix them.
 
-/// A mistake that is known by what a panic or an error says.
+/// A mistake that can be recognized from the text of a panic or an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// The app installs a subscriber or a logger.
+    /// The app installs a `tracing` subscriber or a logger of the crate `log`.
     Logger,
-    /// The app starts a tokio runtime within the one that the app runs in.
+    /// The app starts a tokio runtime within the plugin's runtime.
     Runtime,
 }
 
 impl Mistake {
-    /// Finds the mistake from the message with which the app failed to start.
+    /// Returns the mistake that has caused `message`, the error with which the app failed to start. Returns `None` for
+    /// any other error.
     pub(crate) fn of(message: &str) -> Option<Self> {
-        // `log` and `tracing` have two texts each: one for people, and one for `Debug`.
+        // The errors of `log` and `tracing` have two texts each: the name in `Debug`, and the sentence in `Display`.
         let second_logger = [
             "SetLoggerError",
             "SetGlobalDefaultError",
             "logging system was already initialized",
             "global default trace dispatcher has already been set",
         ];
-        if second_logger.iter().any(|said| message.contains(said)) {
+        if second_logger.iter().any(|text| message.contains(text)) {
             Some(Self::Logger)
         } else if message.contains("Cannot start a runtime from within a runtime") {
             Some(Self::Runtime)
@@ -28,28 +29,31 @@ impl Mistake {
         }
     }
 
-    /// What the author is told; `place` is where the mistake is.
-    pub(crate) fn advice(self, place: Option<&str>) -> String {
-        let place = place.map_or_else(String::new, |place| format!(" in {place}"));
+    /// Returns the error text for the author. `location` is the function that contains the mistake, if known.
+    pub(crate) fn advice(self, location: Option<&str>) -> String {
+        let location = location.map_or_else(String::new, |location| format!(" in {location}"));
         match self {
             Self::Logger => format!(
-                "the app sets up logging of its own{place}, but the server's is there before it: {REMOVE_LOGGER}"
+                "the app sets up logging of its own{location}, but the server's is there before it: {REMOVE_LOGGER}"
             ),
             Self::Runtime => format!(
-                "the app starts a tokio runtime{place}, but runs in one already: remove `#[tokio::main]` from the \
+                "the app starts a tokio runtime{location}, but runs in one already: remove `#[tokio::main]` from the \
                  function that `export_app!` takes, and `.await` what it passes to `block_on`"
             ),
         }
     }
 }
 
-/// How to mend [`Mistake::Logger`].
+/// The advice how to fix [`Mistake::Logger`].
 pub(crate) const REMOVE_LOGGER: &str = "remove the line that installs a subscriber or logger, such as \
      `tracing_subscriber::fmt::init()` or `env_logger::init()`";
 
-/// The innermost function of a backtrace that belongs to the author: to no package from a registry, not to Rust and
-/// not to this crate. With file and line where they are known.
-pub(super) fn authors_place(backtrace: &str) -> Option<String> {
+/// Returns the innermost function of `backtrace` that belongs to the author, with file and line if known. A function of
+/// the author is one that is neither in a package from a registry or Git, nor in Rust's libraries, nor in this crate.
+///
+/// `backtrace` has the format of std: a line `NUMBER: FUNCTION`, then a line `at FILE:LINE:COLUMN` if the library has
+/// debug information.
+pub(super) fn author_location(backtrace: &str) -> Option<String> {
     let mut lines = backtrace.lines().map(str::trim).peekable();
     while let Some(line) = lines.next() {
         let Some((number, name)) = line.split_once(": ") else {
@@ -58,24 +62,25 @@ pub(super) fn authors_place(backtrace: &str) -> Option<String> {
         if number.parse::<u32>().is_err() {
             continue;
         }
-        let at = lines.next_if(|line| line.starts_with("at "));
-        let at = at.and_then(|line| line.strip_prefix("at "));
-        let is_ours = name.starts_with("plugin_api::") || name.starts_with("<plugin_api::");
-        let is_theirs = match at {
-            Some(at) => {
-                let ours = file!().trim_end_matches("panics/mistakes.rs");
-                let foreign = [
+        let file = lines.next_if(|line| line.starts_with("at "));
+        let file = file.and_then(|line| line.strip_prefix("at "));
+        let is_in_this_crate =
+            name.starts_with("plugin_api::") || name.starts_with("<plugin_api::");
+        let is_authors = match file {
+            Some(file) => {
+                let this_crate = file!().trim_end_matches("panics/mistakes.rs");
+                let other_code = [
                     "/registry/src/",
                     "/git/checkouts/",
                     "/rustc/",
                     "/rustlib/",
-                    ours,
+                    this_crate,
                 ];
-                !foreign.iter().any(|part| at.contains(part))
+                !other_code.iter().any(|part| file.contains(part))
             }
-            // Without debug information the names alone have to tell.
+            // Without debug information, only the name of the function is known.
             None => {
-                let foreign = [
+                let other_code = [
                     "std::",
                     "core::",
                     "alloc::",
@@ -85,15 +90,17 @@ pub(super) fn authors_place(backtrace: &str) -> Option<String> {
                     "fern::",
                     "rust_begin_unwind",
                     "__rust",
+                    // A mangled name.
                     "_R",
+                    // `<T as Trait>::function` may be in any crate. Also `<unknown>`.
                     "<",
                 ];
-                !is_ours && !foreign.iter().any(|part| name.starts_with(part))
+                !is_in_this_crate && !other_code.iter().any(|part| name.starts_with(part))
             }
         };
-        if is_theirs {
-            return Some(match at {
-                Some(at) => format!("{name} ({at})"),
+        if is_authors {
+            return Some(match file {
+                Some(file) => format!("{name} ({file})"),
                 None => name.to_owned(),
             });
         }
@@ -117,13 +124,13 @@ mod tests {
              at ./src/lib.rs:12:9
    4: shop::other
              at ./src/lib.rs:20:9";
-        let place = authors_place(backtrace);
+        let place = author_location(backtrace);
         assert_eq!(place.as_deref(), Some("shop::app (./src/lib.rs:12:9)"));
         let stripped = "   0: std::backtrace::Backtrace::create
    1: <T as tracing_subscriber::util::SubscriberInitExt>::init
    2: shop::app";
-        assert_eq!(authors_place(stripped).as_deref(), Some("shop::app"));
-        assert_eq!(authors_place("   0: <unknown>"), None);
+        assert_eq!(author_location(stripped).as_deref(), Some("shop::app"));
+        assert_eq!(author_location("   0: <unknown>"), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a program is told: by its command line, by variables, and by the server's configuration file.
+//! The options of a standalone program, from its command line, environment variables and the server's configuration
+//! file.
 
 use std::{
     env,
@@ -8,36 +9,38 @@ use std::{
 
 use crate::{BoxError, level::Directives};
 
-/// The command of the program.
+/// The command of the program: what its arguments request.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Serve.
+    /// Serve the app.
     Serve(Options),
-    /// Print this.
+    /// Print this text, the help or the version, and exit.
     Print(String),
 }
 
-/// How to serve.
+/// The options for serving.
 #[derive(Debug)]
 pub(super) struct Options {
-    /// Addresses.
+    /// The addresses to listen on. Never empty.
     pub(super) bind: Vec<String>,
     pub(super) log_level: Directives,
-    /// For [`Context::config`](crate::Context::config), as JSON.
+    /// The configuration of the app as JSON, for [`Context::config`](crate::Context::config). `None` if the
+    /// configuration file has no `config` for the app.
     pub(super) config: Option<Vec<u8>>,
 }
 
 impl Command {
-    /// What the process was told.
+    /// Returns the command of this process. `name` and `version` are those of the app. Returns an error if an option, a
+    /// variable or the configuration file is wrong.
     pub(super) fn read(name: &str, version: &str) -> Result<Self, BoxError> {
-        Self::of(name, version, env::args_os().skip(1), |variable| {
+        Self::parse(name, version, env::args_os().skip(1), |variable| {
             env::var_os(variable)
         })
     }
 
-    /// The options of the program. The command line counts before the environment, and the environment before the
-    /// configuration file.
-    fn of(
+    /// Parses the arguments `args`, and reads environment variables with `variable`. The command line has precedence
+    /// over the environment, and the environment over the configuration file.
+    fn parse(
         name: &str,
         version: &str,
         mut args: impl Iterator<Item = OsString>,
@@ -45,7 +48,7 @@ impl Command {
     ) -> Result<Self, BoxError> {
         let (mut bind, mut log_level, mut config) = (Vec::new(), None, None);
         while let Some(arg) = args.next() {
-            let arg = text(&arg)?;
+            let arg = utf8(&arg)?;
             let (flag, value) = match arg.split_once('=') {
                 Some((flag, value)) => (flag, Some(value.to_owned())),
                 None => (&*arg, None),
@@ -62,7 +65,7 @@ impl Command {
             let value = match value {
                 Some(value) => value,
                 None => match args.next() {
-                    Some(value) => text(&value)?,
+                    Some(value) => utf8(&value)?,
                     None => return Err(format!("{flag} needs a value").into()),
                 },
             };
@@ -72,10 +75,10 @@ impl Command {
                 _ => config = Some(value),
             }
         }
-        let variable = |name| variable(name).map(|value| text(&value)).transpose();
+        let variable = |name| variable(name).map(|value| utf8(&value)).transpose();
         let file = match config.map_or_else(|| variable("HOST_CONFIG"), |path| Ok(Some(path)))? {
-            Some(path) => File::read(&path, name)?,
-            None => File::default(),
+            Some(path) => ConfigFile::read(&path, name)?,
+            None => ConfigFile::default(),
         };
         if let Some(value) = variable("HOST_BIND")?.filter(|_| bind.is_empty()) {
             bind.extend(value.split(',').map(str::to_owned));
@@ -98,16 +101,19 @@ impl Command {
     }
 }
 
-/// What the configuration file of the server says that is of use here.
+/// The keys of the server's configuration file that a standalone program uses. All other keys are ignored.
 #[derive(Debug, Default)]
-struct File {
+struct ConfigFile {
+    /// Empty if the file has no `bind`.
     bind: Vec<String>,
     log_level: Option<String>,
+    /// The `config` of the table `[app.NAME]`, as JSON.
     config: Option<Vec<u8>>,
 }
 
-impl File {
-    /// The file at `path`, and the table `[app.NAME]` in it.
+impl ConfigFile {
+    /// Reads the file at `path`. `name` is the app's name. Returns an error if the file cannot be read, is not TOML, or
+    /// has a used key of the wrong type.
     fn read(path: &str, name: &str) -> Result<Self, BoxError> {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("could not read the configuration file {path}: {error}"))?;
@@ -116,30 +122,31 @@ impl File {
 
     fn parse(text: &str, name: &str) -> Result<Self, BoxError> {
         let file: toml::Table = text.parse()?;
-        let wrong = |key: &str, expected| format!("`{key}` is not {expected}");
-        let one = |value: &toml::Value| value.as_str().map(str::to_owned);
+        let type_error = |key: &str, expected| format!("`{key}` is not {expected}");
+        let string = |value: &toml::Value| value.as_str().map(str::to_owned);
         let bind = match file.get("bind") {
             None => Some(Vec::new()),
-            Some(toml::Value::Array(values)) => values.iter().map(one).collect(),
-            Some(value) => one(value).map(|bind| vec![bind]),
+            Some(toml::Value::Array(values)) => values.iter().map(string).collect(),
+            Some(value) => string(value).map(|bind| vec![bind]),
         };
-        let log_level = file.get("log-level").map(|value| one(value).ok_or(()));
+        let log_level = file.get("log-level").map(|value| string(value).ok_or(()));
         let app = file.get("app").and_then(|apps| apps.get(name));
         let config = app.and_then(|app| app.get("config"));
         if config.is_some_and(|config| !config.is_table()) {
-            return Err(wrong(&format!("app.{name}.config"), "a table").into());
+            return Err(type_error(&format!("app.{name}.config"), "a table").into());
         }
         Ok(Self {
-            bind: bind.ok_or_else(|| wrong("bind", "an address, or a list of some"))?,
+            bind: bind.ok_or_else(|| type_error("bind", "an address, or a list of some"))?,
             log_level: log_level
                 .transpose()
-                .map_err(|()| wrong("log-level", "a string"))?,
+                .map_err(|()| type_error("log-level", "a string"))?,
             config: config.map(serde_json::to_vec).transpose()?,
         })
     }
 }
 
-fn text(value: &OsStr) -> Result<String, BoxError> {
+/// Converts an argument or a variable to text. Returns an error if the value is not UTF-8.
+fn utf8(value: &OsStr) -> Result<String, BoxError> {
     let text = value.to_str().map(str::to_owned);
     text.ok_or_else(|| format!("{value:?} is not UTF-8").into())
 }
@@ -163,7 +170,7 @@ mod tests {
     use super::*;
 
     fn read(args: &[&str]) -> Result<Command, BoxError> {
-        Command::of("shop", "1.2.3", args.iter().map(Into::into), |variable| {
+        Command::parse("shop", "1.2.3", args.iter().map(Into::into), |variable| {
             (variable == "HOST_LOG_LEVEL").then(|| "warning".into())
         })
     }
@@ -183,18 +190,18 @@ mod tests {
         fs::write(&file, text).unwrap();
         let config = format!("--config={}", file.display());
 
-        let given = options(&["--bind", "[::1]:0"]);
-        assert_eq!(given.bind, ["[::1]:0"]);
+        let parsed = options(&["--bind", "[::1]:0"]);
+        assert_eq!(parsed.bind, ["[::1]:0"]);
         assert_eq!(
-            (&*given.log_level.to_string(), given.config),
+            (&*parsed.log_level.to_string(), parsed.config),
             ("warn", None)
         );
-        let given = options(&["--log-level=info,shop=debug", &config]);
-        assert_eq!(given.bind, ["a:1", "b:2"]);
-        assert_eq!(given.log_level.to_string(), "info,shop=debug");
-        assert_eq!(given.config.unwrap(), br#"{"title":"Shop"}"#);
-        let given = options(&["--bind=a:1,b:2", "--bind=c:3"]);
-        assert_eq!(given.bind, ["a:1", "b:2", "c:3"]);
+        let parsed = options(&["--log-level=info,shop=debug", &config]);
+        assert_eq!(parsed.bind, ["a:1", "b:2"]);
+        assert_eq!(parsed.log_level.to_string(), "info,shop=debug");
+        assert_eq!(parsed.config.unwrap(), br#"{"title":"Shop"}"#);
+        let parsed = options(&["--bind=a:1,b:2", "--bind=c:3"]);
+        assert_eq!(parsed.bind, ["a:1", "b:2", "c:3"]);
         assert_eq!(options(&[]).bind, ["127.0.0.1:8000"]);
         fs::remove_file(file).unwrap();
     }
@@ -231,7 +238,7 @@ mod tests {
             ("log-level = 1", "`log-level` is not a string"),
             ("[app.shop]\nconfig = 1", "`app.shop.config` is not a table"),
         ] {
-            let error = File::parse(text, "shop").unwrap_err().to_string();
+            let error = ConfigFile::parse(text, "shop").unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! A client's socket that tells when it is closed, also after the app has taken the connection over.
+//! A client's socket whose end the program can wait for, also after the app has taken the connection over.
 
 use std::{
     convert::Infallible,
@@ -13,16 +13,16 @@ use tokio::{
     sync::mpsc::Sender,
 };
 
-/// A client's socket.
+/// A client's socket. Forwards all operations to the TCP stream.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// Never sends. It is dropped with the socket, so the receiver sees the end of the channel when all sockets are
-    /// closed.
+    /// Sends nothing. The sender is dropped with the socket, so the receiver sees the end of the channel when all
+    /// sockets are closed.
     _open: Sender<Infallible>,
 }
 
 impl Socket {
-    /// Wraps `stream`. The socket keeps `open` until it is dropped.
+    /// Wraps `stream`. The socket owns the sender `open` until the socket is dropped.
     pub(super) fn new(stream: TcpStream, open: Sender<Infallible>) -> Self {
         Self {
             stream,

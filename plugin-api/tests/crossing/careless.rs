@@ -9,7 +9,7 @@ use std::{
 
 use http::{Request, Response};
 use plugin_api::{
-    __private::{AppFuture, Entry, build},
+    __private::{AppFuture, ExportedApp, build},
     BoxError, Context,
     host::{self, CallError},
 };
@@ -35,7 +35,7 @@ fn futures_with_pointers_into_themselves_stay_where_they_are_and_end() {
 /// An app that is a tower service, whose futures are not boxed.
 struct Careless;
 
-impl Entry for Careless {
+impl ExportedApp for Careless {
     const VERSION: &'static str = "1.2.3";
 
     fn build(context: Context) -> AppFuture {

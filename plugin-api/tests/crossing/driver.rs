@@ -13,7 +13,7 @@ use axum::body::Body;
 use http::{Request, Response, header::HOST};
 use http_body_util::BodyExt;
 use plugin_api::{
-    __private::{Entry, lib_header},
+    __private::{ExportedApp, lib_header},
     Level,
     host::{self, App, CallError, Called, InFlight, Init, Plugin, Target, Upgrade},
 };
@@ -21,7 +21,7 @@ use plugin_api::{
 use super::{X_MANY, log::LOG};
 
 /// Starts an app, as a host does that has loaded its library.
-pub(super) fn started<E: Entry>(previous_state: Option<&[u8]>) -> &'static App {
+pub(super) fn started<E: ExportedApp>(previous_state: Option<&[u8]>) -> &'static App {
     let header = Box::leak(Box::new(lib_header::<E>()));
     // SAFETY: it is of this program.
     let plugin = unsafe { Plugin::from_header(header) }.unwrap();

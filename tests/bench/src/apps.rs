@@ -1,4 +1,4 @@
-//! One plugin as many apps of a host.
+//! A host in which one plugin serves as many apps.
 
 use std::{
     error::Error,
@@ -10,21 +10,22 @@ use std::{
 
 use crate::server::{self, Server};
 
-/// How a host is started in which the plugin is many apps.
+/// A host that has not started yet, in which one plugin is many apps.
 #[derive(Clone, Debug)]
 pub struct Apps {
-    /// The command.
+    /// The command that starts the host.
     pub command: Vec<String>,
-    /// The paths of its handler, app by app.
+    /// The paths that the apps serve: for each app, one path for each of its mounts.
     pub paths: Vec<String>,
 }
 
 impl Apps {
-    /// Configures so many apps with so many mounts each, in a file in `folder`.
+    /// Writes a configuration file into `folder`, with `apps` apps and `mounts` mounts for each. `programs` is the
+    /// folder of the host, and `plugins` the plugins folder with `hello`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// Returns the system's error when the file cannot be written.
     pub fn new(
         (programs, plugins, folder): (&Path, &Path, &Path),
         apps: u32,
@@ -48,12 +49,12 @@ impl Apps {
         Ok(Self { command, paths })
     }
 
-    /// Starts the host and waits until it has loaded what it can: a process cannot load as many
-    /// libraries as one likes. The paths are then those that are served.
+    /// Starts the host, waits until no more apps are loaded, and returns the server and the paths that it serves. A
+    /// process can load only about a thousand libraries, so these may be fewer than configured.
     ///
     /// # Errors
     ///
-    /// When it does not start or serves none.
+    /// Returns an error when the host does not start, or does not serve the first app.
     pub fn start(mut self, core: Option<u32>) -> Result<(Server, Vec<String>), Box<dyn Error>> {
         let server = Server::start(&self.command, core)?;
         server.serves(&self.paths[0])?;
@@ -61,12 +62,12 @@ impl Apps {
             let answer = server.get(path);
             answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
         };
-        let (mut served, mut since) = (0, Instant::now());
-        while since.elapsed() < SETTLED && served < self.paths.len() {
+        let (mut served, mut last_change) = (0, Instant::now());
+        while last_change.elapsed() < SETTLE_TIME && served < self.paths.len() {
             thread::sleep(Duration::from_millis(100));
             let now = self.paths.iter().filter(|path| is_served(path)).count();
             if now > served {
-                (served, since) = (now, Instant::now());
+                (served, last_change) = (now, Instant::now());
             }
         }
         self.paths.retain(is_served);
@@ -74,5 +75,5 @@ impl Apps {
     }
 }
 
-/// No more apps come when none came for so long.
-const SETTLED: Duration = Duration::from_secs(5);
+/// All apps are taken for loaded after this time without another app.
+const SETTLE_TIME: Duration = Duration::from_secs(5);

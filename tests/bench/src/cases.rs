@@ -1,6 +1,6 @@
-//! The requests that the benchmarks make.
+//! The requests that the benchmarks send.
 
-/// What `scripts/bench http` asks all servers for.
+/// The cases of `scripts/bench http`.
 pub const CASES: [Case<'static>; 9] = [
     HELLO,
     Case {
@@ -70,7 +70,7 @@ pub const CASES: [Case<'static>; 9] = [
     },
 ];
 
-/// The case that the others vary: a small answer, over connections that are kept.
+/// The case of which the others are variants: a small response, over keep-alive connections.
 pub const HELLO: Case<'static> = Case {
     name: "hello",
     title: "hello, 1 header",
@@ -83,31 +83,32 @@ pub const HELLO: Case<'static> = Case {
     on_nginx: true,
 };
 
-/// A request, and how it is made again and again.
+/// A kind of request, and how the client repeats it.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// What `--case` calls it.
+    /// The name for the option `--case`.
     pub name: &'a str,
-    /// What the table calls it.
+    /// The name in the printed table.
     pub title: &'a str,
     /// The version of HTTP.
     pub protocol: Protocol,
-    /// The paths that are asked for in turn.
+    /// The paths that are requested in turn.
     pub paths: &'a [&'a str],
     /// Headers, without `Host`.
     pub headers: &'a [(&'a str, &'a str)],
-    /// How many connections take turns. One of HTTP/2 has [`STREAMS`] requests at a time.
+    /// The number of connections that are used at the same time. An HTTP/2 connection has [`STREAMS`] requests in
+    /// flight.
     pub connections: u32,
-    /// The size of the request's body; one with a body is a `POST`.
+    /// The size of the request's body. A request with a body is a `POST`.
     pub upload: usize,
     /// The size of the response's body.
     pub answer: usize,
-    /// Whether nginx can answer it with `return 200`.
+    /// Whether nginx can answer the request with `return 200`.
     pub on_nginx: bool,
 }
 
 impl Case<'_> {
-    /// The body of its requests, if they have one: JSON.
+    /// Returns the JSON body of the requests, or `None` if they have no body.
     #[must_use]
     pub fn body(&self) -> Option<String> {
         let filling = self.upload.checked_sub(r#"{"text":""}"#.len())?;
@@ -124,10 +125,10 @@ pub enum Protocol {
     Http2,
 }
 
-/// How many requests a connection of HTTP/2 has at a time.
+/// The number of requests that an HTTP/2 connection has in flight.
 pub const STREAMS: u32 = 64;
 
-/// What a browser sends, without `Host`, which is the twelfth.
+/// The header fields that a browser sends, without `Host`, which is the twelfth.
 pub const BROWSER: [(&str, &str); 11] = [
     ("Connection", "keep-alive"),
     ("Cache-Control", "max-age=0"),
@@ -151,7 +152,7 @@ pub const BROWSER: [(&str, &str); 11] = [
     ("Cookie", "session=0f3c2a9b7d5e4f16; theme=dark"),
 ];
 
-/// A request as HTTP/1.1 has it, with an empty body.
+/// Returns the bytes of a `GET` request in HTTP/1.1.
 #[must_use]
 pub fn get(path: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: localhost:8000\r\n");

@@ -1,4 +1,4 @@
-//! The load: `wrk` for HTTP/1.1 and `h2load` for HTTP/2, a round at a time.
+//! The load generator: runs `wrk` for HTTP/1.1 and `h2load` for HTTP/2, one round at a time.
 
 use std::{error::Error, fmt::Write, fs, net::SocketAddr, path::PathBuf};
 
@@ -8,23 +8,23 @@ use crate::{
     server::{Server, pinned},
 };
 
-/// Makes requests, from a core of its own.
+/// Sends requests. The client runs on one core, which the server does not use.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The core.
+    /// The number of the core.
     pub core: u32,
-    /// Where it keeps files.
+    /// The folder for the files of the load generators.
     pub folder: PathBuf,
-    /// How long a round is.
+    /// The length of a round.
     pub seconds: u32,
 }
 
 impl Client {
-    /// Makes a round of requests, and says what they took and cost.
+    /// Sends requests for one round, and returns their rate, latencies and cost.
     ///
     /// # Errors
     ///
-    /// When the load cannot be made, or a request fails.
+    /// Returns an error when the load generator cannot run, or when a request fails.
     pub fn measure(&self, case: &Case<'_>, server: &Server) -> Result<Sample, Box<dyn Error>> {
         let before = server.cpu()?;
         let load = match case.protocol {
@@ -43,7 +43,7 @@ impl Client {
 
     fn wrk(&self, case: &Case<'_>, address: SocketAddr) -> Result<Load, Box<dyn Error>> {
         let file = self.folder.join("requests.lua");
-        fs::write(&file, script(case)?)?;
+        fs::write(&file, wrk_script(case)?)?;
         let mut command = pinned(Some(self.core), "wrk");
         command
             .args(["--threads=1", "--timeout=10s"])
@@ -86,7 +86,7 @@ impl Client {
 
     fn h2load(&self, case: &Case<'_>, address: SocketAddr) -> Result<Load, Box<dyn Error>> {
         let log = self.folder.join("requests.log");
-        // It appends.
+        // Empties the file, because h2load appends to it.
         fs::write(&log, "")?;
         let mut command = pinned(Some(self.core), "h2load");
         for (name, value) in case.headers {
@@ -103,7 +103,7 @@ impl Client {
         if !printed.contains(" 0 failed, 0 errored, 0 timeout") {
             return Err(format!("h2load says: {printed}").into());
         }
-        // When it began, its status, and how many microseconds it took.
+        // A line of h2load's log is the time of the start, the status, and the duration in microseconds.
         let text = fs::read_to_string(log)?;
         let mut times = Vec::new();
         for line in text.lines() {
@@ -113,8 +113,8 @@ impl Client {
             }
         }
         times.sort_by(f64::total_cmp);
-        let at = |part: usize| times.get(times.len() * part / 100).copied();
-        let (Some(median), Some(p99)) = (at(50), at(99)) else {
+        let percentile = |part: usize| times.get(times.len() * part / 100).copied();
+        let (Some(median), Some(p99)) = (percentile(50), percentile(99)) else {
             return Err(format!("h2load says: {printed}").into());
         };
         Ok(Load {
@@ -126,7 +126,7 @@ impl Client {
     }
 }
 
-/// A round as the client saw it, its times in microseconds.
+/// The result of a round as the client saw it. `median` and `p99` are latencies in microseconds.
 struct Load {
     requests: f64,
     seconds: f64,
@@ -134,19 +134,19 @@ struct Load {
     p99: f64,
 }
 
-/// What `wrk` is told in Lua.
-fn script(case: &Case<'_>) -> Result<String, Box<dyn Error>> {
-    let mut script = String::from(include_str!("requests.lua"));
+/// Returns the Lua script that configures `wrk`.
+fn wrk_script(case: &Case<'_>) -> Result<String, Box<dyn Error>> {
+    let mut wrk_script = String::from(include_str!("requests.lua"));
     if let Some(body) = case.body() {
-        writeln!(script, "wrk.method = 'POST'\nwrk.body = '{body}'")?;
+        writeln!(wrk_script, "wrk.method = 'POST'\nwrk.body = '{body}'")?;
     }
-    // Without a function, the same bytes are sent again and again.
+    // With one path, wrk sends the same bytes each time. Calling a Lua function for each request would slow wrk down.
     if case.paths.len() > 1 {
-        writeln!(script, "in_turn({{")?;
+        writeln!(wrk_script, "in_turn({{")?;
         for path in case.paths {
-            writeln!(script, "'{path}',")?;
+            writeln!(wrk_script, "'{path}',")?;
         }
-        writeln!(script, "}})")?;
+        writeln!(wrk_script, "}})")?;
     }
-    Ok(script)
+    Ok(wrk_script)
 }

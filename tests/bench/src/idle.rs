@@ -1,4 +1,4 @@
-//! Connections that are open and idle.
+//! Idle connections, which another process (src/bin/idle.rs) holds open.
 
 use std::{
     error::Error,
@@ -9,20 +9,21 @@ use std::{
 
 use crate::server::Server;
 
-/// Open connections of a server, each of which has had one answer. They are closed when this is
-/// dropped.
+/// Open connections to a server, each of which has had one response. The drop closes the connections.
 #[derive(Debug)]
 pub struct Idle {
+    /// The process that holds the connections.
     holder: Child,
+    /// See [`Idle::kib`].
     kib: f64,
 }
 
 impl Idle {
-    /// Opens so many.
+    /// Opens `count` connections. `programs` is the folder of the program `idle`.
     ///
     /// # Errors
     ///
-    /// When the server does not answer.
+    /// Returns an error when the server does not answer on each connection.
     pub fn open(programs: &Path, server: &Server, count: u32) -> Result<Self, Box<dyn Error>> {
         let before = server.memory()?.resident;
         let mut holder = Command::new(programs.join("idle"))
@@ -41,7 +42,7 @@ impl Idle {
         Ok(idle)
     }
 
-    /// By how many KiB the server grew for each.
+    /// Returns the growth of the server's resident memory for each connection, in KiB.
     #[must_use]
     pub fn kib(&self) -> f64 {
         self.kib
@@ -50,6 +51,7 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
+        // Ignore errors, because the process may have ended already.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

@@ -1,5 +1,5 @@
-//! What the benchmarks have in common: rounds that alternate between two sides, so that what else
-//! the machine does meets both, and the median of the ratios.
+//! The code that the benchmarks share. Rounds alternate between two sides, so that other load on the machine affects
+//! both. The result is the median of the ratios of the rounds.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ pub mod idle;
 pub mod log_cases;
 pub mod server;
 
-/// The measurements of two sides, round by round.
+/// The measurements of two sides, one pair for each round.
 #[derive(Debug, Default)]
 pub struct Rounds {
     ours: Vec<f64>,
@@ -18,19 +18,19 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Takes down a round.
+    /// Adds the measurements of one round.
     pub fn add(&mut self, ours: f64, theirs: f64) {
         self.ours.push(ours);
         self.theirs.push(theirs);
     }
 
-    /// The medians of both sides.
+    /// Returns the median of our side and the median of their side.
     #[must_use]
     pub fn medians(&self) -> (f64, f64) {
         (quartiles(&self.ours)[1], quartiles(&self.theirs)[1])
     }
 
-    /// Ours to theirs: the quarter, the half and three quarters of the rounds are below.
+    /// Returns the quartiles of the ratio of our side to their side.
     #[must_use]
     pub fn ratios(&self) -> [f64; 3] {
         let pairs = self.ours.iter().zip(&self.theirs);
@@ -38,7 +38,7 @@ impl Rounds {
         quartiles(&ratios)
     }
 
-    /// The ratio as a table has it: the median, and the quartiles around it.
+    /// Returns the cell of a table: the median of the ratios in bold, and the other quartiles in brackets.
     #[must_use]
     pub fn ratio(&self) -> String {
         let [low, ratio, high] = self.ratios();
@@ -46,7 +46,7 @@ impl Rounds {
     }
 }
 
-/// A quarter, a half and three quarters of the values are below these.
+/// Returns the lower quartile, the median and the upper quartile of the values.
 #[must_use]
 pub fn quartiles(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
@@ -55,20 +55,20 @@ pub fn quartiles(values: &[f64]) -> [f64; 3] {
     [1, 2, 3].map(|quarter| sorted.get(last * quarter / 4).copied().unwrap_or(f64::NAN))
 }
 
-/// What a round of requests took.
+/// The measurements of one server in one round.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// Requests a second.
     pub rate: f64,
     /// Microseconds of the server's processor time a request.
     pub cpu: f64,
-    /// Half of the requests took at most so many microseconds, as the client saw it.
+    /// The median of the latencies that the client saw, in microseconds.
     pub median: f64,
-    /// 99 of 100 requests took at most so many microseconds.
+    /// The 99th percentile of the latencies, in microseconds.
     pub p99: f64,
 }
 
-/// The samples of two servers, round by round.
+/// The samples of two servers, one pair for each round.
 #[derive(Debug, Default)]
 pub struct Comparison {
     rate: Rounds,
@@ -78,10 +78,10 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// What the cells of [`Self::cells`] are.
+    /// The titles of the columns that [`Self::cells`] fills.
     pub const COLUMNS: &str = "requests/s | ratio (quartiles) | CPU a request, µs | ratio (quartiles) | p50, µs | p99, µs";
 
-    /// Takes down a round.
+    /// Adds the samples of one round.
     pub fn add(&mut self, ours: Sample, theirs: Sample) {
         self.rate.add(ours.rate, theirs.rate);
         self.cpu.add(ours.cpu, theirs.cpu);
@@ -89,7 +89,7 @@ impl Comparison {
         self.p99.add(ours.p99, theirs.p99);
     }
 
-    /// The cells of a table's row: ours, theirs, and the ratios.
+    /// Returns the cells of a table's row: the medians of both sides, and their ratios.
     #[must_use]
     pub fn cells(&self) -> String {
         let sides = |rounds: &Rounds, digits| {

@@ -1,8 +1,9 @@
-//! The cases of `scripts/bench log`: the same source, compiled into the program and the plugin.
+//! The cases of `scripts/bench log`. This file is compiled both into the benchmark program (the host side) and into the
+//! plugin `bench_log`.
 
 #![allow(
     unreachable_pub,
-    reason = "the plugin has it as a module of its own, which it shows to nobody"
+    reason = "the plugin includes this file as a private module"
 )]
 
 use std::{
@@ -12,37 +13,37 @@ use std::{
 
 use tracing::{debug, info, info_span};
 
-/// Something to log, over and over.
+/// A kind of log line.
 #[derive(Debug)]
 pub struct Case {
-    /// What it is called.
+    /// The name in the printed table, and in the path of the plugin.
     pub name: &'static str,
-    /// Does it so many times, and says how long that took.
+    /// Logs this number of lines, and returns the time that they took in all.
     pub run: fn(u64) -> Duration,
 }
 
-/// All of them. The first is the loop itself.
+/// All cases. The first case is an empty loop, whose time is included in the others.
 pub const CASES: [Case; 5] = [
     Case {
         name: "empty",
-        run: |count| timed(count, |_| ()),
+        run: |count| measure(count, |_| ()),
     },
     Case {
         name: "disabled",
         run: |count| {
-            timed(count, |number| {
+            measure(count, |number| {
                 debug!(number, user = "somebody", "not seen")
             })
         },
     },
     Case {
         name: "plain",
-        run: |count| timed(count, |_| info!("a line without fields")),
+        run: |count| measure(count, |_| info!("a line without fields")),
     },
     Case {
         name: "fields",
         run: |count| {
-            timed(count, |number| {
+            measure(count, |number| {
                 info!(
                     number,
                     user = "somebody",
@@ -58,16 +59,18 @@ pub const CASES: [Case; 5] = [
         run: |count| {
             let _cart = info_span!("cart", user = 7).entered();
             let _pay = info_span!("pay", by = "card").entered();
-            timed(count, |number| {
+            measure(count, |number| {
                 info!(number, user = "somebody", "a line in two spans")
             })
         },
     },
 ];
 
-fn timed(count: u64, work: impl Fn(u64)) -> Duration {
+/// Calls `work` with the numbers below `count`, and returns the time of all calls.
+fn measure(count: u64, work: impl Fn(u64)) -> Duration {
     let began = Instant::now();
     for number in 0..count {
+        // `black_box`, so that the compiler can neither remove the loop nor compute values in advance.
         work(black_box(number));
     }
     began.elapsed()

@@ -1,4 +1,4 @@
-//! The servers: processes, each pinned to a core, and what they cost.
+//! Starts the servers that are measured, each as a process pinned to a core, and reads their processor time and memory.
 
 use std::{
     error::Error,
@@ -16,10 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cases;
 
-/// The command that starts `host` with these plugins.
+/// Returns the command that starts `host` with these plugins, in one process and with one serving thread.
 #[must_use]
 pub fn host(programs: &Path, plugins: &Path) -> Vec<String> {
-    // One process: a worker is the same program, which would have to be measured apart from its supervisor.
+    // Without a worker process, because processor time and memory are measured for one process only.
     let flags = [
         "--bind=127.0.0.1:0",
         "--workers=0",
@@ -32,7 +32,7 @@ pub fn host(programs: &Path, plugins: &Path) -> Vec<String> {
     command
 }
 
-/// The command that starts `host` with these plugins in a worker process, as it is by default.
+/// Returns the command that starts `host` with these plugins in a worker process, which is the default.
 #[must_use]
 pub fn host_with_worker(programs: &Path, plugins: &Path) -> Vec<String> {
     let mut command = host(programs, plugins);
@@ -40,27 +40,28 @@ pub fn host_with_worker(programs: &Path, plugins: &Path) -> Vec<String> {
     command
 }
 
-/// The command that starts a twin: `bare` or `axum`.
+/// Returns the command that starts a twin with one thread. `kind` is `bare` or `axum`.
 #[must_use]
 pub fn twin(programs: &Path, kind: &str) -> Vec<String> {
     let program = programs.join("twin").display().to_string();
     vec![program, kind.to_owned(), "1".to_owned()]
 }
 
-/// A running server. It is stopped when this is dropped.
+/// A running server. The drop stops the server and waits for its end.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    /// The clock of the processor time of the process.
     clock: ClockId,
 }
 
 impl Server {
-    /// Starts a server that prints where it listens, on a core or on all.
+    /// Starts a server that prints its address. The server runs on one core, or on all cores if `core` is `None`.
     ///
     /// # Errors
     ///
-    /// When it cannot be started or does not say where it listens.
+    /// Returns an error when the server cannot be started or does not print its address.
     pub fn start(command: &[String], core: Option<u32>) -> Result<Self, Box<dyn Error>> {
         let mut log = tempfile::tempfile()?;
         let mut child = spawn(command, core, Stdio::piped(), &log)?;
@@ -74,17 +75,18 @@ impl Server {
             return Err(format!("{} does not listen: {line}{log}", command[0]).into());
         };
         let address = address.parse()?;
-        // What follows is not waited for, and must not fill the pipe.
+        // Reads the rest of the output, because a full pipe would block the server.
         thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
         Self::new(child, address)
     }
 
-    /// Starts nginx, with its files in `folder`, to answer every request with a greeting.
+    /// Starts nginx, with its files in `folder`. It answers every request with "hello world".
     ///
     /// # Errors
     ///
-    /// When it cannot be started or does not listen.
+    /// Returns an error when nginx cannot be started or does not listen.
     pub fn nginx(folder: &Path, http2: bool, core: u32) -> Result<Self, Box<dyn Error>> {
+        // nginx does not print its address, so find a free port first. The listener is closed at once.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let listen = format!("{address}{}", if http2 { " http2" } else { "" });
         let config = include_str!("nginx.conf")
@@ -98,7 +100,7 @@ impl Server {
         let server = Self::new(spawn(&command, Some(core), Stdio::null(), &log)?, address)?;
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Err("nginx does not listen".into());
             }
             thread::sleep(Duration::from_millis(10));
@@ -115,24 +117,24 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until a path is served, and gives the answer.
+    /// Requests the path until the status is 200, and returns that response.
     ///
     /// # Errors
     ///
-    /// When it is not served within a minute.
+    /// Returns an error when the path is not served within a minute.
     pub fn serves(&self, path: &str) -> Result<String, Box<dyn Error>> {
         let began = Instant::now();
         loop {
             let answer = self.get(path);
             match answer {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => return Ok(answer),
-                answer if began.elapsed() > PATIENCE => {
+                answer if began.elapsed() > TIMEOUT => {
                     return Err(format!("{path} is not served: {answer:?}").into());
                 }
                 _ => thread::sleep(Duration::from_micros(100)),
@@ -140,48 +142,48 @@ impl Server {
         }
     }
 
-    /// The answer to a request, on a connection of its own.
+    /// Requests a path on a new connection, and returns the whole response.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Returns the system's error when the connection fails.
     pub fn get(&self, path: &str) -> io::Result<String> {
         self.exchange(&cases::get(path, &[("Connection", "close")]))
     }
 
     fn exchange(&self, request: &str) -> io::Result<String> {
         let mut connection = TcpStream::connect(self.address)?;
-        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_read_timeout(Some(TIMEOUT))?;
         connection.write_all(request.as_bytes())?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     }
 
-    /// The time that it spent on a core in all, as `/proc/PID/stat` has it in hundredths of a
-    /// second: user and system.
+    /// Returns the processor time of the process since its start, user and system. The clock is more precise than
+    /// `/proc/PID/stat`, which counts hundredths of a second.
     ///
     /// # Errors
     ///
-    /// When it has ended.
+    /// Returns the system's error when the process has ended.
     pub fn cpu(&self) -> io::Result<Duration> {
         Ok(clock_gettime(self.clock)?.into())
     }
 
-    /// The memory that it has.
+    /// Returns the memory of the process.
     ///
     /// # Errors
     ///
-    /// When it has ended.
+    /// Returns an error when the process has ended.
     pub fn memory(&self) -> Result<Memory, Box<dyn Error>> {
         Memory::of(self.child.id())
     }
 
-    /// The memory of the processes that it has started.
+    /// Returns the memory of each child process.
     ///
     /// # Errors
     ///
-    /// When it or one of them has ended.
+    /// Returns an error when the process or a child has ended.
     pub fn memory_of_children(&self) -> Result<Vec<Memory>, Box<dyn Error>> {
         let mut children = Vec::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -212,11 +214,11 @@ impl Memory {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The host takes its copies of libraries along.
+        // SIGTERM first, because a host that is killed would leave its copies of libraries on the disk.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 drop(self.child.kill());
             }
             thread::sleep(Duration::from_millis(1));
@@ -227,11 +229,11 @@ impl Drop for Server {
 /// Memory of a process, in KiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// All that is resident: its own, and pages of files.
+    /// The resident set size: anonymous memory, and the pages of files that are in memory.
     pub resident: f64,
-    /// The same, but pages that several processes have count in parts.
+    /// The proportional set size: as the resident set size, but a page that N processes share counts as 1/N.
     pub proportional: f64,
-    /// What no file has.
+    /// Memory that belongs to no file.
     pub anonymous: f64,
 }
 
@@ -244,7 +246,7 @@ fn spawn(command: &[String], core: Option<u32>, stdout: Stdio, log: &File) -> io
         .spawn()
 }
 
-/// A command that runs on one core only.
+/// Returns a command that runs the program on this core only, or on all cores if `core` is `None`.
 pub(crate) fn pinned(core: Option<u32>, program: &str) -> Command {
     let Some(core) = core else {
         return Command::new(program);
@@ -254,5 +256,5 @@ pub(crate) fn pinned(core: Option<u32>, program: &str) -> Command {
     command
 }
 
-/// How long to wait for what takes no time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit for steps that normally take no time.
+const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! What crashes, recycles, upgrades and thousands of reloads do to the requests of a running host. `scripts/bench crash`
-//! runs it. Each part prints a table, and the exit code is 1 when a request was lost that should not have been.
+//! What crashes, recycles, upgrades and thousands of reloads do to the requests of a running host. `scripts/bench
+//! crash` runs it. Each part prints a table, and the exit code is 1 when a request was lost that should not have been.
 
 mod clients;
 mod crashes;

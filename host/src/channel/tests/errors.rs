@@ -79,7 +79,7 @@ async fn orders_that_a_dead_process_never_read_are_no_error() {
     let (sender, mut receiver) = channel.split();
     sender.send(&note(0, 0, 10)).unwrap();
     sender.flush().await;
-    // The kernel says ECONNRESET to the side whose bytes were not read.
+    // The kernel reports ECONNRESET to the side whose bytes were not read.
     drop(peer);
     assert!(received(&mut receiver).await.unwrap().is_none());
 }

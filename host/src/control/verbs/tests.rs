@@ -30,7 +30,7 @@ async fn random_requests_get_a_status_and_json_with_an_error_of_one_line() {
     // Nobody receives the supervisor's commands, so verbs that need it answer that the host is stopping.
     let (handle, _) = Handle::new();
     let filter = Filter::new("info".parse().unwrap(), |_| None);
-    let control = Control {
+    let context = ControlContext {
         levels: LevelHandle::start(filter),
         handle,
         plugins: plugins.path().to_owned(),
@@ -50,7 +50,7 @@ async fn random_requests_get_a_status_and_json_with_an_error_of_one_line() {
             body.len()
         );
         let request = [request.into_bytes(), body].concat();
-        let response = exchange(&control, &request).await;
+        let response = exchange(&context, &request).await;
         let Some((head, answer)) = response.split_once("\r\n\r\n") else {
             panic!("{request:?}: {response:?}");
         };
@@ -77,9 +77,9 @@ async fn random_requests_get_a_status_and_json_with_an_error_of_one_line() {
 }
 
 /// Sends the bytes over a connection of their own, and returns the response.
-async fn exchange(control: &Control, request: &[u8]) -> String {
+async fn exchange(context: &ControlContext, request: &[u8]) -> String {
     let (mut client, server) = duplex(64 << 10);
-    let service = service_fn(|request| answer(control, request));
+    let service = service_fn(|request| answer(context, request));
     let served = http1::Builder::new().serve_connection(TokioIo::new(server), service);
     let mut response = Vec::new();
     let asked = async {

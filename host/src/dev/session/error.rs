@@ -1,4 +1,4 @@
-//! The reasons why a session cannot start or go on.
+//! The errors that end a session.
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
@@ -7,16 +7,16 @@ use crate::{
     settings::SettingsError,
 };
 
-/// A session that cannot start or go on.
+/// The reason why a session cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::dev) enum SessionError {
-    /// The server cannot listen on an address, or must not.
+    /// The server cannot listen on an address, or other machines could reach the address.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Two plugins have the same name.
     #[error("two of the crates are named {0}, expected names that differ")]
     Duplicate(String),
-    /// A folder of static files does not exist.
+    /// A folder of static files does not exist or cannot be read.
     #[error("cannot watch {}", folder.display())]
     Folder {
         /// The folder.
@@ -24,7 +24,7 @@ pub(in crate::dev) enum SessionError {
         /// The error of the system.
         source: io::Error,
     },
-    /// A path holds no project with a plugin.
+    /// A path contains no project with a plugin.
     #[error(transparent)]
     Project(#[from] ProjectError),
     /// The server ended soon after its start.
@@ -33,7 +33,7 @@ pub(in crate::dev) enum SessionError {
     /// The server's configuration file cannot be written.
     #[error(transparent)]
     ServerConfig(#[from] ServerConfigError),
-    /// The system refuses a folder, a socket or a process.
+    /// The system refuses a folder, a socket, a signal handler or a process.
     #[error("cannot start the session")]
     System(#[source] io::Error),
     /// The server's settings are wrong.

@@ -1,4 +1,4 @@
-//! The end of a round: tells the author and the browsers, and keeps what the round has learnt.
+//! The end of a round: reports the outcome to the author and the browsers, and stores the results for later rounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,30 +11,30 @@ use super::Session;
 use crate::dev::{
     cargo,
     outcome::LibraryOutcome,
-    report::{self, say},
+    report::{self, print_line},
     round::RoundOutcome,
     state::{SessionPhase, SessionState},
 };
 
 impl Session {
-    /// Takes in the outcome of a round, unless another build has replaced its build.
+    /// Handles the outcome of a round. Ignores the outcome if a newer build has replaced the round's build.
     pub(super) fn round_ended(&mut self, build: u64, outcome: RoundOutcome) {
-        let Some(changed) = self.scheduler.finished(build) else {
+        let Some(changed) = self.scheduler.build_ended(build) else {
             return;
         };
-        report::show(&outcome.report);
-        let live = (!changed.is_empty()).then(|| self.changed_at.elapsed());
-        say(&report::line(&outcome, &changed, live));
+        report::show_compiler_output(&outcome.report);
+        let edit_to_live = (!changed.is_empty()).then(|| self.changed_at.elapsed());
+        print_line(&report::summary_line(&outcome, &changed, edit_to_live));
         let failures = &mut self.failed_starts;
         self.state
-            .send_modify(|state| update(state, failures, &outcome));
-        self.tell_addresses(&outcome);
-        self.learn(outcome);
+            .send_modify(|state| update_state(state, failures, &outcome));
+        self.print_addresses(&outcome);
+        self.store_results(outcome);
     }
 
     /// Prints the addresses of the apps, once in a session.
-    fn tell_addresses(&mut self, outcome: &RoundOutcome) {
-        let Some(origin) = self.origin.as_ref().filter(|_| !self.has_told_addresses) else {
+    fn print_addresses(&mut self, outcome: &RoundOutcome) {
+        let Some(origin) = self.origin.as_ref().filter(|_| !self.has_printed_addresses) else {
             return;
         };
         for library in outcome.outcomes.values() {
@@ -43,16 +43,16 @@ impl Session {
             };
             for app in apps {
                 for mount in &app.mounts {
-                    say(&format!("{} is at {origin}{mount}", app.name));
-                    self.has_told_addresses = true;
+                    print_line(&format!("{} is at {origin}{mount}", app.name));
+                    self.has_printed_addresses = true;
                 }
             }
         }
     }
 
-    /// Remembers the installed libraries, the projects, and the files that the build has read. Starts
-    /// another build for changes that this one has missed.
-    fn learn(&mut self, outcome: RoundOutcome) {
+    /// Stores the installed libraries, the projects, and the files that the build has read. Requests another build if
+    /// this build has missed changes.
+    fn store_results(&mut self, outcome: RoundOutcome) {
         self.installed.extend(outcome.installed);
         let mut inputs = self.inputs();
         if !outcome.projects.is_empty() {
@@ -60,31 +60,34 @@ impl Session {
         }
         let dep_infos = outcome.libraries.iter();
         let dep_infos =
-            dep_infos.filter_map(|library| fs::read_to_string(cargo::dep_info(library)).ok());
-        let new: Vec<_> = dep_infos.flat_map(|text| inputs.list(&text)).collect();
+            dep_infos.filter_map(|library| fs::read_to_string(cargo::dep_info_path(library)).ok());
+        let new_inputs: Vec<_> = dep_infos
+            .flat_map(|text| inputs.add_dep_info(&text))
+            .collect();
+        // Unlock here, because `watch_new_folders` below locks the inputs too.
         drop(inputs);
         if !outcome.projects.is_empty() {
-            self.is_stale = false;
+            self.has_manifest_changed = false;
             self.projects = outcome.projects;
         }
-        self.watcher.update();
+        self.watcher.watch_new_folders();
 
-        let late = self.scheduler.take_late().into_iter().flatten();
-        // Nobody watched the new files during the build, so their times tell whether they changed.
-        let unwatched = new
+        let pending = self.scheduler.take_pending().into_iter().flatten();
+        // The new inputs were not watched during the build. Their modification times show whether they changed.
+        let changed_unwatched = new_inputs
             .into_iter()
             .filter(|file| is_newer(file, self.build_started));
-        let missed: BTreeSet<_> = late.chain(unwatched).collect();
+        let missed: BTreeSet<_> = pending.chain(changed_unwatched).collect();
         if !missed.is_empty() {
-            self.build(missed, Instant::now());
+            self.request_build(missed, Instant::now());
         }
     }
 }
 
-/// Brings the state that browsers see up to date with the outcome of a round. `failures` are the libraries
-/// in the plugins folder that do not start, with the reasons. A round that installs nothing new leaves
-/// them as they are.
-fn update(
+/// Updates the session's state and the failed starts from the outcome of a round. `failures` maps the file names of
+/// libraries in the plugins folder that do not start to the reasons. A round changes only the entries of libraries that
+/// it has installed.
+fn update_state(
     state: &mut SessionState,
     failures: &mut BTreeMap<String, String>,
     outcome: &RoundOutcome,
@@ -115,10 +118,12 @@ fn update(
     } else {
         state.phase = SessionPhase::Serving;
         state.report.clear();
+        // Without a new library there was no swap, and browsers need not reload their pages.
         state.swaps += u64::from(!outcome.outcomes.is_empty());
     }
 }
 
+/// Returns whether a file was modified after `time`. Returns false if the file cannot be read.
 fn is_newer(file: &PathBuf, time: SystemTime) -> bool {
     let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| modified > time)
@@ -152,13 +157,13 @@ mod tests {
     fn a_start_that_failed_is_shown_until_that_library_starts() {
         let (mut state, mut failures) = (SessionState::default(), BTreeMap::new());
         let failed = LibraryOutcome::Failed("init: no database".to_owned());
-        update(&mut state, &mut failures, &built(&[("libshop.so", failed)]));
+        update_state(&mut state, &mut failures, &built(&[("libshop.so", failed)]));
         assert_eq!(state.phase, SessionPhase::StartFailed);
 
         // Neither a build without a new library nor one of another library mends the start.
         for outcome in [built(&[]), built(&[("libblog.so", serves("blog"))])] {
             state.phase = SessionPhase::Building;
-            update(&mut state, &mut failures, &outcome);
+            update_state(&mut state, &mut failures, &outcome);
             assert_eq!(state.phase, SessionPhase::StartFailed);
             assert_eq!(
                 state.report,
@@ -166,7 +171,7 @@ mod tests {
             );
         }
 
-        update(
+        update_state(
             &mut state,
             &mut failures,
             &built(&[("libshop.so", serves("shop"))]),
@@ -183,10 +188,10 @@ mod tests {
             report: "error: no\n".to_owned(),
             ..RoundOutcome::default()
         };
-        update(&mut state, &mut failures, &failed);
+        update_state(&mut state, &mut failures, &failed);
         assert_eq!(state.phase, SessionPhase::BuildFailed);
         assert_eq!((&*state.report, state.swaps), ("error: no\n", 0));
-        update(&mut state, &mut failures, &built(&[]));
+        update_state(&mut state, &mut failures, &built(&[]));
         assert_eq!((state.phase, state.swaps), (SessionPhase::Serving, 0));
         assert_eq!(state.report, "");
     }

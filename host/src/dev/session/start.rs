@@ -20,7 +20,7 @@ use crate::{
         DevArgs, addresses, cargo, feed,
         inputs::BuildInputs,
         project::Project,
-        report::say,
+        report::print_line,
         round,
         scheduler::BuildScheduler,
         server::DevServer,
@@ -32,8 +32,7 @@ use crate::{
 };
 
 impl Session {
-    /// Reads the projects, starts the server and the watch on the sources. The caller starts the first
-    /// build.
+    /// Reads the projects, starts the server, and starts to watch the sources. The caller requests the first build.
     pub(super) async fn start(
         args: &DevArgs,
         server_flags: &[OsString],
@@ -43,7 +42,7 @@ impl Session {
         } else {
             args.paths.clone()
         };
-        let projects = round::read(&paths).await?;
+        let projects = round::read_projects(&paths).await?;
         if let Some(name) = round::duplicate_names(&projects).first() {
             return Err(SessionError::Duplicate((*name).to_owned()));
         }
@@ -64,16 +63,17 @@ impl Session {
         let control = control.map_or(&*server_paths.control, |control| control.path());
         let control = control.to_owned();
 
-        let inputs = inputs(args, authors_config.as_deref(), &projects)?;
+        let inputs = first_inputs(args, authors_config.as_deref(), &projects)?;
         let inputs = Arc::new(Mutex::new(inputs));
         let watcher = SourceWatcher::new(Arc::clone(&inputs)).map_err(SessionError::Watch)?;
         let state = watch::Sender::new(SessionState {
-            session: identity(),
-            options: options(args, &projects),
+            session: session_id(),
+            options: session_options(args, &projects),
             ..SessionState::default()
         });
-        feed::start(&server_paths.feed, state.subscribe()).map_err(SessionError::System)?;
-        let server = DevServer::start(&server_args, &server_paths.feed);
+        // Bind the state socket before the server starts, because the server connects to it.
+        feed::start(&server_paths.state_socket, state.subscribe()).map_err(SessionError::System)?;
+        let server = DevServer::start(&server_args, &server_paths.state_socket);
         Ok(Self {
             args: args.clone(),
             paths,
@@ -83,10 +83,10 @@ impl Session {
             server_args,
             control,
             origin: None,
-            has_told_addresses: false,
+            has_printed_addresses: false,
             authors_config,
             projects,
-            is_stale: false,
+            has_manifest_changed: false,
             inputs,
             watcher,
             scheduler: BuildScheduler::default(),
@@ -101,27 +101,30 @@ impl Session {
     }
 }
 
-/// Makes the folders of a session's server. Both are removed when the values are dropped.
+/// Makes the folders of a session's server: one for libraries and one for sockets and the configuration file. Dropping
+/// a [`TempDir`] removes the folder.
 fn make_folders(project: &Project) -> io::Result<([TempDir; 2], SessionPaths)> {
-    let target = cargo::target(project);
+    let target = cargo::target_folder(project);
     fs::create_dir_all(&target)?;
-    // Libraries must be on a file system that allows to execute them, and /tmp may be mounted noexec.
+    // Put the libraries below the target folder, because /tmp may be mounted noexec, and the system loads no library
+    // from such a file system.
     let libraries = Builder::new().prefix("serve-").tempdir_in(&target)?;
-    // The path of a socket has at most 107 bytes (unix(7)), and a target folder may have a long path.
+    // Put the sockets into the system's folder for temporary files, because the path of a socket has at most 107 bytes
+    // (unix(7)) and the path of a target folder may be longer.
     let sockets = Builder::new().prefix("host-dev-").tempdir()?;
     let paths = SessionPaths {
         plugins: libraries.path().join("plugins"),
         state: libraries.path().join("state"),
         config: sockets.path().join("host.toml"),
         control: sockets.path().join("control"),
-        feed: sockets.path().join("feed"),
+        state_socket: sockets.path().join("feed"),
     };
     fs::create_dir(&paths.plugins)?;
     Ok(([libraries, sockets], paths))
 }
 
-/// Returns the arguments of the server and the settings that follow from them. Says so if a port is taken
-/// and another one is used, or if other machines can reach the server.
+/// Returns the arguments of the server, and the settings that the server will parse from these arguments. Prints a
+/// note if the server uses another port because the wanted port is taken, and if other machines can reach the server.
 fn server_args(
     paths: &SessionPaths,
     server_flags: &[OsString],
@@ -133,16 +136,16 @@ fn server_args(
     let addresses = addresses::find_free(&config.bind, allow_remote)?;
     for (wanted, found) in config.bind.iter().zip(&addresses) {
         if wanted != found {
-            say(&format!("{wanted} is taken: using {found}"));
+            print_line(&format!("{wanted} is taken: using {found}"));
         }
     }
     if allow_remote {
-        say(
+        print_line(
             "other machines may reach this server, and see errors and sources: use it where you trust all of them",
         );
     }
-    // Replace the wanted addresses by the free ones. An address from the environment or the file is
-    // overridden by the flag.
+    // Replace the wanted addresses by the free addresses. The new flags `--bind` also override addresses from the
+    // environment and the configuration file.
     args.retain(|arg| !arg.to_string_lossy().starts_with("--bind="));
     let binds = addresses.iter();
     args.extend(binds.map(|address| OsString::from(format!("--bind={address}"))));
@@ -154,13 +157,13 @@ fn server_args(
     Ok((args, config))
 }
 
-/// Returns the inputs of the first build, among them what an earlier session has found out.
-fn inputs(
+/// Returns the inputs of the first build, including the files that the last build of an earlier session has read.
+fn first_inputs(
     args: &DevArgs,
     authors_config: Option<&Path>,
     projects: &[Project],
 ) -> Result<BuildInputs, SessionError> {
-    let folder = |folder: &PathBuf| {
+    let canonical = |folder: &PathBuf| {
         folder
             .canonicalize()
             .map_err(|source| SessionError::Folder {
@@ -168,33 +171,35 @@ fn inputs(
                 source,
             })
     };
-    let assets = args.watch_dir.iter().map(folder);
-    let assets = assets.collect::<Result<_, _>>()?;
+    let asset_folders = args.watch_dir.iter().map(canonical);
+    let asset_folders = asset_folders.collect::<Result<_, _>>()?;
     let config = authors_config.and_then(|config| config.canonicalize().ok());
-    let mut inputs = BuildInputs::new(assets, config);
+    let mut inputs = BuildInputs::new(asset_folders, config);
     inputs.set_projects(projects);
     for project in projects {
-        let folder = cargo::target(project).join("debug");
+        let folder = cargo::target_folder(project).join("debug");
         for plugin in &project.plugins {
-            // The dep-info file of the last build lists files outside of the packages, such as templates.
+            // Read the dep-info file of the last build, because it also lists files outside of the packages, such as
+            // templates.
             let name = format!("lib{}.d", plugin.name.replace('-', "_"));
             if let Ok(text) = fs::read_to_string(folder.join(name)) {
-                inputs.list(&text);
+                inputs.add_dep_info(&text);
             }
         }
     }
     Ok(inputs)
 }
 
-/// Returns the Rust names of the author's own crates, which are logged at debug.
+/// Returns the Rust names of the author's own crates. The server logs these crates at debug by default.
 pub(super) fn own_crates(projects: &[Project]) -> Vec<String> {
     let packages = projects.iter().flat_map(|project| &project.packages);
     let own = packages.filter(|package| package.is_own());
-    let names: BTreeSet<_> = own.map(|package| package.library.clone()).collect();
+    let names: BTreeSet<_> = own.map(|package| package.library_name.clone()).collect();
     names.into_iter().collect()
 }
 
-fn options(args: &DevArgs, projects: &[Project]) -> SessionOptions {
+/// Returns the part of the session's state that does not change.
+fn session_options(args: &DevArgs, projects: &[Project]) -> SessionOptions {
     let packages = projects.iter().flat_map(|project| &project.packages);
     let used = packages.filter(|package| package.is_used);
     let roots = projects.iter().map(|project| project.root.clone());
@@ -206,8 +211,8 @@ fn options(args: &DevArgs, projects: &[Project]) -> SessionOptions {
     }
 }
 
-/// Returns a text that differs from session to session: the time in nanoseconds.
-fn identity() -> String {
+/// Returns a text that identifies the session: the current time in nanoseconds.
+fn session_id() -> String {
     let time = SystemTime::UNIX_EPOCH.elapsed();
     format!("{:x}", time.map_or(0, |time| time.as_nanos()))
 }

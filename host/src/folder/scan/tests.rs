@@ -3,8 +3,8 @@ use super::*;
 const QUIET: u64 = 80;
 const NOW: i128 = 1_700_000_000_000_000_000;
 
-/// A folder in made-up time, looked at as the watcher does: when something happens, and when
-/// the scan says so.
+/// A folder in simulated time. Listings are made as the watcher makes them: after each change, and when the scan
+/// requests one.
 struct Folder {
     scan: Scan,
     begin: Instant,
@@ -16,7 +16,7 @@ impl Folder {
     fn new() -> Self {
         let mut scan = Scan::new(Duration::from_millis(QUIET));
         let begin = Instant::now();
-        assert_eq!(scan.look(&Listing::new(), begin), []);
+        assert_eq!(scan.compare(&Listing::new(), begin), []);
         Self {
             scan,
             begin,
@@ -25,36 +25,36 @@ impl Folder {
         }
     }
 
-    /// Lets time pass until `at` (in ms), then puts a file there, or takes it away.
+    /// Lets time pass until `at` (in ms), and then adds, replaces or removes a file.
     fn put(&mut self, at: u64, name: &str, version: Option<i128>) {
         self.pass(at);
         match version {
             Some(version) => self.listing.insert(name.into(), stamp(NOW + version)),
             None => self.listing.remove(Path::new(name)),
         };
-        self.look(at);
+        self.list(at);
     }
 
     fn pass(&mut self, until: u64) {
         let until_instant = self.begin + Duration::from_millis(until);
         while let Some(due_at) = self
             .scan
-            .next_look()
+            .next_listing_at()
             .filter(|due_at| *due_at <= until_instant)
         {
-            self.look(u64::try_from((due_at - self.begin).as_millis()).unwrap());
+            self.list(u64::try_from((due_at - self.begin).as_millis()).unwrap());
         }
     }
 
-    fn look(&mut self, at: u64) {
+    fn list(&mut self, at: u64) {
         let changes = self
             .scan
-            .look(&self.listing, self.begin + Duration::from_millis(at));
+            .compare(&self.listing, self.begin + Duration::from_millis(at));
         self.log
             .extend(changes.into_iter().map(|change| (at, change)));
     }
 
-    /// What was reported until `at`, and when.
+    /// Returns the reports until `at`, each with its time.
     fn reports(&mut self, at: u64) -> Vec<(u64, FolderChange)> {
         self.pass(at);
         std::mem::take(&mut self.log)
@@ -126,7 +126,7 @@ fn a_removal_is_reported_once_it_lasted() {
         folder.reports(10_000),
         [(80, present("a.so", 0)), (1_080, removed("a.so"))]
     );
-    assert_eq!(folder.scan.next_look(), None);
+    assert_eq!(folder.scan.next_listing_at(), None);
     folder.put(11_000, "a.so", Some(1));
     assert_eq!(folder.reports(20_000), [(11_080, present("a.so", 0))]);
 }
@@ -179,8 +179,8 @@ fn a_file_that_changes_at_every_look_is_never_reported() {
 fn what_is_there_at_the_start_is_reported_at_once() {
     let mut scan = Scan::new(Duration::from_millis(QUIET));
     let listing = Listing::from([("a.so".into(), stamp(NOW))]);
-    assert_eq!(scan.look(&listing, Instant::now()), [present("a.so", 0)]);
-    assert_eq!(scan.next_look(), None);
+    assert_eq!(scan.compare(&listing, Instant::now()), [present("a.so", 0)]);
+    assert_eq!(scan.next_listing_at(), None);
 }
 
 #[test]

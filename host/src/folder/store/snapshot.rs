@@ -1,4 +1,4 @@
-//! The bytes of a library, read once, and their hash.
+//! Holds the bytes of a library, which are read once, and computes their hash.
 
 use std::{
     fmt,
@@ -15,9 +15,9 @@ use crate::folder::scan::FileStamp;
 
 /// The bytes of a library at one moment.
 ///
-/// The bytes are in a mapping of their own, which returns to the kernel when the value is dropped. On the heap they
-/// would fragment one thread's arena after the other: a later allocation behind them keeps the allocator from
-/// returning the memory.
+/// The bytes are in their own memory mapping, which the kernel gets back when the value is dropped. On the heap, such
+/// large blocks would fragment the arena of each thread that reads a library: the allocator cannot return a freed block
+/// to the kernel while a later allocation lies behind the block.
 #[derive(Debug)]
 pub struct LibraryBytes {
     bytes: Mmap,
@@ -29,20 +29,23 @@ impl LibraryBytes {
     ///
     /// # Errors
     ///
-    /// When the path is not a regular file, cannot be read, or [changed](StoreError::Changed) meanwhile.
+    /// When the path is not a regular file, when the file cannot be read, or when the file
+    /// [changed](StoreError::Changed) during the read.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Read {
             path: path.to_owned(),
             source,
         };
         let before = fs::metadata(path).map_err(failed)?;
-        // Opening a pipe would wait for a writer.
+        // Checked before the file is opened, because opening a named pipe would block until another process writes to
+        // the pipe.
         if !before.is_file() {
             return Err(StoreError::NotFile {
                 path: path.to_owned(),
             });
         }
         let bytes = read_exact(path, before.len()).map_err(failed)?;
+        // Metadata is read again by path, so that a file that was replaced during the read is noticed as well.
         let after = fs::metadata(path).map_err(failed)?;
         let Some(bytes) = bytes.filter(|_| FileStamp::of(&before) == FileStamp::of(&after)) else {
             return Err(StoreError::Changed {
@@ -55,13 +58,13 @@ impl LibraryBytes {
         })
     }
 
-    /// Returns the bytes.
+    /// Returns the content of the library.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Returns the hash of the bytes. Equal libraries have equal hashes, whatever their names and times.
+    /// Returns the hash of the bytes. The name and the times of the file do not influence the hash.
     #[must_use]
     pub fn hash(&self) -> ContentHash {
         self.hash
@@ -72,6 +75,7 @@ impl LibraryBytes {
 fn read_exact(path: &Path, len: u64) -> io::Result<Option<Mmap>> {
     let len = usize::try_from(len).map_err(io::Error::other)?;
     let mut bytes = MmapMut::map_anon(len)?;
+    // The file may have become shorter since its length was read.
     match File::open(path)?.read_exact(&mut bytes) {
         Ok(()) => bytes.make_read_only().map(Some),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -90,7 +94,7 @@ impl ContentHash {
         Self(blake3::hash(bytes))
     }
 
-    /// Returns the first 12 digits, which are enough for people and for file names.
+    /// Returns the first 12 digits, which are enough to distinguish libraries in logs and file names.
     #[must_use]
     pub fn short(&self) -> String {
         self.0.to_hex()[..12].to_owned()

@@ -4,21 +4,21 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A watcher of the folder `plugins` in a temporary one.
+/// A watcher of the folder `plugins` in a temporary folder.
 struct Watch {
     parent: TempDir,
     changes: mpsc::Receiver<FolderChanges>,
-    /// The rest of the last look.
-    rest: std::collections::VecDeque<FolderChange>,
+    /// The changes of the last listing that the test has not read yet.
+    unread: std::collections::VecDeque<FolderChange>,
     retries: mpsc::UnboundedSender<PathBuf>,
 }
 
-/// So long that only events can explain a change.
+/// An interval so long that only an event can cause a listing.
 const NEVER: Duration = Duration::from_secs(3600);
 const OFTEN: Duration = Duration::from_millis(20);
 
 impl Watch {
-    fn start(rescan: Duration, prepare: impl FnOnce(&Path)) -> Self {
+    fn start(rescan_interval: Duration, prepare: impl FnOnce(&Path)) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("plugins");
         fs::create_dir(&folder).unwrap();
@@ -26,20 +26,20 @@ impl Watch {
         let (changes, receiver) = mpsc::channel(1);
         let (retries, retried) = mpsc::unbounded_channel();
         let options = WatchOptions {
-            quiet: Duration::from_millis(30),
-            rescan,
-            events: true,
+            quiet_time: Duration::from_millis(30),
+            rescan_interval,
+            use_events: true,
         };
         tokio::spawn(Watcher::new(folder, options, changes, retried).run());
         Self {
             parent,
             changes: receiver,
-            rest: std::collections::VecDeque::new(),
+            unread: std::collections::VecDeque::new(),
             retries,
         }
     }
 
-    /// Puts a library there in one step, so that it is one change however slow the machine is.
+    /// Puts a library into the folder by a rename, so that even a slow machine sees one change.
     fn put(&self, name: &str, content: &str) {
         let temporary = self.parent.path().join("temporary");
         fs::write(&temporary, content).unwrap();
@@ -68,13 +68,13 @@ impl Watch {
 
     async fn next(&mut self) -> FolderChange {
         loop {
-            match self.rest.pop_front() {
-                Some(FolderChange::Listed) => {}
+            match self.unread.pop_front() {
+                Some(FolderChange::InitialListingDone) => {}
                 Some(change) => return change,
                 None => {
                     let next = time::timeout(Duration::from_secs(20), self.changes.recv());
                     let next = next.await.expect("no change within 20 s");
-                    self.rest.extend(next.expect("the watcher ended"));
+                    self.unread.extend(next.expect("the watcher ended"));
                 }
             }
         }
@@ -154,18 +154,18 @@ fn a_new_folder_of_the_same_path_gets_a_watch_and_a_missing_one_none() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("plugins");
     let mut folder = WatchedFolder::new(path.clone(), true);
-    assert_eq!(folder.look(), Some(Listing::new()));
+    assert_eq!(folder.list_and_log(), Some(Listing::new()));
     assert!(folder.watch.is_none() && folder.last_error.is_some());
     for _ in 0..3 {
         let before = folder.identity;
         fs::create_dir(&path).unwrap();
-        assert_eq!(folder.look(), Some(Listing::new()));
+        assert_eq!(folder.list_and_log(), Some(Listing::new()));
         assert!(folder.watch.is_some() && folder.last_error.is_none());
         assert_ne!(folder.identity, before);
         fs::remove_dir(&path).unwrap();
         fs::create_dir(&path).unwrap();
         let before = folder.identity;
-        folder.look();
+        folder.list_and_log();
         assert_ne!(folder.identity, before);
         fs::remove_dir(&path).unwrap();
     }
@@ -175,7 +175,7 @@ fn a_new_folder_of_the_same_path_gets_a_watch_and_a_missing_one_none() {
 fn a_folder_that_cannot_be_read_keeps_its_plugins() {
     let file = tempfile::NamedTempFile::new().unwrap();
     assert_eq!(
-        WatchedFolder::new(file.path().to_owned(), true).look(),
+        WatchedFolder::new(file.path().to_owned(), true).list_and_log(),
         None
     );
 }
@@ -187,10 +187,10 @@ fn what_is_no_file_is_not_listed() {
     symlink("nowhere", folder.path().join("dangling.so")).unwrap();
     fs::write(folder.path().join("notes.txt"), "").unwrap();
     fs::write(folder.path().join("a.so"), "").unwrap();
-    let (listing, trouble) = list(folder.path(), &Listing::new()).unwrap();
+    let (listing, last_error) = list(folder.path(), &Listing::new()).unwrap();
     let names: Vec<_> = listing.into_keys().collect();
     assert_eq!(names, [folder.path().join("a.so")]);
-    assert!(trouble.is_none());
+    assert!(last_error.is_none());
 }
 
 #[tokio::test]
@@ -210,9 +210,9 @@ async fn a_file_that_cannot_be_asked_is_not_gone() {
 }
 
 #[test]
-fn a_look_that_took_long_does_not_put_off_the_next() {
-    let looks = [0, 2, 200].map(|ms| pause_after_look(Duration::from_millis(ms)).as_millis());
-    assert_eq!(looks, [1, 8, 50]);
+fn a_listing_that_took_long_does_not_delay_the_next() {
+    let pauses = [0, 2, 200].map(|ms| pause_after_listing(Duration::from_millis(ms)).as_millis());
+    assert_eq!(pauses, [1, 8, 50]);
 }
 
 #[test]

@@ -1,74 +1,79 @@
-// The script that `host dev` puts into pages: it refreshes them, and shows what does not compile.
+// The script that `host dev` inserts into pages. It reloads a page after a change, and shows compiler errors.
 (() => {
   "use strict";
   if (window.__hostDev) return;
   window.__hostDev = true;
-  // The session and the version of the apps that made the page.
-  const made = document.currentScript.dataset.made;
-  let known = null;
+  // The session and the number of swaps when the page was created, as `SESSION.SWAPS`.
+  const pageVersion = document.currentScript.dataset.made;
+  // The last state that was received.
+  let lastState = null;
+  // The stream of events. null while the page is hidden.
   let source = null;
 
   function listen() {
     if (source || document.visibilityState === "hidden") return;
-    // A browser has few connections for one site, so that a page that nobody sees gives its own back.
+    // A hidden page closes its stream, because a browser opens only few connections to one site.
     source = new EventSource("/_host/dev/events");
-    source.onmessage = ({ data }) => heard(JSON.parse(data));
+    source.onmessage = ({ data }) => handleState(JSON.parse(data));
   }
 
-  function heard(state) {
-    const now = `${state.session}.${state.swaps}`;
-    if (now !== made && !wasReloaded(now)) {
+  function handleState(state) {
+    const version = `${state.session}.${state.swaps}`;
+    if (version !== pageVersion && !wasReloaded(version)) {
       location.reload();
       return;
     }
-    if (known && known.assets.changes !== state.assets.changes) {
+    if (lastState && lastState.assets.changes !== state.assets.changes) {
       if (!swapAssets(state.assets.files)) {
         location.reload();
         return;
       }
     }
-    known = state;
+    lastState = state;
     show(state);
   }
 
-  // A page that comes from a cache whatever is done is loaded again once, not for ever.
-  function wasReloaded(now) {
+  // Returns whether the page was reloaded for this version before. A page that always comes from a cache would
+  // otherwise reload forever. The result is stored for the next load.
+  function wasReloaded(version) {
     const key = `host-dev ${location.href}`;
     try {
-      if (sessionStorage.getItem(key) === now) return true;
-      sessionStorage.setItem(key, now);
+      if (sessionStorage.getItem(key) === version) return true;
+      sessionStorage.setItem(key, version);
     } catch {
-      // A page without storage, as in a sandbox, stays as it is.
+      // A page without storage, as in a sandbox, is not reloaded.
       return true;
     }
     return false;
   }
 
-  // Takes changed style sheets and images in place. False when something else changed.
+  // Reloads changed style sheets and images without a reload of the page. Returns false if the page has to be reloaded,
+  // because another file changed or the page does not use the file.
   function swapAssets(files) {
     return files.every((file) => {
-      const isOf = (url) => {
+      const isFile = (url) => {
         try { return new URL(url, location.href).pathname.endsWith("/" + file); } catch { return false; }
       };
-      const fresh = (url) => {
+      // A new query keeps the browser from using its cache.
+      const withoutCache = (url) => {
         const next = new URL(url, location.href);
         next.searchParams.set("host-dev", Date.now());
         return next.href;
       };
       if (/\.css$/i.test(file)) {
-        const links = [...document.querySelectorAll('link[rel~="stylesheet"]')].filter((link) => isOf(link.href));
+        const links = [...document.querySelectorAll('link[rel~="stylesheet"]')].filter((link) => isFile(link.href));
         for (const link of links) {
-          // The old one stays until the new one is there, so that the page does not flash.
+          // The old style sheet is removed after the new one has loaded. Otherwise the page would flash.
           const next = link.cloneNode();
-          next.href = fresh(link.href);
+          next.href = withoutCache(link.href);
           next.onload = next.onerror = () => link.remove();
           link.after(next);
         }
         return links.length > 0;
       }
       if (/\.(png|jpe?g|gif|svg|webp|avif|ico)$/i.test(file)) {
-        const images = [...document.images].filter((image) => isOf(image.src));
-        for (const image of images) image.src = fresh(image.src);
+        const images = [...document.images].filter((image) => isFile(image.src));
+        for (const image of images) image.src = withoutCache(image.src);
         return images.length > 0;
       }
       return false;
@@ -77,8 +82,11 @@
 
   let overlay = null;
 
+  // Shows or hides the overlay with the errors of the last build, and the progress of a build.
   function show(state) {
+    // While a build runs, the errors of the last build stay visible.
     const isFailed = state.phase.endsWith("-failed") || (overlay && state.phase === "building");
+    // `data-host-dev` marks an explanation page of the server.
     const isBuildingFirst = state.phase === "building" && document.body && document.body.hasAttribute("data-host-dev");
     if (!isFailed && !isBuildingFirst) {
       if (overlay) overlay.remove();
@@ -97,7 +105,8 @@
     report.hidden = !report.textContent;
   }
 
-  // Made without markup as text or styles as attributes, which a page may forbid.
+  // Creates the overlay from elements and a constructed style sheet, because the policy of a page may forbid markup in
+  // strings and `style` attributes.
   function makeOverlay() {
     const host = document.createElement("host-dev-overlay");
     const root = host.attachShadow({ mode: "open" });
@@ -118,7 +127,7 @@
     return host;
   }
 
-  // Text with colours of a terminal (ECMA-48, SGR) as elements.
+  // Converts text with terminal colours (ECMA-48, SGR) to elements.
   function coloured(text) {
     const colours = { 31: "red", 91: "red", 32: "green", 92: "green", 33: "yellow", 93: "yellow",
       34: "blue", 94: "blue", 36: "cyan", 96: "cyan" };
@@ -128,6 +137,7 @@
       const codes = /^\x1b\[([0-9;]*)m$/.exec(piece);
       if (codes) {
         const numbers = codes[1].split(";");
+        // The colours 8 to 15 of the 256 colours are the bright colours 90 to 97.
         if (numbers[0] === "38" && numbers[1] === "5") numbers.splice(0, 3, String(82 + Number(numbers[2])));
         for (const code of numbers) {
           if (code === "" || code === "0") classes = new Set();

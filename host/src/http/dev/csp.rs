@@ -2,21 +2,21 @@
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_SECURITY_POLICY};
 
-/// Changes the policies of a response so that they allow the script and its stream of events. Returns the
-/// nonce that the script tag needs. None when the response has no policy.
+/// Changes the policies of a response: they then allow the script and its stream of events. Returns the nonce for the
+/// script tag, or `None` if the response has no policy.
 pub(super) fn allow_script(headers: &mut HeaderMap) -> Option<String> {
     let policies: Vec<String> = headers
         .get_all(CONTENT_SECURITY_POLICY)
         .iter()
-        // One field may have several policies, and a browser obeys all of them.
         .filter_map(|value| value.to_str().ok())
+        // A field may have several policies, and a browser enforces all of them.
         .flat_map(|value| value.split(','))
         .map(str::to_owned)
         .collect();
     if policies.is_empty() {
         return None;
     }
-    // The page's own nonce is used if it has one, so that the directive for scripts need not change.
+    // If a policy of the page has a nonce, the script uses that nonce, and the directive need not change.
     let nonce = policies
         .iter()
         .find_map(|policy| nonce(policy))
@@ -24,11 +24,11 @@ pub(super) fn allow_script(headers: &mut HeaderMap) -> Option<String> {
     headers.remove(CONTENT_SECURITY_POLICY);
     for policy in policies {
         let changed = allow(
-            &allow(&policy, &SCRIPT, &format!("'nonce-{nonce}'")),
-            &CONNECT,
+            &allow(&policy, &SCRIPT_DIRECTIVES, &format!("'nonce-{nonce}'")),
+            &CONNECT_DIRECTIVES,
             "'self'",
         );
-        // Never fails: the text was a field value before, and only ASCII was added.
+        // Never fails, because the text is a field value to which only visible ASCII was added.
         if let Ok(value) = HeaderValue::from_str(&changed) {
             headers.append(CONTENT_SECURITY_POLICY, value);
         }
@@ -38,8 +38,8 @@ pub(super) fn allow_script(headers: &mut HeaderMap) -> Option<String> {
 
 /// Returns a policy that also allows `source`.
 ///
-/// `directives` are the names of the directives that decide, the most specific one first and fallbacks
-/// after it. A policy without any of them allows everything, and is not changed.
+/// `directives` are the names of the directives that apply to `source`: the most specific directive, and then its
+/// fallbacks. A policy without any of them allows all sources and is not changed.
 fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     let mut parts: Vec<String> = policy
         .split(';')
@@ -55,24 +55,25 @@ fn allow(policy: &str, directives: &[&str], source: &str) -> String {
     let found = directives
         .iter()
         .find_map(|directive| parts.iter().position(|part| name(part) == *directive));
-    let Some(at) = found else {
+    let Some(index) = found else {
         return policy.to_owned();
     };
-    let sources: Vec<&str> = parts[at]
+    let sources: Vec<&str> = parts[index]
         .split_whitespace()
         .skip(1)
-        // `'none'` is only valid alone.
+        // `'none'` is valid only as the single source of a directive.
         .filter(|source| *source != "'none'")
         .collect();
     if sources.contains(&source) {
         return policy.to_owned();
     }
-    // A fallback also decides about other sources. So the specific directive is added beside it.
-    let own = [&[directives[0]], &*sources, &[source]].concat().join(" ");
-    if name(&parts[at]) == directives[0] {
-        parts[at] = own;
+    // A fallback also applies to other kinds of content and must not change. The specific directive is added with the
+    // sources of the fallback.
+    let specific = [&[directives[0]], &*sources, &[source]].concat().join(" ");
+    if name(&parts[index]) == directives[0] {
+        parts[index] = specific;
     } else {
-        parts.push(own);
+        parts.push(specific);
     }
     parts.join("; ")
 }
@@ -87,19 +88,19 @@ fn nonce(policy: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Returns a random nonce. Every page gets another one, so that a known nonce is of no use.
+/// Returns a random nonce. Each page gets a new nonce, because a script that knows the nonce could use it.
 fn new_nonce() -> String {
     let mut random = [0; 16];
-    // Fails only while the system is booting, before its random pool is ready.
+    // An error is ignored. getrandom(2) fails only while the system boots, before its random pool is ready.
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The directives that decide about a script element, the most specific one first.
-const SCRIPT: [&str; 3] = ["script-src-elem", "script-src", "default-src"];
+/// The directives that apply to a script element, the most specific directive first.
+const SCRIPT_DIRECTIVES: [&str; 3] = ["script-src-elem", "script-src", "default-src"];
 
-/// The directives that decide about a stream of events, the most specific one first.
-const CONNECT: [&str; 2] = ["connect-src", "default-src"];
+/// The directives that apply to a stream of events, the most specific directive first.
+const CONNECT_DIRECTIVES: [&str; 2] = ["connect-src", "default-src"];
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,11 @@
 //! Refuses requests that a page of another site has caused.
 //!
-//! Such a page can make a browser on this machine send requests to this server. With DNS rebinding the page
-//! also reads the answers, because the browser takes this server for the site. The `Host` of such a request
-//! names the site. Without rebinding the page can still open the stream of events, or read errors that show
-//! source code (CVE-2025-24010). Then `Origin` or `Sec-Fetch-Site` names the site.
+//! A page of another site can make a browser on this machine send requests to this server. There are two attacks:
+//!
+//! - With DNS rebinding, the name of the site resolves to this machine, and the browser lets the page read the
+//!   responses. The `Host` of such a request is the site.
+//! - Without DNS rebinding, the page can still open the stream of events, or read errors that show source code
+//!   (CVE-2025-24010). The `Origin` of such a request is the site, or `Sec-Fetch-Site` reports another site.
 
 use std::net::IpAddr;
 
@@ -16,7 +18,7 @@ use http::{
 use super::session_response;
 use crate::{dev::state::SessionState, http::response_body::ResponseBody};
 
-/// Returns the answer to a request that has to be refused. None when the request may be answered.
+/// Returns the response to a request that has to be refused, or `None` if the request is allowed.
 pub(super) fn refusal(
     head: &Parts,
     state: Option<&SessionState>,
@@ -38,7 +40,7 @@ pub(super) fn refusal(
             text,
         ));
     }
-    // The session's own paths show errors and sources. About all other paths the app decides.
+    // The session's own paths show errors and source code. For all other paths the app decides who may read them.
     if head.uri.path().starts_with("/_host/") && !is_same_site(&head.headers, &host) {
         let text = "a page of another site may not see this\n";
         return Some(session_response(
@@ -50,13 +52,15 @@ pub(super) fn refusal(
     None
 }
 
-/// Whether the client may see why a request failed: the request does not come from a page of another site.
+/// Returns whether the client may see why a request failed: the request was not caused by a page of another site.
 pub(super) fn may_see_errors(head: &Parts) -> bool {
     is_same_site(&head.headers, &host_of(head).unwrap_or_default())
 }
 
-/// Whether neither `origin` nor `sec-fetch-site` names another site than `host`.
+/// Returns whether neither `origin` nor `sec-fetch-site` reports another site than `host`. A missing field reports no
+/// other site.
 fn is_same_site(headers: &HeaderMap, host: &str) -> bool {
+    // A value that is not text becomes `?`, which is never equal to `host`.
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_own = |origin: &str| {
         origin
@@ -67,7 +71,7 @@ fn is_same_site(headers: &HeaderMap, host: &str) -> bool {
         && text("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"))
 }
 
-/// Returns the host that a request is for. HTTP/2 has it in the URI, HTTP/1 in a field.
+/// Returns the host of a request: the authority of the target, as in HTTP/2, or the `host` field, as in HTTP/1.
 fn host_of(head: &Parts) -> Option<String> {
     let authority = head
         .uri
@@ -84,8 +88,8 @@ fn name_of(host: &str) -> &str {
     host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
-/// Whether DNS rebinding is impossible for this name: addresses are not looked up, and names below
-/// `localhost` always mean this machine (RFC 6761, section 6.3).
+/// Returns whether DNS rebinding is impossible for a name: an address is not resolved, and `localhost` and its
+/// subdomains always mean this machine (RFC 6761, section 6.3).
 fn is_local(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()

@@ -1,4 +1,4 @@
-//! Inserts the script of the session into pages while they are sent.
+//! Inserts the script of the session into pages while the pages are sent.
 
 use std::{
     io::Write,
@@ -22,8 +22,8 @@ use plugin_api::abi::OwnedBytes;
 use super::csp;
 use crate::http::response_body::{FramePoll, ResponseBody, ResponseBodyError};
 
-/// Adds the script to a response that is a page, if its encoding can be read. `version` identifies the
-/// version of the apps that made the page.
+/// Adds the script to a response that is an HTML page, if the content encoding of the page is supported. `version`
+/// identifies the code that created the page.
 pub(super) fn add_script(response: &mut Response<ResponseBody>, version: &str) {
     let is_bodiless = matches!(
         response.status(),
@@ -36,13 +36,14 @@ pub(super) fn add_script(response: &mut Response<ResponseBody>, version: &str) {
     if is_bodiless || !is_html(headers) {
         return;
     }
-    let unzip = match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+    let gzip_decoder = match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => None,
         Some(b"gzip" | b"x-gzip") => Some(GzDecoder::new(Vec::new())),
         Some(_) => return,
     };
     let nonce =
         csp::allow_script(headers).map_or_else(String::new, |nonce| format!(" nonce=\"{nonce}\""));
+    // These fields describe the page without the script.
     for header in [
         CONTENT_ENCODING,
         CONTENT_LENGTH,
@@ -52,36 +53,39 @@ pub(super) fn add_script(response: &mut Response<ResponseBody>, version: &str) {
     ] {
         headers.remove(header);
     }
-    // A cached page would carry the version that made it, which need not be the one that serves.
+    // A cached page would have an old version in its script tag, and would reload itself.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Page {
         body: mem::take(response.body_mut()),
-        unzip,
+        gzip_decoder,
         inserter: Some(ScriptInserter::new(format!(
             "<script src=\"/_host/dev/client.js\" data-made=\"{version}\"{nonce}></script>"
         ))),
         trailers: None,
     };
-    *response.body_mut() = ResponseBody::wrapper(body);
+    *response.body_mut() = ResponseBody::of_dev_layer(body);
 }
 
-/// Whether a response is HTML in an encoding that has ASCII's bytes for ASCII's characters.
+/// Returns whether a response is HTML in a character encoding that contains ASCII, in which the tags can be found.
 fn is_html(headers: &HeaderMap) -> bool {
-    let kind = headers
+    let content_type = headers
         .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    let kind = kind.unwrap_or_default().to_ascii_lowercase();
-    kind.starts_with("text/html") && !kind.contains("utf-16") && !kind.contains("utf-32")
+        .and_then(|value| value.to_str().ok());
+    let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
+    content_type.starts_with("text/html")
+        && !content_type.contains("utf-16")
+        && !content_type.contains("utf-32")
 }
 
-/// The body of a page, into which the script is inserted.
+/// The body of a page. The script is inserted while hyper polls the body.
 struct Page {
+    /// The body of the app's response.
     body: ResponseBody,
-    /// Decompresses the body. None when the app did not compress it.
-    unzip: Option<GzDecoder<Vec<u8>>>,
-    /// None once the script is inserted.
+    /// Decompresses the body. `None` if the body is not compressed, or has ended.
+    gzip_decoder: Option<GzDecoder<Vec<u8>>>,
+    /// `None` once the script is inserted.
     inserter: Option<ScriptInserter>,
-    /// The app's trailers, while the last bytes go out before them.
+    /// The trailers of the app. Stored while the last bytes of the page are sent before them.
     trailers: Option<Frame<OwnedBytes>>,
 }
 
@@ -110,6 +114,7 @@ impl Body for Page {
                     this.finish()
                 }
             };
+            // Without bytes to send, the next frame of the app is polled.
             if !bytes.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes.into()))));
             }
@@ -118,32 +123,36 @@ impl Body for Page {
 }
 
 impl Page {
-    /// Returns what to send for bytes of the body. Empty when the place of the script is not clear yet.
+    /// Returns the bytes to send after the app's body returned `bytes`. The result is empty if the place of the script
+    /// is not clear yet.
     fn convert(&mut self, bytes: &Bytes) -> Bytes {
-        let plain = match &mut self.unzip {
-            Some(unzip) => {
-                // An error means that the body is not valid gzip. The page ends there.
-                let _ = unzip.write_all(bytes).and_then(|()| unzip.flush());
-                mem::take(unzip.get_mut()).into()
+        let plain = match &mut self.gzip_decoder {
+            Some(gzip_decoder) => {
+                // An error is ignored: the body is not valid gzip, and the page ends with the bytes before the error.
+                let _ = gzip_decoder
+                    .write_all(bytes)
+                    .and_then(|()| gzip_decoder.flush());
+                mem::take(gzip_decoder.get_mut()).into()
             }
             None => bytes.clone(),
         };
         self.insert(plain, false)
     }
 
-    /// Returns the last bytes when the body has ended.
+    /// Returns the last bytes to send after the app's body has ended.
     fn finish(&mut self) -> Bytes {
-        let plain = match self.unzip.take() {
-            Some(mut unzip) => {
-                let _ = unzip.try_finish();
-                mem::take(unzip.get_mut()).into()
+        let plain = match self.gzip_decoder.take() {
+            Some(mut gzip_decoder) => {
+                // An error is ignored here as well.
+                let _ = gzip_decoder.try_finish();
+                mem::take(gzip_decoder.get_mut()).into()
             }
             None => Bytes::new(),
         };
         self.insert(plain, true)
     }
 
-    /// Returns `plain` with the script, if its place is in these bytes.
+    /// Returns the bytes of `plain` that can be sent now, with the script if its place is found.
     fn insert(&mut self, plain: Bytes, is_end: bool) -> Bytes {
         let Some(inserter) = &mut self.inserter else {
             return plain;
@@ -156,15 +165,16 @@ impl Page {
     }
 }
 
-/// Finds the place of the script in a page: behind the start tag `<head>`.
+/// Inserts the script into a page after the start tag `<head>`.
 ///
-/// There the script runs before other scripts, which may fail, and does not wait for the rest of the page. A
-/// script before the doctype would put the browser into quirks mode. A page without the tag gets the script
-/// behind all that may precede a head, and the parser makes a head for it (HTML Standard, section
-/// 13.2.6.4).
+/// At this place the script does not wait for the rest of the page, and runs before the other scripts of the page,
+/// which may fail. A script before the doctype would put the browser into quirks mode. In a page without the tag, the
+/// script is inserted after everything that may precede a head. The parser of the browser then creates a head (HTML
+/// Standard, section 13.2.6.4).
 struct ScriptInserter {
+    /// The script tag.
     script: String,
-    /// Bytes whose meaning is not clear without more bytes.
+    /// The received bytes that were not returned yet, because their meaning depends on the next bytes.
     unread: Vec<u8>,
 }
 
@@ -176,26 +186,27 @@ impl ScriptInserter {
         }
     }
 
-    /// Returns the bytes to send now, and whether the script is among them.
+    /// Adds `bytes` of the page. Returns the bytes to send now, and whether the script is among them.
     fn feed(&mut self, bytes: &[u8], is_end: bool) -> (Vec<u8>, bool) {
         self.unread.extend_from_slice(bytes);
-        let mut at = 0;
+        // The script is not inserted before this offset.
+        let mut offset = 0;
         loop {
-            match token(&self.unread[at..]) {
-                Token::Before(len) => at += len,
+            match first_token(&self.unread[offset..]) {
+                Token::Preamble(len) => offset += len,
                 Token::Head(len) => {
-                    at += len;
+                    offset += len;
                     break;
                 }
                 Token::Other => break,
                 Token::Incomplete if is_end => break,
                 Token::Incomplete => {
-                    let rest = self.unread.split_off(at);
+                    let rest = self.unread.split_off(offset);
                     return (mem::replace(&mut self.unread, rest), false);
                 }
             }
         }
-        let rest = self.unread.split_off(at);
+        let rest = self.unread.split_off(offset);
         let mut bytes = mem::take(&mut self.unread);
         bytes.extend_from_slice(self.script.as_bytes());
         bytes.extend_from_slice(&rest);
@@ -203,40 +214,41 @@ impl ScriptInserter {
     }
 }
 
-/// The next part in the beginning of a page.
+/// A part of the beginning of a page.
 #[derive(Debug, PartialEq, Eq)]
 enum Token {
-    /// White space, a comment, the doctype or `<html>`, which may precede the head: this many bytes.
-    Before(usize),
-    /// The tag `<head>`: this many bytes.
+    /// A part that may precede the head, with its length: white space, a byte order mark, a comment, the doctype or
+    /// `<html>`.
+    Preamble(usize),
+    /// The tag `<head>`, with its length.
     Head(usize),
-    /// Something else, so that the page has no tag for its head.
+    /// Any other part: the page has no tag `<head>`.
     Other,
-    /// Too few bytes to tell.
+    /// The text is too short to decide.
     Incomplete,
 }
 
 /// Returns the first token of `text`.
-fn token(text: &[u8]) -> Token {
+fn first_token(text: &[u8]) -> Token {
     let is_space = |byte: &&u8| byte.is_ascii_whitespace();
     match text.iter().take_while(is_space).count() {
         0 => {}
-        spaces => return Token::Before(spaces),
+        spaces => return Token::Preamble(spaces),
     }
     if text.starts_with(BYTE_ORDER_MARK) {
-        return Token::Before(BYTE_ORDER_MARK.len());
+        return Token::Preamble(BYTE_ORDER_MARK.len());
     }
     if text.starts_with(b"<!--") {
-        // The end may overlap the start: `<!-->` is a whole comment.
+        // The end of a comment may overlap its start: `<!-->` is a complete comment.
         let end = text.windows(3).skip(2).position(|three| three == b"-->");
-        return end.map_or(Token::Incomplete, |end| Token::Before(end + 5));
+        return end.map_or(Token::Incomplete, |end| Token::Preamble(end + 5));
     }
     for (name, is_head) in [
         (&b"<!doctype"[..], false),
         (b"<html", false),
         (b"<head", true),
     ] {
-        // The bytes that are there must be those of the name.
+        // Compares as many bytes as `text` has.
         let known = text.len().min(name.len());
         if !text[..known].eq_ignore_ascii_case(&name[..known]) {
             continue;
@@ -244,17 +256,17 @@ fn token(text: &[u8]) -> Token {
         let Some(next) = text.get(name.len()) else {
             return Token::Incomplete;
         };
-        // A longer name, as in `<header>`.
+        // The tag has a longer name, such as `<header>`.
         if !next.is_ascii_whitespace() && *next != b'>' {
             continue;
         }
         return match tag_end(text) {
             Some(end) if is_head => Token::Head(end),
-            Some(end) => Token::Before(end),
+            Some(end) => Token::Preamble(end),
             None => Token::Incomplete,
         };
     }
-    // A page that comes in small parts may end in the middle of one of these.
+    // `text` may be the beginning of a comment or of a byte order mark whose rest was not received yet.
     let is_part = text.is_empty()
         || [&b"<!--"[..], BYTE_ORDER_MARK]
             .iter()
@@ -266,15 +278,15 @@ fn token(text: &[u8]) -> Token {
     }
 }
 
-/// Returns the length of a tag, which ends at the first `>` outside of quotes. None when the end is
-/// missing.
+/// Returns the length of the tag at the beginning of `text`, or `None` if the end of the tag is missing. A tag ends at
+/// the first `>` outside of quotes.
 fn tag_end(text: &[u8]) -> Option<usize> {
     let mut quote = None;
-    for (at, &byte) in text.iter().enumerate() {
+    for (index, &byte) in text.iter().enumerate() {
         match (quote, byte) {
-            (None, b'>') => return Some(at + 1),
+            (None, b'>') => return Some(index + 1),
             (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), byte) if open == byte => quote = None,
+            (Some(opening), byte) if opening == byte => quote = None,
             _ => {}
         }
     }
@@ -287,7 +299,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 mod tests {
     use super::*;
 
-    /// The page with the script in it, when it comes in pieces of this size.
+    /// Returns a page with the script `|`, after the page was received in pieces of `size` bytes.
     fn page(text: &str, size: usize) -> String {
         let mut inserter = Some(ScriptInserter::new("|".to_owned()));
         let mut passed = Vec::new();

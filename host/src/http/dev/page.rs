@@ -1,4 +1,4 @@
-//! Answers that say why a request failed, as a page, as JSON or as text. The client's `accept` decides.
+//! Responses that explain why a request failed. The format is HTML, JSON or text, depending on the client's `accept`.
 
 mod frames;
 mod html;
@@ -18,9 +18,9 @@ use crate::{
     log::recent,
 };
 
-/// The parts of a request that an explanation shows.
+/// A copy of the parts of a request that an explanation shows.
 #[derive(Clone, Debug)]
-pub(super) struct ShownRequest {
+pub(super) struct RequestSummary {
     method: Method,
     uri: Uri,
     version: Version,
@@ -28,27 +28,29 @@ pub(super) struct ShownRequest {
     pub(super) headers: HeaderMap,
 }
 
-/// The parts of an explanation.
+/// An explanation why a request failed, independent of its format.
 #[derive(Debug, Default)]
 struct Explanation {
+    /// The status of the response.
     status: StatusCode,
+    /// The title, and after a line break further text.
     message: String,
-    /// File, line and column of the panic.
+    /// The file, line and column of the panic.
     place: Option<String>,
-    /// The source lines around that place.
+    /// The source lines around the place of the panic.
     source: Option<Excerpt>,
-    /// Frames of the backtrace in the author's sources.
+    /// The frames of the backtrace that are in the author's sources.
     own_frames: Vec<StackFrame>,
-    /// All other frames.
+    /// The other frames of the backtrace.
     other_frames: Vec<StackFrame>,
-    /// The request's lines of the log.
+    /// The log lines of the request.
     log: Vec<String>,
-    /// The request line and the fields, as names and values.
+    /// The request line and the header fields, as names and values.
     request: Vec<(String, String)>,
 }
 
-impl ShownRequest {
-    /// Copies what is shown of a request.
+impl RequestSummary {
+    /// Copies the parts of a request.
     pub(super) fn of(head: &Parts) -> Self {
         Self {
             method: head.method.clone(),
@@ -81,17 +83,17 @@ impl ShownRequest {
     }
 }
 
-/// Whether a response needs an explanation. It is the host's own, because the app panicked or does not
-/// serve; or it is an app's 500 that is not a page.
+/// Returns whether a response needs an explanation: true for a response of the host, whose app panicked or does not
+/// serve, and for a 500 of an app that is not an HTML page.
 pub(super) fn needs_explanation(response: &Response<ResponseBody>) -> bool {
-    let kind = response
+    let content_type = response
         .headers()
         .get(CONTENT_TYPE)
         .map(HeaderValue::as_bytes);
-    let is_html = kind.is_some_and(|kind| kind.starts_with(b"text/html"));
+    let is_html = content_type.is_some_and(|value| value.starts_with(b"text/html"));
     match response.status() {
-        StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => response.body().is_own(),
-        StatusCode::INTERNAL_SERVER_ERROR => response.body().is_own() || !is_html,
+        StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => response.body().is_of_host(),
+        StatusCode::INTERNAL_SERVER_ERROR => response.body().is_of_host() || !is_html,
         _ => false,
     }
 }
@@ -99,48 +101,49 @@ pub(super) fn needs_explanation(response: &Response<ResponseBody>) -> bool {
 /// Replaces a response by its explanation, unless the client may need the app's own response.
 pub(super) fn explain(
     response: &mut Response<ResponseBody>,
-    asked: &ShownRequest,
+    request: &RequestSummary,
     state: Option<&SessionState>,
 ) {
-    let is_html = accepts(&asked.headers, "text/html");
-    // The client of an API may need what its app says.
-    if !response.body().is_own() && !is_html {
+    let accepts_html = accepts(&request.headers, "text/html");
+    // The client of an API may need the response of the app.
+    if !response.body().is_of_host() && !accepts_html {
         return;
     }
-    let kind = asked.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    // gRPC has its status in trailers, and a client that gets text reports another error.
-    if kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+    let request_type = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    // gRPC sends its status in trailers. A gRPC client that gets a text would report a wrong error.
+    if request_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
         return;
     }
-    let explanation = Explanation::of(response, asked, state);
+    let explanation = Explanation::of(response, request, state);
     let status = explanation.status;
-    let (kind, body) = if is_html {
+    let (content_type, body) = if accepts_html {
         ("text/html; charset=utf-8", html::page(&explanation))
-    } else if accepts(&asked.headers, "json") {
+    } else if accepts(&request.headers, "json") {
         ("application/json", explanation.json())
     } else {
         ("text/plain; charset=utf-8", explanation.text())
     };
     *response.status_mut() = status;
-    // The fields of the app's response described another body. Only the id stays.
+    // The header fields of the replaced response describe another body. Only the id of the request stays.
     let id = response.headers().get("x-request-id").cloned();
     let headers = response.headers_mut();
     headers.clear();
     headers.extend(id.map(|id| (HeaderName::from_static("x-request-id"), id)));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if asked.method != Method::HEAD {
-        response.body_mut().replace(body);
+    if request.method != Method::HEAD {
+        response.body_mut().replace_content(body);
     }
 }
 
 impl Explanation {
+    /// Creates the explanation of a response, from the recent log lines and panics.
     fn of(
         response: &Response<ResponseBody>,
-        asked: &ShownRequest,
+        request: &RequestSummary,
         state: Option<&SessionState>,
     ) -> Self {
         let id = response
@@ -151,18 +154,18 @@ impl Explanation {
         let mut explanation = Self {
             status: response.status(),
             log,
-            request: asked.lines(),
+            request: request.lines(),
             ..Self::default()
         };
         match response.status() {
-            StatusCode::INTERNAL_SERVER_ERROR => explanation.set_panic(panic, state),
-            _ => explanation.set_absence(asked, state),
+            StatusCode::INTERNAL_SERVER_ERROR => explanation.set_failure(panic, state),
+            _ => explanation.set_unavailable(request, state),
         }
         explanation
     }
 
-    /// Explains a 500, by the panic if there was one.
-    fn set_panic(&mut self, panic: Option<recent::Panic>, state: Option<&SessionState>) {
+    /// Explains a 500. Shows the panic of the request, if it had one.
+    fn set_failure(&mut self, panic: Option<recent::Panic>, state: Option<&SessionState>) {
         let Some(panic) = panic else {
             "The app answered with an error".clone_into(&mut self.message);
             return;
@@ -184,12 +187,13 @@ impl Explanation {
     }
 
     /// Explains why no app serves the path.
-    fn set_absence(&mut self, asked: &ShownRequest, state: Option<&SessionState>) {
+    fn set_unavailable(&mut self, request: &RequestSummary, state: Option<&SessionState>) {
         let Some(state) = state else {
             "The session has not begun".clone_into(&mut self.message);
             return;
         };
-        let report = crate::dev::plain(&state.report);
+        let report = crate::dev::strip_colours(&state.report);
+        // If apps serve, the path of the request has no app, and the explanation lists the mounts.
         self.message = match (state.phase, state.progress) {
             (SessionPhase::Building, _) if state.apps.is_empty() => {
                 self.status = StatusCode::SERVICE_UNAVAILABLE;
@@ -216,13 +220,13 @@ impl Explanation {
                 let apps: String = apps.collect();
                 format!(
                     "Nothing is served at {}. There is:\n{apps}",
-                    asked.uri.path()
+                    request.uri.path()
                 )
             }
         };
     }
 
-    /// Returns the explanation for programs.
+    /// Returns the explanation as JSON, for programs.
     fn json(&self) -> String {
         let frames =
             |frames: &[StackFrame]| frames.iter().map(StackFrame::to_string).collect::<Vec<_>>();
@@ -234,7 +238,7 @@ impl Explanation {
         format!("{json}\n")
     }
 
-    /// Returns the explanation for a terminal.
+    /// Returns the explanation as text, for a terminal.
     fn text(&self) -> String {
         let mut text = format!("{}\n\n{}\n", self.status, self.message);
         if let Some(place) = &self.place {
@@ -258,7 +262,7 @@ impl Explanation {
     }
 }
 
-/// Whether a header field or a query parameter of this name may hold a secret.
+/// Returns whether a header field or a query parameter with this name may contain a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let words = [
@@ -267,7 +271,7 @@ fn is_secret(name: &str) -> bool {
     words.iter().any(|word| name.contains(word))
 }
 
-/// Returns a query whose secret values are masked.
+/// Returns a query with its secret values masked.
 fn masked_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) if is_secret(name) => format!("{name}={MASK}"),
@@ -276,7 +280,7 @@ fn masked_query(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Shown in place of a secret.
+/// The text that is shown in place of a secret.
 const MASK: &str = "•••";
 
 #[cfg(test)]
@@ -292,7 +296,7 @@ mod tests {
             .header("x-csrf", "abc")
             .header("accept", "text/html");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let shown = ShownRequest::of(&head).lines();
+        let shown = RequestSummary::of(&head).lines();
         let text = format!("{shown:?}");
         assert!(!text.contains("abc"), "{text}");
         assert!(

@@ -1,4 +1,4 @@
-//! Tables of lengths that responses announce, and what becomes of them.
+//! Tests with tables of responses: their `content-length` fields before and after the framing.
 
 use http::Request;
 
@@ -17,7 +17,7 @@ fn response(status: u16, lengths: &[&str]) -> Response<()> {
     response.body(()).unwrap()
 }
 
-/// Returns the framing of a response, and the lengths that its head announces then.
+/// Applies `framing` to a response. Returns the result, and the `content-length` values of the head afterwards.
 fn content(
     framing: Framing,
     mut response: Response<()>,
@@ -134,7 +134,7 @@ fn what_has_no_body_has_no_length() {
             let content = content(framing(version, method), response(status, lengths), &four);
             assert_eq!(
                 content,
-                (Ok(BodyFraming::Nothing), vec![]),
+                (Ok(BodyFraming::NoBody), vec![]),
                 "{method} {status}"
             );
         }

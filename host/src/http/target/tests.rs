@@ -1,10 +1,10 @@
-//! Tables of heads, and what is to be done with them.
+//! Tests with tables of request heads and the expected results of their check.
 
 use http::Request;
 
 use super::*;
 
-/// The head of a request with these header fields.
+/// Returns the head of a request with the header fields `fields`.
 fn head(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder()
         .version(version)
@@ -77,7 +77,7 @@ fn a_request_of_http_1_is_for_one_host() {
         assert_eq!(get(version, &[("host", "a")]), HeadCheck::Valid);
         assert_eq!(get(version, &[("host", "a"), ("host", "a")]), BAD_HOST);
         assert_eq!(get(version, &[("host", "u@a")]), BAD_HOST);
-        // Nothing is joined: a client may say it twice.
+        // Two `cookie` fields of HTTP/1 are not joined.
         let cookies = [("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")];
         assert_eq!(get(version, &cookies), HeadCheck::Valid);
     }

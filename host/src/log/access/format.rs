@@ -1,4 +1,4 @@
-//! The format of lines of the access log: Gunicorn's atoms, or JSON.
+//! The format of the lines of the access log: a text with Gunicorn's atoms such as `%(h)s`, or JSON.
 
 mod atoms;
 mod json;
@@ -13,13 +13,13 @@ use http::{
 use self::json::JsonLine;
 use super::AccessRecord;
 
-/// A format of lines. Cheap to clone.
+/// The format of the lines of an access log. Clones share the same data.
 #[derive(Clone, Debug)]
 pub struct AccessFormat(Arc<FormatInner>);
 
 #[derive(Debug)]
 struct FormatInner {
-    /// The texts and atoms of a line. None for JSON.
+    /// The texts and atoms of a line, in order. `None` for JSON.
     parts: Option<Vec<FormatPart>>,
     /// The header fields of requests that a line needs.
     request_headers: Vec<HeaderName>,
@@ -27,31 +27,45 @@ struct FormatInner {
     response_headers: Vec<HeaderName>,
 }
 
+/// A part of a format.
 #[derive(Clone, Debug)]
 enum FormatPart {
+    /// A text that is written unchanged.
     Text(String),
+    /// A variable. The line contains its value.
     Atom(Atom),
 }
 
-/// A variable of Gunicorn's formats, such as `%(h)s`.
+/// A variable in a format. Gunicorn calls such a variable an atom. [`Atom::parse`] has the name of each atom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Atom {
+    /// The IP address of the client.
     Remote,
+    /// Always a dash. The common log format has the remote log name (RFC 1413) at this position, and HTTP has no such
+    /// name.
     Dash,
+    /// The user name of basic authentication.
     User,
+    /// When the request began.
     Time,
+    /// Method, target and protocol.
     Request,
     Method,
     Path,
     Query,
     Protocol,
     Status,
+    /// The number of bytes of the response's body that were sent.
     Bytes,
+    /// The same number, but a dash for 0.
     BytesOrDash,
+    /// The duration of the request. The next three atoms are the same duration in other units.
     Seconds,
     Milliseconds,
     Microseconds,
+    /// Seconds with six decimals.
     DecimalSeconds,
+    /// The id of this process.
     Process,
     RequestHeader(HeaderName),
     ResponseHeader(HeaderName),
@@ -65,7 +79,7 @@ enum Atom {
 }
 
 impl AccessFormat {
-    /// Whether lines are JSON.
+    /// Returns whether lines are JSON.
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.0.parts.is_none()
@@ -83,7 +97,7 @@ impl AccessFormat {
         &self.0.response_headers
     }
 
-    /// Returns the line of a request, without its line end.
+    /// Returns the line of a request, without a line end.
     pub(super) fn line(&self, record: &AccessRecord) -> String {
         let mut line = String::new();
         let written = match &self.0.parts {
@@ -97,8 +111,9 @@ impl AccessFormat {
         line
     }
 
-    /// Returns the format with these parts, or JSON for None.
-    fn of(parts: Option<Vec<FormatPart>>) -> Self {
+    /// Returns the format with these parts, or the JSON format if `parts` is `None`.
+    fn new(parts: Option<Vec<FormatPart>>) -> Self {
+        // The header fields of a JSON line.
         let mut request_headers = vec![AUTHORIZATION, REFERER, USER_AGENT];
         let mut response_headers = Vec::new();
         if let Some(parts) = &parts {
@@ -129,22 +144,22 @@ impl FromStr for AccessFormat {
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
         match text {
-            "json" => Ok(Self::of(None)),
-            "common" => parse(&format!("{COMMON}{EXTENSION}")),
-            "combined" => parse(&format!("{COMMON} \"%(f)s\" \"%(a)s\"{EXTENSION}")),
+            "json" => Ok(Self::new(None)),
+            "common" => parse(&format!("{COMMON}{OWN_ATOMS}")),
+            "combined" => parse(&format!("{COMMON} \"%(f)s\" \"%(a)s\"{OWN_ATOMS}")),
             text if text.contains('%') => parse(text),
             _ => Err(FormatError::Name(text.to_owned())),
         }
     }
 }
 
-/// The common log format of NCSA.
+/// The common log format of the NCSA server, as atoms.
 const COMMON: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s"#;
 
-/// The atoms that this server appends to the common formats.
-const EXTENSION: &str = " %({plugin}e)s#%({generation}e)s %({request_id}e)s %({outcome}e)s %(D)s";
+/// The atoms that this server appends to the formats `common` and `combined`.
+const OWN_ATOMS: &str = " %({plugin}e)s#%({generation}e)s %({request_id}e)s %({outcome}e)s %(D)s";
 
-/// Parses a format of texts and atoms.
+/// Parses a format that consists of texts and atoms.
 fn parse(text: &str) -> Result<AccessFormat, FormatError> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -155,19 +170,20 @@ fn parse(text: &str) -> Result<AccessFormat, FormatError> {
             rest = after;
             continue;
         }
-        let atom = after
+        let name_and_rest = after
             .strip_prefix('(')
             .and_then(|after| after.split_once(")s"));
-        let (name, after) = atom.ok_or_else(|| FormatError::Syntax(format!("%{after}")))?;
-        let atom = Atom::of(name).ok_or_else(|| FormatError::Atom(name.to_owned()))?;
+        let (name, after) =
+            name_and_rest.ok_or_else(|| FormatError::Syntax(format!("%{after}")))?;
+        let atom = Atom::parse(name).ok_or_else(|| FormatError::Atom(name.to_owned()))?;
         parts.push(FormatPart::Atom(atom));
         rest = after;
     }
     parts.push(FormatPart::Text(rest.to_owned()));
-    Ok(AccessFormat::of(Some(parts)))
+    Ok(AccessFormat::new(Some(parts)))
 }
 
-/// A format that cannot be used.
+/// Why a text is not a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
@@ -186,8 +202,9 @@ pub enum FormatError {
 }
 
 impl Atom {
-    /// Returns the atom with this name, if there is one.
-    fn of(name: &str) -> Option<Self> {
+    /// Returns the atom with this name, or `None` if no atom has the name. `name` is the text between `%(` and `)s`.
+    fn parse(name: &str) -> Option<Self> {
+        // The atoms `{HEADER}i` and `{HEADER}o` are header fields of the request (in) and of the response (out).
         if let Some((name, kind)) = name
             .strip_prefix('{')
             .and_then(|name| name.rsplit_once('}'))
@@ -223,8 +240,8 @@ impl Atom {
         })
     }
 
-    /// Returns the atom `{NAME}e`. In Gunicorn these are the variables of the WSGI environment. This server
-    /// has some of them, and variables of its own.
+    /// Returns the atom `{NAME}e`, or `None` if no such variable exists. In Gunicorn, `{NAME}e` is a variable of the
+    /// WSGI environment. This server supports some of the WSGI variables, and has variables of its own.
     fn variable(name: &str) -> Option<Self> {
         Some(match name {
             "plugin" => Self::Plugin,

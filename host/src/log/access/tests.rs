@@ -8,7 +8,7 @@ use crate::log::{
     request_id::RequestId,
 };
 
-/// The line of a record in this format.
+/// Returns the line of the record that `record` makes, in this format.
 fn line(format: &str, record: impl FnOnce(&Arc<AccessLog>)) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     let output = Output::access(file.path()).unwrap();
@@ -131,7 +131,7 @@ fn every_atom_is_written() {
 }
 
 #[test]
-fn the_usual_formats_begin_as_everybody_knows_them() {
+fn common_and_combined_begin_as_in_other_servers() {
     let common = line("common", |access| answered(access, "/", 404));
     assert!(common.starts_with("127.0.0.1 - user ["), "{common}");
     assert!(
@@ -177,7 +177,7 @@ fn successes_are_skipped_and_failures_are_not() {
 }
 
 #[test]
-fn there_is_a_line_for_what_is_no_request() {
+fn a_rejected_head_gets_a_line() {
     let peer = "[::1]:1".parse().unwrap();
     let none = |access: &Arc<AccessLog>| {
         access.record_rejected_head(peer, StatusCode::REQUEST_TIMEOUT, RequestOutcome::TimedOut);
@@ -191,7 +191,7 @@ fn there_is_a_line_for_what_is_no_request() {
 }
 
 #[test]
-fn a_format_that_cannot_be_used_says_what_can() {
+fn the_error_of_a_format_names_what_was_expected() {
     for (format, start) in [
         ("short", "\"short\" is not a format"),
         ("", "\"\" is not a format"),

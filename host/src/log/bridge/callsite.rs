@@ -1,4 +1,5 @@
-//! The callsites that the host has for the callsites of plugins.
+//! The host's callsites: one for each callsite of a plugin. The host's callsites are registered with the host's
+//! `tracing`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,19 +24,20 @@ use tracing::{
 
 use crate::log::filter;
 
-/// Returns the plugin that a callsite belongs to. None for the host's own callsites.
+/// Returns the name of the plugin that a callsite belongs to. Returns `None` for a callsite of the host's own code.
 #[must_use]
 pub fn plugin_of(callsite: &Identifier) -> Option<&'static str> {
-    of_plugin(callsite).map(|(plugin, _)| plugin)
+    find_with_plugin(callsite).map(|(plugin, _)| plugin)
 }
 
-/// Returns the plugin of a callsite, and the callsite with its own type.
-fn of_plugin(callsite: &Identifier) -> Option<(&'static str, &'static PluginCallsite)> {
+/// Returns the callsite of a plugin with this identifier, and the name of the plugin. Returns `None` for a callsite of
+/// the host's own code.
+fn find_with_plugin(callsite: &Identifier) -> Option<(&'static str, &'static PluginCallsite)> {
     let sites = CALLSITES.read().unwrap_or_else(PoisonError::into_inner);
     sites.by_identifier.get(callsite).copied()
 }
 
-/// Returns a copy of `text` that lives as long as the process. Equal texts share one copy.
+/// Returns a copy of `text` that exists as long as the process. Equal texts share one copy.
 #[must_use]
 pub fn intern(text: &str) -> &'static str {
     CALLSITES
@@ -47,54 +49,60 @@ pub fn intern(text: &str) -> &'static str {
 /// The host's callsite for a callsite of a plugin.
 #[derive(Debug)]
 pub struct PluginCallsite {
-    registered: Once,
-    /// The filter's answer: [`NEVER`], [`SOMETIMES`] or [`ALWAYS`].
+    /// Completed when the callsite is registered with `tracing`.
+    registration: Once,
+    /// The filter's decision: [`NEVER`], [`SOMETIMES`] or [`ALWAYS`].
     interest: AtomicU8,
-    /// Set before any other code sees the callsite.
+    /// Set before any other code gets a reference to the callsite. In a `OnceLock`, because the metadata contain a
+    /// reference to the callsite.
     metadata: OnceLock<Metadata<'static>>,
 }
 
 impl PluginCallsite {
-    /// Returns the host's callsite for a callsite of `plugin`, and makes it if need be. All generations of a
-    /// plugin get the same one.
+    /// Returns the host's callsite for a callsite of `plugin`. Creates and registers the host's callsite at the first
+    /// call. All generations of a plugin get the same callsite.
     pub(super) fn of(plugin: &'static str, callsite: &Callsite<'_>) -> &'static Self {
         let key = (plugin, callsite.clone());
-        let known = |sites: &CallsiteTable| sites.by_content.get(&key).copied();
-        let site = known(&CALLSITES.read().unwrap_or_else(PoisonError::into_inner));
-        // Another thread may have added the callsite between the two locks.
+        let find = |sites: &CallsiteTable| sites.by_content.get(&key).copied();
+        let site = find(&CALLSITES.read().unwrap_or_else(PoisonError::into_inner));
+        // Looks up again under the write lock, because another thread may have added the callsite between the two
+        // locks.
         let site = site.unwrap_or_else(|| {
             let mut sites = CALLSITES.write().unwrap_or_else(PoisonError::into_inner);
-            known(&sites).unwrap_or_else(|| sites.add(plugin, callsite))
+            find(&sites).unwrap_or_else(|| sites.add(plugin, callsite))
         });
-        // Not under the lock, because the filter asks `plugin_of` while the callsite registers. A second
-        // thread waits here until the filter has answered. Otherwise its first event would be lost.
-        site.registered.call_once(|| site.register());
+        // Registers without the lock, because the filter calls `plugin_of` during the registration, and `plugin_of`
+        // locks the table. A second thread waits here until the filter has decided. Without the wait, the interest
+        // would still be `NEVER`, and the first event of that thread would be lost.
+        site.registration.call_once(|| site.register());
         site
     }
 
-    /// Asks the filter about this callsite, and stores the answer.
+    /// Registers the callsite with `tracing`, which calls the filter and stores the filter's decision in the callsite.
     fn register(&'static self) {
+        // Read before the registration, so that a change during the registration is noticed.
         let mut before = filter::change_count();
         callsite::register(self);
-        // The directives may have changed between the filter's answer and the moment when it was stored (see
-        // `Filter::recheck_callsites`). Ask again until they have not.
+        // The directives may have changed after the filter has decided and before the decision was stored (see
+        // `Filter::recheck_callsites`). Repeats the decision until the directives stay the same meanwhile.
         loop {
             let now = filter::change_count();
             if now == before {
                 return;
             }
             before = now;
-            let ask = |dispatch: &Dispatch| dispatch.register_callsite(Self::metadata(self));
-            tracing::Callsite::set_interest(self, dispatcher::get_default(ask));
+            let decide = |dispatch: &Dispatch| dispatch.register_callsite(Self::metadata(self));
+            tracing::Callsite::set_interest(self, dispatcher::get_default(decide));
         }
     }
 
-    /// Returns the plugin's callsite with this identifier. None for the host's own callsites.
+    /// Returns the callsite of a plugin with this identifier. Returns `None` for a callsite of the host's own code.
     pub(super) fn find(callsite: &Identifier) -> Option<&'static Self> {
-        of_plugin(callsite).map(|(_, site)| site)
+        find_with_plugin(callsite).map(|(_, site)| site)
     }
 
-    /// Whether the directives in force let the callsite pass.
+    /// Returns the filter's stored decision: whether events of the callsite pass never, always, or only in some
+    /// requests.
     pub(super) fn interest(&self) -> host::Interest {
         match self.interest.load(Ordering::Relaxed) {
             NEVER => host::Interest::Never,
@@ -111,6 +119,8 @@ impl PluginCallsite {
     }
 }
 
+/// The values of [`PluginCallsite::interest`]. Each value is the number for a variant of `tracing`'s `Interest`, which
+/// cannot be stored in an atomic.
 const NEVER: u8 = 0;
 const SOMETIMES: u8 = 1;
 const ALWAYS: u8 = 2;
@@ -130,21 +140,21 @@ impl tracing::Callsite for PluginCallsite {
     }
 }
 
-/// All callsites of all plugins. The tables only grow.
+/// The host's callsites for all plugins. Entries are never removed.
 #[derive(Default)]
 struct CallsiteTable {
-    /// By plugin and content, which are the same in all generations.
+    /// The callsites by plugin and content. A callsite has the same content in all generations.
     by_content: HashMap<(&'static str, Callsite<'static>), &'static PluginCallsite>,
-    /// By the identifier that `tracing` has, with the name of the plugin.
+    /// The callsites with the names of their plugins, by the identifier that `tracing` uses.
     by_identifier: HashMap<Identifier, (&'static str, &'static PluginCallsite)>,
-    /// The interned texts.
+    /// The texts that [`intern`] has copied.
     texts: HashSet<&'static str>,
 }
 
 static CALLSITES: LazyLock<RwLock<CallsiteTable>> = LazyLock::new(RwLock::default);
 
 impl CallsiteTable {
-    /// Makes a callsite, which is not registered yet.
+    /// Creates a callsite and adds it to the table. Does not register the callsite.
     fn add(&mut self, plugin: &'static str, callsite: &Callsite<'_>) -> &'static PluginCallsite {
         let fields: Vec<_> = callsite
             .fields
@@ -161,9 +171,10 @@ impl CallsiteTable {
             line: callsite.line,
             fields: fields.clone(),
         };
-        // Leaked, because `tracing` keeps callsites for ever. The table keeps the number of them bounded.
+        // Leaked, because `tracing` stores references to callsites for ever. Generations share callsites, so the leak
+        // is bounded.
         let site: &'static PluginCallsite = Box::leak(Box::new(PluginCallsite {
-            registered: Once::new(),
+            registration: Once::new(),
             interest: AtomicU8::new(NEVER),
             metadata: OnceLock::new(),
         }));
@@ -182,15 +193,17 @@ impl CallsiteTable {
                 Kind::EVENT
             },
         );
+        // The metadata are set before the callsite is added to the tables, where other threads can find the callsite.
         site.metadata.get_or_init(|| metadata);
         self.by_identifier.insert(identifier, (plugin, site));
         self.by_content.insert((plugin, interned), site);
         site
     }
 
+    /// Returns the shared copy of `text`, and creates the copy at the first call.
     fn intern(&mut self, text: &str) -> &'static str {
-        if let Some(&known) = self.texts.get(text) {
-            return known;
+        if let Some(&interned) = self.texts.get(text) {
+            return interned;
         }
         let text: &'static str = String::from(text).leak();
         self.texts.insert(text);
@@ -198,7 +211,8 @@ impl CallsiteTable {
     }
 }
 
-/// Returns `tracing`'s level. It has no critical level; the name of the callsite tells that.
+/// Returns the level of `tracing` for a level of a plugin. `tracing` has no level critical: a critical event has the
+/// level error, and the name of its callsite marks the event as critical.
 fn level(level: Level) -> tracing::Level {
     match level {
         Level::Off | Level::Critical | Level::Error => tracing::Level::ERROR,

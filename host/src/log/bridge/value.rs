@@ -1,11 +1,11 @@
-//! The values of fields of plugins, converted for `tracing`.
+//! Converts the values of the fields of plugins for `tracing`.
 
 use std::{error::Error, fmt};
 
 use plugin_api::host::Value;
 use tracing::field::{self, DebugValue};
 
-/// A value of a plugin's field, in a type that implements `tracing`'s `Value`.
+/// The value of a field of a plugin. The value in each variant has a type that implements `tracing`'s trait `Value`.
 pub(super) enum FieldValue<'a> {
     Bool(bool),
     U64(u64),
@@ -19,7 +19,7 @@ pub(super) enum FieldValue<'a> {
 }
 
 impl FieldValue<'_> {
-    /// Returns the value for `tracing`.
+    /// Returns the value as `tracing`'s trait `Value`.
     pub(super) fn as_tracing(&self) -> &dyn field::Value {
         match self {
             Self::Bool(value) => value,
@@ -47,7 +47,7 @@ impl<'a> From<Value<'a>> for FieldValue<'a> {
             Value::Str(value) => Self::Str(value),
             Value::Debug(text) => Self::Debug(field::debug(DebugText(text))),
             Value::Error(text, causes) => {
-                // The chain is built from its end, because each error owns its source.
+                // Builds the chain from the last cause to the first, because each error owns its source.
                 let causes: Vec<_> = causes.iter().collect();
                 let source = causes.into_iter().rev().fold(None, |source, text| {
                     Some(Box::new(ErrorText {
@@ -65,7 +65,7 @@ impl<'a> From<Value<'a>> for FieldValue<'a> {
     }
 }
 
-/// The text that a value's `Debug` wrote in the plugin. `Debug` of this type writes the same text.
+/// The text that the `Debug` of a value has written in the plugin. The `Debug` of this type writes the same text.
 pub(super) struct DebugText<'a>(&'a str);
 
 impl fmt::Debug for DebugText<'_> {
@@ -74,7 +74,7 @@ impl fmt::Debug for DebugText<'_> {
     }
 }
 
-/// An error of a plugin: its text, and its sources likewise.
+/// An error of a plugin: the text of the error, and of its sources.
 #[derive(Debug)]
 struct ErrorText {
     text: String,

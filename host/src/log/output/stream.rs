@@ -1,8 +1,8 @@
-//! The stream of the process that a path names: `-`, `/dev/stdout`, `/proc/self/fd/1`.
+//! Paths that name a stream of the process, such as `-`, `/dev/stdout` or `/proc/self/fd/1`.
 //!
-//! Such a path must not be opened like a file. If the stream is a socket, as under systemd, opening fails. If
-//! it is a file, the new open file description has an offset of its own, so that lines overwrite bytes that
-//! others print.
+//! Such a path must not be opened like a file. If the stream is a socket, as under systemd, opening fails. If the
+//! stream is a file, the new open file description has a separate offset, so that lines would overwrite bytes that
+//! other code prints.
 
 use std::{
     ffi::OsStr,
@@ -16,19 +16,18 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 
 use super::sink::Sink;
 
-/// The number of an open descriptor of the process.
+/// The number of a descriptor that the process has inherited, such as 1 for stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamNumber(i32);
 
 impl StreamNumber {
-    /// The number of stdout.
     pub(super) const STDOUT: Self = Self(1);
-    /// The number of stderr.
     pub(super) const STDERR: Self = Self(2);
 
-    /// Returns the stream that `path` names, directly or by symbolic links. `-` names the stream `default`.
+    /// Returns the stream that `path` names, directly or through symbolic links. `-` names the stream `default`.
+    /// Returns `None` if `path` names a file.
     pub(super) fn named(path: &Path, default: Self) -> Option<Self> {
-        // The command line makes paths absolute, also `-`.
+        // Compares the file name only, because the parser of the settings makes paths absolute, also `-`.
         if path.file_name() == Some(OsStr::new("-")) {
             return Some(default);
         }
@@ -37,7 +36,7 @@ impl StreamNumber {
             if let Some(stream) = Self::at(&path) {
                 return Some(stream);
             }
-            // Fails at the first part that is not a link, which is then a file.
+            // Fails if `path` is not a link. Then `path` is a file.
             let link = fs::read_link(&path).ok()?;
             path = path
                 .parent()
@@ -46,7 +45,7 @@ impl StreamNumber {
         None
     }
 
-    /// Returns the stream that `path` names directly.
+    /// Returns the stream that `path` names, without following symbolic links.
     fn at(path: &Path) -> Option<Self> {
         let text = path.to_str()?;
         match text {
@@ -55,12 +54,12 @@ impl StreamNumber {
             "/dev/stderr" => return Some(Self::STDERR),
             _ => {}
         }
-        let of_process = format!("/proc/{}/fd/", process::id());
+        let own_folder = format!("/proc/{}/fd/", process::id());
         let folders = [
             "/dev/fd/",
             "/proc/self/fd/",
             "/proc/thread-self/fd/",
-            &of_process,
+            &own_folder,
         ];
         let number = folders
             .iter()
@@ -68,7 +67,7 @@ impl StreamNumber {
         number.parse().ok().filter(|&number| number >= 0).map(Self)
     }
 
-    /// Returns the name in messages.
+    /// Returns the name of the stream in messages.
     pub(super) fn name(self) -> String {
         match self.0 {
             0 => "stdin".to_owned(),
@@ -78,29 +77,34 @@ impl StreamNumber {
         }
     }
 
-    /// Duplicates the stream. Lines go to this duplicate even if the stream is replaced later.
+    /// Returns a sink for a duplicate of the stream. The sink writes to the same file or pipe even if the stream is
+    /// replaced later.
     ///
     /// # Errors
     ///
     /// When the stream is closed.
     pub(super) fn sink(self) -> io::Result<Sink> {
         match self.0 {
-            0 => Sink::of_stream(io::stdin()),
-            1 => Sink::of_stream(io::stdout()),
-            2 => Sink::of_stream(io::stderr()),
-            number => Sink::of_stream(inherited(number)?),
+            0 => Sink::from_stream(io::stdin()),
+            1 => Sink::from_stream(io::stdout()),
+            2 => Sink::from_stream(io::stderr()),
+            number => Sink::from_stream(duplicate(number)?),
         }
     }
 }
 
-/// Duplicates a descriptor of which only the number is known.
-fn inherited(number: i32) -> io::Result<OwnedFd> {
-    // `dup` of a bare number needs unsafe code. A pidfd of this process gives the same without.
-    let own = pidfd_open(getpid(), PidfdFlags::empty())?;
-    Ok(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?)
+/// Duplicates the descriptor with this number.
+///
+/// # Errors
+///
+/// When the descriptor is not open.
+fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // `dup` of a plain number needs unsafe code. `pidfd_getfd` on this process does the same without unsafe code.
+    let own_process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(own_process, number, PidfdGetfdFlags::empty())?)
 }
 
-/// How many symbolic links are followed: as many as the system follows (path_resolution(7)).
+/// The largest number of symbolic links that are followed. The system has the same limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::*;
 
-/// An output to a pipe that has room for 4096 bytes, the end of the pipe for another output, and
-/// the reader.
+/// Returns an output to a pipe that has room for 4096 bytes, the writing end of the pipe for another output, and the
+/// reading end.
 fn pipe() -> (Output, OwnedFd, File) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     assert_eq!(fcntl_setpipe_size(&writer, 4096).unwrap(), 4096);
@@ -19,7 +19,11 @@ fn pipe() -> (Output, OwnedFd, File) {
 }
 
 fn to(writer: &OwnedFd) -> Output {
-    Output::new("a pipe".to_owned(), None, Sink::of_stream(writer).unwrap())
+    Output::new(
+        "a pipe".to_owned(),
+        None,
+        Sink::from_stream(writer).unwrap(),
+    )
 }
 
 /// Returns the bytes that are in the pipe now.
@@ -34,17 +38,17 @@ fn the_rest_of_a_line_comes_before_the_next_one() {
     let (output, _writer, mut reader) = pipe();
     let long = format!("{}\n", "x".repeat(5000));
     assert!(output.try_write(long.as_bytes()));
-    let room = output.settle();
+    let room = output.try_flush();
     assert!(!room.is_flushed);
     let mut text = read(&mut reader);
     output.write(b"next\n");
     text.push_str(&read(&mut reader));
     assert_eq!(text, format!("{long}next\n"));
-    assert!(output.settle().is_flushed);
+    assert!(output.try_flush().is_flushed);
 }
 
 #[test]
-fn a_reader_that_stands_still_is_waited_for_once() {
+fn only_the_first_line_waits_for_a_stuck_reader() {
     let (output, _writer, mut reader) = pipe();
     output.write(&[b'x'; 4096]);
     let began = Instant::now();
@@ -55,11 +59,11 @@ fn a_reader_that_stands_still_is_waited_for_once() {
     let began = Instant::now();
     (0..100).for_each(|_| output.write(b"lost\n"));
     assert!(began.elapsed() < Duration::from_millis(500));
-    let state = output.settle();
+    let state = output.try_flush();
     assert_eq!((state.lost, state.has_recovered), (101, false));
 
     assert_eq!(read(&mut reader).len(), 4096);
-    assert!(output.settle().has_recovered);
+    assert!(output.try_flush().has_recovered);
     output.write(b"there\n");
     assert_eq!(read(&mut reader), "there\n");
     assert_eq!(output.failure(), None);
@@ -80,11 +84,11 @@ fn a_reader_that_is_slow_loses_nothing() {
     (0..50).for_each(|_| output.write(&long));
     output.write(b"last\n");
     assert_eq!(lines.join().unwrap(), 51);
-    assert_eq!(output.settle().lost, 0);
+    assert_eq!(output.try_flush().lost, 0);
 }
 
 #[test]
-fn a_thread_that_must_not_wait_does_not_and_its_lines_come_later() {
+fn a_thread_that_must_not_block_does_not_wait_and_its_lines_are_written_later() {
     let (output, _writer, mut reader) = pipe();
     output.write(&[b'x'; 4096]);
     let waiting = output.clone();
@@ -104,10 +108,10 @@ fn a_thread_that_must_not_wait_does_not_and_its_lines_come_later() {
     assert!(took.join().unwrap() < Duration::from_millis(500));
     assert_eq!(read(&mut reader).len(), 4096);
     other.join().unwrap();
-    output.settle();
+    output.try_flush();
     let text = read(&mut reader);
     assert!(text.contains("one\n") && text.contains("two\n"), "{text}");
-    assert_eq!(output.settle().lost, 0);
+    assert_eq!(output.try_flush().lost, 0);
 }
 
 #[test]
@@ -118,12 +122,12 @@ fn long_lines_of_several_writers_to_one_pipe_are_whole() {
     let writers: Vec<_> = [(one, 'a', 9000), (other, 'b', 100)]
         .into_iter()
         .map(|(output, letter, len)| {
-            output.share();
+            output.mark_shared();
             thread::spawn(move || {
                 let line = format!("{}\n", letter.to_string().repeat(len));
                 (0..300).for_each(|_| output.write(line.as_bytes()));
                 output.finish();
-                assert_eq!(output.settle().lost, 0);
+                assert_eq!(output.try_flush().lost, 0);
             })
         })
         .collect();

@@ -3,12 +3,13 @@
 /// The W3C trace that a request is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The first four parts, with dashes between them.
+    /// The `traceparent` without parts of later versions: version, trace id, span id and flags, with dashes between
+    /// them.
     text: [u8; 55],
 }
 
 impl Trace {
-    /// Parses a `traceparent` (W3C Trace Context, section 3.2). Returns None when it has not that form.
+    /// Parses a `traceparent` header (W3C Trace Context, section 3.2). Returns `None` if the header is not valid.
     #[must_use]
     pub fn parse(traceparent: &[u8]) -> Option<Self> {
         // `VERSION-TRACE-SPAN-FLAGS`, in 2, 32, 16 and 2 lower-case hexadecimal digits.
@@ -17,21 +18,21 @@ impl Trace {
             part.iter()
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let is_set = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
+        let is_not_zero = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
         let [version, trace, span, flags] = [0..2, 3..35, 36..52, 53..55].map(|at| &text[at]);
-        let dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
-        // A later version may have more parts, behind a dash.
-        let ends = match traceparent.get(55) {
+        let has_dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
+        // A later version than 00 may have more parts after another dash.
+        let ends_well = match traceparent.get(55) {
             None => true,
             Some(&next) => version != b"00" && next == b'-',
         };
-        // Version ff and ids of zeros only are invalid.
-        let is_valid = dashes
-            && ends
+        // Version ff is invalid, and so is an id that consists only of zeros.
+        let is_valid = has_dashes
+            && ends_well
             && version != b"ff"
             && [version, trace, span, flags].into_iter().all(is_hex)
-            && is_set(trace)
-            && is_set(span);
+            && is_not_zero(trace)
+            && is_not_zero(span);
         is_valid.then_some(Self { text })
     }
 

@@ -1,16 +1,16 @@
 //! The commit: a generation that has started in all workers begins to serve.
 //!
-//! Every worker holds the started generation before any worker is told to commit. So a load that fails
-//! in one worker changes nothing for clients. The commit itself cannot fail: a worker that does not
-//! answer it has crashed, and its replacement starts with the new generation.
+//! Every worker has started the generation before any worker gets the order to commit. So a load that fails in one
+//! worker changes nothing for clients. The commit itself cannot fail: a worker that does not answer the order has
+//! crashed, and the worker that replaces it starts with the new generation.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use tracing::info;
 
 use super::{
-    App, AppAction, AppState, AsideReason, LoadPhase, LoadReason, PendingLoad, Probation, Rollout,
-    WorkerId, answer,
+    App, AppAction, AppState, AsideReason, LoadPhase, LoadReason, PendingLoad, Probation, ReplyId,
+    Rollout, WorkerId, answer,
 };
 use crate::{
     orders::{Commit, StagedGeneration, StepTimings},
@@ -18,26 +18,29 @@ use crate::{
 };
 
 impl App {
-    /// Starting → Committing. Returns the commit for the workers, or `None` when the generation has not
-    /// started in all of them. The supervisor sends the commits of several apps as one order, so that apps
-    /// can exchange mounts.
+    /// Starting → Committing. Returns the commit for the workers, or `None` if the generation has not started in all
+    /// workers. The supervisor sends the commits of several apps in one order, so that two apps can exchange their
+    /// mounts.
     pub fn commit(&mut self) -> Option<Commit> {
-        let watches = self.watches && self.serving.is_some();
+        let uses_probation = self.uses_probation && self.serving.is_some();
         if !self.is_ready() {
             return None;
         }
         let AppState::Loading(loading) = &mut self.state else {
             return None;
         };
+        // `Preparing` is only a placeholder, so that the rollout can be moved. The phase is set below.
         let LoadPhase::Starting(rollout) = mem::replace(&mut loading.phase, LoadPhase::Preparing)
         else {
             return None;
         };
+        // Only results that arrive during this commit belong to it.
         self.ended_early.clear();
+        // A rollback begins no probation, because the version that serves now is about to be put aside.
         let commit = Commit {
             app: rollout.staged.app.clone(),
             generation: loading.generation,
-            watch: watches && loading.request.reason != LoadReason::Rollback,
+            watch: uses_probation && loading.request.reason != LoadReason::Rollback,
         };
         loading.phase = LoadPhase::Committing {
             waiting: rollout.loaded.clone(),
@@ -48,14 +51,14 @@ impl App {
         Some(commit)
     }
 
-    /// Handles [`Notice::Swapped`](crate::orders::Notice::Swapped). When all workers have swapped, the
-    /// generation becomes the serving one.
+    /// Handles [`Notice::Swapped`](crate::orders::Notice::Swapped). `in_flight_before` is the number of requests in
+    /// the old generation of that worker. When all workers have swapped, the new generation is the serving one.
     pub fn swapped(
         &mut self,
         worker: WorkerId,
         generation: u64,
         took: Duration,
-        before: u64,
+        in_flight_before: u64,
     ) -> Vec<AppAction> {
         let Some(loading) = self.loading_mut(generation) else {
             return Vec::new();
@@ -70,13 +73,15 @@ impl App {
             return Vec::new();
         };
         waiting.remove(&worker);
-        *in_flight += before;
+        *in_flight += in_flight_before;
         *swap = took.max(*swap);
         self.finish_if_all_swapped()
     }
 
+    /// Completes the commit if no worker has to swap any more.
     pub(super) fn finish_if_all_swapped(&mut self) -> Vec<AppAction> {
-        match mem::replace(&mut self.state, AppState::Resting) {
+        // The load is moved out of the state, because `finish` consumes the load and may begin the next one.
+        match mem::replace(&mut self.state, AppState::Idle) {
             AppState::Loading(loading) if matches!(&loading.phase, LoadPhase::Committing { waiting, .. } if waiting.is_empty()) => {
                 self.finish(*loading)
             }
@@ -87,10 +92,10 @@ impl App {
         }
     }
 
-    /// Committing → Probation or Resting: records the new generation as serving, and lets the old one drain.
+    /// Committing → Probation or Idle: records the new generation as serving, and lets the old one drain.
     ///
-    /// The old generation is kept running instead if a probation begins and the old generation still has
-    /// its state. A request for another load that came meanwhile begins last.
+    /// If a probation begins and the old generation has not handed its state over, the old generation does not drain
+    /// but keeps running. A request for another load that arrived in the meantime begins last.
     pub(super) fn finish(&mut self, loading: PendingLoad) -> Vec<AppAction> {
         let PendingLoad {
             request,
@@ -125,46 +130,62 @@ impl App {
         self.remember_previous(before.as_ref(), &staged, request.reason);
         self.log_loaded(&staged, before.as_ref(), request.reason, timings);
 
-        let proof = Box::new(ReloadReport {
+        let report = Box::new(ReloadReport {
             name: self.name.clone(),
             old_generation: before.as_ref().map(|before| before.generation),
             new_generation: staged.generation,
-            version: staged.version.clone(),
+            version: staged.version,
             hash: staged.spec.hash.to_string(),
             timings,
             in_flight_at_swap: in_flight,
             drained: None,
             failed: 0,
         });
-        let reply = request.reply_id.map(|reply_id| (reply_id, proof));
+        let reply = request.reply_id.map(|reply_id| (reply_id, report));
         let mut actions = Vec::new();
         // A generation that was kept for the previous probation is not needed any more.
         if let Some(kept) = probation.and_then(|probation| probation.kept) {
             actions.extend(self.drain(kept.generation, workers.clone(), None));
         }
-        // After a reload by process no worker has the old generation, so a probation could not go back.
-        let is_alone = workers.is_empty();
-        let watches = self.watches && request.reason != LoadReason::Rollback && !is_alone;
-        match before {
-            Some(before) if watches => {
-                let is_kept = !handed_over;
-                let probation = Probation::new(before.clone(), is_kept, &workers);
-                self.state = AppState::Probation(Box::new(probation));
-                if is_kept {
-                    actions.extend(answer(reply));
-                } else {
-                    actions.extend(self.drain(before.generation, workers, reply));
-                }
-            }
-            Some(before) => actions.extend(self.drain(before.generation, workers, reply)),
-            None => actions.extend(answer(reply)),
-        }
+        let can_watch = request.reason != LoadReason::Rollback;
+        actions.extend(self.end_generation_before(before, handed_over, can_watch, workers, reply));
+        // Last, because the next load needs the state in which this load ends.
         if let Some(next) = next {
             actions.extend(self.request_load(next));
         }
         actions
     }
 
+    /// Begins the probation of the new generation, or lets the generation before drain. During a probation the
+    /// generation before keeps running, unless it has handed its state over. The reply is sent at once if the
+    /// generation before keeps running, otherwise when that generation has drained.
+    fn end_generation_before(
+        &mut self,
+        before: Option<StagedGeneration>,
+        handed_over: bool,
+        can_watch: bool,
+        workers: BTreeSet<WorkerId>,
+        reply: Option<(ReplyId, Box<ReloadReport>)>,
+    ) -> Vec<AppAction> {
+        let Some(before) = before else {
+            return answer(reply).into_iter().collect();
+        };
+        // After a reload by process no worker has the old generation, so a probation could not go back.
+        if !self.uses_probation || !can_watch || workers.is_empty() {
+            return self.drain(before.generation, workers, reply);
+        }
+        let is_kept = !handed_over;
+        let probation = Probation::new(before.clone(), is_kept, &workers);
+        self.state = AppState::Probation(Box::new(probation));
+        if is_kept {
+            answer(reply).into_iter().collect()
+        } else {
+            self.drain(before.generation, workers, reply)
+        }
+    }
+
+    /// Updates the target of a rollback and the contents that were put aside. A successful load clears the contents
+    /// that were rolled back earlier. If the load is itself a rollback, the content that served before is put aside.
     fn remember_previous(
         &mut self,
         before: Option<&StagedGeneration>,
@@ -172,6 +193,7 @@ impl App {
         reason: LoadReason,
     ) {
         let hash = now.spec.hash;
+        // The content that serves now is no longer put aside either, even if it crashed before.
         self.aside
             .retain(|&aside, reason| aside != hash && matches!(reason, AsideReason::Crashed(_)));
         let Some(before) = before else { return };
@@ -184,6 +206,7 @@ impl App {
         }
     }
 
+    /// Logs that the generation `now` serves instead of `before`.
     fn log_loaded(
         &self,
         now: &StagedGeneration,

@@ -14,12 +14,12 @@ pub struct Suspect {
     pub app: String,
     /// The generation.
     pub generation: u64,
-    /// Whether the generation was still starting. Then one crash is enough to put it aside.
-    pub while_starting: bool,
+    /// Whether the generation was still starting. If true, one crash is enough to put the generation aside.
+    pub was_starting: bool,
 }
 
 impl App {
-    /// Returns the content of a generation, if the app still knows that generation.
+    /// Returns the content of a generation, or `None` if this app does not store that generation any more.
     #[must_use]
     pub fn hash_of(&self, generation: u64) -> Option<ContentHash> {
         let loading = self
@@ -31,7 +31,7 @@ impl App {
             .serving
             .iter()
             .chain(&self.previous)
-            .chain(&self.good)
+            .chain(&self.last_good)
             .chain(kept)
             .find(|staged| staged.generation == generation);
         loading
@@ -39,11 +39,11 @@ impl App {
             .or_else(|| staged.map(|staged| staged.spec.hash))
     }
 
-    /// Puts a generation aside, and starts the last good one in its place.
+    /// Puts a generation aside, and starts the last good generation in its place.
     ///
-    /// A generation that is only being loaded is discarded. If the generation serves, all workers suspend
-    /// the app, which answers 503 until the last good generation has started, or for good when there is
-    /// none.
+    /// A generation that is being loaded is discarded. If the generation serves, all workers suspend the app: they
+    /// answer 503 until the last good generation has started. If no good generation exists, they answer 503 until the
+    /// app is loaded again. For any other generation, only its content is put aside.
     pub fn put_aside(
         &mut self,
         generation: u64,
@@ -65,15 +65,18 @@ impl App {
             return Vec::new();
         }
         self.last_error = Some(failure);
+        // Read before the state changes, because the generation before the probation is part of the state.
         let good = self.last_good_except(hash);
         self.serving = None;
-        self.state = match std::mem::replace(&mut self.state, AppState::Resting) {
-            AppState::Probation(_) => AppState::Resting,
+        // The probation ends, because its generation does not serve any more. A load of another generation continues.
+        self.state = match std::mem::replace(&mut self.state, AppState::Idle) {
+            AppState::Probation(_) => AppState::Idle,
             state => state,
         };
         let app = self.name.clone();
         let mut actions = vec![AppAction::Send(None, Order::Suspend { app })];
         if let Some(good) = good {
+            // The app owns these mounts from now on, so that the next plan does not give them to another app.
             self.mounts.clone_from(&good.spec.mounts);
             actions.extend(self.request_load(LoadRequest {
                 spec: good.spec,
@@ -85,11 +88,14 @@ impl App {
         actions
     }
 
-    /// Returns the most trusted generation with another content that did not crash: the one before the
-    /// probation, else the last good one, else the previous one.
+    /// Returns the most trusted generation whose content is not `bad` and was not put aside after crashes. The order
+    /// of trust is: the generation before the probation, the last good one, the previous one.
     fn last_good_except(&self, bad: ContentHash) -> Option<StagedGeneration> {
-        let kept = self.probation().map(|probation| &probation.before);
-        let candidates = kept.into_iter().chain(&self.good).chain(&self.previous);
+        let before = self.probation().map(|probation| &probation.before);
+        let candidates = before
+            .into_iter()
+            .chain(&self.last_good)
+            .chain(&self.previous);
         candidates
             .filter(|staged| staged.spec.hash != bad)
             .find(|staged| {

@@ -1,31 +1,32 @@
-//! Generations that were replaced, until their last requests are over in every worker.
+//! Generations that were replaced, until their last requests have ended in every worker.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{App, AppAction, LoadPhase, ReplyId, WorkerId, answer};
 use crate::supervisor::outcome::ReloadReport;
 
-/// A replaced generation whose last requests are not over in every worker.
+/// A replaced generation that still has requests in some worker.
 #[derive(Debug, Default)]
 pub struct DrainingGeneration {
     /// The workers in which the generation still drains.
     pub workers: BTreeSet<WorkerId>,
-    /// The longest drain among the workers that are done.
+    /// The longest drain among the workers in which the generation has ended.
     drained: Duration,
     /// The number of requests that were aborted, summed over the workers.
     aborted: u64,
-    /// The operator who asked for the new generation, and the report for them. The report is sent when the
-    /// old generation has ended, because it includes the duration of the drain.
+    /// The operator who requested the new generation, and the report for that operator. The report is sent after the
+    /// old generation has ended, because the report includes the duration of the drain.
     reply: Option<(ReplyId, Box<ReloadReport>)>,
 }
 
 impl DrainingGeneration {
-    /// Completes the report with the results of the drain, and returns the answer for the operator.
+    /// Completes the report with the results of the drain. Returns the answer for the operator, or `None` if no
+    /// operator waits.
     fn end(self) -> Option<AppAction> {
-        let (reply_id, mut proof) = self.reply?;
-        proof.drained = Some(self.drained);
-        proof.failed = self.aborted;
-        Some(AppAction::Answer(reply_id, Ok(proof)))
+        let (reply_id, mut report) = self.reply?;
+        report.drained = Some(self.drained);
+        report.failed = self.aborted;
+        Some(AppAction::Answer(reply_id, Ok(report)))
     }
 }
 
@@ -43,6 +44,7 @@ impl App {
             draining.aborted += aborted;
             return self.remove_from_draining(worker, generation);
         }
+        // The commit is not complete, so `drain` was not called yet. It reads this result later.
         if matches!(
             self.loading().map(|loading| &loading.phase),
             Some(LoadPhase::Committing { .. })
@@ -55,7 +57,7 @@ impl App {
         Vec::new()
     }
 
-    /// Removes a worker from a drain, and ends the drain when that was the last worker.
+    /// Removes a worker from a drain, and ends the drain if that was the last worker.
     pub(super) fn remove_from_draining(
         &mut self,
         worker: WorkerId,
@@ -75,18 +77,19 @@ impl App {
             .collect()
     }
 
-    /// Starts to wait for the end of a generation in these workers. The workers drain it on their own
-    /// after a commit.
+    /// Starts to wait until a generation has ended in these workers. No order is sent, because the workers drain the
+    /// old generation by themselves after a commit.
     pub(super) fn drain(
         &mut self,
         generation: u64,
         workers: BTreeSet<WorkerId>,
         reply: Option<(ReplyId, Box<ReloadReport>)>,
     ) -> Vec<AppAction> {
+        // No worker has the old generation, so the operator gets the answer at once.
         if workers.is_empty() {
             return answer(reply).into_iter().collect();
         }
-        // A fast worker may have ended the generation before the last worker swapped.
+        // A fast worker may have drained the generation before the last worker swapped.
         let ended_early = self.ended_early.remove(&generation).unwrap_or_default();
         let draining = DrainingGeneration {
             workers: &workers - &ended_early.workers,

@@ -1,9 +1,10 @@
-//! Loading a generation: prepared, started in one worker after the other, then committed in all.
+//! The load of a generation: the generation is prepared, starts in one worker and then in the others, and is
+//! committed in all workers.
 //!
-//! The first worker verifies that the generation starts; the others follow. A failure in any worker
-//! discards the generation in all of them. A worker that joins during a load gets the pending generation
-//! too, and a worker that exits is taken out of the load. At most one load of an app is under way; the
-//! latest request that comes meanwhile waits in [`PendingLoad::next`].
+//! The first worker verifies that the generation starts. A failure in any worker discards the generation in all
+//! workers. A worker that becomes ready during a load gets the pending generation too. A worker that exits is removed
+//! from the load. At most one load of an app is under way. The latest request that arrives during a load waits in
+//! [`PendingLoad::next`].
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
@@ -19,8 +20,8 @@ use crate::{
 };
 
 impl App {
-    /// Requests a load. Does nothing for a change in the folder whose result already serves, is being
-    /// loaded, or was put aside.
+    /// Requests a load. Begins the load at once, or queues the request if another load is under way. A changed
+    /// library is not loaded if the same spec already serves or is being loaded, or if its content was put aside.
     pub fn request_load(&mut self, request: LoadRequest) -> Vec<AppAction> {
         if request.reason == LoadReason::Changed && self.is_unneeded(&request) {
             return Vec::new();
@@ -30,16 +31,18 @@ impl App {
                 let is_under_way =
                     request.reason == LoadReason::Changed && loading.request.spec == request.spec;
                 let next = (!is_under_way).then_some(request);
-                let before = mem::replace(&mut loading.next, next);
-                let reply_id = before.and_then(|before| before.reply_id);
+                // The new request replaces a queued one. If the library is back at the content that is being loaded,
+                // nothing is queued any more.
+                let outdated = mem::replace(&mut loading.next, next);
+                let reply_id = outdated.and_then(|outdated| outdated.reply_id);
                 reply_id.map(superseded).into_iter().collect()
             }
-            AppState::Probation(_) | AppState::Resting => self.begin(request),
+            AppState::Probation(_) | AppState::Idle => self.begin_load(request),
         }
     }
 
-    /// Returns whether a changed library needs no load, and logs why: the same spec serves already, or its
-    /// content was put aside. A spec that was rolled back is loaded again when its settings changed.
+    /// Returns whether a changed library needs no load, and logs the reason: the same spec already serves, or the
+    /// content was put aside.
     fn is_unneeded(&mut self, request: &LoadRequest) -> bool {
         if matches!(self.state, AppState::Loading(_)) {
             return false;
@@ -47,11 +50,13 @@ impl App {
         let serving = self.serving.as_ref();
         if serving.is_some_and(|serving| serving.spec == request.spec) {
             self.log_unchanged(request, "Unchanged, not loaded again");
-            // The operator has restored the file, so an earlier failure is over.
+            // The file has the serving content again, so the failure of another content is no longer current.
             self.last_error = None;
             return true;
         }
         match self.aside.get(&request.spec.hash) {
+            // With other settings, the content is blocked as well. The exception is a serving generation with the same
+            // content: then only the settings were rolled back, and other settings may be better.
             Some(AsideReason::RolledBack(spec))
                 if *spec == request.spec
                     || serving.is_some_and(|serving| serving.spec.hash != spec.hash) =>
@@ -70,7 +75,9 @@ impl App {
         }
     }
 
-    fn begin(&mut self, request: LoadRequest) -> Vec<AppAction> {
+    /// Idle or Probation → Preparing. A probation continues during the load.
+    fn begin_load(&mut self, request: LoadRequest) -> Vec<AppAction> {
+        // The number is used up even if the load fails, because events name the generation by this number.
         self.loads += 1;
         let generation = self.loads;
         debug!(
@@ -84,9 +91,9 @@ impl App {
             spec: Arc::clone(&request.spec),
             source: request.source.clone(),
         };
-        let probation = match mem::replace(&mut self.state, AppState::Resting) {
+        let probation = match mem::replace(&mut self.state, AppState::Idle) {
             AppState::Probation(probation) => Some(*probation),
-            AppState::Loading(_) | AppState::Resting => None,
+            AppState::Loading(_) | AppState::Idle => None,
         };
         self.state = AppState::Loading(Box::new(PendingLoad {
             generation,
@@ -98,21 +105,23 @@ impl App {
         vec![prepare]
     }
 
-    /// Preparing → Starting: the private copy is written. The generation starts in the first of `workers`,
-    /// or in the next worker that becomes ready.
+    /// Preparing → Starting, after the private copy was written. The generation starts in the first of `workers`, or
+    /// in the next worker that becomes ready.
     ///
-    /// Preparing → Replacing, for an app that is reloaded by process and already serves: old and new
-    /// generation must not meet in one process. `are_processes` is false with `--workers=0`, where such an
-    /// app is swapped like others.
+    /// Preparing → Replacing, if the app is reloaded by process and already serves, because the old and the new
+    /// generation must not be in the same process. With `--workers=0`, `has_worker_processes` is false, and the app is
+    /// swapped like any other app.
     pub fn prepared(
         &mut self,
         staged: StagedGeneration,
-        read: StepTimings,
+        timings: StepTimings,
         workers: &[WorkerId],
-        are_processes: bool,
+        has_worker_processes: bool,
     ) -> Vec<AppAction> {
-        let replaces = are_processes && self.by_process.is_some() && self.serving.is_some();
+        let needs_fresh_workers =
+            has_worker_processes && self.by_process.is_some() && self.serving.is_some();
         let Some(loading) = self.loading_mut(staged.generation) else {
+            // The load has ended during the preparation, so no worker will open the copy.
             return vec![AppAction::RemoveCopy(staged.copy)];
         };
         let rollout = Rollout {
@@ -121,11 +130,11 @@ impl App {
             starting: BTreeSet::new(),
             loaded: BTreeSet::new(),
             is_verified: false,
-            timings: read,
+            timings,
             handed_over: false,
             hands_over: false,
         };
-        if replaces {
+        if needs_fresh_workers {
             loading.phase = LoadPhase::Replacing(rollout);
             return vec![AppAction::Replace];
         }
@@ -134,8 +143,8 @@ impl App {
         first.map_or_else(Vec::new, |&first| self.start_in(first))
     }
 
-    /// Starts the pending generation in a worker that does not have it yet. Only the first worker may
-    /// start until the generation is verified.
+    /// Returns the order that starts the pending generation in a worker. Returns no action if the worker has the
+    /// generation already, or if the first worker has not verified the generation yet.
     pub fn start_in(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let AppState::Loading(loading) = &mut self.state else {
             return Vec::new();
@@ -166,9 +175,9 @@ impl App {
         }
     }
 
-    /// Handles [`Notice::Loaded`](crate::orders::Notice::Loaded). After the first worker the others start
-    /// the generation; after the last one it is ready to be committed. A worker whose load is not pending
-    /// any more is told to discard the generation.
+    /// Handles [`Notice::Loaded`](crate::orders::Notice::Loaded). After the first worker has started the generation,
+    /// the others start it. After the last worker has started it, the generation is ready for the commit. If the load
+    /// was discarded in the meantime, the worker is told to discard the generation too.
     pub fn loaded(
         &mut self,
         worker: WorkerId,
@@ -194,6 +203,7 @@ impl App {
             rollout.is_verified = true;
             rollout.timings = rollout.timings.and(report.timings);
         }
+        // `workers` is the current list. A worker that has become ready after the load began is included.
         let missing: Vec<_> = workers
             .iter()
             .copied()
@@ -214,17 +224,18 @@ impl App {
         matches!(phase, Some(LoadPhase::Starting(rollout)) if rollout.is_ready())
     }
 
+    /// Returns the commit if the pending generation has started in all workers.
     fn commit_if_ready(&self) -> Option<AppAction> {
         self.is_ready().then_some(AppAction::Commit)
     }
 
-    /// Ends a load that failed: the serving generation goes on, and workers that have started the new one
-    /// discard it. The previous probation and a waiting request go on.
+    /// Ends a load that failed. The serving generation continues to serve, and the workers discard the new generation.
+    /// A probation of the serving generation continues, and a queued request begins.
     pub fn load_failed(&mut self, generation: u64, failure: LoadFailure) -> Vec<AppAction> {
         if self.loading_mut(generation).is_none() {
             return Vec::new();
         }
-        let AppState::Loading(loading) = mem::replace(&mut self.state, AppState::Resting) else {
+        let AppState::Loading(loading) = mem::replace(&mut self.state, AppState::Idle) else {
             return Vec::new();
         };
         let loading = *loading;
@@ -234,8 +245,9 @@ impl App {
                 app: self.name.clone(),
                 generation,
             };
-            let told = rollout.starting.iter().chain(&rollout.loaded);
-            actions.extend(told.map(|&worker| AppAction::Send(Some(worker), order.clone())));
+            let workers = rollout.starting.iter().chain(&rollout.loaded);
+            actions.extend(workers.map(|&worker| AppAction::Send(Some(worker), order.clone())));
+            // A copy that a worker has opened is removed by the fleet, after that worker has exited.
             if is_unopened(rollout) {
                 actions.push(AppAction::RemoveCopy(rollout.staged.copy.clone()));
             }
@@ -251,6 +263,7 @@ impl App {
         }
         if let Some(probation) = loading.probation {
             self.state = AppState::Probation(Box::new(probation));
+            // The verdict may have arrived during the load.
             actions.extend(self.settle_probation());
         }
         if let Some(next) = loading.next {
@@ -259,7 +272,7 @@ impl App {
         actions
     }
 
-    /// Logs why the app was not loaded, and keeps the reason for reports.
+    /// Logs why the app was not loaded, and stores the reason for reports.
     pub fn report_failure(&mut self, failure: LoadFailure) {
         let serving = self.serving.as_ref().map(|serving| serving.generation);
         error!(
@@ -279,8 +292,8 @@ impl App {
         self.last_error = Some(failure);
     }
 
-    /// Takes a worker that has exited out of the load. The load goes on in the other workers. When no
-    /// worker is left that has started the generation, it has to be verified again in the next worker.
+    /// Removes a worker that has exited from the load. The load continues in the other workers. If no worker remains
+    /// that has started the generation, the next worker must verify the generation again.
     pub(super) fn remove_from_load(&mut self, worker: WorkerId) -> Vec<AppAction> {
         let AppState::Loading(loading) = &mut self.state else {
             return Vec::new();
@@ -298,12 +311,13 @@ impl App {
                 if rollout.loaded.is_empty() {
                     rollout.is_verified = false;
                 }
+                // The commit may have waited for this worker only.
                 self.commit_if_ready().into_iter().collect()
             }
             LoadPhase::Committing {
                 rollout, waiting, ..
             } => {
-                // The old generation ended together with the worker, so nobody waits for a drain there.
+                // The old generation ended together with the worker, so no drain of that worker follows.
                 rollout.loaded.remove(&worker);
                 waiting.remove(&worker);
                 self.finish_if_all_swapped()
@@ -312,6 +326,7 @@ impl App {
     }
 }
 
+/// Returns whether no worker has opened the private copy.
 fn is_unopened(rollout: &Rollout) -> bool {
     rollout.starting.is_empty() && rollout.loaded.is_empty()
 }

@@ -1,9 +1,9 @@
-//! The probation of a new generation: it stays, or the generation before serves again.
+//! The probation of a new generation. If the new generation fails too often, the generation before serves again.
 //!
-//! Each worker measures the failures of the new generation by itself and reports a verdict. The first
-//! worker in which it fails decides against it; it passes when it passed in all workers. While the
-//! probation goes on, the old generation is kept running without requests, so that it can take over at
-//! once. An old generation that has handed its state over cannot be kept: it is started again.
+//! Each worker counts the failures of the new generation by itself and reports a verdict. The generation passes when
+//! all workers report that it has passed. It fails as soon as one worker reports a failure. During the probation the
+//! old generation keeps running without requests, so that it can serve again at once. An old generation that has
+//! handed its state over cannot keep running. After a failure it is started again from its private copy.
 
 use std::{collections::BTreeSet, mem, time::SystemTime};
 
@@ -22,13 +22,13 @@ use crate::{
 pub struct Probation {
     /// The generation that served before.
     pub before: StagedGeneration,
-    /// The generation before, if it still runs and can take over at once. `None` when it has handed its
-    /// state over: then it has to be started again.
+    /// The generation before, if it still runs. `None` if that generation has handed its state over, so that it must
+    /// be started again for a rollback.
     pub kept: Option<StagedGeneration>,
     /// The workers that have not reported a verdict.
-    watching: BTreeSet<WorkerId>,
-    /// The failures and requests in the first worker where the generation failed.
-    failed: Option<(u64, u64)>,
+    undecided: BTreeSet<WorkerId>,
+    /// The numbers of failures and requests in the first worker that reported a failure.
+    failure_counts: Option<(u64, u64)>,
 }
 
 impl Probation {
@@ -41,14 +41,15 @@ impl Probation {
         Self {
             kept: is_kept.then(|| before.clone()),
             before,
-            watching: workers.clone(),
-            failed: None,
+            undecided: workers.clone(),
+            failure_counts: None,
         }
     }
 }
 
 impl App {
-    /// Handles the verdict of a worker. `failed` has the failures and requests if the generation failed.
+    /// Handles the verdict of a worker. `failed` contains the numbers of failures and requests if the generation
+    /// failed there, and is `None` if it passed.
     pub fn probation_ended(
         &mut self,
         worker: WorkerId,
@@ -65,45 +66,45 @@ impl App {
                 Some(probation) => probation,
                 None => return Vec::new(),
             },
-            AppState::Resting => return Vec::new(),
+            AppState::Idle => return Vec::new(),
         };
-        probation.watching.remove(&worker);
-        probation.failed = probation.failed.or(failed);
+        probation.undecided.remove(&worker);
+        probation.failure_counts = probation.failure_counts.or(failed);
         self.settle_probation()
     }
 
-    /// Takes a worker that has exited out of the probation. The other workers decide.
+    /// Removes a worker that has exited from the probation. The other workers decide.
     pub fn remove_from_probation(&mut self, worker: WorkerId) -> Vec<AppAction> {
         if let AppState::Probation(probation) = &mut self.state {
-            probation.watching.remove(&worker);
+            probation.undecided.remove(&worker);
         } else if let AppState::Loading(loading) = &mut self.state
             && let Some(probation) = &mut loading.probation
         {
-            probation.watching.remove(&worker);
+            probation.undecided.remove(&worker);
         }
         self.settle_probation()
     }
 
-    /// Probation → Resting when the verdict is known, or → Loading when the generation before has to be
-    /// started again. The decision waits while a next generation is being loaded: if that one starts, it
-    /// replaces both.
+    /// Probation → Idle when the verdict is known, or Probation → Loading if the generation before must be started
+    /// again. Does nothing while another generation is being loaded: if that generation starts, it replaces both. If
+    /// it fails, the probation is settled then.
     pub(super) fn settle_probation(&mut self) -> Vec<AppAction> {
         let AppState::Probation(probation) = &self.state else {
             return Vec::new();
         };
-        if probation.failed.is_none() && !probation.watching.is_empty() {
+        if probation.failure_counts.is_none() && !probation.undecided.is_empty() {
             return Vec::new();
         }
-        let AppState::Probation(probation) = mem::replace(&mut self.state, AppState::Resting)
-        else {
+        let AppState::Probation(probation) = mem::replace(&mut self.state, AppState::Idle) else {
             return Vec::new();
         };
-        match probation.failed {
+        match probation.failure_counts {
             None => self.passed(&probation),
             Some(failed) => self.roll_back(*probation, failed),
         }
     }
 
+    /// Ends a probation that the serving generation has passed. The workers end the generation that was kept.
     fn passed(&mut self, probation: &Probation) -> Vec<AppAction> {
         let Some(serving) = self.serving.clone() else {
             return Vec::new();
@@ -113,7 +114,7 @@ impl App {
             generation = serving.generation,
             "Passed its probation"
         );
-        self.good = Some(serving.clone());
+        self.last_good = Some(serving.clone());
         if probation.kept.is_none() {
             return Vec::new();
         }
@@ -125,6 +126,8 @@ impl App {
         vec![AppAction::Send(None, order)]
     }
 
+    /// Puts the serving generation aside. The generation before serves again at once if it was kept, otherwise it is
+    /// loaded again.
     fn roll_back(
         &mut self,
         probation: Probation,
@@ -166,7 +169,7 @@ impl App {
         self.aside.insert(bad.spec.hash, aside);
         self.mounts.clone_from(&kept.spec.mounts);
         self.serving = Some(kept);
-        // The generation that was previous serves again, and the other one is bad: no rollback is left.
+        // The previous generation serves again and the other one was put aside, so no target of a rollback remains.
         self.previous = None;
         let order = Order::Settle {
             app: self.name.clone(),

@@ -1,8 +1,8 @@
 //! Reload by process: the new generation starts in fresh workers that replace the running ones.
 //!
-//! Some libraries must not be loaded twice in one process (SQLite, for example). For these apps old and
-//! new generation never share a process. Workers are recycled one at a time; the reload is done when every
-//! worker has the new generation.
+//! Some libraries, for example SQLite, must not be loaded twice in one process. For an app with such a library, the
+//! old and the new generation never share a process. Workers are recycled one at a time. The reload is complete when
+//! every worker has the new generation.
 
 use std::{collections::BTreeSet, mem, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{App, AppAction, AppState, LoadPhase, PendingLoad, Rollout, WorkerId}
 use crate::orders::StagedGeneration;
 
 impl App {
-    /// Returns the generation that fresh workers start in place of the serving one.
+    /// Returns the generation that fresh workers start instead of the serving one, during a reload by process.
     #[must_use]
     pub fn replacement(&self) -> Option<&StagedGeneration> {
         match self.loading().map(|loading| &loading.phase) {
@@ -19,25 +19,26 @@ impl App {
         }
     }
 
-    /// Returns whether fresh workers start this generation.
+    /// Returns whether `generation` is the generation that fresh workers start during a reload by process.
     #[must_use]
     pub fn is_replacement(&self, generation: u64) -> bool {
         let replacement = self.replacement();
         replacement.is_some_and(|staged| staged.generation == generation)
     }
 
-    /// Returns the generation that a new worker starts with: the serving one, or the one that is being
-    /// committed. A worker that replaces another one gets the replacement generation.
+    /// Returns the generation that a new worker starts with: the serving one, or the one that is being committed.
+    /// During a reload by process, a worker that replaces another one (`replaces`) starts with the new generation.
     #[must_use]
-    pub fn for_new_worker(&self, replaces: bool) -> Option<&StagedGeneration> {
+    pub fn generation_for_new_worker(&self, replaces: bool) -> Option<&StagedGeneration> {
         match self.loading().map(|loading| &loading.phase) {
             Some(LoadPhase::Committing { rollout, .. }) => Some(&rollout.staged),
             Some(LoadPhase::Replacing(rollout)) if replaces => Some(&rollout.staged),
             _ => self.serving.as_ref(),
         }
     }
+
     /// Records that a fresh worker starts the new generation.
-    pub fn start_replacing_in(&mut self, worker: WorkerId) {
+    pub fn record_replacement_start(&mut self, worker: WorkerId) {
         if let AppState::Loading(loading) = &mut self.state
             && let LoadPhase::Replacing(rollout) = &mut loading.phase
         {
@@ -46,7 +47,7 @@ impl App {
     }
 
     /// Records that the new generation serves in a fresh worker.
-    pub fn replaced_in(&mut self, worker: WorkerId, hands_over: bool) {
+    pub fn record_replacement(&mut self, worker: WorkerId, hands_over: bool) {
         if let AppState::Loading(loading) = &mut self.state
             && let LoadPhase::Replacing(rollout) = &mut loading.phase
         {
@@ -55,10 +56,11 @@ impl App {
             rollout.hands_over = hands_over;
         }
     }
-    /// Returns the workers that still have the old generation. Returns `None` when no reload by process is
-    /// under way, or while a fresh worker still starts the new generation.
+
+    /// Returns the workers that still have the old generation. Returns `None` if no reload by process is under way, or
+    /// while a fresh worker still starts the new generation.
     #[must_use]
-    pub fn not_replaced(&self, workers: &[WorkerId]) -> Option<BTreeSet<WorkerId>> {
+    pub fn workers_to_replace(&self, workers: &[WorkerId]) -> Option<BTreeSet<WorkerId>> {
         match self.loading().map(|loading| &loading.phase) {
             Some(LoadPhase::Replacing(rollout)) if rollout.starting.is_empty() => {
                 let all = workers.iter().copied();
@@ -71,16 +73,16 @@ impl App {
         }
     }
 
-    /// Completes the reload: all workers have the new generation.
-    pub fn replaced(&mut self) -> Vec<AppAction> {
-        let AppState::Loading(mut loading) = mem::replace(&mut self.state, AppState::Resting)
-        else {
+    /// Completes the reload by process, after all workers have the new generation.
+    pub fn complete_replacement(&mut self) -> Vec<AppAction> {
+        let AppState::Loading(mut loading) = mem::replace(&mut self.state, AppState::Idle) else {
             return Vec::new();
         };
         match mem::replace(&mut loading.phase, LoadPhase::Preparing) {
             LoadPhase::Replacing(rollout) => {
+                // A reload by process ends like a commit in which all workers have swapped.
                 loading.phase = LoadPhase::Committing {
-                    // The old generation ended together with its workers, so no drain is waited for.
+                    // Empty, because the old generation ended together with its workers: no worker has to drain it.
                     rollout: Rollout {
                         loaded: BTreeSet::new(),
                         ..rollout
@@ -91,6 +93,7 @@ impl App {
                 };
                 self.finish(*loading)
             }
+            // No reload by process is under way, so the load continues unchanged.
             phase => {
                 self.state = AppState::Loading(Box::new(PendingLoad { phase, ..*loading }));
                 Vec::new()

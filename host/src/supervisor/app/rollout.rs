@@ -1,45 +1,9 @@
 //! A generation that is being loaded: what was requested, and in which workers it has started.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Probation, ReplyId, WorkerId};
-use crate::{
-    folder::candidate::Candidate,
-    orders::{Spec, StagedGeneration, Step, StepTimings},
-};
-
-/// A request to load a generation.
-#[derive(Clone, Debug)]
-pub struct LoadRequest {
-    /// The spec of the generation.
-    pub spec: Arc<Spec>,
-    /// Where its library comes from.
-    pub source: LibrarySource,
-    /// Why the load was requested.
-    pub reason: LoadReason,
-    /// The operator who waits for the outcome.
-    pub reply_id: Option<ReplyId>,
-}
-
-/// Where the bytes of a library come from.
-#[derive(Clone, Debug)]
-pub enum LibrarySource {
-    /// A library that was read and checked, with its bytes in memory.
-    Candidate(Arc<Candidate>),
-    /// A file that is yet to be read: a private copy, or a library in the plugins folder.
-    File(PathBuf),
-}
-
-/// Why a load was requested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadReason {
-    /// The library is new or changed, or the settings of the app changed.
-    Changed,
-    /// The operator asked for a reload (`host ctl reload`, `host ctl deploy`).
-    Reload,
-    /// An earlier version is to serve again.
-    Rollback,
-}
+use super::{LoadRequest, Probation, ReplyId, WorkerId};
+use crate::orders::{StagedGeneration, Step, StepTimings};
 
 /// A generation that is being loaded.
 #[derive(Debug)]
@@ -48,32 +12,33 @@ pub struct PendingLoad {
     pub generation: u64,
     /// The request that began the load.
     pub request: LoadRequest,
-    /// How far the load is.
+    /// The current phase of the load.
     pub phase: LoadPhase,
-    /// The request that begins when this load is over. A newer request replaces it.
+    /// The request that begins when this load has ended. A newer request replaces this one.
     pub next: Option<LoadRequest>,
-    /// The probation of the serving generation, which goes on during the load.
+    /// The probation of the serving generation. The probation continues during the load.
     pub probation: Option<Probation>,
 }
 
-/// How far a load is.
+/// The phase of a load.
 #[derive(Debug)]
 pub enum LoadPhase {
     /// The library is being read, copied and opened in a trial process.
     Preparing,
-    /// The generation starts in one worker after the other, or has started in all and waits for the commit.
+    /// The generation starts in the first worker and then in the others, or has started in all and waits for the
+    /// commit.
     Starting(Rollout),
     /// The generation starts in fresh workers that replace the running ones (reload by process).
     Replacing(Rollout),
-    /// The workers were told to commit.
+    /// The workers have the order to commit.
     Committing {
-        /// The generation that was committed.
+        /// The generation that is being committed.
         rollout: Rollout,
         /// The workers that have not swapped yet.
         waiting: BTreeSet<WorkerId>,
         /// Requests that were in flight in the old generation at the swap, summed over the workers.
         in_flight: u64,
-        /// The longest swap among the workers.
+        /// The duration of the longest swap among the workers.
         swap: Duration,
     },
 }
@@ -89,8 +54,8 @@ pub struct Rollout {
     pub starting: BTreeSet<WorkerId>,
     /// The workers in which the generation has started.
     pub loaded: BTreeSet<WorkerId>,
-    /// Whether the first worker has started the generation. Only then the other workers follow, so that a
-    /// bad version costs one worker at most.
+    /// Whether the first worker has started the generation. The other workers start the generation only after that,
+    /// so that a version that crashes at its start ends at most one worker.
     pub is_verified: bool,
     /// How long each step took in the first worker.
     pub timings: StepTimings,
@@ -144,11 +109,12 @@ impl PendingLoad {
             LoadPhase::Preparing => Step::Stage.name(),
             LoadPhase::Starting(rollout) if !rollout.is_ready() => rollout.step.name(),
             LoadPhase::Replacing(rollout) => rollout.step.name(),
+            // A generation that has started in all workers waits for the swap.
             LoadPhase::Starting(_) | LoadPhase::Committing { .. } => "swap",
         }
     }
 
-    /// Returns all operators who wait for this load or for the one after it.
+    /// Returns the operators who wait for this load or for the queued one.
     pub fn reply_ids(&self) -> impl Iterator<Item = ReplyId> + use<> {
         let next = self.next.as_ref().and_then(|next| next.reply_id);
         self.request.reply_id.into_iter().chain(next)

@@ -38,22 +38,22 @@ const REPORT: LoadReport = LoadReport {
     hands_over: false,
 };
 
-/// An app that is driven by hand.
+/// An app to which the tests send events.
 struct Driven(App);
 
 impl Driven {
-    fn new(watches: bool) -> Self {
+    fn new(uses_probation: bool) -> Self {
         let (name, library) = ("shop".to_owned(), "libshop.so".into());
-        Self(App::new(name.clone(), name, library, 0, watches))
+        Self(App::new(name.clone(), name, library, 0, uses_probation))
     }
 
-    /// The generation that is on its way, when one is.
-    fn on_its_way(&self) -> Option<u64> {
+    /// Returns the number of the generation that is being loaded.
+    fn loading_generation(&self) -> Option<u64> {
         self.0.loading().map(|loading| loading.generation)
     }
 
     fn staged(&self) -> StagedGeneration {
-        let loading = self.0.loading().expect("something is on its way");
+        let loading = self.0.loading().expect("a load is under way");
         StagedGeneration {
             app: "shop".to_owned(),
             generation: loading.generation,
@@ -74,21 +74,21 @@ impl Driven {
     }
 
     fn loaded(&mut self, worker: WorkerId) -> Vec<AppAction> {
-        let generation = self.on_its_way().unwrap_or_default();
+        let generation = self.loading_generation().unwrap_or_default();
         self.0.loaded(worker, generation, REPORT, &WORKERS)
     }
 
     fn swapped(&mut self, worker: WorkerId) -> Vec<AppAction> {
-        let generation = self.on_its_way().unwrap_or_default();
+        let generation = self.loading_generation().unwrap_or_default();
         self.0.swapped(worker, generation, Duration::ZERO, 0)
     }
 
     fn fails(&mut self) -> Vec<AppAction> {
-        let generation = self.on_its_way().unwrap_or_default();
+        let generation = self.loading_generation().unwrap_or_default();
         self.0.load_failed(generation, failure())
     }
 
-    /// Loads a version in all workers.
+    /// Loads and commits a version in all workers.
     fn load(&mut self, content: &str) {
         self.request_load(content, LoadReason::Changed);
         self.prepared();
@@ -104,8 +104,8 @@ impl Driven {
     }
 }
 
-/// The workers that are told to start something.
-fn told_to_load(actions: &[AppAction]) -> Vec<WorkerId> {
+/// Returns the workers that get an order to load a generation.
+fn workers_ordered_to_load(actions: &[AppAction]) -> Vec<WorkerId> {
     let worker = |action: &AppAction| match action {
         AppAction::Send(Some(worker), Order::Load { .. }) => Some(*worker),
         _ => None,
@@ -113,7 +113,7 @@ fn told_to_load(actions: &[AppAction]) -> Vec<WorkerId> {
     actions.iter().filter_map(worker).collect()
 }
 
-fn is_told(actions: &[AppAction], is: impl Fn(&Order) -> bool) -> bool {
+fn has_order(actions: &[AppAction], is: impl Fn(&Order) -> bool) -> bool {
     actions
         .iter()
         .any(|action| matches!(action, AppAction::Send(_, order) if is(order)))
@@ -123,9 +123,9 @@ fn is_told(actions: &[AppAction], is: impl Fn(&Order) -> bool) -> bool {
 fn the_second_worker_starts_a_version_when_the_first_one_has_and_all_swap_together() {
     let mut app = Driven::new(false);
     app.request_load("v1", LoadReason::Changed);
-    assert_eq!(told_to_load(&app.prepared()), [1]);
+    assert_eq!(workers_ordered_to_load(&app.prepared()), [1]);
     assert!(app.0.commit().is_none());
-    assert_eq!(told_to_load(&app.loaded(1)), [2]);
+    assert_eq!(workers_ordered_to_load(&app.loaded(1)), [2]);
     assert!(app.0.commit().is_none());
     let actions = app.loaded(2);
     assert!(matches!(actions[..], [AppAction::Commit]));
@@ -144,13 +144,13 @@ fn a_version_that_fails_in_the_second_worker_serves_nowhere() {
     app.prepared();
     app.loaded(1);
     let actions = app.fails();
-    assert!(is_told(&actions, |order| matches!(
+    assert!(has_order(&actions, |order| matches!(
         order,
         Order::Discard { generation: 2, .. }
     )));
     assert_eq!(app.serves(), Some(1));
     assert!(app.0.last_error.is_some());
-    // The number is used up.
+    // The number of the failed load is not used again.
     app.load("v3");
     assert_eq!(app.serves(), Some(3));
 }
@@ -163,16 +163,16 @@ fn a_load_that_fails_does_not_end_the_probation_of_what_serves() {
     assert!(app.0.probation().is_some());
     app.request_load("v3", LoadReason::Changed);
     app.prepared();
-    // The verdict waits for the load: if that had succeeded, there would be nothing to decide.
+    // The verdict takes effect only after the load, because a successful load would replace both generations.
     app.0.probation_ended(1, 2, Some((5, 6)));
     assert_eq!(app.serves(), Some(2));
     let actions = app.fails();
-    assert!(is_told(&actions, |order| matches!(
+    assert!(has_order(&actions, |order| matches!(
         order,
         Order::Settle { back: true, .. }
     )));
     assert_eq!(app.serves(), Some(1));
-    // What was rolled back from is not loaded again, though its configuration is another.
+    // The content that was rolled back is not loaded again, although its configuration has changed.
     let mut other = (*spec("v2")).clone();
     other.config = Some(Arc::from("{}"));
     let again = LoadRequest {
@@ -180,7 +180,7 @@ fn a_load_that_fails_does_not_end_the_probation_of_what_serves() {
         ..request("v2", LoadReason::Changed)
     };
     assert!(app.0.request_load(again).is_empty());
-    assert_eq!(app.on_its_way(), None);
+    assert_eq!(app.loading_generation(), None);
 }
 
 #[test]
@@ -190,11 +190,11 @@ fn a_version_passes_its_probation_in_all_workers_or_not_at_all() {
     app.load("v2");
     assert!(app.0.probation_ended(1, 2, None).is_empty());
     let actions = app.0.probation_ended(2, 2, None);
-    assert!(is_told(&actions, |order| matches!(
+    assert!(has_order(&actions, |order| matches!(
         order,
         Order::Settle { back: false, .. }
     )));
-    let good = app.0.good.as_ref().map(|good| good.generation);
+    let good = app.0.last_good.as_ref().map(|good| good.generation);
     assert_eq!((app.serves(), good), (Some(2), Some(2)));
 }
 
@@ -206,7 +206,7 @@ fn a_crash_puts_a_version_aside_and_the_one_before_is_started_again() {
     app.load("v2");
     let hash = spec("v2").hash;
     let actions = app.0.put_aside(2, hash, failure());
-    assert!(is_told(&actions, |order| matches!(
+    assert!(has_order(&actions, |order| matches!(
         order,
         Order::Suspend { .. }
     )));
@@ -220,14 +220,14 @@ fn a_crash_puts_a_version_aside_and_the_one_before_is_started_again() {
     assert_eq!(app.serves(), Some(3));
     let serving = app.0.serving.as_ref().map(|serving| serving.spec.hash);
     assert_eq!(serving, Some(spec("v1").hash));
-    // The file is still there, and is not loaded until it changes or somebody asks.
+    // The file still exists, but is not loaded until it changes or an operator requests a load.
     assert!(
         app.0
             .request_load(request("v2", LoadReason::Changed))
             .is_empty()
     );
     app.request_load("v2", LoadReason::Reload);
-    assert_eq!(app.on_its_way(), Some(4));
+    assert_eq!(app.loading_generation(), Some(4));
 }
 
 #[test]
@@ -235,8 +235,8 @@ fn a_load_whose_worker_is_gone_starts_again_in_the_next_one() {
     let mut app = Driven::new(false);
     app.request_load("v1", LoadReason::Changed);
     app.prepared();
-    app.0.worker_gone(1);
-    assert_eq!(told_to_load(&app.0.start_in(3)), [3]);
+    app.0.remove_worker(1);
+    assert_eq!(workers_ordered_to_load(&app.0.start_in(3)), [3]);
     app.0.loaded(3, 1, REPORT, &[3]);
     assert!(app.0.commit().is_some());
     app.swapped(3);
@@ -252,7 +252,7 @@ fn a_commit_is_done_when_the_workers_that_are_left_have_swapped() {
     app.loaded(2);
     app.0.commit();
     app.swapped(1);
-    app.0.worker_gone(2);
+    app.0.remove_worker(2);
     assert_eq!(app.serves(), Some(1));
 }
 
@@ -273,7 +273,7 @@ fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_wait
         app.swapped(1);
         app.0.retired(1, 1, Duration::from_millis(5), 3);
         let mut actions = if is_killed {
-            app.0.worker_gone(2)
+            app.0.remove_worker(2)
         } else {
             app.swapped(2)
         };
@@ -291,12 +291,12 @@ fn a_generation_that_ends_in_one_worker_before_the_other_has_swapped_is_not_wait
 
 #[test]
 fn whatever_happens_what_serves_stays_until_something_else_does() {
-    // A seeded walk over all events, in any order: what serves goes only with a successor, a crash or
-    // a removal; numbers only grow; every load comes to an end.
+    // Sends random events with a fixed seed. A serving generation ends only because of a new one, a crash or a removal;
+    // generation numbers only grow; every load ends.
     let mut random = Random::new(11);
     let mut next = |below: u64| random.below(below as usize) as u64;
-    for watches in [false, true] {
-        let mut app = Driven::new(watches);
+    for uses_probation in [false, true] {
+        let mut app = Driven::new(uses_probation);
         let mut highest = 0;
         for _ in 0..20_000 {
             let before = app.serves();
@@ -343,7 +343,7 @@ fn whatever_happens_what_serves_stays_until_something_else_does() {
             highest = highest.max(app.0.loads);
             assert_eq!(app.0.loads, highest);
             assert!(app.serves() <= Some(highest));
-            let way = app.on_its_way();
+            let way = app.loading_generation();
             assert!(way.is_none() || way > app.serves() || app.0.probation().is_some());
         }
         assert!(highest > 500, "{highest}");

@@ -1,12 +1,12 @@
-//! Describes exit statuses and signals in words.
+//! Describes exit statuses and signals for people.
 
 use super::Evidence;
 use crate::{
-    scoreboard::Crash,
+    scoreboard::ThreadReport,
     supervisor::process::{ChildExit, signal_name},
 };
 
-/// Returns the signal that ended a process.
+/// Returns the signal that ended a process, or `None` if the process exited by itself.
 pub(super) fn signal(status: ChildExit) -> Option<i32> {
     match status {
         ChildExit::Signaled { signal, .. } => Some(signal),
@@ -14,8 +14,8 @@ pub(super) fn signal(status: ChildExit) -> Option<i32> {
     }
 }
 
-/// Returns the cause of death in words.
-pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> String {
+/// Returns the cause of death as a text for people.
+pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&ThreadReport>) -> String {
     let signal = match evidence.status {
         ChildExit::Exited { code } if record.is_some() => return format!("a call of exit({code})"),
         ChildExit::Exited { code } => return format!("exit code {code}"),
@@ -25,10 +25,10 @@ pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> Strin
     if evidence.out_of_memory {
         return format!("{name}, out of memory: killed by the kernel");
     }
-    let words = last_words(evidence.last_words);
+    let message = abort_message(evidence.last_words);
     let Some(record) = record else {
-        return match words {
-            Some(words) => format!("{name} ({words})"),
+        return match message {
+            Some(message) => format!("{name} ({message})"),
             None => name,
         };
     };
@@ -38,45 +38,52 @@ pub(super) fn describe(evidence: &Evidence<'_>, record: Option<&Crash>) -> Strin
     if is_overflow(record) {
         return format!("{name}: a thread's stack is full");
     }
+    // The process died of another signal than the recorded one, for example because another handler has aborted.
     if record.signal != signal {
         return format!("{name} after {}", with_address(record));
     }
-    match words {
-        Some(words) if record.signal == libc::SIGABRT => format!("{name} ({words})"),
+    // For an abort, the printed message is the only detail.
+    match message {
+        Some(message) if record.signal == libc::SIGABRT => format!("{name} ({message})"),
         _ => with_address(record),
     }
 }
 
-/// Returns whether the signal came from outside, so that it says nothing about the apps.
-pub(super) fn is_from_outside(evidence: &Evidence<'_>, record: Option<&Crash>) -> bool {
-    let ends = [
+/// Returns whether the signal came from outside the worker, so that no app can be blamed for the signal.
+pub(super) fn is_from_outside(evidence: &Evidence<'_>, record: Option<&ThreadReport>) -> bool {
+    // The kernel does not send these signals for a fault in the program, so somebody has sent them.
+    let outside_signals = [
         libc::SIGKILL,
         libc::SIGTERM,
         libc::SIGINT,
         libc::SIGHUP,
         libc::SIGQUIT,
     ];
-    signal(evidence.status).is_some_and(|signal| ends.contains(&signal))
+    signal(evidence.status).is_some_and(|signal| outside_signals.contains(&signal))
         || record.is_some_and(is_sent_by_others)
 }
 
-/// Returns whether another process sent the signal. `kill` sets `SI_USER`; `abort` uses another call, which sets
-/// `SI_TKILL` (sigaction(2)).
-pub(super) fn is_sent_by_others(record: &Crash) -> bool {
+/// Returns whether another process sent the signal. The code is then `SI_USER`, which `kill` sets, or `SI_QUEUE`. A
+/// call of `abort` in the worker itself sets `SI_TKILL` instead (sigaction(2)).
+pub(super) fn is_sent_by_others(record: &ThreadReport) -> bool {
     record.signal != 0 && matches!(record.code, libc::SI_USER | libc::SI_QUEUE)
 }
 
-/// Returns whether the thread touched memory directly below its stack: a stack overflow.
-fn is_overflow(record: &Crash) -> bool {
-    // A function with large locals moves the stack pointer by more than a page before it touches the memory.
-    const NEAR: u64 = 64 << 10;
+/// Returns whether the crash is a stack overflow: the thread accessed memory close to its stack pointer.
+fn is_overflow(record: &ThreadReport) -> bool {
+    // In bytes. A function with large local variables moves the stack pointer by more than a page before it accesses
+    // the memory.
+    const MAX_DISTANCE: u64 = 64 << 10;
+    // If the instruction pointer equals the address, the thread has jumped to the address, and the stack is not to
+    // blame.
     record.signal == libc::SIGSEGV
         && record.address != 0
-        && record.address.abs_diff(record.stack) <= NEAR
+        && record.address.abs_diff(record.stack) <= MAX_DISTANCE
         && record.instruction != record.address
 }
 
-fn with_address(record: &Crash) -> String {
+/// Returns the name of the signal with the address that the kernel reported.
+fn with_address(record: &ThreadReport) -> String {
     let name = signal_name(record.signal);
     match record.signal {
         libc::SIGSEGV if record.code == SI_KERNEL => format!("{name} at no address that there is"),
@@ -86,20 +93,25 @@ fn with_address(record: &Crash) -> String {
     }
 }
 
-/// Returns the last line that a C library or std printed before it aborted.
-fn last_words(printed: &str) -> Option<&str> {
+/// Returns the line that a C library or std printed before it aborted, if the last lines contain one.
+fn abort_message(printed: &str) -> Option<&str> {
     let lines = printed.lines().map(str::trim);
-    let mut lines = lines.filter(|line| !line.is_empty()).rev().take(LINES);
-    let is_said = |line: &&str| SAID.iter().any(|said| line.contains(said));
-    lines.find(is_said)
+    let mut lines = lines
+        .filter(|line| !line.is_empty())
+        .rev()
+        .take(MAX_SEARCHED_LINES);
+    let is_abort_message =
+        |line: &&str| ABORT_MESSAGES.iter().any(|message| line.contains(message));
+    // The lines are in reverse order, so the latest message is found first.
+    lines.find(is_abort_message)
 }
 
-/// How many of the last lines are searched.
-const LINES: usize = 5;
+/// How many of the last lines are searched for an abort message.
+const MAX_SEARCHED_LINES: usize = 5;
 
 /// Parts of the messages of glibc's malloc, its stack protector and fortified functions, `assert`, C++, and
 /// Rust's std.
-const SAID: [&str; 16] = [
+const ABORT_MESSAGES: [&str; 16] = [
     "Assertion",
     "buffer overflow detected",
     "corrupted",

@@ -9,14 +9,15 @@ fn blame_is_from_the_best_evidence_there_is() {
     let work_a = || thread(1, "host", Some(work(&a, WorkKind::Request)));
     let work_b = || thread(2, "host", Some(work(&b, WorkKind::Request)));
     let opens_b = || thread(3, "b.g2", Some(work(&b, WorkKind::Open)));
-    let crash = |work, name: &str, file: &str| Crash {
+    let crash = |work, name: &str, file: &str| ThreadReport {
         work,
         frames: frames(file),
         ..crash(libc::SIGSEGV, 1, name)
     };
     let segv = signalled(libc::SIGSEGV);
     let none = Vec::new;
-    // Who is at work, what was written down, what is being loaded, what is in its probation; who is to blame, and why.
+    // Each row: the apps at work, the crash record, the apps being loaded, the apps on probation; the blamed app and
+    // the reason.
     for (threads, crashes, loading, probation, blame) in [
         // A crash record comes before all other evidence.
         (
@@ -40,7 +41,7 @@ fn blame_is_from_the_best_evidence_there_is() {
             none(),
             Some(("b", 2, BlameReason::ThreadName)),
         ),
-        // A crash of the host's own code is nobody's, unless something else speaks against an app.
+        // No app is blamed for a crash in the host's own code, unless other evidence names an app.
         (
             vec![work_a(), work_b()],
             vec![crash(None, "host", "/bin/host")],
@@ -48,7 +49,7 @@ fn blame_is_from_the_best_evidence_there_is() {
             none(),
             None,
         ),
-        // Nothing was written down.
+        // Without a crash record.
         (
             vec![work_a(), opens_b()],
             vec![],
@@ -68,7 +69,7 @@ fn blame_is_from_the_best_evidence_there_is() {
             vec![],
             none(),
             none(),
-            Some(("a", 1, BlameReason::Alone)),
+            Some(("a", 1, BlameReason::OnlyAtWork)),
         ),
         (
             vec![work_a(), work_b()],
@@ -79,7 +80,7 @@ fn blame_is_from_the_best_evidence_there_is() {
         ),
         (vec![work_a(), work_b()], vec![], none(), none(), None),
         (vec![], vec![], none(), none(), None),
-        // Two of a kind tell nothing.
+        // Evidence that names two apps does not count.
         (
             vec![],
             vec![],
@@ -114,7 +115,7 @@ fn blame_is_from_the_best_evidence_there_is() {
 #[test]
 fn a_death_is_told_in_words() {
     let exited = |code| ChildExit::Exited { code };
-    let of = |signal, code, address, stack| Crash {
+    let of = |signal, code, address, stack| ThreadReport {
         address,
         stack,
         instruction: 0x4000,
@@ -206,7 +207,7 @@ fn a_death_is_told_in_words() {
             out_of_memory,
             ..evidence(status, &board)
         });
-        assert_eq!(death.what, what);
+        assert_eq!(death.cause, what);
     }
 }
 
@@ -233,7 +234,7 @@ fn the_thread_that_hangs_longest_is_to_blame() {
     let (a, b) = (load("a", 1), load("b", 2));
     let lasts = |app, seconds| {
         Some(Work {
-            lasts: Duration::from_secs(seconds),
+            duration: Duration::from_secs(seconds),
             ..work(app, WorkKind::Request)
         })
     };
@@ -247,7 +248,7 @@ fn the_thread_that_hangs_longest_is_to_blame() {
         ..BoardSnapshot::default()
     };
     let death = examine_hung(&board, &[], Duration::from_secs(30));
-    assert_eq!(death.what, "no progress for 30s");
+    assert_eq!(death.cause, "no progress for 30s");
     let blame = Blame {
         generation: generation_of(&b),
         reason: BlameReason::Hung,
@@ -295,7 +296,7 @@ fn work(app: &LoadedApp, doing: WorkKind) -> Work {
         app: Some(app.clone()),
         kind: doing,
         request: None,
-        lasts: Duration::ZERO,
+        duration: Duration::ZERO,
     }
 }
 
@@ -308,8 +309,8 @@ fn thread(thread: u32, name: &str, work: Option<Work>) -> ThreadState {
     }
 }
 
-fn crash(signal: i32, code: i32, name: &str) -> Crash {
-    Crash {
+fn crash(signal: i32, code: i32, name: &str) -> ThreadReport {
+    ThreadReport {
         signal,
         code,
         address: 0x18,
@@ -323,11 +324,11 @@ fn crash(signal: i32, code: i32, name: &str) -> Crash {
 }
 
 fn frames(file: &str) -> Vec<CodeAddress> {
-    let place = |file: &str| Some((file.into(), 0x10));
+    let location = |file: &str| Some((file.into(), 0x10));
     ["/lib/libc.so", file]
         .map(|file| CodeAddress {
             address: 0x4000,
-            place: place(file),
+            location: location(file),
         })
         .to_vec()
 }

@@ -1,41 +1,43 @@
 //! Assigns mounts to apps.
 //!
-//! Each app claims all of its mounts, and a claim has a strength. Where claims collide, the strongest wins.
-//! An app that loses one mount gets none of its new mounts, because an app at half of its mounts would be
-//! harder to understand than an app that stays as it is.
+//! Each app claims all of its mounts, and each claim has a strength. If several apps claim a mount, the strongest claim
+//! wins. An app that loses one mount gets none of its new mounts, because an app with only some of its mounts would be
+//! harder to understand than an app that does not change.
 
 use std::{cmp::Reverse, collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{AppSettings, Conflict, CurrentApp, PlannedApp, TakenError};
 
-/// Gives each app its mounts. An app that cannot have all of them stays as it is if it serves, and is
-/// left out of the plan otherwise.
+/// Assigns the mounts to the apps. An app that cannot have all of its mounts does not change if it serves. Otherwise
+/// the app is left out of the plan.
 ///
-/// The weakest loser is removed first and all claims are compared again, because its removal can free a
-/// mount for others. At the end every app that was left out is tried once more: the app that it lost to
-/// may have been left out itself.
+/// The app with the weakest losing claim is removed first, and then all claims are compared again, because the removal
+/// can free a mount for other apps. At the end every app that was left out is tried once more, because the app that won
+/// its mount may have been left out later.
 pub(super) fn assign_mounts(
     mut apps: BTreeMap<String, PlannedApp>,
     settings: &AppSettings,
-    held: &BTreeMap<String, CurrentApp>,
+    current_apps: &BTreeMap<String, CurrentApp>,
     conflicts: &mut Vec<Conflict>,
 ) -> BTreeMap<String, PlannedApp> {
     let mut left_out: BTreeMap<String, PlannedApp> = BTreeMap::new();
-    while let Some((name, lost)) = weakest_loser(&apps, settings, held) {
+    while let Some((name, lost)) = weakest_loser(&apps, settings, current_apps) {
         let planned = apps.get_mut(&name).map(|planned| planned.spec.take());
+        // The weakest loser does not change, so all losers are apps that do not change: no claim can be removed.
         let Some(spec) = planned.flatten() else { break };
         conflicts.push(conflict(&apps, &name, lost));
-        if !held.get(&name).is_some_and(|current| current.serves)
+        if !current_apps
+            .get(&name)
+            .is_some_and(|current| current.serves)
             && let Some(planned) = apps.remove(&name)
         {
             let spec = Some(spec);
             left_out.insert(name, PlannedApp { spec, ..planned });
         }
     }
-    // The winner over this app may have been left out later.
     for (name, planned) in left_out {
         apps.insert(name.clone(), planned);
-        if weakest_loser(&apps, settings, held).is_some() {
+        if weakest_loser(&apps, settings, current_apps).is_some() {
             apps.remove(&name);
         } else {
             conflicts.retain(|conflict| {
@@ -46,24 +48,28 @@ pub(super) fn assign_mounts(
     apps
 }
 
-/// A mount that an app cannot have, and the name of the app that wins it.
+/// A mount that an app cannot have, and the name of the app that gets the mount.
 type LostMount = (Arc<str>, String);
 
-/// Returns the app with the weakest claim among all apps that lose a mount.
+/// Returns the app with the weakest claim among all apps that lose a mount, and the lost mount. Returns `None` if no
+/// app loses a mount.
 fn weakest_loser(
     apps: &BTreeMap<String, PlannedApp>,
     settings: &AppSettings,
-    held: &BTreeMap<String, CurrentApp>,
+    current_apps: &BTreeMap<String, CurrentApp>,
 ) -> Option<(String, LostMount)> {
     let mut claims: BTreeMap<Arc<str>, Vec<(ClaimStrength<'_>, &String)>> = BTreeMap::new();
     for (name, planned) in apps {
-        let held = held.get(name).map_or(&[][..], |held| &held.mounts);
-        let wanted = planned.spec.as_ref().map_or(held, |spec| &spec.mounts);
+        let current = current_apps
+            .get(name)
+            .map_or(&[][..], |current| &current.mounts);
+        // An app that does not change claims its current mounts.
+        let wanted = planned.spec.as_ref().map_or(current, |spec| &spec.mounts);
         for mount in wanted {
             let strength = ClaimStrength {
-                stays: planned.spec.is_none(),
-                is_promised: settings.promised(mount) == Some(name),
-                is_held: held.contains(mount),
+                is_unchanged: planned.spec.is_none(),
+                is_configured: settings.configured_owner(mount) == Some(name),
+                is_current: current.contains(mount),
                 path: Reverse(&planned.library),
             };
             claims
@@ -74,7 +80,7 @@ fn weakest_loser(
     }
     let mut losers = Vec::new();
     for (mount, mut claims) in claims {
-        // The sort is stable, so of two apps of one library the first by name wins.
+        // The strongest claim comes first. The sort is stable, so of two apps of one library the first by name wins.
         claims.sort_by(|(one, _), (other, _)| other.cmp(one));
         let (_, winner) = claims[0];
         for &(strength, name) in &claims[1..] {
@@ -85,19 +91,20 @@ fn weakest_loser(
     weakest.map(|(_, name, lost)| (name.clone(), lost))
 }
 
-/// The strength of a claim on a mount. Fields are compared in order, the first one counts most.
+/// The strength of a claim on a mount. The derived order compares the fields from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ClaimStrength<'a> {
-    /// The app stays as it is, so it does not give the mount up.
-    stays: bool,
-    /// The settings assign the mount to the app.
-    is_promised: bool,
-    /// The app is mounted there now.
-    is_held: bool,
-    /// The library, reversed so that the first path is the strongest.
+    /// Whether the app does not change in this plan. Such an app keeps all of its mounts.
+    is_unchanged: bool,
+    /// Whether the settings assign the mount to the app.
+    is_configured: bool,
+    /// Whether the app has the mount now.
+    is_current: bool,
+    /// The path of the library, reversed so that the first path is the strongest.
     path: Reverse<&'a Path>,
 }
 
+/// Returns the conflict of the app `name`, which has lost a mount.
 fn conflict(apps: &BTreeMap<String, PlannedApp>, name: &str, (mount, by): LostMount) -> Conflict {
     let library = |name: &str| apps.get(name).map(|planned| planned.library.clone());
     let other = library(&by).unwrap_or_default();

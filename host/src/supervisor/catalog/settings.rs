@@ -1,4 +1,4 @@
-//! The operator's settings of apps: mounts, configuration, and how each app is reloaded.
+//! The operator's settings of apps: the mounts, the configuration, and the way in which each app is reloaded.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::{
 /// The operator's settings of apps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AppSettings {
-    /// The options `--mount`.
+    /// The values of the option `--mount`.
     pub mounts: Vec<Mount>,
     /// The tables `[app.NAME]`.
     pub apps: Vec<config::AppConfig>,
 }
 
 impl AppSettings {
-    /// Returns the names of the apps that a plugin provides: one for each `[app.NAME]` table that names the
-    /// plugin, or the plugin's own name when there is none.
+    /// Returns the names of the apps that a plugin provides: the name of each table `[app.NAME]` that names the plugin,
+    /// or the plugin's own name if no table names the plugin.
     #[must_use]
-    pub fn names(&self, plugin: &str) -> Vec<String> {
-        let described = self.apps.iter().filter(|app| app.plugin == plugin);
-        let names: Vec<_> = described.map(|app| app.name.clone()).collect();
+    pub fn app_names(&self, plugin: &str) -> Vec<String> {
+        let tables = self.apps.iter().filter(|app| app.plugin == plugin);
+        let names: Vec<_> = tables.map(|app| app.name.clone()).collect();
         if names.is_empty() {
             vec![plugin.to_owned()]
         } else {
@@ -33,7 +33,7 @@ impl AppSettings {
         }
     }
 
-    /// Returns the spec of the app `name` when it is loaded from the library `facts`.
+    /// Returns the spec that the app `name` has if the app is loaded from the library that `facts` describes.
     #[must_use]
     pub fn spec(&self, name: &str, facts: &LibraryInfo) -> Arc<Spec> {
         let table = self.apps.iter().find(|app| app.name == name);
@@ -44,8 +44,8 @@ impl AppSettings {
         })
     }
 
-    /// Returns the mounts of the app `name`. The first of these that exists counts: `--mount`, the app's
-    /// table, the plugin's own mount if app and plugin have the same name, `/NAME`.
+    /// Returns the mounts of the app `name`. The first source that contains a mount counts: the option `--mount`, the
+    /// app's table, the mount that the plugin requests if app and plugin have the same name, and last `/NAME`.
     fn mounts(&self, name: &str, facts: &LibraryInfo) -> Vec<Arc<str>> {
         let options = self.mounts.iter().filter(|mount| mount.plugin == name);
         let options: Vec<_> = options.map(|mount| Arc::from(&*mount.path)).collect();
@@ -62,14 +62,16 @@ impl AppSettings {
         }
     }
 
-    /// Returns why a new version of the app `name` must start in a fresh process, or `None` for a swap.
+    /// Returns the reason why a new version of the app `name` must start in a fresh process. Returns `None` if the
+    /// version can be swapped within the running process.
     #[must_use]
     pub fn by_process(&self, name: &str, facts: &LibraryInfo) -> Option<String> {
         let table = self.apps.iter().find(|app| app.name == name);
         let configured = table.and_then(|app| app.reload);
+        // The operator's setting takes precedence over the request of the plugin.
         match configured.unwrap_or(facts.reload) {
-            ReloadBy::Auto => facts.carries.map(|carries| {
-                format!("it carries {carries}, which must not be loaded twice in one process")
+            ReloadBy::Auto => facts.embedded_library.map(|library| {
+                format!("it carries {library}, which must not be loaded twice in one process")
             }),
             ReloadBy::Process if configured.is_some() => {
                 Some("the configuration says so".to_owned())
@@ -79,12 +81,12 @@ impl AppSettings {
         }
     }
 
-    /// Returns the app to which the settings assign `mount`.
-    pub(super) fn promised(&self, mount: &str) -> Option<&str> {
+    /// Returns the app to which the settings assign `mount`. The option `--mount` takes precedence over the tables.
+    pub(super) fn configured_owner(&self, mount: &str) -> Option<&str> {
         let option = self.mounts.iter().find(|option| option.path == mount);
         let table = || {
-            let has = |app: &&config::AppConfig| app.mounts.iter().any(|path| path == mount);
-            Some(&*self.apps.iter().find(has)?.name)
+            let has_mount = |app: &&config::AppConfig| app.mounts.iter().any(|path| path == mount);
+            Some(&*self.apps.iter().find(has_mount)?.name)
         };
         option.map(|option| &*option.plugin).or_else(table)
     }

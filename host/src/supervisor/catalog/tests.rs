@@ -16,7 +16,7 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
                 plugin: plugin.to_owned(),
                 mount: words.next().unwrap().to_owned(),
                 hash: hash(words.next().unwrap_or("v1")),
-                carries: None,
+                embedded_library: None,
                 reload: ReloadBy::Auto,
             }),
         };
@@ -25,7 +25,7 @@ fn libraries(lines: &[&str]) -> BTreeMap<PathBuf, Library> {
     lines.iter().map(library).collect()
 }
 
-/// Apps that serve, written as `name: path mount…`; with `-` in front of the name one that does not.
+/// Current apps, written as `name: path mount…`. An app with `-` in front of its name does not serve.
 fn held(lines: &[&str]) -> BTreeMap<String, CurrentApp> {
     let current = |line: &&str| {
         let (name, rest) = line.split_once(": ").unwrap();
@@ -50,8 +50,8 @@ fn settings(mounts: &[&str]) -> AppSettings {
     }
 }
 
-/// The plan, written as `name: path mount…`, where an app that stays as it is has no mounts, and the
-/// conflicts as `path!app`.
+/// The plan, written as `name: path mount…`, and its conflicts, written as `path!app`. An app that does not change is
+/// written without mounts.
 fn shown(plan: &Plan) -> (Vec<String>, Vec<String>) {
     let app = |(name, planned): (&String, &PlannedApp)| {
         let mounts = planned
@@ -212,8 +212,8 @@ fn a_library_whose_load_failed_comes_last_until_something_serves() {
 
 #[test]
 fn a_plan_holds_whatever_is_in_the_folder() {
-    // A seeded walk over folders and settings: no two apps share a mount, what serves stays unless
-    // its library went, and each library is an app or has a conflict.
+    // Random folders and settings with a fixed seed: no two apps share a mount, a serving app stays unless its library
+    // was removed, and each library is an app or has a conflict.
     let mut random = Random::new(7);
     let mut next = |below| random.below(below);
     let mut has = BTreeMap::new();
@@ -228,7 +228,7 @@ fn a_plan_holds_whatever_is_in_the_folder() {
                     plugin: plugin.to_owned(),
                     mount: ["/x", "/y", "/z"][next(3)].to_owned(),
                     hash: hash(["v1", "v2"][next(2)]),
-                    carries: None,
+                    embedded_library: None,
                     reload: ReloadBy::Auto,
                 }),
             };

@@ -1,4 +1,4 @@
-//! The start of a worker: it loads everything that serves, and only then accepts connections.
+//! The boot of a worker: the worker loads all generations that serve, and accepts connections only after that.
 
 use super::Fleet;
 use crate::{
@@ -7,18 +7,18 @@ use crate::{
 };
 
 impl Fleet {
-    /// Marks a worker as ready, and orders it to load the generations that serve. Returns whether the worker
-    /// accepts connections at once, which is so when nothing has to be loaded.
+    /// Marks a worker as ready for orders, and orders the worker to load `generations`. Returns whether the worker was
+    /// ordered to accept connections at once, because it has nothing to load.
     pub(in crate::supervisor) fn boot(
         &mut self,
         id: WorkerId,
-        starts: Vec<StagedGeneration>,
+        generations: Vec<StagedGeneration>,
     ) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else {
             return false;
         };
         worker.is_ready = true;
-        for staged in starts {
+        for staged in generations {
             worker.opened.insert(staged.copy.clone());
             worker.booting.insert(staged.app.clone(), staged.generation);
             worker.link.send(Order::Load {
@@ -30,7 +30,8 @@ impl Fleet {
         self.accept_if_booted(id)
     }
 
-    /// Orders a worker to load a generation again that failed at its boot.
+    /// Orders a worker to load a generation again whose load failed at the boot of the worker. `state` is the state
+    /// from the worker that was replaced.
     pub(in crate::supervisor) fn retry_boot(
         &mut self,
         id: WorkerId,
@@ -49,7 +50,7 @@ impl Fleet {
         self.send(id, order);
     }
 
-    /// Returns whether this load is part of the worker's boot.
+    /// Returns whether the load of this generation is part of the worker's boot, and has not ended.
     pub(in crate::supervisor) fn is_booting(
         &self,
         worker: WorkerId,
@@ -60,8 +61,9 @@ impl Fleet {
         worker.is_some_and(|worker| worker.booting.get(app) == Some(&generation))
     }
 
-    /// Records that a load of the boot is over, with success or not. Returns whether the worker begins to
-    /// accept connections by that. A failed app does not hold up the others: the worker answers 503 for it.
+    /// Records that a load of the boot has ended, with success or not. Returns whether the worker was ordered to accept
+    /// connections, because this was the last load. A failed app does not block the other apps: the worker answers
+    /// requests to the failed app with 503.
     pub(in crate::supervisor) fn finish_boot(&mut self, id: WorkerId, app: &str) -> bool {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.booting.remove(app);
@@ -70,29 +72,30 @@ impl Fleet {
     }
 
     /// Returns whether workers may accept connections.
-    pub(in crate::supervisor) fn accepts(&self) -> bool {
-        self.accepts
+    pub(in crate::supervisor) fn may_accept(&self) -> bool {
+        self.may_accept
     }
 
-    /// Lets workers accept connections from now on. Each begins when its boot is complete.
-    pub(in crate::supervisor) fn accept(&mut self) {
-        self.accepts = true;
+    /// Lets workers accept connections from now on. Each worker is ordered to accept when its boot is complete.
+    pub(in crate::supervisor) fn allow_accepting(&mut self) {
+        self.may_accept = true;
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
             self.accept_if_booted(id);
         }
     }
 
-    /// Orders the worker to accept connections if its boot is complete. Returns whether it was ordered to.
+    /// Orders the worker to accept connections if its boot is complete. Returns whether the order was sent.
     fn accept_if_booted(&mut self, id: WorkerId) -> bool {
-        let accepts = self.accepts;
+        let may_accept = self.may_accept;
         let Some(worker) = self.workers.get_mut(&id) else {
             return false;
         };
-        let begins = accepts && worker.is_ready && worker.booting.is_empty() && !worker.accepts;
-        if begins {
-            worker.accepts = true;
+        let starts_accepting =
+            may_accept && worker.is_ready && worker.booting.is_empty() && !worker.is_accepting;
+        if starts_accepting {
+            worker.is_accepting = true;
             worker.link.send(Order::Accept);
         }
-        begins
+        starts_accepting
     }
 }

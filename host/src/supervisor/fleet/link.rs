@@ -14,6 +14,7 @@ use crate::{
 /// The connection to a worker.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// Queues orders for the task that relays them. Unused after the channel to a worker process is open.
     orders: mpsc::UnboundedSender<Order>,
     /// The worker's process. `None` when the worker is a task of this process.
     pub(super) process: Option<WorkerProcess>,
@@ -24,11 +25,11 @@ pub struct Link {
 pub struct WorkerProcess {
     /// The process number. `None` when the process could not be started.
     pub pid: Option<i32>,
-    /// The channel to the process, once both sides have said hello.
+    /// The channel to the process. Empty until both sides have exchanged their hellos.
     pub channel: Arc<OnceLock<Sender<Order>>>,
-    /// Reads what the process prints.
-    pub words: Option<OutputTail>,
-    /// Requests to the task that watches the process.
+    /// Reads the stdout and stderr of the process. `None` if the process could not be started.
+    pub output: Option<OutputTail>,
+    /// Sends requests to the task that watches the process.
     pub watch: mpsc::UnboundedSender<WatchRequest>,
 }
 
@@ -69,20 +70,20 @@ impl Link {
         }
     }
 
-    /// Sends a signal to the worker's process, if it has one of its own.
+    /// Sends a signal to the worker's process. Does nothing if the worker is a task of this process.
     pub(super) fn kill(&self, signal: Signal) {
         if let Some(process) = &self.process {
-            // A process that has ended needs no signal.
+            // A failure means that the process has exited, and needs no signal.
             let _ = process.watch.send(WatchRequest::Kill(signal));
         }
     }
 
-    /// Has the worker's process log where its threads are, if it has one of its own. The result is ready when the lines are
-    /// written, and an error when there is no such process.
+    /// Logs the backtraces of all threads of the worker's process. The receiver gets a value when the lines are
+    /// written, or an error if the worker is a task of this process or its process has exited.
     pub(super) fn dump(&self) -> oneshot::Receiver<()> {
         let (reply, done) = oneshot::channel();
         if let Some(process) = &self.process {
-            // A process that has ended has no threads.
+            // A failure means that the process has exited, and has no threads.
             let _ = process.watch.send(WatchRequest::Dump(reply));
         }
         done

@@ -1,4 +1,4 @@
-//! The end of workers: told to stop, or killed.
+//! Stops workers, by an order or by a signal.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::Fleet;
 use crate::{orders::Order, supervisor::app::WorkerId};
 
 impl Fleet {
-    /// Orders a worker to stop because another one has taken its place. `give` lists the apps whose state
-    /// the other worker waits for.
+    /// Orders a worker to stop while other workers continue to accept connections. `give` lists the apps whose state
+    /// the worker must send, because a new worker waits for it.
     pub(in crate::supervisor) fn stop_replaced(
         &mut self,
         id: WorkerId,
@@ -27,7 +27,8 @@ impl Fleet {
         }
     }
 
-    /// Orders a worker to stop at the end of the server: nobody else accepts its connections.
+    /// Orders a worker to stop at the end of the server. No other worker accepts connections any more, so this worker
+    /// also serves the connections that wait in the kernel's queue.
     fn stop(&mut self, id: WorkerId, timeout: Duration) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.is_leaving = true;
@@ -39,9 +40,10 @@ impl Fleet {
         }
     }
 
-    /// Kills a worker.
+    /// Kills the process of a worker.
     pub(in crate::supervisor) fn kill(&mut self, id: WorkerId) {
         if let Some(worker) = self.workers.get_mut(&id) {
+            // The worker gets no more loads from now on, and its exit is expected.
             worker.is_leaving = true;
             worker.is_killed = true;
             worker.link.kill(Signal::KILL);
@@ -55,7 +57,8 @@ impl Fleet {
         }
     }
 
-    /// Has all worker processes log where their threads are. Each result is ready when the lines of one are written.
+    /// Logs the backtraces of the threads of all worker processes. Returns one receiver for each worker. The receiver
+    /// gets a value when the lines of that worker are written.
     pub(in crate::supervisor) fn dump_all(&self) -> Vec<oneshot::Receiver<()>> {
         let workers = self.workers.values();
         workers.map(|worker| worker.link.dump()).collect()

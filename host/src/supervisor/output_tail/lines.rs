@@ -1,13 +1,14 @@
 //! Splits a stream of bytes into lines.
 
-/// Splits bytes into lines, and holds the incomplete last line.
+/// Splits bytes into lines, and stores the incomplete last line.
 #[derive(Debug, Default)]
 pub(super) struct LineSplitter {
+    /// The bytes after the last line break.
     partial: Vec<u8>,
 }
 
 impl LineSplitter {
-    /// Starts with the bytes of an incomplete line.
+    /// Creates a splitter that continues an incomplete line.
     pub(super) fn after(partial: Vec<u8>) -> Self {
         Self { partial }
     }
@@ -17,38 +18,39 @@ impl LineSplitter {
         &self.partial
     }
 
-    /// Adds bytes, and calls `line` with each line that is complete now.
+    /// Adds bytes. Calls `line` with each line that these bytes complete.
     pub(super) fn feed(&mut self, bytes: &[u8], line: &mut impl FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend(part);
             if self.partial.ends_with(b"\n") {
                 self.partial.pop();
-                self.hand_on(line);
+                self.emit(line);
             }
-            // A line without an end must not fill the memory, so it is split.
-            while self.partial.len() >= LONGEST {
-                let rest = self.partial.split_off(LONGEST);
-                self.hand_on(line);
+            // A line that never ends must not fill the memory, so a long line is split.
+            while self.partial.len() >= MAX_LINE_BYTES {
+                let rest = self.partial.split_off(MAX_LINE_BYTES);
+                self.emit(line);
                 self.partial = rest;
             }
         }
     }
 
-    /// Calls `line` with the bytes after the last line break, if there are any.
+    /// Calls `line` with the bytes after the last line break, unless there are no such bytes.
     pub(super) fn finish(&mut self, line: &mut impl FnMut(&str)) {
         if !self.partial.is_empty() {
-            self.hand_on(line);
+            self.emit(line);
         }
     }
 
-    fn hand_on(&mut self, line: &mut impl FnMut(&str)) {
+    /// Calls `line` with the stored bytes, and clears them.
+    fn emit(&mut self, line: &mut impl FnMut(&str)) {
         line(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();
     }
 }
 
-/// The longest line in bytes.
-const LONGEST: usize = 16 << 10;
+/// The maximum length of a line. A longer line is split.
+const MAX_LINE_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -78,14 +80,14 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_becomes_several() {
-        let endless = vec![b'x'; 2 * LONGEST + 5];
+        let endless = vec![b'x'; 2 * MAX_LINE_BYTES + 5];
         let lens: Vec<_> = split(&[&endless[..9], &endless[9..]])
             .iter()
             .map(String::len)
             .collect();
-        assert_eq!(lens, [LONGEST, LONGEST, 5]);
+        assert_eq!(lens, [MAX_LINE_BYTES, MAX_LINE_BYTES, 5]);
         // One that is just as long as a line may be ends once.
-        let mut exact = vec![b'x'; LONGEST - 1];
+        let mut exact = vec![b'x'; MAX_LINE_BYTES - 1];
         exact.push(b'\n');
         assert_eq!(split(&[&exact]).len(), 1);
     }

@@ -59,7 +59,7 @@ async fn only_the_last_lines_are_kept() {
     }
     drop(to_out);
     let kept = words.finish(PATIENCE).await;
-    assert_eq!(kept.len(), KEPT / 9);
+    assert_eq!(kept.len(), MAX_TAIL_BYTES / 9);
     assert_eq!(kept.last().unwrap(), &format!("{:>9}", 2999));
 }
 
@@ -77,7 +77,7 @@ async fn a_pipe_that_a_grandchild_holds_open_does_not_hold_up_the_end() {
 #[test]
 fn a_line_that_is_half_read_goes_on_after_an_exec() {
     let runtime = || tokio::runtime::Runtime::new().unwrap();
-    // The first reader's tasks end with their runtime, as at an exec.
+    // The tasks of the first reader end with their runtime, as they do at an exec.
     let (suspended, fds, mut to_out, to_err) = runtime().block_on(async {
         let ((out, mut to_out), (err, to_err)) = (pipe(), pipe());
         let words = OutputTail::follow(out, err, |_, _| {});

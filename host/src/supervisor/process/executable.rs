@@ -1,4 +1,4 @@
-//! The program file of this process, to be executed again.
+//! The program file of this process, which can be executed again.
 
 use std::{
     fs::File,
@@ -12,11 +12,12 @@ use std::{
 
 use rustix::fs::{Mode, OFlags, open};
 
-/// The program file of this process, held open. It can be executed again even if the file was replaced
-/// or deleted meanwhile, and it is still the same build then.
+/// The program file of this process, held open. If the file is replaced or deleted in the meantime, the build of this
+/// process can still be executed again.
 #[derive(Debug)]
 pub struct Executable {
     file: OwnedFd,
+    /// See [`Executable::build`].
     build: String,
 }
 
@@ -28,7 +29,7 @@ impl Executable {
     /// Returns the system's error when `/proc` is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        // The link leads to the file itself, even if its text says "(deleted)" (proc_pid_exe(5)).
+        // Opening the link opens the file itself, even if the text of the link ends in "(deleted)" (proc_pid_exe(5)).
         let file = open("/proc/self/exe", flags, Mode::empty())?;
         let metadata = File::from(file.try_clone()?).metadata()?;
         let (len, time) = (metadata.len(), metadata.mtime());
@@ -37,22 +38,22 @@ impl Executable {
         Ok(Self { file, build })
     }
 
-    /// Returns a name for this build: version, file length and modification time, because two builds of one
-    /// version differ in the last two.
+    /// Returns a name for this build, from the version, the file length and the modification time. The length and the
+    /// time distinguish two builds of the same version.
     #[must_use]
     pub fn build(&self) -> &str {
         &self.build
     }
 
-    /// Returns a command that executes the program, without arguments. Lists of processes show it as `host`.
+    /// Returns a command that executes the program, without arguments. Tools such as ps(1) show the process as `host`.
     #[must_use]
     pub fn command(&self) -> Command {
-        // The descriptor is closed by the exec only after the kernel has resolved the path.
+        // The descriptor is closed by the exec, but only after the kernel has resolved the path.
         let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        command.arg0(NAME);
+        command.arg0(PROCESS_NAME);
         command
     }
 }
 
-/// The name of the process in lists of processes.
-pub(super) const NAME: &str = "host";
+/// The name of the process for tools such as ps(1).
+pub(super) const PROCESS_NAME: &str = "host";

@@ -1,5 +1,5 @@
-//! Reaps orphans. A process whose parent exits becomes a child of the container's first process (PID 1),
-//! which must reap it after its exit. Otherwise zombies fill the process table.
+//! Reaps orphans. If the parent of a process exits, the process becomes a child of the container's first process (PID
+//! 1). PID 1 must reap such a child after its exit. Otherwise zombies fill the process table.
 
 use std::{fs, io};
 
@@ -9,10 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Children;
 
 impl Children {
-    /// Reaps orphans from now on, which come only if this process is PID 1 or a subreaper. Children in the
-    /// set are left alone. All children of this process must be started by [`Children::start`]: a plain
-    /// `Command`, as in a plugin, would lose the exit status of its child. Must be called within a tokio
-    /// runtime.
+    /// Starts a task that reaps orphans. Only PID 1 and subreapers get orphans. The children in the set are not reaped.
+    /// All children of this process must be started by [`Children::start`]: the task would reap the child of a plain
+    /// `Command`, and the exit status would be lost. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -22,6 +21,8 @@ impl Children {
         let children = self.clone();
         tokio::spawn(async move {
             loop {
+                // Called before the first signal, because orphans may have exited before the handler was installed. One
+                // signal may stand for several exits, so each call checks all processes.
                 children.reap();
                 if ended.recv().await.is_none() {
                     return;
@@ -31,10 +32,10 @@ impl Children {
         Ok(())
     }
 
-    /// Reaps every zombie that is a child of this process and not in the set.
+    /// Reaps every zombie that is a child of this process and is not in the set.
     fn reap(&self) {
-        // The lock is held throughout, so that a process found outside the set cannot enter the set before
-        // it is reaped.
+        // The lock is held until the end, so that no process is added to the set after the check and before it is
+        // reaped.
         let watched = self.watched();
         let Ok(processes) = fs::read_dir("/proc") else {
             return;
@@ -48,7 +49,7 @@ impl Children {
             let is_ours = fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| is_zombie_of(&stat, us));
             if let Some(pid) = Pid::from_raw(pid).filter(|_| is_ours) {
-                // `waitid` for any child could reap a child in the set, so each orphan is named.
+                // Each orphan is reaped by its number, because `waitid` for any child could reap a child in the set.
                 let _ = waitid(
                     WaitId::Pid(pid),
                     WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
@@ -58,8 +59,9 @@ impl Children {
     }
 }
 
-/// Returns whether a line of `/proc/PID/stat` is of a zombie whose parent is `parent`. The name, in
-/// parentheses, may itself hold spaces and parentheses (proc_pid_stat(5)).
+/// Returns whether `stat`, the text of `/proc/PID/stat`, describes a zombie whose parent is `parent`. The name of the
+/// process is in parentheses, and may itself contain spaces and parentheses (proc_pid_stat(5)). So the fields are
+/// parsed after the last parenthesis.
 fn is_zombie_of(stat: &str, parent: i32) -> bool {
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
     let mut fields = fields.unwrap_or_default().split_ascii_whitespace();

@@ -1,4 +1,4 @@
-//! Where the threads of a worker are, told in the log before an operator's SIGQUIT ends the worker.
+//! Logs the backtraces of a worker's threads, before the SIGQUIT of an operator ends the worker.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,33 @@ use tracing::warn;
 
 use super::progress;
 use crate::{
-    scoreboard::{Crash, Scoreboard},
+    scoreboard::{Scoreboard, ThreadReport},
     supervisor::{
         app::WorkerId,
-        autopsy::place::{OpenFiles, Symbols},
+        autopsy::symbols::{OpenFiles, Symbols},
     },
 };
 
-/// Asks the threads of a process where they are, and logs a line for each, first for those that are in an app. Returns once
-/// the threads have answered; the returned task ends when all lines are written, which takes up to some seconds for
-/// libraries with full debug information.
-pub(super) async fn log(
+/// Requests the backtraces of all threads of a process, and logs one line for each thread. Threads that are in an app
+/// come first. Returns a task when the threads have answered, or `None` if `process` is not a process number. The task
+/// writes the lines, which takes up to some seconds for libraries with full debug information.
+pub(super) async fn log_threads(
     worker: WorkerId,
     process: i32,
     board: &Scoreboard,
 ) -> Option<task::JoinHandle<()>> {
-    let mut dumps = progress::dumps(Pid::from_raw(process)?, board).await;
+    let mut dumps = progress::collect_dumps(Pid::from_raw(process)?, board).await;
     dumps.sort_by_key(|dump| dump.work.is_none());
     let apps = board.snapshot().apps.into_iter();
     let copies: Vec<_> = apps.map(|app| app.copy).collect();
-    Some(task::spawn_blocking(move || say(worker, &dumps, &copies)))
+    Some(task::spawn_blocking(move || {
+        write_lines(worker, &dumps, &copies)
+    }))
 }
 
-fn say(worker: WorkerId, dumps: &[Crash], copies: &[PathBuf]) {
+/// Logs one line for each backtrace. `copies` are the private copies of the worker's apps. Blocks while it reads
+/// symbols.
+fn write_lines(worker: WorkerId, dumps: &[ThreadReport], copies: &[PathBuf]) {
     let files = OpenFiles::default();
     let mut symbols = Symbols::new(&files);
     let copies: Vec<&Path> = copies.iter().map(PathBuf::as_path).collect();
@@ -38,7 +42,7 @@ fn say(worker: WorkerId, dumps: &[Crash], copies: &[PathBuf]) {
         let frames = symbols.frames(&dump.frames, &copies);
         let frames: Vec<_> = frames
             .iter()
-            .take(FRAMES)
+            .take(MAX_FRAMES)
             .map(ToString::to_string)
             .collect();
         let work = dump.work.as_ref();
@@ -58,5 +62,5 @@ fn say(worker: WorkerId, dumps: &[Crash], copies: &[PathBuf]) {
     }
 }
 
-/// How many frames of a thread are told, the innermost first.
-const FRAMES: usize = 8;
+/// How many frames of each thread are logged, the innermost first.
+const MAX_FRAMES: usize = 8;

@@ -1,4 +1,4 @@
-//! Detects threads of a worker that make no progress, and collects backtraces of all threads then.
+//! Detects threads of a worker that make no progress, and collects the backtraces of all threads of a worker.
 
 use std::{future, time::Duration};
 
@@ -6,47 +6,55 @@ use rustix::process::Pid;
 use tokio::time;
 
 use crate::{
-    scoreboard::{BoardSnapshot, Crash, Scoreboard, WorkKind},
+    scoreboard::{BoardSnapshot, Scoreboard, ThreadReport, WorkKind},
     worker::crash::dump,
 };
 
-/// Waits until a thread has been in an app for `timeout` without leaving it, and then returns the backtraces of
-/// all threads that answer. A future that returns `Pending` leaves the app, so only blocking code counts.
-/// Never returns when `timeout` is zero.
-pub(super) async fn stuck(process: i32, board: &Scoreboard, timeout: Duration) -> Vec<Crash> {
+/// Waits until a thread has been in an app for `timeout` without leaving the app, and returns the backtraces of all
+/// threads that can answer. A thread leaves the app when a future returns `Pending`, so only code that blocks or
+/// computes is detected. Never returns if `timeout` is zero.
+pub(super) async fn wait_until_stuck(
+    process: i32,
+    board: &Scoreboard,
+    timeout: Duration,
+) -> Vec<ThreadReport> {
     if timeout.is_zero() {
         return future::pending().await;
     }
-    let between_looks = (timeout / 8).clamp(SHORTEST, LONGEST);
+    // A fraction of the timeout, so that the delay of the detection is small compared with the timeout.
+    let check_interval = (timeout / 8).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL);
     loop {
-        time::sleep(between_looks).await;
+        time::sleep(check_interval).await;
         if is_stuck(&board.snapshot(), timeout) {
             break;
         }
     }
     match Pid::from_raw(process) {
-        Some(process) => dumps(process, board).await,
+        Some(process) => collect_dumps(process, board).await,
         None => Vec::new(),
     }
 }
 
-/// Asks the threads of a process where they are, and returns what has been answered once all have, or after half a second.
-pub(super) async fn dumps(process: Pid, board: &Scoreboard) -> Vec<Crash> {
-    let asked = dump::ask(process, board).unwrap_or_default();
+/// Requests the backtraces of all threads of a process. Returns the backtraces when all threads have answered. After
+/// half a second, returns only those of the threads that have answered.
+pub(super) async fn collect_dumps(process: Pid, board: &Scoreboard) -> Vec<ThreadReport> {
+    let requested = dump::request(process, board).unwrap_or_default();
     let mut dumps = board.dumps();
-    for _ in 0..LOOKS {
-        if dumps.len() >= asked {
+    for _ in 0..MAX_DUMP_CHECKS {
+        if dumps.len() >= requested {
             break;
         }
-        time::sleep(BETWEEN_DUMPS).await;
+        time::sleep(DUMP_CHECK_INTERVAL).await;
         dumps = board.dumps();
     }
-    // Without the mapped files the addresses have no names, but the stuck app is still known.
-    let _ = dump::place(process, &mut dumps);
+    // A failure is ignored: without the mapped files the addresses cannot be turned into functions, but each backtrace
+    // still contains the app of its thread.
+    let _ = dump::find_files(process, &mut dumps);
     dumps
 }
 
-/// Returns whether a thread is stuck in a request. Loads, stops and handovers have timeouts of their own.
+/// Returns whether a thread has been in a request for `timeout`. Loads, stops and handovers are not checked, because
+/// they have their own timeouts.
 fn is_stuck(board: &BoardSnapshot, timeout: Duration) -> bool {
     let works = board
         .threads
@@ -58,13 +66,13 @@ fn is_stuck(board: &BoardSnapshot, timeout: Duration) -> bool {
             WorkKind::Request | WorkKind::Body | WorkKind::Drop
         )
     });
-    serving.any(|work| work.lasts >= timeout)
+    serving.any(|work| work.duration >= timeout)
 }
 
-/// The shortest and the longest interval between two checks of a worker.
-const SHORTEST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(1);
+/// The minimum and the maximum interval between two checks of a worker. The interval depends on the timeout.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often, and at which interval, to check whether all threads have answered.
-const LOOKS: u32 = 25;
-const BETWEEN_DUMPS: Duration = Duration::from_millis(20);
+/// How often, and at which interval, the answers of the threads are counted.
+const MAX_DUMP_CHECKS: u32 = 25;
+const DUMP_CHECK_INTERVAL: Duration = Duration::from_millis(20);

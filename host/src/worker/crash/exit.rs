@@ -1,4 +1,5 @@
-//! Records which thread calls `exit`. A library that parses a command line, for example, may end the whole process.
+//! Records which thread calls `exit`. Code in a library may end the whole process with `exit`, for example a parser of
+//! command lines.
 
 use std::{
     ffi::{c_int, c_void},
@@ -9,21 +10,24 @@ use super::{thread_name, trace};
 use crate::scoreboard::record::{self, SignalInfo};
 
 unsafe extern "C" {
-    /// Like `atexit`, but the handler gets the exit code (on_exit(3)).
+    /// Registers a handler as `atexit` does, but the handler gets the exit code as well (on_exit(3)).
     fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
+/// Installs the handler, which the C library calls in the thread that calls `exit`.
 pub(super) fn install() -> io::Result<()> {
-    // SAFETY: the handler is a function of this program, which is never unloaded, and needs no argument.
-    match unsafe { on_exit(exits, ptr::null_mut()) } {
+    // SAFETY: the handler is a function of this program, which is never unloaded. The handler does not use the null
+    // argument.
+    match unsafe { on_exit(handle_exit, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::other("there is no room for a handler of exits")),
     }
 }
 
-extern "C" fn exits(code: c_int, _argument: *mut c_void) {
-    let thread = trace::thread();
-    // The main thread of a worker runs no app. Its call is the normal end of `main`.
+extern "C" fn handle_exit(code: c_int, _argument: *mut c_void) {
+    let thread = trace::thread_id();
+    // The main thread of a worker normally runs no code of an app. Its call of `exit` is then the normal end of `main`.
+    // The main thread of a process is the thread whose id equals the process id.
     let is_main = rustix::process::getpid()
         .as_raw_nonzero()
         .get()
@@ -35,11 +39,12 @@ extern "C" fn exits(code: c_int, _argument: *mut c_void) {
     let Some(record) = record::claim_exit() else {
         return;
     };
-    record.note(&SignalInfo {
+    // An exit is not a signal, so the fields that describe a signal stay 0.
+    record.write_facts(&SignalInfo {
         code,
         thread,
         name: thread_name(),
         ..SignalInfo::default()
     });
-    record.trace_here();
+    record.trace_current_call();
 }

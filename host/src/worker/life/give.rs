@@ -1,4 +1,4 @@
-//! Gives the state of apps to the worker that replaces this one.
+//! Takes the state of apps and sends the state to the supervisor, for the worker that replaces this worker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,60 +7,65 @@ use tokio::task;
 
 use super::{Worker, WorkerTaskOutcome};
 use crate::{
+    apps::generation::{Generation, thread_name},
     error_chain::chain,
     orders::{Notice, StepTimings},
-    worker::{
-        generation::{Generation, thread_name},
-        load::{self, LoadProgress},
-    },
+    worker::load::{self, LoadProgress},
 };
 
-/// The result of asking an app for its state.
+/// The result of an attempt to take the state of an app.
 #[derive(Debug)]
-pub(super) struct GivenState {
+pub(super) struct TakenState {
     app: String,
+    /// The state, or the reason why the app did not hand its state over.
     state: Result<Vec<u8>, String>,
-    /// Keeps requests out of the app, because another worker has its state now.
+    /// Keeps requests out of the app, because another worker gets the state. `None` if no state was taken.
     paused: Option<Paused>,
 }
 
 impl Worker {
-    /// Asks each of these apps for its state, after its requests in flight have ended. New requests wait.
-    pub(super) fn give(&mut self, apps: Vec<String>) {
+    /// Starts a task for each of these apps, which takes the state of the app after the requests in flight have ended.
+    /// New requests wait.
+    pub(super) fn take_states(&mut self, apps: Vec<String>) {
         for app in apps {
             let serving = self.apps.get(&app).and_then(|app| app.serving.clone());
             let timeout = self.settings.handover_timeout;
             self.tasks.spawn(async move {
-                let given = match serving {
-                    Some(serving) => take(serving, timeout).await,
+                let result = match serving {
+                    Some(serving) => take_state(serving, timeout).await,
                     None => Err("the app does not serve".to_owned()),
                 };
-                let (state, paused) = match given {
+                let (state, paused) = match result {
                     Ok((state, paused)) => (Ok(state), Some(paused)),
                     Err(error) => (Err(error), None),
                 };
-                WorkerTaskOutcome::Given(GivenState { app, state, paused })
+                WorkerTaskOutcome::StateTaken(TakenState { app, state, paused })
             });
         }
     }
 
-    pub(super) fn given(&mut self, given: GivenState) {
-        let GivenState { app, state, paused } = given;
+    /// Sends the state of an app to the supervisor.
+    pub(super) fn send_state(&mut self, taken: TakenState) {
+        let TakenState { app, state, paused } = taken;
         if state.is_ok() {
-            // The state must not change here any more, so the app serves no more requests.
+            // Another worker continues with this state, so the app must not change the state here by serving requests.
             self.suspend(&app);
         }
         self.notices.send(Notice::State { app, state });
-        // Dropping a pause notifies the author's code, which may block.
+        // Dropped on a blocking thread, because dropping a pause notifies the author's code, which may block.
         task::spawn_blocking(move || drop(paused));
     }
 }
 
-async fn take(generation: Arc<Generation>, timeout: Duration) -> Result<(Vec<u8>, Paused), String> {
-    let progress = Arc::new(LoadProgress::new(|_| {}));
+/// Pauses and drains a generation, and returns its state. Returns an error as one line of text.
+async fn take_state(
+    generation: Arc<Generation>,
+    timeout: Duration,
+) -> Result<(Vec<u8>, Paused), String> {
+    let progress = Arc::new(LoadProgress::new(|_step| {}));
     let thread = thread_name(generation.name, generation.number);
     let mut timings = StepTimings::default();
-    let taken = load::take_state(&generation, thread, timeout, &progress, &mut timings);
-    let (paused, state) = taken.await.map_err(|error| chain(&error))?;
-    Ok((state.to_vec(), paused.take()))
+    let result = load::take_state(&generation, thread, timeout, &progress, &mut timings);
+    let (paused, state) = result.await.map_err(|error| chain(&error))?;
+    Ok((state.to_vec(), paused.into_paused()))
 }

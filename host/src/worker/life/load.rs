@@ -1,4 +1,4 @@
-//! Loads that the supervisor orders: started, reported, and discarded.
+//! Executes the orders to load and discard generations, and reports the results of loads.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::{
 };
 
 impl Worker {
+    /// Starts a load in a background task.
     pub(super) fn load(&mut self, staged: StagedGeneration, serve: bool, state: Option<Vec<u8>>) {
         let app = self.apps.entry(staged.app.clone()).or_default();
         let (name, generation) = (staged.app.clone(), staged.generation);
@@ -27,44 +28,48 @@ impl Worker {
             generation,
         ));
         let order = load::LoadOrder {
+            // The name of an app must live as long as the process, because a library is never unloaded.
             name: bridge::intern(&staged.app),
             staged,
-            before: app.serving.clone(),
+            previous: app.serving.clone(),
             state: state.map(Bytes::from),
             settings: self.settings,
             filter: self.filter.clone(),
         };
-        let (budget, opening) = (Arc::clone(&self.budget), Arc::clone(&self.opening));
+        let (budget, open_permits) = (Arc::clone(&self.budget), Arc::clone(&self.open_permits));
         let task = self.tasks.spawn({
             let app = name.clone();
             async move {
-                let loaded = load::load(order, budget, opening, progress).await;
+                let result = load::load(order, budget, open_permits, progress).await;
                 WorkerTaskOutcome::Loaded {
                     app,
                     generation,
-                    loaded: Box::new(loaded),
+                    result: Box::new(result),
                 }
             }
         });
         app.loading.insert(generation, RunningLoad { task, serve });
     }
 
-    pub(super) fn loaded(
+    /// Handles the result of a load: stores or commits the generation, and notifies the supervisor.
+    pub(super) fn finish_load(
         &mut self,
         name: &str,
         generation: u64,
-        loaded: Result<Loaded, LoadError>,
+        result: Result<Loaded, LoadError>,
     ) {
+        // `None` if the generation was discarded, or its app removed, during the load.
         let loading = self.apps.get_mut(name);
         let loading = loading.and_then(|app| app.loading.remove(&generation));
-        self.notices.send(Notice::LoadsLeft(self.budget.left()));
-        match (loading, loaded) {
+        self.notices
+            .send(Notice::LoadsLeft(self.budget.remaining_loads()));
+        match (loading, result) {
             // The generation was discarded during its load.
             (None, Ok(loaded)) => self.end(Arc::new(loaded.generation)),
             (None, Err(_)) => {}
             (Some(RunningLoad { serve, .. }), Err(error)) => {
                 if serve {
-                    // The app does not come, so requests that wait for it are answered with 503.
+                    // Requests may wait for this app. They are answered with 503 now, because the app will not start.
                     self.registry.stop_awaiting(name);
                 }
                 self.notices.send(Notice::Failed {
@@ -74,7 +79,7 @@ impl Worker {
                     error: chain(&error),
                 });
             }
-            // A newer generation serves already, so this one is not needed.
+            // A newer generation serves already, so the loaded generation is not needed.
             (Some(RunningLoad { serve: true, .. }), Ok(loaded))
                 if self.serves_newer(name, generation) =>
             {
@@ -102,24 +107,27 @@ impl Worker {
         }
     }
 
+    /// Returns whether the app serves with a newer generation than `generation`.
     fn serves_newer(&self, name: &str, generation: u64) -> bool {
         let serving = self.apps.get(name).and_then(|app| app.serving.as_ref());
         serving.is_some_and(|serving| serving.number > generation)
     }
 
+    /// Ends a generation that is loading or waits for its commit.
     pub(super) fn discard(&mut self, name: &str, generation: u64) {
         let Some(app) = self.apps.get_mut(name) else {
             return;
         };
         if app.loading.remove(&generation).is_some() {
-            // A start cannot be interrupted. When it is over, its result is dropped.
+            // A start cannot be interrupted. When the load is finished, `finish_load` ends the generation.
             debug!(plugin = name, generation, "Discarded while it starts");
         }
         if let Some(loaded) = app.loaded.remove(&generation) {
-            // Ending the pause lets the generation before serve again, and may block.
             let Loaded {
                 generation, paused, ..
             } = loaded;
+            // Dropping the pause lets the previous generation serve again. The drop runs on a blocking thread, because
+            // the drop may block.
             task::spawn_blocking(move || drop(paused));
             self.end(Arc::new(generation));
         }

@@ -1,79 +1,91 @@
-//! Background tasks of a worker, and what happens when one of them is done.
+//! The results of a worker's background tasks, and the function that handles them.
 
 use std::sync::Arc;
 
 use tokio::task::JoinError;
 use tracing::error;
 
-use super::{Worker, give::GivenState};
+use super::{Worker, give::TakenState};
 use crate::{
+    apps::generation::{DrainResult, Generation},
     orders::{Notice, WorkerReport},
     worker::{
-        generation::{DrainResult, Generation},
         load::{LoadError, Loaded},
         probation::ProbationVerdict,
     },
 };
 
-/// Something that was begun is done.
+/// The result of a background task.
 #[derive(Debug)]
 pub(super) enum WorkerTaskOutcome {
+    /// During a stop, no connection can bring another request, or the wait for that took too long.
+    AllRequestsRead,
+    /// During a stop, all connections have ended.
     Disconnected,
-    Give,
-    Given(GivenState),
+    /// A probation has ended with a verdict.
     Judged {
         generation: Arc<Generation>,
         verdict: ProbationVerdict,
     },
+    /// A load has succeeded or failed.
     Loaded {
         app: String,
         generation: u64,
-        loaded: Box<Result<Loaded, LoadError>>,
+        result: Box<Result<Loaded, LoadError>>,
     },
+    /// A report was created.
     Reported {
         number: u64,
         report: Box<WorkerReport>,
     },
+    /// A generation has ended.
     Retired {
         generation: Arc<Generation>,
-        retired: DrainResult,
+        drain_result: DrainResult,
     },
+    /// A change of the log level was applied.
     SetLevel {
         number: u64,
+        /// The generations that did not confirm the level in time.
         unconfirmed: Vec<String>,
     },
+    /// The state of an app was taken for another worker.
+    StateTaken(TakenState),
 }
 
 impl Worker {
-    pub(super) fn done(&mut self, done: Result<WorkerTaskOutcome, JoinError>) {
-        match done {
+    /// Handles the result of a background task.
+    pub(super) fn handle_outcome(&mut self, outcome: Result<WorkerTaskOutcome, JoinError>) {
+        match outcome {
+            // The worker aborts loads when it stops.
             Err(error) if error.is_cancelled() => {}
             Err(error) => error!(%error, "A task of the worker failed"),
             Ok(WorkerTaskOutcome::Disconnected) => {
-                self.give_once();
+                // Without connections no request can arrive any more, even if `AllRequestsRead` is still to come.
+                self.take_states_once();
                 self.is_disconnected = true;
             }
-            Ok(WorkerTaskOutcome::Give) => self.give_once(),
-            Ok(WorkerTaskOutcome::Given(given)) => {
-                self.giving -= 1;
-                self.given(given);
+            Ok(WorkerTaskOutcome::AllRequestsRead) => self.take_states_once(),
+            Ok(WorkerTaskOutcome::StateTaken(taken)) => {
+                self.pending_states -= 1;
+                self.send_state(taken);
             }
             Ok(WorkerTaskOutcome::Judged {
                 generation,
                 verdict,
-            }) => self.judged(&generation, verdict),
+            }) => self.send_verdict(&generation, verdict),
             Ok(WorkerTaskOutcome::Loaded {
                 app,
                 generation,
-                loaded,
-            }) => self.loaded(&app, generation, *loaded),
+                result,
+            }) => self.finish_load(&app, generation, *result),
             Ok(WorkerTaskOutcome::Reported { number, report }) => {
                 self.notices.send(Notice::Report { number, report });
             }
             Ok(WorkerTaskOutcome::Retired {
                 generation,
-                retired,
-            }) => self.retired(&generation, retired),
+                drain_result,
+            }) => self.finish_retire(&generation, drain_result),
             Ok(WorkerTaskOutcome::SetLevel {
                 number,
                 unconfirmed,

@@ -1,4 +1,4 @@
-//! Takes the state of the serving generation for the one that replaces it.
+//! Takes the state of the serving generation for the generation that replaces it.
 
 use std::{
     sync::Arc,
@@ -11,67 +11,73 @@ use tokio::{task, time};
 
 use super::{LoadError, LoadProgress, loader};
 use crate::{
+    apps::generation::Generation,
     orders::{Step, StepTimings},
     scoreboard::{self, WorkKind},
-    worker::generation::Generation,
 };
 
-/// Pauses the serving app, drains it, and takes its state. New requests wait meanwhile. If a step fails or the
-/// returned guard is dropped, the app goes on.
+/// Pauses the serving generation `previous`, waits for its requests in flight, and returns its state. New requests wait
+/// until the returned guard is dropped.
+///
+/// Fails if the generation was closed, if a step takes longer than `timeout`, or if the app does not hand its state
+/// over. If a step fails or the returned guard is dropped, the generation serves again.
 pub(in crate::worker) async fn take_state(
-    before: &Arc<Generation>,
+    previous: &Arc<Generation>,
     thread: String,
     timeout: Duration,
     progress: &Arc<LoadProgress>,
     timings: &mut StepTimings,
 ) -> Result<(PauseGuard, Bytes), LoadError> {
     let began = Instant::now();
-    // The app cannot be paused if it was closed, because its library was removed meanwhile.
-    let paused = before.app.pause().ok_or(LoadError::Closed)?;
+    // An app is closed, and cannot be paused, if its library was removed during the load.
+    let paused = previous.app.pause().ok_or(LoadError::Closed)?;
     let paused = PauseGuard {
         paused: Some(paused),
-        app: before.app,
+        app: previous.app,
         timeout,
     };
-    progress.at(Step::Drain);
-    // The author's code is notified on a blocking thread. The notification is awaited, so that it cannot
-    // come after a later one that the app goes on.
-    let told = before.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
-    let _ = time::timeout(timeout, told).await;
-    let left = timeout.saturating_sub(began.elapsed());
-    time::timeout(left, before.app.drained())
+    progress.begin_step(Step::Drain);
+    // The author's code is notified on a blocking thread, because the code may block. The notification is awaited, so
+    // that it cannot arrive after the notification that the app serves again.
+    let notified = previous.spawn_in_app(WorkKind::Drain, App::drain_while_paused);
+    let _ = time::timeout(timeout, notified).await;
+    let remaining = timeout.saturating_sub(began.elapsed());
+    time::timeout(remaining, previous.app.drained())
         .await
         .map_err(|_| LoadError::Busy {
-            in_flight: before.app.in_flight(),
+            in_flight: previous.app.in_flight(),
             timeout,
         })?;
     timings.drain = began.elapsed();
 
-    progress.at(Step::HandOver);
-    let (app, label) = (before.app, before.label);
-    let left = timeout.saturating_sub(timings.drain);
-    let state = loader::run(thread, progress, left, move || {
+    progress.begin_step(Step::HandOver);
+    let (app, label) = (previous.app, previous.label);
+    let remaining = timeout.saturating_sub(timings.drain);
+    let state = loader::run(thread, progress, remaining, move || {
         let _working = scoreboard::enter(label, WorkKind::HandOver);
-        app.hand_over(left)
+        app.hand_over(remaining)
     })
     .await?;
     timings.hand_over = began.elapsed() - timings.drain;
     Ok((paused, state?))
 }
 
-/// Ends a pause when dropped, on a blocking thread: the author's code takes back what it released for the
-/// handover, and then requests are let in again.
+/// Ends a pause when the guard is dropped: the author's code acquires the resources again that it released for the
+/// handover, and afterwards requests enter the app again. This happens on a blocking thread, because the author's code
+/// may block.
 #[derive(Debug)]
 pub(in crate::worker) struct PauseGuard {
+    /// The pause. `None` after [`into_paused`](Self::into_paused).
     paused: Option<Paused>,
     app: &'static App,
-    /// How long the app may take to take back what it released.
+    /// How long the app may take to acquire its resources again.
     timeout: Duration,
 }
 
 impl PauseGuard {
+    /// Returns the pause. The guard does not end the pause any more.
     #[expect(clippy::expect_used, reason = "the pause is taken once")]
-    pub(in crate::worker) fn take(mut self) -> Paused {
+    pub(in crate::worker) fn into_paused(mut self) -> Paused {
         self.paused
             .take()
             .expect("the pause is taken by whoever owns it")
@@ -83,6 +89,7 @@ impl Drop for PauseGuard {
         if let Some(paused) = self.paused.take() {
             let (app, timeout) = (self.app, self.timeout);
             task::spawn_blocking(move || {
+                // In this order, because requests need the resources.
                 app.take_back(timeout);
                 drop(paused);
             });

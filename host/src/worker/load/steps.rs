@@ -1,4 +1,4 @@
-//! Which step a load is at, and who hears of it.
+//! Tracks and reports the current step of a load.
 
 use std::{
     fmt,
@@ -9,17 +9,18 @@ use crate::orders::Step;
 
 /// The current step of a load, and the function that reports each step.
 pub struct LoadProgress {
+    /// The current [`Step`] as a number.
     step: AtomicU8,
-    tell: Box<dyn Fn(Step) + Send + Sync>,
+    report: Box<dyn Fn(Step) + Send + Sync>,
 }
 
 impl LoadProgress {
-    /// Begins at the first step. `tell` is called with each step that begins.
+    /// Creates the progress of a load at its first step. `report` is called with each step that begins.
     #[must_use]
-    pub fn new(tell: impl Fn(Step) + Send + Sync + 'static) -> Self {
+    pub fn new(report: impl Fn(Step) + Send + Sync + 'static) -> Self {
         Self {
             step: AtomicU8::new(Step::Stage as u8),
-            tell: Box::new(tell),
+            report: Box::new(report),
         }
     }
 
@@ -29,9 +30,10 @@ impl LoadProgress {
         Step::ALL[usize::from(self.step.load(Ordering::Relaxed))]
     }
 
-    pub(super) fn at(&self, step: Step) {
+    /// Records and reports that a step begins.
+    pub(super) fn begin_step(&self, step: Step) {
         self.step.store(step as u8, Ordering::Relaxed);
-        (self.tell)(step);
+        (self.report)(step);
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::crossing::HeaderFields;
 
-/// The fields of a map that is still there.
+/// Returns the fields of a map that is still alive.
 fn view(fields: &HeaderFields) -> &[HeaderView<'_>] {
     // SAFETY: in each test the map outlives `fields`.
     unsafe { fields.as_abi().view() }
@@ -24,7 +24,7 @@ fn fields_cross_the_same_however_often() {
             ("x-one", "1"),
         ][..],
         &[("host", "b"), ("accept", ""), ("te", "y"), ("x-one", "2")],
-        // Of names with the same lengths.
+        // Names with the same lengths as above.
         &[("host", "b"), ("accept", "c"), ("te", "z"), ("x-two", "2")],
         &[("te", "z"), ("accept", "c"), ("host", "b"), ("x-two", "2")],
         &[("host", "a"), ("x-one", "1")],
@@ -40,7 +40,6 @@ fn fields_cross_the_same_however_often() {
             let crossed = crossed(&map);
             let in_order = |map: &HeaderMap| format!("{map:?}");
             assert_eq!(in_order(&crossed), in_order(&map));
-            recycle(crossed);
         }
     }
 }
@@ -63,16 +62,20 @@ fn what_comes_twice_is_kept_but_no_secret() {
         assert_eq!(crossed(&map), map);
     }
     let fields = HeaderFields::new(&map);
-    let hash = shape::hash(view(&fields));
-    let kept = with(|Cache(tables)| Some(tables.as_ref()?.shapes.get(hash)?.map().clone()));
-    let kept = kept.unwrap();
-    let values: Vec<_> = kept.values().map(HeaderValue::as_bytes).collect();
+    let hash = template::hash(view(&fields));
+    let cached = with(|Cache(caches)| Some(caches.as_ref()?.templates.get(hash)?.map().clone()));
+    let cached = cached.unwrap();
+    let values: Vec<_> = cached.values().map(HeaderValue::as_bytes).collect();
     assert_eq!(values, [&b"a"[..], b"", b"", b"", b"1"]);
 }
 
 #[test]
 fn maps_with_long_names_cross_and_are_not_kept() {
-    for (len, is_kept) in [(LONGEST, true), (LONGEST + 1, false), (1024, false)] {
+    for (len, is_cached) in [
+        (MAX_CACHED_LEN, true),
+        (MAX_CACHED_LEN + 1, false),
+        (1024, false),
+    ] {
         let mut map = HeaderMap::new();
         for name in ["a", "b", "c", &"d".repeat(len)] {
             let name: HeaderName = name.parse().unwrap();
@@ -82,15 +85,15 @@ fn maps_with_long_names_cross_and_are_not_kept() {
             assert_eq!(crossed(&map), map);
         }
         let fields = HeaderFields::new(&map);
-        let hash = shape::hash(view(&fields));
-        let kept = with(|Cache(tables)| Some(tables.as_ref()?.shapes.get(hash).is_some()));
-        assert_eq!(kept, Some(is_kept), "{len}");
+        let hash = template::hash(view(&fields));
+        let cached = with(|Cache(caches)| Some(caches.as_ref()?.templates.get(hash).is_some()));
+        assert_eq!(cached, Some(is_cached), "{len}");
     }
 }
 
 #[test]
 fn a_kept_value_that_is_a_secret_now_crosses_as_one_in_each_place() {
-    let mut map: HeaderMap = (0..shape::MOST)
+    let mut map: HeaderMap = (0..template::MAX_FIELDS)
         .map(|at| {
             let name: HeaderName = format!("x-{at}").parse().unwrap();
             (name, HeaderValue::from_static("same"))
@@ -99,7 +102,7 @@ fn a_kept_value_that_is_a_secret_now_crosses_as_one_in_each_place() {
     for _ in 0..4 {
         assert_eq!(crossed(&map), map);
     }
-    for at in 0..shape::MOST {
+    for at in 0..template::MAX_FIELDS {
         let name = format!("x-{at}");
         map.get_mut(&name).unwrap().set_sensitive(true);
         let crossed = crossed(&map);
@@ -131,7 +134,7 @@ fn fields_cross_as_they_are() {
 
 #[test]
 fn secrets_are_not_kept_whoever_knows_their_numbers() {
-    for (name, id, may_stay) in [
+    for (name, id, expected) in [
         ("cookie", 31, false),
         ("cookie", 0, false),
         ("authorization", 0, false),
@@ -140,8 +143,8 @@ fn secrets_are_not_kept_whoever_knows_their_numbers() {
         ("accept", 1, true),
         ("accept", 0, true),
     ] {
-        let may = may_be_kept(&HeaderView::new(name, "hush", id));
-        assert_eq!(may, may_stay, "{name} {id}");
+        let cacheable = is_cacheable(&HeaderView::new(name, "hush", id));
+        assert_eq!(cacheable, expected, "{name} {id}");
     }
 }
 

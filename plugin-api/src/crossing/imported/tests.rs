@@ -13,20 +13,20 @@ use std::{
 use bytes::Bytes;
 
 use super::*;
-use crate::crossing::{Guard, export};
+use crate::crossing::{PanicBoundary, export};
 
-const MOST: usize = Imported::SEVERAL;
+const MAX_FRAMES: usize = ImportedBody::MAX_FRAMES_AT_ONCE;
 
 #[derive(Clone)]
 struct Here;
 
-impl Guard for Here {
+impl PanicBoundary for Here {
     fn run<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
     }
 }
 
-/// A body of these frames, which has to wait at each `None`, and panics at an empty one.
+/// A body of these frames. A poll is pending at each `None`, and panics at an empty frame.
 struct Script(VecDeque<Option<Frame<Bytes>>>);
 
 impl http_body::Body for Script {
@@ -50,27 +50,27 @@ fn data(number: u8) -> Option<Frame<Bytes>> {
     Some(Frame::data(Bytes::from(vec![number])))
 }
 
-/// What comes of polling a body until it ends: a number for data, and words for the rest.
-fn told(mut body: Imported) -> Vec<String> {
-    let mut told = Vec::new();
+/// Polls a body until it ends, and returns a text for each result: a number for data, a word for any other result.
+fn poll_results(mut body: ImportedBody) -> Vec<String> {
+    let mut results = Vec::new();
     let context = &mut Context::from_waker(Waker::noop());
     loop {
         let item = match body.poll_frame(context) {
             Poll::Pending => "pending".to_owned(),
-            Poll::Ready(None) => return told,
+            Poll::Ready(None) => return results,
             Poll::Ready(Some(Err(error))) => error.to_string(),
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => data.chunk()[0].to_string(),
                 Err(frame) => format!("{:?}", frame.trailers_ref()),
             },
         };
-        told.push(item);
+        results.push(item);
     }
 }
 
 fn crossed(frames: impl IntoIterator<Item = Option<Frame<Bytes>>>) -> Vec<String> {
     let script = Script(frames.into_iter().collect());
-    told(Imported::take(&mut export(script, Here), MOST))
+    poll_results(ImportedBody::take(&mut export(script, Here), MAX_FRAMES))
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn frames_come_in_order_however_many_cross_at_once() {
     let all: Vec<_> = (0..100).map(|number: u8| number.to_string()).collect();
     assert_eq!(crossed((0..100).map(data)), all);
 
-    // With a wait after every third.
+    // With a pending poll after every third frame.
     let waits = (0..100).flat_map(|number| {
         let wait = (number % 3 == 2).then_some(None);
         [Some(data(number)), wait].into_iter().flatten()
@@ -103,7 +103,7 @@ fn what_ends_a_stream_comes_behind_the_bytes_before_it() {
     assert_eq!(told.len(), 9);
 }
 
-/// A body without end, of frames of the same size, which counts how many were asked for.
+/// An endless body of frames of the same size, which counts its polls.
 struct Endless(Bytes, Arc<AtomicUsize>);
 
 impl http_body::Body for Endless {
@@ -122,14 +122,14 @@ impl http_body::Body for Endless {
 #[test]
 fn what_is_asked_for_ahead_has_a_limit() {
     for (size, at_once, most) in [
-        (1, MOST, MOST),
+        (1, MAX_FRAMES, MAX_FRAMES),
         (1, 1, 1),
-        (BATCH_BYTES / 2, MOST, 2),
-        (BATCH_BYTES, MOST, 1),
+        (BATCH_BYTES / 2, MAX_FRAMES, 2),
+        (BATCH_BYTES, MAX_FRAMES, 1),
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let endless = Endless(Bytes::from(vec![0; size]), Arc::clone(&asked));
-        let mut body = Imported::take(&mut export(endless, Here), at_once);
+        let mut body = ImportedBody::take(&mut export(endless, Here), at_once);
         let mut ahead = 0;
         for taken in 1..=100 {
             let polled = body.poll_frame(&mut Context::from_waker(Waker::noop()));
@@ -156,7 +156,7 @@ fn a_stream_that_knows_no_more_than_one_frame_is_asked_for_one() {
             data: Bytes::from(vec![*left]).into(),
             trailers: abi::Headers::NONE,
         };
-        // SAFETY: there is room for a frame.
+        // SAFETY: `out` points to a valid frame.
         unsafe { *out = frame };
         poll::READY
     }
@@ -164,7 +164,7 @@ fn a_stream_that_knows_no_more_than_one_frame_is_asked_for_one() {
     unsafe extern "C" fn behind(_: *mut c_void, _: *const abi::Waker, _: *mut abi::Frames) -> u32 {
         unreachable!("it is behind the end of the table");
     }
-    // That of ABI 1.0, by its size.
+    // Has the size of the table of ABI 1.0.
     static TABLE: abi::BodyVtable = abi::BodyVtable {
         size: mem::offset_of!(abi::BodyVtable, poll_frames),
         poll: next,
@@ -178,7 +178,7 @@ fn a_stream_that_knows_no_more_than_one_frame_is_asked_for_one() {
     body.stream = (&raw mut left).cast();
     body.vtable = &raw const TABLE;
     assert_eq!(
-        told(Imported::take(&mut body, MOST)),
+        poll_results(ImportedBody::take(&mut body, MAX_FRAMES)),
         ["4", "3", "2", "1", "0"]
     );
 }

@@ -8,14 +8,14 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use smallvec::SmallVec;
 
 #[cfg(feature = "local")]
-use crate::guest::local;
+use crate::guest::local_response;
 use crate::{
     BoxError,
     abi::{self, CallContext, poll},
     crossing::{HeaderFields, export_eager},
     guest::{
-        response::{Respond, failed, give},
-        runtime::Entered,
+        response::{Respond, log_error, send_response},
+        runtime::RuntimeScope,
     },
 };
 
@@ -36,6 +36,7 @@ pub struct Response {
     body: Content,
 }
 
+/// The body of a [`Response`]. Bytes are a variant of their own, because they cross the ABI without an allocation.
 #[derive(Debug)]
 enum Content {
     Bytes(Bytes),
@@ -43,7 +44,7 @@ enum Content {
 }
 
 impl Response {
-    /// A response without a body.
+    /// Returns a response without a body.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         Self {
@@ -53,12 +54,12 @@ impl Response {
         }
     }
 
-    /// 200, and a text.
+    /// Returns a response with status 200, a text as its body, and the type `text/plain; charset=utf-8`.
     pub fn text(text: impl Into<Bytes>) -> Self {
         Self::bytes(HeaderValue::from_static("text/plain; charset=utf-8"), text)
     }
 
-    /// 200, and bytes of this type, as of `application/json`.
+    /// Returns a response with status 200, bytes as its body, and their `content-type`, such as `application/json`.
     pub fn bytes(content_type: HeaderValue, bytes: impl Into<Bytes>) -> Self {
         let mut response = Self::new(StatusCode::OK);
         response.fields.push((CONTENT_TYPE, content_type));
@@ -66,7 +67,7 @@ impl Response {
         response
     }
 
-    /// 200, and a body that comes piece by piece.
+    /// Returns a response with status 200 and a body that is sent frame by frame.
     pub fn stream<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -76,26 +77,28 @@ impl Response {
         response
     }
 
-    /// The same response with another status.
+    /// Sets the status.
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// The same response with one more header.
+    /// Adds a header field. Keeps earlier fields of the same name.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.push((name, value));
         self
     }
 
-    /// Gives the response to the host, by reference because it is large to move. Its body is taken.
-    pub(super) fn give(
+    /// Sends the response to the host, and returns [`poll::READY`]. Moves the body out of `self`.
+    ///
+    /// Takes `self` by reference, because moving a large struct is expensive.
+    pub(super) fn send(
         &mut self,
         context: &mut task::Context<'_>,
         call: &CallContext,
-        runtime: &Entered,
+        runtime: &RuntimeScope,
     ) -> u32 {
         let mut body = match mem::take(&mut self.body) {
             Content::Bytes(bytes) if bytes.is_empty() => abi::Body::empty(),
@@ -103,7 +106,7 @@ impl Response {
             Content::Stream(stream) => export_eager(stream, runtime, context),
         };
         let fields = HeaderFields::new(self.fields.iter().map(|(name, value)| (name, value)));
-        give(call, self.status, &fields, &mut body);
+        send_response(call, self.status, &fields, &mut body);
         poll::READY
     }
 }
@@ -119,13 +122,13 @@ impl Respond for Response {
         mut self,
         context: &mut task::Context<'_>,
         call: &CallContext,
-        runtime: &Entered,
+        runtime: &RuntimeScope,
     ) -> u32 {
-        self.give(context, call, runtime)
+        self.send(context, call, runtime)
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local::Response, BoxError> {
+    fn into_local(self) -> Result<local_response::Response, BoxError> {
         let body = match self.body {
             Content::Bytes(bytes) => http_body_util::Full::new(bytes)
                 .map_err(|never| match never {})
@@ -139,22 +142,22 @@ impl Respond for Response {
     }
 }
 
-/// An error is logged, and becomes a 500.
+/// An error is logged, and the host answers 500.
 impl<E: Into<BoxError>> Respond for Result<Response, E> {
     fn respond(
         self,
         context: &mut task::Context<'_>,
         call: &CallContext,
-        runtime: &Entered,
+        runtime: &RuntimeScope,
     ) -> u32 {
         match self {
             Ok(response) => response.respond(context, call, runtime),
-            Err(error) => failed(error),
+            Err(error) => log_error(error),
         }
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local::Response, BoxError> {
+    fn into_local(self) -> Result<local_response::Response, BoxError> {
         self.map_err(Into::into)?.into_local()
     }
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     abi::{self, Registered},
-    crossing::Guard,
-    host::call::Caught,
+    crossing::PanicBoundary,
+    host::caught::Caught,
 };
 
 /// The functions that the host gives to a generation, and the logger behind them, which stays for

@@ -1,7 +1,7 @@
-//! How long it takes from saving a file to the new answer: by `host dev`, and by `cargo run` of the same
-//! axum app with `axum::serve`, which is started anew for each edit.
+//! `scripts/bench dev`: measures the time from saving a file to the response of the new version: with `host dev`, and
+//! with `cargo run` of the same axum app with `axum::serve`, which is started again for each edit.
 //!
-//! While `host dev` is measured a client asks without a pause, and no request may fail.
+//! While `host dev` is measured, a client sends requests without pause, and no request may fail.
 
 use std::{
     error::Error,
@@ -50,12 +50,13 @@ fn main() -> Result<()> {
     let program = folder.path().join("program");
     write_crate(&options, &plugin, true)?;
     write_crate(&options, &program, false)?;
-    by_host_dev(&options, &plugin)?;
-    by_cargo_run(&options, &program)
+    measure_host_dev(&options, &plugin)?;
+    measure_cargo_run(&options, &program)
 }
 
 // === the app ===
 
+/// Writes the crate of the app: a plugin, or a program with `axum::serve`.
 fn write_crate(options: &Options, folder: &Path, is_plugin: bool) -> Result<()> {
     fs::create_dir_all(folder.join("src"))?;
     fs::copy(
@@ -74,7 +75,7 @@ fn write_crate(options: &Options, folder: &Path, is_plugin: bool) -> Result<()> 
             "tokio = { version = \"1\", features = [\"full\"] }\n".to_owned(),
         )
     };
-    let big = if options.big { BIG } else { "" };
+    let big = if options.big { LARGE_DEPENDENCIES } else { "" };
     fs::write(
         folder.join("Cargo.toml"),
         format!(
@@ -84,6 +85,7 @@ fn write_crate(options: &Options, folder: &Path, is_plugin: bool) -> Result<()> 
     write_source(options, folder, is_plugin, 0)
 }
 
+/// Writes the source of the app, whose response contains the version.
 fn write_source(options: &Options, folder: &Path, is_plugin: bool, version: u32) -> Result<()> {
     let (file, start) = if is_plugin {
         (
@@ -97,22 +99,25 @@ fn write_source(options: &Options, folder: &Path, is_plugin: bool, version: u32)
         )
     };
     let big = if options.big {
-        BIG_SOURCE
+        LARGE_SOURCE
     } else {
         "fn big(app: Router) -> Router {\n    app\n}\n"
     };
     let text = format!(
         "use axum::{{Router, routing::get}};\n\n{start}\nfn app() -> Router {{\n    big(Router::new().route(\"/\", get(hello)))\n}}\n\nasync fn hello() -> &'static str {{\n    tracing::info!(\"somebody came in\");\n    \"version {version};\"\n}}\n\n{big}"
     );
-    let new = folder.join("src/.new");
-    fs::write(&new, text)?;
-    fs::rename(new, folder.join(file))?;
+    // A rename, so that no build sees a half-written file.
+    let temporary = folder.join("src/.new");
+    fs::write(&temporary, text)?;
+    fs::rename(temporary, folder.join(file))?;
     Ok(())
 }
 
-const BIG: &str = "reqwest = { version = \"0.12\", features = [\"json\"] }\nsqlx = { version = \"0.8\", features = [\"postgres\", \"runtime-tokio\"] }\ntower-http = { version = \"0.6\", features = [\"full\"] }\n";
+/// The additional dependencies with `--big`.
+const LARGE_DEPENDENCIES: &str = "reqwest = { version = \"0.12\", features = [\"json\"] }\nsqlx = { version = \"0.8\", features = [\"postgres\", \"runtime-tokio\"] }\ntower-http = { version = \"0.6\", features = [\"full\"] }\n";
 
-const BIG_SOURCE: &str = "fn big(app: Router) -> Router {
+/// The additional source with `--big`, which uses the additional dependencies.
+const LARGE_SOURCE: &str = "fn big(app: Router) -> Router {
     async fn pages(
         axum::extract::State((client, pool)): axum::extract::State<(reqwest::Client, sqlx::PgPool)>,
     ) -> String {
@@ -129,7 +134,8 @@ const BIG_SOURCE: &str = "fn big(app: Router) -> Router {
 
 // === host dev ===
 
-fn by_host_dev(options: &Options, folder: &Path) -> Result<()> {
+/// Measures the first response and `--edits` edits with `host dev`, and prints the times.
+fn measure_host_dev(options: &Options, folder: &Path) -> Result<()> {
     let began = Instant::now();
     let mut session = Command::new(&options.host)
         .args(["dev", "--bind=127.0.0.1:0", "--log-level=off"])
@@ -139,32 +145,36 @@ fn by_host_dev(options: &Options, folder: &Path) -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let stdout = session.stdout.take().ok_or("no stdout")?;
-    let _ended = Ended(session);
+    let _session = ProcessGuard(session);
     let mut lines = BufReader::new(stdout).lines();
     let first = lines.next().ok_or("the session ended")??;
     let address: SocketAddr = first.trim_start_matches("Listening on http://").parse()?;
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&said);
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let reader_lines = Arc::clone(&printed);
     thread::spawn(move || {
         for line in lines.map_while(std::result::Result::ok) {
-            if let Ok(mut said) = heard.lock() {
-                said.push(line);
+            if let Ok(mut printed) = reader_lines.lock() {
+                printed.push(line);
             }
         }
     });
-    until(address, 0)?;
+    wait_for_version(address, 0)?;
     println!(
         "host dev: first answer after {:.1} s",
         began.elapsed().as_secs_f64()
     );
 
     let stop = Arc::new(AtomicBool::new(false));
-    let (asked, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (requests, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let client = {
-        let (stop, asked, failed) = (Arc::clone(&stop), Arc::clone(&asked), Arc::clone(&failed));
+        let (stop, requests, failed) = (
+            Arc::clone(&stop),
+            Arc::clone(&requests),
+            Arc::clone(&failed),
+        );
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                asked.fetch_add(1, Ordering::Relaxed);
+                requests.fetch_add(1, Ordering::Relaxed);
                 let is_good = get(address).is_ok_and(|text| {
                     text.starts_with("HTTP/1.1 200") && text.contains("version ")
                 });
@@ -173,83 +183,85 @@ fn by_host_dev(options: &Options, folder: &Path) -> Result<()> {
             }
         })
     };
-    let mut took = Vec::new();
+    let mut edit_times = Vec::new();
     for version in 1..=options.edits {
         let began = Instant::now();
         write_source(options, folder, true, version)?;
-        until(address, version)?;
-        took.push(began.elapsed());
-        // The line comes when the session knows.
+        wait_for_version(address, version)?;
+        edit_times.push(began.elapsed());
+        // The session prints its line after it has noticed the new version, which is later than the first response.
         thread::sleep(Duration::from_millis(100));
     }
     stop.store(true, Ordering::Relaxed);
     client.join().map_err(|_| "the client panicked")?;
-    let said = said.lock().map_err(|_| "the reader panicked")?;
-    let cargo = said.iter().filter_map(|line| {
+    let printed = printed.lock().map_err(|_| "the reader panicked")?;
+    let cargo_times = printed.iter().filter_map(|line| {
         let (_, rest) = line.split_once("lib.rs: built in ")?;
         Some(Duration::from_secs_f64(
             rest.split_once(" s")?.0.parse().ok()?,
         ))
     });
-    let cargo: Vec<_> = cargo.collect();
-    let over: Vec<_> = took
+    let cargo_times: Vec<_> = cargo_times.collect();
+    let rest_times: Vec<_> = edit_times
         .iter()
-        .zip(&cargo)
-        .map(|(took, cargo)| took.saturating_sub(*cargo))
+        .zip(&cargo_times)
+        .map(|(total, cargo)| total.saturating_sub(*cargo))
         .collect();
-    print("host dev: edit to new answer", took);
-    print("  of which cargo", cargo);
-    print("  of which the rest", over);
-    let (asked, failed) = (
-        asked.load(Ordering::Relaxed),
+    print_times("host dev: edit to new answer", edit_times);
+    print_times("  of which cargo", cargo_times);
+    print_times("  of which the rest", rest_times);
+    let (requests, failed) = (
+        requests.load(Ordering::Relaxed),
         failed.load(Ordering::Relaxed),
     );
-    println!("  requests of a client without a pause: {asked}, failed: {failed}");
+    println!("  requests of a client without a pause: {requests}, failed: {failed}");
     if failed > 0 {
-        return Err(format!("{failed} of {asked} requests failed").into());
+        return Err(format!("{failed} of {requests} requests failed").into());
     }
     Ok(())
 }
 
 // === cargo run ===
 
-fn by_cargo_run(options: &Options, folder: &Path) -> Result<()> {
+/// Measures the first response and `--restarts` edits with `cargo run`, and prints the times.
+fn measure_cargo_run(options: &Options, folder: &Path) -> Result<()> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let run = || -> Result<Ended> {
+    let run = || -> Result<ProcessGuard> {
         let cargo = Command::new("cargo")
             .args(["run", "--quiet"])
             .current_dir(folder)
             .env("CARGO_TARGET_DIR", options.target.join("program"))
             .env("PORT", address.port().to_string())
             .spawn()?;
-        Ok(Ended(cargo))
+        Ok(ProcessGuard(cargo))
     };
     let began = Instant::now();
     let mut program = run()?;
-    until(address, 0)?;
+    wait_for_version(address, 0)?;
     println!(
         "cargo run: first answer after {:.1} s",
         began.elapsed().as_secs_f64()
     );
-    let mut took = Vec::new();
+    let mut edit_times = Vec::new();
     for version in 1..=options.restarts {
         let began = Instant::now();
         write_source(options, folder, false, version)?;
         drop(program);
         program = run()?;
-        until(address, version)?;
-        took.push(began.elapsed());
+        wait_for_version(address, version)?;
+        edit_times.push(began.elapsed());
     }
-    print("cargo run: edit to new answer", took);
+    print_times("cargo run: edit to new answer", edit_times);
     Ok(())
 }
 
-/// A process that is ended with this: `cargo run` becomes the program that it runs.
-struct Ended(Child);
+/// Ends a process when it is dropped. For `cargo run` this is the app itself, because Cargo replaces its own process by
+/// the program that it runs.
+struct ProcessGuard(Child);
 
-impl Drop for Ended {
+impl Drop for ProcessGuard {
     fn drop(&mut self) {
-        // SIGTERM by way of kill(1): a session is to end its server.
+        // SIGTERM and not `Child::kill`, because the session of `host dev` must end its server.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
@@ -257,17 +269,17 @@ impl Drop for Ended {
 
 // === the client ===
 
-/// Asks until this version answers.
-fn until(address: SocketAddr, version: u32) -> Result<()> {
+/// Sends requests until this version answers. Returns an error after 20 minutes.
+fn wait_for_version(address: SocketAddr, version: u32) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(1200);
-    let wanted = format!("version {version};");
+    let expected = format!("version {version};");
     while Instant::now() < end {
-        if get(address).is_ok_and(|text| text.contains(&wanted)) {
+        if get(address).is_ok_and(|text| text.contains(&expected)) {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(2));
     }
-    Err(format!("{wanted} never answered").into())
+    Err(format!("{expected} never answered").into())
 }
 
 fn get(address: SocketAddr) -> std::io::Result<String> {
@@ -281,14 +293,15 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn print(what: &str, mut times: Vec<Duration>) {
+/// Prints the median and the largest of the times. Prints nothing if there are no times.
+fn print_times(title: &str, mut times: Vec<Duration>) {
     times.sort();
     let Some(&slowest) = times.last() else {
         return;
     };
     let median = times[times.len() / 2];
     println!(
-        "{what}: median {:.3} s, slowest {:.3} s, of {}",
+        "{title}: median {:.3} s, slowest {:.3} s, of {}",
         median.as_secs_f64(),
         slowest.as_secs_f64(),
         times.len()

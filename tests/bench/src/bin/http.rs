@@ -1,6 +1,6 @@
-//! `scripts/bench http`: what the boundary costs under load. A plugin in the host beside its twin
-//! that has the same handlers compiled in, in alternating rounds. The host is there twice: as it is
-//! released, and as `cargo build --release` makes it, which is how the twin is made.
+//! `scripts/bench http`: measures the cost of the ABI boundary under load. Compares a plugin in the host with its twin,
+//! which has the same handlers compiled in, in alternating rounds. The host is measured twice: as it is released, and
+//! as `cargo build --release` builds it ("plain"), which is how the twin is built.
 
 #![forbid(unsafe_code)]
 
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Measures all servers by one case.
+/// Measures all servers with one case, and prints the rows of the table.
 fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn Error>> {
     let core = Some(args.server_core);
     let is_http2 = case.protocol == Protocol::Http2;
@@ -89,6 +89,7 @@ fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn 
         servers.push(Server::nginx(&client.folder, is_http2, args.server_core)?);
     }
 
+    // The title of a row, and the indices in `servers` of the two servers that it compares.
     let mut pairs = vec![
         ("native plugin beside bare hyper", 1, 0),
         ("native plugin beside bare hyper, both plain", 2, 0),
@@ -98,7 +99,7 @@ fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn 
     ];
     pairs.retain(|(_, ours, _)| *ours < servers.len());
     let mut comparisons: Vec<Comparison> = pairs.iter().map(|_| Comparison::default()).collect();
-    // The first round fills caches and pools.
+    // The first round does not count, because it fills caches and pools.
     for round in 0..=args.rounds {
         let samples = take_turns(client, case, &servers, round % 2 == 0)?;
         if round > 0 {
@@ -113,14 +114,14 @@ fn compare(args: &Args, client: &Client, case: &Case<'_>) -> Result<(), Box<dyn 
     Ok(())
 }
 
-/// A round: each server has a turn, in this order or the other.
+/// Measures each server once, in the given or in the reverse order. Returns the samples in the given order.
 fn take_turns(
     client: &Client,
     case: &Case<'_>,
     servers: &[Server],
-    forwards: bool,
+    is_forward: bool,
 ) -> Result<Vec<Sample>, Box<dyn Error>> {
-    if forwards {
+    if is_forward {
         let turns = servers.iter().map(|server| client.measure(case, server));
         return turns.collect();
     }

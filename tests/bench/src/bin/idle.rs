@@ -1,7 +1,8 @@
-//! Holds idle connections for `scripts/bench scale`: apart from it, as each takes a file.
+//! Holds idle connections for `scripts/bench scale`. A separate process, because each connection needs a file
+//! descriptor.
 //!
-//! Arguments: the server's address, and how many. It prints a line when all are open and had an
-//! answer each, and ends with its input.
+//! Arguments: the server's address, and the number of connections. The program prints a line when each connection has
+//! had one response, and ends when its stdin is closed.
 
 #![forbid(unsafe_code)]
 

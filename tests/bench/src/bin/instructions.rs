@@ -1,16 +1,16 @@
-//! `scripts/bench instructions`: user instructions a request, by callgrind, of a plugin in the host
-//! and of its twin that has the same handler compiled in.
+//! `scripts/bench instructions`: counts the user instructions of a request with callgrind, for a plugin in the host and
+//! for its twin, which has the same handler compiled in.
 //!
-//! Each server is run twice, for more and for fewer requests: the difference is what the requests
-//! cost, without start and stop. What docs/BENCHMARKS.md says is compared: a ratio that is worse by
-//! more than 3 % fails.
+//! Each server runs twice, with more and with fewer requests. The difference of the two counts is the cost of the
+//! requests without start and stop. The program compares each ratio with the ratio that docs/BENCHMARKS.md records, and
+//! fails if a ratio is more than 3 % higher.
 //!
-//! The host is counted twice: as it is released, and plain, as `cargo build --release` makes it, which
-//! is how the twin is made.
+//! The host is counted twice: as it is released, and as `cargo build --release` builds it ("plain"), which is how the
+//! twin is built.
 //!
-//! Arguments: the folder of the twins and of the plain host, that of the released host, that of the
-//! native plugin, that of the axum plugin, and the record. Without a released host, both folders of hosts are the
-//! same, and only the plain host is counted.
+//! Arguments: the folder of the twins and of the plain host, the folder of the released host, the folder of the native
+//! plugin, the folder of the axum plugin, and the file with the recorded ratios. If the two folders of hosts are the
+//! same, only the plain host is counted.
 
 #![forbid(unsafe_code)]
 
@@ -37,9 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let hosts = [("", released), (", both plain", programs)];
         let hosts = hosts
             .into_iter()
-            .filter(|(how, folder)| !how.is_empty() || *folder != programs);
+            .filter(|(suffix, folder)| !suffix.is_empty() || *folder != programs);
         hosts
-            .map(|(how, folder)| (how, server::host(folder, plugins)))
+            .map(|(suffix, folder)| (suffix, server::host(folder, plugins)))
             .collect::<Vec<_>>()
     };
     let twin = |kind| server::twin(programs, kind);
@@ -58,13 +58,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut worse = Vec::new();
     for (plugin, hosts, server, theirs) in sides {
         for (headers, request) in &requests {
-            let theirs = count(&theirs, request)?;
-            for (how, ours) in &hosts {
-                let ours = count(ours, request)?;
+            let theirs = instructions_per_request(&theirs, request)?;
+            for (suffix, ours) in &hosts {
+                let ours = instructions_per_request(ours, request)?;
                 let ratio = ours / theirs;
-                let name = format!("{plugin} beside {server}, {headers}{how}");
+                let name = format!("{plugin} beside {server}, {headers}{suffix}");
                 println!("| {name} | {ours:.0} | {theirs:.0} | {ratio:.3} |");
-                worse.extend(complaint(&record, &name, ratio));
+                worse.extend(check_against_record(&record, &name, ratio));
             }
         }
     }
@@ -74,17 +74,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Err(worse.join("; ").into())
 }
 
-/// What is wrong with the ratio of a row, if it is worse than the record says, or not there.
-fn complaint(record: &str, name: &str, ratio: f64) -> Option<String> {
-    match recorded(record, name) {
-        Some(before) if ratio <= before * WORSE => None,
-        Some(before) => Some(format!("{name}: {before} is recorded")),
+/// Returns a complaint if the ratio of a row is too high, or if the record has no ratio for the row.
+fn check_against_record(record: &str, name: &str, ratio: f64) -> Option<String> {
+    match recorded_ratio(record, name) {
+        Some(recorded) if ratio <= recorded * MAX_INCREASE => None,
+        Some(recorded) => Some(format!("{name}: {recorded} is recorded")),
         None => Some(format!("{name}: nothing is recorded")),
     }
 }
 
-/// The ratio that is recorded for a row: its last cell.
-fn recorded(record: &str, name: &str) -> Option<f64> {
+/// Returns the recorded ratio of a row, which is its last cell, or `None` if the record has no such row.
+fn recorded_ratio(record: &str, name: &str) -> Option<f64> {
     let row = record
         .lines()
         .find_map(|line| line.strip_prefix(&format!("| {name} |")))?;
@@ -96,15 +96,20 @@ fn recorded(record: &str, name: &str) -> Option<f64> {
         .ok()
 }
 
-/// How many instructions a server takes for this request.
-fn count(command: &[String], request: &str) -> Result<f64, Box<dyn Error>> {
-    let few = run(command, request, FEW)?;
-    let many = run(command, request, MANY)?;
-    Ok((many - few) / f64::from((MANY - FEW) * CONNECTIONS as u32))
+/// Returns the number of instructions that a server needs for one such request.
+fn instructions_per_request(command: &[String], request: &str) -> Result<f64, Box<dyn Error>> {
+    let few = instructions_of_run(command, request, FEW_ROUNDS)?;
+    let many = instructions_of_run(command, request, MANY_ROUNDS)?;
+    Ok((many - few) / f64::from((MANY_ROUNDS - FEW_ROUNDS) * CONNECTIONS as u32))
 }
 
-/// How many instructions a server takes in its life of this many rounds of requests.
-fn run(command: &[String], request: &str, rounds: u32) -> Result<f64, Box<dyn Error>> {
+/// Runs a server under callgrind for this number of rounds of requests, and returns the number of its instructions from
+/// start to stop.
+fn instructions_of_run(
+    command: &[String],
+    request: &str,
+    rounds: u32,
+) -> Result<f64, Box<dyn Error>> {
     let out = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| "/dev/null".to_owned());
     let mut server = Command::new("valgrind")
         .args(["--tool=callgrind", &format!("--callgrind-out-file={out}")])
@@ -112,10 +117,11 @@ fn run(command: &[String], request: &str, rounds: u32) -> Result<f64, Box<dyn Er
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let requested = ask(&mut server, request, rounds);
+    let sent = send_requests(&mut server, request, rounds);
+    // Stop the server before an error is returned, because nothing else would end it.
     kill_process(Pid::from_child(&server), Signal::TERM)?;
     let printed = server.wait_with_output()?.stderr;
-    requested?;
+    sent?;
     let printed = String::from_utf8_lossy(&printed);
     let collected = printed
         .lines()
@@ -124,7 +130,8 @@ fn run(command: &[String], request: &str, rounds: u32) -> Result<f64, Box<dyn Er
     Ok(collected.trim().parse()?)
 }
 
-fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
+/// Sends one request on each connection in each round, and reads the responses.
+fn send_requests(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
     let stdout = server.stdout.take().ok_or("no stdout")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
@@ -139,14 +146,15 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
     let mut length = None;
     let pid = Pid::from_child(server);
     for _ in 0..rounds {
-        // It finds all of the requests when it goes on, and not as many as it happens to.
-        stop(pid)?;
+        // The server is stopped while the requests are written, so that it always finds all of them when it continues.
+        // The number of wake-ups, and with it the number of instructions, would differ from run to run otherwise.
+        stop_process(pid)?;
         for connection in &mut connections {
             connection.write_all(request.as_bytes())?;
         }
         kill_process(pid, Signal::CONT)?;
         for connection in &mut connections {
-            // Each response is as long as the first.
+            // All responses have the length of the first, so the others are read without a search for their end.
             match length {
                 None => length = Some(response(connection)?),
                 Some(length) => connection.read_exact(&mut [0; 4096][..length])?,
@@ -156,11 +164,11 @@ fn ask(server: &mut Child, request: &str, rounds: u32) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-/// Stops a process, and returns when it has.
-fn stop(pid: Pid) -> io::Result<()> {
+/// Sends SIGSTOP to a process, and returns when the process has stopped.
+fn stop_process(pid: Pid) -> io::Result<()> {
     kill_process(pid, Signal::STOP)?;
     loop {
-        // `PID (NAME) STATE …`
+        // The file contains `PID (NAME) STATE …`. The state T means stopped.
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
         if stat.contains(") T ") {
             return Ok(());
@@ -169,7 +177,7 @@ fn stop(pid: Pid) -> io::Result<()> {
     }
 }
 
-/// Reads a response to the end of its body, and gives its length.
+/// Reads a response to the end of its body, and returns its length. Returns an error if the status is not 200.
 fn response(connection: &mut TcpStream) -> io::Result<usize> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\nhello world") {
@@ -184,12 +192,13 @@ fn response(connection: &mut TcpStream) -> io::Result<usize> {
     }
 }
 
-/// How many connections take turns: the server finds a request on each when it wakes.
+/// The number of connections. In each round every connection has one request.
 const CONNECTIONS: usize = 8;
 
-/// How many requests each connection makes in the two runs.
-const FEW: u32 = 100;
-const MANY: u32 = 600;
+/// The number of rounds of the shorter run.
+const FEW_ROUNDS: u32 = 100;
+/// The number of rounds of the longer run.
+const MANY_ROUNDS: u32 = 600;
 
-/// How much worse a ratio may be than the record says.
-const WORSE: f64 = 1.03;
+/// The factor by which a ratio may exceed the recorded ratio.
+const MAX_INCREASE: f64 = 1.03;

@@ -1,5 +1,5 @@
-//! `scripts/bench log`: what a line of a plugin costs, against the same line of the host's own, in
-//! one process and by the same output.
+//! `scripts/bench log`: compares the cost of a plugin's log line with the cost of the same line logged by the host
+//! itself, in one process and with one output.
 //!
 //! Arguments: the library of `bench_log`, and the file to log to.
 
@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use host::{
+    apps::{faults::Faults, quarantine::PanicLimit},
     log::{
         self,
         bridge::{self, Bridge},
         origin::Origin,
     },
     settings,
-    worker::{faults::Faults, library, quarantine::PanicLimit},
+    worker::library,
 };
 use host_bench::{
     Rounds,
@@ -45,11 +46,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     for case in &CASES {
         let mut rounds = Rounds::default();
-        let count = count(case);
+        let iterations = iterations(case);
         for _ in 0..ROUNDS {
-            let per = |time: Duration| time.as_nanos() as f64 / count as f64;
-            let ours = plugin.run(case, count)?;
-            rounds.add(per(ours), per((case.run)(count)));
+            let per = |time: Duration| time.as_nanos() as f64 / iterations as f64;
+            let ours = plugin.run(case, iterations)?;
+            rounds.add(per(ours), per((case.run)(iterations)));
         }
         let (ours, theirs) = rounds.medians();
         let [low, ratio, high] = rounds.ratios();
@@ -59,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A loaded plugin, and what it takes to call it.
+/// The loaded plugin, and the runtime on which its requests are polled.
 struct Plugin {
     app: &'static App,
     runtime: Runtime,
@@ -95,8 +96,9 @@ impl Plugin {
         })
     }
 
-    fn run(&self, case: &Case, count: u64) -> Result<Duration, Box<dyn Error>> {
-        let path = format!("/{}/{count}", case.name);
+    /// Runs a case in the plugin, and returns the time that the plugin has measured.
+    fn run(&self, case: &Case, iterations: u64) -> Result<Duration, Box<dyn Error>> {
+        let path = format!("/{}/{iterations}", case.name);
         let (mut head, body) = Request::get(path).body(Empty::<Bytes>::new())?.into_parts();
         let target = Target {
             mount: "/",
@@ -125,8 +127,8 @@ impl Plugin {
     }
 }
 
-/// How often a round does it: some milliseconds' worth.
-fn count(case: &Case) -> u64 {
+/// Returns the number of lines that a round logs, which takes some milliseconds.
+fn iterations(case: &Case) -> u64 {
     match case.name {
         "empty" | "disabled" => 5_000_000,
         _ => 20_000,

@@ -1,5 +1,5 @@
-//! `scripts/bench scale`: what more mounts, apps and connections cost the host, what memory it
-//! takes, and how soon it answers.
+//! `scripts/bench scale`: measures the cost of more mounts, apps and connections, the memory of the host, and the time
+//! from its start to its first response.
 
 #![forbid(unsafe_code)]
 
@@ -19,9 +19,9 @@ use host_bench::{
 /// Measures how the costs of the host grow.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder of the twin, and of what opens connections.
+    /// The folder of the twin, and of the program `idle`.
     programs: PathBuf,
-    /// The folder of the host as it is released.
+    /// The folder of the released host.
     released: PathBuf,
     /// The plugins folder with `hello`, which is native.
     native: PathBuf,
@@ -75,10 +75,10 @@ struct Bench {
 }
 
 impl Bench {
-    /// A host with many mounts beside one with one.
+    /// Compares a host that has many mounts with a host that has one mount.
     fn routes(&self) -> Result<(), Box<dyn Error>> {
         let rounds = self.args.rounds;
-        println!("## Mounts\n\nMedians of {rounds} rounds of 1 s; beside a host with one app.\n");
+        println!("### Mounts\n\nMedians of {rounds} rounds of 1 s; beside a host with one app.\n");
         println!(
             "| apps, mounts | asked for | {} |\n|---|---|---|---|---|---|---|---|",
             Comparison::COLUMNS
@@ -89,26 +89,26 @@ impl Bench {
             let (many, paths) = self.apps(apps, mounts)?.start(self.core())?;
             let paths: Vec<_> = paths.iter().map(String::as_str).collect();
             let last = paths.last().ok_or("no app is mounted")?;
-            // As many as were loaded.
+            // The numbers of apps and mounts that serve, because a process cannot load any number of libraries.
             let title = format!("{}, {}", paths.len() as u32 / mounts, paths.len());
-            for (asked, ours, theirs) in [
+            for (requested, ours, theirs) in [
                 ("the last", vec![*last], vec![one_path]),
                 ("all in turn", paths.clone(), vec![one_path; paths.len()]),
             ] {
                 let case = |paths| Case { paths, ..HELLO };
                 let (ours, theirs) = (case(&ours), case(&theirs));
                 let cells = self.compare((&many, &ours), (&one, &theirs))?;
-                println!("| {title} | {asked} | {cells} |");
+                println!("| {title} | {requested} | {cells} |");
             }
         }
         println!();
         Ok(())
     }
 
-    /// The host and the bare server, while many connections are open and idle.
+    /// Compares the host with the bare server, while both have many idle connections.
     fn connections(&self) -> Result<(), Box<dyn Error>> {
         let rounds = self.args.rounds;
-        println!("## Open connections\n\nMedians of {rounds} rounds of 1 s; beside bare hyper.\n");
+        println!("### Open connections\n\nMedians of {rounds} rounds of 1 s; beside bare hyper.\n");
         println!(
             "| idle connections | {} | KiB a connection |\n|---|---|---|---|---|---|---|---|",
             Comparison::COLUMNS
@@ -125,7 +125,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Memory of the idle host, and of each app.
+    /// Measures the memory of the idle host, of each additional app, and of supervisor and worker.
     fn memory(&self) -> Result<(), Box<dyn Error>> {
         let (mut resident, mut anonymous) = (Rounds::default(), Rounds::default());
         for _ in 0..STARTS {
@@ -134,6 +134,7 @@ impl Bench {
             resident.add(ours.resident, theirs.resident);
             anonymous.add(ours.anonymous, theirs.anonymous);
         }
+        // The proportional set size, because supervisor and worker share the pages of the program.
         let (mut supervisor, mut both) = (Rounds::default(), Rounds::default());
         for _ in 0..STARTS {
             let (host, bare) = (self.with_worker()?, self.bare()?);
@@ -144,13 +145,14 @@ impl Bench {
             supervisor.add(ours, theirs);
             both.add(ours + workers, theirs);
         }
-        println!("## Memory\n\nMedians of {STARTS} starts, after one request.\n");
+        println!("### Memory\n\nMedians of {STARTS} starts, after one request.\n");
         println!("| KiB | resident | anonymous |\n|---|---|---|");
-        let ((ours, theirs), (our_own, their_own)) = (resident.medians(), anonymous.medians());
-        println!("| host with one plugin | {ours:.0} | {our_own:.0} |");
-        println!("| bare hyper | {theirs:.0} | {their_own:.0} |");
-        let (all, own) = (resident.ratio(), anonymous.ratio());
-        println!("| ratio (quartiles) | {all} | {own} |");
+        let (our_resident, their_resident) = resident.medians();
+        let (our_anonymous, their_anonymous) = anonymous.medians();
+        println!("| host with one plugin | {our_resident:.0} | {our_anonymous:.0} |");
+        println!("| bare hyper | {their_resident:.0} | {their_anonymous:.0} |");
+        let (resident, anonymous) = (resident.ratio(), anonymous.ratio());
+        println!("| ratio (quartiles) | {resident} | {anonymous} |");
         let memory = |apps| -> Result<_, Box<dyn Error>> {
             let (server, paths) = self.apps(apps, 1)?.start(self.core())?;
             if paths.len() < apps as usize {
@@ -158,12 +160,13 @@ impl Bench {
             }
             server.memory()
         };
-        let (one, many) = (memory(1)?, memory(MORE + 1)?);
-        let each = |more: f64, less: f64| (more - less) / f64::from(MORE);
-        let resident = each(many.resident, one.resident);
-        let anonymous = each(many.anonymous, one.anonymous);
-        println!("| each of {MORE} more plugins | {resident:.0} | {anonymous:.0} |\n");
-        println!("| KiB, proportional set size | | of bare hyper's (quartiles) |\n|---|---|---|");
+        let (one, many) = (memory(1)?, memory(MORE_PLUGINS + 1)?);
+        let per_plugin = |many: f64, one: f64| (many - one) / f64::from(MORE_PLUGINS);
+        let resident = per_plugin(many.resident, one.resident);
+        let anonymous = per_plugin(many.anonymous, one.anonymous);
+        println!("| each of {MORE_PLUGINS} more plugins | {resident:.0} | {anonymous:.0} |\n");
+        println!("Proportional set size, with a worker process.\n");
+        println!("| KiB | | of bare hyper's (quartiles) |\n|---|---|---|");
         for (name, rounds) in [
             ("supervisor", &supervisor),
             ("supervisor and worker", &both),
@@ -175,10 +178,10 @@ impl Bench {
         Ok(())
     }
 
-    /// From the start of the process to the first answer.
+    /// Measures the time from the start of the process to the first response.
     fn start(&self) -> Result<(), Box<dyn Error>> {
         let bare = server::twin(&self.args.programs, "bare");
-        let (one, more) = (self.apps(1, 1)?, self.apps(50, 1)?);
+        let (one, many_apps) = (self.apps(1, 1)?, self.apps(50, 1)?);
         let worker = server::host_with_worker(&self.args.released, &self.args.native);
         let starts = [
             ("bare hyper", &bare, "/quiet"),
@@ -188,20 +191,24 @@ impl Bench {
                 "/quiet",
             ),
             ("host with one plugin", &one.command, &one.paths[0]),
-            ("host with 50 plugins", &more.command, &more.paths[49]),
+            (
+                "host with 50 plugins",
+                &many_apps.command,
+                &many_apps.paths[49],
+            ),
         ];
         let mut times = starts.map(|_| Vec::new());
         for _ in 0..STARTS {
             for ((_, command, path), times) in starts.iter().zip(&mut times) {
                 let began = Instant::now();
-                // Its end takes time too, which is not asked for.
+                // The time is taken before the drop, because the stop of the server does not count.
                 let server = Server::start(command, None)?;
                 server.serves(path)?;
                 times.push(began.elapsed().as_secs_f64() * 1e3);
                 drop(server);
             }
         }
-        println!("## Start\n\nMedians of {STARTS} starts, in turn, on all cores.\n");
+        println!("### Start\n\nMedians of {STARTS} starts, in turn, on all cores.\n");
         println!("| from start to the first answer | ms (quartiles) |\n|---|---|");
         for ((name, ..), times) in starts.iter().zip(&times) {
             let [low, median, high] = quartiles(times);
@@ -211,13 +218,15 @@ impl Bench {
         Ok(())
     }
 
+    /// Measures two servers in turn, and returns the cells of a table's row.
     fn compare(
         &self,
         (ours, our_case): (&Server, &Case<'_>),
         (theirs, their_case): (&Server, &Case<'_>),
     ) -> Result<String, Box<dyn Error>> {
         let mut comparison = Comparison::default();
-        // The first round fills caches and pools.
+        // The first round does not count, because it fills caches and pools. The order of the two servers changes with
+        // each round, so that neither server always has the first turn.
         for round in 0..=self.args.rounds {
             let sample = || self.client.measure(our_case, ours);
             let (first, theirs) = if round % 2 == 0 {
@@ -233,16 +242,16 @@ impl Bench {
         Ok(comparison.cells())
     }
 
-    /// A host with one plugin, as it is by default.
+    /// Starts a host in one process with one plugin, and waits until the plugin serves.
     fn native(&self) -> Result<Server, Box<dyn Error>> {
         let mut command = server::host(&self.args.released, &self.args.native);
-        command.extend(ROOM.map(Into::into));
+        command.extend(IDLE_FLAGS.map(Into::into));
         let server = Server::start(&command, self.core())?;
         server.serves("/quiet")?;
         Ok(server)
     }
 
-    /// The same with a worker process.
+    /// Starts a host with a worker process and one plugin, and waits until the plugin serves.
     fn with_worker(&self) -> Result<Server, Box<dyn Error>> {
         let command = server::host_with_worker(&self.args.released, &self.args.native);
         let server = Server::start(&command, self.core())?;
@@ -250,6 +259,7 @@ impl Bench {
         Ok(server)
     }
 
+    /// Starts the twin with hyper alone, and waits until it serves.
     fn bare(&self) -> Result<Server, Box<dyn Error>> {
         let command = server::twin(&self.args.programs, "bare");
         let server = Server::start(&command, self.core())?;
@@ -257,7 +267,7 @@ impl Bench {
         Ok(server)
     }
 
-    /// How a host is started in which the plugin is so many apps, with so many mounts each.
+    /// Configures a host in which the plugin is `apps` apps, with `mounts` mounts each.
     fn apps(&self, apps: u32, mounts: u32) -> Result<Apps, Box<dyn Error>> {
         let Args {
             released, native, ..
@@ -270,11 +280,11 @@ impl Bench {
     }
 }
 
-/// How many plugins are loaded to see what each takes.
-const MORE: u32 = 100;
+/// The number of additional plugins from which the memory of one plugin is computed.
+const MORE_PLUGINS: u32 = 100;
 
-/// How often each server is started.
+/// The number of times that each server is started.
 const STARTS: u32 = 15;
 
-/// Room for the idle connections, which stay longer than is usual.
-const ROOM: [&str; 2] = ["--max-connections=20000", "--keep-alive=1h"];
+/// Allows for many idle connections, and keeps the host from closing them during the measurement.
+const IDLE_FLAGS: [&str; 2] = ["--max-connections=20000", "--keep-alive=1h"];

@@ -1,7 +1,7 @@
-//! The load that `scripts/release` profiles the host under: what is usual in it is what the compiler
-//! makes fast. It is always as many requests of each kind, so that two profiles are nearly the same.
+//! The load under which `scripts/release` profiles the host. The compiler optimizes the code that this load runs often.
+//! The number of requests of each kind is fixed, so that two profiles are nearly the same.
 //!
-//! A request that fails is an error: a host that does not serve is not to be released.
+//! A request that fails is an error, because a host that does not serve must not be released.
 
 #![forbid(unsafe_code)]
 
@@ -45,9 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut command = server::host(&args.programs, &args.plugins);
-    command.extend(FLAGS.map(Into::into));
+    command.extend(EXPLICIT_DEFAULTS.map(Into::into));
     match args.part {
-        // As most are: with as many threads as there are cores.
+        // Without the flags for threads, so that a thread is started for each core, as on most machines.
         Part::Start => command
             .retain(|word| !(word.starts_with("--threads=") || word.starts_with("--app-threads="))),
         Part::Requests => {}
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match args.part {
         Part::Start => {
             train(&HELLO, 2 * HELLO.connections)?;
-            thread::sleep(IDLE);
+            thread::sleep(IDLE_TIME);
         }
         Part::Requests => {
             for case in &CASES {
@@ -75,21 +75,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             train(&Case { paths, ..HELLO }, 10_000)?;
         }
     }
-    // The profile is written at the end of the process, which this waits for.
+    // The drop waits for the end of the process, which writes the profile.
     drop(server);
     Ok(())
 }
 
-/// Makes so many requests of a kind, as many at a time as its connections allow.
+/// Sends about `requests` requests of a kind, as many at a time as the case allows.
 async fn train(address: SocketAddr, case: &Case<'_>, requests: u32) -> Result<(), Box<dyn Error>> {
     let is_http2 = case.protocol == Protocol::Http2;
     let client = Client::builder(TokioExecutor::new())
         .http2_only(is_http2)
         .build_http();
-    let at_once = case.connections * if is_http2 { STREAMS } else { 1 };
+    let concurrency = case.connections * if is_http2 { STREAMS } else { 1 };
     let body = Bytes::from(case.body().unwrap_or_default());
-    let turns = (0..at_once).map(|_| async {
-        for _ in 0..requests / at_once {
+    let tasks = (0..concurrency).map(|_| async {
+        for _ in 0..requests / concurrency {
             let mut request = Request::builder()
                 .method(if body.is_empty() { "GET" } else { "POST" })
                 .uri(format!("http://{address}{}", case.paths[0]));
@@ -107,14 +107,14 @@ async fn train(address: SocketAddr, case: &Case<'_>, requests: u32) -> Result<()
         }
         Ok(())
     });
-    try_join_all(turns).await.map(drop)
+    try_join_all(tasks).await.map(drop)
 }
 
-/// How long the host has nothing to do: long enough for its clocks to tick.
-const IDLE: Duration = Duration::from_millis(500);
+/// The time for which the host is idle. Its periodic timers fire in this time.
+const IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// Settings of each kind, which take code of their own to read: as they are by default, but said.
-const FLAGS: [&str; 5] = [
+/// Flags with the default values. They are set so that the profile contains the code that parses each type of setting.
+const EXPLICIT_DEFAULTS: [&str; 5] = [
     "--log-level=info",
     "--log-format=text",
     "--max-connections=10000",

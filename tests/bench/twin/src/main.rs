@@ -1,8 +1,8 @@
-//! What a plugin is compared with: the same handlers compiled in, served by hyper alone (`bare`) or
-//! by `axum::serve` (`axum`).
+//! The twin of the benchmark plugins: a program that has the same handlers compiled in, served by hyper alone (`bare`)
+//! or by `axum::serve` (`axum`).
 //!
-//! Arguments: which one, and how many threads. `bare` speaks HTTP/2 when `http2` follows. As the
-//! host does, it prints where it listens, and ends when it is told to (SIGTERM).
+//! Arguments: `bare` or `axum`, and the number of threads. With `http2` as the third argument, `bare` serves HTTP/2.
+//! Like the host, the twin prints its address, and ends on SIGTERM.
 
 #![forbid(unsafe_code)]
 
@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
+/// Serves the handlers with hyper alone.
 async fn serve(listener: TcpListener, is_http2: bool) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;

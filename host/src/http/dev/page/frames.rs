@@ -1,4 +1,4 @@
-//! The frames of a backtrace, and lines of source.
+//! The frames of a backtrace, and excerpts of source files.
 
 use std::{
     fmt, fs,
@@ -12,18 +12,19 @@ use crate::dev::state::SessionOptions;
 pub(super) struct StackFrame {
     /// The name of the function.
     pub(super) function: String,
-    /// File, line and column, if the backtrace has them.
+    /// `FILE:LINE:COLUMN`, if the backtrace has them.
     pub(super) place: Option<String>,
 }
 
 impl StackFrame {
-    /// Whether the frame is in the author's sources.
+    /// Returns whether the frame is in the author's sources.
     pub(super) fn is_own(&self, options: &SessionOptions) -> bool {
+        // Split from the end, because a path may contain a colon.
         let file = self
             .place
             .as_deref()
             .and_then(|place| place.rsplitn(3, ':').nth(2));
-        file.is_some_and(|file| find(file, options).is_some())
+        file.is_some_and(|file| find_own_file(file, options).is_some())
     }
 }
 
@@ -37,7 +38,8 @@ impl fmt::Display for StackFrame {
     }
 }
 
-/// Parses a backtrace as std prints it: `3: FUNCTION`, and in the next line `at FILE:LINE:COLUMN`.
+/// Parses a backtrace in the format of std: `3: FUNCTION`, and on the next line `at FILE:LINE:COLUMN`. Lines in other
+/// formats are skipped.
 pub(super) fn parse(backtrace: &str) -> Vec<StackFrame> {
     let mut frames: Vec<StackFrame> = Vec::new();
     for line in backtrace.lines().map(str::trim) {
@@ -57,22 +59,21 @@ pub(super) fn parse(backtrace: &str) -> Vec<StackFrame> {
     frames
 }
 
-/// Lines of a file around a certain one.
+/// The lines of a source file around a main line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
-    /// The number of that line.
+    /// The number of the main line.
     pub(super) line: u32,
-    /// Numbers and texts of the lines.
+    /// The lines, as numbers and texts.
     pub(super) lines: Vec<(u32, String)>,
 }
 
 impl Excerpt {
-    /// Reads the lines around `line`. Returns None when the file is not one of the author's, or cannot be
-    /// read.
+    /// Reads the lines around `line`. Returns `None` if the file is not in the author's sources, or cannot be read.
     pub(super) fn read(file: &str, line: u32, options: &SessionOptions) -> Option<Self> {
-        let text = fs::read_to_string(find(file, options)?).ok()?;
+        let text = fs::read_to_string(find_own_file(file, options)?).ok()?;
         let lines = (1_u32..).zip(text.lines().map(str::to_owned));
-        let near = lines.filter(|(number, _)| number.abs_diff(line) <= AROUND);
+        let near = lines.filter(|(number, _)| number.abs_diff(line) <= CONTEXT_LINES);
         Some(Self {
             line,
             lines: near.collect(),
@@ -89,12 +90,12 @@ impl fmt::Display for Excerpt {
     }
 }
 
-/// Returns the path of a file in the author's sources, and None for any other file. The compiler names files
-/// relative to the workspace, a backtrace relative to the folder that the server runs in.
-fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
+/// Returns the path of a file in the author's sources, or `None` for any other file. The path in a panic is relative to
+/// the workspace, and the path in a backtrace is relative to the working directory of the server.
+fn find_own_file(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     let roots = options.roots.iter().map(PathBuf::as_path);
     roots.chain([Path::new(".")]).find_map(|root| {
-        // Canonical, so that neither `..` nor a symbolic link leads out of the author's folders.
+        // Canonical, because `..` or a symbolic link could lead out of the author's folders.
         let path = root.join(file).canonicalize().ok()?;
         let is_own = options
             .sources
@@ -104,8 +105,8 @@ fn find(file: &str, options: &SessionOptions) -> Option<PathBuf> {
     })
 }
 
-/// How many lines are shown before and after.
-const AROUND: u32 = 5;
+/// The number of lines that an excerpt has before the main line, and after it.
+const CONTEXT_LINES: u32 = 5;
 
 #[cfg(test)]
 mod tests {

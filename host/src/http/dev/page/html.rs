@@ -1,13 +1,13 @@
-//! An explanation as an HTML page.
+//! Formats an explanation as an HTML page.
 
 use std::fmt::Write;
 
 use super::{Excerpt, Explanation, StackFrame};
 
-/// Returns the page. It has no script and loads nothing, so that it also works where the app's own policy
-/// forbids that.
+/// Returns the page. The page has no script and loads no resources.
 pub(super) fn page(explanation: &Explanation) -> String {
     let status = explanation.status.to_string();
+    // The first line of the message is the title.
     let (title, rest) = explanation
         .message
         .split_once('\n')
@@ -18,21 +18,22 @@ pub(super) fn page(explanation: &Explanation) -> String {
         status = escape(&status),
     );
     if let Some(place) = &explanation.place {
+        // Writing to a `String` never fails.
         let _ = writeln!(page, "<p class=\"place\">{}</p>", escape(place));
     }
     if !rest.trim().is_empty() {
         let _ = writeln!(page, "<pre>{}</pre>", escape(rest.trim()));
     }
     if let Some(source) = &explanation.source {
-        let _ = writeln!(page, "<pre class=\"source\">{}</pre>", lines(source));
+        let _ = writeln!(page, "<pre class=\"source\">{}</pre>", source_lines(source));
     }
-    list(
+    append_list(
         &mut page,
         "Your frames",
         true,
         explanation.own_frames.iter().map(StackFrame::to_string),
     );
-    list(
+    append_list(
         &mut page,
         "Log of the request",
         true,
@@ -42,8 +43,8 @@ pub(super) fn page(explanation: &Explanation) -> String {
         .request
         .iter()
         .map(|(name, value)| format!("{name}: {value}"));
-    list(&mut page, "Request", false, request);
-    list(
+    append_list(&mut page, "Request", false, request);
+    append_list(
         &mut page,
         "Other frames",
         false,
@@ -52,10 +53,10 @@ pub(super) fn page(explanation: &Explanation) -> String {
     page + "</body>\n</html>\n"
 }
 
-/// Appends lines of text that the reader can fold away. Appends nothing when there are no lines.
-fn list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item = String>) {
+/// Appends lines of text in a section that the reader can collapse. Appends nothing if `lines` is empty.
+fn append_list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item = String>) {
     let lines: Vec<_> = lines
-        .map(|line| escape(&crate::dev::plain(&line)))
+        .map(|line| escape(&crate::dev::strip_colours(&line)))
         .collect();
     if !lines.is_empty() {
         let open = if is_open { " open" } else { "" };
@@ -67,8 +68,8 @@ fn list(page: &mut String, title: &str, is_open: bool, lines: impl Iterator<Item
     }
 }
 
-/// Returns an excerpt of source, whose main line is marked.
-fn lines(source: &Excerpt) -> String {
+/// Returns the lines of an excerpt as HTML. The main line is highlighted.
+fn source_lines(source: &Excerpt) -> String {
     let lines = source.lines.iter().map(|(number, text)| {
         let line = format!("{number:>5}  {}\n", escape(text));
         if *number == source.line {
@@ -80,16 +81,16 @@ fn lines(source: &Excerpt) -> String {
     lines.collect()
 }
 
-/// Replaces the characters that mean something in HTML.
+/// Replaces the characters that have a meaning in HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
+    for character in text.chars() {
+        match character {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            letter => escaped.push(letter),
+            character => escaped.push(character),
         }
     }
     escaped

@@ -1,4 +1,4 @@
-//! Writes the atoms of a line.
+//! Writes the values of the atoms of a line.
 
 use std::{
     fmt::{self, Write},
@@ -12,14 +12,14 @@ use http::{HeaderName, HeaderValue, Version, header::AUTHORIZATION};
 use super::{super::RequestHead, AccessRecord, Atom};
 
 impl AccessRecord {
-    /// Writes the value of an atom, or a dash when the record has none.
+    /// Appends the value of an atom to `line`, or a dash if the record has no value for the atom.
     ///
     /// # Errors
     ///
-    /// None: writing to a string does not fail.
+    /// Never fails, because writing to a string does not fail.
     pub(super) fn write(&self, atom: &Atom, line: &mut String) -> fmt::Result {
-        // The line is written at the end of the request, so that this is the duration of the whole request.
-        let took = self.started.elapsed();
+        // The duration of the whole request, because the line is written at the end of the request.
+        let duration = self.started.elapsed();
         match atom {
             Atom::Remote => write!(line, "{}", self.peer.ip()),
             Atom::RemotePort => write!(line, "{}", self.peer.port()),
@@ -41,16 +41,16 @@ impl AccessRecord {
             Atom::Status => write!(line, "{}", self.status),
             Atom::BytesOrDash if self.bytes_sent == 0 => line.write_char('-'),
             Atom::Bytes | Atom::BytesOrDash => write!(line, "{}", self.bytes_sent),
-            Atom::Seconds => write!(line, "{}", took.as_secs()),
-            Atom::Milliseconds => write!(line, "{}", took.as_millis()),
-            Atom::Microseconds => write!(line, "{}", took.as_micros()),
-            Atom::DecimalSeconds => write!(line, "{:.6}", took.as_secs_f64()),
+            Atom::Seconds => write!(line, "{}", duration.as_secs()),
+            Atom::Milliseconds => write!(line, "{}", duration.as_millis()),
+            Atom::Microseconds => write!(line, "{}", duration.as_micros()),
+            Atom::DecimalSeconds => write!(line, "{:.6}", duration.as_secs_f64()),
             Atom::Process => write!(line, "<{}>", process::id()),
             Atom::RequestHeader(name) => {
                 write_text(line, self.header(name).map(HeaderValue::as_bytes))
             }
             Atom::ResponseHeader(name) => {
-                let value = find(&self.headers, name);
+                let value = find_header(&self.headers, name);
                 write_text(line, value.map(HeaderValue::as_bytes))
             }
             Atom::Plugin => line.write_str(self.app.map_or("-", |(plugin, _)| plugin)),
@@ -81,19 +81,20 @@ impl AccessRecord {
         self.head.as_ref().map(|head| protocol(head.version))
     }
 
+    /// Returns the value of a request header. Returns `None` if the request has no such header.
     fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        find(&self.head.as_ref()?.headers, name)
+        find_header(&self.head.as_ref()?.headers, name)
     }
 
-    /// Returns the text of a request header.
+    /// Returns the value of a request header as text. Invalid UTF-8 is replaced.
     pub(super) fn header_text(&self, name: &HeaderName) -> Option<String> {
         let value = self.header(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// Returns the user name of basic authentication (RFC 7617). The app need not have accepted it.
+    /// Returns the user name of basic authentication (RFC 7617). The app may have rejected the user. Returns `None` if
+    /// the header is missing or malformed, or the name is empty.
     pub(super) fn user(&self) -> Option<String> {
-        // Any part may be malformed, since it comes from the client. Then there is no user name.
         let value = self.header(&AUTHORIZATION)?.to_str().ok()?;
         let (scheme, credentials) = value.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -109,15 +110,16 @@ impl AccessRecord {
         self.log.as_ref().map(|log| log.meta().id.as_str())
     }
 
-    /// Returns the ids of trace and span.
+    /// Returns the id of the trace and the id of the caller's span. Returns `None` if the request belongs to no trace.
     pub(super) fn trace(&self) -> Option<(&str, &str)> {
         let trace = self.log.as_ref()?.meta().trace.as_ref()?;
         Some((trace.trace_id(), trace.span_id()))
     }
 }
 
-/// Returns the target of a request. In HTTP/2 the URI has the host as well (RFC 9113, section 8.3.1), which
-/// HTTP/1.1 has in a header; it is left out.
+/// Returns the target of a request. In HTTP/2 the URI also contains scheme and host (RFC 9113, section
+/// 8.3.1), which HTTP/1.1 sends in a header. The result has neither of them, so that lines look the same for both
+/// protocols.
 fn target(head: &RequestHead) -> String {
     match head.uri.path_and_query() {
         Some(path) if head.version == Version::HTTP_2 => path.to_string(),
@@ -125,8 +127,8 @@ fn target(head: &RequestHead) -> String {
     }
 }
 
-/// Returns the value of a header.
-fn find<'a>(
+/// Returns the value of the header field with this name.
+fn find_header<'a>(
     headers: &'a [(HeaderName, HeaderValue)],
     name: &HeaderName,
 ) -> Option<&'a HeaderValue> {
@@ -134,6 +136,7 @@ fn find<'a>(
     Some(value)
 }
 
+/// Returns the name of a protocol version in the line.
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "HTTP/0.9",
@@ -144,7 +147,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// Writes text of a client or an app, or a dash for no text.
+/// Appends text that comes from a client or an app, with escapes. Appends a dash if the text is empty or `None`.
 fn write_text(line: &mut String, text: Option<&[u8]>) -> fmt::Result {
     match text {
         None | Some([]) => line.write_char('-'),
@@ -152,8 +155,8 @@ fn write_text(line: &mut String, text: Option<&[u8]>) -> fmt::Result {
     }
 }
 
-/// Writes text so that it ends neither the line nor a quoted part of the line. A byte that is not visible ASCII
-/// is written as `\xHH`.
+/// Appends text with escapes, so that the text can end neither the line nor a quoted part of the line. A byte that is
+/// not printable ASCII is written as `\xHH`.
 fn write_escaped(line: &mut String, text: &[u8]) -> fmt::Result {
     text.iter().try_for_each(|&byte| match byte {
         b'"' | b'\\' => write!(line, "\\{}", char::from(byte)),
@@ -162,9 +165,9 @@ fn write_escaped(line: &mut String, text: &[u8]) -> fmt::Result {
     })
 }
 
-/// Writes a time in the form `[23/Nov/2026:08:17:21 +0000]`. A date of HTTP has the same parts in another order:
-/// `Mon, 23 Nov 2026 08:17:21 GMT`.
+/// Appends a time in the form `[23/Nov/2026:08:17:21 +0000]`.
 fn write_time(line: &mut String, time: SystemTime) -> fmt::Result {
+    // A date of HTTP has the same parts in another order: `Mon, 23 Nov 2026 08:17:21 GMT`.
     let date = httpdate::fmt_http_date(time);
     let [day, month, year, clock] = [5..7, 8..11, 12..16, 17..25].map(|part| &date[part]);
     write!(line, "[{day}/{month}/{year}:{clock} +0000]")

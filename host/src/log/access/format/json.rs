@@ -1,4 +1,4 @@
-//! Writes a line as a JSON object. `docs/LOGGING.md` has its schema.
+//! Writes a line of the access log as a JSON object. `docs/LOGGING.md` describes the schema.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl fmt::Display for JsonLine<'_> {
     }
 }
 
-/// The keys of a line, in the order in which they are written.
+/// The object of a line. The keys are written in the order of the fields.
 #[derive(Serialize)]
 struct Object<'a> {
     timestamp: String,

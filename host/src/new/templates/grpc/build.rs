@@ -1,12 +1,12 @@
-//! Makes Rust of the `.proto` file, without a `protoc` on the machine.
+//! Generates Rust code from the `.proto` file. The program `protoc` is not needed.
 
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptions = protox::compile(["greeter.proto"], ["proto"])?;
+    let descriptors = protox::compile(["greeter.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
-        .compile_fds(descriptions)?;
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The cases of `scripts/bench http` as an axum app.
+//! The handlers for the cases of `scripts/bench http`, as an axum app.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 plugin_api::export_app!(app, mount = "/");
 
-/// The app, which `axum::serve` serves as well.
+/// Returns the app. The twin serves the same app with `axum::serve`.
 pub fn app() -> Router {
     Router::new()
         .route("/quiet", get(async || "hello world"))
@@ -31,7 +31,7 @@ async fn echo(body: Bytes) -> ([(HeaderName, &'static str); 1], Bytes) {
     ([(CONTENT_TYPE, "application/json")], body)
 }
 
-/// Reads the body as it comes, and answers how long it is.
+/// Reads the body frame by frame, and answers with its length.
 async fn upload(mut body: Body) -> String {
     let mut len = 0;
     while let Some(Ok(frame)) = body.frame().await {

@@ -1,4 +1,4 @@
-//! Runs the cases of `scripts/bench log` in a plugin, and answers how long each took.
+//! Runs the cases of `scripts/bench log` in a plugin, and answers with the time of each in nanoseconds.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The cases of `scripts/bench http` as a native handler.
+//! The handlers for the cases of `scripts/bench http`, as a native handler.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ fn app() -> native::App<impl Fn(Request<'_>) -> Answer> {
     native::app(answer)
 }
 
-/// At once, or later.
+/// A response that is ready at once, or a future.
 type Answer = Either<Ready<Response>, BoxFuture<'static, Response>>;
 
 fn answer(mut request: Request<'_>) -> Answer {
@@ -52,7 +52,7 @@ async fn echo(body: Body) -> Response {
     }
 }
 
-/// Reads the body as it comes, and answers how long it is.
+/// Reads the body frame by frame, and answers with its length.
 async fn upload(mut body: Body) -> Response {
     let mut len = 0;
     while let Some(Ok(frame)) = body.frame().await {

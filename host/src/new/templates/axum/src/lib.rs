@@ -1,10 +1,10 @@
-//! The app: the server loads it as a plugin, and `src/main.rs` runs it alone.
+//! The app. `host` loads it as a plugin; `src/main.rs` runs it as a program.
 
 use axum::{Router, response::Html, routing::get};
 
 plugin_api::export_app!(app);
 
-/// The app's routes.
+/// Returns the app's routes.
 pub fn app() -> Router {
     Router::new().route("/", get(hello))
 }

@@ -1,4 +1,4 @@
-//! The app: a gRPC service, described by `proto/greeter.proto`.
+//! The app: a gRPC service. `proto/greeter.proto` defines its methods and messages.
 
 use axum::{
     Router,
@@ -20,24 +20,25 @@ pub mod proto {
 // A gRPC client calls /PACKAGE.SERVICE/METHOD, so the mount is the service's name.
 plugin_api::export_app!(app, mount = "/greeter.Greeter");
 
-/// The service.
+/// Returns the service as an axum router.
 pub fn app() -> Router {
-    let service = Routes::new(GreeterServer::new(Greetings)).into_axum_router();
-    // The service looks at the whole path, of which the server took the mount.
-    Router::new().fallback_service(MapRequest::new(service, with_mount))
+    let service = Routes::new(GreeterServer::new(GreeterService)).into_axum_router();
+    // The server removes the mount from the path, but the service matches the full path.
+    Router::new().fallback_service(MapRequest::new(service, restore_full_path))
 }
 
-fn with_mount(mut request: Request) -> Request {
-    if let Some(OriginalUri(whole)) = request.extensions().get() {
-        *request.uri_mut() = whole.clone();
+/// Replaces the request's URI by the URI that the client sent.
+fn restore_full_path(mut request: Request) -> Request {
+    if let Some(OriginalUri(uri)) = request.extensions().get() {
+        *request.uri_mut() = uri.clone();
     }
     request
 }
 
-struct Greetings;
+struct GreeterService;
 
 #[tonic::async_trait]
-impl Greeter for Greetings {
+impl Greeter for GreeterService {
     async fn say_hello(
         &self,
         request: tonic::Request<HelloRequest>,

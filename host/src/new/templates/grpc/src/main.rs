@@ -1,3 +1,3 @@
-//! The app as a program of its own: `cargo run --features standalone`.
+//! Runs the app as a program, without `host`: `cargo run --features standalone`.
 
 plugin_api::main!(template_app::app);

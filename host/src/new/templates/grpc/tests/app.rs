@@ -1,4 +1,4 @@
-//! The app in tests: without a server, and with its log at hand.
+//! Tests of the app. They run the app without a server, and can read its log.
 
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ async fn a_call_is_answered() -> Result<(), BoxError> {
         .mount("/greeter.Greeter")
         .start(app)
         .await?;
-    // A message is a byte that says whether it is compressed, its length, and its fields.
+    // A gRPC message begins with one byte (0: not compressed) and the length in four bytes. Its fields follow.
     let message = b"\0\0\0\0\x05\x0a\x03Ada";
     let request = Request::post("/SayHello")
         .version(Version::HTTP_2)

@@ -1,13 +1,13 @@
-//! The app: the server loads it as a plugin, and `src/main.rs` runs it alone.
+//! The app. `host` loads it as a plugin; `src/main.rs` runs it as a program.
 //!
-//! The app is a native handler, which sees a request as the server has it, without a framework.
+//! The app is a native handler: it reads the server's own representation of a request, and uses no web framework.
 
 use http::{HeaderValue, StatusCode};
 use plugin_api::native::{Request, Response};
 
 plugin_api::export_app!(app);
 
-/// Answers a request.
+/// Returns the response to a request.
 pub fn app(request: Request<'_>) -> Response {
     match (request.method(), request.path()) {
         ("GET" | "HEAD", "/") => hello(),

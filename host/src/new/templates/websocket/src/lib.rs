@@ -1,6 +1,6 @@
-//! The app: the server loads it as a plugin, and `src/main.rs` runs it alone.
+//! The app. `host` loads it as a plugin; `src/main.rs` runs it as a program.
 //!
-//! A page talks to it over a WebSocket, and hears what everybody says.
+//! A page connects to the app over a WebSocket. The app sends each message of a client to all clients.
 
 use std::{pin::pin, sync::Arc};
 
@@ -18,10 +18,10 @@ use tokio::sync::broadcast;
 
 plugin_api::export_app!(app);
 
-/// The app's routes.
+/// Returns the app's routes.
 pub fn app(context: Context) -> Router {
     let room = Room {
-        said: broadcast::Sender::new(64),
+        messages: broadcast::Sender::new(64),
         context,
     };
     Router::new()
@@ -30,40 +30,43 @@ pub fn app(context: Context) -> Router {
         .with_state(Arc::new(room))
 }
 
-/// Everybody who is connected.
+/// The state that all connections share.
 struct Room {
-    said: broadcast::Sender<Utf8Bytes>,
+    /// Sends a message to every connection.
+    messages: broadcast::Sender<Utf8Bytes>,
     context: Context,
 }
 
 async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Response {
-    upgrade.on_upgrade(async move |socket| talk(socket, &room).await)
+    upgrade.on_upgrade(async move |socket| relay(socket, &room).await)
 }
 
-async fn talk(mut socket: WebSocket, room: &Room) {
-    let mut said = room.said.subscribe();
-    tracing::info!(here = room.said.receiver_count(), "somebody came in");
-    // Ready when a newer version of the app takes over: the client then connects again, to that one.
+/// Sends the client's messages to all clients, and all messages to this client.
+async fn relay(mut socket: WebSocket, room: &Room) {
+    let mut messages = room.messages.subscribe();
+    tracing::info!(here = room.messages.receiver_count(), "somebody came in");
+    // Completes when a newer version of the app replaces this version. The client then connects to the newer version.
     let mut draining = pin!(room.context.draining());
     loop {
         let text = tokio::select! {
             () = &mut draining => {
                 let restart = CloseFrame { code: close_code::RESTART, reason: "".into() };
-                // The client may be gone already.
+                // Ignore an error, because the client may have disconnected already.
                 let _ = socket.send(Message::Close(Some(restart))).await;
                 return;
             }
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
-                    // Sending never fails, because this task has a receiver itself.
-                    let _ = room.said.send(text);
+                    // This cannot fail, because this task itself holds a receiver.
+                    let _ = room.messages.send(text);
                     continue;
                 }
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => return,
             },
-            text = said.recv() => match text {
+            text = messages.recv() => match text {
                 Ok(text) => text,
+                // The client reads too slowly, and misses some messages.
                 Err(broadcast::error::RecvError::Lagged(_)) => continue,
                 Err(broadcast::error::RecvError::Closed) => return,
             },

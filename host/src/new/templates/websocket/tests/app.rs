@@ -1,4 +1,4 @@
-//! The app in tests: without a server, and with its log at hand.
+//! Tests of the app. They run the app without a server, and can read its log.
 
 use plugin_api::{BoxError, testing};
 

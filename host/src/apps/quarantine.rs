@@ -1,5 +1,5 @@
-//! The quarantine: a generation that panics too often gets no more requests, because panics may have left its
-//! state inconsistent.
+//! The quarantine: a generation that panics too often gets no more requests, because the panics may have left the state
+//! of the app inconsistent.
 
 use std::{
     collections::VecDeque,
@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many panics within which time put a generation into quarantine.
+/// The number of panics within a time that puts a generation into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PanicLimit {
-    /// The number of panics; 0 means no limit.
+    /// The number of panics. 0 means no limit.
     pub panics: u16,
-    /// The length of the window.
+    /// The time within which the panics must happen.
     pub window: Duration,
 }
 
@@ -23,9 +23,10 @@ pub struct PanicLimit {
 #[derive(Debug)]
 pub struct Quarantine {
     limit: PanicLimit,
-    /// The times of the last panics within the window.
+    /// The times of the panics within the last window, the oldest first.
     panics: Mutex<VecDeque<Instant>>,
-    is_on: AtomicBool,
+    /// Whether the generation is in quarantine. Separate from the mutex, because every request reads the flag.
+    is_active: AtomicBool,
 }
 
 impl Quarantine {
@@ -35,31 +36,32 @@ impl Quarantine {
         Self {
             limit,
             panics: Mutex::default(),
-            is_on: AtomicBool::new(false),
+            is_active: AtomicBool::new(false),
         }
     }
 
-    /// Counts a panic. Returns the limit if this panic reaches it.
-    pub fn panicked(&self, now: Instant) -> Option<PanicLimit> {
-        if self.limit.panics == 0 || self.is_on() {
+    /// Counts a panic. Returns the limit if this panic puts the generation into quarantine, and `None` otherwise.
+    pub fn count_panic(&self, now: Instant) -> Option<PanicLimit> {
+        if self.limit.panics == 0 || self.is_active() {
             return None;
         }
         let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
         while panics
             .front()
-            .is_some_and(|then| now.duration_since(*then) > self.limit.window)
+            .is_some_and(|time| now.duration_since(*time) > self.limit.window)
         {
             panics.pop_front();
         }
         panics.push_back(now);
-        let too_many = panics.len() >= usize::from(self.limit.panics);
-        (too_many && !self.is_on.swap(true, Ordering::Relaxed)).then_some(self.limit)
+        let is_reached = panics.len() >= usize::from(self.limit.panics);
+        // `swap` lets only one of several threads report the limit.
+        (is_reached && !self.is_active.swap(true, Ordering::Relaxed)).then_some(self.limit)
     }
 
     /// Returns whether the generation gets no more requests.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Relaxed)
+    pub fn is_active(&self) -> bool {
+        self.is_active.load(Ordering::Relaxed)
     }
 }
 
@@ -77,20 +79,20 @@ mod tests {
     #[test]
     fn only_panics_within_the_window_count() {
         let (quarantine, start) = (quarantine(3), Instant::now());
-        let after = |seconds| quarantine.panicked(start + Duration::from_secs(seconds));
+        let after = |seconds| quarantine.count_panic(start + Duration::from_secs(seconds));
         for seconds in [0, 6, 12, 18, 24] {
             assert_eq!(after(seconds), None);
         }
-        assert!(!quarantine.is_on());
+        assert!(!quarantine.is_active());
         assert!(after(25).is_some());
-        assert!(quarantine.is_on());
-        assert_eq!(after(26), None, "it is told once");
+        assert!(quarantine.is_active());
+        assert_eq!(after(26), None, "the limit is reported once");
     }
 
     #[test]
     fn without_a_limit_it_never_begins() {
         let (quarantine, now) = (quarantine(0), Instant::now());
-        assert!((0..1000).all(|_| quarantine.panicked(now).is_none()));
-        assert!(!quarantine.is_on());
+        assert!((0..1000).all(|_| quarantine.count_panic(now).is_none()));
+        assert!(!quarantine.is_active());
     }
 }

@@ -14,9 +14,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{faults::Faults, process};
+use super::faults::Faults;
 use crate::{
     orders::Spec,
+    resources,
     scoreboard::{self, Label, WorkKind},
 };
 
@@ -25,23 +26,23 @@ use crate::{
 pub struct Generation {
     /// The app's name.
     pub name: &'static str,
-    /// Which load of the app this is, from 1.
+    /// The number of this load of the app, from 1.
     pub number: u64,
     /// The plugin's version.
     pub version: String,
     /// The spec of the generation.
     pub spec: Arc<Spec>,
-    /// The private copy that the library was loaded from.
-    pub copy: PathBuf,
-    /// The generation's label on the scoreboard.
+    /// The path of the private copy from which the library was loaded.
+    pub staged_path: PathBuf,
+    /// The label of the generation on the scoreboard. Threads write the label there while they run code of the app.
     pub label: Label,
-    /// The app behind the ABI, which also counts the requests in flight.
+    /// The app in the library. Counts the requests in flight.
     pub app: &'static App,
     /// Counts errors and panics.
     pub faults: Arc<Faults>,
     /// When the generation was started.
-    pub since: SystemTime,
-    /// Cancelled to abort the requests that are still in flight.
+    pub started_at: SystemTime,
+    /// Cancelled at the end of a drain, to abort the requests that are still in flight.
     pub abort: CancellationToken,
 }
 
@@ -49,20 +50,22 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug)]
 pub struct DrainResult {
     /// How long the last requests took to end.
-    pub drained: Duration,
+    pub duration: Duration,
     /// The number of requests that were aborted.
     pub aborted: u64,
 }
 
 impl Generation {
-    /// Ends the generation: lets no more requests in, drains it for up to `timeout`, aborts the rest, runs the
-    /// shutdown hooks, and stops its threads. The registry must not route to this generation any more.
+    /// Ends the generation: closes the app to new requests, waits up to `timeout` for the requests in flight, aborts
+    /// the rest, runs the shutdown hooks, and stops the threads of the app. The registry must not route to this
+    /// generation any more.
     pub async fn retire(self: Arc<Self>, timeout: Duration) -> DrainResult {
         self.app.close();
         // The author's code is notified on a blocking thread, because it may block.
-        let told = self.spawn_in_app(WorkKind::Drain, App::drain);
-        let retired = self.drain(timeout).await;
-        let _ = told.await;
+        let notified = self.spawn_in_app(WorkKind::Drain, App::drain);
+        let drain_result = self.drain(timeout).await;
+        // The notification must be over before the app is stopped.
+        let _ = notified.await;
         // The plugin catches panics of the author's code, so this task does not fail.
         let stopped = self.spawn_in_app(WorkKind::Stop, |app| app.stop(STOP_TIMEOUT));
         let stopped = stopped.await.unwrap_or_default();
@@ -70,6 +73,7 @@ impl Generation {
         if stopped.timed_out {
             warn!(plugin, generation, timeout = ?STOP_TIMEOUT, "A shutdown hook did not end in time");
         }
+        // Requests whose handlers block their threads are still in flight after the abort.
         let stuck = self.app.in_flight();
         if stuck > 0 {
             warn!(
@@ -91,22 +95,24 @@ impl Generation {
             cancelled_tasks = stopped.tasks,
             "Stopped"
         );
-        retired
+        drain_result
     }
 
-    /// Runs code of the app on a blocking thread, marked on the scoreboard as `doing`.
+    /// Runs code of the app on a blocking thread. The scoreboard shows this work as `kind`.
     pub fn spawn_in_app<T: Send + 'static>(
         &self,
-        doing: WorkKind,
+        kind: WorkKind,
         work: impl FnOnce(&'static App) -> T + Send + 'static,
     ) -> JoinHandle<T> {
         let (app, label) = (self.app, self.label);
         task::spawn_blocking(move || {
-            let _working = scoreboard::enter(label, doing);
+            // While this value exists, the scoreboard attributes a crash or a hang of the thread to the app.
+            let _working = scoreboard::enter(label, kind);
             work(app)
         })
     }
 
+    /// Waits up to `timeout` for the requests in flight, and aborts those that are left.
     async fn drain(&self, timeout: Duration) -> DrainResult {
         let began = Instant::now();
         let in_flight = self.app.in_flight();
@@ -123,48 +129,49 @@ impl Generation {
                 "Cutting off requests that did not end in time"
             );
             self.abort.cancel();
-            // A handler that blocks its thread does not notice the abort.
+            // The wait has a limit, because a handler that blocks its thread does not notice the abort.
             let _ = time::timeout(ABORT_GRACE, self.app.drained()).await;
         }
         DrainResult {
-            drained: began.elapsed(),
+            duration: began.elapsed(),
             aborted,
         }
     }
 }
 
-/// Returns the name of a generation's threads: those of its runtime, that of its start, and threads that these
-/// start, unless the plugin names them otherwise. The kernel keeps 15 bytes, so a long plugin name is cut.
+/// Returns the name of a generation's threads, such as `shop.g7`. The threads of the plugin's runtime and the thread
+/// that starts the app have this name. Threads that they start inherit the name, unless the plugin names these threads.
+/// The kernel stores 15 bytes of a name, so a long plugin name is truncated.
 #[must_use]
 pub fn thread_name(plugin: &str, generation: u64) -> String {
     let suffix = format!(".g{generation}");
-    let room = MAX_THREAD_NAME.saturating_sub(suffix.len());
-    // The name of a plugin is ASCII.
-    format!("{}{suffix}", plugin.get(..room).unwrap_or(plugin))
+    let max_len = MAX_THREAD_NAME.saturating_sub(suffix.len());
+    // `get` returns `None` only for a shorter name, because the name of a plugin is ASCII.
+    format!("{}{suffix}", plugin.get(..max_len).unwrap_or(plugin))
 }
 
-/// Returns how many threads with this name are left, after threads that are about to end had time to.
+/// Returns the number of threads with this name that still run. Waits up to 200 ms for threads that are about to end.
 async fn count_threads_left(name: &str) -> usize {
-    let mut there = 0;
+    let mut count = 0;
     for _ in 0..20 {
-        let of_it = name.to_owned();
-        let threads = task::spawn_blocking(move || process::threads_named(&of_it));
-        there = threads.await.unwrap_or_default();
-        if there == 0 {
+        let name = name.to_owned();
+        let counting = task::spawn_blocking(move || resources::count_threads_named(&name));
+        count = counting.await.unwrap_or_default();
+        if count == 0 {
             break;
         }
         time::sleep(Duration::from_millis(10)).await;
     }
-    there
+    count
 }
 
 /// The longest name of a thread in bytes (prctl(2), `PR_SET_NAME`).
 const MAX_THREAD_NAME: usize = 15;
 
-/// How long aborted requests have to end.
+/// How long the host waits for aborted requests to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// How long shutdown hooks and the runtime's threads have to end.
+/// How long the host waits for shutdown hooks and for the threads of the plugin's runtime to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

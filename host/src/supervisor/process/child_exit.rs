@@ -5,7 +5,7 @@ use std::fmt;
 use rustix::process::WaitIdStatus;
 use serde::{Deserialize, Serialize};
 
-/// How a process exited. The text is for people: `exit code 3`, `SIGSEGV (core dumped)`.
+/// How a process exited. `Display` writes a text for people: `exit code 3`, `SIGSEGV (core dumped)`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChildExit {
@@ -30,7 +30,7 @@ impl ChildExit {
         self == Self::Exited { code: 0 }
     }
 
-    /// Returns the name of the signal that ended the process, such as `SIGSEGV`.
+    /// Returns the name of the signal that ended the process, such as `SIGSEGV`. Returns `None` if no signal did.
     #[must_use]
     pub fn signal_name(self) -> Option<String> {
         match self {

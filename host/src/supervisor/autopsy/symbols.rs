@@ -1,4 +1,5 @@
-//! Turns addresses into functions, files and lines, by the symbols and debug information of the mapped files.
+//! Finds the functions, source files and lines of addresses, with the symbols and debug information of the mapped
+//! files.
 
 use std::{
     borrow::Cow,
@@ -19,21 +20,22 @@ use crate::scoreboard::CodeAddress;
 /// A frame of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeFrame {
-    /// The name of the function, or its address if the file has no symbols.
+    /// The name of the function, or the address if the function is unknown.
     pub function: String,
-    /// The source file and the line.
+    /// The source file and the line, if the file has debug information.
     pub source: Option<(String, u32)>,
-    /// The mapped file that has the code.
+    /// The mapped file that contains the code: the program or a library.
     pub image: Option<PathBuf>,
     /// Whether the file is the library of an app.
     pub is_app: bool,
 }
 
 impl CodeFrame {
-    /// Returns whether the frame is probably the author's own code, and not that of std or another crate.
+    /// Returns whether the frame is probably code of the plugin's author, and not code of std or of a dependency.
     #[must_use]
     pub fn is_authors(&self) -> bool {
-        let others = [
+        // Parts of the paths of sources that the author of the plugin did not write.
+        let foreign_sources = [
             "/rustc/",
             "/rustlib/",
             "/.cargo/registry/",
@@ -43,11 +45,12 @@ impl CodeFrame {
             "host/src/worker/crash/",
         ];
         match &self.source {
-            Some((file, _)) => !others.iter().any(|other| file.contains(other)),
+            Some((file, _)) => !foreign_sources.iter().any(|part| file.contains(part)),
+            // Without debug information, only the name of the function is known.
             None => {
                 let name = self.function.trim_start_matches(['<', '&', '_']);
-                let others = ["std::", "core::", "alloc::", "rust_", "tokio::", "0x"];
-                !others.iter().any(|other| name.starts_with(other))
+                let foreign_names = ["std::", "core::", "alloc::", "rust_", "tokio::", "0x"];
+                !foreign_names.iter().any(|start| name.starts_with(start))
             }
         }
     }
@@ -63,7 +66,7 @@ impl fmt::Display for CodeFrame {
     }
 }
 
-/// Files that are held open. They can be read even after they were removed.
+/// Files that stay open, so that they can be read even after they were removed.
 #[derive(Clone, Debug, Default)]
 pub struct OpenFiles(HashMap<PathBuf, Arc<File>>);
 
@@ -79,13 +82,15 @@ impl OpenFiles {
     }
 }
 
-/// A cache of symbols by file. Symbols of a large library take much memory, so the cache is short-lived.
+/// A cache of symbols by file. The caller drops the cache soon, because the symbols of a large library take much
+/// memory.
 pub struct Symbols<'a> {
-    held: &'a OpenFiles,
+    open_files: &'a OpenFiles,
+    /// The files that were parsed. `None` for a file that cannot be parsed.
     images: HashMap<PathBuf, Option<CodeImage>>,
 }
 
-/// A file with code.
+/// A program or library file whose symbols are loaded.
 struct CodeImage {
     symbols: Loader,
     /// Each segment's offset in the file, its length, and its address.
@@ -93,40 +98,41 @@ struct CodeImage {
 }
 
 impl<'a> Symbols<'a> {
-    /// Creates an empty cache. Files in `held` are read through their open descriptors.
+    /// Creates an empty cache. The files in `open_files` are read through their open descriptors, other files by path.
     #[must_use]
-    pub fn new(held: &'a OpenFiles) -> Self {
+    pub fn new(open_files: &'a OpenFiles) -> Self {
         Self {
-            held,
+            open_files,
             images: HashMap::new(),
         }
     }
 
-    /// Returns the frames at these addresses, the innermost first, inlined functions included. `copies` are the
-    /// libraries of apps: if some addresses are in them, only those addresses are looked up.
+    /// Returns the frames at these addresses, the innermost first, with inlined functions. `copies` are the private
+    /// copies of the apps' libraries. If any address is in a copy, the addresses outside of the copies are left out.
     pub fn frames(&mut self, addresses: &[CodeAddress], copies: &[&Path]) -> Vec<CodeFrame> {
         let is_in_app = |address: &CodeAddress| {
-            let place = address.place.as_ref();
-            place.is_some_and(|(file, _)| copies.contains(&file.as_path()))
+            let location = address.location.as_ref();
+            location.is_some_and(|(file, _)| copies.contains(&file.as_path()))
         };
-        // Frames of the host and of the system take as long to look up, and do not help an author.
-        let are_some_in_apps = addresses.iter().any(is_in_app);
+        // Frames of the host and of system libraries take as long to look up, and do not help an author.
+        let has_app_frames = addresses.iter().any(is_in_app);
         let mut frames = Vec::new();
         for (at, address) in addresses.iter().enumerate() {
-            if are_some_in_apps && !is_in_app(address) {
+            if has_app_frames && !is_in_app(address) {
                 continue;
             }
-            // A return address is the instruction after the call. One byte less is within the call.
-            let back = u64::from(at > 0);
-            let Some((image, offset)) = &address.place else {
-                frames.push(unknown(address.address, None));
+            // All addresses but the first are return addresses. A return address is that of the instruction after the
+            // call, which may belong to another line or function. One byte less is within the call.
+            let correction = u64::from(at > 0);
+            let Some((image, offset)) = &address.location else {
+                frames.push(unknown_function(address.address, None));
                 continue;
             };
             let is_app = copies.contains(&image.as_path());
             let found = self
                 .image(image)
-                .and_then(|symbols| symbols.functions(offset.saturating_sub(back)));
-            let found = found.unwrap_or_else(|| vec![unknown(*offset, Some(image))]);
+                .and_then(|symbols| symbols.functions(offset.saturating_sub(correction)));
+            let found = found.unwrap_or_else(|| vec![unknown_function(*offset, Some(image))]);
             frames.extend(found.into_iter().map(|frame| CodeFrame {
                 image: Some(image.clone()),
                 is_app,
@@ -136,12 +142,15 @@ impl<'a> Symbols<'a> {
         frames
     }
 
+    /// Returns the parsed file at `path`, or `None` if the file cannot be parsed.
     fn image(&mut self, path: &Path) -> Option<&CodeImage> {
-        let held = self.held.0.get(path);
+        let open_file = self.open_files.0.get(path);
         let image = self.images.entry(path.to_owned()).or_insert_with(|| {
-            let by_number = held.map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
-            let path = by_number.as_deref().map_or(path, Path::new);
-            // The file comes from a plugin author. A parser that panics on it must not end the server.
+            let descriptor_path =
+                open_file.map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+            let path = descriptor_path.as_deref().map_or(path, Path::new);
+            // The file comes from a plugin author, so the parser may meet input that makes it panic. The panic must
+            // not lose the report of the crash.
             panic::catch_unwind(|| CodeImage::open(path)).ok().flatten()
         });
         image.as_ref()
@@ -155,8 +164,10 @@ impl fmt::Debug for Symbols<'_> {
 }
 
 impl CodeImage {
+    /// Reads the symbols of a file. Returns `None` if the file is not a program or library.
     fn open(path: &Path) -> Option<Self> {
-        // A process with corrupt memory may have written the path. Opening a FIFO would wait for ever.
+        // The path comes from the scoreboard, where a process with corrupt memory may have written any path. Opening a
+        // FIFO would block forever.
         if !fs::metadata(path).ok()?.is_file() {
             return None;
         }
@@ -172,16 +183,18 @@ impl CodeImage {
         })
     }
 
-    /// Returns the frames at an offset in the file.
+    /// Returns the frames at an offset in the file, the innermost first. Returns `None` if no function is known there.
     fn functions(&self, offset: u64) -> Option<Vec<CodeFrame>> {
         let address = self.segments.iter().find_map(|(start, len, address)| {
             let within = offset.checked_sub(*start)?;
             (within < *len).then(|| address.wrapping_add(within))
         })?;
+        // The parser reads parts of the debug information only now, so it may panic here as well.
         let found = panic::catch_unwind(AssertUnwindSafe(|| self.functions_at(address)));
         found.ok().filter(|frames| !frames.is_empty())
     }
 
+    /// Returns the frames at an address of the file's own address space.
     fn functions_at(&self, address: u64) -> Vec<CodeFrame> {
         let mut functions = Vec::new();
         if let Ok(mut frames) = self.symbols.find_frames(address) {
@@ -200,8 +213,8 @@ impl CodeImage {
         if functions.is_empty() {
             functions.push((None, None));
         }
-        // Line tables alone have short names, without crate and module. The symbol table has the full name of
-        // the outermost function.
+        // If the debug information consists of line tables only, its names lack crate and module. The symbol table has
+        // the full name, but only of the outermost function, because inlined functions have no symbol.
         if let Some((name, _)) = functions.last_mut() {
             *name = self.symbol(address).or_else(|| name.take());
         }
@@ -216,13 +229,15 @@ impl CodeImage {
         frames.collect()
     }
 
+    /// Returns the name of the function at an address from the symbol table.
     fn symbol(&self, address: u64) -> Option<String> {
         let name = self.symbols.find_symbol(address)?;
         Some(addr2line::demangle_auto(Cow::Borrowed(name), None).into_owned())
     }
 }
 
-fn unknown(address: u64, image: Option<&Path>) -> CodeFrame {
+/// Returns a frame that consists of the address, and of the file name if the file is known.
+fn unknown_function(address: u64, image: Option<&Path>) -> CodeFrame {
     let name = image.and_then(|image| image.file_name());
     let function = match name {
         Some(name) => format!("{address:#x} in {}", name.to_string_lossy()),

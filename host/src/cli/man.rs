@@ -1,4 +1,4 @@
-//! `host man`: the pages of the manual, in the language of `man`.
+//! `host man`: prints a page of the manual in the format of man(7).
 
 use std::{io, process::ExitCode};
 
@@ -6,7 +6,7 @@ use clap_mangen::Man;
 
 use crate::{cli, terminal};
 
-/// Which page.
+/// The command line of `host man`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ManArgs {
     /// The command that the page is about, as in host man ctl deploy [default: host itself]
@@ -14,27 +14,27 @@ pub struct ManArgs {
     command: Vec<String>,
 }
 
-/// Prints the page. The result is for `main`: 0, 2 when there is no such command, or 1 when stdout
-/// cannot be written.
+/// Prints the page. Returns the exit code of the process: 0, 2 when the command does not exist, or 1 when
+/// stdout cannot be written.
 #[must_use]
 pub fn run(args: &ManArgs) -> ExitCode {
     match page(&args.command) {
         Ok(Some(page)) => terminal::print(page.trim_end(), ExitCode::SUCCESS),
         Ok(None) => {
             let name = args.command.join(" ");
-            terminal::complain(format_args!("there is no command `host {name}`"));
+            terminal::print_error(format_args!("there is no command `host {name}`"));
             ExitCode::from(2)
         }
         Err(error) => {
-            terminal::complain(error);
+            terminal::print_error(error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// The page of the command that these words name; none when they name none.
+/// Returns the page of the command that `words` name, or `None` if no command has this name.
 fn page(words: &[String]) -> io::Result<Option<String>> {
-    let mut host = cli::documented();
+    let mut host = cli::command_with_variables();
     host.build();
     let command = words.iter().try_fold(&host, |command, word| {
         command

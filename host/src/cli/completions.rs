@@ -1,4 +1,4 @@
-//! `host completions`: the script by which a shell completes the command line of `host`.
+//! `host completions`: prints the script with which a shell completes command lines of `host`.
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -6,17 +6,18 @@ use clap_complete::Shell;
 
 use crate::{cli, terminal};
 
-/// For which shell.
+/// The command line of `host completions`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CompletionsArgs {
     /// The shell, which reads the output: in ~/.bashrc, source <(host completions bash)
     shell: Shell,
 }
 
-/// Prints the script. The result is for `main`: 0, or 1 when stdout cannot be written.
+/// Prints the script. Returns the exit code of the process: 0, or 1 when stdout cannot be written.
 #[must_use]
 pub fn run(args: &CompletionsArgs) -> ExitCode {
-    // A package may have installed the program under another name, because some systems have a `host` already.
+    // Complete the name of the running file: a package may install the program under another name, because
+    // some systems already have a program `host`.
     let program = env::args_os().next().unwrap_or_default();
     let name = Path::new(&program)
         .file_name()
@@ -25,11 +26,11 @@ pub fn run(args: &CompletionsArgs) -> ExitCode {
     terminal::print(script, ExitCode::SUCCESS)
 }
 
-/// The script for the program of this name.
+/// Returns the script that completes the program `name`.
 fn script(shell: Shell, name: &str) -> String {
-    // In memory first, because clap_complete panics when its writer fails, as a pipe may.
+    // Write into memory: clap_complete panics when its writer fails, and stdout fails when it is a closed pipe.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::documented(), name, &mut script);
+    clap_complete::generate(shell, &mut cli::command_with_variables(), name, &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 

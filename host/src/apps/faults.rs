@@ -10,16 +10,17 @@ use tracing::error;
 use super::quarantine::{PanicLimit, Quarantine};
 use crate::log::{bridge::PanicCounter, origin::Origin};
 
-/// The faults of one generation.
+/// The counters of errors and panics of one generation.
 #[derive(Debug)]
 pub struct Faults {
+    /// The number of responses with status 5xx.
     errors: AtomicU64,
     panics: AtomicU64,
     quarantine: Quarantine,
 }
 
 impl Faults {
-    /// Creates the counters of a generation, which is quarantined after as many panics as `limit` says.
+    /// Creates the counters of a generation. The generation is put into quarantine when its panics reach `limit`.
     #[must_use]
     pub fn new(limit: PanicLimit) -> Self {
         Self {
@@ -29,8 +30,9 @@ impl Faults {
         }
     }
 
-    /// Counts a response of status 5xx.
-    pub fn failed(&self) {
+    /// Counts a response with status 5xx.
+    pub fn count_error(&self) {
+        // Relaxed, because the counters order no other data.
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -49,15 +51,15 @@ impl Faults {
     /// Returns whether the generation gets no more requests because it panicked too often.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
-        self.quarantine.is_on()
+        self.quarantine.is_active()
     }
 }
 
 impl PanicCounter for Faults {
-    /// Also logs an error when this panic is the one that takes the generation out of service.
+    /// Counts a panic. Logs an error if this panic puts the generation into quarantine.
     fn count_panic(&self, origin: Origin) {
         self.panics.fetch_add(1, Ordering::Relaxed);
-        if let Some(PanicLimit { panics, window }) = self.quarantine.panicked(Instant::now()) {
+        if let Some(PanicLimit { panics, window }) = self.quarantine.count_panic(Instant::now()) {
             let Origin { plugin, generation } = origin;
             error!(
                 plugin,

@@ -1,4 +1,4 @@
-//! The registry maps paths to generations. Every request looks its path up here.
+//! The registry maps paths to generations. The host looks up the path of every request in the registry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,18 +10,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::generation::Generation;
 
-/// The apps and the routes to them. A lookup is one atomic load; a change of an app builds new routes.
+/// The apps, and the routes to the apps. A request reads the routes with one atomic load. A change of an app builds new
+/// routes and replaces the old routes.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// The apps by name. The lock also orders the changes of `routes`.
     apps: Mutex<BTreeMap<&'static str, AppEntry>>,
     routes: ArcSwap<Routes>,
 }
 
+/// An app in the registry.
 #[derive(Debug)]
 struct AppEntry {
     mounts: Vec<Arc<str>>,
+    /// The generation that serves. `None` while the app is not available.
     serving: Option<Arc<Generation>>,
-    /// Cancelled when the app has arrived or is not awaited any more. Requests wait for the cancellation.
+    /// Cancelled when the awaited app has arrived, or when requests must not wait any more. `None` if the app is not
+    /// awaited.
     arrival: Option<CancellationToken>,
 }
 
@@ -36,6 +41,7 @@ impl AppEntry {
 }
 
 impl Drop for AppEntry {
+    /// Wakes the requests that wait for the app. Each of them looks up its path again.
     fn drop(&mut self) {
         if let Some(arrival) = &self.arrival {
             arrival.cancel();
@@ -43,7 +49,8 @@ impl Drop for AppEntry {
     }
 }
 
-/// A change: the app's name, its mounts, and the generation that serves there.
+/// A change of an app: the name, the mounts, and the generation that serves. Without a generation, requests are
+/// answered with 503.
 pub type RouteChange = (&'static str, Vec<Arc<str>>, Option<Arc<Generation>>);
 
 impl Registry {
@@ -52,9 +59,10 @@ impl Registry {
         self.routes.load()
     }
 
-    /// Routes requests below `mounts` to `serving`, or answers them with 503 without a generation.
+    /// Routes requests below `mounts` to `serving`. Without a generation, the requests are answered with 503.
     ///
-    /// After the call no new request reaches the generation that served before, which is returned.
+    /// Returns the generation that served before. No request that begins after the call reaches the returned
+    /// generation.
     pub fn publish(
         &self,
         name: &'static str,
@@ -62,38 +70,41 @@ impl Registry {
         serving: Option<Arc<Generation>>,
     ) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = apps.insert(name, AppEntry::new(mounts, serving));
+        // The old entry is dropped after the new routes are stored, as in `publish_all`.
+        let old_entry = apps.insert(name, AppEntry::new(mounts, serving));
         self.routes.store(Arc::new(Routes::of(&apps)));
-        before?.serving.take()
+        old_entry?.serving.take()
     }
 
     /// Publishes several apps at one moment, so that two apps can exchange their mounts.
     pub fn publish_all(&self, changes: Vec<RouteChange>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        // Dropping an old entry wakes the requests that wait for its app, and they look the path up again.
-        // So the old entries are kept until the new routes are stored.
-        let mut before = Vec::new();
+        // Dropping an old entry wakes the requests that wait for the app, and these requests look up their paths again.
+        // Therefore the old entries are dropped after the new routes are stored.
+        let mut old_entries = Vec::new();
         for (name, mounts, serving) in changes {
-            before.extend(apps.insert(name, AppEntry::new(mounts, serving)));
+            old_entries.extend(apps.insert(name, AppEntry::new(mounts, serving)));
         }
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
-    /// Lets requests below `mounts` wait, because the app is about to arrive.
+    /// Lets requests below `mounts` wait until the app is published, because another worker is about to send the app's
+    /// state.
     pub fn await_app(&self, name: &'static str, mounts: Vec<Arc<str>>) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut expected = AppEntry::new(mounts, None);
-        expected.arrival = Some(CancellationToken::new());
-        let _before = apps.insert(name, expected);
+        let mut awaited = AppEntry::new(mounts, None);
+        awaited.arrival = Some(CancellationToken::new());
+        let _old_entry = apps.insert(name, awaited);
         self.routes.store(Arc::new(Routes::of(&apps)));
     }
 
-    /// Wakes the requests that wait for the app, because it does not arrive. They are answered with 503.
+    /// Wakes the requests that wait for the app, because the app will not arrive. The requests are answered with 503.
     pub fn stop_awaiting(&self, name: &str) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(app) = apps.get_mut(name) else {
             return;
         };
+        // The routes are replaced before the requests are woken, because the requests look up their paths again.
         let arrival = app.arrival.take();
         self.routes.store(Arc::new(Routes::of(&apps)));
         if let Some(arrival) = arrival {
@@ -101,47 +112,48 @@ impl Registry {
         }
     }
 
-    /// Returns all generations that serve.
-    pub fn serving(&self) -> Vec<Arc<Generation>> {
+    /// Returns the serving generations of all apps.
+    pub fn serving_generations(&self) -> Vec<Arc<Generation>> {
         let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let serving = apps.values().filter_map(|app| app.serving.clone());
         serving.collect()
     }
 
-    /// Removes an app and its mounts. Returns the generation that served.
+    /// Removes an app and its mounts. Returns the generation that served, if there was one.
     pub fn remove(&self, name: &str) -> Option<Arc<Generation>> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = apps.remove(name);
+        let old_entry = apps.remove(name);
         self.routes.store(Arc::new(Routes::of(&apps)));
-        before?.serving.take()
+        old_entry?.serving.take()
     }
 }
 
 /// A map from paths to apps.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// The app at `/`.
+    /// The app with the mount `/`.
     root: Option<Route>,
-    /// The other apps, by mount.
+    /// The routes of all other mounts.
     prefixes: HashMap<Arc<str>, Route>,
-    /// The lengths of those mounts, each once, the longest first.
+    /// The different lengths of the mounts in `prefixes`, the longest first.
     lengths: Vec<usize>,
 }
 
 /// An app at one of its mounts.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The prefix of the app's paths.
+    /// The mount: the prefix of the paths that the app serves.
     pub mount: Arc<str>,
     /// The app's name.
     pub name: &'static str,
     /// The generation that serves. `None` while the app is not available.
     pub serving: Option<Arc<Generation>>,
-    /// Cancelled when the app has arrived. `None` if requests need not wait.
+    /// Cancelled when requests that wait for the app must look up their paths again. `None` if requests need not wait.
     pub arrival: Option<CancellationToken>,
 }
 
 impl Routes {
+    /// Builds the routes to all apps.
     fn of(apps: &BTreeMap<&'static str, AppEntry>) -> Self {
         let mut routes = Self::default();
         for (&name, app) in apps {
@@ -159,13 +171,14 @@ impl Routes {
                 }
             }
         }
+        // Longest first, so that the first match of a lookup is the longest mount.
         routes.lengths = routes.prefixes.keys().map(|mount| mount.len()).collect();
         routes.lengths.sort_unstable_by(|one, other| other.cmp(one));
         routes.lengths.dedup();
         routes
     }
 
-    /// Returns all mounts, in their order as text, for people.
+    /// Returns all mounts as text, sorted and separated by spaces, for messages.
     #[must_use]
     pub fn mounts(&self) -> String {
         let root = self.root.iter().map(|root| &*root.mount);
@@ -176,12 +189,12 @@ impl Routes {
         mounts.join(" ")
     }
 
-    /// Returns the app with the longest mount that is a prefix of `path` and ends at a segment's end. Mount and path
-    /// are compared byte by byte: percent-encoding is not decoded, and dots and double slashes are ordinary
-    /// segments.
+    /// Returns the app with the longest mount that is a prefix of `path` and ends at the end of a segment of `path`.
+    /// Returns `None` if no mount matches. Mount and path are compared byte by byte: percent-encoding is not decoded,
+    /// and dots and double slashes are ordinary segments.
     ///
-    /// The cost is bounded by the mounts, whatever the client sends: a path is hashed up to the
-    /// length of a mount, and at most once for each length that some mount has.
+    /// The mounts limit the cost, so a client cannot make a lookup expensive: one prefix of the path is hashed for each
+    /// different length of the mounts.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&Route> {
         let mut candidates = self.candidates(path);
@@ -189,13 +202,13 @@ impl Routes {
         found.or(self.root.as_ref())
     }
 
-    /// Returns the prefixes of `path` that have the length of some mount and end at a segment's end, the longest
-    /// first.
+    /// Returns the prefixes of `path` that are as long as a mount and end at the end of a segment, the longest first.
     fn candidates<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
         self.lengths.iter().filter_map(|&len| {
+            // `None` for a path that is too short, or for a length within a character.
             let prefix = path.get(..len)?;
-            let ends = matches!(path.as_bytes().get(len), None | Some(b'/'));
-            ends.then_some(prefix)
+            let is_segment_end = matches!(path.as_bytes().get(len), None | Some(b'/'));
+            is_segment_end.then_some(prefix)
         })
     }
 }

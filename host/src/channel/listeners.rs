@@ -1,9 +1,9 @@
-//! Listening sockets that the supervisor shares with its workers, so that all workers accept from one
-//! queue.
+//! Shares listening sockets between the supervisor and its workers, so that all workers accept connections from the
+//! same queue.
 //!
-//! SO_REUSEPORT is not used: with that option each socket has a queue of its own, and connections that
-//! wait in it are reset when its process ends. Connections that wait in a shared queue survive the death
-//! of a worker, because the supervisor keeps its own descriptor open until the server stops.
+//! SO_REUSEPORT is not used, because with that option each socket has its own queue, and the kernel resets the
+//! connections in the queue when the process of the socket ends. Connections in a shared queue survive the death of a
+//! worker, because the supervisor keeps its own descriptor open until the server stops.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-/// Duplicates the descriptor of a listening socket, to be sent to a worker.
+/// Duplicates the descriptor of a listening socket, so that the duplicate can be sent to a worker.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_that_waits_is_accepted_by_who_is_left() {
+    async fn a_waiting_connection_is_accepted_by_another_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (first, second) = (share(&listener).unwrap(), share(&listener).unwrap());
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_listen_is_refused() {
+    fn a_descriptor_that_does_not_listen_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -6,10 +6,10 @@
 
 use std::{io, thread, time::Duration};
 
-use plugin_api::host::{Workers, look_after_apps};
+use plugin_api::host::{StallWatch, look_after_apps};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{config::Config, scoreboard, worker::crash::stack};
+use crate::{config::Config, scoreboard};
 
 /// The runtimes of a server.
 #[derive(Debug)]
@@ -21,17 +21,19 @@ pub(super) struct Runtimes {
 }
 
 impl Runtimes {
-    /// Starts the runtimes that this process needs.
+    /// Starts the runtimes that this process needs. Each of their threads calls `on_thread_start` first.
     ///
     /// # Errors
     ///
     /// When the system gives no threads or no event queue.
-    pub(super) fn start(config: &Config) -> io::Result<Self> {
-        let serves = config.processes.workers == 0;
-        let serving = serves.then(|| serving(config.threads)).transpose()?;
+    pub(super) fn start(config: &Config, on_thread_start: fn()) -> io::Result<Self> {
+        let serves = config.workers.count == 0;
+        let serving = serves
+            .then(|| serving(config.threads, on_thread_start))
+            .transpose()?;
         Ok(Self {
             serving,
-            managing: managing()?,
+            managing: managing(on_thread_start)?,
         })
     }
 
@@ -45,16 +47,16 @@ impl Runtimes {
     }
 }
 
-/// Starts a serving runtime with this many threads. A blocked thread does not hold up the others.
+/// Starts a serving runtime with this many threads, each of which calls `on_thread_start` first. A blocked thread does not hold up the others.
 ///
 /// # Errors
 ///
 /// When the system gives no threads or no event queue.
-pub(crate) fn serving(threads: u16) -> io::Result<Runtime> {
+pub(crate) fn serving(threads: u16, on_thread_start: fn()) -> io::Result<Runtime> {
     let serving = Builder::new_multi_thread()
         .worker_threads(threads.into())
         .thread_name("host")
-        .on_thread_start(stack::alternate)
+        .on_thread_start(on_thread_start)
         .enable_all()
         .build()?;
     start_stall_watch(serving.handle().clone())?;
@@ -66,10 +68,10 @@ pub(crate) fn serving(threads: u16) -> io::Result<Runtime> {
 /// # Errors
 ///
 /// When the system gives no event queue.
-pub(crate) fn managing() -> io::Result<Runtime> {
+pub(crate) fn managing(on_thread_start: fn()) -> io::Result<Runtime> {
     Builder::new_current_thread()
         .thread_name("host")
-        .on_thread_start(stack::alternate)
+        .on_thread_start(on_thread_start)
         .enable_all()
         .build()
 }
@@ -85,14 +87,14 @@ pub(crate) fn managing() -> io::Result<Runtime> {
 ///
 /// When the system gives no thread.
 fn start_stall_watch(serving: Handle) -> io::Result<()> {
-    let mut serving = Workers::new(serving);
+    let mut serving = StallWatch::new(serving);
     // From a thread of its own, because none of the runtimes could do it while all of its threads are blocked.
     let check = move || {
         loop {
             thread::sleep(CHECK_INTERVAL);
-            serving.look_after();
+            serving.wake_if_stalled();
             look_after_apps();
-            if let Some(board) = scoreboard::serving() {
+            if let Some(board) = scoreboard::active() {
                 board.tick();
             }
         }

@@ -21,7 +21,7 @@ fn running() -> MutexGuard<'static, Vec<Running>> {
 }
 
 /// Whether a generation of the app `name` runs that is earlier than `generation`.
-pub(super) fn has_earlier(name: &str, generation: u64) -> bool {
+pub(in crate::host) fn has_earlier(name: &str, generation: u64) -> bool {
     is_second(&running(), name, generation)
 }
 
@@ -32,7 +32,7 @@ fn is_second(running: &[Running], name: &str, generation: u64) -> bool {
 }
 
 /// The app has started. `is_second` is what it was told.
-pub(super) fn add(app: &'static App, name: &str, generation: u64, is_second: bool) {
+pub(in crate::host) fn add(app: &'static App, name: &str, generation: u64, is_second: bool) {
     running().push(Running {
         app,
         name: name.into(),
