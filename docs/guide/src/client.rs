@@ -7,7 +7,7 @@ pub async fn address(ConnectInfo(address): ConnectInfo<SocketAddr>) -> String {
     address.ip().to_string()
 }
 
-/// Takes long without an `.await`, so it belongs on a thread of its own.
+/// Computes for a long time without an `.await`, so the work runs on a thread of its own.
 pub async fn report() -> Result<String, StatusCode> {
     let sum = task::spawn_blocking(|| (0..10_000_000_u64).sum::<u64>());
     let sum = sum.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;

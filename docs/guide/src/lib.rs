@@ -10,11 +10,11 @@ mod stock;
 
 plugin_api::export_app!(app);
 
-/// What an operator says in `[app.shop] config`, and `examples/own_main.rs` takes as options.
+/// The settings of the app. An operator sets them in `[app.shop] config`; `examples/own_main.rs` takes them as options.
 #[derive(clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The name over the door
+    /// The title of the shop
     #[arg(long, default_value = "Shop")]
     #[serde(default = "title")]
     title: String,
@@ -28,7 +28,7 @@ fn title() -> String {
     "Shop".to_owned()
 }
 
-/// What the server calls.
+/// Makes the app. The server calls this function.
 pub async fn app(context: Context) -> Result<Router, BoxError> {
     let settings = context.config()?;
     stock::refresh(&context);
@@ -36,7 +36,7 @@ pub async fn app(context: Context) -> Result<Router, BoxError> {
     Ok(routes.layer(middleware::from_fn(pages::redirect_below_mount)))
 }
 
-/// The part that needs no server.
+/// Makes the routes that need no server.
 pub fn router(settings: Settings) -> Router {
     let title = settings.title;
     Router::new()

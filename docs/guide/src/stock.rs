@@ -7,7 +7,7 @@ pub fn refresh(context: &Context) {
     let alone = context.previous_ended();
     let (end, mut ended) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
-        // The version before has this task as well, and ends after this one has started.
+        // The old version runs this task too, and ends only after this version has started.
         alone.await;
         let mut ticks = time::interval(Duration::from_secs(60));
         loop {

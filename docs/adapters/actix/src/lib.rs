@@ -1,4 +1,4 @@
-//! actix-web: an app of it stays on its thread, so threads of the plugin's own have one each, and requests are sent to them.
+//! actix-web: an app stays on the thread that made it. The plugin starts threads with one app each, and sends them requests.
 
 use std::{io, pin::pin, rc::Rc, thread};
 
@@ -46,7 +46,7 @@ fn app() -> impl Service<Request<Body>, Response = Answer, Error = BoxError, Fut
     })
 }
 
-/// Ends when the app is dropped, because the queue is closed then.
+/// Answers requests from the queue. Ends when the app is dropped, because the drop closes the queue.
 async fn serve(queue: Receiver<Job>) {
     let app = Rc::new(test::init_service(App::new().configure(routes)).await);
     while let Ok((request, span, answer)) = queue.recv().await {
@@ -79,12 +79,12 @@ async fn send(response: HttpResponse, answer: Sender<Answer>) {
         let frame = piece.map(Frame::data);
         let frame = frame.map_err(|error| error.to_string().into());
         if frames.send(frame).await.is_err() {
-            break; // The client has left.
+            break; // The client has disconnected.
         }
     }
 }
 
-/// actix-web has the types of an earlier version of the crate http.
+/// Converts a request, because actix-web uses the types of an earlier version of the crate http.
 fn convert(request: Request<Body>) -> actix_http::Request {
     let (head, body) = request.into_parts();
     let method = Method::from_bytes(head.method.as_str().as_bytes());

@@ -1,4 +1,4 @@
-//! poem: requests and responses of the crate http are a conversion away, and bodies are streamed both ways.
+//! poem: its types convert from and to those of the crate http, and bodies are streamed both ways.
 
 use std::{convert::Infallible, io, sync::Arc};
 

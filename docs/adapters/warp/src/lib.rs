@@ -1,4 +1,4 @@
-//! warp: `warp::service` makes a tower service of a filter, and a plugin is one already.
+//! warp: `warp::service` turns a filter into a tower service, so no adapter is needed.
 
 use std::convert::Infallible;
 
