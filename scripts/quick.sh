@@ -1,4 +1,5 @@
-# What scripts/run and scripts/put share: the packages, and how they are built and put into the folder.
+# The shared part of scripts/run and scripts/put: the list of packages, and the functions that build the plugins and put them into
+# the plugins folder.
 
 command -v cargo > /dev/null || { echo "cargo is missing, see https://rustup.rs" >&2; exit 1; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
