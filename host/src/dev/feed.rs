@@ -1,11 +1,12 @@
 //! Sends the state of a session to the session's server over a Unix socket: one line of JSON for each change.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
     sync::watch,
+    time,
 };
 
 use super::state::SessionState;
@@ -23,8 +24,11 @@ pub(super) fn start(socket: &Path, state: watch::Receiver<SessionState>) -> io::
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
-                    if let Ok((stream, _)) = accepted {
-                        tokio::spawn(send(stream, state.clone()));
+                    match accepted {
+                        Ok((stream, _)) => drop(tokio::spawn(send(stream, state.clone()))),
+                        // The connection stays in the queue while this process has no free descriptor, so
+                        // another attempt fails at once.
+                        Err(_) => time::sleep(RETRY_DELAY).await,
                     }
                 }
                 // `changed` fails when the sender is dropped, at the end of the session.
@@ -48,3 +52,6 @@ async fn send(mut stream: UnixStream, mut state: watch::Receiver<SessionState>) 
         }
     }
 }
+
+/// How long to wait after a failed accept.
+const RETRY_DELAY: Duration = Duration::from_millis(100);

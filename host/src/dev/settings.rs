@@ -53,7 +53,11 @@ pub(super) fn write(
         ("quiet-time", "1ms".to_owned()),
     ];
     for (key, value) in defaults {
-        table.entry(key).or_insert(toml::Value::String(value));
+        // The server reads `log_level` as `log-level`, and refuses a file that sets a key twice.
+        let is_set = table.keys().any(|set| set.replace('_', "-") == key);
+        if !is_set {
+            table.insert(key.to_owned(), toml::Value::String(value));
+        }
     }
     fs::write(&paths.config, table.to_string()).map_err(|source| ServerConfigError::Write {
         path: paths.config.clone(),
@@ -118,6 +122,8 @@ pub(super) enum ServerConfigError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::settings::parse;
 
@@ -149,6 +155,16 @@ mod tests {
             (config.log_level.to_string(), &config.plugins),
             ("error".to_owned(), &at("plugins"))
         );
+
+        fs::write(
+            at("host.toml"),
+            "log_level = \"warn\"\nquiet_time = \"2s\"\n",
+        )
+        .unwrap();
+        write(&paths, Some(&at("host.toml")), &crates).unwrap();
+        let config = parse(&arguments(&paths, &[])).unwrap().config;
+        assert_eq!(config.log_level.to_string(), "warn");
+        assert_eq!(config.quiet_time, Duration::from_secs(2));
 
         fs::write(at("host.toml"), "log-level =").unwrap();
         let error = write(&paths, Some(&at("host.toml")), &crates).unwrap_err();
