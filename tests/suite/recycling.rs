@@ -275,6 +275,21 @@ async fn an_app_that_is_reloaded_by_process_keeps_its_state() {
 }
 
 #[tokio::test]
+async fn a_version_that_begins_to_hand_over_keeps_its_state_at_the_next_recycle() {
+    let (host, ctl) = start_counter(&counter("v1"), "reload = 'process'").await;
+    for mark in ["v2 forgets", "v3"] {
+        host.folder().put(FILE, &counter(mark));
+        host.serves("/counter/version", mark).await;
+        let recycled = ["Recycled", "an app is reloaded by process"];
+        host.log().eventually(&recycled).await;
+    }
+    host.log().eventually(&["Loaded", "generation=3"]).await;
+    assert_eq!(host.get("/counter").await.text(), "1");
+    assert_eq!(ctl.json(&["recycle"]).await["recycled"], 1);
+    assert_eq!(host.get("/counter").await.text(), "2");
+}
+
+#[tokio::test]
 async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
     let (host, ctl) = start_counter(&counter("v1"), "reload = 'process'").await;
     assert_eq!(host.get("/counter").await.text(), "1");

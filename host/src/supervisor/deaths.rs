@@ -61,8 +61,11 @@ impl Supervisor {
             let actions = app.map(|app| app.remove_worker(worker)).unwrap_or_default();
             self.apply(&name, actions);
         }
-        for app in self.removed.values_mut() {
-            app.remove_worker(worker);
+        // An operator may wait for the last drain of an app that was removed meanwhile.
+        for name in self.removed.keys().cloned().collect::<Vec<_>>() {
+            let app = self.removed.get_mut(&name);
+            let actions = app.map(|app| app.remove_worker(worker)).unwrap_or_default();
+            self.apply(&name, actions);
         }
         self.forget_queries_of(worker);
         if let Some(blame) = &blamed {

@@ -108,6 +108,11 @@ impl Supervisor {
     fn loaded(&mut self, worker: WorkerId, name: &str, generation: u64, report: LoadReport) {
         self.fleet.load_ended(worker, name, generation);
         self.recycling.forget_state(worker, name);
+        if let Some(app) = self.apps.get_mut(name)
+            && app.is_replacement(generation)
+        {
+            app.record_replacement_handover(report.hands_over);
+        }
         // The boot continues when the generation serves: see `swapped`.
         if self.fleet.is_booting(worker, name, generation) {
             return;
@@ -116,7 +121,7 @@ impl Supervisor {
             && app.is_replacement(generation)
         {
             // The app is not part of the boot, so the generation has started with the state of the replaced worker.
-            app.record_replacement(worker, report.hands_over);
+            app.record_replacement(worker);
             return self.finish_replacements();
         }
         let workers = self.fleet.ready_workers();
@@ -195,9 +200,11 @@ impl Supervisor {
         in_flight: u64,
     ) {
         if self.fleet.is_booting(worker, name, generation) {
-            // No effect, unless the app is being reloaded by process.
-            if let Some(app) = self.apps.get_mut(name) {
-                app.record_replacement(worker, false);
+            // During a reload by process, a worker that replaces a crashed one starts the old generation.
+            if let Some(app) = self.apps.get_mut(name)
+                && app.is_replacement(generation)
+            {
+                app.record_replacement(worker);
             }
             if self.fleet.finish_boot(worker, name) {
                 self.stop_worker_replaced_by(worker);

@@ -212,14 +212,18 @@ impl Supervisor {
     fn add_app(&mut self, name: &str, plugin: &str, library: &Path) {
         let loads = self.loads_before_upgrade.remove(name);
         let removed = self.removed.remove(name);
-        let loads = removed.map(|app| app.loads).or(loads);
-        let app = App::new(
+        let loads = removed.as_ref().map(|app| app.loads).or(loads);
+        let mut app = App::new(
             name.to_owned(),
             plugin.to_owned(),
             library.to_owned(),
             loads.unwrap_or_default(),
             self.uses_probation,
         );
+        // Generations of the removed app may still drain, and operators may wait for that.
+        if let Some(removed) = removed {
+            app.draining = removed.draining;
+        }
         self.apps.insert(name.to_owned(), app);
     }
 

@@ -149,6 +149,14 @@ impl Supervisor {
         })?
     }
 
+    /// Returns the number of loads of each removed app, also of those that an earlier image of this process removed.
+    fn loads_of_removed_apps(&self) -> BTreeMap<String, u64> {
+        let mut loads = self.loads_before_upgrade.clone();
+        let removed = self.removed.iter();
+        loads.extend(removed.map(|(name, app)| (name.clone(), app.loads)));
+        loads
+    }
+
     /// Calls `work` with the state and the descriptors for the next image. While `work` runs, no bytes are read from
     /// the workers or written to them.
     ///
@@ -197,11 +205,7 @@ impl Supervisor {
             last_worker: self.fleet.last_id(),
             wanted_workers: self.wanted_workers,
             apps: self.apps.values().map(AppSnapshot::of).collect(),
-            loads: self
-                .removed
-                .iter()
-                .map(|(name, app)| (name.clone(), app.loads))
-                .collect(),
+            loads: self.loads_of_removed_apps(),
         };
         Ok(work(&handover, &packing))
     }

@@ -46,14 +46,22 @@ impl App {
         }
     }
 
+    /// Records whether the new generation can hand its own state over later.
+    pub fn record_replacement_handover(&mut self, hands_over: bool) {
+        if let AppState::Loading(loading) = &mut self.state
+            && let LoadPhase::Replacing(rollout) = &mut loading.phase
+        {
+            rollout.hands_over = hands_over;
+        }
+    }
+
     /// Records that the new generation serves in a fresh worker.
-    pub fn record_replacement(&mut self, worker: WorkerId, hands_over: bool) {
+    pub fn record_replacement(&mut self, worker: WorkerId) {
         if let AppState::Loading(loading) = &mut self.state
             && let LoadPhase::Replacing(rollout) = &mut loading.phase
         {
             rollout.starting.remove(&worker);
             rollout.loaded.insert(worker);
-            rollout.hands_over = hands_over;
         }
     }
 
