@@ -6,7 +6,7 @@
 
 use std::{io, thread, time::Duration};
 
-use plugin_api::host::{StallWatch, look_after_apps};
+use plugin_api::host::{StallWatch, wake_stalled_apps};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{config::Config, scoreboard};
@@ -93,7 +93,7 @@ fn start_stall_watch(serving: Handle) -> io::Result<()> {
         loop {
             thread::sleep(CHECK_INTERVAL);
             serving.wake_if_stalled();
-            look_after_apps();
+            wake_stalled_apps();
             if let Some(board) = scoreboard::active() {
                 board.tick();
             }

@@ -1,9 +1,9 @@
-//! A callsite of a plugin that is registered while the level changes.
+//! Test of a callsite of a plugin that is registered while the log level changes.
 //!
-//! A program of its own: `tracing` asks all subscribers of a process about a callsite, also those of
-//! other tests.
+//! The test is a program of its own, because `tracing` registers each callsite with all subscribers of a process, also
+//! with those of other tests.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(clippy::unwrap_used, reason = "a panic makes the test fail")]
 
 use std::{
     cell::Cell,
@@ -29,16 +29,17 @@ use tracing::{Metadata, Subscriber, subscriber};
 use tracing_subscriber::{Layer, layer::SubscriberExt, registry};
 
 thread_local! {
-    /// Whether this thread stops in the middle of its next registration.
-    static STOPS: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread pauses in the middle of its next registration.
+    static PAUSES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A layer that is asked after the filter has decided, and before the decision is stored.
-struct Stop(Arc<Barrier>);
+/// A layer that pauses a registration: after the filter has decided, and before the decision is stored.
+struct PausingLayer(Arc<Barrier>);
 
-impl<S: Subscriber> Layer<S> for Stop {
+impl<S: Subscriber> Layer<S> for PausingLayer {
     fn register_callsite(&self, _: &'static Metadata<'static>) -> subscriber::Interest {
-        if STOPS.take() {
+        if PAUSES.take() {
+            // The first wait shows the test that the thread has paused. The second wait ends the pause.
             self.0.wait();
             self.0.wait();
         }
@@ -47,14 +48,14 @@ impl<S: Subscriber> Layer<S> for Stop {
 }
 
 #[test]
-fn it_has_the_level_of_afterwards() {
-    let stop = Arc::new(Barrier::new(2));
+fn a_callsite_registered_during_a_change_has_the_new_level() {
+    let pause = Arc::new(Barrier::new(2));
     let filter = Filter::new("info".parse().unwrap(), plugin_of);
     let subscriber = registry()
-        .with(Stop(Arc::clone(&stop)))
+        .with(PausingLayer(Arc::clone(&pause)))
         .with(filter.clone());
     subscriber::set_global_default(subscriber).unwrap();
-    let registers = thread::spawn(|| {
+    let registration = thread::spawn(|| {
         let origin = Origin {
             plugin: "shop",
             generation: 1,
@@ -74,15 +75,16 @@ fn it_has_the_level_of_afterwards() {
             line: None,
             fields: vec!["message"],
         };
-        STOPS.set(true);
-        let (site, told) = bridge.register(&callsite);
-        (told, bridge.register(&callsite).1, site)
+        PAUSES.set(true);
+        let (_, first) = bridge.register(&callsite);
+        let (_, second) = bridge.register(&callsite);
+        (first, second)
     });
-    stop.wait();
+    pause.wait();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let unconfirmed = runtime.block_on(filter.set("off".parse().unwrap()));
     assert_eq!(unconfirmed, [""; 0]);
-    stop.wait();
-    let (told, kept, _) = registers.join().unwrap();
-    assert!(matches!((told, kept), (Interest::Never, Interest::Never)));
+    pause.wait();
+    let interests = registration.join().unwrap();
+    assert_eq!(interests, (Interest::Never, Interest::Never));
 }

@@ -1,14 +1,19 @@
-//! The server's bank: a loaded plugin as safe values.
+//! The host side of the ABI: safe types around a loaded plugin.
 //!
-//! [`Plugin`] is a library that passed the gate; [`Plugin::init`] makes an [`App`] of it;
-//! [`App::enter`] lets a request in; [`InFlight::call`] answers it, and a [`Call`] is polled for a
-//! response that has to wait. What the plugin logs comes to a [`Logger`]. The calls into the plugin trust it to keep the contract of [`abi`](crate::abi): it is code in this process.
+//! 1. [`Plugin::from_header`] checks a library and returns its functions.
+//! 2. [`Plugin::init`] starts the [`App`]. A [`Logger`] receives the log entries of the plugin.
+//! 3. [`App::enter`] admits a request, and [`InFlight::call`] calls the app. The response is ready at once, or a
+//!    [`Call`] is polled for the response.
+//!
+//! The calls into the plugin rely on the contract of [`abi`](crate::abi). The plugin cannot be checked for it, because
+//! the plugin is code in this process.
 
 mod app;
 mod body;
+mod boundary;
+mod c_streams;
 mod call;
 mod call_error;
-mod caught;
 mod keys;
 mod log;
 mod plugin;
@@ -17,18 +22,17 @@ mod signals;
 mod sink;
 mod slot;
 mod stream;
-mod streams;
 
 pub use self::{
-    app::{App, HandoverError, InFlight, Paused, Stopped, running::look_after_apps},
+    app::{App, HandoverError, InFlight, Paused, Stopped, running::wake_stalled_apps},
     body::Body,
-    call::{Call, Called},
+    c_streams::flush_c_streams,
+    call::{Call, CallResult},
     call_error::CallError,
-    keys::thread_keys_left,
+    keys::remaining_thread_keys,
     log::{Callsite, Causes, Entry, Fields, Interest, Logger, Panic, Parent, Value},
-    plugin::{GateError, Init, InitError, Plugin},
-    request::{Target, Upgrade},
+    plugin::{IncompatibleError, Init, InitError, Plugin},
+    request::{CallInfo, Upgrade},
     signals::{Disposition, DispositionKind, SignalMask, decimal_sign},
-    streams::flush_c_streams,
 };
 pub use crate::crossing::StallWatch;

@@ -113,13 +113,13 @@ pub fn run(
         }
     };
     log_to_stderr(options.log_level.clone(), name.to_owned());
-    let served = Runtime::new().map_err(Into::into).and_then(|runtime| {
-        let served = runtime.block_on(serve(options, name, version, build));
+    let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(serve(options, name, version, build));
         // Dropping the runtime would wait without a limit for a thread that the app blocks.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-        served
+        result
     });
-    match served {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = &*error as &dyn Error, "Cannot start");
@@ -130,7 +130,7 @@ pub fn run(
 
 /// Writes the events of `tracing` and the records of `log` to stderr, as lines of text.
 fn log_to_stderr(directives: Directives, app: String) {
-    // The hint lets the call sites of more verbose levels skip the filter.
+    // With the hint, callsites of more verbose levels skip the filter.
     let max_level = LevelFilter::from(directives.max_level());
     let filter = filter_fn(move |metadata| {
         Level::of(metadata) <= directives.level(Some(&app), metadata.target())
@@ -176,7 +176,7 @@ async fn serve(
         signal(SignalKind::interrupt())?,
     ];
     let connections = GracefulShutdown::new();
-    // One place per listener, because each listener reserves a place before it accepts a connection.
+    // One slot for each listener, because each listener reserves a slot before it accepts a connection.
     let (sender, mut accepted) = mpsc::channel(listeners.len());
     for listener in listeners {
         tokio::spawn(accept(listener, sender.clone()));
@@ -234,8 +234,8 @@ async fn wait_for_signal([terminate, interrupt]: &mut [Signal; 2]) {
 
 /// Accepts connections and sends them to `accepted`, until the receiver closes the channel.
 async fn accept(listener: TcpListener, accepted: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    // The place in the channel is reserved before a connection is accepted. A connection can therefore always be sent,
-    // also if the channel is closed in between.
+    // A slot in the channel is reserved before a connection is accepted. A connection can therefore always be sent,
+    // even if the channel is closed in between.
     while let Ok(permit) = accepted.reserve().await {
         tokio::select! {
             () = accepted.closed() => return,

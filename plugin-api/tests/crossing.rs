@@ -1,8 +1,11 @@
-//! The whole boundary in one process, both banks and no library between them: what Miri can look at
-//! (`scripts/miri`). That it works between libraries is what the suite in `tests` is for.
+//! The whole ABI in one process: the host side and the plugin side run in this program, and no library is loaded. So
+//! Miri can check both sides (`scripts/miri`). The suite in `tests` checks the ABI between a host and real libraries.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
-#![allow(unsafe_code, reason = "a library that is loaded is trusted")]
+#![allow(
+    unsafe_code,
+    reason = "opening a plugin is unsafe, because its code is trusted"
+)]
 
 use std::{
     future::{Future, pending, poll_fn, ready},
@@ -38,39 +41,39 @@ use tokio::{
 };
 use tracing::{field, info, info_span};
 
-#[path = "crossing/careless.rs"]
-mod careless;
 #[path = "crossing/driver.rs"]
 mod driver;
 #[path = "crossing/log.rs"]
 mod log;
+#[path = "crossing/unboxed.rs"]
+mod unboxed;
 
-use driver::{LONG, ask, called, respond, started, text, wait};
+use driver::{TIMEOUT, block_on, body_text, call, exchange, send, start};
 use log::LOG;
 
 #[test]
 fn a_native_app_answers_logs_and_hands_over() {
-    let app = started::<Native>(None);
+    let app = start::<Native>(None);
 
-    let answer = ask(app, "/", "").unwrap();
+    let answer = exchange(app, "/", "").unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let many: Vec<_> = answer.headers().get_all(&X_MANY).iter().collect();
     assert_eq!(many, ["one", "two"]);
-    assert_eq!(text(answer), r#"Some("here") ["1", "2"] None"#);
+    assert_eq!(body_text(answer), r#"Some("here") ["1", "2"] None"#);
 
-    let answer = ask(app, "/echo", "small").unwrap();
-    assert_eq!(text(answer), "small");
+    let answer = exchange(app, "/echo", "small").unwrap();
+    assert_eq!(body_text(answer), "small");
     let pieces =
         ["a ", "large", " body"].map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from(text))));
     let body = Body::new(StreamBody::new(stream::iter(pieces)));
-    let answer = ask(app, "/echo", body).unwrap();
-    assert_eq!(text(answer), "a large body");
+    let answer = exchange(app, "/echo", body).unwrap();
+    assert_eq!(body_text(answer), "a large body");
 
-    let answer = ask(app, "/wait", "").unwrap();
-    assert_eq!(text(answer), "waited");
+    let answer = exchange(app, "/wait", "").unwrap();
+    assert_eq!(body_text(answer), "waited");
 
-    let answer = ask(app, "/stream", "").unwrap();
-    let body = wait(answer.into_body().collect()).unwrap();
+    let answer = exchange(app, "/stream", "").unwrap();
+    let body = block_on(answer.into_body().collect()).unwrap();
     assert_eq!(body.trailers().unwrap()[&X_MANY], "last");
     assert_eq!(body.to_bytes(), "one two three");
 
@@ -78,38 +81,41 @@ fn a_native_app_answers_logs_and_hands_over() {
         ("/error", CallError::Failed),
         ("/panic", CallError::Panicked),
     ] {
-        assert_eq!(ask(app, path, "").unwrap_err(), expected);
+        assert_eq!(exchange(app, path, "").unwrap_err(), expected);
     }
 
-    let mut never = Box::pin(respond(app, "/never", ""));
-    wait(poll_fn(|context| {
+    let mut never = Box::pin(send(app, "/never", ""));
+    block_on(poll_fn(|context| {
         assert!(never.as_mut().poll(context).is_pending());
         Poll::Ready(())
     }));
     assert_eq!(app.in_flight(), 1);
     drop(never);
-    assert!(DROPPED.load(Ordering::Relaxed), "its future is gone");
+    assert!(
+        DROPPED.load(Ordering::Relaxed),
+        "the app's future is dropped too"
+    );
     assert_eq!(app.in_flight(), 0);
 
-    let mut drained = Box::pin(respond(app, "/drained", ""));
-    wait(poll_fn(|context| {
+    let mut drained = Box::pin(send(app, "/drained", ""));
+    block_on(poll_fn(|context| {
         assert!(drained.as_mut().poll(context).is_pending());
         Poll::Ready(())
     }));
     app.drain();
-    assert_eq!(text(wait(drained).unwrap()), "drained");
+    assert_eq!(body_text(block_on(drained).unwrap()), "drained");
 
-    let state = app.hand_over(LONG).unwrap();
-    let next = started::<Native>(Some(&state));
-    let answer = ask(next, "/", "").unwrap();
+    let state = app.hand_over(TIMEOUT).unwrap();
+    let next = start::<Native>(Some(&state));
+    let answer = exchange(next, "/", "").unwrap();
     assert_eq!(
-        text(answer),
-        r#"Some("here") ["1", "2"] Some("what it knew")"#
+        body_text(answer),
+        r#"Some("here") ["1", "2"] Some("old state")"#
     );
     for app in [app, next] {
-        assert!(!app.stop(LONG).timed_out);
+        assert!(!app.stop(TIMEOUT).timed_out);
     }
-    LOG.has(&[
+    LOG.assert_contains(&[
         r#"new "echo" []"#,
         r#"record [(0, U64(5))]"#,
         r#"event in a span [(0, Debug("echoed")), (1, U64(115))]"#,
@@ -122,32 +128,33 @@ fn a_native_app_answers_logs_and_hands_over() {
 
 #[test]
 fn a_tower_service_gets_the_whole_request() {
-    let app = started::<Tower>(None);
-    // What was met before is not made anew: the first requests are not as the later ones.
+    let app = start::<Tower>(None);
+    // The first requests fill the caches of header fields, and later requests use them, so each request is sent four
+    // times.
     for _ in 0..4 {
-        let answer = ask(app, "/headers", "").unwrap();
+        let answer = exchange(app, "/headers", "").unwrap();
         assert_eq!(
-            text(answer),
+            body_text(answer),
             r#"{"host": "here", "x-many": "1", "x-many": "2"} "#
         );
-        let answer = ask(app, "/headers", "body").unwrap();
-        assert!(text(answer).ends_with(" body"));
+        let answer = exchange(app, "/headers", "body").unwrap();
+        assert!(body_text(answer).ends_with(" body"));
     }
-    assert_eq!(app.stop(LONG), host::Stopped::default());
+    assert_eq!(app.stop(TIMEOUT), host::Stopped::default());
 }
 
 #[test]
 fn an_app_takes_a_connection_over() {
-    let app = started::<Tower>(None);
+    let app = start::<Tower>(None);
     let (ours, theirs) = tokio::io::duplex(8);
-    let (status, echoed) = wait(async {
+    let (status, echoed) = block_on(async {
         let in_flight = app.enter().unwrap();
         let upgrade = Upgrade::new(&in_flight, theirs, None);
         let request = Request::get("/upgrade")
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, "echo");
         let request = request.body(Body::empty()).unwrap();
-        let response = called(in_flight, request, Some(upgrade)).await.unwrap();
+        let response = call(in_flight, request, Some(upgrade)).await.unwrap();
         let (mut reader, mut writer) = tokio::io::split(ours);
         let mut echoed = Vec::new();
         let write = async {
@@ -161,8 +168,8 @@ fn an_app_takes_a_connection_over() {
     });
     assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(echoed, b"to be echoed");
-    // The task that echoed may be about to end.
-    assert!(!app.stop(LONG).timed_out);
+    // The task of the upgrade may still run, so the number of cancelled tasks is not checked.
+    assert!(!app.stop(TIMEOUT).timed_out);
 }
 
 /// A native app.
@@ -176,19 +183,24 @@ impl ExportedApp for Native {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<native::Response, BoxError>> + Send>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<native::Response, BoxError>> + Send>>;
 
-fn native_app(context: Context) -> native::App<impl Fn(native::Request<'_>) -> Answer> {
+/// Returns a handler that has one path for each way in which a request can be answered.
+fn native_app(context: Context) -> native::App<impl Fn(native::Request<'_>) -> ResponseFuture> {
     let state = context
         .previous_state()
         .map(|state| String::from_utf8_lossy(state).into_owned());
-    context.on_handover(|| "what it knew".to_owned());
+    context.on_handover(|| "old state".to_owned());
     context.on_shutdown(async { info!("goodbye") });
     native::app(move |request: native::Request<'_>| handle(request, state.as_deref(), &context))
 }
 
-fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Context) -> Answer {
-    let now = |response| Box::pin(ready(Ok(response)));
+fn handle(
+    mut request: native::Request<'_>,
+    state: Option<&str>,
+    context: &Context,
+) -> ResponseFuture {
+    let ready_response = |response| Box::pin(ready(Ok(response)));
     match request.path() {
         "/drained" => {
             let draining = context.draining();
@@ -204,7 +216,7 @@ fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Conte
                 .filter(|(name, _)| *name == X_MANY)
                 .map(|(_, value)| String::from_utf8_lossy(value))
                 .collect();
-            now(
+            ready_response(
                 native::Response::text(format!("{host:?} {many:?} {state:?}"))
                     .status(StatusCode::ACCEPTED)
                     .header(X_MANY.clone(), HeaderValue::from_static("one"))
@@ -225,7 +237,7 @@ fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Conte
             for _ in 0..3 {
                 yield_now().await;
             }
-            // It is woken by another thread.
+            // The spawned task runs on another thread, which then wakes this future.
             tokio::spawn(yield_now()).await?;
             Ok(native::Response::text("waited"))
         }),
@@ -235,10 +247,10 @@ fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Conte
                 HeaderMap::from_iter([(X_MANY.clone(), HeaderValue::from_static("last"))]);
             let frames = frames.into_iter().chain([Frame::trailers(trailers)]);
             let frames = stream::iter(frames.map(Ok::<_, BoxError>));
-            now(native::Response::stream(StreamBody::new(frames)))
+            ready_response(native::Response::stream(StreamBody::new(frames)))
         }
         "/never" => Box::pin(async {
-            let _tells = TellsOfItsDrop;
+            let _guard = SetsDropped;
             pending().await
         }),
         "/error" => Box::pin(ready(Err("as asked".into()))),
@@ -248,11 +260,13 @@ fn handle(mut request: native::Request<'_>, state: Option<&str>, context: &Conte
 
 static X_MANY: HeaderName = HeaderName::from_static("x-many");
 
+/// Whether the future of `/never` was dropped.
 static DROPPED: AtomicBool = AtomicBool::new(false);
 
-struct TellsOfItsDrop;
+/// Sets [`DROPPED`] when it is dropped.
+struct SetsDropped;
 
-impl Drop for TellsOfItsDrop {
+impl Drop for SetsDropped {
     fn drop(&mut self) {
         DROPPED.store(true, Ordering::Relaxed);
     }
@@ -278,7 +292,7 @@ fn router() -> Router {
         .route("/upgrade", get(upgrade))
 }
 
-/// Echoes what comes on the connection.
+/// Upgrades the connection, and sends all bytes of the client back.
 async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async {

@@ -1,4 +1,4 @@
-//! An app as a program of its own: `plugin_api::main!`, in the example `standalone`.
+//! An app that runs as a program, without a host: the macro `plugin_api::main!`, in the example `standalone`.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
@@ -9,11 +9,13 @@ use std::{
     process::{self, Child, Command, Stdio},
 };
 
+/// The running example. The drop kills the process.
 struct Program(Child);
 
 impl Program {
+    /// Builds the example, and starts it with these arguments.
     fn start(args: &[&str]) -> Self {
-        // Whether Cargo built the example for this test depends on how it was asked.
+        // Cargo builds the example together with this test only for some commands, so build it here.
         let built = Command::new(env!("CARGO"))
             .args([
                 "build",
@@ -24,7 +26,7 @@ impl Program {
             .arg("--example=standalone")
             .status();
         assert!(built.unwrap().success());
-        // target/debug/deps/standalone-HASH, and target/debug/examples/standalone.
+        // This test is target/debug/deps/standalone-HASH, and the example is target/debug/examples/standalone.
         let test = env::current_exe().unwrap();
         let program = test
             .ancestors()
@@ -42,7 +44,7 @@ impl Program {
         Self(child.unwrap())
     }
 
-    /// Where it listens, once it does.
+    /// Waits until the program listens, and returns its address.
     fn address(&mut self) -> String {
         let mut line = String::new();
         let mut stdout = BufReader::new(self.0.stdout.as_mut().unwrap());
@@ -51,13 +53,14 @@ impl Program {
         address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
+    /// Sends SIGTERM.
     fn terminate(&self) {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
     }
 
-    /// What it printed to stderr, and its exit code.
-    fn end(mut self) -> (String, Option<i32>) {
+    /// Waits for the end of the program. Returns the text that it printed to stderr, and its exit code.
+    fn wait(mut self) -> (String, Option<i32>) {
         let mut text = String::new();
         self.0
             .stderr
@@ -71,7 +74,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended; then there is nothing to kill.
+        // Ignore errors, because the program may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -90,7 +93,7 @@ fn it_serves_logs_at_the_level_and_stops_gracefully() {
     assert!(response.ends_with("\r\n\r\nhello world"), "{response}");
 
     program.terminate();
-    let (log, code) = program.end();
+    let (log, code) = program.wait();
     assert_eq!(code, Some(0), "{log}");
     let lines: Vec<_> = log.lines().collect();
     assert!(
@@ -118,9 +121,9 @@ fn it_waits_for_connections_that_were_taken_over() {
     let mut goodbye = [0; 7];
     stream.read_exact(&mut goodbye).unwrap();
     assert_eq!(&goodbye, b"goodbye");
-    // It waits for what the client has to say.
+    // The program ends only after the upgraded connection: it still waits for the client's answer.
     stream.get_mut().write_all(b"bye").unwrap();
-    let (log, code) = program.end();
+    let (log, code) = program.wait();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("the client has heard"), "{log}");
 }
@@ -136,7 +139,7 @@ fn it_is_told_by_the_servers_file_and_obeys_a_second_signal() {
     fs::remove_file(file).unwrap();
     program.terminate();
     let mut lines = BufReader::new(program.0.stderr.take().unwrap()).lines();
-    // It blocks the thread that it runs on.
+    // The shutdown hook of the app now blocks its thread, so only the second signal ends the program.
     assert!(lines.any(|line| line.unwrap().contains("goodbye never")));
     program.terminate();
     assert!(lines.any(|line| line.unwrap().contains("Stopping at once")));
@@ -153,12 +156,12 @@ fn it_says_what_it_takes() {
         text.contains("Usage: shop") && text.contains("[app.shop]"),
         "{text}"
     );
-    assert_eq!(program.end().1, Some(0));
+    assert_eq!(program.wait().1, Some(0));
 }
 
 #[test]
 fn it_does_not_start_with_a_level_that_is_none() {
-    let (log, code) = Program::start(&["--log-level=loud"]).end();
+    let (log, code) = Program::start(&["--log-level=loud"]).wait();
     assert_eq!(code, Some(2), "{log}");
     assert!(
         log.contains("\"loud\" is not a log level, expected trace"),

@@ -1,4 +1,4 @@
-//! An app in a test, with `plugin_api::testing`.
+//! The module `plugin_api::testing`, which runs an app in a test.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
@@ -32,9 +32,10 @@ fn app(context: Context) -> Result<Router, BoxError> {
         .route("/echo", post(async |body: Body| body))
         .route("/panic", get(async || -> () { panic!("as asked") }))
         .route("/task", get(task))
-        .route("/where", get(place)))
+        .route("/where", get(paths)))
 }
 
+/// Logs from a spawned task, after a timer.
 async fn task() {
     let task = tokio::spawn(async {
         sleep(Duration::from_millis(1)).await;
@@ -44,11 +45,13 @@ async fn task() {
     task.await.unwrap();
 }
 
-async fn place(Extension(info): Extension<RequestInfo>) -> String {
+/// Answers with the mount and the original path of the request.
+async fn paths(Extension(info): Extension<RequestInfo>) -> String {
     format!("{} {}", info.mount(), info.original_path())
 }
 
-async fn started() -> testing::App {
+/// Starts the app with the name "shop" and the greeting "hello".
+async fn start_shop() -> testing::App {
     let config = serde_json::json!({ "greeting": "hello" });
     let setup = testing::Setup::new()
         .name("shop")
@@ -59,7 +62,7 @@ async fn started() -> testing::App {
 
 #[tokio::test]
 async fn an_app_answers_without_a_server() {
-    let app = started().await;
+    let app = start_shop().await;
     assert_eq!(app.get("/").await.unwrap().body(), "hello");
     assert_eq!(
         app.get("/where?a").await.unwrap().body(),
@@ -72,7 +75,7 @@ async fn an_app_answers_without_a_server() {
 
 #[tokio::test]
 async fn a_panic_is_a_500() {
-    let app = started().await;
+    let app = start_shop().await;
     assert_eq!(
         app.get("/panic").await.unwrap().status(),
         StatusCode::INTERNAL_SERVER_ERROR
@@ -82,7 +85,7 @@ async fn a_panic_is_a_500() {
 
 #[tokio::test]
 async fn what_the_app_logs_is_at_hand() {
-    let app = started().await;
+    let app = start_shop().await;
     app.get("/task").await.unwrap();
     let events = app.stop().await;
     let logged: Vec<_> = events
@@ -120,13 +123,14 @@ async fn an_app_that_does_not_start_says_why() {
 
 #[tokio::test]
 async fn a_version_is_that_of_the_package_and_state_is_handed_over() {
-    fn counts(context: Context) -> Router {
+    // The state is the state of the previous version and "+1".
+    fn count_versions(context: Context) -> Router {
         let before = context.previous_state().map(<[u8]>::to_vec);
         let version = context.version();
         context.on_handover(move || [before.as_deref().unwrap_or_default(), b"+1"].concat());
         Router::new().route("/", get(async move || version))
     }
-    let app = testing::App::start(counts).await.unwrap();
+    let app = testing::App::start(count_versions).await.unwrap();
     assert_eq!(
         app.get("/").await.unwrap().body(),
         env!("CARGO_PKG_VERSION")
@@ -135,7 +139,7 @@ async fn a_version_is_that_of_the_package_and_state_is_handed_over() {
     app.stop().await;
 
     let setup = testing::Setup::new().version("2.0.0").previous_state(state);
-    let app = setup.start(counts).await.unwrap();
+    let app = setup.start(count_versions).await.unwrap();
     assert_eq!(app.get("/").await.unwrap().body(), "2.0.0");
     assert_eq!(app.hand_over().await.unwrap(), b"+1+1");
 }
@@ -175,17 +179,32 @@ async fn an_app_that_goes_on_takes_back_what_it_let_go_of() {
         Router::new()
     });
     let app = app.await.unwrap();
-    // Nothing was let go of.
+    // No handover has happened yet, so this does not call the hook.
     app.go_on().await.unwrap();
     assert_eq!(app.hand_over().await.unwrap(), b"");
     app.go_on().await.unwrap();
     app.go_on().await.unwrap();
-    let said: Vec<_> = app
+    let messages: Vec<_> = app
         .events()
         .into_iter()
         .map(|event| event.message)
         .collect();
-    assert_eq!(said, ["let go", "taken back"]);
+    assert_eq!(messages, ["let go", "taken back"]);
+}
+
+#[tokio::test]
+async fn an_app_without_a_handover_hook_takes_nothing_back() {
+    let app = testing::App::start(|context: Context| {
+        context.on_handover_failed(async || {
+            tracing::info!("taken back");
+            Ok::<_, BoxError>(())
+        });
+        Router::new()
+    });
+    let app = app.await.unwrap();
+    app.hand_over().await.unwrap_err();
+    app.go_on().await.unwrap();
+    assert!(app.stop().await.is_empty());
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The programs and libraries under test: the host and the plugins. Cargo builds them when they are
-//! missing or out of date.
+//! Finds the programs and libraries under test: the host and the plugins. Cargo builds them if they are missing or out
+//! of date.
 
 use std::{
     collections::BTreeMap,
@@ -9,24 +9,24 @@ use std::{
     sync::LazyLock,
 };
 
-/// Returns the path of the host. `HOST_TEST_HOST` may name a host that was built in another way, as
-/// `scripts/release` does.
+/// Returns the path of the host's program. `HOST_TEST_HOST` may name a program that was built in another way, as in
+/// `scripts/release`.
 ///
 /// # Panics
 ///
-/// When the host cannot be built.
+/// Panics if the host cannot be built.
 #[must_use]
 pub fn host() -> &'static Path {
     static HOST: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("HOST_TEST_HOST") {
         // A relative path would not work, because tests have other working directories.
         Some(host) => fs::canonicalize(&host).expect("HOST_TEST_HOST names a host"),
-        None => take(&build(&["--package=host-server"]), "host"),
+        None => find(&build(&["--package=host-server"]), "host"),
     });
     &HOST
 }
 
-/// Returns the library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder
-/// with all of them that were built in another way.
+/// Returns the path of the library of an example plugin or a fixture. `HOST_TEST_PLUGINS` may name a folder with
+/// libraries that were built in another way. It must then contain all of them.
 pub(crate) fn plugin(name: &str) -> PathBuf {
     if let Some(folder) = env::var_os("HOST_TEST_PLUGINS") {
         let library = Path::new(&folder).join(format!("lib{name}.so"));
@@ -37,20 +37,20 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
         );
         return library;
     }
-    take(&PLUGINS, name)
+    find(&PLUGINS, name)
 }
 
-/// Returns the file of a crate that the plugins are compiled with, such as `axum`, for `rustc
-/// --extern`. The crate's own dependencies are in the same folder.
+/// Returns the `.rlib` of a dependency of the plugins, such as `axum`, for `rustc --extern`. The crate's own
+/// dependencies are in the same folder.
 #[must_use]
 pub fn crate_of_plugins(name: &str) -> PathBuf {
-    take(&PLUGINS, name)
+    find(&PLUGINS, name)
 }
 
-/// The example plugins and the fixtures.
-static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
-    // Build the plugins in a separate run of Cargo: in one run with the host, Cargo would turn on
-    // the host's features of shared crates for the plugins too.
+/// The example plugins, the fixtures, and their dependencies.
+static PLUGINS: LazyLock<Artifacts> = LazyLock::new(|| {
+    // Build the plugins in a separate run of Cargo: in one run with the host, Cargo would enable the host's features of
+    // shared crates for the plugins too.
     let packages: Vec<_> = ["plugins", "tests/fixtures"]
         .into_iter()
         .flat_map(packages)
@@ -60,7 +60,7 @@ static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
 
 /// Returns the library of the fixture that is built with `panic = "abort"`.
 pub(crate) fn aborting_plugin() -> PathBuf {
-    static ABORTING: LazyLock<Built> = LazyLock::new(|| {
+    static ABORTING: LazyLock<Artifacts> = LazyLock::new(|| {
         let profile = ["inherits='dev'", "panic='abort'"]
             .map(|setting| format!("--config=profile.panic-abort.{setting}"));
         build(&[
@@ -70,35 +70,35 @@ pub(crate) fn aborting_plugin() -> PathBuf {
             &profile[1],
         ])
     });
-    take(&ABORTING, "abort")
+    find(&ABORTING, "abort")
 }
 
-/// Returns the library of the fixture whose `tracing` has the feature `log-always`. The fixture is
-/// built alone, because the others would get the feature too.
+/// Returns the library of the fixture whose `tracing` has the feature `log-always`. The fixture is built in a separate
+/// run of Cargo, because otherwise Cargo would enable the feature for the other plugins too.
 pub(crate) fn plugin_with_log_always() -> PathBuf {
-    static BUILT: LazyLock<Built> = LazyLock::new(|| build(&["--package=log_always"]));
-    take(&BUILT, "log_always")
+    static LOG_ALWAYS: LazyLock<Artifacts> = LazyLock::new(|| build(&["--package=log_always"]));
+    find(&LOG_ALWAYS, "log_always")
 }
 
-/// Returns a folder for temporary files on a file system that allows to execute them. `/tmp` may be
-/// mounted noexec.
-pub(crate) fn temporary() -> PathBuf {
+/// Returns a folder for temporary files from which libraries and programs can be loaded. Not in `/tmp`, because `/tmp`
+/// may be mounted noexec.
+pub(crate) fn temporary_folder() -> PathBuf {
     let folder = host().with_file_name("host-tests");
     fs::create_dir_all(&folder).expect("the target folder is writable");
     folder
 }
 
 /// The files that Cargo has built, by the names of their targets.
-type Built = BTreeMap<String, PathBuf>;
+type Artifacts = BTreeMap<String, PathBuf>;
 
-fn take(built: &Built, name: &str) -> PathBuf {
-    built
+fn find(artifacts: &Artifacts, name: &str) -> PathBuf {
+    artifacts
         .get(name)
-        .unwrap_or_else(|| panic!("there is no {name} among {:?}", built.keys()))
+        .unwrap_or_else(|| panic!("there is no {name} among {:?}", artifacts.keys()))
         .clone()
 }
 
-/// Returns an option of Cargo for each package in a folder of the workspace.
+/// Returns an option `--package` of Cargo for each package in a folder of the workspace, except `log_always`.
 fn packages(folder: &str) -> Vec<String> {
     let folder = workspace().join(folder);
     let entries = fs::read_dir(&folder).expect("the folder is in the repository");
@@ -109,9 +109,9 @@ fn packages(folder: &str) -> Vec<String> {
         .collect()
 }
 
-/// Runs `cargo build`. Several test processes may do so at the same time, because Cargo locks the
-/// target folder.
-fn build(args: &[&str]) -> Built {
+/// Runs `cargo build`, and returns the files that it reports. Several test processes may call this at the same time,
+/// because Cargo locks the target folder.
+fn build(args: &[&str]) -> Artifacts {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args([
         "build",
@@ -155,8 +155,8 @@ fn workspace() -> &'static Path {
         .expect("the package is a folder in the workspace")
 }
 
-/// Returns the profile that this test was built with. The path of the test is
-/// `target/PROFILE/deps/suite-HASH`.
+/// Returns the Cargo profile of this test program, so that host and plugins are built with the same profile. The path
+/// of the program is `target/PROFILE/deps/suite-HASH`.
 fn profile() -> String {
     let program = env::current_exe().expect("the test knows its path");
     let profile = program

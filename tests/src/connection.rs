@@ -1,4 +1,4 @@
-//! An HTTP client on one connection.
+//! An HTTP client with one connection.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -24,17 +24,18 @@ pub fn empty() -> RequestBody {
     Empty::new().boxed_unsync()
 }
 
-/// Returns a body of these bytes, whose length is known.
+/// Returns a body with these bytes. Its length is known, so the request has a `content-length`.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// A connection. Dropping the value closes the connection.
+/// A connection to an HTTP server. Dropping the value closes the connection.
 #[derive(Debug)]
 pub struct Connection {
     address: SocketAddr,
     sender: Sender,
+    /// The task that drives the connection. Ends when the connection ends.
     driver: JoinHandle<Result<(), hyper::Error>>,
 }
 
@@ -45,11 +46,11 @@ enum Sender {
 }
 
 impl Connection {
-    /// Opens a connection of HTTP/1.1, which takes one request after the other.
+    /// Opens an HTTP/1.1 connection. It sends one request after the other.
     ///
     /// # Panics
     ///
-    /// When nobody accepts.
+    /// Panics if the server does not accept the connection.
     pub async fn http1(address: SocketAddr) -> Self {
         let stream = TokioIo::new(connect(address).await);
         let (sender, connection) = http1::handshake(stream)
@@ -62,11 +63,11 @@ impl Connection {
         }
     }
 
-    /// Opens a connection of HTTP/2 with prior knowledge, which takes many requests at once.
+    /// Opens an HTTP/2 connection with prior knowledge. It can send several requests at the same time.
     ///
     /// # Panics
     ///
-    /// When nobody accepts.
+    /// Panics if the server does not accept the connection.
     pub async fn http2(address: SocketAddr) -> Self {
         let stream = TokioIo::new(connect(address).await);
         let handshake = http2::handshake(TokioExecutor::new(), stream);
@@ -80,16 +81,16 @@ impl Connection {
         }
     }
 
-    /// Sends a request whose target is a path. Adds the host, unless the request has one over
-    /// HTTP/2. Returns when the head of the response is there.
+    /// Sends a request, and returns the response when its head has arrived. The request's URI is a path; over HTTP/2 it
+    /// may have an authority. If the request names no host, the address of the server is the host.
     ///
     /// # Errors
     ///
-    /// When the connection ends before the response begins.
+    /// Returns an error if the connection ends before the response begins.
     ///
     /// # Panics
     ///
-    /// When no response comes in time.
+    /// Panics if no response begins within the time limit.
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -129,7 +130,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection ends before the response does.
+    /// Returns an error if the connection ends before the response does.
     pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Reply, hyper::Error> {
         let (head, body) = self.send(request).await?.into_parts();
         let body = within("the end of a response", body.collect()).await?;
@@ -144,17 +145,18 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// When the connection ends before the response does.
+    /// Panics if the connection ends before the response does.
     pub async fn get(&mut self, path: &str) -> Reply {
-        let request = Request::get(path).body(empty()).expect("the path is one");
+        let request = Request::get(path).body(empty()).expect("the path is valid");
         self.exchange(request)
             .await
             .unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
     }
 
-    /// Returns when the server has closed the connection.
+    /// Waits until the server has closed the connection.
     pub async fn closed(&mut self) {
-        let _how = within("the end of the connection", &mut self.driver).await;
+        // A connection may end with an error, for example after a reset.
+        let _result = within("the end of the connection", &mut self.driver).await;
     }
 }
 
@@ -167,10 +169,10 @@ impl Drop for Connection {
 async fn connect(address: SocketAddr) -> TcpStream {
     within("a connection", TcpStream::connect(address))
         .await
-        .expect("somebody listens")
+        .expect("the server listens")
 }
 
-/// A response, read to its end.
+/// A response with its whole body.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The status.
@@ -192,14 +194,14 @@ impl Reply {
     ///
     /// # Panics
     ///
-    /// When the body is no JSON.
+    /// Panics if the body is not JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// Returns the value of a header, or an empty text.
+    /// Returns the value of a header field as text. Returns an empty text if the response has no such field.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers

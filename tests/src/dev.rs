@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Connection, Lines, Reply, eventually, eventually_for, host_command, patience};
+use crate::{Connection, Lines, Reply, eventually, eventually_for, host_command, time_limit};
 
 /// A session. Dropping the value kills the session and its server. During a panic, their output is
 /// printed.
@@ -24,11 +24,11 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts a session in a folder, on a free port. Returns when the port answers.
+    /// Starts a session in a folder, on a free port. Returns when the session has printed its address.
     ///
     /// # Panics
     ///
-    /// When the session does not start.
+    /// Panics if the session does not start.
     pub async fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Self::command(folder, args);
         command
@@ -37,10 +37,10 @@ impl Dev {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("cargo built the host");
-        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
-        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        let stdout = Lines::of(child.stdout.take().expect("the stream is piped"));
+        let stderr = Lines::of(child.stderr.take().expect("the stream is piped"));
         let mut session = Self {
-            stdin: child.stdin.take().expect("it is piped"),
+            stdin: child.stdin.take().expect("the stream is piped"),
             child,
             stdout,
             stderr,
@@ -48,7 +48,7 @@ impl Dev {
         };
         let line = session.stdout.eventually(&["Listening on http://"]).await;
         let address = line.trim_start_matches("Listening on http://").parse();
-        session.address = address.expect("the address is told");
+        session.address = address.expect("the line contains an address");
         session
     }
 
@@ -68,7 +68,7 @@ impl Dev {
 
     /// Returns the stdout of the session.
     #[must_use]
-    pub fn said(&self) -> &Lines {
+    pub fn stdout(&self) -> &Lines {
         &self.stdout
     }
 
@@ -82,8 +82,8 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When the session does not read its stdin.
-    pub fn types(&mut self, line: &str) {
+    /// Panics if the session does not read its stdin.
+    pub fn type_line(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").expect("the session reads");
     }
 
@@ -92,11 +92,11 @@ impl Dev {
         Connection::http1(self.address).await.get(path).await
     }
 
-    /// Waits until `GET path` is answered with 200 and a text that contains `text`. Cargo may have
-    /// to build all dependencies first, while another test builds as well.
+    /// Waits until `GET path` is answered with 200 and a text that contains `part`.
     pub async fn serves(&self, path: &str, part: &str) {
         let what = format!("{path} answers {part:?}");
-        eventually_for(patience() * 5, &what, async || {
+        // A longer time limit, because Cargo may have to build all dependencies first, while other tests build too.
+        eventually_for(time_limit() * 5, &what, async || {
             let reply = self.get(path).await;
             (reply.status == 200 && reply.text().contains(part)).then_some(())
         })
@@ -107,7 +107,7 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When the process has ended.
+    /// Panics if the process has ended.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the session runs");
     }
@@ -116,10 +116,11 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When the system cannot wait for the process.
+    /// Panics if the system cannot wait for the process.
     pub async fn exit(&mut self) -> ExitStatus {
         let status = eventually("the end of the session", async || {
-            self.child.try_wait().expect("it is a child")
+            let status = self.child.try_wait();
+            status.expect("the session is a child of this process")
         })
         .await;
         // The server inherits these streams, so they end when both processes have ended.
@@ -131,7 +132,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // Ignore a failure: the process may have ended.
+        // The kill fails if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

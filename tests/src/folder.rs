@@ -1,4 +1,4 @@
-//! The plugins folder of a test, and the ways in which files get into it.
+//! The plugins folder of a test, and the ways in which an operator puts files into it.
 
 use std::{
     fs,
@@ -10,19 +10,22 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::{Library, artifacts};
 
-/// A plugins folder. Dropping the value removes the folder with everything in it.
+/// A plugins folder. Dropping the value removes the folder and its files.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// Makes an empty folder.
+    /// Creates an empty folder.
     ///
     /// # Panics
     ///
-    /// When the folder cannot be made.
+    /// Panics if the folder cannot be created.
     #[must_use]
     pub fn new() -> Self {
-        Self(tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable"))
+        Self(
+            tempfile::tempdir_in(artifacts::temporary_folder())
+                .expect("the target folder is writable"),
+        )
     }
 
     /// Returns the path of the folder.
@@ -37,7 +40,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Puts a library into the folder by a rename, as `mv` from the same file system does.
+    /// Puts a library into the folder by a rename, like `mv` within a file system.
     pub fn put(&self, name: &str, library: &Library) {
         let mut file =
             NamedTempFile::with_prefix_in(".put", self.path()).expect("the folder is writable");
@@ -46,18 +49,18 @@ impl Folder {
             .expect("the folder is writable");
     }
 
-    /// Writes a library into the file of this name, as `cp` does.
+    /// Writes a library to the file `name` in place, like `cp`.
     pub fn copy(&self, name: &str, library: &Library) {
         fs::write(self.join(name), library.bytes()).expect("the folder is writable");
     }
 
     /// Removes a file.
     pub fn remove(&self, name: &str) {
-        fs::remove_file(self.join(name)).expect("it is there");
+        fs::remove_file(self.join(name)).expect("the file exists");
     }
 
-    /// Makes an empty file. Some plugins wait for such a file.
-    pub fn signal(&self, name: &str) {
+    /// Creates an empty file. Some plugins wait until a file exists.
+    pub fn create_empty(&self, name: &str) {
         fs::write(self.join(name), "").expect("the folder is writable");
     }
 }

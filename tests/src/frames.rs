@@ -1,4 +1,5 @@
-//! HTTP/2 frame by frame (RFC 9113), for tests of what no client library would send or report.
+//! An HTTP/2 client that sends and receives single frames (RFC 9113), for tests with frames that no client library
+//! would send or report.
 
 use std::net::SocketAddr;
 
@@ -6,15 +7,15 @@ use tokio::io::AsyncReadExt;
 
 use crate::{Wire, within};
 
-/// A connection of HTTP/2 that sends only what a test asks for: it grows no window and acknowledges
-/// no settings.
+/// An HTTP/2 connection that sends only the frames of the test. It neither sends window updates nor acknowledges
+/// settings by itself.
 #[derive(Debug)]
 pub struct Frames(Wire);
 
-/// A frame that was received.
+/// A received frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The type, for instance [`Frames::HEADERS`].
+    /// The type, for example [`Frames::HEADERS`].
     pub kind: u8,
     /// The stream of the frame. Stream 0 is the connection.
     pub stream: u32,
@@ -36,7 +37,7 @@ impl Frames {
     /// The type of a frame that grows a window.
     pub const WINDOW_UPDATE: u8 = 8;
 
-    /// Opens a connection whose streams start with a window of `window` bytes.
+    /// Opens a connection. The server can send `window` bytes on each stream before it needs a window update.
     pub async fn connect(address: SocketAddr, window: u32) -> Self {
         let mut wire = Wire::connect(address).await;
         let initial_window_size = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat();
@@ -46,13 +47,13 @@ impl Frames {
         Self(wire)
     }
 
-    /// Sends `GET path` on each of these streams, all in one write. With `true`, a reset of the
-    /// stream follows the request at once.
-    pub async fn get(&mut self, path: &str, streams: &[u32], is_taken_back: bool) {
+    /// Sends `GET path` on each of these streams, all in one write. If `is_cancelled` is true, each request is followed
+    /// by a reset of its stream.
+    pub async fn get(&mut self, path: &str, streams: &[u32], is_cancelled: bool) {
         let mut bytes = Vec::new();
         for &stream in streams {
             bytes.extend(get(stream, path));
-            if is_taken_back {
+            if is_cancelled {
                 let cancel = 8_u32.to_be_bytes();
                 bytes.extend(frame(Self::RST_STREAM, 0, stream, &cancel));
             }
@@ -61,7 +62,7 @@ impl Frames {
     }
 
     /// Grows the windows of a stream and of the connection by this number of bytes.
-    pub async fn widen(&mut self, stream: u32, bytes: u32) {
+    pub async fn grow_windows(&mut self, stream: u32, bytes: u32) {
         for stream in [stream, 0] {
             let update = frame(Self::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
             self.0.send(update).await;
@@ -72,21 +73,23 @@ impl Frames {
     ///
     /// # Panics
     ///
-    /// When the connection ends first.
+    /// Panics if the connection ends before the frame.
     pub async fn next(&mut self) -> Frame {
         let mut head = [0; 9];
-        self.fill(&mut head).await;
+        self.read_exact(&mut head).await;
+        // RFC 9113, section 4.1: a length of 3 bytes, the type, the flags, and the stream.
         let [a, b, c, kind, _, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.fill(&mut payload).await;
+        self.read_exact(&mut payload).await;
         Frame {
             kind,
+            // The first bit is reserved.
             stream: u32::from_be_bytes(stream) & (u32::MAX >> 1),
             payload,
         }
     }
 
-    /// Returns the next frame of this type on one of these streams, and skips other frames.
+    /// Returns the next frame of the type `kind` on one of these streams. Skips all other frames.
     pub async fn next_of(&mut self, kind: u8, streams: &[u32]) -> Frame {
         loop {
             let frame = self.next().await;
@@ -96,7 +99,7 @@ impl Frames {
         }
     }
 
-    async fn fill(&mut self, bytes: &mut [u8]) {
+    async fn read_exact(&mut self, bytes: &mut [u8]) {
         within("a frame", self.0.stream().read_exact(bytes))
             .await
             .expect("the connection is open");
@@ -105,7 +108,7 @@ impl Frames {
 
 /// Returns the bytes of a frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).expect("it is short");
+    let len = u32::try_from(payload.len()).expect("the payload is short");
     let mut frame = len.to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -113,11 +116,11 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Returns a frame with a complete request without a body (END_STREAM, END_HEADERS). All of its
-/// fields are in the static table, with or without the value (RFC 7541, appendix A).
+/// Returns a HEADERS frame with a complete `GET` request without a body (END_STREAM, END_HEADERS). The fields refer to
+/// the static table (RFC 7541, appendix A): method and scheme with their value, authority and path only by their name.
 fn get(stream: u32, path: &str) -> Vec<u8> {
     let literal = |name: u8, value: &str| {
-        let len = u8::try_from(value.len()).expect("it is short");
+        let len = u8::try_from(value.len()).expect("the value is short");
         [&[name, len], value.as_bytes()].concat()
     };
     let (method_get, scheme_http) = (0x82, 0x86);

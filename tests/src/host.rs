@@ -1,4 +1,4 @@
-//! A running host.
+//! A running host: its address, its output, connections to it, and its end.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use rustix::process::{
 
 use crate::{Connection, Exit, Folder, Frames, Lines, Reply, RequestBody, Wire, eventually};
 
-/// A host. Dropping the value kills the host. During a panic, its log is printed.
+/// A running host. Dropping the value kills the host. If the test panics, the drop also prints the host's output.
 #[derive(Debug)]
 pub struct Host {
     child: Child,
@@ -36,20 +36,21 @@ impl Host {
         }
     }
 
-    /// Reads the host's address from stdout, or from the log if stdout is the access log.
-    pub async fn listening(&mut self, count: usize) {
+    /// Waits until the host has printed `count` addresses: on stdout, or in the log if stdout is the access log.
+    pub async fn wait_listening(&mut self, count: usize) {
         for index in self.addresses.len()..count {
-            let address = eventually("an address", async || self.listens(index)).await;
+            let address = eventually("an address", async || self.find_address(index)).await;
             self.addresses.push(address);
         }
     }
 
-    /// Sets the host's address, for a test that reads the streams of the host itself.
-    pub fn is_at(&mut self, address: SocketAddr) {
+    /// Sets the host's address. For a test that reads stdout and stderr of the host itself.
+    pub fn set_address(&mut self, address: SocketAddr) {
         self.addresses.push(address);
     }
 
-    fn listens(&self, index: usize) -> Option<SocketAddr> {
+    /// Returns address `index`, counted from 0, if the host has printed it.
+    fn find_address(&self, index: usize) -> Option<SocketAddr> {
         let printed = self.stdout.with(&["Listening on http://"]);
         let logged = self.stderr.with(&["Listening", "http://"]);
         let line = [printed, logged]
@@ -61,15 +62,15 @@ impl Host {
         address[..end.unwrap_or(address.len())].parse().ok()
     }
 
-    /// Returns the address that the host listens at.
+    /// Returns the first address on which the host listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// Returns the addresses of a host that listens at `count` of them.
+    /// Returns the addresses of a host that listens on `count` addresses.
     pub async fn addresses(&mut self, count: usize) -> &[SocketAddr] {
-        self.listening(count).await;
+        self.wait_listening(count).await;
         &self.addresses
     }
 
@@ -97,7 +98,7 @@ impl Host {
         &self.stdout
     }
 
-    /// Opens a connection of this version of HTTP.
+    /// Opens a connection with this version of HTTP.
     pub async fn connect(&self, version: Version) -> Connection {
         match version {
             Version::HTTP_2 => self.http2().await,
@@ -105,17 +106,17 @@ impl Host {
         }
     }
 
-    /// Opens a connection of HTTP/1.1.
+    /// Opens an HTTP/1.1 connection.
     pub async fn http1(&self) -> Connection {
         Connection::http1(self.address()).await
     }
 
-    /// Opens a connection of HTTP/2.
+    /// Opens an HTTP/2 connection.
     pub async fn http2(&self) -> Connection {
         Connection::http2(self.address()).await
     }
 
-    /// Opens a connection of HTTP/2 frame by frame, whose streams start with this window.
+    /// Opens an HTTP/2 connection for single frames. `window` is the initial window of each stream in bytes.
     pub async fn frames(&self, window: u32) -> Frames {
         Frames::connect(self.address(), window).await
     }
@@ -134,7 +135,7 @@ impl Host {
     ///
     /// # Panics
     ///
-    /// When the connection ends before the response does.
+    /// Panics if the connection ends before the response does.
     pub async fn exchange(&self, request: Request<RequestBody>) -> Reply {
         self.http1()
             .await
@@ -153,7 +154,7 @@ impl Host {
         .await;
     }
 
-    /// Waits until `GET path` is answered with this status.
+    /// Waits until `GET path` is answered with this status, and returns the response.
     pub async fn answers(&self, path: &str, status: u16) -> Reply {
         let what = format!("{path} answers {status}");
         eventually(&what, async || {
@@ -162,23 +163,22 @@ impl Host {
         .await
     }
 
-    /// Sends the host a signal.
+    /// Sends a signal to the host.
     ///
     /// # Panics
     ///
-    /// When the host has ended.
+    /// Panics if the host has ended.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the host runs");
     }
 
-    /// Changes the limit on open files of the host and its workers. `None` is the most that the
-    /// system allows.
+    /// Changes the soft limit on open files of the host and its workers. `None` is the hard limit.
     ///
     /// # Panics
     ///
-    /// When the host has ended, or the system does not allow the change.
+    /// Panics if the host has ended, or the system does not allow the change.
     pub fn limit_open_files(&self, limit: Option<u64>) {
-        // Children inherit the limit from this process.
+        // The host has inherited its hard limit from this process.
         let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
             current: limit.or(maximum),
@@ -193,7 +193,7 @@ impl Host {
     fn workers(&self) -> Vec<Pid> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let children = tasks.expect("the host runs").filter_map(|task| {
-            // A thread may have ended since the folder was listed.
+            // The read fails if the thread has ended since the folder was listed.
             fs::read_to_string(task.ok()?.path().join("children")).ok()
         });
         let text: String = children.collect();
@@ -205,23 +205,24 @@ impl Host {
     ///
     /// # Panics
     ///
-    /// When the host has ended.
+    /// Panics if the host has ended.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         let child = WaitId::Pid(Pid::from_child(&self.child));
         let stopped = waitid(child, WaitIdOptions::STOPPED);
-        stopped.expect("it is a child of this process");
+        stopped.expect("the host is a child of this process");
     }
 
-    /// Stops the host gracefully. Its output is complete afterwards.
+    /// Stops the host gracefully. Returns how the host ended, with its complete output.
     pub async fn stop(self) -> Exit {
         self.signal(Signal::TERM);
         self.exit().await
     }
 
-    /// Waits until the host ends, by itself or by an earlier signal. Returns how it ended.
+    /// Waits until the host ends by itself or after an earlier signal. Returns how the host ended, with its complete
+    /// output.
     pub async fn exit(mut self) -> Exit {
-        let status = eventually("the end of the host", async || self.ended()).await;
+        let status = eventually("the end of the host", async || self.exit_status()).await;
         self.stdout.closed().await;
         self.stderr.closed().await;
         Exit {
@@ -232,21 +233,20 @@ impl Host {
         }
     }
 
-    /// Returns how the host ended, or `None` while it runs.
+    /// Returns the exit status of the host, or `None` if the host is still running.
     ///
     /// # Panics
     ///
-    /// When the system cannot look at the process.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child
-            .try_wait()
-            .expect("it is a child of this process")
+    /// Panics if the system cannot query the process.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait();
+        status.expect("the host is a child of this process")
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Ignore a failure: the process may have ended.
+        // The kill fails if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

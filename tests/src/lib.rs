@@ -7,20 +7,24 @@
 //! let host = Setup::new().plugin("versioned").arg("--log-level=debug").start().await;
 //! host.folder().put("libversioned.so", &Library::version("v2"));
 //! host.serves("/versioned", "v2").await;
-//! host.log().eventually("generation=2").await;
+//! host.log().eventually(&["generation=2"]).await;
 //! # }
 //! ```
 //!
-//! - [`Library`]: a plugin's `.so`, built by Cargo when it is missing or old, and the bad ones.
-//! - [`Folder`]: a plugins folder, and how files get into it.
-//! - [`Setup`]: how to start a host. Each test starts its own.
-//! - [`Host`]: a running one. It is killed when the test ends; after a panic its log is shown.
-//! - [`Connection`]: an HTTP client, of either version; [`Wire`]: bytes, for what no client would send.
-//! - [`Frames`]: HTTP/2 frame by frame, for what no client would send.
-//! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: what becomes of a connection after an upgrade.
-//! - [`Workbench`]: crates that a test makes, as an author does with [`host_command`].
+//! - [`Library`]: the content of a library file. Cargo builds plugins that are missing or out of date. Also files that
+//!   the host must refuse.
+//! - [`Folder`]: a plugins folder, and the ways in which an operator puts files into it.
+//! - [`Setup`]: the settings of a host. Each test starts its own host.
+//! - [`Host`]: a running host. It is killed when the test ends; if the test fails, its log is printed.
+//! - [`Ctl`]: the control socket of a host, with `host ctl` as the client.
+//! - [`Connection`]: an HTTP client for HTTP/1.1 or HTTP/2.
+//! - [`Wire`]: a TCP connection for raw bytes that no HTTP client would send.
+//! - [`Frames`]: an HTTP/2 connection for single frames that no HTTP client would send.
+//! - [`WebSocket`], [`upgrade`], [`upgrade_http2`]: connections after an upgrade.
+//! - [`Lines`], [`Line`]: the output of a host, line by line, and the parts of a log line.
+//! - [`Workbench`]: a workspace in which a test creates crates, like an author, with [`host_command`].
 //! - [`Dev`]: a session of `host dev`.
-//! - [`eventually`], [`within`]: a test waits for a condition, never for a time.
+//! - [`eventually`], [`within`]: wait for a condition or a future. A test never sleeps for a fixed time.
 
 mod artifacts;
 mod connection;
@@ -31,9 +35,9 @@ mod frames;
 mod host;
 mod library;
 mod lines;
-mod patience;
 mod setup;
 mod upgrade;
+mod waiting;
 mod wire;
 mod workbench;
 
@@ -47,9 +51,9 @@ pub use self::{
     host::Host,
     library::Library,
     lines::{Line, Lines},
-    patience::{eventually, eventually_for, patience, within},
     setup::{Exit, Setup},
     upgrade::{WebSocket, upgrade, upgrade_http2},
+    waiting::{eventually, eventually_for, time_limit, within},
     wire::Wire,
     workbench::{Workbench, host_command},
 };

@@ -1,4 +1,4 @@
-//! The libraries that tests put into plugins folders: plugins, copies of them that differ in some bytes, and bad ones.
+//! The libraries that tests put into plugins folders: plugins, plugins with changed bytes, and other files.
 
 use std::{
     collections::BTreeMap,
@@ -12,23 +12,23 @@ use memchr::memmem;
 
 use crate::artifacts;
 
-/// The bytes of a library.
+/// The content of a library file. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Library(Arc<[u8]>);
 
 impl Library {
-    /// Returns an example plugin (a folder of `plugins`) or a fixture (one of `tests/fixtures`).
+    /// Returns the example plugin (a folder in `plugins`) or the fixture (a folder in `tests/fixtures`) of this name.
     #[must_use]
     pub fn plugin(name: &str) -> Self {
-        static READ: Mutex<BTreeMap<String, Library>> = Mutex::new(BTreeMap::new());
-        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-        let library = read.entry(name.to_owned()).or_insert_with(|| {
+        static CACHE: Mutex<BTreeMap<String, Library>> = Mutex::new(BTreeMap::new());
+        let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = cache.entry(name.to_owned()).or_insert_with(|| {
             Self::new(fs::read(artifacts::plugin(name)).expect("cargo built it"))
         });
         library.clone()
     }
 
-    /// Returns the fixture `versioned`, which answers with `version`.
+    /// Returns the fixture `versioned` with the mark `version`. The fixture answers requests with its mark.
     #[must_use]
     pub fn version(version: &str) -> Self {
         Self::plugin("versioned").marked(version)
@@ -40,23 +40,23 @@ impl Library {
         Self::new(fs::read(artifacts::aborting_plugin()).expect("cargo built it"))
     }
 
-    /// Returns the fixture `log_always`, whose `tracing` has the feature of that name.
+    /// Returns the fixture `log_always`: its crate `tracing` has the feature `log-always`.
     #[must_use]
     pub fn log_always() -> Self {
         Self::new(fs::read(artifacts::plugin_with_log_always()).expect("cargo built it"))
     }
 
-    /// Returns a program: the host itself.
+    /// Returns the program of the host, as an ELF file that is not a library.
     #[must_use]
     pub fn executable() -> Self {
         Self::new(fs::read(artifacts::host()).expect("cargo built it"))
     }
 
-    /// Compiles a shared object in C, which is no plugin.
+    /// Returns a shared object that is compiled from C and is not a plugin.
     #[must_use]
     pub fn foreign() -> Self {
         static FOREIGN: LazyLock<Library> = LazyLock::new(|| {
-            let folder = tempfile::tempdir_in(artifacts::temporary())
+            let folder = tempfile::tempdir_in(artifacts::temporary_folder())
                 .expect("the target folder is writable");
             let path = folder.path().join("libforeign.so");
             let mut command = Command::new("cc");
@@ -71,16 +71,16 @@ impl Library {
             compiler
                 .stdin
                 .take()
-                .expect("it is piped")
+                .expect("the stream is piped")
                 .write_all(source)
-                .expect("the compiler reads");
+                .expect("the compiler reads its stdin");
             assert!(compiler.wait().expect("the compiler was started").success());
             Library::new(fs::read(path).expect("the compiler wrote it"))
         });
         FOREIGN.clone()
     }
 
-    /// Returns a file of these bytes.
+    /// Returns a file with these bytes.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into().into())
@@ -92,12 +92,12 @@ impl Library {
         &self.0
     }
 
-    /// Returns the fixture with another mark. A mark is the 27 bytes after `MARK=`, which the
-    /// fixture reads when it runs.
+    /// Returns the fixture with another mark, so that it has other content and behaves as another version. A mark is
+    /// the 27 bytes after `MARK=` in the library. The fixture reads its own mark at run time.
     ///
     /// # Panics
     ///
-    /// When the fixture has no mark, or `mark` is longer than 27 bytes.
+    /// Panics if the fixture has no mark, or `mark` is longer than 27 bytes.
     #[must_use]
     pub fn marked(&self, mark: &str) -> Self {
         assert!(mark.len() <= 27, "{mark:?} is too long");
@@ -107,23 +107,23 @@ impl Library {
         )
     }
 
-    /// Returns the plugin with another fact in its manifest, such as its name. The name of the
-    /// compiler becomes longer or shorter, so that the length of the manifest stays the same.
+    /// Returns the plugin with another value for a key of its manifest, such as its name. The value of `rustc` becomes
+    /// longer or shorter, so that the length of the manifest stays the same.
     ///
     /// # Panics
     ///
-    /// When the plugin has no manifest or the manifest lacks the fact, or when the difference is
-    /// too large.
+    /// Panics if the plugin has no manifest, if the manifest does not contain `key`, or if `value` is too long.
     #[must_use]
     pub fn with_fact(&self, key: &str, value: &str) -> Self {
-        // The layout of an ELF note: the sizes of owner and content, the type, the owner, the
-        // content.
+        // The layout of an ELF note: the size of the owner, the size of the content, the type, the owner, the content.
+        // This constant begins with the type, so the size of the content is before it.
         const START: &[u8] = b"\x01\0\0\0host\0\0\0\0abi=";
         let mut bytes = self.0.to_vec();
         let note = memmem::find(&bytes, START).expect("the library has a manifest");
         let (len, start) = (&bytes[note - 4..note], note + START.len() - b"abi=".len());
-        let len = u32::from_ne_bytes(len.try_into().expect("it is 4 bytes")) as usize;
-        let manifest = String::from_utf8(bytes[start..][..len].to_vec()).expect("it is text");
+        let len = u32::from_ne_bytes(len.try_into().expect("the slice has 4 bytes")) as usize;
+        let manifest = String::from_utf8(bytes[start..][..len].to_vec());
+        let manifest = manifest.expect("the manifest is text");
         assert!(manifest.contains(&format!("{key}=")), "{manifest}");
 
         let is_other =
@@ -134,26 +134,26 @@ impl Library {
             .map(|line| format!("{line}\n"))
             .collect();
         changed += &format!("{key}={value}\nrustc=");
-        let compiler = len
+        let compiler_len = len
             .checked_sub(changed.len() + 1)
             .expect("the value is short");
-        changed += &format!("{}\n", "x".repeat(compiler));
+        changed += &format!("{}\n", "x".repeat(compiler_len));
         bytes[start..][..len].copy_from_slice(changed.as_bytes());
         Self::new(bytes)
     }
 
-    /// Returns the library with every `from` replaced by other bytes of the same length.
+    /// Returns the library with every `from` replaced by `to`, a text of the same length.
     ///
     /// # Panics
     ///
-    /// When the library does not contain `from`, or the lengths differ.
+    /// Panics if the library does not contain `from`, or the lengths differ.
     #[must_use]
     pub fn replaced(&self, from: &str, to: &str) -> Self {
         let mut bytes = self.0.to_vec();
-        let places: Vec<_> = memmem::find_iter(&self.0[..], from).collect();
-        assert!(!places.is_empty(), "{from:?} is not in the library");
-        for place in places {
-            bytes[place..][..from.len()].copy_from_slice(to.as_bytes());
+        let offsets: Vec<_> = memmem::find_iter(&self.0[..], from).collect();
+        assert!(!offsets.is_empty(), "{from:?} is not in the library");
+        for offset in offsets {
+            bytes[offset..][..from.len()].copy_from_slice(to.as_bytes());
         }
         Self::new(bytes)
     }
@@ -162,11 +162,11 @@ impl Library {
     ///
     /// # Panics
     ///
-    /// When `strip` is not installed.
+    /// Panics if `strip` is not installed.
     #[must_use]
     pub fn stripped(&self) -> Self {
-        let folder =
-            tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable");
+        let folder = tempfile::tempdir_in(artifacts::temporary_folder())
+            .expect("the target folder is writable");
         let path = folder.path().join("libstripped.so");
         fs::write(&path, self.bytes()).expect("there is space");
         let strip = Command::new("strip").arg(&path).status();
@@ -174,16 +174,16 @@ impl Library {
         Self::new(fs::read(path).expect("strip wrote it"))
     }
 
-    /// Returns the plugin's debug information alone, the file that a debugger reads beside a
-    /// stripped library. The file has the headers of a library, but nothing to load.
+    /// Returns a file with only the debug information of the plugin. A debugger reads such a file together with a
+    /// stripped library. The file has the headers of a library, but no code to load.
     ///
     /// # Panics
     ///
-    /// When `objcopy` is not installed.
+    /// Panics if `objcopy` is not installed.
     #[must_use]
     pub fn debug_information(&self) -> Self {
-        let folder =
-            tempfile::tempdir_in(artifacts::temporary()).expect("the target folder is writable");
+        let folder = tempfile::tempdir_in(artifacts::temporary_folder())
+            .expect("the target folder is writable");
         let path = folder.path().join("libsplit.so");
         fs::write(&path, self.bytes()).expect("there is space");
         let mut objcopy = Command::new("objcopy");
@@ -192,7 +192,7 @@ impl Library {
         Self::new(fs::read(path).expect("objcopy wrote it"))
     }
 
-    /// Returns the first bytes of the library.
+    /// Returns the first `len` bytes of the library.
     #[must_use]
     pub fn truncated(&self, len: usize) -> Self {
         Self::new(&self.0[..len])

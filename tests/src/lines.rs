@@ -1,4 +1,4 @@
-//! The output of a host, line by line as it is printed.
+//! The output of a host: collects the lines while the host prints them, and parses lines of the log.
 
 use std::{
     fmt::Display,
@@ -9,7 +9,8 @@ use std::{
 
 use crate::eventually;
 
-/// The lines of a stream so far. A thread reads them, so that the host never waits for a reader.
+/// The lines that a stream has printed so far. A thread reads the stream all the time, so that the host never blocks on
+/// a full pipe.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Mutex<Output>>);
 
@@ -20,7 +21,7 @@ struct Output {
 }
 
 impl Lines {
-    /// Reads the lines of a stream that the test has opened.
+    /// Starts to read the lines of a stream.
     #[must_use]
     pub fn of(stream: impl Read + Send + 'static) -> Self {
         let lines = Self(Arc::default());
@@ -37,8 +38,7 @@ impl Lines {
         lines
     }
 
-    /// Reads the lines of a child's stream. Returns no lines if the stream is not piped to the
-    /// test.
+    /// Starts to read the lines of a child's stream. If the stream is not piped to the test, it counts as empty.
     pub(crate) fn of_child(stream: Option<impl Read + Send + 'static>) -> Self {
         match stream {
             Some(stream) => Self::of(stream),
@@ -52,7 +52,7 @@ impl Lines {
         self.lock().lines.clone()
     }
 
-    /// Returns the lines so far that contain every one of `parts`.
+    /// Returns the lines so far that contain all of `parts`.
     #[must_use]
     pub fn with(&self, parts: &[&str]) -> Vec<String> {
         let has_parts = |line: &&String| parts.iter().all(|part| line.contains(part));
@@ -64,19 +64,18 @@ impl Lines {
             .collect()
     }
 
-    /// Waits for a line that contains every one of `parts`, and returns the first one.
+    /// Waits for a line that contains all of `parts`, and returns the first such line.
     pub async fn eventually(&self, parts: &[&str]) -> String {
         self.nth_with(0, parts).await
     }
 
-    /// Of the lines that contain every one of `parts`, waits for the one with the number `index`,
-    /// from 0, and returns it.
+    /// Waits until `index` + 1 lines contain all of `parts`, and returns the last of these lines.
     pub async fn nth_with(&self, index: usize, parts: &[&str]) -> String {
         let what = format!("line {index} with {parts:?}");
         eventually(&what, async || self.with(parts).into_iter().nth(index)).await
     }
 
-    /// Waits for the line with the number `index`, from 0, and returns it.
+    /// Waits for line `index`, counted from 0, and returns the line.
     pub async fn nth(&self, index: usize) -> String {
         let what = format!("line {index}");
         eventually(&what, async || self.lock().lines.get(index).cloned()).await
@@ -95,12 +94,13 @@ impl Lines {
     }
 }
 
-/// A line of the log, split into its parts: `TIME LEVEL SOURCE: TARGET: TEXT in
-/// request{id=ID}:SPANS`. The source is a plugin and its generation, or `host`, which is left out before a target
-/// of the host's own code (`host::…`). The parts after the text may be missing.
+/// The parts of a line of the log: `TIME LEVEL SOURCE: TARGET: TEXT in request{id=ID}:SPANS`.
+///
+/// The source is a plugin with its generation, or `host`. The line contains no source if the target belongs to the
+/// host's own code (`host::…`). The parts after the text may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The level, for instance `INFO`.
+    /// The level, for example `INFO`.
     pub level: String,
     /// The plugin's name, or `host`.
     pub source: String,
@@ -108,9 +108,9 @@ pub struct Line {
     pub generation: u64,
     /// The target.
     pub target: String,
-    /// The message and the fields. In a line outside of a request, the spans follow.
+    /// The message and the fields. In a line outside of a request, the spans belong to the text.
     pub text: String,
-    /// The id of the request; empty outside of a request.
+    /// The ID of the request; empty outside of a request.
     pub request_id: String,
     /// The spans within the request.
     pub spans: String,
@@ -121,7 +121,7 @@ impl Line {
     ///
     /// # Panics
     ///
-    /// When the text is no line of a log.
+    /// Panics if `line` does not have the format of a log line.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         Self::try_parse(line).unwrap_or_else(|| panic!("no line of a log: {line:?}"))
@@ -131,7 +131,7 @@ impl Line {
         let (time, rest) = line.split_once(' ')?;
         let (level, rest) = rest.split_once(' ')?;
         let rest = rest.trim_start();
-        // The target of the host's own code names its source.
+        // A target of the host's own code has no source before it.
         let (source, rest) = match rest.starts_with("host::") {
             true => ("host", rest),
             false => rest.split_once(": ")?,
@@ -155,7 +155,7 @@ impl Line {
         })
     }
 
-    /// Returns whether the host itself wrote the line.
+    /// Returns whether the host itself has written the line.
     #[must_use]
     pub fn is_host(&self) -> bool {
         self.source == "host"

@@ -1,4 +1,4 @@
-//! Starts hosts for tests, and records how a host ended.
+//! The settings of a host, the start of the host, and the result when it has ended.
 
 use std::{
     env,
@@ -11,13 +11,12 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use tokio::task;
 
 use crate::{Folder, Host, Library, Line, Lines, artifacts, within};
 
-/// A host that is not started yet. It will have a free port, a new plugins folder, and no variables of the
-/// test's environment that begin with `HOST_` or `RUST_`.
+/// The settings of a host that is not started yet. By default, the host gets a free port and a new plugins folder. It
+/// inherits no environment variables of the test that begin with `HOST_` or `RUST_`.
 #[derive(Debug)]
 pub struct Setup {
     folder: Folder,
@@ -27,13 +26,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Returns a host with an empty plugins folder.
+    /// Returns the default settings, with an empty plugins folder.
     #[must_use]
     pub fn new() -> Self {
-        // All tests run in one process at the same time, and some of them open hundreds of
-        // connections.
-        static ROOM: Once = Once::new();
-        ROOM.call_once(raise_open_files);
+        // Many tests run in one process at the same time, and some of them open hundreds of connections.
+        static LIMIT_RAISED: Once = Once::new();
+        LIMIT_RAISED.call_once(raise_open_files);
         let folder = Folder::new();
         let mut command = Command::new(artifacts::host());
         for (name, _) in env::vars_os() {
@@ -42,7 +40,7 @@ impl Setup {
                 command.env_remove(&*name);
             }
         }
-        // Set variables and not flags, so that a test can override them with a flag.
+        // Environment variables instead of flags, so that a test can override them with flags.
         command
             .env("HOST_PLUGINS", folder.path())
             .env("HOST_BIND", "127.0.0.1:0")
@@ -96,14 +94,14 @@ impl Setup {
         self
     }
 
-    /// Sets the host's stdout. [`Host::stdout`] will have no lines.
+    /// Sends the host's stdout to `stream`. [`Host::stdout`] then has no lines.
     #[must_use]
     pub fn stdout(mut self, stream: impl Into<Stdio>) -> Self {
         self.stdout = Some(stream.into());
         self
     }
 
-    /// Sets the host's stderr. [`Host::log`] will have no lines.
+    /// Sends the host's stderr to `stream`. [`Host::log`] then has no lines.
     #[must_use]
     pub fn stderr(mut self, stream: impl Into<Stdio>) -> Self {
         self.stderr = Some(stream.into());
@@ -116,23 +114,23 @@ impl Setup {
         &self.folder
     }
 
-    /// Starts the host. Returns when the host serves.
+    /// Starts the host. Returns when the host has printed its address.
     pub async fn start(self) -> Host {
         let mut host = self.spawn();
-        host.listening(1).await;
+        host.wait_listening(1).await;
         host
     }
 
-    /// Runs the host to its end. For hosts that do not serve.
+    /// Starts the host, and waits until it ends. For a host that does not serve.
     pub async fn run(self) -> Exit {
         self.spawn().exit().await
     }
 
-    /// Runs the host to its end with a stdout whose reader is gone.
+    /// Like [`run`](Self::run), with a closed pipe as stdout, so that writes to stdout fail.
     ///
     /// # Panics
     ///
-    /// When the system cannot make a pipe or a process.
+    /// Panics if the system cannot create a pipe or a process.
     pub async fn run_unread(mut self) -> Exit {
         let (reader, writer) = io::pipe().expect("the system has pipes");
         drop(reader);
@@ -140,7 +138,7 @@ impl Setup {
         let output = task::spawn_blocking(move || self.command.output());
         let output = within("the end of the host", output).await;
         let output = output
-            .expect("it is not cancelled")
+            .expect("the task is not cancelled")
             .expect("cargo built the host");
         let stderr = String::from_utf8_lossy(&output.stderr);
         Exit {
@@ -151,11 +149,11 @@ impl Setup {
         }
     }
 
-    /// Starts the host and returns at once. The host's address is not known yet.
+    /// Starts the host, and returns at once. [`Host::wait_listening`] then waits for its address.
     ///
     /// # Panics
     ///
-    /// When the process cannot be started.
+    /// Panics if the process cannot be started.
     #[must_use]
     pub fn spawn(mut self) -> Host {
         let command = self
@@ -164,7 +162,8 @@ impl Setup {
             .stdout(self.stdout.unwrap_or_else(Stdio::piped))
             .stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = command.spawn().expect("cargo built the host");
-        // Drop the command, because it holds the streams that the test has set.
+        // The command owns the streams that the test has set. The readers of these streams see the end of the host's
+        // output only after this copy is closed.
         drop(self.command);
         let stdout = Lines::of_child(child.stdout.take());
         let stderr = Lines::of_child(child.stderr.take());
@@ -172,7 +171,7 @@ impl Setup {
     }
 }
 
-/// Raises the limit on open files as far as the system allows.
+/// Raises the soft limit on open files of this process to the hard limit.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -188,7 +187,7 @@ impl Default for Setup {
     }
 }
 
-/// The end of a host, and everything that it has printed.
+/// How a host has ended, and everything that it has printed.
 #[derive(Clone, Debug)]
 pub struct Exit {
     /// The exit code; `None` after a signal.
@@ -202,13 +201,13 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// Returns the lines of the log.
+    /// Returns all lines of the log, parsed.
     #[must_use]
     pub fn log(&self) -> Vec<Line> {
         self.stderr.iter().map(|line| Line::parse(line)).collect()
     }
 
-    /// Returns the lines of the log that a plugin, or `host`, wrote.
+    /// Returns the lines of the log whose source is `source`: the name of a plugin, or `host`.
     #[must_use]
     pub fn log_of(&self, source: &str) -> Vec<Line> {
         self.log()

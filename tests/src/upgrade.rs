@@ -23,52 +23,57 @@ use tokio_tungstenite::{
 
 use crate::{RequestBody, empty, within};
 
-/// Sends `request` over HTTP/1.1, and returns the connection after the response. Returns `None` if
-/// the server does not agree to the upgrade.
+/// Sends `request` over HTTP/1.1. Returns the response, and the upgraded connection, or `None` if the server does not
+/// accept the upgrade.
 ///
 /// # Panics
 ///
-/// When no response comes.
+/// Panics if the server does not respond.
 pub async fn upgrade(
     address: SocketAddr,
     mut request: Request<RequestBody>,
 ) -> (Response<Incoming>, Option<TokioIo<Upgraded>>) {
-    let stream = TcpStream::connect(address).await.expect("somebody listens");
+    let stream = TcpStream::connect(address)
+        .await
+        .expect("the server listens");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .expect("nothing is exchanged yet");
     tokio::spawn(connection.with_upgrades());
     let host = address.to_string().parse().expect("an address is a header");
     request.headers_mut().entry(HOST).or_insert(host);
-    agreed(within("a response", sender.send_request(request)).await).await
+    take_upgraded(within("a response", sender.send_request(request)).await).await
 }
 
-/// Sends an extended `CONNECT` (RFC 8441) or a plain one over HTTP/2, and returns the stream after
-/// the response.
+/// Sends a plain or an extended `CONNECT` (RFC 8441) over HTTP/2. Returns the response, and the upgraded stream, or
+/// `None` if the server does not accept the upgrade.
 ///
 /// # Panics
 ///
-/// When no response comes.
+/// Panics if the server does not respond.
 pub async fn upgrade_http2(
     address: SocketAddr,
     request: Request<RequestBody>,
 ) -> (Response<Incoming>, Option<TokioIo<Upgraded>>) {
-    let stream = TcpStream::connect(address).await.expect("somebody listens");
+    let stream = TcpStream::connect(address)
+        .await
+        .expect("the server listens");
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.expect("nothing is exchanged yet");
     tokio::spawn(connection);
-    // The server's settings come before its first response. They say whether extended CONNECT is
-    // allowed.
+    // hyper sends an extended CONNECT only after the server's settings have allowed it. The settings arrive before the
+    // first response, so send another request first.
     let first = Request::get(format!("http://{address}/"))
         .body(empty())
-        .expect("it is one");
+        .expect("the request is valid");
     within("a first response", sender.send_request(first))
         .await
         .expect("the server answers");
-    agreed(within("a response", sender.send_request(request)).await).await
+    take_upgraded(within("a response", sender.send_request(request)).await).await
 }
 
-async fn agreed(
+/// Returns the response, and the upgraded connection if the response accepts the upgrade.
+async fn take_upgraded(
     response: hyper::Result<Response<Incoming>>,
 ) -> (Response<Incoming>, Option<TokioIo<Upgraded>>) {
     let mut response = response.expect("the server answers");
@@ -79,7 +84,7 @@ async fn agreed(
     (response, upgraded.ok().map(TokioIo::new))
 }
 
-/// A WebSocket.
+/// A WebSocket client.
 #[derive(Debug)]
 pub struct WebSocket(WebSocketStream<TokioIo<Upgraded>>);
 
@@ -88,17 +93,17 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server does not agree to the upgrade.
+    /// Panics if the server does not accept the upgrade.
     pub async fn http1(address: SocketAddr, path: &str) -> Self {
         let request = Request::get(path)
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-        let (response, upgraded) =
-            upgrade(address, request.body(empty()).expect("it is one")).await;
+        let request = request.body(empty()).expect("the request is valid");
+        let (response, upgraded) = upgrade(address, request).await;
         assert_eq!(response.status(), 101);
-        // The key and the server's answer to it are those of RFC 6455, section 1.3.
+        // The key above and this value are the example in RFC 6455, section 1.3.
         assert_eq!(
             response.headers()[SEC_WEBSOCKET_ACCEPT],
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -110,22 +115,22 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server does not agree to the upgrade.
+    /// Panics if the server does not accept the upgrade.
     pub async fn http2(address: SocketAddr, path: &str) -> Self {
         let request = Request::builder()
             .method(Method::CONNECT)
             .uri(format!("http://{address}{path}"))
             .extension(Protocol::from_static("websocket"))
             .header(SEC_WEBSOCKET_VERSION, "13");
-        let (response, upgraded) =
-            upgrade_http2(address, request.body(empty()).expect("it is one")).await;
+        let request = request.body(empty()).expect("the request is valid");
+        let (response, upgraded) = upgrade_http2(address, request).await;
         let status = response.status();
         if upgraded.is_none() {
             let body = response
                 .into_body()
                 .collect()
                 .await
-                .expect("there is a body");
+                .expect("the response has a body");
             panic!("{status}: {:?}", body.to_bytes());
         }
         assert_eq!(status, 200);
@@ -133,7 +138,7 @@ impl WebSocket {
     }
 
     async fn on(upgraded: Option<TokioIo<Upgraded>>) -> Self {
-        let stream = upgraded.expect("the server agreed");
+        let stream = upgraded.expect("the server has accepted the upgrade");
         Self(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
     }
 
@@ -141,7 +146,7 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the server has closed the WebSocket.
+    /// Panics if the server has closed the WebSocket.
     pub async fn send(&mut self, message: impl Into<Message>) {
         within("a message is taken", self.0.send(message.into()))
             .await
@@ -152,7 +157,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// When the connection breaks.
+    /// Returns an error if the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Message>, Error> {
         within("a message", self.0.next()).await.transpose()
     }
@@ -161,7 +166,7 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the next message is no text.
+    /// Panics if the next message is not text.
     pub async fn text(&mut self) -> String {
         match self.next().await {
             Ok(Some(Message::Text(text))) => text.to_string(),
@@ -169,11 +174,11 @@ impl WebSocket {
         }
     }
 
-    /// Waits until the server closes the WebSocket, and returns the reason.
+    /// Waits until the server closes the WebSocket, and returns the status code of the close frame.
     ///
     /// # Panics
     ///
-    /// When the server sends a message, or gives no reason.
+    /// Panics if the server sends another message, or a close frame without a status code.
     pub async fn closed(mut self) -> u16 {
         let code = match self.next().await {
             Ok(Some(Message::Close(Some(frame)))) => frame.code.into(),
@@ -187,7 +192,7 @@ impl WebSocket {
     ///
     /// # Panics
     ///
-    /// When the connection breaks.
+    /// Panics if the connection breaks.
     pub async fn close(mut self) {
         self.0.close(None).await.expect("the server reads");
         while self.next().await.expect("the server closes").is_some() {}

@@ -1,4 +1,4 @@
-//! A connection for raw bytes, for tests of what no client library would send.
+//! A TCP client for raw bytes, for tests with bytes that no HTTP client would send.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ use crate::within;
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    /// The bytes that were read, but not returned yet.
-    read: Vec<u8>,
+    /// The bytes that were received, but not returned yet.
+    received: Vec<u8>,
 }
 
 impl Wire {
@@ -22,20 +22,22 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// When nobody accepts.
+    /// Panics if the server does not accept the connection.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("the server listens");
         Self {
             stream,
-            read: Vec::new(),
+            received: Vec::new(),
         }
     }
 
-    /// Writes all of `bytes`.
+    /// Sends all of `bytes`.
     ///
     /// # Panics
     ///
-    /// When the server has closed the connection.
+    /// Panics if the server has closed the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(
             "the peer takes bytes",
@@ -45,25 +47,25 @@ impl Wire {
         .expect("the peer reads");
     }
 
-    /// Returns everything up to `end`, which is included.
+    /// Returns all bytes up to and including the text `end`.
     ///
     /// # Panics
     ///
-    /// When the server closes the connection before `end`.
+    /// Panics if the server closes the connection before `end`.
     pub async fn until(&mut self, end: &str) -> String {
         loop {
-            let found = self
-                .read
+            let position = self
+                .received
                 .windows(end.len())
                 .position(|window| window == end.as_bytes());
-            if let Some(at) = found {
-                let rest = self.read.split_off(at + end.len());
-                return text(std::mem::replace(&mut self.read, rest));
+            if let Some(position) = position {
+                let rest = self.received.split_off(position + end.len());
+                return text(std::mem::replace(&mut self.received, rest));
             }
             assert!(
-                self.more().await,
+                self.receive().await,
                 "the peer closed before {end:?}: {:?}",
-                String::from_utf8_lossy(&self.read)
+                String::from_utf8_lossy(&self.received)
             );
         }
     }
@@ -73,12 +75,12 @@ impl Wire {
         self.until("\r\n\r\n").await
     }
 
-    /// Returns the next response, whose head must have its length. For a response without a body,
-    /// use [`head`](Self::head).
+    /// Returns the head and the body of the next response. The head must have a `content-length`. For a response
+    /// without a body, use [`head`](Self::head).
     ///
     /// # Panics
     ///
-    /// When the head has no length.
+    /// Panics if the head has no `content-length`.
     pub async fn response(&mut self) -> (String, String) {
         let head = self.head().await;
         let lower = head.to_ascii_lowercase();
@@ -89,41 +91,41 @@ impl Wire {
         let len: usize = len
             .and_then(|len| len.parse().ok())
             .unwrap_or_else(|| panic!("no length in {head:?}"));
-        while self.read.len() < len {
+        while self.received.len() < len {
             assert!(
-                self.more().await,
+                self.receive().await,
                 "the peer closed within a body of {len} bytes"
             );
         }
-        let rest = self.read.split_off(len);
-        (head, text(std::mem::replace(&mut self.read, rest)))
+        let rest = self.received.split_off(len);
+        (head, text(std::mem::replace(&mut self.received, rest)))
     }
 
-    /// Returns everything until the server closes the connection. A reset counts as a close,
-    /// because the server may send it when bytes of the test arrive after its close.
+    /// Returns all bytes until the server closes the connection. A reset counts as a close, because the system of the
+    /// server sends a reset if bytes of the test arrive after the close.
     pub async fn rest(&mut self) -> String {
         text(self.rest_bytes().await)
     }
 
     /// Returns the same as [`rest`](Self::rest), as bytes.
     pub async fn rest_bytes(&mut self) -> Vec<u8> {
-        while self.more().await {}
-        std::mem::take(&mut self.read)
+        while self.receive().await {}
+        std::mem::take(&mut self.received)
     }
 
-    /// Returns the stream, for everything that the other functions do not do.
+    /// Returns the TCP stream, for operations that this type does not have.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// Reads some bytes. Returns false at the end of the stream.
-    async fn more(&mut self) -> bool {
-        let read = within(
+    /// Waits for bytes, and appends them to `received`. Returns false at the end of the stream, or after a reset.
+    async fn receive(&mut self) -> bool {
+        let result = within(
             "the peer sends bytes, or closes",
-            self.stream.read_buf(&mut self.read),
+            self.stream.read_buf(&mut self.received),
         )
         .await;
-        read.is_ok_and(|len| len > 0)
+        result.is_ok_and(|len| len > 0)
     }
 }
 

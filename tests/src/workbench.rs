@@ -1,4 +1,4 @@
-//! A workspace in which a test makes and builds crates, as an author does.
+//! A Cargo workspace in which a test creates and builds crates, like an author.
 
 use std::{
     env, fs,
@@ -9,19 +9,19 @@ use std::{
 
 use crate::artifacts;
 
-/// The workspace of one test, empty at first. All tests share a target folder, which stays from run
-/// to run, so each crate needs a name that no other test uses.
+/// The workspace of one test, empty at first. All tests share one target folder, also across runs of the tests, so that
+/// dependencies are built only once. The name of each crate must therefore be unique among all tests.
 #[derive(Debug)]
 pub struct Workbench {
     path: PathBuf,
 }
 
 impl Workbench {
-    /// Makes the folder of this name, or empties it.
+    /// Creates an empty workspace in the folder of this name. Files from an earlier run are removed.
     ///
     /// # Panics
     ///
-    /// When the folder cannot be made.
+    /// Panics if the folder cannot be created.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let path = root().join(name);
@@ -31,7 +31,7 @@ impl Workbench {
         fs::create_dir_all(&path).expect("the folder for temporary files is writable");
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
         fs::write(path.join("Cargo.toml"), WORKSPACE).expect("the folder is writable");
-        // Use this repository's lock file: the crates of these versions have been downloaded, and
+        // The lock file of this repository, because Cargo has already downloaded the crates in these versions, and
         // tests must not need a registry.
         fs::copy(lock, path.join("Cargo.lock")).expect("the workspace has a lock file");
         Self { path }
@@ -49,11 +49,11 @@ impl Workbench {
         target()
     }
 
-    /// Makes a crate with `host new`, and returns its folder.
+    /// Creates a crate with `host new`, and returns the folder of the crate.
     ///
     /// # Panics
     ///
-    /// When `host new` fails.
+    /// Panics if `host new` fails.
     pub fn new_crate(&self, name: &str, template: &str) -> PathBuf {
         let mut host = host_command();
         host.args(["new", name, "--template", template]);
@@ -67,7 +67,7 @@ impl Workbench {
     ///
     /// # Panics
     ///
-    /// When Cargo fails.
+    /// Panics if Cargo fails.
     pub fn cargo(&self, args: &[&str]) {
         let mut cargo = author_command("cargo");
         let output = cargo.args(args).current_dir(&self.path).output();
@@ -81,13 +81,14 @@ impl Workbench {
     }
 }
 
-/// Returns a command that runs the host like an author on a fresh machine. Only the dependencies
-/// are built already.
+/// Returns a command that runs the host in the environment of an author: without the variables that Cargo and the tests
+/// have set.
 #[must_use]
 pub fn host_command() -> Command {
     author_command(artifacts::host())
 }
 
+/// Returns a command that runs `program` in the environment of an author, with the shared target folder.
 fn author_command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     for (name, _) in env::vars_os() {
@@ -101,25 +102,25 @@ fn author_command(program: impl AsRef<Path>) -> Command {
     }
     command
         .env("CARGO_NET_OFFLINE", "true")
-        // Debug information would make the builds slower.
+        // Full debug information would make the builds slower.
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
         .env("CARGO_TARGET_DIR", target())
         .env("XDG_CACHE_HOME", root().join("cache"));
     command
 }
 
-/// Returns the folder of all workspaces. It lies outside of the repository, because Cargo would
-/// take the crates for members of the repository's workspace.
+/// Returns the folder of all workspaces. The folder is outside of the repository, because Cargo would otherwise treat
+/// the crates as members of the repository's workspace.
 fn root() -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    artifacts::temporary().hash(&mut hasher);
+    artifacts::temporary_folder().hash(&mut hasher);
     env::temp_dir().join(format!("host-tests-{:x}", hasher.finish()))
 }
 
-/// Returns the target folder for all workspaces. It lies in the target folder of the repository,
-/// because libraries can be loaded from there.
+/// Returns the target folder of all workspaces. The folder is in the target folder of the repository, because libraries
+/// can be loaded from there.
 fn target() -> PathBuf {
-    artifacts::temporary().with_file_name("host-tests-crates")
+    artifacts::temporary_folder().with_file_name("host-tests-crates")
 }
 
 const WORKSPACE: &str = "[workspace]\nresolver = \"3\"\nmembers = []\n";

@@ -178,8 +178,8 @@ async fn a_plugin_that_is_starting_is_503_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn what_lies_beside_plugins_is_told_once_and_takes_no_name() {
-    // The host reads the debug information before the library, because its path sorts first. Such a file must not take the
-    // plugin's name.
+    // The host reads the debug information before the library, because its path sorts first. Such a file must not take
+    // the plugin's name.
     let library = Library::version("v1");
     let setup = Setup::new()
         .library("libversioned.debug.so", &library.debug_information())

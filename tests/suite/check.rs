@@ -29,7 +29,8 @@ async fn a_bad_library_is_1_and_the_reason() {
     for (library, reason) in [
         (Library::new(""), "cut short"),
         (Library::new("text"), "no ELF"),
-        // The first bytes of an `ar` archive: a crate whose type is not `cdylib` builds an `.rlib`, which is such an archive.
+        // The first bytes of an `ar` archive: a crate whose type is not `cdylib` builds an `.rlib`, which is such an
+        // archive.
         (
             Library::new("!<arch>\n/               0           0     0     0       0         `\n"),
             "with `[lib] crate-type = [\"cdylib\", \"rlib\"]` in its Cargo.toml",

@@ -85,7 +85,7 @@ async fn a_client_that_has_closed_its_sending_side_is_answered() {
     .await;
     // Gives the server time to read the end of the client's sending side before the app answers.
     sleep(Duration::from_millis(100)).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     for (mut wire, request, end) in clients {
         let answer = wire.rest().await;
         assert!(answer.ends_with(end), "{request:?}: {answer:?}");

@@ -51,7 +51,7 @@ async fn a_version_that_does_not_start_changes_nothing() {
         .with_fact("name", "versioned")
         .with_fact("mount", "/versioned");
     let (_elsewhere, file) = write_elsewhere(FILE, &bad);
-    let (code, text) = ctl.ask(&["deploy", &file]).await;
+    let (code, text) = ctl.run(&["deploy", &file]).await;
     assert_eq!(code, 1, "{text}");
     assert!(
         text.contains("db.example") && text.contains("the plugins folder is as it was"),
@@ -86,7 +86,7 @@ async fn nothing_is_deployed_when_a_library_does_not_pass_the_check() {
     let (host, ctl) = versioned(&[]).await;
     let (_good, good) = write_elsewhere(FILE, &Library::version("v2"));
     let (_bad, bad) = write_elsewhere("bad.so", &Library::foreign());
-    let (code, text) = ctl.ask(&["deploy", &good, &bad]).await;
+    let (code, text) = ctl.run(&["deploy", &good, &bad]).await;
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("bad.so is not deployed: refused"), "{text}");
     assert_eq!(host.get("/versioned").await.text(), "v1");

@@ -12,7 +12,7 @@ async fn a_saved_file_is_served_however_it_was_saved() {
     let session = Dev::start(&bench.path().join("dev-saved"), &[]).await;
     session.serves("/dev-saved", "hello world").await;
     session
-        .said()
+        .stdout()
         .eventually(&["dev-saved is at http://127.0.0.1:", "/dev-saved"])
         .await;
 
@@ -20,7 +20,7 @@ async fn a_saved_file_is_served_however_it_was_saved() {
     fs::write(&source, edited(&source, "hello world", "in place")).unwrap();
     session.serves("/dev-saved", "in place").await;
     let line = session
-        .said()
+        .stdout()
         .eventually(&["src/lib.rs: built in", "edit → live"])
         .await;
     assert!(line.contains("dev-saved#2 swapped in after"), "{line}");
@@ -37,8 +37,11 @@ async fn a_saved_file_is_served_however_it_was_saved() {
     fs::write(&source, edited(&source, "renamed", "once")).unwrap();
     fs::write(&source, edited(&source, "once", "twice")).unwrap();
     session.serves("/dev-saved", "twice").await;
-    session.said().eventually(&["dev-saved#4 swapped in"]).await;
-    assert!(session.said().with(&["dev-saved#5"]).is_empty());
+    session
+        .stdout()
+        .eventually(&["dev-saved#4 swapped in"])
+        .await;
+    assert!(session.stdout().with(&["dev-saved#5"]).is_empty());
 }
 
 #[tokio::test]
@@ -56,7 +59,7 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
     )
     .unwrap();
     session
-        .said()
+        .stdout()
         .eventually(&["build failed after", "what served before serves on"])
         .await;
     session
@@ -94,7 +97,7 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
     fs::write(&manifest, "[package").unwrap();
     session.log().eventually(&["unclosed table"]).await;
     fs::write(&manifest, text).unwrap();
-    session.said().eventually(&["Cargo.toml: built in"]).await;
+    session.stdout().eventually(&["Cargo.toml: built in"]).await;
     session.serves("/dev-broken", "mended").await;
 
     // An app that does not start.
@@ -105,19 +108,19 @@ async fn sources_that_do_not_compile_leave_the_old_version_serving() {
     );
     fs::write(&source, panics).unwrap();
     session
-        .said()
+        .stdout()
         .eventually(&["libdev_broken.so does not start", "no database"])
         .await;
     session.serves("/dev-broken", "mended").await;
 
-    session.types("l off");
-    session.said().eventually(&["log level off"]).await;
-    session.types("r");
+    session.type_line("l off");
+    session.stdout().eventually(&["log level off"]).await;
+    session.type_line("r");
     session
-        .said()
+        .stdout()
         .eventually(&["built in", "and nothing is new"])
         .await;
-    session.types("q");
+    session.type_line("q");
     assert_eq!(session.exit().await.code(), Some(0));
 }
 
@@ -191,7 +194,7 @@ async fn of_two_plugins_in_a_workspace_the_one_that_changed_is_swapped() {
     fs::write(&one, edited(&one, "hello world", "changed")).unwrap();
     session.serves("/dev-one", "changed").await;
     let line = session
-        .said()
+        .stdout()
         .eventually(&["dev-one/src/lib.rs: built in"])
         .await;
     assert!(
@@ -209,23 +212,23 @@ fn a_session_is_refused_where_it_cannot_be() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = refused(&[], folder.path());
-    assert!(said.contains("there is no Cargo.toml"), "{said}");
+    let stderr = refused(&[], folder.path());
+    assert!(stderr.contains("there is no Cargo.toml"), "{stderr}");
 
     let bench = Workbench::new("refused");
     let folder = bench.new_crate("dev-refused", "native");
-    let said = refused(&["--bind=0.0.0.0:0"], &folder);
+    let stderr = refused(&["--bind=0.0.0.0:0"], &folder);
     assert!(
-        said.contains("0.0.0.0:0 can be reached from other machines"),
-        "{said}"
+        stderr.contains("0.0.0.0:0 can be reached from other machines"),
+        "{stderr}"
     );
 
     let manifest = folder.join("Cargo.toml");
     fs::write(&manifest, edited(&manifest, "\"cdylib\", ", "")).unwrap();
-    let said = refused(&[], &folder);
+    let stderr = refused(&[], &folder);
     assert!(
-        said.contains("add `[lib] crate-type = [\"cdylib\", \"rlib\"]`"),
-        "{said}"
+        stderr.contains("add `[lib] crate-type = [\"cdylib\", \"rlib\"]`"),
+        "{stderr}"
     );
     let output = host_command()
         .args(["dev", "--log-level=loud"])

@@ -31,7 +31,7 @@ async fn pages_hear_of_new_versions_and_failures_are_explained() {
         );
     }
     session.serves("/dev-pages", "hello world").await;
-    session.said().eventually(&["dev-pages is at"]).await;
+    session.stdout().eventually(&["dev-pages is at"]).await;
 
     // A page for a browser has the script. Other clients get the app's response unchanged.
     let html = ("accept", "text/html,*/*");

@@ -26,7 +26,7 @@ async fn reload_answers_with_proof() {
         .eventually(&["Loaded", "versioned", "generation=2"])
         .await;
     assert!(!reload.is_finished(), "the old generation has a request");
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert_eq!(waiting.await.unwrap(), "v1");
     let (ctl, proof) = reload.await.unwrap();
     for (key, value) in [
@@ -169,7 +169,7 @@ async fn a_removed_app_is_shown_until_its_generation_has_ended() {
     let refusal = ctl.refusal(&["reload", "versioned"]).await;
     assert!(refusal.contains("no app"), "{refusal}");
 
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert_eq!(waiting.await.unwrap(), "v1");
     ctl.eventually("nothing of it is at work", "versioned", Value::is_null)
         .await;

@@ -51,7 +51,7 @@ async fn requests_wait_until_the_last_one_has_left() {
         .await;
 
     let mut wire = send_waiting_request(&host).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert_eq!(last.await.unwrap(), "1");
     assert_eq!(wire.response().await.1, "2");
     assert_eq!(host.get("/counter/version").await.text(), "v2");
@@ -111,7 +111,7 @@ async fn a_request_that_does_not_end_keeps_the_old_version() {
         .await;
     assert!(line.contains("1 requests"), "{line}");
     assert_eq!(host.get("/counter").await.text(), "1");
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert_eq!(endless.await.unwrap(), "2");
 }
 

@@ -173,7 +173,7 @@ async fn requests_of_one_http_2_connection_do_not_wait_for_each_other() {
         .unwrap();
     let slow = http2.send(request).await.unwrap();
     assert_eq!(http2.get("/versioned").await.text(), "unmarked");
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     let body = http_body_util::BodyExt::collect(slow.into_body())
         .await
         .unwrap();

@@ -78,7 +78,7 @@ async fn what_is_in_flight_is_finished_and_told_to_close() {
 
     host.signal(Signal::TERM);
     refuses_connections(&host).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     let response = http1.rest().await;
     assert!(
         response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nunmarked"),
@@ -104,7 +104,7 @@ async fn a_stream_in_flight_is_finished() {
     wire.until("+").await;
     host.signal(Signal::TERM);
     refuses_connections(&host).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert!(wire.rest().await.ends_with("0\r\n\r\n"));
     assert_eq!(host.exit().await.code, Some(0));
 }
@@ -200,7 +200,7 @@ async fn a_second_signal_ends_the_host_at_once() {
         // until the host ends.
         eventually("the end of the host", async || {
             host.signal(second);
-            host.ended()
+            host.exit_status()
         })
         .await;
         let exit = host.exit().await;

@@ -171,7 +171,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     let shortage = ["WARN", "Nearly out of file descriptors", "limit=128"];
     host.log().eventually(&shortage).await;
 
-    let (code, plugins) = ctl.ask(&["plugins"]).await;
+    let (code, plugins) = ctl.run(&["plugins"]).await;
     assert!(code == 0 && plugins.contains("versioned"), "{plugins}");
     host.folder()
         .put("libversioned.so", &Library::version("v2"));
@@ -200,7 +200,7 @@ async fn a_lack_of_file_descriptors_is_told_at_its_beginning_and_its_end() {
     host.limit_open_files(Some(4));
     let mut client = host.http1().await;
     let reply = tokio::spawn(async move { client.get("/versioned").await.status });
-    let asked = tokio::spawn(async move { ctl.ask(&["plugins"]).await.0 });
+    let asked = tokio::spawn(async move { ctl.run(&["plugins"]).await.0 });
     let begins = [
         "Cannot accept connections",
         "Cannot accept control connections",

@@ -15,20 +15,20 @@ use serde_json::Value;
 async fn ctl_shows_and_changes_the_level() {
     let ctl = Ctl::new();
     let host = Setup::new().plugin("hello").arg(ctl.option()).start().await;
-    assert_eq!(ctl.ask(&["log-level"]).await, (0, "info".to_owned()));
+    assert_eq!(ctl.run(&["log-level"]).await, (0, "info".to_owned()));
     assert_eq!(
-        ctl.ask(&["log-level", "warn,hello=debug"]).await,
+        ctl.run(&["log-level", "warn,hello=debug"]).await,
         (0, "warn,hello=debug (was info)".to_owned())
     );
-    let (_, json) = ctl.ask(&["log-level", "--json"]).await;
+    let (_, json) = ctl.run(&["log-level", "--json"]).await;
     assert_eq!(
         serde_json::from_str::<Value>(&json).unwrap()["level"],
         "warn,hello=debug"
     );
     assert_eq!(host.get("/").await.status, 200);
-    assert_eq!(ctl.ask(&["log-level", "off"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level", "off"]).await.0, 0);
     assert_eq!(host.get("/").await.status, 200);
-    assert_eq!(ctl.ask(&["log-level", "error"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level", "error"]).await.0, 0);
     let exit = host.stop().await;
     assert_eq!(exit.log_of("hello").len(), 5, "{exit}");
     // The line about a change has a level that passes the filter: the old filter if possible, otherwise the new filter.
@@ -51,7 +51,7 @@ async fn ctl_shows_and_changes_the_level() {
 async fn a_level_for_a_time_ends_with_it() {
     let ctl = Ctl::new();
     let host = Setup::new().arg(ctl.option()).start().await;
-    let (code, printed) = ctl.ask(&["log-level", "debug", "--for", "300ms"]).await;
+    let (code, printed) = ctl.run(&["log-level", "debug", "--for", "300ms"]).await;
     assert_eq!(code, 0);
     assert!(
         printed.starts_with("debug until ") && printed.ends_with(", then info (was info)"),
@@ -60,18 +60,18 @@ async fn a_level_for_a_time_ends_with_it() {
     host.log()
         .eventually(&["was=debug is=info", "the end of its time"])
         .await;
-    assert_eq!(ctl.ask(&["log-level"]).await, (0, "info".to_owned()));
+    assert_eq!(ctl.run(&["log-level"]).await, (0, "info".to_owned()));
     // A permanent change during a temporary one stays.
-    assert_eq!(ctl.ask(&["log-level", "debug", "--for", "1s"]).await.0, 0);
-    assert_eq!(ctl.ask(&["log-level", "warn"]).await.0, 0);
-    assert_eq!(ctl.ask(&["log-level"]).await, (0, "warn".to_owned()));
+    assert_eq!(ctl.run(&["log-level", "debug", "--for", "1s"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level", "warn"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level"]).await, (0, "warn".to_owned()));
 }
 
 #[tokio::test]
 async fn what_cannot_be_done_says_why() {
     let ctl = Ctl::new();
     let _host = Setup::new().arg(ctl.option()).start().await;
-    let (code, printed) = ctl.ask(&["log-level", "loud"]).await;
+    let (code, printed) = ctl.run(&["log-level", "loud"]).await;
     assert_eq!(code, 2);
     assert!(printed.contains("expected trace, debug, info"), "{printed}");
     let socket = ctl.path();
@@ -109,12 +109,12 @@ async fn a_control_socket_is_private_and_needs_a_free_place() {
         second.to_string().contains("another process does"),
         "{second}"
     );
-    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level"]).await.0, 0);
 
     let ctl = Ctl::new();
     drop(std::os::unix::net::UnixListener::bind(ctl.path()).unwrap());
     let host = Setup::new().arg(ctl.option()).start().await;
-    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level"]).await.0, 0);
     assert_eq!(host.stop().await.code, Some(0));
 
     let ctl = Ctl::new();
@@ -133,7 +133,7 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
     let host = setup.arg("--config").arg(&file).start().await;
     let wait_for_level = async |expected: &str| {
         eventually(expected, async || {
-            (ctl.ask(&["log-level"]).await.1 == expected).then_some(())
+            (ctl.run(&["log-level"]).await.1 == expected).then_some(())
         })
         .await;
     };

@@ -44,7 +44,7 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_control_nor_the_stop
     host.answers("/log_depth/gated", 200).await;
     request_flood(&host).await;
     for level in ["debug", "trace", "info"] {
-        assert_eq!(ctl.ask(&["log-level", level]).await.0, 0);
+        assert_eq!(ctl.run(&["log-level", level]).await.0, 0);
         host.signal(Signal::USR1);
         request_flood(&host).await;
     }
@@ -166,7 +166,7 @@ async fn a_fifo_that_nobody_reads_holds_up_neither_the_start_nor_a_rotation() {
     let host = setup.start().await;
     assert_eq!(host.get("/").await.status, 200);
     host.signal(Signal::USR1);
-    assert_eq!(ctl.ask(&["log-level"]).await.0, 0);
+    assert_eq!(ctl.run(&["log-level"]).await.0, 0);
     let lines = Lines::of(File::open(&log).unwrap());
     lines.eventually(&["Log files opened anew"]).await;
     lines.eventually(&["this is an INFO message"]).await;
@@ -229,7 +229,7 @@ async fn assert_prints_harm_no_app(workers: &str) {
         address.split_once('\n')?.0.parse().ok()
     })
     .await;
-    host.is_at(address);
+    host.set_address(address);
     host.answers("/log_depth/print", 200).await;
     for (name, reader) in [("stdout", stdout), ("stderr", stderr)] {
         drop(reader);
@@ -283,7 +283,7 @@ async fn a_path_of_a_stream_is_the_stream_for_both_logs() {
             address.split_once('\n')?.0.parse().ok()
         })
         .await;
-        host.is_at(address);
+        host.set_address(address);
         host.answers("/log_depth/gated", 200).await;
         assert_eq!(host.get("/log_depth/print").await.status, 200);
         assert_eq!(host.get("/log_depth/gated").await.status, 200);
@@ -313,7 +313,7 @@ async fn a_stream_can_be_a_socket_as_under_systemd() {
     let lines = Lines::of(reader);
     let line = lines.eventually(&["Listening", "url="]).await;
     let (_, address) = line.split_once("http://").unwrap();
-    host.is_at(address.parse().unwrap());
+    host.set_address(address.parse().unwrap());
     host.answers("/", 200).await;
     lines.eventually(&["GET / HTTP/1.1"]).await;
     assert_eq!(host.stop().await.code, Some(0));

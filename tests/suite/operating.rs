@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::net::UnixDatagram};
 
-use host_tests::{Connection, Ctl, Host, Library, Setup, eventually, patience};
+use host_tests::{Connection, Ctl, Host, Library, Setup, eventually, time_limit};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
@@ -168,7 +168,7 @@ async fn systemd_is_told_when_the_server_serves_reads_and_stops() {
     let setup = Setup::new().plugin("hello");
     let path = setup.folder().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(patience())).unwrap();
+    socket.set_read_timeout(Some(time_limit())).unwrap();
     let host = setup.env("NOTIFY_SOCKET", &path).start().await;
     let receive = |socket: &UnixDatagram| {
         let mut text = [0; 256];

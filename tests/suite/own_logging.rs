@@ -47,7 +47,7 @@ async fn one_that_keeps_the_lock_of_its_tracing_holds_up_neither_control_nor_the
     host.answers("/own_logging/", 200).await;
     assert_eq!(host.get("/own_logging/stuck").await.status, 200);
     for level in ["warn", "debug"] {
-        let (code, printed) = ctl.ask(&["log-level", level]).await;
+        let (code, printed) = ctl.run(&["log-level", level]).await;
         assert_eq!(code, 0, "{printed}");
         let unconfirmed = "not confirmed in time: own_logging#1";
         assert!(printed.ends_with(unconfirmed), "{printed}");
@@ -83,7 +83,7 @@ async fn one_that_does_not_is_not_warned_of() {
         .start()
         .await;
     for level in ["debug", "warn", "info"] {
-        assert_eq!(ctl.ask(&["log-level", level]).await.0, 0);
+        assert_eq!(ctl.run(&["log-level", level]).await.0, 0);
     }
     assert_eq!(host.get("/log_depth/spans").await.status, 200);
     let exit = host.stop().await;

@@ -1,5 +1,5 @@
-//! Workers that are replaced by fresh workers: on request, by age, by the size of their copies of libraries, after a crash,
-//! and for apps that are reloaded by process. No request and no state of an app is lost.
+//! Workers that are replaced by fresh workers: on request, by age, by the size of their copies of libraries, after a
+//! crash, and for apps that are reloaded by process. No request and no state of an app is lost.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ async fn a_request_that_is_in_the_old_worker_is_answered_and_its_connection_clos
     let (mut wire, recycle) = recycle_during_request(&host, ctl).await;
     // The fresh worker serves while the old one drains.
     assert_eq!(host.get("/versioned").await.status, 200);
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     let response = wire.rest().await;
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     let head = response.to_lowercase();
@@ -99,7 +99,7 @@ async fn an_app_gets_its_state_while_a_request_to_another_app_goes_on() {
     // The fresh worker has the state of the counter, although the old worker still waits for the request to
     // `versioned`.
     assert_eq!(host.get("/counter").await.text(), "2");
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert!(wire.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(recycle.await.unwrap().0, 1);
     assert_eq!(host.get("/counter").await.text(), "3");

@@ -50,7 +50,7 @@ async fn a_removed_plugin_is_drained_and_gone() {
     host.folder().remove(FILE);
     host.answers("/versioned", 404).await;
     host.log().eventually(&["INFO", "Removed", FILE]).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert_eq!(waiting.await.unwrap().unwrap().text(), "v1");
     host.log().eventually(&["v1 stopped"]).await;
 
@@ -130,7 +130,7 @@ async fn a_request_that_lasts_over_a_swap_ends_on_the_old_version() {
         [""; 0],
         "the old version has requests"
     );
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     let mut answers = requests.join_all().await;
     answers.sort();
     assert_eq!(answers, ["v1", "v1", "v1+v1", "v1+v1"]);

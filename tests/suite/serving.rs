@@ -166,6 +166,6 @@ async fn an_app_that_blocks_a_thread_holds_up_nobody_else() {
         host.log().eventually(&["INFO", "Blocked"]).await;
         other.get("/moody/go").await
     };
-    let (blocked, gone) = tokio::join!(blocked, unblock);
-    assert_eq!((&*blocked.text(), &*gone.text()), ("blocked", "gone"));
+    let (blocked, unblocked) = tokio::join!(blocked, unblock);
+    assert_eq!((&*blocked.text(), &*unblocked.text()), ("blocked", "gone"));
 }

@@ -30,7 +30,7 @@ async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() 
         let pipe = pipe.await.unwrap().unwrap();
         host.signal(signal);
         drop(pipe);
-        host.listening(1).await;
+        host.wait_listening(1).await;
         if signal == Signal::HUP {
             task::spawn_blocking(move || fs::write(file, ""))
                 .await
@@ -67,7 +67,7 @@ async fn one_stop_that_arrives_as_two_signals_is_a_graceful_one() {
     host.signal(Signal::INT);
     host.signal(Signal::CONT);
     host.log().eventually(&["Stopping, a second signal"]).await;
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     assert!(wire.rest().await.ends_with("unmarked"));
     assert_eq!(host.exit().await.code, Some(0));
 }
@@ -86,7 +86,7 @@ async fn exit_handlers_of_libraries_do_not_run() {
         host.log().eventually(&["waits"]).await;
         eventually("the end of the host", async || {
             host.signal(Signal::TERM);
-            host.ended()
+            host.exit_status()
         })
         .await;
         let exit = host.exit().await;

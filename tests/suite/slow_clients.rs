@@ -212,7 +212,7 @@ async fn a_connection_with_a_request_on_it_is_not_idle() {
     };
     let signal_later = async {
         sleep(Duration::from_millis(1200)).await;
-        host.folder().signal("go");
+        host.folder().create_empty("go");
     };
     tokio::join!(
         stays(Version::HTTP_11, "wait"),
@@ -330,7 +330,7 @@ async fn who_takes_an_http2_stream_bit_by_bit_stays() {
     for (stream, path) in [(1, "/echo/bulk"), (3, "/echo/whole")] {
         frames.get(path, &[stream], false).await;
         for _ in 0..10 {
-            frames.widen(stream, 16 << 10).await;
+            frames.grow_windows(stream, 16 << 10).await;
             let mut len = 0;
             while len < 16 << 10 {
                 let data = frames.next_of(Frames::DATA, &[stream]).await;

@@ -14,7 +14,7 @@ async fn a_start_that_takes_long_holds_up_nobody() {
         .put("libversioned.so", &Library::version("v1"));
     host.serves("/versioned", "v1").await;
     assert_eq!(host.get("/moody").await.text(), "v1");
-    host.folder().signal("start");
+    host.folder().create_empty("start");
     host.serves("/moody", "v2 starts when told").await;
 }
 
@@ -26,7 +26,7 @@ async fn what_changes_during_a_start_is_loaded_after_it() {
     host.folder().put(FILE, &library("v3"));
     ctl.eventually("the next one waits", "moody", |app| app["next"].is_string())
         .await;
-    host.folder().signal("start");
+    host.folder().create_empty("start");
     host.serves("/moody", "v3").await;
     host.log()
         .eventually(&["Loaded", "generation=3", "replaces=2"])
@@ -47,7 +47,7 @@ async fn what_goes_and_comes_back_during_a_start_is_started_anew() {
     host.log()
         .eventually(&["moody#3", "v2 starts when told"])
         .await;
-    host.folder().signal("start");
+    host.folder().create_empty("start");
     host.serves("/moody", "v2 starts when told").await;
     assert_eq!(ctl.app("moody").await["serving"]["generation"], 3);
     host.log()

@@ -29,7 +29,7 @@ async fn a_response_arrives_while_it_is_made() {
             let frame = within("a frame", body.frame()).await.unwrap().unwrap();
             first.extend(frame.into_data().unwrap());
         }
-        host.folder().signal("go");
+        host.folder().create_empty("go");
         assert_eq!(
             within("the rest", body.collect()).await.unwrap().to_bytes(),
             "unmarked"
@@ -141,7 +141,7 @@ async fn an_app_that_reads_slowly_holds_the_client_back() {
             "the host took all of a body that the app does not read"
         );
     }
-    host.folder().signal("go");
+    host.folder().create_empty("go");
     while sent < LEN {
         let rest = &chunk[..chunk.len().min(LEN - sent)];
         sent += within("the app reads", wire.stream().write(rest))

@@ -33,7 +33,7 @@ async fn nothing_is_lost_through_three_upgrades() {
     }
     for number in 1..=3 {
         let build = builds.another(number);
-        let (code, printed) = ctl.ask(&["upgrade", build.to_str().unwrap()]).await;
+        let (code, printed) = ctl.run(&["upgrade", build.to_str().unwrap()]).await;
         assert_eq!(code, 0, "{printed}");
         let recycled = ["INFO", "Recycled", "the host was upgraded"];
         host.log().nth_with(number - 1, &recycled).await;

@@ -19,7 +19,7 @@ use std::{
 use http::{Request, Response, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
-use plugin_api::host::{Body as AppBody, Call, CallError, Called, Target};
+use plugin_api::host::{Body as AppBody, Call, CallError, CallInfo, CallResult};
 use tracing::{debug, error};
 
 use super::{
@@ -152,7 +152,7 @@ impl PendingRequest {
         };
         self.record.set_app(generation.name, generation.number);
         let id = self.record.id();
-        let target = Target {
+        let info = CallInfo {
             mount: &route.mount,
             peer: Some(client.peer),
             request_id: id.as_ref().map(RequestId::as_bytes),
@@ -165,17 +165,17 @@ impl PendingRequest {
         let working = scoreboard::enter_request(generation.label, id, method, path);
         let called = self
             .record
-            .scope(|| in_flight.call(head, body.take(), target, context, response));
+            .scope(|| in_flight.call(head, body.take(), info, context, response));
         if will_app_run_again(&called) {
             self.record.set_saved_work(working.save());
         }
         drop(working);
         match called {
-            Called::Answered(called) => {
+            CallResult::Answered(called) => {
                 self.finish(called, generation, response);
                 EnterResult::Ready
             }
-            Called::Pending(call) => EnterResult::Pending(call, Arc::clone(generation)),
+            CallResult::Pending(call) => EnterResult::Pending(call, Arc::clone(generation)),
         }
     }
 
@@ -374,11 +374,11 @@ impl PendingRequest {
 }
 
 /// Returns whether code of the app will run again for the request: in a poll of the call, or of the body.
-fn will_app_run_again(called: &Called) -> bool {
+fn will_app_run_again(called: &CallResult) -> bool {
     match called {
-        Called::Answered(Ok(body)) => body.is_stream(),
-        Called::Answered(Err(_)) => false,
-        Called::Pending(_) => true,
+        CallResult::Answered(Ok(body)) => body.is_stream(),
+        CallResult::Answered(Err(_)) => false,
+        CallResult::Pending(_) => true,
     }
 }
 

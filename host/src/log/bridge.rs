@@ -86,7 +86,7 @@ impl Logger for Bridge {
             // The directives disable the callsite, but events in a request with forced debug pass.
             host::Interest::Sometimes => match parent {
                 Parent::Span(span) => request::is_debug_forced(Some(&Id::from_u64(span))),
-                Parent::Current | Parent::Root => request::is_debug_forced(None),
+                Parent::RequestSpan | Parent::Root => request::is_debug_forced(None),
             },
         }
     }
@@ -183,7 +183,7 @@ impl Logger for Bridge {
 /// Returns the span of the host that is the parent of an entry. Returns `None` if the entry has no parent.
 fn parent_span(parent: Parent) -> Option<Id> {
     match parent {
-        Parent::Current => request::current_span(),
+        Parent::RequestSpan => request::current_span(),
         Parent::Root => None,
         Parent::Span(span) => Some(Id::from_u64(span)),
     }

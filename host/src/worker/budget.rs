@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use plugin_api::host::thread_keys_left;
+use plugin_api::host::remaining_thread_keys;
 
 use crate::resources;
 
@@ -40,7 +40,7 @@ impl Budget {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            keys_at_start: thread_keys_left(),
+            keys_at_start: remaining_thread_keys(),
             loads: AtomicUsize::new(0),
             running: Arc::default(),
         }
@@ -59,7 +59,7 @@ impl Budget {
         if self.loads_left_excluding(1) == 0 {
             return Err(BudgetError {
                 loads,
-                keys: thread_keys_left(),
+                keys: remaining_thread_keys(),
                 maps: resources::count_memory_maps(),
             });
         }
@@ -84,7 +84,7 @@ impl Budget {
     /// Returns the estimated number of libraries that can still be loaded beside the running loads. `own` of the
     /// running loads are not counted, because they belong to the caller.
     fn loads_left_excluding(&self, own: usize) -> usize {
-        let keys = thread_keys_left();
+        let keys = remaining_thread_keys();
         let running = self.running.load(Ordering::SeqCst).saturating_sub(own);
         let by_keys = loads_left(self.keys_at_start, keys, self.loads()).saturating_sub(running);
         // A kernel that does not report its limit does not limit the budget.

@@ -10,7 +10,7 @@ use std::{error::Error, mem, path::Path};
 
 use abi_stable::library::lib_header_from_path;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use plugin_api::host::{GateError, Plugin};
+use plugin_api::host::{IncompatibleError, Plugin};
 
 use crate::error_chain::one_line;
 
@@ -46,7 +46,7 @@ pub fn open(copy: &Path) -> Result<Plugin, LibraryError> {
 pub enum LibraryError {
     /// The ABI of the library is not compatible with this host.
     #[error(transparent)]
-    Gate(#[from] GateError),
+    Incompatible(#[from] IncompatibleError),
     /// The dynamic linker refuses the library.
     #[error("the dynamic linker refuses it: {reason}{advice}")]
     Link {

@@ -1,8 +1,8 @@
-//! Tests of crash records and autopsies. Each test starts this program again as a child that crashes in one way: see
-//! [`child`].
+//! Tests of crash records and autopsies. Each test starts this program again, as a child process that crashes in one
+//! way ([`child`]).
 
-#![allow(unsafe_code, reason = "the child breaks what can be broken")]
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(unsafe_code, reason = "the child process crashes on purpose")]
+#![allow(clippy::unwrap_used, reason = "a panic makes the test fail")]
 
 mod child;
 mod faults;
@@ -18,11 +18,11 @@ use host::{
 };
 use rustix::process::Pid;
 
-use self::running::{Running, died, eventually};
+use self::running::{Running, eventually, run_child};
 
 #[test]
 fn a_null_write_names_app_request_and_line() {
-    let death = died("null").examine();
+    let death = run_child("null").examine();
     assert_eq!(death.cause, "SIGSEGV at address 0x0");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
     let request = death.request.as_ref().unwrap();
@@ -42,20 +42,20 @@ fn a_null_write_names_app_request_and_line() {
 
 #[test]
 fn a_thread_of_the_apps_own_is_known_by_its_code() {
-    let death = died("own_thread").examine();
+    let death = run_child("own_thread").examine();
     assert_blamed(&death, BlameReason::Code);
     assert!(death.request.is_none());
 }
 
 #[test]
 fn a_full_stack_is_told_by_std_and_recorded() {
-    let dead = died("overflow");
-    let death = dead.examine();
-    assert_eq!(dead.status.signal(), Some(libc::SIGABRT));
+    let ended = run_child("overflow");
+    let death = ended.examine();
+    assert_eq!(ended.status.signal(), Some(libc::SIGABRT));
     assert!(
-        dead.stderr.contains("has overflowed its stack"),
+        ended.stderr.contains("has overflowed its stack"),
         "{}",
-        dead.stderr
+        ended.stderr
     );
     assert_eq!(death.cause, "SIGABRT: a thread's stack is full");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
@@ -67,16 +67,16 @@ fn a_full_stack_is_told_by_std_and_recorded() {
 
 #[test]
 fn a_full_stack_of_a_thread_that_std_does_not_know_is_recorded() {
-    let death = died("foreign_overflow").examine();
+    let death = run_child("foreign_overflow").examine();
     assert_eq!(death.cause, "SIGSEGV: a thread's stack is full");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
 }
 
 #[test]
 fn without_a_stack_for_the_handler_the_scoreboard_is_left() {
-    let dead = died("no_stack");
-    assert!(dead.board.crashes.is_empty());
-    let death = dead.examine();
+    let ended = run_child("no_stack");
+    assert!(ended.board.crashes.is_empty());
+    let death = ended.examine();
     assert_eq!(death.cause, "SIGSEGV");
     assert_blamed(&death, BlameReason::OnlyAtWork);
     assert_eq!(death.request.unwrap().path, "/orders/17");
@@ -84,7 +84,7 @@ fn without_a_stack_for_the_handler_the_scoreboard_is_left() {
 
 #[test]
 fn a_call_of_null_is_placed_at_its_caller() {
-    let death = died("null_call").examine();
+    let death = run_child("null_call").examine();
     assert_eq!(death.cause, "SIGSEGV at address 0x0");
     assert!(
         death.frame().unwrap().function.contains("call_null"),
@@ -104,9 +104,9 @@ fn other_faults_have_their_own_names() {
             "SIGABRT (free(): double free detected",
         ),
     ] {
-        let dead = died(way);
-        assert_eq!(dead.status.signal(), Some(signal), "{way}");
-        let death = dead.examine();
+        let ended = run_child(way);
+        assert_eq!(ended.status.signal(), Some(signal), "{way}");
+        let death = ended.examine();
         assert!(death.cause.starts_with(what), "{death}");
         assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         let frame = death.frame().unwrap();
@@ -116,9 +116,9 @@ fn other_faults_have_their_own_names() {
 
 #[test]
 fn an_exit_names_who_called_it() {
-    let dead = died("exit");
-    assert_eq!(dead.status.code(), Some(3));
-    let death = dead.examine();
+    let ended = run_child("exit");
+    assert_eq!(ended.status.code(), Some(3));
+    let death = ended.examine();
     assert_eq!(death.cause, "a call of exit(3)");
     assert_blamed(&death, BlameReason::Thread(WorkKind::Init));
     assert!(
@@ -129,27 +129,27 @@ fn an_exit_names_who_called_it() {
 
 #[test]
 fn an_exit_that_no_handler_sees_leaves_the_scoreboard() {
-    let death = died("_exit").examine();
+    let death = run_child("_exit").examine();
     assert_eq!(death.cause, "exit code 3");
     assert_blamed(&death, BlameReason::OnlyAtWork);
 }
 
 #[test]
 fn the_end_of_main_is_no_exit_of_an_app() {
-    let dead = died("nothing");
-    assert!(dead.status.success());
-    assert!(dead.board.exit.is_none() && dead.board.crashes.is_empty());
+    let ended = run_child("nothing");
+    assert!(ended.status.success());
+    assert!(ended.board.exit.is_none() && ended.board.crashes.is_empty());
 }
 
 #[test]
 fn nobody_is_blamed_for_what_comes_from_outside() {
     for signal in [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM] {
         let mut running = Running::start("wait");
-        running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
+        running.wait_until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
         running.kill(signal);
-        let dead = running.dead();
-        assert_eq!(dead.status.signal(), Some(signal));
-        let death = dead.examine();
+        let ended = running.wait();
+        assert_eq!(ended.status.signal(), Some(signal));
+        let death = ended.examine();
         assert_eq!(death.blame, None, "{death}");
         assert_eq!(death.suspects, [shop()]);
     }
@@ -158,13 +158,13 @@ fn nobody_is_blamed_for_what_comes_from_outside() {
 #[test]
 fn another_handler_does_not_hide_a_crash() {
     for way in ["replaced", "replaced_and_chained", "ignored"] {
-        let dead = died(way);
-        assert_eq!(dead.status.signal(), Some(libc::SIGSEGV), "{way}");
-        let death = dead.examine();
+        let ended = run_child(way);
+        assert_eq!(ended.status.signal(), Some(libc::SIGSEGV), "{way}");
+        let death = ended.examine();
         assert_eq!(death.cause, "SIGSEGV at address 0x0", "{way}");
         assert_blamed(&death, BlameReason::Thread(WorkKind::Request));
         assert_eq!(
-            dead.stderr.contains("the other handler ran"),
+            ended.stderr.contains("the other handler ran"),
             way != "ignored",
             "{way}"
         );
@@ -173,25 +173,25 @@ fn another_handler_does_not_hide_a_crash() {
 
 #[test]
 fn a_fault_that_another_handler_mends_is_no_crash() {
-    let dead = died("mended");
-    assert!(dead.status.success(), "{} {}", dead.status, dead.stderr);
-    assert!(dead.board.crashes.is_empty());
+    let ended = run_child("mended");
+    assert!(ended.status.success(), "{} {}", ended.status, ended.stderr);
+    assert!(ended.board.crashes.is_empty());
 }
 
 #[test]
 fn a_thread_that_hangs_says_where() {
     let mut running = Running::start("hang");
-    running.until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
+    running.wait_until(|board| board.threads.iter().any(|thread| thread.work.is_some()));
     let pid = Pid::from_child(&running.child);
-    let asked = crash::dump::request(pid, &running.scoreboard).unwrap();
-    assert!(asked >= 2);
-    let stuck = running.board().threads[0].thread;
+    let thread_count = crash::dump::request(pid, &running.scoreboard).unwrap();
+    assert!(thread_count >= 2);
+    let hung_thread = running.board().threads[0].thread;
     let mut dumps = Vec::new();
     eventually(|| {
         dumps = running.scoreboard.dumps();
         dumps
             .iter()
-            .any(|dump| dump.thread == stuck && dump.frames.len() > 1)
+            .any(|dump| dump.thread == hung_thread && dump.frames.len() > 1)
     });
     crash::dump::find_files(pid, &mut dumps).unwrap();
     let death = autopsy::examine_hung(&running.board(), &dumps, Duration::ZERO).locate();
@@ -206,22 +206,25 @@ fn a_thread_that_hangs_says_where() {
 #[test]
 fn what_a_thread_does_is_seen_while_it_does_it() {
     let mut running = Running::start("nested");
-    running.until(|board| doing(board) == Some((WorkKind::Body, "/inner".into())));
-    running.go_on();
-    running.until(|board| doing(board) == Some((WorkKind::Request, "/orders/17".into())));
-    running.go_on();
-    running.until(|board| board.threads.iter().all(|thread| thread.work.is_none()));
-    running.go_on();
-    running.until(|board| board.threads.is_empty());
-    running.go_on();
-    assert!(running.dead().status.success());
+    running.wait_until(|board| current_work(board) == Some((WorkKind::Body, "/inner".into())));
+    running.proceed();
+    running
+        .wait_until(|board| current_work(board) == Some((WorkKind::Request, "/orders/17".into())));
+    running.proceed();
+    running.wait_until(|board| board.threads.iter().all(|thread| thread.work.is_none()));
+    running.proceed();
+    running.wait_until(|board| board.threads.is_empty());
+    running.proceed();
+    assert!(running.wait().status.success());
 }
 
-fn doing(board: &BoardSnapshot) -> Option<(WorkKind, String)> {
+/// Returns the work of the first thread: its kind, and the path of its request.
+fn current_work(board: &BoardSnapshot) -> Option<(WorkKind, String)> {
     let work = board.threads.first()?.work.as_ref()?;
     Some((work.kind, work.request.as_ref()?.path.clone()))
 }
 
+/// The generation to which the work of a child belongs.
 fn shop() -> GenerationId {
     GenerationId {
         app: "shop".to_owned(),
@@ -235,10 +238,10 @@ fn assert_blamed(death: &Death, reason: BlameReason) {
     assert_eq!(blamed, Some((&shop(), reason)), "{death:#?}");
 }
 
-/// A record is worth something by itself, too.
+/// The record is useful also without an autopsy.
 #[test]
 fn a_record_has_all_that_the_kernel_told() {
-    let dead = died("null");
+    let ended = run_child("null");
     let [
         ThreadReport {
             signal,
@@ -250,9 +253,9 @@ fn a_record_has_all_that_the_kernel_told() {
             frames,
             ..
         },
-    ] = &*dead.board.crashes
+    ] = &*ended.board.crashes
     else {
-        panic!("one crash, found {:?}", dead.board.crashes);
+        panic!("one crash, found {:?}", ended.board.crashes);
     };
     assert_eq!((*signal, *address, &**name), (libc::SIGSEGV, 0, "serving"));
     assert!(*instruction != 0 && *stack != 0 && *thread != 0);

@@ -1,4 +1,4 @@
-//! A child process that runs until it dies, and what its parent finds then.
+//! A child process, and the evidence that its parent has after the child has ended.
 
 use std::{
     env,
@@ -19,24 +19,29 @@ use host::{
     },
 };
 
-/// A child, and what it writes.
+/// A running child. Dropping the value does not end the child.
 pub(crate) struct Running {
     pub(crate) child: Child,
+    /// The memory that the child shares.
     pub(crate) scoreboard: Scoreboard,
-    go_on: fs::File,
+    /// The writing end of the pipe from which the child reads.
+    pipe: fs::File,
 }
 
-pub(crate) struct Dead {
+/// A child that has ended.
+pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) board: BoardSnapshot,
     pub(crate) stderr: String,
 }
 
-pub(crate) fn died(way: &str) -> Dead {
-    Running::start(way).dead()
+/// Starts a child, and waits until it has ended. `way` is a value of `CRASH_WAY`.
+pub(crate) fn run_child(way: &str) -> Ended {
+    Running::start(way).wait()
 }
 
 impl Running {
+    /// Starts a child: this program, with the scoreboard's memory as stdin and a pipe as stdout.
     pub(crate) fn start(way: &str) -> Self {
         let (scoreboard, file) = Scoreboard::create().unwrap();
         let (read, write) = rustix::pipe::pipe().unwrap();
@@ -50,7 +55,7 @@ impl Running {
         Self {
             child: child.unwrap(),
             scoreboard,
-            go_on: write.into(),
+            pipe: write.into(),
         }
     }
 
@@ -58,29 +63,34 @@ impl Running {
         self.scoreboard.snapshot()
     }
 
-    pub(crate) fn until(&mut self, is_so: impl Fn(&BoardSnapshot) -> bool) {
+    /// Waits until the scoreboard satisfies `condition`. Panics if the child ends.
+    pub(crate) fn wait_until(&mut self, condition: impl Fn(&BoardSnapshot) -> bool) {
         eventually(|| {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{ended:?}");
-            is_so(&self.board())
+            let status = self.child.try_wait().unwrap();
+            assert!(status.is_none(), "{status:?}");
+            condition(&self.board())
         });
     }
 
-    pub(crate) fn go_on(&mut self) {
-        rustix::io::write(&self.go_on, b".").unwrap();
+    /// Lets a child that waits for its parent proceed.
+    pub(crate) fn proceed(&mut self) {
+        rustix::io::write(&self.pipe, b".").unwrap();
     }
 
+    /// Sends a signal to the child.
     pub(crate) fn kill(&self, signal: c_int) {
-        // SAFETY: it has no memory to be wrong about.
+        // SAFETY: `kill` accesses no memory of this process.
         unsafe { libc::kill(self.child.id() as c_int, signal) };
     }
 
-    pub(crate) fn dead(mut self) -> Dead {
-        drop(self.go_on);
+    /// Waits until the child has ended.
+    pub(crate) fn wait(mut self) -> Ended {
+        // A child that waits for its parent now proceeds.
+        drop(self.pipe);
         let mut stderr = String::new();
-        let mut pipe = self.child.stderr.take().unwrap();
-        pipe.read_to_string(&mut stderr).unwrap();
-        Dead {
+        let mut stderr_pipe = self.child.stderr.take().unwrap();
+        stderr_pipe.read_to_string(&mut stderr).unwrap();
+        Ended {
             status: self.child.wait().unwrap(),
             board: self.scoreboard.snapshot(),
             stderr,
@@ -88,7 +98,8 @@ impl Running {
     }
 }
 
-impl Dead {
+impl Ended {
+    /// Returns the result of the autopsy.
     pub(crate) fn examine(&self) -> Death {
         autopsy::examine(&Evidence {
             status: match self.status.signal() {
@@ -110,10 +121,11 @@ impl Dead {
     }
 }
 
-pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < patience, "it took too long");
+/// Waits until `condition` returns true. Panics after 20 s.
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it took too long");
         thread::sleep(Duration::from_millis(2));
     }
 }

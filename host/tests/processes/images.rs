@@ -1,4 +1,4 @@
-//! Tests of an upgrade in place: one image of a process replaces another.
+//! Tests of an upgrade in place: a process executes another program image and keeps its workers, sockets and state.
 
 use std::{
     env,
@@ -28,25 +28,27 @@ use crate::{
     worker::{Notice, Order, Orders, Worker},
 };
 
-/// The state that one image hands to the next.
+/// The state that the first image passes to the next image.
 #[derive(Deserialize, Serialize)]
 struct State {
     pid: u32,
+    /// The process number of the worker.
     worker: i32,
     channel: SuspendedChannel,
-    words: SuspendedOutput,
+    output: SuspendedOutput,
+    /// The index of the listener in the packed descriptors.
     listener: usize,
     greeting: String,
-    /// How many files the first image had open at its start.
+    /// The number of open files of the first image at its start.
     inherited: usize,
 }
 
 pub(crate) fn another_image_takes_over_in_place() {
     INHERITED.store(open_files(), Relaxed);
-    // A flood of signals, none of which must end the process between the images.
-    let us = getpid();
+    // Sends signals all the time. No signal may end the process, also not while one image replaces another.
+    let this_process = getpid();
     let mut flood = Command::new("sh");
-    let script = format!("while kill -HUP {}; do :; done", us.as_raw_pid());
+    let script = format!("while kill -HUP {}; do :; done", this_process.as_raw_pid());
     flood.args(["-c", &script]).stdin(Stdio::null());
     block_on(async {
         let _hangups = unix::signal(unix::SignalKind::hangup()).unwrap();
@@ -58,9 +60,9 @@ pub(crate) fn another_image_takes_over_in_place() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _flood = children.start(flood).unwrap();
 
-        refused(&worker);
+        try_images_that_cannot_be_executed(&worker);
         worker.say("after a refusal").await;
-        // The answer is for the next image to read.
+        // Only the next image reads the answer.
         worker
             .orders
             .send(&Order::Say("between the images".to_owned()))
@@ -69,8 +71,8 @@ pub(crate) fn another_image_takes_over_in_place() {
     });
 }
 
-/// Images that cannot be executed change nothing.
-fn refused(worker: &Worker) {
+/// Checks that an upgrade to a file that cannot be executed fails and changes nothing.
+fn try_images_that_cannot_be_executed(worker: &Worker) {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken");
     fs::write(&broken, "no program").unwrap();
@@ -80,9 +82,9 @@ fn refused(worker: &Worker) {
     for path in [&broken, Path::new("/nonexistent"), folder.path()] {
         let status = || {
             let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-            let of_signals = status.lines().filter(|line| line.starts_with("Sig"));
-            // Pending signals come and go, so they are not compared.
-            of_signals
+            let signal_lines = status.lines().filter(|line| line.starts_with("Sig"));
+            // Pending signals change all the time, so they are not compared.
+            signal_lines
                 .filter(|line| !line.contains("Pnd") && !line.contains("SigQ"))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
@@ -95,18 +97,19 @@ fn refused(worker: &Worker) {
     }
 }
 
+/// Replaces the image of this process by the program at `path`. Returns only if this fails.
 fn take_over(
     path: &Path,
     worker: &Worker,
     listener: &TcpListener,
 ) -> Result<(), upgrade::UpgradeError> {
-    let (frozen, words) = (worker.orders.freeze(), worker.words.freeze());
+    let (channel, output) = (worker.orders.freeze(), worker.output.freeze());
     let mut packing = Packing::default();
     let state = State {
         pid: process::id(),
         worker: worker.child.pid(),
-        channel: frozen.suspend(&mut packing),
-        words: words.suspend(&mut packing),
+        channel: channel.suspend(&mut packing),
+        output: output.suspend(&mut packing),
         listener: packing.put(listener),
         greeting: "from the first image".to_owned(),
         inherited: INHERITED.load(Relaxed),
@@ -115,9 +118,10 @@ fn take_over(
     upgrade::exec(path, &args, &state, &packing).map(|_| ())
 }
 
+/// Runs as the next image: adopts the state, and checks that everything still works.
 pub(crate) fn next_image() {
     let adopted: Adopted<State> = upgrade::adopt().expect("a state").expect("an upgrade");
-    let expected = adopted.state.inherited + HANDED;
+    let expected = adopted.state.inherited + PASSED_DESCRIPTORS;
     assert_eq!(
         open_files(),
         expected,
@@ -142,7 +146,7 @@ pub(crate) fn next_image() {
         let (orders, notices) = Orders::resume(state.channel, &mut descriptors)
             .unwrap()
             .split();
-        let words = OutputTail::resume(state.words, &mut descriptors, |_, _| {}).unwrap();
+        let output = OutputTail::resume(state.output, &mut descriptors, |_, _| {}).unwrap();
         let listener = descriptors.take(state.listener).unwrap();
         let listener = listeners::receive(listener).expect("the same listener");
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -152,7 +156,7 @@ pub(crate) fn next_image() {
 
         let mut worker = Worker {
             child,
-            words,
+            output,
             orders,
             notices,
         };
@@ -161,7 +165,7 @@ pub(crate) fn next_image() {
             Notice::Said("between the images".to_owned())
         );
         worker.say("to the second image").await;
-        let tail = worker.words.tail();
+        let tail = worker.output.tail();
         assert_eq!(
             tail.first().map(String::as_str),
             Some("said to the first image")
@@ -171,11 +175,13 @@ pub(crate) fn next_image() {
     });
 }
 
+/// Returns the number of open files of this process.
 fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// The number of open files of this process at its start.
 static INHERITED: AtomicUsize = AtomicUsize::new(0);
 
-/// The descriptors that are handed over: a channel, two pipes and a listener.
-const HANDED: usize = 4;
+/// The number of descriptors that are passed to the next image: a channel, two pipes and a listener.
+const PASSED_DESCRIPTORS: usize = 4;

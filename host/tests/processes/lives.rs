@@ -21,7 +21,7 @@ use host::{
 use rustix::process::{Pid, getpgid, getpid, set_child_subreaper, test_kill_process};
 
 use crate::{
-    PATIENCE, block_on, eventually,
+    TIME_LIMIT, block_on, eventually,
     worker::{Notice, Order, Worker},
 };
 
@@ -54,15 +54,15 @@ pub(crate) fn a_worker_talks_and_prints_and_ends() {
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
         assert_eq!(text, "served");
-        assert_eq!(worker.words.tail(), ["said one"]);
+        assert_eq!(worker.output.tail(), ["said one"]);
         worker.stop().await;
     });
 }
 
-/// Copies this program, so that the copy can be replaced while it runs.
+/// The case runs a copy of this program, so that the program can be removed while it runs.
 pub(crate) fn a_worker_is_started_though_its_program_was_replaced() {
     if let Some(program) = env::args_os().nth(3) {
-        // The current process runs the copy.
+        // This process runs the copy, and the argument is the path of the copy.
         let executable = Executable::of_this_process().unwrap();
         fs::remove_file(program).unwrap();
         return block_on(async {
@@ -92,13 +92,13 @@ pub(crate) fn a_worker_ends_after_its_supervisor() {
         let args = [OsString::from("hangs")];
         let started = children.start_worker(&executable, theirs, args).unwrap();
         let mut child = started.child;
-        let words = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
-        eventually(|| words.tail() == ["hangs"]).await;
+        let output = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
+        eventually(|| output.tail() == ["hangs"]).await;
         assert_eq!(child.try_wait().unwrap(), None);
         let group = getpgid(Pid::from_raw(child.pid())).unwrap();
         assert_eq!(group.as_raw_pid(), child.pid());
         drop(ours);
-        let ended = tokio::time::timeout(PATIENCE, child.wait())
+        let ended = tokio::time::timeout(TIME_LIMIT, child.wait())
             .await
             .unwrap()
             .unwrap();
@@ -111,23 +111,24 @@ pub(crate) fn orphans_are_reaped_and_children_are_not() {
     block_on(async {
         let children = Children::default();
         children.reap_orphans().unwrap();
-        // Each child ends at once and leaves an orphan, whose end makes the reaper look at them all.
+        // Each child ends at once and leaves an orphan. When the orphan ends, the reaper checks all ended children of
+        // this process, and must not reap the children that `Children` has started.
         let start = |code: u8| {
             let mut command = Command::new("sh");
             let script = format!("sh -c 'echo $$; exec sleep 0.05' & exit {code}");
             command.args(["-c", &script]);
             children.start(command).unwrap()
         };
-        let mut ours = Vec::new();
+        let mut ended_children = Vec::new();
         for started in (0..8).map(start).collect::<Vec<_>>() {
-            let words = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
-            let orphan = words.finish(PATIENCE).await;
+            let output = OutputTail::follow(started.stdout, started.stderr, |_, _| {});
+            let orphan = output.finish(TIME_LIMIT).await;
             let orphan = Pid::from_raw(orphan[0].parse().unwrap()).unwrap();
             eventually(|| test_kill_process(orphan).is_err()).await;
-            ours.push(started.child);
+            ended_children.push(started.child);
         }
-        // The children have been zombies all the time.
-        for (child, code) in ours.iter_mut().zip(0..) {
+        // The children have not been reaped, so their exit codes are still available.
+        for (child, code) in ended_children.iter_mut().zip(0..) {
             assert_eq!(child.wait().await.unwrap(), ChildExit::Exited { code });
         }
     });

@@ -1,8 +1,8 @@
-//! Processes that are this program again: workers, images that replace one another, orphans.
+//! Tests of processes: workers, orphans, and upgrades that replace the image of a process.
 //!
-//! The program executes itself, so it has a `main` of its own and no test harness. Each case is a
-//! process, so that none disturbs another.
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+//! The processes execute this program again, so it has its own `main` function and no test harness. Each case runs in
+//! its own process, so that the cases do not disturb each other.
+#![expect(clippy::unwrap_used, reason = "a panic makes the test fail")]
 
 mod images;
 mod lives;
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The name and the function of a test.
 type Case = (&'static str, fn());
 
 const CASES: [Case; 6] = [
@@ -73,7 +74,7 @@ const CASES: [Case; 6] = [
     ),
 ];
 
-/// Runs the cases whose names hold `filter`, each in a process.
+/// Runs the cases whose names contain `filter`, each in its own process. The exit code is the number of failed cases.
 fn run(filter: Option<&str>) -> ExitCode {
     let mut failed = 0;
     for (name, _) in CASES {
@@ -98,16 +99,18 @@ fn run(filter: Option<&str>) -> ExitCode {
     ExitCode::from(failed)
 }
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for an event that must happen.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
     Runtime::new().expect("a runtime").block_on(test)
 }
 
-pub(crate) async fn eventually(mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "did not become so in time");
+/// Waits until `condition` returns true. Panics after the time limit.
+pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIME_LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition is still false");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

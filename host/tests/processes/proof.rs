@@ -1,4 +1,5 @@
-//! Tests of the proof before an upgrade, with programs that give the proof or fail in some way.
+//! Tests of the proof before an upgrade: a new program must prove that it can take over. This program is the new
+//! program, and behaves in the way that its argument names.
 
 use std::{
     collections::BTreeMap, env, ffi::OsString, path::PathBuf, process, thread, time::Duration,
@@ -16,43 +17,51 @@ use rustix::process::{Signal, getpid, kill_process};
 use crate::{block_on, worker::hello};
 
 pub(crate) fn a_program_proves_that_it_can_take_over() {
-    let us = env::current_exe().unwrap();
+    let program = env::current_exe().unwrap();
     block_on(async {
         let children = Children::default();
-        let ask = |path: PathBuf, how: &str| {
-            let (children, args) = (children.clone(), [OsString::from(how)]);
+        let proof_of = |path: PathBuf, behavior: &str| {
+            let (children, args) = (children.clone(), [OsString::from(behavior)]);
             let limit = Duration::from_secs(1);
             async move { prove(&children, &path, &args, &hello(), br#"["state"]"#, limit).await }
         };
-        assert_eq!(ask(us.clone(), "well").await.unwrap(), hello());
-        let error = ask(us.clone(), "badly").await.unwrap_err();
+        assert_eq!(proof_of(program.clone(), "well").await.unwrap(), hello());
+        let error = proof_of(program.clone(), "badly").await.unwrap_err();
         let text = format!(
             "{} cannot take over: exit code 2, no such option",
-            us.display()
+            program.display()
         );
         assert_eq!(error.to_string(), text);
-        let error = ask(us.clone(), "of another protocol").await.unwrap_err();
+        let error = proof_of(program.clone(), "of another protocol")
+            .await
+            .unwrap_err();
         assert!(matches!(error, ProofError::Protocol { theirs, .. } if theirs.protocol == 9));
-        ask(us.clone(), "reads the state").await.unwrap();
-        let error = ask(us.clone(), "reads another state").await.unwrap_err();
+        proof_of(program.clone(), "reads the state").await.unwrap();
+        let error = proof_of(program.clone(), "reads another state")
+            .await
+            .unwrap_err();
         assert!(
             error.to_string().contains("cannot pass the state"),
             "{error}"
         );
-        let error = ask(us.clone(), "never").await.unwrap_err();
+        let error = proof_of(program.clone(), "never").await.unwrap_err();
         assert!(matches!(error, ProofError::TimedOut { .. }), "{error}");
-        let error = ask(PathBuf::from("/bin/true"), "").await.unwrap_err();
+        let error = proof_of(PathBuf::from("/bin/true"), "").await.unwrap_err();
         assert!(matches!(error, ProofError::NoProof { .. }), "{error}");
-        let error = ask(PathBuf::from("/nonexistent"), "").await.unwrap_err();
+        let error = proof_of(PathBuf::from("/nonexistent"), "")
+            .await
+            .unwrap_err();
         assert!(matches!(error, ProofError::Start { .. }), "{error}");
-        let error = ask(us, "crash").await.unwrap_err();
+        let error = proof_of(program, "crash").await.unwrap_err();
         assert!(error.to_string().contains("SIGKILL"), "{error}");
     });
 }
 
-pub(crate) fn run(how: &str) {
-    match how {
+/// Runs as the new program of an upgrade: proves that it can take over, or fails. `behavior` names what it does.
+pub(crate) fn run(behavior: &str) {
+    match behavior {
         "well" => {
+            // The supervisor must find the proof after other output.
             println!("something else");
             print_proof(&hello()).unwrap();
         }

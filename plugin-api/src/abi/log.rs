@@ -1,8 +1,9 @@
 //! The types with which a plugin logs: callsites, events, spans and panics.
 //!
-//! A plugin registers each callsite before its first entry. The host creates the spans, and a number other than 0
-//! identifies a span. The plugin itself tracks the spans that each of its threads has entered, and each entry names its
-//! span. Entering and leaving a span therefore does not call the host.
+//! A plugin registers a callsite before it sends the callsite's first [`Entry`] (an event, a new span, or new values of a
+//! span). The host creates the spans, and a number other than 0 identifies a span. The plugin itself tracks the spans
+//! that each of its threads is in, and each `Entry` carries the number of its span. The host is therefore not called
+//! when a thread enters or leaves a span.
 
 use std::ffi::c_void;
 
@@ -59,7 +60,7 @@ pub struct Entry {
     /// The handle that [`Host::register`](super::Host::register) has returned. [`Host::record`](super::Host::record)
     /// ignores this field.
     pub callsite: *const c_void,
-    /// For an event or a new span: the number of the parent span, [`Self::CURRENT`] or [`Self::ROOT`]. For
+    /// For an event or a new span: the number of the parent span, [`Self::REQUEST_SPAN`] or [`Self::ROOT`]. For
     /// [`Host::record`](super::Host::record): the number of the span that receives the values.
     pub span: u64,
     /// An array of the fields that have a value.
@@ -115,7 +116,7 @@ pub struct Panic {
     pub line: u32,
     /// The column in `line`.
     pub column: u32,
-    /// The span in which the thread panicked, with the values of [`Entry::span`].
+    /// The number of the span in which the thread panicked, or one of the special numbers of [`Entry::span`].
     pub span: u64,
 }
 
@@ -139,7 +140,7 @@ impl Registered {
 impl Entry {
     /// The thread is in no span of the plugin. The host uses the span of the request on which the thread works, if
     /// there is such a request.
-    pub const CURRENT: u64 = 0;
+    pub const REQUEST_SPAN: u64 = 0;
     /// The entry has no parent span, because the author wrote `parent: None`.
     pub const ROOT: u64 = u64::MAX;
 }

@@ -20,10 +20,10 @@ pub(crate) struct AbiRequestParts<'a> {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) request_id: Option<&'a [u8]>,
     /// The header fields. Not read from the head, because the host moves the map out of the head before the call. Empty
-    /// if the app requests its header fields.
+    /// if the app fetches the header fields on demand, with `fetch_headers`.
     pub(crate) headers: Headers,
-    /// For an app that requests its header fields: the function that returns the fields, and its argument.
-    pub(crate) lay_out: Option<(HeadersFn, *mut c_void)>,
+    /// For an app that fetches the header fields on demand: the function that returns the fields, and its argument.
+    pub(crate) fetch_headers: Option<(HeadersFn, *mut c_void)>,
     pub(crate) body: *mut abi::Body,
     /// The client's connection, if the request asks for an upgrade; otherwise null or an empty stream.
     pub(crate) upgrade: *mut abi::Stream,
@@ -53,14 +53,15 @@ impl AbiRequestParts<'_> {
             path if path.starts_with(['/', '*']) => path,
             // A target that is only an authority, as in `CONNECT host:443`, has no path.
             "" if head.uri.path_and_query().is_none() => "",
-            // The path equals the mount, without or with a query: the app sees its root.
+            // The path equals the mount: the app sees its root.
             "" => "/",
+            // The same, with a query.
             query => {
                 path_with_slash = prepend_slash(query);
                 &path_with_slash
             }
         };
-        let (lay_out, source) = self.lay_out.unzip();
+        let (lay_out, source) = self.fetch_headers.unzip();
         let request = abi::Request {
             size: size_of::<abi::Request>(),
             method: Slice::new(head.method.as_str().as_bytes()),

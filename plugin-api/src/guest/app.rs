@@ -35,7 +35,7 @@ pub trait App: Send + Sync {
 /// future until it is ready.
 pub type AppFuture = Pin<Box<dyn Future<Output = Result<Box<dyn App>, BoxError>>>>;
 
-/// An app: a tower service or a [native handler](native).
+/// An app: a tower service or a [native handler](crate::native).
 ///
 /// The service takes an [`http::Request`] with a [`Body`], and returns an [`http::Response`] with a body of any type.
 /// An axum `Router` is such a service. Each request is handled by its own clone of the service, after the clone has
@@ -146,8 +146,8 @@ where
             };
         }
         match starter.with_context(|context| service.poll_ready(context)) {
-            // Most services are always ready. The slot then holds only the future of the response, which is smaller
-            // than the future of `call_when_ready`.
+            // Most services are always ready. The memory for the call's future (see `slot`) then holds only the future
+            // of the response, which is smaller than the future of `call_when_ready`.
             Poll::Ready(Ok(())) => starter.run(move || service.call(request)),
             Poll::Ready(Err(error)) => log_error(error),
             Poll::Pending => starter.run(|| call_when_ready(service, request)),

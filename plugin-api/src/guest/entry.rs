@@ -96,7 +96,7 @@ unsafe extern "C" fn init<E: ExportedApp>(init: *const Init, out: *mut Initializ
     // The author's function may have replaced the panic hook.
     panics::restore_hook();
     // If the author's function has created a subscriber, this check calls the subscriber, which may panic.
-    let _ = catch(logger::check_for_rivals);
+    let _ = catch(logger::check_for_other_loggers);
     let failed = u32::from(started.is_err());
     let result = match started {
         Ok(app) => Initialized {

@@ -120,7 +120,8 @@ impl StartedApp {
     /// Starts the draining of the app, or ends the draining if `is_draining` is false. The start makes the futures of
     /// [`Context::draining`] ready.
     pub(super) fn set_draining(&self, is_draining: bool) {
-        // In the scope of the runtime, because `set_draining` wakes wakers, and wakers may be the author's code.
+        // `set_draining` wakes tasks, and waking may run the author's code. The scope of the runtime lets that code use tokio, and
+        // catches its panics.
         let set = || self.context.set_draining(is_draining);
         let _ = self.runtime.scope().run(set);
     }
@@ -155,7 +156,8 @@ impl StartedApp {
     /// Makes the futures of [`Context::previous_ended`] ready. Called when no earlier generation of the app runs any
     /// more.
     pub(super) fn set_previous_ended(&self) {
-        // In the scope of the runtime, because `set_has_predecessor` wakes wakers, and wakers may be the author's code.
+        // `set_has_predecessor` wakes tasks, and waking may run the author's code. The scope of the runtime lets that code use tokio, and
+        // catches its panics.
         let set = || self.context.set_has_predecessor(false);
         let _ = self.runtime.scope().run(set);
     }
@@ -187,6 +189,7 @@ impl StartedApp {
 pub(super) struct Shutdown {
     /// `None` if an earlier shutdown of the same app has taken the runtime.
     tokio: Option<runtime::Runtime>,
+    /// Runs the author's code inside the context of the runtime, and catches its panics.
     scope: RuntimeScope,
     /// The end of the time limit for the whole shutdown.
     deadline: time::Instant,
@@ -205,7 +208,7 @@ impl Shutdown {
             return;
         };
         let spawned_tasks_ended = async {
-            // tokio cannot wait for a number of tasks, so the number is polled.
+            // tokio has no way to wait until the number of tasks falls to a given value, so this loop polls the number.
             while self.task_count() > task_count_before {
                 time::sleep(Duration::from_millis(1)).await;
             }

@@ -85,6 +85,8 @@ impl InProcessApp {
     pub(crate) async fn hand_over(&self) -> Result<Vec<u8>, BoxError> {
         let hook = self.context.handover_hook();
         let hook = hook.ok_or("it has nothing to hand over")?;
+        // Set after the check and before the hook runs, as in a server: the hook for a failed handover belongs to a
+        // handover hook that has run.
         self.context.set_handover_started(true);
         hook().await
     }
@@ -141,7 +143,7 @@ pub(crate) fn with_native_request<R>(
         peer: info.as_ref().and_then(RequestInfo::peer),
         request_id: None,
         headers: fields.as_abi(),
-        lay_out: None,
+        fetch_headers: None,
         body: &raw mut body,
         upgrade: std::ptr::null_mut(),
         protocol: None,

@@ -1,15 +1,16 @@
-//! Wires the plugin's `tracing` and `log` to the host, before any of the author's code runs.
+//! Sends the entries of the plugin's `tracing` and `log` to the host. Installed before the author's code runs.
 //!
-//! A library has its own copies of both, with no subscriber and no logger: without this it would be
-//! silent. What is not wanted is found out at the callsite: `tracing` caches the host's answer
-//! there, so that a disabled event is one load, and nothing crosses. What is wanted takes no lock
-//! and no allocation on this side: its callsite is found in a [`Table`], and its values are written
-//! into buffers of the thread.
+//! A library has its own copies of the crates `tracing` and `log`, which at first have no subscriber and no logger.
+//! Without this module, all entries would be lost.
+//!
+//! Logging is cheap. At each callsite, `tracing` caches whether the host wants the entries, so a disabled event costs
+//! one load and does not call the host. An enabled event takes no lock and allocates nothing on the plugin side: a
+//! [`Table`] has the host's handle of the callsite, and the values are written into buffers that the thread reuses.
 
 mod host;
 mod log_always;
+mod other_loggers;
 mod records;
-mod rivals;
 mod spans;
 mod table;
 mod values;
@@ -24,33 +25,32 @@ use tracing_core::{
     span::{Attributes, Current, Id, Record},
 };
 
-use self::{host::HostSite, records::Records, table::Table, values::Values};
+use self::{host::CallsiteHandle, records::RecordLogger, table::Table, values::Values};
 use crate::{
     Level,
     abi::{Callsite, Entry, Registered, Slice},
 };
 
 pub(crate) use self::{
-    host::HostLog, rivals::check as check_for_rivals, spans::current as current_span,
+    host::HostLog, other_loggers::check as check_for_other_loggers, spans::current as current_span,
 };
 
-/// Sends what this library logs to the host.
+/// The subscriber for `tracing` and the logger for `log` of this library.
 #[derive(Debug)]
 pub(crate) struct Logger {
     host: HostLog,
-    /// The callsites of `tracing`, by the address of their metadata.
-    callsites: Table<Known>,
-    /// Those of spans, by the host's names for them.
-    spans: Table<Known>,
-    /// The places that use `log`.
-    records: Records,
+    /// All callsites of `tracing`, by the address of their metadata.
+    callsites: Table<KnownCallsite>,
+    /// The callsites of spans, by the address in the host's handle.
+    span_callsites: Table<KnownCallsite>,
+    records: RecordLogger,
 }
 
-/// A callsite that the host knows.
+/// A callsite of `tracing` that is registered with the host.
 #[derive(Debug)]
-struct Known {
+struct KnownCallsite {
     metadata: &'static Metadata<'static>,
-    site: HostSite,
+    handle: CallsiteHandle,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -58,50 +58,53 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// The most verbose level in force.
 static LEVEL: AtomicU32 = AtomicU32::new(Level::Info as u32);
 
-/// How often the level was changed. If this changes while the host is asked, the answer may be for the level before.
-static CHANGES: AtomicU64 = AtomicU64::new(0);
+/// The number of calls of [`set_level`]. A change shows that an answer of the host may be for an earlier level.
+static LEVEL_CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// Locked while [`LEVEL`] and the maximum of the crate `log` are made the same, and while they are compared.
-static CHANGING: Mutex<()> = Mutex::new(());
+/// Locked while [`LEVEL`] and `log::max_level` change together, and while they are compared.
+static LEVEL_LOCK: Mutex<()> = Mutex::new(());
 
-/// Takes a new level, from the next log call on.
+/// Sets the most verbose level in force, and registers all callsites with the host again.
 pub(crate) fn set_level(level: Level) {
     {
-        let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = LEVEL_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         LEVEL.store(level as u32, Ordering::SeqCst);
-        CHANGES.fetch_add(1, Ordering::SeqCst);
+        LEVEL_CHANGES.fetch_add(1, Ordering::SeqCst);
+        // Without an installed logger, `install` sets the level later.
         if LOGGER.get().is_some() {
             log::set_max_level(level.into());
         }
     }
-    ask_anew();
+    register_all_again();
 }
 
-/// Asks the host anew about every place that logs.
-fn ask_anew() {
+/// Registers all callsites with the host again, because the host's interest depends on the level. Does nothing if the
+/// logger is not installed.
+fn register_all_again() {
     if let Some(logger) = LOGGER.get() {
-        logger.ask_anew();
+        logger.register_all_again();
     }
 }
 
-/// Asks the host something whose answer depends on the level. Asks again if the level changes meanwhile.
-fn of_one_level<T>(ask: impl Fn() -> T) -> T {
+/// Returns the result of `query`, a query to the host whose answer depends on the level. Repeats the query if the level
+/// has changed meanwhile.
+fn with_stable_level<T>(query: impl Fn() -> T) -> T {
     loop {
-        let before = CHANGES.load(Ordering::SeqCst);
-        let answer = ask();
-        if CHANGES.load(Ordering::SeqCst) == before {
+        let before = LEVEL_CHANGES.load(Ordering::SeqCst);
+        let answer = query();
+        if LEVEL_CHANGES.load(Ordering::SeqCst) == before {
             return answer;
         }
     }
 }
 
+/// Returns the most verbose level in force.
 fn level() -> Level {
     Level::from_number(LEVEL.load(Ordering::SeqCst)).unwrap_or(Level::Trace)
 }
 
 impl Logger {
-    /// Makes this the logger of the library: of `tracing` and of `log`. There is one a library,
-    /// from the first call on; later ones do nothing.
+    /// Installs the logger of this library, for `tracing` and for `log`. Calls after the first do nothing.
     pub(crate) fn install(host: HostLog) {
         let mut is_first = false;
         let logger = LOGGER.get_or_init(|| {
@@ -109,34 +112,37 @@ impl Logger {
             Self {
                 host,
                 callsites: Table::new(),
-                spans: Table::new(),
-                records: Records::new(host),
+                span_callsites: Table::new(),
+                records: RecordLogger::new(host),
             }
         });
         if !is_first {
             return;
         }
-        // Nothing of the author's has run yet, so nobody else can have installed one.
+        // These two calls fail only if a subscriber or logger is already installed. The author's code has not run yet,
+        // so none is installed, and the errors are ignored.
         let _ = dispatcher::set_global_default(Dispatch::new(logger));
         let _ = log::set_logger(&logger.records);
-        log_always::find_out();
-        // The level may have changed before there was a logger to apply it.
-        logger.ask_anew();
-        rivals::start_watching();
+        log_always::detect();
+        // The host has set the level before it starts the app. At that time, no logger was installed that could apply
+        // the level.
+        logger.register_all_again();
+        other_loggers::start_detection();
     }
 
-    /// Asks the host anew about every place.
-    fn ask_anew(&self) {
+    /// Registers all callsites of `log` and `tracing` with the host again.
+    fn register_all_again(&self) {
         {
-            let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+            let _lock = LEVEL_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
             log::set_max_level(level().into());
         }
-        self.records.ask_anew();
-        rivals::run_own(callsite::rebuild_interest_cache);
+        self.records.register_all_again();
+        // `tracing` then calls `register_callsite` for each of its callsites.
+        other_loggers::run_own_rebuild(callsite::rebuild_interest_cache);
     }
 
-    /// Asks the host about a callsite.
-    fn ask(&self, metadata: &Metadata<'_>) -> (HostSite, u32) {
+    /// Registers a callsite with the host. Returns the host's handle, and the interest: a constant of [`Registered`].
+    fn register(&self, metadata: &Metadata<'_>) -> (CallsiteHandle, u32) {
         let fields: Vec<_> = metadata
             .fields()
             .iter()
@@ -160,77 +166,90 @@ impl Logger {
         })
     }
 
-    fn known(&self, metadata: &Metadata<'_>) -> Option<HostSite> {
-        let known = self
-            .callsites
-            .find(hash(metadata), |known| same(known.metadata, metadata))?;
-        Some(known.site)
+    /// Returns the host's handle of a callsite. Returns `None` if the callsite is not registered yet.
+    fn find_handle(&self, metadata: &Metadata<'_>) -> Option<CallsiteHandle> {
+        let known = self.callsites.find(hash_metadata(metadata), |known| {
+            is_same(known.metadata, metadata)
+        })?;
+        Some(known.handle)
     }
 
-    /// The metadata of a span of this library.
-    fn metadata_of(&self, span: u64) -> Option<&'static Metadata<'static>> {
-        let site = self.host.span_callsite(span);
-        let hash = hash_of(site.0.addr());
-        let known = self.spans.find(hash, |known| known.site == site)?;
+    /// Returns the metadata of a span. Returns `None` if this library did not create the span.
+    fn span_metadata(&self, span: u64) -> Option<&'static Metadata<'static>> {
+        let handle = self.host.span_callsite(span);
+        let hash = hash_address(handle.0.addr());
+        let known = self
+            .span_callsites
+            .find(hash, |known| known.handle == handle)?;
         Some(known.metadata)
     }
 
-    /// The host's name for a callsite. The macros of `tracing` register each callsite before they use it; others are
-    /// registered here.
-    fn site(&self, metadata: &'static Metadata<'static>) -> HostSite {
-        self.known(metadata)
-            .unwrap_or_else(|| self.register(metadata, self.ask(metadata).0))
+    /// Returns the host's handle of a callsite. Registers the callsite if necessary: the macros of `tracing` register
+    /// each callsite before its first entry, but other code may create entries without a registration.
+    fn handle(&self, metadata: &'static Metadata<'static>) -> CallsiteHandle {
+        self.find_handle(metadata)
+            .unwrap_or_else(|| self.insert(metadata, self.register(metadata).0))
     }
 
-    fn register(&self, metadata: &'static Metadata<'static>, site: HostSite) -> HostSite {
-        let make = || Known { metadata, site };
+    /// Adds a registered callsite to the tables, unless it is already there. Returns the handle in the table.
+    fn insert(
+        &self,
+        metadata: &'static Metadata<'static>,
+        handle: CallsiteHandle,
+    ) -> CallsiteHandle {
+        let new = || KnownCallsite { metadata, handle };
         if metadata.is_span() {
-            self.spans
-                .find_or_insert(hash_of(site.0.addr()), |known| known.site == site, make);
+            let hash = hash_address(handle.0.addr());
+            self.span_callsites
+                .find_or_insert(hash, |known| known.handle == handle, new);
         }
+        let is_equal = |known: &KnownCallsite| is_same(known.metadata, metadata);
         self.callsites
-            .find_or_insert(hash(metadata), |known| same(known.metadata, metadata), make)
-            .site
+            .find_or_insert(hash_metadata(metadata), is_equal, new)
+            .handle
     }
 
-    /// Collects values by `record`, and sends them.
+    /// Collects values with `record`, and sends them to the host with `send`, as an entry of `callsite`.
     fn with_entry<R>(
         &self,
-        site: HostSite,
+        callsite: CallsiteHandle,
         span: u64,
         record: impl FnOnce(&mut Values),
         send: impl FnOnce(&Entry) -> R,
     ) -> R {
         Values::collect(|values| {
             record(values);
-            values.with_entry(site, span, send)
+            values.with_entry(callsite, span, send)
         })
     }
 }
 
-fn hash(metadata: &Metadata<'_>) -> usize {
-    hash_of(std::ptr::from_ref(metadata).addr())
+fn hash_metadata(metadata: &Metadata<'_>) -> usize {
+    hash_address(std::ptr::from_ref(metadata).addr())
 }
 
-fn hash_of(address: usize) -> usize {
-    // Addresses are multiples of 8; a product's upper half depends on all of their bits.
+fn hash_address(address: usize) -> usize {
+    // The lowest bits of an address are always 0, because of its alignment, so the address itself would be a bad hash.
+    // The upper half of the product depends on all bits of the address.
     let product = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (product >> 32) as usize
 }
 
-/// Whether both are the metadata of one callsite. Metadata is a static, so the addresses tell.
-fn same(known: &'static Metadata<'static>, metadata: &Metadata<'_>) -> bool {
+/// Returns whether both are the metadata of the same callsite. The metadata of a callsite is a static, so the addresses
+/// are compared.
+fn is_same(known: &'static Metadata<'static>, metadata: &Metadata<'_>) -> bool {
     std::ptr::addr_eq(known, metadata)
 }
 
 impl Subscriber for &'static Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        rivals::asked_about(metadata);
+        other_loggers::note_registration(metadata);
+        // The probe must not appear in the log. Only its record of `log` matters, see `log_always`.
         if log_always::is_probe(metadata.target()) {
             return Interest::never();
         }
-        let (site, interest) = of_one_level(|| self.ask(metadata));
-        self.register(metadata, site);
+        let (handle, interest) = with_stable_level(|| self.register(metadata));
+        self.insert(metadata, handle);
         match interest {
             Registered::NEVER => Interest::never(),
             Registered::SOMETIMES => Interest::sometimes(),
@@ -238,11 +257,16 @@ impl Subscriber for &'static Logger {
         }
     }
 
-    // `tracing` calls this where the answer depends on the request, while another thread registers the callsite, for
-    // `enabled!`, and where another subscriber of the app's has another interest.
+    // `tracing` calls this method in four cases: the interest is `sometimes`; another thread is registering the
+    // callsite at the same time; the author's code uses `enabled!`; or the app has another subscriber with a different
+    // interest.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let site = self.known(metadata).unwrap_or_else(|| self.ask(metadata).0);
-        self.host.enabled(site, spans::current())
+        // A new handle is not inserted into the tables, because `tracing` does not guarantee here that the metadata is
+        // a static.
+        let handle = self
+            .find_handle(metadata)
+            .unwrap_or_else(|| self.register(metadata).0);
+        self.host.enabled(handle, spans::current())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -250,43 +274,44 @@ impl Subscriber for &'static Logger {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let site = self.site(event.metadata());
-        let span = spans::span_of(event.is_root(), event.parent());
+        let callsite = self.handle(event.metadata());
+        let span = spans::parent_number(event.is_root(), event.parent());
         self.with_entry(
-            site,
+            callsite,
             span,
             |values| event.record(values),
             |entry| self.host.event(entry),
         );
-        log_always::logged(event.metadata());
+        log_always::set_last_logged(event.metadata());
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let site = self.site(span.metadata());
-        let parent = spans::span_of(span.is_root(), span.parent());
+        let callsite = self.handle(span.metadata());
+        let parent = spans::parent_number(span.is_root(), span.parent());
         let id = self.with_entry(
-            site,
+            callsite,
             parent,
             |values| span.record(values),
             |entry| self.host.new_span(entry),
         );
-        log_always::logged(span.metadata());
-        // The host may give no span. Then entries in it have no parent.
+        log_always::set_last_logged(span.metadata());
+        // 0 means that the host has created no span. `ROOT` then stands for the span, so entries in the span have no
+        // parent.
         Id::from_u64(if id == 0 { Entry::ROOT } else { id })
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
         self.with_entry(
-            HostSite::NONE,
+            CallsiteHandle::NULL,
             span.into_u64(),
             |collected| values.record(collected),
             |entry| self.host.record(entry),
         );
-        if let Some(metadata) = log_always::is_on()
-            .then(|| self.metadata_of(span.into_u64()))
+        if let Some(metadata) = log_always::is_enabled()
+            .then(|| self.span_metadata(span.into_u64()))
             .flatten()
         {
-            log_always::logged(metadata);
+            log_always::set_last_logged(metadata);
         }
     }
 
@@ -311,12 +336,16 @@ impl Subscriber for &'static Logger {
         self.host.close_span(span.into_u64())
     }
 
-    /// The span that `Span::current` gives. A task that is spawned in it stays in its request.
+    /// Returns the span for `Span::current`. Outside of the plugin's own spans, this is the span of the request, so a
+    /// task that the author instruments with `Span::current` stays in its request.
     fn current_span(&self) -> Current {
         let (span, metadata) = match spans::current() {
-            Entry::CURRENT => (self.host.request_span(), Some(rivals::REQUEST)),
+            Entry::REQUEST_SPAN => (
+                self.host.request_span(),
+                Some(other_loggers::REQUEST_METADATA),
+            ),
             Entry::ROOT => (0, None),
-            span => (span, self.metadata_of(span)),
+            span => (span, self.span_metadata(span)),
         };
         match metadata {
             Some(metadata) if span != 0 => Current::new(Id::from_u64(span), metadata),

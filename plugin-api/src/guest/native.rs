@@ -154,7 +154,7 @@ impl Answer<Direct<()>> for Response {
 
     #[cfg(feature = "local")]
     fn into_local_future(self) -> ResponseFuture {
-        Box::pin(std::future::ready(self.into_local()))
+        Box::pin(std::future::ready(self.into_http_response()))
     }
 }
 
@@ -171,7 +171,7 @@ where
 
     #[cfg(feature = "local")]
     fn into_local_future(self) -> ResponseFuture {
-        Box::pin(std::future::ready(self.into_local()))
+        Box::pin(std::future::ready(self.into_http_response()))
     }
 }
 
@@ -185,6 +185,6 @@ where
 
     #[cfg(feature = "local")]
     fn into_local_future(self) -> ResponseFuture {
-        Box::pin(async { self.await.into_local() })
+        Box::pin(async { self.await.into_http_response() })
     }
 }

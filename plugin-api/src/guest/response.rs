@@ -23,10 +23,11 @@ pub trait Respond: Sized {
     #[doc(hidden)]
     fn respond(self, context: &mut Context<'_>, call: &CallContext, runtime: &RuntimeScope) -> u32;
 
-    /// Returns the response as an app in this process needs it, without the ABI.
+    /// Converts the output to an [`http::Response`], for a caller that runs the app without the ABI (the features
+    /// `testing` and `standalone`).
     #[cfg(feature = "local")]
     #[doc(hidden)]
-    fn into_local(self) -> Result<local_response::Response, BoxError>;
+    fn into_http_response(self) -> Result<local_response::Response, BoxError>;
 }
 
 impl<B, E> Respond for Result<Response<B>, E>
@@ -51,7 +52,7 @@ where
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local_response::Response, BoxError> {
+    fn into_http_response(self) -> Result<local_response::Response, BoxError> {
         self.map(local_response::with_boxed_body)
             .map_err(Into::into)
     }

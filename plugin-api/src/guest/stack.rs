@@ -57,8 +57,8 @@ fn set_signal_stack(base: *mut c_void, flags: i32) {
         ss_size: STACK_SIZE,
     };
     // The result is not checked: after an error the thread has no alternate stack, and the app works without the stack.
-    // SAFETY: `stack` names writable memory that stays mapped until the stack is removed, or the flags disable the
-    // stack. The second argument is null, so the call writes nothing.
+    // SAFETY: either the flags disable the stack, or `stack` describes writable memory that stays mapped until the stack
+    // is removed. The second argument is null, so the call writes nothing.
     unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
 }
 

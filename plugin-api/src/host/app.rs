@@ -1,5 +1,6 @@
-//! A started app: how requests get in, how many are there, and how it ends.
+//! A started app: counts its requests in flight, pauses and closes the app, drains it, and stops it.
 
+mod guards;
 pub(super) mod running;
 
 use std::{
@@ -14,51 +15,63 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use self::guards::UseGuard;
+pub use self::guards::{InFlight, Paused};
 use crate::abi::{self, OwnedBytes};
 
-/// An app of a plugin.
+/// A started app of a plugin.
 ///
-/// An `App` counts its requests in flight. Like its library, the `App` stays for the rest of the process, so that
-/// a request can hold a plain reference. What the author made is dropped when the app is stopped.
+/// An `App` counts its requests in flight. The host never frees an `App`, so a request can hold a `&'static`
+/// reference. The plugin's own object behind the `App` is freed when the app is stopped.
 #[derive(Debug)]
 pub struct App {
     pub(super) plugin: &'static abi::Plugin,
+    /// The plugin's own object. Only the functions of `plugin` may dereference this pointer.
     pub(super) app: *mut c_void,
+    /// Whether the app has state for its next generation.
     hands_over: bool,
-    /// Whether the plugin asks for the header fields of a request, instead of being given them.
+    /// Whether the plugin calls `lay_out` when the app needs the header fields of a request. If false, every request
+    /// includes its header fields.
     pub(super) asks_for_headers: bool,
-    /// [`OPEN`], [`PAUSED`] or [`CLOSED`].
+    /// Whether requests can enter: [`OPEN`], [`PAUSED`] or [`CLOSED`].
     gate: AtomicU8,
-    /// How many handles of requests were made. The difference to `exited` is what is in flight.
+    /// The number of [`InFlight`] handles that were created, plus the number of [`UseGuard`]s that exist. The app has
+    /// `entered` - `exited` handles and guards now.
     entered: AtomicU64,
-    /// How many handles of requests were dropped.
+    /// The number of [`InFlight`] handles that were dropped.
     exited: AtomicU64,
-    /// How many of the handles are second ones, made by [`InFlight::second_handle`]. `entered` includes them.
+    /// The number of handles that [`InFlight::second_handle`] has created. `entered` includes them.
     second_handles: AtomicU64,
+    /// Whether `stop` was called. The plugin's object may then be freed.
     stopped: AtomicBool,
-    /// Locked during [`look_after`](Self::look_after), so that `stop` waits until that has returned.
+    /// Locked while [`wake_if_stalled`](Self::wake_if_stalled) calls the plugin, so that `stop` waits until the call
+    /// has returned.
     maintenance: Mutex<()>,
-    /// True from `drain` until `go_on`; `drain_while_paused` leaves the value as it is. The lock is held while the
-    /// plugin is called, so that the plugin is told of changes in the order in which they happen.
+    /// True from `drain` until `cancel_drain`. `drain_while_paused` does not change the value. The lock is held while
+    /// the plugin is called, so that the plugin receives the changes in the order in which they happen.
     drain_requested: Mutex<bool>,
-    /// Notified when the last request has left, and when the gate opens again or closes for good.
+    /// Notified when the last request has left, and when the gate becomes open or closed.
     changed: Notify,
 }
 
-/// The states of the gate.
+/// A state of the gate: requests can enter.
 const OPEN: u8 = 0;
+/// A state of the gate: no request can enter until the [`Paused`] is dropped.
 const PAUSED: u8 = 1;
+/// A state of the gate: no request can enter any more.
 const CLOSED: u8 = 2;
 
-// SAFETY: the contract of `abi::Plugin` lets any thread call the functions with the app.
+// SAFETY: the contract of `abi::Plugin` allows any thread to call its functions with the pointer `app`.
 unsafe impl Send for App {}
-// SAFETY: as above.
+// SAFETY: the contract of `abi::Plugin` allows any thread to call its functions with the pointer `app`.
 unsafe impl Sync for App {}
 
 impl App {
+    /// Creates the app that `plugin` has started.
+    ///
     /// # Safety
     ///
-    /// `initialized` is what the `init` of `plugin` gave.
+    /// `initialized` is the result of a successful call of `plugin.init`.
     pub(super) unsafe fn new(plugin: &'static abi::Plugin, initialized: &abi::Initialized) -> Self {
         Self {
             plugin,
@@ -76,48 +89,51 @@ impl App {
         }
     }
 
-    /// Lets a request in, unless the app is paused or closed.
+    /// Returns a handle of a new request. Returns `None` if the app is paused or closed.
     ///
-    /// The request counts until the result is dropped, which is when its response's body has been
-    /// sent.
+    /// The request is in flight until the handle is dropped. [`InFlight::call`] moves the handle into the body of the
+    /// response, so the handle is dropped with the body.
     #[must_use]
     pub fn enter(&'static self) -> Option<InFlight> {
-        // Count first, then read the gate. `close` writes the gate first, and its caller counts then. So either this
-        // request sees the closed gate, or the caller of `close` sees this request.
+        // The request is counted before the gate is read, and `close` writes the gate before its caller reads the
+        // count. Therefore either this function sees the closed gate, or the caller of `close` sees this request.
         self.entered.fetch_add(1, Ordering::SeqCst);
         if self.gate.load(Ordering::SeqCst) == OPEN {
             return Some(InFlight(self));
         }
-        drop(Leave(self));
+        // Dropping the guard undoes the count, and wakes a task that has waited only for this request.
+        drop(UseGuard(self));
         None
     }
 
-    /// How many requests were let in, ever.
+    /// Returns the number of requests that have entered the app since its start.
     #[must_use]
     pub fn requests(&self) -> u64 {
         let second = self.second_handles.load(Ordering::SeqCst);
         self.entered.load(Ordering::SeqCst) - second
     }
 
-    /// How many requests are in the app.
+    /// Returns the number of requests in flight. An upgraded connection counts as a request of its own, and a running
+    /// hook of the app counts like a request.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        // `exited` is read first: a request that comes or goes in between makes the result too large, never too
-        // small.
+        // `exited` is read first, because a request may exit between the two reads. The result is then too large by
+        // one. In the other order the result could be too small, and the app could be freed with a request in it.
         let exited = self.exited.load(Ordering::SeqCst);
         self.entered.load(Ordering::SeqCst) - exited
     }
 
-    /// Lets no more requests in.
+    /// Closes the app: no request can enter any more. Requests in flight continue.
     pub fn close(&self) {
         self.gate.store(CLOSED, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Lets no requests in until the result is dropped. None when the app is paused already, or closed.
+    /// Pauses the app: no request can enter until the result is dropped. Returns `None` if the app is already paused
+    /// or is closed.
     #[must_use]
     pub fn pause(&'static self) -> Option<Paused> {
-        self.move_gate(OPEN, PAUSED).then(|| Paused(self))
+        self.change_gate(OPEN, PAUSED).then(|| Paused(self))
     }
 
     /// Waits while the app is paused.
@@ -126,179 +142,192 @@ impl App {
             .await;
     }
 
-    /// Waits until no request is in flight. Call it after [`close`](Self::close) or while the app is
-    /// [paused](Self::pause), because new requests come in otherwise.
+    /// Waits until no request is in flight. The caller must have [closed](Self::close) or [paused](Self::pause) the
+    /// app, because new requests would enter otherwise.
     pub async fn drained(&self) {
         self.wait_until(|| self.in_flight() == 0).await;
     }
 
-    /// Makes `Context::draining` ready in the app. Plugins of an ABI before 1.3 are not told.
+    /// Makes the futures of `Context::draining` ready in the app. Does nothing for a plugin of an ABI before 1.3.
     ///
-    /// The wakers of all that waits for `Context::draining` run on the calling thread, and may block it: call this
-    /// from a thread that may block.
+    /// Call this on a thread that may block. The wakers of the tasks that wait for `Context::draining` run on this
+    /// thread, and a waker may be the author's code.
     pub fn drain(&self) {
         let mut requested = self
             .drain_requested
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *requested = true;
-        self.tell_draining(true);
+        self.notify_draining(true);
     }
 
-    /// Takes [`drain`](Self::drain) back, for the generation before one that is rolled back.
-    pub fn go_on(&self) {
+    /// Undoes [`drain`](Self::drain): the app continues to serve, because the generation after it is rolled back.
+    pub fn cancel_drain(&self) {
         let mut requested = self
             .drain_requested
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *requested = false;
-        self.tell_draining(false);
+        self.notify_draining(false);
     }
 
-    /// Makes `Context::draining` ready for as long as the app is [paused](Self::pause). Does nothing when it is not.
+    /// Makes the futures of `Context::draining` ready while the app is [paused](Self::pause). Does nothing if the app
+    /// is not paused. The end of the pause undoes this call.
     pub fn drain_while_paused(&self) {
         let _requested = self
             .drain_requested
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if self.gate.load(Ordering::SeqCst) == PAUSED {
-            self.tell_draining(true);
+            self.notify_draining(true);
         }
     }
 
-    fn tell_draining(&self, draining: bool) {
+    /// Notifies the plugin that the draining starts or ends. The caller holds the lock of `drain_requested`.
+    fn notify_draining(&self, draining: bool) {
         let Some(drain) = self.plugin.drain else {
             return;
         };
-        // Counted as in flight, like a request: `stop` does not free an app that something is in.
+        // Counted like a request, so that `stop` does not free the app, see `UseGuard`.
         self.entered.fetch_add(1, Ordering::SeqCst);
-        let _leave = Leave(self);
+        let _guard = UseGuard(self);
         if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the app is not dropped while something is in it.
+            // SAFETY: the plugin does not free the app while the guard exists.
             unsafe { drain(self.app, draining.into()) };
         }
     }
 
-    /// Whether the app has state for the next generation.
+    /// Returns whether the app has state for the next generation.
     #[must_use]
     pub fn hands_over(&self) -> bool {
         self.hands_over
     }
 
-    /// Asks the app for the state that the next generation starts with. No request may be in flight. Blocks for up
-    /// to about `timeout`. The app can serve on afterwards.
+    /// Returns the state with which the next generation starts. No request may be in flight. Blocks for up to about
+    /// `timeout`. The app can continue to serve after this call.
     ///
     /// # Errors
     ///
-    /// When the author's hook fails, panics, or takes too long, or when the app is stopped.
+    /// Returns an error if the author's hook fails, panics or exceeds `timeout`, or if the app is stopped.
     pub fn hand_over(&self, timeout: Duration) -> Result<Bytes, HandoverError> {
-        // Counted as in flight, like a request: `stop` does not free an app that something is in.
+        // Counted like a request, so that `stop` does not free the app, see `UseGuard`.
         self.entered.fetch_add(1, Ordering::SeqCst);
-        let _leave = Leave(self);
+        let _guard = UseGuard(self);
         if self.stopped.load(Ordering::SeqCst) {
             return Err(HandoverError("it is stopped".to_owned()));
         }
-        let ask = abi::HandOver {
+        let parameters = abi::HandOver {
             size: size_of::<abi::HandOver>(),
             timeout_ms: millis(timeout),
         };
-        let mut answer = abi::HandedOver {
+        let mut result = abi::HandedOver {
             size: size_of::<abi::HandedOver>(),
             state: OwnedBytes::EMPTY,
             message: OwnedBytes::EMPTY,
         };
-        // SAFETY: the app is not dropped while something is in it.
-        let failed = unsafe { (self.plugin.hand_over)(self.app, &raw const ask, &raw mut answer) };
+        // SAFETY: the plugin does not free the app while the guard exists.
+        let failed =
+            unsafe { (self.plugin.hand_over)(self.app, &raw const parameters, &raw mut result) };
         if failed == 0 {
-            return Ok(answer.state.into());
+            return Ok(result.state.into());
         }
-        let message = String::from_utf8_lossy(answer.message.as_ref());
+        let message = String::from_utf8_lossy(result.message.as_ref());
         Err(HandoverError(message.into_owned()))
     }
 
-    /// Closes the app, runs its shutdown hooks, cancels its background tasks and ends its runtime. Blocks for up to
-    /// about `timeout`. If requests are in flight, the app stays in memory, because they use it.
+    /// Closes the app, runs its shutdown hooks, cancels its background tasks and shuts down its runtime. Blocks for up
+    /// to about `timeout`. If requests are in flight, the plugin does not free the app, because the requests use it.
     ///
     /// A second call does nothing.
     pub fn stop(&self, timeout: Duration) -> Stopped {
         self.close();
+        // Waits until a running `wake_if_stalled` has returned. The lock is released before the plugin is called,
+        // because otherwise the next `wake_if_stalled` would wait for the whole stop.
         let maintenance = self.maintenance.lock();
         if self.stopped.swap(true, Ordering::SeqCst) {
             return Stopped::default();
         }
         drop(maintenance);
-        let request = abi::Stop {
+        let parameters = abi::Stop {
             size: size_of::<abi::Stop>(),
             timeout_ms: millis(timeout),
+            // Read after `stopped` is set, see `UseGuard`.
             idle: u32::from(self.in_flight() == 0),
         };
-        let mut answer = abi::Stopped {
+        let mut result = abi::Stopped {
             size: size_of::<abi::Stopped>(),
             tasks: 0,
             timed_out: 0,
         };
-        // SAFETY: the app is stopped once; it is closed, so that with no request in it there will
-        // be none.
-        unsafe { (self.plugin.stop)(self.app, &raw const request, &raw mut answer) };
-        running::ended(self);
+        // SAFETY: `stopped` was false, so this is the first stop. The app is closed and stopped, so if no request and
+        // no guard is in the app now, none can enter any more.
+        unsafe { (self.plugin.stop)(self.app, &raw const parameters, &raw mut result) };
+        running::remove(self);
         Stopped {
-            tasks: answer.tasks,
-            timed_out: answer.timed_out != 0,
+            tasks: result.tasks,
+            timed_out: result.timed_out != 0,
         }
     }
 
-    /// Tells an app that gave its state that the new generation does not take over. Blocks until the hook of
-    /// `on_handover_failed` has ended, for up to about `timeout`. Let requests in only after this. Plugins of an ABI
-    /// before 1.4 are not told.
-    pub fn take_back(&self, timeout: Duration) {
+    /// Notifies an app that has handed over its state that no new generation replaces it. Blocks for up to about
+    /// `timeout`, until the hook of `on_handover_failed` has ended. Does nothing for a plugin of an ABI before 1.4.
+    ///
+    /// Call this before requests enter the app again, because they need the resources that the hook acquires.
+    pub fn cancel_handover(&self, timeout: Duration) {
         let Some(go_on) = self.plugin.go_on else {
             return;
         };
-        // Counted as in flight, like a request: `stop` does not free an app that something is in.
+        // Counted like a request, so that `stop` does not free the app, see `UseGuard`.
         self.entered.fetch_add(1, Ordering::SeqCst);
-        let _leave = Leave(self);
+        let _guard = UseGuard(self);
         if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the app is not dropped while something is in it.
+            // SAFETY: the plugin does not free the app while the guard exists.
             unsafe { go_on(self.app, millis(timeout)) };
         }
     }
 
-    /// Tells the app that no earlier generation of the app runs.
-    pub(super) fn tell_alone(&self) {
+    /// Notifies the app that all earlier generations of the app have ended. Does nothing for a plugin of an ABI before
+    /// 1.4.
+    pub(super) fn notify_previous_ended(&self) {
         let Some(alone) = self.plugin.alone else {
             return;
         };
+        // Counted like a request, so that `stop` does not free the app, see `UseGuard`.
         self.entered.fetch_add(1, Ordering::SeqCst);
-        let _leave = Leave(self);
+        let _guard = UseGuard(self);
         if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the app is not dropped while something is in it.
+            // SAFETY: the plugin does not free the app while the guard exists.
             unsafe { alone(self.app) };
         }
     }
 
-    /// Has the app's runtime wake an idle thread if another one is blocked. Plugins of an ABI before 1.4
-    /// do nothing of the kind.
-    pub(super) fn look_after(&self) {
+    /// Wakes an idle thread of the app's runtime if a blocked thread keeps the runtime from serving its timers and
+    /// sockets. Does nothing for a plugin of an ABI before 1.4.
+    pub(super) fn wake_if_stalled(&self) {
         let Some(look_after) = self.plugin.look_after else {
             return;
         };
-        let _stays = self
+        // A lock instead of a `UseGuard`, because a guard counts as a request in flight. This function runs every 50
+        // ms, and `stop` would sometimes leave the app in memory because of it.
+        let _maintenance = self
             .maintenance
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !self.stopped.load(Ordering::SeqCst) {
-            // SAFETY: the lock is held, so the app is neither stopped nor dropped.
+            // SAFETY: `stop` needs the lock before it frees the app, and this thread holds the lock.
             unsafe { look_after(self.app) };
         }
     }
 
-    fn move_gate(&self, from: u8, to: u8) -> bool {
+    /// Changes the gate from one state to another. Returns false if the gate was in a third state.
+    fn change_gate(&self, from: u8, to: u8) -> bool {
         self.gate
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
-    fn tell_if_drained(&self) {
+    fn notify_if_drained(&self) {
+        // While the gate is open, no task waits for the end of the requests.
         if self.gate.load(Ordering::SeqCst) != OPEN && self.in_flight() == 0 {
             self.changed.notify_waiters();
         }
@@ -306,7 +335,8 @@ impl App {
 
     async fn wait_until(&self, condition: impl Fn() -> bool) {
         loop {
-            // Made before the condition is read, so that no notification in between is missed.
+            // Created before the condition is checked, because the future receives every notification after its
+            // creation. A change between the check and the `await` is therefore not missed.
             let changed = self.changed.notified();
             if condition() {
                 return;
@@ -316,78 +346,20 @@ impl App {
     }
 }
 
-/// A request that is in an app.
-#[derive(Debug)]
-pub struct InFlight(&'static App);
-
-impl InFlight {
-    /// The app.
-    #[must_use]
-    pub fn app(&self) -> &'static App {
-        self.0
-    }
-
-    /// A second handle for the same request, for what outlives its response.
-    pub(super) fn second_handle(&self) -> Self {
-        self.0.second_handles.fetch_add(1, Ordering::SeqCst);
-        self.0.entered.fetch_add(1, Ordering::SeqCst);
-        Self(self.0)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.exited.fetch_add(1, Ordering::SeqCst);
-        self.0.tell_if_drained();
-    }
-}
-
-/// Something that was counted as entered, but is no request.
-struct Leave<'a>(&'a App);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.entered.fetch_sub(1, Ordering::SeqCst);
-        self.0.tell_if_drained();
-    }
-}
-
-/// An app that lets no request in. Dropping this value opens the app again, unless it was closed meanwhile.
-#[derive(Debug)]
-pub struct Paused(&'static App);
-
-impl Drop for Paused {
-    fn drop(&mut self) {
-        let Self(app) = self;
-        let requested = app
-            .drain_requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Told before the gate opens: otherwise a new request would find `Context::draining` ready.
-        if !*requested && app.gate.load(Ordering::SeqCst) == PAUSED {
-            app.tell_draining(false);
-        }
-        drop(requested);
-        if app.move_gate(PAUSED, OPEN) {
-            app.changed.notify_waiters();
-        }
-    }
-}
-
 /// The result of [`App::stop`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// How many background tasks were cancelled.
+    /// The number of background tasks that the plugin has cancelled.
     pub tasks: u64,
     /// Whether a shutdown hook did not end in time.
     pub timed_out: bool,
 }
 
-/// Why an app gave no state: what the author's hook said.
+/// The reason why an app returned no state, as text for the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HandoverError(String);
 
-fn millis(time: Duration) -> u64 {
-    time.as_millis().try_into().unwrap_or(u64::MAX)
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The body of a response, as the server reads it.
+//! The body of a response, for the server.
 
 use std::{
     pin::Pin,
@@ -10,20 +10,20 @@ use http_body::{Frame, SizeHint};
 use super::InFlight;
 use crate::{BodyError, abi::OwnedBytes, crossing::ImportedBody};
 
-/// The body of a response: a [`http_body::Body`] of bytes that the plugin owns.
+/// The body of a response: a [`http_body::Body`] whose bytes the plugin has allocated.
 #[derive(Debug)]
 pub struct Body(
     pub(super) ImportedBody,
-    /// The request is in the app for as long as the body is there.
+    /// Keeps the request in flight until the body is dropped.
     pub(super) InFlight,
 );
 
 impl Body {
-    /// The bytes of a body that is no stream. The [`InFlight`] is to be dropped when they are sent.
+    /// Returns the bytes of a body that is no stream. The caller drops the [`InFlight`] when the bytes are sent.
     ///
     /// # Errors
     ///
-    /// The body itself when it is a stream.
+    /// Returns the body itself if it is a stream.
     pub fn into_whole(self) -> Result<(OwnedBytes, InFlight), Self> {
         match self.0 {
             ImportedBody::Empty => Ok((OwnedBytes::EMPTY, self.1)),
@@ -32,13 +32,13 @@ impl Body {
         }
     }
 
-    /// Whether the body is a stream. Then code of the app's runs for its frames, and when it is dropped.
+    /// Returns whether the body is a stream. Polling and dropping a stream run code of the app.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         matches!(self.0, ImportedBody::Stream(_))
     }
 
-    /// The next bytes, if the last poll gave them already. Runs no code of the app's.
+    /// Returns the bytes of the next frame if an earlier poll has prefetched the frame. Runs no code of the app.
     pub fn take_prefetched(&mut self) -> Option<OwnedBytes> {
         self.0.take_prefetched()
     }

@@ -1,4 +1,4 @@
-//! A call of an app: how it starts, and its future while it has to wait.
+//! A call of an app with one request: starts the call, and polls a call whose response is not ready at once.
 
 use std::{
     mem,
@@ -8,9 +8,9 @@ use std::{
 use http::{HeaderMap, Response, header::EXPECT, request};
 
 use super::{
-    App, Body, InFlight, Target,
+    App, Body, CallInfo, InFlight,
+    boundary::HostBoundary,
     call_error::CallError,
-    caught::Caught,
     sink::{self, Sink},
     slot::Slot,
 };
@@ -22,53 +22,60 @@ use crate::{
 
 /// The result of [`InFlight::call`].
 #[derive(Debug)]
-pub enum Called {
-    /// The app answered at once, as most do.
+pub enum CallResult {
+    /// The call has ended at its first poll, like most calls.
     Answered(Result<Body, CallError>),
-    /// The app has to wait for something, and has the waker of the task.
+    /// The app waits for an event, and will wake the task when the call can be polled again.
     Pending(Call),
 }
 
 impl InFlight {
-    /// Calls the app with a request. The request counts as in the app until the body of the response is dropped.
+    /// Calls the app with a request, and polls the call once. The request stays in flight until the body of the
+    /// response is dropped.
     ///
-    /// The header fields are moved out of `head`. A request without a `body` has an empty one. Status and header
-    /// fields of the response are written to `response`.
+    /// Moves the header fields out of `head`. A `body` of `None` is an empty body. If the result is a response, its
+    /// status and header fields are written to `response`.
     pub fn call<B, R>(
         self,
         head: &mut request::Parts,
         body: Option<B>,
-        target: Target<'_>,
+        info: CallInfo<'_>,
         context: &mut Context<'_>,
         response: &mut Response<R>,
-    ) -> Called
+    ) -> CallResult
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let mut body = match body {
             Some(body) if body.is_end_stream() => abi::Body::empty(),
-            // The bytes of a small body mostly came with the head. If the client waits for `100 Continue`, it is the
-            // app's poll that asks for the body.
+            // A small body is polled at once, because its bytes have usually arrived with the head. Except if the
+            // client waits for `100 Continue`: the first poll of the body makes hyper send it, and the app decides
+            // whether it wants the body.
             Some(body) if is_small(&body) && !head.headers.contains_key(EXPECT) => {
-                export_unpin(body, &Caught, context)
+                export_unpin(body, &HostBoundary, context)
             }
-            Some(body) => export(body, Caught),
+            Some(body) => export(body, HostBoundary),
             None => abi::Body::empty(),
         };
-        let (mut upgrade, protocol) = target.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
+        let (mut upgrade, protocol) = info.upgrade.map_or((abi::Stream::NONE, None), |upgrade| {
             (upgrade.stream, upgrade.protocol)
         });
-        // The app borrows the header fields until the response comes. Then their map takes those of the response.
+        // The app borrows the header fields from the sink's map until it passes the response. The same map then
+        // receives the header fields of the response, so no second map is allocated.
         let mut sink = Sink::new(mem::take(&mut head.headers));
-        let asks = self.app().asks_for_headers;
-        let headers = if asks { Headers::NONE } else { sink.lay_out() };
-        let to_sink = &raw mut sink;
-        let lent = AbiRequestParts {
-            mount: target.mount,
-            peer: target.peer,
-            request_id: target.request_id,
+        let asks_for_headers = self.app().asks_for_headers;
+        let headers = if asks_for_headers {
+            Headers::NONE
+        } else {
+            sink.lay_out()
+        };
+        let sink_ptr = &raw mut sink;
+        let parts = AbiRequestParts {
+            mount: info.mount,
+            peer: info.peer,
+            request_id: info.request_id,
             headers,
-            lay_out: asks.then_some((sink::lay_out, to_sink.cast())),
+            fetch_headers: asks_for_headers.then_some((sink::lay_out, sink_ptr.cast())),
             body: &raw mut body,
             upgrade: &raw mut upgrade,
             protocol: protocol.as_deref(),
@@ -76,36 +83,37 @@ impl InFlight {
         let mut slot = Slot::take();
         let mut waker = PollWaker::default();
         let App { plugin, app, .. } = self.app();
-        let polled = lent.with_abi(head, |request| {
+        let status = parts.with_abi(head, |request| {
             waker.with_abi(context.waker(), |waker| {
-                let context = Sink::context(to_sink, waker);
-                // SAFETY: an app is not dropped with a request in it; the rest is borrowed for the
-                // call.
-                unsafe { (plugin.call)(*app, request, slot.as_mut(), &raw const context) }
+                let context = Sink::context(sink_ptr, waker);
+                // SAFETY: the plugin does not free the app while `self`, a request, is in flight. The slot is empty.
+                // `request` and `context` are valid until the call returns.
+                unsafe { (plugin.call)(*app, request, slot.as_mut_ptr(), &raw const context) }
             })
         });
-        if polled != poll::PENDING {
-            return Called::Answered(sink.answer(polled, self, response));
+        if status != poll::PENDING {
+            return CallResult::Answered(sink.into_result(status, self, response));
         }
-        Called::Pending(Call::new(self, waker, slot))
+        CallResult::Pending(Call::new(self, waker, slot))
     }
 }
 
-/// A call of an app that has to wait for something.
+/// A pending call of an app.
 ///
-/// Dropping it cancels the request: the app's future is dropped in the app's runtime. The request
-/// counts as being in the app until the response's body is dropped.
+/// The request stays in flight until the body of the response is dropped. Dropping a pending `Call` cancels the
+/// request: the plugin drops the app's future in the app's runtime.
 #[must_use = "a call does nothing unless polled"]
 #[derive(Debug)]
 pub struct Call {
-    /// None once the call is ready.
+    /// `None` after the call has returned its result.
     in_flight: Option<InFlight>,
     waker: PollWaker,
+    /// Holds the app's future until the call has returned its result.
     slot: Slot,
 }
 
 impl Call {
-    /// A call that was polled, and whose future is in `slot`.
+    /// Creates a call that was polled once. `slot` holds the pending call, and `waker` is the waker that the app has.
     pub(super) fn new(in_flight: InFlight, waker: PollWaker, slot: Slot) -> Self {
         Self {
             in_flight: Some(in_flight),
@@ -114,11 +122,11 @@ impl Call {
         }
     }
 
-    /// Polls the app's future. When it has a response, its status and headers come to `response`.
+    /// Polls the app's future. If the result is a response, its status and header fields are written to `response`.
     ///
     /// # Panics
     ///
-    /// When it is polled after it was ready.
+    /// Panics if a poll before this poll has returned `Ready`.
     pub fn poll_response<R>(
         &mut self,
         context: &mut Context<'_>,
@@ -129,39 +137,42 @@ impl Call {
             waker,
             slot,
         } = self;
-        let Some(app) = in_flight else {
+        let Some(request) = in_flight else {
             panic!("a call was polled after it was ready");
         };
-        let plugin = app.app().plugin;
+        let plugin = request.app().plugin;
         let mut sink = Sink::new(HeaderMap::new());
-        let to_sink = &raw mut sink;
-        let polled = waker.with_abi(context.waker(), |waker| {
-            let context = Sink::context(to_sink, waker);
-            // SAFETY: the slot holds a pending call, and has not moved since.
-            unsafe { (plugin.poll)(slot.as_mut(), &raw const context) }
+        let sink_ptr = &raw mut sink;
+        let status = waker.with_abi(context.waker(), |waker| {
+            let context = Sink::context(sink_ptr, waker);
+            // SAFETY: `in_flight` is `Some`, so the slot still holds the pending call. The slot is on the heap, so it
+            // has not moved.
+            unsafe { (plugin.poll)(slot.as_mut_ptr(), &raw const context) }
         });
-        if polled == poll::PENDING {
+        if status == poll::PENDING {
             return Poll::Pending;
         }
         let Some(in_flight) = in_flight.take() else {
-            unreachable!("it was there");
+            unreachable!("`in_flight` was checked above");
         };
-        Poll::Ready(sink.answer(polled, in_flight, response))
+        Poll::Ready(sink.into_result(status, in_flight, response))
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(in_flight) = &self.in_flight {
-            // SAFETY: the slot holds a pending call, and has not moved since.
-            unsafe { (in_flight.app().plugin.cancel)(self.slot.as_mut()) };
+            // SAFETY: `in_flight` is `Some`, so the slot still holds the pending call. The slot is on the heap, so it
+            // has not moved.
+            unsafe { (in_flight.app().plugin.cancel)(self.slot.as_mut_ptr()) };
         }
     }
 }
 
 fn is_small(body: &impl http_body::Body) -> bool {
-    body.size_hint().exact().is_some_and(|len| len <= SMALL)
+    let len = body.size_hint().exact();
+    len.is_some_and(|len| len <= MAX_SMALL_BODY)
 }
 
-/// A body of up to this many bytes is polled before it crosses.
-const SMALL: u64 = 64 << 10;
+/// The maximum size in bytes of a request body that is polled before the app is called.
+const MAX_SMALL_BODY: u64 = 64 << 10;

@@ -1,59 +1,60 @@
-//! What a plugin logs, as safe values.
+//! Receives the log entries of a plugin: the trait [`Logger`], and safe types for the ABI structs.
 
 mod table;
 mod view;
 
-pub(super) use self::table::table;
+pub(super) use self::table::host_table;
 pub use self::view::{Callsite, Causes, Entry, Fields, Panic, Parent, Value};
 
-/// Takes what one generation of a plugin logs. Any thread may call it, at any time, for the rest of
-/// the process.
+/// Receives the log entries of one generation of a plugin. Any thread may call these methods at any time until the
+/// process ends.
 pub trait Logger: Send + Sync + 'static {
-    /// The logger's own record of a callsite.
+    /// The type that this logger stores for each callsite.
     type Callsite: Sync + 'static;
 
-    /// Takes note of a callsite, and says whether the level in force lets it through. Asked again
-    /// by each [`Plugin::set_level`](super::Plugin::set_level).
+    /// Registers a callsite. Returns the stored callsite, and whether the logger wants its entries at the current
+    /// level. The plugin registers each of its callsites again in each [`Plugin::set_level`](super::Plugin::set_level).
     fn register(&self, callsite: &Callsite<'_>) -> (&'static Self::Callsite, Interest);
 
-    /// Whether an entry of a callsite whose interest is [`Interest::Sometimes`] is wanted now.
+    /// Returns whether the logger wants an entry now. Called for each entry of a callsite whose interest is
+    /// [`Interest::Sometimes`].
     fn enabled(&self, callsite: &'static Self::Callsite, parent: Parent) -> bool;
 
     /// Logs an event.
     fn event(&self, callsite: &'static Self::Callsite, entry: Entry<'_>);
 
-    /// Begins a span, and gives it a number: any but 0 and [`u64::MAX`].
+    /// Creates a span with one handle, and returns the number of the span: neither 0 nor [`u64::MAX`].
     fn new_span(&self, callsite: &'static Self::Callsite, entry: Entry<'_>) -> u64;
 
-    /// Gives a span values that came later.
+    /// Adds values to an existing span.
     fn record(&self, span: u64, fields: Fields<'_>);
 
-    /// Says that a span was caused by another.
+    /// Records that the span `cause` has caused `span`.
     fn follows_from(&self, span: u64, cause: u64);
 
-    /// One more handle to a span.
+    /// Adds a handle to a span.
     fn clone_span(&self, span: u64);
 
-    /// One handle less. Whether it was the last.
+    /// Releases a handle of a span. Returns whether this was the last handle and the span has ended.
     fn close_span(&self, span: u64) -> bool;
 
-    /// The span of the request that this thread works on.
+    /// Returns the span of the request on which this thread works. Returns `None` if there is no such request.
     fn request_span(&self) -> Option<u64>;
 
-    /// The callsite of a span of the plugin's.
+    /// Returns the callsite of a span. Returns `None` if the plugin did not create the span.
     fn span_callsite(&self, span: u64) -> Option<&'static Self::Callsite>;
 
     /// Logs a panic.
     fn panicked(&self, panic: &Panic<'_>);
 }
 
-/// Whether a callsite is wanted.
+/// Whether a logger wants the entries of a callsite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Always.
+    /// The logger wants all entries.
     Always,
-    /// Never.
+    /// The logger wants no entry.
     Never,
-    /// Some entries are wanted: [`Logger::enabled`] is asked for each.
+    /// The logger decides for each entry, by [`Logger::enabled`].
     Sometimes,
 }

@@ -1,4 +1,4 @@
-//! A library that passed the gate, and the start of its app.
+//! The functions of a loaded library: checks the library's ABI, and starts its app.
 
 use std::{fmt, time::Duration};
 
@@ -10,65 +10,64 @@ use crate::{
     abi::{self, Slice, v1},
 };
 
-/// The functions of a library.
+/// The functions of a library whose ABI is compatible with this host.
 #[derive(Clone, Copy, Debug)]
 pub struct Plugin(&'static abi::Plugin);
 
-// SAFETY: the table stays for ever, and any thread may call its functions.
+// SAFETY: the table is never freed, and the contract of `abi::Plugin` lets any thread call its functions.
 unsafe impl Send for Plugin {}
-// SAFETY: as above.
+// SAFETY: the table is never freed, and the contract of `abi::Plugin` lets any thread call its functions.
 unsafe impl Sync for Plugin {}
 
 impl Plugin {
-    /// Checks the root module of a library, and finds the plugin's functions.
-    ///
-    /// Runs code of the library.
+    /// Checks the root module of a library, and returns the plugin's functions. Runs code of the library.
     ///
     /// # Errors
     ///
-    /// When the library's root module has another layout than this crate's.
+    /// Returns an error if the root module cannot be loaded or has an incompatible layout, or if the table of functions
+    /// is too short.
     ///
     /// # Safety
     ///
-    /// The library stays loaded for ever, as abi_stable's `lib_header_from_path` sees to, and keeps the
-    /// contract of [`abi::Plugin`].
-    pub unsafe fn from_header(header: &'static LibHeader) -> Result<Self, GateError> {
+    /// The library is never unloaded, and satisfies the contract of [`abi::Plugin`]. abi_stable's
+    /// `lib_header_from_path` never unloads the library.
+    pub unsafe fn from_header(header: &'static LibHeader) -> Result<Self, IncompatibleError> {
         let root: v1::RootRef = header
             .init_root_module()
-            .map_err(|error| GateError::new(&error))?;
+            .map_err(|error| IncompatibleError::new(&error))?;
         let plugin: *const abi::Plugin = (root.plugin())().cast();
-        // SAFETY: the root module's layout is right, and its function gives the library's static
-        // table.
+        // SAFETY: the layout of the root module was checked. Its function therefore returns the library's static table,
+        // which begins with its size.
         let plugin = unsafe { abi::Plugin::copy_padded(plugin) };
-        let plugin = plugin.map_err(|found| GateError::Table {
+        let plugin = plugin.map_err(|found| IncompatibleError::Table {
             found,
             expected: abi::Plugin::SIZE_1_0,
         })?;
         Ok(Self(Box::leak(Box::new(plugin))))
     }
 
-    /// Tells the library the most verbose level in force, before [`init`](Self::init) and whenever
-    /// it changes, for the rest of the process. It asks its logger anew about each callsite before
-    /// this returns.
+    /// Sets the most verbose level in force. Before this function returns, the library registers each of its callsites
+    /// with its logger again.
+    ///
+    /// Call this before [`init`](Self::init), and after each change of the level until the process ends.
     pub fn set_level(self, level: Level) {
-        // SAFETY: the function may be called at any time.
+        // SAFETY: the contract of `abi::Plugin` lets the host call `set_level` at any time.
         unsafe { (self.0.set_level)(level as u32) };
     }
 
-    /// Starts the app. Blocks until the app has started, or failed to: for ever when the author's function
-    /// never returns.
+    /// Starts the app. Blocks until the app has started or its start has failed. If the author's function blocks its
+    /// thread, `init.timeout` has no effect, and this function may block for ever.
     ///
-    /// `logger` stays for the rest of the process, because threads of the plugin may log for as long. A library
-    /// starts its app once, because logger and panic hook stay in it.
+    /// The `logger` is never freed, because threads of the plugin may log until the process ends. Call this once for a
+    /// library, because the library keeps its first logger and panic hook.
     ///
     /// # Errors
     ///
-    /// When the author's function fails, panics, or takes longer than `init.timeout` at something
-    /// that can be stopped.
+    /// Returns an error if the author's function fails or panics, or if its future exceeds `init.timeout`.
     pub fn init<L: Logger>(self, logger: L, init: &Init<'_>) -> Result<&'static App, InitError> {
-        let request = abi::Init {
+        let parameters = abi::Init {
             size: size_of::<abi::Init>(),
-            host: Box::leak(Box::new(log::table(logger))),
+            host: Box::leak(Box::new(log::host_table(logger))),
             name: Slice::new(init.name.as_bytes()),
             mount: Slice::new(init.mount.as_bytes()),
             config: Slice::from_option(init.config),
@@ -79,78 +78,80 @@ impl Plugin {
             worker_threads: init.worker_threads,
             is_second: running::has_earlier(init.name, init.generation).into(),
         };
-        let mut answer = abi::Initialized::new();
-        // SAFETY: everything is borrowed for the call, but the host's table, which is leaked.
-        let failed = unsafe { (self.0.init)(&raw const request, &raw mut answer) };
-        if failed == 0 && !answer.app.is_null() {
-            // SAFETY: the plugin says that this is its app.
-            let app = unsafe { App::new(self.0, &answer) };
+        let mut result = abi::Initialized::new();
+        // SAFETY: `parameters`, its slices and `result` are valid until the call returns. The table of the host is
+        // leaked, so it is valid until the process ends.
+        let failed = unsafe { (self.0.init)(&raw const parameters, &raw mut result) };
+        if failed == 0 && !result.app.is_null() {
+            // SAFETY: `result` is the result of this successful call of the plugin's `init`.
+            let app = unsafe { App::new(self.0, &result) };
             let app: &'static App = Box::leak(Box::new(app));
-            let is_second = request.is_second != 0;
+            let is_second = parameters.is_second != 0;
             running::add(app, init.name, init.generation, is_second);
             return Ok(app);
         }
         Err(InitError(
-            String::from_utf8_lossy(answer.message.as_ref()).into_owned(),
+            String::from_utf8_lossy(result.message.as_ref()).into_owned(),
         ))
     }
 }
 
-/// What an app starts with.
+/// The parameters of [`Plugin::init`].
 #[derive(Clone, Copy, Debug)]
 pub struct Init<'a> {
     /// The app's name.
     pub name: &'a str,
-    /// Where it is mounted.
+    /// The app's mount, such as `/` or `/shop`.
     pub mount: &'a str,
-    /// The operator's configuration for it, as a JSON object.
+    /// The operator's configuration for the app, as a JSON object.
     pub config: Option<&'a str>,
-    /// The state that the generation before handed over.
+    /// The state that the previous generation has handed over.
     pub previous_state: Option<&'a [u8]>,
-    /// The name of its runtime's threads, of at most 15 bytes.
+    /// The name for the threads of the app's runtime: at most 15 bytes.
     pub thread_name: &'a str,
-    /// Which load of the app this is, from 1.
+    /// The number of the generation: 1 for the first load of the app.
     pub generation: u64,
-    /// How long its start may take; zero for no limit.
+    /// The time limit for the start. Zero means no limit.
     pub timeout: Duration,
-    /// How many threads its runtime has.
+    /// The number of threads of the app's runtime.
     pub worker_threads: u32,
 }
 
-/// A library that is not for this host.
+/// The reason why a library is not compatible with this host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GateError {
-    /// The root module has another layout.
+pub enum IncompatibleError {
+    /// The root module has a layout that is not compatible with the layout in this host.
     #[error(
         "the root module has another layout: {0}; build the plugin with a plugin-api of this ABI"
     )]
     Layout(String),
-    /// The library's own checks failed.
+    /// abi_stable cannot load the root module for another reason.
     #[error("the root module cannot be had: {0}; build the plugin with a plugin-api of this ABI")]
     Root(String),
-    /// The table of functions is shorter than that of the first version.
+    /// The table of functions is shorter than the table of ABI 1.0.
     #[error(
         "the plugin's table has {found} bytes, expected {expected} or more; build it with a plugin-api of this ABI"
     )]
     Table {
-        /// What the library says.
+        /// The size in bytes that the table of the library claims.
         found: usize,
-        /// What the first version has.
+        /// The size in bytes of the table of ABI 1.0.
         expected: usize,
     },
 }
 
-impl GateError {
+impl IncompatibleError {
     fn new(error: &LibraryError) -> Self {
         match error {
-            // The message is a dump of both layouts, several pages long; what differs comes last.
+            // The message prints both layouts and has several pages. The difference is at its end.
             LibraryError::AbiInstability(report) => Self::Layout(last_lines(report)),
             error => Self::Root(last_lines(error)),
         }
     }
 }
 
+/// Returns the last three lines that are not empty, joined to one line.
 fn last_lines(report: &impl fmt::Display) -> String {
     let report = report.to_string();
     let lines: Vec<_> = report
@@ -161,7 +162,7 @@ fn last_lines(report: &impl fmt::Display) -> String {
     lines[lines.len().saturating_sub(3)..].join(" ")
 }
 
-/// An app that did not start: what the author's function, or the plugin's runtime, said.
+/// The reason why an app did not start: the error text of the author's function or of the plugin's runtime.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InitError(String);

@@ -1,45 +1,45 @@
-//! What the process does when a signal arrives, and which signals a thread takes: a library can change
-//! both for everybody.
+//! Reads and restores process-wide settings that a library can change for the whole process: signal dispositions,
+//! the signal mask of a thread, and the decimal separator of the C locale.
 
 use std::{io, mem::MaybeUninit, ptr};
 
-/// What the process does when a signal arrives (sigaction(2)).
+/// The disposition of a signal: what the process does when the signal arrives (sigaction(2)).
 #[derive(Clone, Copy)]
 pub struct Disposition(libc::sigaction);
 
-/// What kind of a [`Disposition`] it is.
+/// The kind of a [`Disposition`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DispositionKind {
-    /// The signal has its default action, which is the end of the process for most.
+    /// The default action. For most signals, the default action ends the process.
     Default,
     /// The signal is ignored.
     Ignored,
-    /// A function runs that gets the number of the signal alone. Such a handler has usually been
-    /// installed without regard for the one before.
+    /// A handler function that receives only the number of the signal. Such a handler usually does not call the handler
+    /// that was installed before.
     Handler,
-    /// A function runs that gets all that is known (`SA_SIGINFO`). Libraries that share a signal, such as
-    /// tokio, have handlers of this kind, and call the one before.
+    /// A handler function that receives the number and a `siginfo_t` (`SA_SIGINFO`). Libraries that share a signal,
+    /// such as tokio, install such a handler, and it calls the handler that was installed before.
     InfoHandler,
 }
 
 impl Disposition {
-    /// The disposition of `signal` as it is now.
+    /// Returns the current disposition of `signal`.
     ///
     /// # Errors
     ///
-    /// When there is no such signal.
+    /// Returns an error if no signal has this number.
     pub fn of(signal: i32) -> io::Result<Self> {
         let mut action = MaybeUninit::uninit();
-        // SAFETY: a null pointer changes nothing, and there is room for the answer.
+        // SAFETY: with a null pointer as the new action, `sigaction` changes nothing. `action` is writable.
         let failed = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
         if failed != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call succeeded, and has written it.
+        // SAFETY: the call has succeeded, so it has written `action`.
         Ok(Self(unsafe { action.assume_init() }))
     }
 
-    /// What kind it is.
+    /// Returns the kind of the disposition.
     #[must_use]
     pub fn kind(&self) -> DispositionKind {
         match self.0.sa_sigaction {
@@ -50,14 +50,14 @@ impl Disposition {
         }
     }
 
-    /// Makes it the disposition of `signal` again.
+    /// Sets `signal` to this disposition.
     ///
     /// # Errors
     ///
-    /// When there is no such signal, or it cannot be handled.
+    /// Returns an error if no signal has this number, or if the disposition of the signal cannot be changed.
     pub fn restore(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: the action was the one in force before, whose handler is in a library that is never
-        // unloaded or in this program.
+        // SAFETY: `of` has read this action, so it was in force before. Its handler is a function of this program or of
+        // a library, and libraries are never unloaded.
         match unsafe { libc::sigaction(signal, &raw const self.0, ptr::null_mut()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -67,13 +67,13 @@ impl Disposition {
 
 impl PartialEq for Disposition {
     fn eq(&self, other: &Self) -> bool {
-        // The C library sets this flag whenever it sets an action.
+        // The C library adds this flag to every action that it sets, so the flag is no difference.
         let flags = |action: &Self| action.0.sa_flags & !SA_RESTORER;
         self.0.sa_sigaction == other.0.sa_sigaction && flags(self) == flags(other)
     }
 }
 
-/// `SA_RESTORER` of the kernel, which the crate `libc` leaves out.
+/// The kernel's flag `SA_RESTORER`. The crate `libc` does not define the flag.
 const SA_RESTORER: i32 = 0x0400_0000;
 
 impl std::fmt::Debug for Disposition {
@@ -85,33 +85,34 @@ impl std::fmt::Debug for Disposition {
     }
 }
 
-/// The signals that a thread does not take (pthread_sigmask(3)). A thread that it starts, and a child
-/// process, has the same.
+/// The signal mask of a thread: the signals that the thread blocks (pthread_sigmask(3)). A thread passes its mask on to
+/// the threads and child processes that it starts.
 #[derive(Clone, Copy)]
 pub struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
-    /// The mask of the thread that calls. None when the system does not tell, which it always does.
+    /// Returns the mask of the current thread. Returns `None` if the system call fails; on Linux it never fails.
     #[must_use]
     pub fn of_this_thread() -> Option<Self> {
         let mut mask = MaybeUninit::uninit();
-        // SAFETY: a null pointer changes nothing, and there is room for the answer.
+        // SAFETY: with a null pointer as the new mask, `pthread_sigmask` changes nothing. `mask` is writable.
         let failed =
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr()) };
-        // SAFETY: the call has written the mask when it succeeded.
+        // SAFETY: a successful call has written `mask`.
         (failed == 0).then(|| Self(unsafe { mask.assume_init() }))
     }
 
-    /// Whether the thread does not take `signal`.
+    /// Returns whether the mask blocks `signal`.
     #[must_use]
     pub fn blocks(&self, signal: i32) -> bool {
-        // SAFETY: the mask was initialized by the system.
+        // SAFETY: `of_this_thread` has initialized the mask.
         unsafe { libc::sigismember(&raw const self.0, signal) == 1 }
     }
 
-    /// Makes it the mask of the thread that calls.
+    /// Sets the mask of the current thread to this mask.
     pub fn restore(&self) {
-        // SAFETY: the mask was initialized by the system, and nobody wants the one before.
+        // SAFETY: `of_this_thread` has initialized the mask. With a null pointer, the call does not return the mask
+        // that was set before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 }
@@ -122,12 +123,13 @@ impl std::fmt::Debug for SignalMask {
     }
 }
 
-/// The sign between the digits of a number as C code of the process writes it: `.`, until a library
-/// calls setlocale(3) for all.
+/// Returns the decimal separator that C code of the process prints in numbers. The separator is `.` unless a library
+/// has called setlocale(3), which changes the locale of the whole process. Returns `None` if the text cannot be read.
 #[must_use]
 pub fn decimal_sign() -> Option<char> {
     let mut text = [0_u8; 8];
-    // SAFETY: the length is that of the buffer, and the format asks for the one number that is given.
+    // SAFETY: `snprintf` writes at most `text.len()` bytes, and the format has one conversion, for the one argument of
+    // the type `f64`.
     let written = unsafe {
         libc::snprintf(
             text.as_mut_ptr().cast(),
@@ -147,10 +149,10 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "the signals are the system's")]
-    fn a_disposition_is_told_and_put_back() {
+    fn a_disposition_is_read_and_restored() {
         let before = Disposition::of(libc::SIGWINCH).unwrap();
         assert_eq!(before.kind(), DispositionKind::Default);
-        // SAFETY: ignoring this signal is what happens to it anyway.
+        // SAFETY: the default action of this signal ignores it too, so the process behaves as before.
         unsafe { libc::signal(libc::SIGWINCH, libc::SIG_IGN) };
         let changed = Disposition::of(libc::SIGWINCH).unwrap();
         assert_eq!(changed.kind(), DispositionKind::Ignored);
@@ -162,10 +164,10 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "the signals are the system's")]
-    fn a_mask_is_told_and_put_back() {
+    fn a_mask_is_read_and_restored() {
         let before = SignalMask::of_this_thread().unwrap();
         let mut blocked = before;
-        // SAFETY: the set was initialized by the system.
+        // SAFETY: `of_this_thread` has initialized the mask.
         unsafe { libc::sigaddset(&raw mut blocked.0, libc::SIGWINCH) };
         blocked.restore();
         let now = SignalMask::of_this_thread().unwrap();

@@ -1,26 +1,29 @@
-//! Where a call of an app takes header fields from, and where its response comes to.
+//! The host's side of a running call: provides the header fields of the request, and receives the response.
 
 use std::ffi::c_void;
 
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Body, InFlight, call_error::CallError, caught::Caught};
+use super::{Body, InFlight, boundary::HostBoundary, call_error::CallError};
 use crate::{
     abi::{self, CallContext, Headers, poll},
     crossing::{HeaderFields, ImportedBody, PanicBoundary, cache},
 };
 
-/// Where a request's header fields are asked for, and where the response comes to.
+/// The object behind [`CallContext::sink`] and [`abi::Request::source`]. Lives as long as one call or poll.
 pub(super) struct Sink {
-    /// The header fields of the request, or none. The response replaces them by its own.
+    /// The header fields of the request until the plugin passes the response; then those of the response. Empty at the
+    /// start of a poll, because the app can read the header fields of the request only during the call.
     headers: HeaderMap,
-    /// The header fields of the request as they cross, once the app asked for them. They borrow from `headers`.
+    /// The header fields of the request as ABI structs, which borrow from `headers`. Empty until `lay_out` is called,
+    /// and again after the plugin has passed the response.
     fields: HeaderFields,
-    /// Some when the plugin has given a response.
+    /// `None` until the plugin passes the response. An error if the response is invalid.
     response: Option<Result<(StatusCode, ImportedBody), CallError>>,
 }
 
 impl Sink {
+    /// Creates a sink for one call or poll. `headers` are the header fields of the request.
     pub(super) fn new(headers: HeaderMap) -> Self {
         Self {
             headers,
@@ -29,7 +32,7 @@ impl Sink {
         }
     }
 
-    /// The context of a call or poll.
+    /// Returns the context of a call or poll whose response goes to `sink`.
     pub(super) fn context(sink: *mut Self, waker: *const abi::Waker) -> CallContext {
         CallContext {
             size: size_of::<CallContext>(),
@@ -39,7 +42,7 @@ impl Sink {
         }
     }
 
-    /// The request's header fields, valid until the response comes.
+    /// Returns the header fields of the request as ABI structs. They are valid until the plugin passes the response.
     pub(super) fn lay_out(&mut self) -> Headers {
         if self.fields.is_empty() {
             self.fields = HeaderFields::new(&self.headers);
@@ -47,14 +50,15 @@ impl Sink {
         self.fields.as_abi()
     }
 
-    /// The result of a poll that was not pending.
-    pub(super) fn answer<R>(
+    /// Returns the result of a call that has ended, and writes status and header fields to `response`. `status` is the
+    /// [code](poll) that the plugin has returned; not [`poll::PENDING`].
+    pub(super) fn into_result<R>(
         self,
-        polled: u32,
+        status: u32,
         in_flight: InFlight,
         response: &mut Response<R>,
     ) -> Result<Body, CallError> {
-        match (polled, self.response) {
+        match (status, self.response) {
             (poll::READY, Some(Ok((status, body)))) => {
                 *response.status_mut() = status;
                 *response.headers_mut() = self.headers;
@@ -67,39 +71,46 @@ impl Sink {
     }
 }
 
-/// [`Sink::lay_out`], for an app that asks.
+/// Implements [`abi::Request::lay_out`].
 pub(super) unsafe extern "C" fn lay_out(sink: *mut c_void) -> Headers {
-    // SAFETY: the plugin gives back the sink of this call, on the thread that calls.
+    // SAFETY: the plugin passes the sink of this call, which is alive. Only the thread of the call uses the sink.
     let sink = unsafe { &mut *sink.cast::<Sink>() };
     sink.lay_out()
 }
 
+/// Implements [`CallContext::respond`]. Stores the response in the sink.
 unsafe extern "C" fn respond(sink: *mut c_void, response: *const abi::Response) {
-    // SAFETY: the plugin gives back the sink of this poll, once.
+    // SAFETY: the plugin passes the sink of this call or poll, which is alive. Only the thread of the call uses the
+    // sink.
     let sink = unsafe { &mut *sink.cast::<Sink>() };
-    // SAFETY: the plugin lends the response for the call.
+    // SAFETY: the plugin passes a response that is valid until this function returns.
     let response = unsafe { &*response };
-    // SAFETY: as above.
+    // SAFETY: the response points to a body that is valid, and may be moved out, until this function returns.
     let body = unsafe { &mut *response.body };
     let body = ImportedBody::take(body, ImportedBody::MAX_FRAMES_AT_ONCE);
+    // Dropped before `read_head` clears the map, because `fields` borrows from the map.
     sink.fields = HeaderFields::NONE;
     let headers = &mut sink.headers;
-    // SAFETY: as above.
-    let status = Caught.run(|| unsafe { import(response, headers) });
+    // SAFETY: the slices in `response` are valid until this function returns.
+    let status = HostBoundary.run(|| unsafe { read_head(response, headers) });
     sink.response = status.map(|status| status.map(|status| (status, body)));
 }
 
-/// Puts the fields of the response into `headers`, and gives its status.
+/// Replaces `headers` by the header fields of the response, and returns its status.
+///
+/// # Errors
+///
+/// Returns [`CallError::Invalid`] if HTTP does not allow the status or a header field.
 ///
 /// # Safety
 ///
-/// What `response` borrows is valid until this returns.
-unsafe fn import(
+/// The slices in `response` are valid until this function returns.
+unsafe fn read_head(
     response: &abi::Response,
     headers: &mut HeaderMap,
 ) -> Result<StatusCode, CallError> {
     headers.clear();
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that the slices in `response` are valid.
     let fields = unsafe { response.headers.view() };
     cache::with(|cache| cache.add(headers, fields)).map_err(|_| CallError::Invalid)?;
     StatusCode::from_u16(response.status).map_err(|_| CallError::Invalid)

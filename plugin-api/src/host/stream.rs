@@ -1,4 +1,4 @@
-//! A connection of the host's, as it crosses to a plugin.
+//! Passes a client's connection to a plugin, as an [`abi::Stream`].
 
 use std::{
     ffi::c_void,
@@ -16,23 +16,25 @@ use crate::{
     crossing::{PanicBoundary, with_waker},
 };
 
-/// Hands `stream` across. It is used, and dropped, under `guard`.
-pub(super) fn export_stream<S, G>(stream: S, guard: G) -> abi::Stream
+/// Converts `stream` to an ABI stream. The plugin's calls operate on the stream, and drop it, within `boundary`.
+pub(super) fn export_stream<S, G>(stream: S, boundary: G) -> abi::Stream
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
     G: PanicBoundary,
 {
     abi::Stream {
-        stream: Box::into_raw(Box::new(Exported(Box::pin(stream), guard))).cast(),
-        vtable: Table::<S, G>::VTABLE,
+        stream: Box::into_raw(Box::new(ExportedStream(Box::pin(stream), boundary))).cast(),
+        vtable: StreamFunctions::<S, G>::VTABLE,
     }
 }
 
-struct Exported<S, G>(Pin<Box<S>>, G);
+/// The object behind the `stream` pointer of an [`abi::Stream`]: the stream, and the panic boundary.
+struct ExportedStream<S, G>(Pin<Box<S>>, G);
 
-struct Table<S, G>(PhantomData<(S, G)>);
+/// Holds the functions of an [`ExportedStream<S, G>`]. In these functions, `stream` points to such an object.
+struct StreamFunctions<S, G>(PhantomData<(S, G)>);
 
-impl<S, G> Table<S, G>
+impl<S, G> StreamFunctions<S, G>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
     G: PanicBoundary,
@@ -53,15 +55,16 @@ where
         len: usize,
         out: *mut Transfer,
     ) -> u32 {
-        // SAFETY: the caller has room for `len` bytes, and lends it until this returns.
-        let room = unsafe { slice::from_raw_parts_mut(buffer.cast(), len) };
+        // SAFETY: the plugin passes a buffer of `len` writable bytes, and does not use the buffer until this function
+        // returns. The slice has the type `MaybeUninit`, because the bytes may be uninitialized.
+        let buffer = unsafe { slice::from_raw_parts_mut(buffer.cast(), len) };
         let read = |stream: Pin<&mut S>, context: &mut Context<'_>| {
-            let mut buffer = ReadBuf::uninit(room);
+            let mut buffer = ReadBuf::uninit(buffer);
             ready!(stream.poll_read(context, &mut buffer))?;
             Poll::Ready(Ok(buffer.filled().len()))
         };
-        // SAFETY: as the caller of this function promises.
-        unsafe { Self::operate(stream, waker, out, read) }
+        // SAFETY: the plugin passes pointers according to the contract of `StreamVtable::read`.
+        unsafe { Self::run(stream, waker, out, read) }
     }
 
     unsafe extern "C" fn write(
@@ -70,12 +73,12 @@ where
         bytes: Slice,
         out: *mut Transfer,
     ) -> u32 {
-        // SAFETY: the caller lends the bytes until this returns.
+        // SAFETY: the plugin passes bytes that are valid until this function returns.
         let bytes = unsafe { bytes.bytes() };
         let write =
             |stream: Pin<&mut S>, context: &mut Context<'_>| stream.poll_write(context, bytes);
-        // SAFETY: as the caller of this function promises.
-        unsafe { Self::operate(stream, waker, out, write) }
+        // SAFETY: the plugin passes pointers according to the contract of `StreamVtable::write`.
+        unsafe { Self::run(stream, waker, out, write) }
     }
 
     unsafe extern "C" fn flush(
@@ -86,8 +89,8 @@ where
         let flush = |stream: Pin<&mut S>, context: &mut Context<'_>| {
             stream.poll_flush(context).map_ok(|()| 0)
         };
-        // SAFETY: as the caller of this function promises.
-        unsafe { Self::operate(stream, waker, out, flush) }
+        // SAFETY: the plugin passes pointers according to the contract of `StreamVtable::flush`.
+        unsafe { Self::run(stream, waker, out, flush) }
     }
 
     unsafe extern "C" fn shutdown(
@@ -98,30 +101,36 @@ where
         let shutdown = |stream: Pin<&mut S>, context: &mut Context<'_>| {
             stream.poll_shutdown(context).map_ok(|()| 0)
         };
-        // SAFETY: as the caller of this function promises.
-        unsafe { Self::operate(stream, waker, out, shutdown) }
+        // SAFETY: the plugin passes pointers according to the contract of `StreamVtable::shutdown`.
+        unsafe { Self::run(stream, waker, out, shutdown) }
     }
 
     unsafe extern "C" fn drop(stream: *mut c_void) {
-        // SAFETY: this table goes with a boxed `Exported`, and the caller gives it back once.
-        let Exported(stream, guard) = *unsafe { Box::from_raw(stream.cast::<Exported<S, G>>()) };
-        // A panic has been reported, and changes nothing for the caller.
-        let _ = guard.run(move || drop(stream));
+        // SAFETY: `export_stream` has created the pointer from a box of this type, and the plugin calls `drop` once.
+        let exported = unsafe { Box::from_raw(stream.cast::<ExportedStream<S, G>>()) };
+        let ExportedStream(stream, boundary) = *exported;
+        // A panic is already reported, and the plugin needs no result.
+        let _ = boundary.run(move || drop(stream));
     }
 
+    /// Runs `operation` within the panic boundary, and writes its result to `out`. Returns a [code](poll). A panic
+    /// returns [`poll::FAILED`] without an error number.
+    ///
     /// # Safety
     ///
-    /// The pointers are what the functions of [`abi::StreamVtable`] are called with.
-    unsafe fn operate(
+    /// `stream`, `waker` and `out` are arguments of a function of [`abi::StreamVtable`], and satisfy its contract.
+    unsafe fn run(
         stream: *mut c_void,
         waker: *const abi::Waker,
         out: *mut Transfer,
         operation: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> u32 {
-        // SAFETY: this table goes with a boxed `Exported`, which one thread uses at a time.
-        let Exported(stream, guard) = unsafe { &mut *stream.cast::<Exported<S, G>>() };
-        let polled = guard.run(|| {
-            // SAFETY: the caller lends the waker until this returns.
+        // SAFETY: `export_stream` has created the pointer from a box of this type. The contract of `StreamVtable` lets
+        // only one thread at a time use the stream.
+        let exported = unsafe { &mut *stream.cast::<ExportedStream<S, G>>() };
+        let ExportedStream(stream, boundary) = exported;
+        let polled = boundary.run(|| {
+            // SAFETY: the caller guarantees that the waker is valid until this function returns.
             unsafe {
                 with_waker(waker, |waker| {
                     operation(stream.as_mut(), &mut Context::from_waker(waker))
@@ -137,7 +146,7 @@ where
             }
             None => (poll::FAILED, Transfer::default()),
         };
-        // SAFETY: the caller gives room for the answer.
+        // SAFETY: the caller guarantees that `out` is writable.
         unsafe { *out = transfer };
         status
     }

@@ -17,7 +17,8 @@ pub struct Export<'a> {
 }
 
 impl<'a> Export<'a> {
-    /// Returns arguments without any key of the macro. `package` and `version` are those in the plugin's `Cargo.toml`.
+    /// Returns arguments with all optional keys (`name`, `mount`, `reload`) unset. `package` and `version` are those in
+    /// the plugin's `Cargo.toml`.
     #[must_use]
     pub const fn new(package: &'a str, version: &'a str) -> Self {
         Self {

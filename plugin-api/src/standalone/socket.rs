@@ -1,4 +1,4 @@
-//! A client's socket whose end the program can wait for, also after the app has taken the connection over.
+//! A client's socket. The program can wait until the socket is closed, even if the app has taken over the connection.
 
 use std::{
     convert::Infallible,
@@ -16,17 +16,16 @@ use tokio::{
 /// A client's socket. Forwards all operations to the TCP stream.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// Sends nothing. The sender is dropped with the socket, so the receiver sees the end of the channel when all
-    /// sockets are closed.
-    _open: Sender<Infallible>,
+    /// Never sends a message. The sender is dropped with the socket, so the channel ends when all sockets are closed.
+    _open_sockets: Sender<Infallible>,
 }
 
 impl Socket {
-    /// Wraps `stream`. The socket owns the sender `open` until the socket is dropped.
-    pub(super) fn new(stream: TcpStream, open: Sender<Infallible>) -> Self {
+    /// Wraps `stream`. The socket owns the sender `open_sockets` until the socket is dropped.
+    pub(super) fn new(stream: TcpStream, open_sockets: Sender<Infallible>) -> Self {
         Self {
             stream,
-            _open: open,
+            _open_sockets: open_sockets,
         }
     }
 }

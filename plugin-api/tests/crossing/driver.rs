@@ -1,4 +1,4 @@
-//! The host of these tests: starts an app, sends requests, and waits for their responses.
+//! The host side of these tests: starts an app, sends requests, and waits for their responses.
 
 use std::{
     future::{Future, poll_fn},
@@ -15,15 +15,15 @@ use http_body_util::BodyExt;
 use plugin_api::{
     __private::{ExportedApp, lib_header},
     Level,
-    host::{self, App, CallError, Called, InFlight, Init, Plugin, Target, Upgrade},
+    host::{self, App, CallError, CallInfo, CallResult, InFlight, Init, Plugin, Upgrade},
 };
 
 use super::{X_MANY, log::LOG};
 
-/// Starts an app, as a host does that has loaded its library.
-pub(super) fn started<E: ExportedApp>(previous_state: Option<&[u8]>) -> &'static App {
+/// Starts an app, as a host does after it has loaded the app's library.
+pub(super) fn start<E: ExportedApp>(previous_state: Option<&[u8]>) -> &'static App {
     let header = Box::leak(Box::new(lib_header::<E>()));
-    // SAFETY: it is of this program.
+    // SAFETY: `lib_header` of this program's own plugin-api has created the header, and the header is never freed.
     let plugin = unsafe { Plugin::from_header(header) }.unwrap();
     plugin.set_level(Level::Info);
     let init = Init {
@@ -33,24 +33,26 @@ pub(super) fn started<E: ExportedApp>(previous_state: Option<&[u8]>) -> &'static
         previous_state,
         thread_name: "crossing",
         generation: 1,
-        timeout: LONG,
+        timeout: TIMEOUT,
         worker_threads: 1,
     };
     plugin.init(&LOG, &init).unwrap()
 }
 
-pub(super) const LONG: Duration = Duration::from_secs(600);
+/// A limit that no step reaches, also under Miri.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Sends a request, as a host does, and waits for the head of its response.
-pub(super) fn ask(
+/// Sends a `POST` request, and blocks until the head of its response has arrived.
+pub(super) fn exchange(
     app: &'static App,
     path: &str,
     body: impl Into<Body>,
 ) -> Result<Response<host::Body>, CallError> {
-    wait(respond(app, path, body))
+    block_on(send(app, path, body))
 }
 
-pub(super) async fn respond(
+/// Sends a `POST` request with three header fields, and returns the response or the reason why there is none.
+pub(super) async fn send(
     app: &'static App,
     path: &str,
     body: impl Into<Body>,
@@ -60,44 +62,47 @@ pub(super) async fn respond(
         .header(&X_MANY, "1")
         .header(&X_MANY, "2");
     let request = request.body(body.into()).unwrap();
-    called(app.enter().unwrap(), request, None).await
+    call(app.enter().unwrap(), request, None).await
 }
 
-pub(super) async fn called(
+/// Passes a request to an app across the ABI, and waits for the head of the response.
+pub(super) async fn call(
     in_flight: InFlight,
     request: Request<Body>,
     upgrade: Option<Upgrade>,
 ) -> Result<Response<host::Body>, CallError> {
     let (mut head, body) = request.into_parts();
-    let target = Target {
+    let info = CallInfo {
         mount: "/",
         peer: None,
         request_id: Some(b"id"),
         upgrade,
     };
-    let mut request = Some((in_flight, body, target));
+    let mut request = Some((in_flight, body, info));
     let mut response = Response::new(());
     let called = poll_fn(|context| {
-        let (in_flight, body, target) = request.take().unwrap();
-        Poll::Ready(in_flight.call(&mut head, Some(body), target, context, &mut response))
+        let (in_flight, body, info) = request.take().unwrap();
+        Poll::Ready(in_flight.call(&mut head, Some(body), info, context, &mut response))
     });
     let body = match called.await {
-        Called::Answered(body) => body?,
-        Called::Pending(mut call) => {
+        CallResult::Answered(body) => body?,
+        CallResult::Pending(mut call) => {
             poll_fn(|context| call.poll_response(context, &mut response)).await?
         }
     };
     Ok(response.map(|()| body))
 }
 
-pub(super) fn text(response: Response<host::Body>) -> String {
-    let bytes = wait(response.into_body().collect()).unwrap().to_bytes();
+/// Blocks until the whole body has arrived, and returns it as text.
+pub(super) fn body_text(response: Response<host::Body>) -> String {
+    let bytes = block_on(response.into_body().collect()).unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Waits, outside of tokio's runtimes. Both banks share one tokio here, and it refuses to block a thread
-/// within a runtime, as the plugin's bank does to poll. A host has a tokio of its own.
-pub(super) fn wait<F: Future>(future: F) -> F::Output {
+/// Blocks this thread until the future is ready, without a tokio runtime. The plugin side polls the app inside
+/// `Handle::block_on`, which panics on a thread that is already within a runtime. Here both sides share one copy of
+/// tokio. A real host has its own copy, of which the plugin's copy knows nothing.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = task::Context::from_waker(&waker);
     let mut future = pin!(future);
@@ -109,6 +114,7 @@ pub(super) fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// A waker that unparks a thread.
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use plugin_api::host::{self, Callsite, Fields, Interest, Logger, Panic, Parent};
 
-/// Keeps what comes of both apps, which are of one library here.
+/// Collects a line of text for each call of the logger. All apps of these tests share it, because here they belong to
+/// one library.
 pub(super) struct Log(Mutex<Vec<String>>);
 
 pub(super) static LOG: Log = Log(Mutex::new(Vec::new()));
@@ -14,20 +15,20 @@ impl Log {
         self.0.lock().unwrap().push(line);
     }
 
-    /// These came, in this order, whatever came between them.
-    pub(super) fn has(&self, expected: &[&str]) {
-        // A failed assertion logs.
+    /// Asserts that lines with these parts were logged in this order. Other lines may be between them.
+    pub(super) fn assert_contains(&self, expected: &[&str]) {
+        // A copy, because a failed assertion panics, and the panic hook logs: the lock must not be held then.
         let lines = self.0.lock().unwrap().clone();
-        let mut rest = lines.iter();
+        let mut remaining = lines.iter();
         for part in expected {
-            let found = rest.any(|line| line.contains(part));
-            assert!(found, "{part} is not among {lines:#?}");
+            let is_found = remaining.any(|line| line.contains(part));
+            assert!(is_found, "{part} is not among {lines:#?}");
         }
     }
 }
 
-/// The values, but for what tells where.
-fn shown(fields: Fields<'_>) -> String {
+/// Returns the fields as text: the index and the value of each.
+fn fields_text(fields: Fields<'_>) -> String {
     format!("{:?}", fields.collect::<Vec<_>>())
 }
 
@@ -44,20 +45,20 @@ impl Logger for &'static Log {
     }
 
     fn event(&self, _: &'static String, entry: host::Entry<'_>) {
-        let place = match entry.parent {
+        let context = match entry.parent {
             Parent::Span(_) => " in a span",
             _ => "",
         };
-        self.add(format!("event{place} {}", shown(entry.fields)));
+        self.add(format!("event{context} {}", fields_text(entry.fields)));
     }
 
     fn new_span(&self, callsite: &'static String, entry: host::Entry<'_>) -> u64 {
-        self.add(format!("new {callsite} {}", shown(entry.fields)));
+        self.add(format!("new {callsite} {}", fields_text(entry.fields)));
         1
     }
 
     fn record(&self, _: u64, fields: Fields<'_>) {
-        self.add(format!("record {}", shown(fields)));
+        self.add(format!("record {}", fields_text(fields)));
     }
 
     fn follows_from(&self, _: u64, _: u64) {}
@@ -78,7 +79,7 @@ impl Logger for &'static Log {
     }
 
     fn panicked(&self, panic: &Panic<'_>) {
-        // A failed assertion of this test comes here too.
+        // Print the panic, because a failed assertion of a test arrives here too, and must be visible.
         eprintln!("{} at {:?}", panic.message, panic.location);
         self.add(format!("panic {:?}", panic.message));
     }

@@ -28,7 +28,7 @@ plugin_api::export_app!(app);
 
 fn app(context: Context) -> Router {
     let room = Room {
-        said: broadcast::Sender::new(BEHIND),
+        messages: broadcast::Sender::new(MAX_LAG),
         context,
     };
     Router::new()
@@ -38,9 +38,10 @@ fn app(context: Context) -> Router {
         .with_state(Arc::new(room))
 }
 
-/// All clients of the chat room.
+/// The chat room.
 struct Room {
-    said: broadcast::Sender<Utf8Bytes>,
+    /// Sends each message to all clients. Every client has a receiver.
+    messages: broadcast::Sender<Utf8Bytes>,
     context: Context,
 }
 
@@ -50,30 +51,30 @@ async fn socket(upgrade: WebSocketUpgrade, State(room): State<Arc<Room>>) -> Res
     let request = Span::current();
     upgrade
         .max_message_size(4 << 10)
-        .on_upgrade(async move |socket| talk(socket, &room).instrument(request).await)
+        .on_upgrade(async move |socket| serve_client(socket, &room).instrument(request).await)
 }
 
 /// Passes messages between one client and the others until the client leaves.
-async fn talk(mut socket: WebSocket, room: &Room) {
-    let mut said = room.said.subscribe();
-    info!(here = room.said.receiver_count(), "Somebody came");
+async fn serve_client(mut socket: WebSocket, room: &Room) {
+    let mut messages = room.messages.subscribe();
+    info!(here = room.messages.receiver_count(), "Somebody came");
     let mut draining = pin!(room.context.draining());
     loop {
         tokio::select! {
             () = &mut draining => {
-                let again = CloseFrame {
+                let close = CloseFrame {
                     code: close_code::RESTART,
                     reason: Utf8Bytes::default(),
                 };
-                if socket.send(Message::Close(Some(again))).await.is_ok() {
-                    // Read on until the client has agreed to the close (RFC 6455, section 7.1.1).
+                if socket.send(Message::Close(Some(close))).await.is_ok() {
+                    // Continue to read until the client confirms the close (RFC 6455, section 7.1.1).
                     while let Some(Ok(_)) = socket.recv().await {}
                 }
                 break;
             }
             message = socket.recv() => match message {
                 // Sending never fails, because this client is subscribed itself.
-                Some(Ok(Message::Text(text))) => drop(room.said.send(text)),
+                Some(Ok(Message::Text(text))) => drop(room.messages.send(text)),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     debug!(%error, "A connection broke");
@@ -81,7 +82,7 @@ async fn talk(mut socket: WebSocket, room: &Room) {
                 }
                 None => break,
             },
-            text = next(&mut said) => {
+            text = next_message(&mut messages) => {
                 let Some(text) = text else { break };
                 if socket.send(Message::Text(text)).await.is_err() {
                     break;
@@ -89,26 +90,27 @@ async fn talk(mut socket: WebSocket, room: &Room) {
             }
         }
     }
-    drop(said);
-    info!(here = room.said.receiver_count(), "Somebody left");
+    // Dropped first, so that the count no longer includes this client.
+    drop(messages);
+    info!(here = room.messages.receiver_count(), "Somebody left");
 }
 
 async fn events(
     State(room): State<Arc<Room>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let heard = stream::unfold(room.said.subscribe(), async |mut said| {
-        let text = next(&mut said).await?;
-        Some((Ok(Event::default().data(text.as_str())), said))
+    let events = stream::unfold(room.messages.subscribe(), async |mut messages| {
+        let text = next_message(&mut messages).await?;
+        Some((Ok(Event::default().data(text.as_str())), messages))
     });
-    // The browser connects again by itself.
-    let heard = heard.take_until(room.context.draining());
-    Sse::new(heard).keep_alive(KeepAlive::default())
+    // End the stream when a new version takes over. The browser then connects again by itself.
+    let events = events.take_until(room.context.draining());
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Returns the next message. A client that reads too slowly misses some messages.
-async fn next(said: &mut broadcast::Receiver<Utf8Bytes>) -> Option<Utf8Bytes> {
+/// Returns the next message, or `None` when the room is dropped. A client that reads too slowly misses some messages.
+async fn next_message(messages: &mut broadcast::Receiver<Utf8Bytes>) -> Option<Utf8Bytes> {
     loop {
-        match said.recv().await {
+        match messages.recv().await {
             Ok(text) => return Some(text),
             Err(RecvError::Lagged(missed)) => debug!(missed, "Somebody listens too slowly"),
             Err(RecvError::Closed) => return None,
@@ -116,5 +118,5 @@ async fn next(said: &mut broadcast::Receiver<Utf8Bytes>) -> Option<Utf8Bytes> {
     }
 }
 
-/// The number of messages that a slow client can lag behind.
-const BEHIND: usize = 256;
+/// The number of messages that a slow client can lag behind before it misses messages.
+const MAX_LAG: usize = 256;

@@ -27,30 +27,30 @@ mod proto {
     tonic::include_proto!("greeter");
 }
 
-// A gRPC client calls `/greeter.Greeter/Greet` without any prefix, so the mount is the service's
-// name.
+// A gRPC client calls `/greeter.Greeter/Greet` and cannot add a prefix, so the mount is the name of the service.
 plugin_api::export_app!(app, mount = "/greeter.Greeter");
 
 fn app() -> Router {
-    let service = Routes::new(GreeterServer::new(Polite)).into_axum_router();
-    // tonic needs the whole path, so nest the service below the mount again.
-    Router::new().fallback_service(MapRequest::new(service, with_mount))
+    let service = Routes::new(GreeterServer::new(GreeterService)).into_axum_router();
+    // The app sees paths below its mount, but tonic routes by the whole path, so restore the whole path.
+    Router::new().fallback_service(MapRequest::new(service, restore_path))
 }
 
-fn with_mount(mut request: Request) -> Request {
-    if let Some(OriginalUri(whole)) = request.extensions().get() {
-        *request.uri_mut() = whole.clone();
+/// Replaces the path of a request by the path that the client has sent.
+fn restore_path(mut request: Request) -> Request {
+    if let Some(OriginalUri(original)) = request.extensions().get() {
+        *request.uri_mut() = original.clone();
     }
     request
 }
 
-/// Returns the greeting for a name, or an error for an empty name.
-struct Polite;
+/// Implements the gRPC service: returns greetings for names, and an error for an empty name.
+struct GreeterService;
 
 type Greetings = Pin<Box<dyn Stream<Item = Result<Greeting, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Greeter for Polite {
+impl Greeter for GreeterService {
     type GreetOftenStream = Greetings;
     type GreetEachStream = Greetings;
 
@@ -89,6 +89,7 @@ impl Greeter for Polite {
     }
 }
 
+/// Returns the greeting for `name`, or an error if `name` is empty.
 fn greeting(name: &str) -> Result<Greeting, Status> {
     if name.is_empty() {
         return Err(Status::invalid_argument("nobody to greet"));

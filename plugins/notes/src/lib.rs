@@ -3,10 +3,10 @@
 //! | request | does |
 //! |---|---|
 //! | `GET /notes/` | lists the notes |
-//! | `POST /notes/` | adds one: `{"text": "...", "expires_in_ms": 60000}`, the second optional |
-//! | `GET`, `PUT`, `DELETE /notes/1` | reads, replaces, removes one |
-//! | `GET /notes/after?ms=100` | lists the notes after a while |
-//! | `GET /notes/self` | asks this server for the notes, over TCP |
+//! | `POST /notes/` | adds a note: `{"text": "...", "expires_in_ms": 60000}`; `expires_in_ms` is optional |
+//! | `GET`, `PUT`, `DELETE /notes/1` | reads, replaces, removes note 1 |
+//! | `GET /notes/after?ms=100` | lists the notes after 100 ms |
+//! | `GET /notes/self` | requests the notes from this server, over TCP |
 //!
 //! The operator sets the address of this server, if it is not 127.0.0.1:8000:
 //!
@@ -51,7 +51,7 @@ fn app(context: Context) -> Result<Router, ConfigError> {
     let notes = Notes {
         mount: context.mount().into(),
         server,
-        state: Arc::default(),
+        store: Arc::default(),
     };
     let sweeper = tokio::spawn(sweep(notes.clone()));
     context.on_shutdown(async move {
@@ -62,7 +62,7 @@ fn app(context: Context) -> Result<Router, ConfigError> {
         .route("/", get(list).post(add))
         .route("/{id}", get(read).put(replace).delete(remove))
         .route("/after", get(after))
-        .route("/self", get(ask_self))
+        .route("/self", get(fetch_from_self))
         .with_state(notes);
     Ok(routes)
 }
@@ -71,6 +71,7 @@ fn app(context: Context) -> Result<Router, ConfigError> {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
+    /// The address of this server.
     server: SocketAddr,
 }
 
@@ -81,15 +82,17 @@ impl Default for Config {
     }
 }
 
+/// The state of the app. Clones share the same notes.
 #[derive(Clone)]
 struct Notes {
     mount: Arc<str>,
     server: SocketAddr,
-    state: Arc<Mutex<Store>>,
+    store: Arc<Mutex<Store>>,
 }
 
 #[derive(Default)]
 struct Store {
+    /// The ID of the note that was added last.
     last_id: u64,
     notes: BTreeMap<u64, Note>,
 }
@@ -98,6 +101,7 @@ struct Store {
 struct Note {
     id: u64,
     text: String,
+    /// `None` if the note never expires.
     #[serde(skip)]
     expires: Option<Instant>,
 }
@@ -111,17 +115,17 @@ struct Draft {
 
 impl Notes {
     fn lock(&self) -> MutexGuard<'_, Store> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Draft {
     fn into_note(self, id: u64) -> Note {
-        let left = |ms: u32| Instant::now() + Duration::from_millis(ms.into());
+        let expiry = |ms: u32| Instant::now() + Duration::from_millis(ms.into());
         Note {
             id,
             text: self.text,
-            expires: self.expires_in_ms.map(left),
+            expires: self.expires_in_ms.map(expiry),
         }
     }
 }
@@ -139,7 +143,7 @@ async fn add(State(notes): State<Notes>, Json(draft): Json<Draft>) -> impl IntoR
         note
     };
     info!(note.id, "Note added");
-    // Add the mount: the app sees paths below its mount, but links need the whole path.
+    // The app sees paths below its mount, but a link needs the whole path, so add the mount.
     let location = format!("{}/{}", notes.mount.trim_end_matches('/'), note.id);
     (StatusCode::CREATED, [(LOCATION, location)], Json(note))
 }
@@ -167,6 +171,7 @@ async fn remove(State(notes): State<Notes>, Path(id): Path<u64>) -> StatusCode {
     }
 }
 
+/// The query of `GET /notes/after`.
 #[derive(Deserialize)]
 struct After {
     ms: u32,
@@ -178,9 +183,9 @@ async fn after(notes: State<Notes>, Query(After { ms }): Query<After>) -> Json<V
     list(notes).await
 }
 
-/// Opens a client connection. The operator sets the address: if clients could choose it, they could
-/// use this server to attack others.
-async fn ask_self(State(notes): State<Notes>) -> Result<String, (StatusCode, String)> {
+/// Fetches the notes from this server, over a client connection. Only the operator sets the address: if clients could
+/// choose the address, they could use this server to attack other servers.
+async fn fetch_from_self(State(notes): State<Notes>) -> Result<String, (StatusCode, String)> {
     let path = format!("{}/", notes.mount.trim_end_matches('/'));
     fetch(notes.server, &path).await.map_err(|error| {
         warn!(%error, server = %notes.server, "Asking this server failed");
@@ -188,7 +193,7 @@ async fn ask_self(State(notes): State<Notes>) -> Result<String, (StatusCode, Str
     })
 }
 
-/// Returns the whole response as it comes over the wire.
+/// Requests `path` from `server`, and returns the raw bytes of the response as text.
 async fn fetch(server: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(server).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
@@ -198,18 +203,18 @@ async fn fetch(server: SocketAddr, path: &str) -> io::Result<String> {
     Ok(response)
 }
 
-/// Removes expired notes, until the plugin ends.
+/// Removes expired notes. Runs until the task is cancelled.
 async fn sweep(notes: Notes) {
     let mut ticks = time::interval(Duration::from_millis(100));
     loop {
         ticks.tick().await;
         let now = Instant::now();
         notes.lock().notes.retain(|id, note| {
-            let is_left = note.expires.is_none_or(|expires| expires > now);
-            if !is_left {
+            let is_current = note.expires.is_none_or(|expires| expires > now);
+            if !is_current {
                 debug!(id, "Note expired");
             }
-            is_left
+            is_current
         });
     }
 }

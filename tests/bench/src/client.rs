@@ -136,17 +136,17 @@ struct Load {
 
 /// Returns the Lua script that configures `wrk`.
 fn wrk_script(case: &Case<'_>) -> Result<String, Box<dyn Error>> {
-    let mut wrk_script = String::from(include_str!("requests.lua"));
+    let mut script = String::from(include_str!("requests.lua"));
     if let Some(body) = case.body() {
-        writeln!(wrk_script, "wrk.method = 'POST'\nwrk.body = '{body}'")?;
+        writeln!(script, "wrk.method = 'POST'\nwrk.body = '{body}'")?;
     }
     // With one path, wrk sends the same bytes each time. Calling a Lua function for each request would slow wrk down.
     if case.paths.len() > 1 {
-        writeln!(wrk_script, "in_turn({{")?;
+        writeln!(script, "in_turn({{")?;
         for path in case.paths {
-            writeln!(wrk_script, "'{path}',")?;
+            writeln!(script, "'{path}',")?;
         }
-        writeln!(wrk_script, "}})")?;
+        writeln!(script, "}})")?;
     }
-    Ok(wrk_script)
+    Ok(script)
 }

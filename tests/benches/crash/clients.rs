@@ -1,4 +1,4 @@
-//! Clients that ask without pause, and count what became of their requests.
+//! Clients that send requests without pause, and count the results.
 
 use std::{
     net::SocketAddr,
@@ -25,23 +25,25 @@ use tokio::{net::TcpStream, task::JoinSet, time};
 
 use crate::report::Table;
 
-/// What became of the requests, counted by all clients of a run.
+/// The results of the requests, counted by all clients of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) answered: AtomicU64,
-    /// Answers to `/counter`: each has added one to the app's count.
+    /// Responses of `/counter`. Each has added one to the app's count.
     pub(crate) counted: AtomicU64,
+    /// Complete responses to the clients of [`Clients::ask_slowly`].
     pub(crate) slow_answered: AtomicU64,
+    /// Messages that came back on the WebSockets of [`Clients::talk`].
     pub(crate) messages: AtomicU64,
-    /// WebSockets that the app closed with the wish that the client comes back.
+    /// WebSockets that the app closed with a request to connect again.
     pub(crate) asked_to_return: AtomicU64,
     /// Connections that were refused or reset before a request was sent.
     pub(crate) refused: AtomicU64,
-    /// Requests that broke off, and were under way while a worker crashed.
+    /// Requests that broke off, and were in flight while a worker crashed.
     pub(crate) broken_by_crash: AtomicU64,
-    /// Requests that broke off at any other time, and WebSockets.
+    /// Requests that broke off at any other time, and WebSockets that broke off.
     pub(crate) broken: AtomicU64,
-    /// Answers that are not the right ones.
+    /// Responses with a wrong text.
     pub(crate) wrong: AtomicU64,
     /// The newest version that a reload has reported.
     pub(crate) reported: AtomicU64,
@@ -51,13 +53,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Notes that a worker crashed between these instants.
+    /// Records that a worker crashed between these instants.
     pub(crate) fn crashed(&self, began: Instant, ended: Instant) {
         let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
         crashes.push((began, ended));
     }
 
-    /// Returns the number of requests that were lost for no reason.
+    /// Returns the number of requests that were lost without a crash as the reason.
     pub(crate) fn lost(&self) -> u64 {
         self.refused.load(Relaxed) + self.broken.load(Relaxed) + self.wrong.load(Relaxed)
     }
@@ -69,7 +71,7 @@ impl Tally {
     }
 }
 
-/// The clients of a run, which go on until [`Clients::finish`].
+/// The clients of a run. They send requests until [`Clients::finish`].
 #[derive(Debug)]
 pub(crate) struct Clients {
     address: SocketAddr,
@@ -95,9 +97,9 @@ impl Clients {
         Arc::clone(&self.tally)
     }
 
-    /// Adds clients that send one request after the other on a connection which lasts, or each on a connection of its
-    /// own, with a pause of a millisecond in between. `is_right` judges the text of an answer, by the version that was
-    /// [reported](Tally::reported) when its request began.
+    /// Adds `count` clients that send one request after the other, with pauses of one millisecond, on a keep-alive
+    /// connection or on a new connection for each request. `is_right` checks the text of a response. Its first argument
+    /// is the version that was [reported](Tally::reported) when the request began.
     pub(crate) fn ask(
         &mut self,
         count: usize,
@@ -109,10 +111,10 @@ impl Clients {
             let (address, tally) = (self.address, Arc::clone(&self.tally));
             let (broken, is_right) = (Arc::clone(&self.broken), is_right.clone());
             self.tasks.spawn(async move {
-                let mut kept = None;
+                let mut idle_connection = None;
                 while !tally.is_done.load(Relaxed) {
                     time::sleep(Duration::from_millis(1)).await;
-                    let sender = match kept.take() {
+                    let sender = match idle_connection.take() {
                         Some(sender) => sender,
                         None => match connect(address).await {
                             Some(sender) => sender,
@@ -132,9 +134,9 @@ impl Clients {
                             if !is_right(reported, &text) {
                                 tally.wrong.fetch_add(1, Relaxed);
                             }
-                            kept = sender.filter(|_| is_keep_alive);
+                            idle_connection = sender.filter(|_| is_keep_alive);
                         }
-                        // The server had closed the connection between two requests, as it may (RFC 9112, 9.5).
+                        // The server has closed the idle connection, which RFC 9112, section 9.5, allows.
                         Exchange::NotSent => {}
                         Exchange::Broken => {
                             let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +148,7 @@ impl Clients {
         }
     }
 
-    /// Adds clients whose responses begin at once and end 300 ms later, in which each half says its version.
+    /// Adds clients whose responses begin at once and end 300 ms later. Each half of a response contains the version.
     pub(crate) fn ask_slowly(&mut self, count: usize, folder: PathBuf) {
         for number in 0..count {
             let (address, tally) = (self.address, Arc::clone(&self.tally));
@@ -184,7 +186,8 @@ impl Clients {
         }
     }
 
-    /// Adds WebSockets on which a message comes back as it was sent. Each is opened again when the app closes it.
+    /// Adds clients with a WebSocket of the app `chat`, which sends each message back. A client connects again when the
+    /// app closes the WebSocket.
     pub(crate) fn talk(&mut self, count: usize) {
         for number in 0..count {
             let (address, tally) = (self.address, Arc::clone(&self.tally));
@@ -197,8 +200,8 @@ impl Clients {
                         }
                         let text = format!("{number}: {message}");
                         socket.send(text.as_str()).await;
-                        let mut is_there = false;
-                        // The room passes on what the others say, too.
+                        let mut is_returned = false;
+                        // The app also sends the messages of the other clients.
                         while let Ok(Some(reply)) = socket.next().await {
                             if reply.is_close() {
                                 tally.asked_to_return.fetch_add(1, Relaxed);
@@ -206,11 +209,11 @@ impl Clients {
                                 continue 'connections;
                             }
                             if reply.to_text().is_ok_and(|reply| reply == text) {
-                                is_there = true;
+                                is_returned = true;
                                 break;
                             }
                         }
-                        if !is_there {
+                        if !is_returned {
                             tally.broken.fetch_add(1, Relaxed);
                             continue 'connections;
                         }
@@ -283,7 +286,7 @@ impl Clients {
     }
 }
 
-/// Opens a connection, or returns `None` when nobody accepts it.
+/// Opens a connection. Returns `None` if the connection is refused or closed at once.
 async fn connect(address: SocketAddr) -> Option<SendRequest<RequestBody>> {
     let stream = TcpStream::connect(address).await.ok()?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
@@ -291,16 +294,18 @@ async fn connect(address: SocketAddr) -> Option<SendRequest<RequestBody>> {
     Some(sender)
 }
 
-/// What became of one request.
+/// The result of one request.
 enum Exchange {
-    /// An answer with status 200 and this text, and the connection if it can be used again.
+    /// A complete response: the connection if it can be used again, and the text. If the status is not 200, the text is
+    /// the status.
     Answered(Option<SendRequest<RequestBody>>, String),
     /// The connection was closed before the request was sent.
     NotSent,
-    /// There is no answer, or a part of one.
+    /// The connection broke before the response was complete.
     Broken,
 }
 
+/// Sends a `GET` request, and reads the whole response.
 async fn exchange(
     mut sender: SendRequest<RequestBody>,
     path: &str,

@@ -9,39 +9,39 @@ use host_tests::{Connection, Host, Setup, Wire, eventually};
 
 use crate::{clients::Clients, report::Table};
 
-/// Crashes a worker of a host with `workers` of them, `crashes` times. Returns whether only requests were lost that the
-/// crashing worker had.
+/// Crashes one of `workers` workers, `crashes` times. Returns whether all lost requests were in the crashing worker,
+/// and the log names the app and the place of every crash.
 pub(crate) async fn run(workers: usize, crashes: usize) -> bool {
     let host = setup()
         .arg(format!("--workers={workers}"))
-        // The app may crash as often as it likes.
+        // Without a limit, so that the app is never put aside.
         .arg("--crash-limit=0")
         .start()
         .await;
     let clients = clients(&host).await;
     let tally = clients.tally();
-    let mut gaps = Vec::new();
-    let mut returns = Vec::new();
+    let mut answer_times = Vec::new();
+    let mut restart_times = Vec::new();
     for number in 0..crashes {
         let began = Instant::now();
         crash(&host).await;
         let ended = Instant::now();
-        // The client that crashes the worker is told first; the end of the process closes the others' connections.
+        // This client may see the end of its connection before the other clients do, so add some time.
         tally.crashed(began, ended + Duration::from_millis(10));
         let mut next = Connection::http1(host.address()).await;
         assert_eq!(next.get("/").await.status, 200);
-        gaps.push(ended.elapsed());
+        answer_times.push(ended.elapsed());
         host.log().nth_with(number, &["Worker died"]).await;
         host.serves("/dies", "unmarked").await;
         host.log()
             .nth_with(workers + number, &["Worker started"])
             .await;
-        returns.push(ended.elapsed());
+        restart_times.push(ended.elapsed());
     }
     let mut table = Table::new(format!("{crashes} crashes, --workers={workers}"));
-    let tally = clients_end(clients, &mut table).await;
-    table.times("from the crash to the next answer", &mut gaps);
-    table.times("until a fresh worker has started", &mut returns);
+    let lost = finish(clients, &mut table).await;
+    table.times("from the crash to the next answer", &mut answer_times);
+    table.times("until a fresh worker has started", &mut restart_times);
     let blamed = host
         .log()
         .with(&["Worker died", "plugin=dies", "write_to_null"]);
@@ -50,7 +50,7 @@ pub(crate) async fn run(workers: usize, crashes: usize) -> bool {
         format!("{} of {crashes}", blamed.len()),
     );
     table.print();
-    tally == 0 && blamed.len() == crashes
+    lost == 0 && blamed.len() == crashes
 }
 
 /// Crashes an app until it is put aside. Returns whether the other app answered every request afterwards.
@@ -74,12 +74,13 @@ pub(crate) async fn put_aside() -> bool {
     })
     .await;
     let mut table = Table::new("After the third crash: the app is put aside");
-    let lost = clients_end(clients, &mut table).await;
+    let lost = finish(clients, &mut table).await;
     table.row("status of the app", host.get("/dies").await.status);
     table.print();
     lost == 0
 }
 
+/// Returns the setup of a host with the app that crashes and an app that does not.
 fn setup() -> Setup {
     Setup::new()
         .plugin("dies")
@@ -87,6 +88,7 @@ fn setup() -> Setup {
         .arg("--threads=2")
 }
 
+/// Starts clients of `hello`, the app that does not crash.
 async fn clients(host: &Host) -> Clients {
     let hello = host.answers("/", 200).await.text();
     let mut clients = Clients::new(host.address());
@@ -97,7 +99,8 @@ async fn clients(host: &Host) -> Clients {
     clients
 }
 
-async fn clients_end(clients: Clients, table: &mut Table) -> u64 {
+/// Ends the clients, and returns the number of requests that were lost without a reason.
+async fn finish(clients: Clients, table: &mut Table) -> u64 {
     clients.finish(table).await.lost()
 }
 

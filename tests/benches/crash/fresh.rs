@@ -23,8 +23,8 @@ pub(crate) async fn recycles(count: usize) -> bool {
     lost == 0
 }
 
-/// Has another build of the host take over `count` times, and one that cannot after each fifth. Returns whether nothing
-/// was lost.
+/// Upgrades the host `count` times to another build. After every fifth upgrade, also tries a broken build, which must
+/// change nothing. Returns whether nothing was lost.
 pub(crate) async fn upgrades(count: usize) -> bool {
     let (host, ctl) = start().await;
     let builds = tempfile::tempdir().expect("there is a folder for temporary files");
@@ -57,10 +57,11 @@ pub(crate) async fn upgrades(count: usize) -> bool {
 }
 
 async fn upgrade(ctl: &Ctl, build: &Path) {
-    let (code, printed) = ctl.ask(&["upgrade", &build.to_string_lossy()]).await;
+    let (code, printed) = ctl.run(&["upgrade", &build.to_string_lossy()]).await;
     assert_eq!(code, 0, "{printed}");
 }
 
+/// Starts a host with `chat`, `counter` and `versioned`. Returns the host and its control socket.
 async fn start() -> (Host, Ctl) {
     let ctl = Ctl::new();
     let setup = Setup::new().arg(ctl.option()).arg("--threads=2");
@@ -74,6 +75,7 @@ async fn start() -> (Host, Ctl) {
     (host, ctl)
 }
 
+/// Starts clients that count, clients with slow responses, and clients with WebSockets.
 fn clients(host: &Host) -> Clients {
     let mut clients = Clients::new(host.address());
     for is_keep_alive in [true, false] {
@@ -86,7 +88,7 @@ fn clients(host: &Host) -> Clients {
     clients
 }
 
-/// Ends the clients, and returns how many requests or updates were lost.
+/// Ends the clients, and returns the number of lost requests and lost counts.
 async fn finish(host: &Host, clients: Clients, table: &mut Table) -> u64 {
     let tally = clients.finish(table).await;
     let counted = host.get("/counter").await.text();

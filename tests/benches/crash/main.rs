@@ -1,5 +1,5 @@
-//! What crashes, recycles, upgrades and thousands of reloads do to the requests of a running host. `scripts/bench
-//! crash` runs it. Each part prints a table, and the exit code is 1 when a request was lost that should not have been.
+//! `scripts/bench crash`: measures how crashes, recycles, upgrades and thousands of reloads affect the requests of a
+//! running host. Each part prints a table. The exit code is 1 when a request was lost without a reason.
 
 mod clients;
 mod crashes;
@@ -50,24 +50,24 @@ enum Part {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let has = |part| options.parts.is_empty() || options.parts.contains(&part);
-    let mut is_good = true;
-    if has(Part::Crashes) {
-        is_good &= crashes::run(1, options.crashes).await;
-        is_good &= crashes::run(2, options.crashes).await;
-        is_good &= crashes::put_aside().await;
+    let is_selected = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let mut all_good = true;
+    if is_selected(Part::Crashes) {
+        all_good &= crashes::run(1, options.crashes).await;
+        all_good &= crashes::run(2, options.crashes).await;
+        all_good &= crashes::put_aside().await;
     }
-    if has(Part::Recycles) {
-        is_good &= fresh::recycles(options.recycles).await;
+    if is_selected(Part::Recycles) {
+        all_good &= fresh::recycles(options.recycles).await;
     }
-    if has(Part::Upgrades) {
-        is_good &= fresh::upgrades(options.upgrades).await;
+    if is_selected(Part::Upgrades) {
+        all_good &= fresh::upgrades(options.upgrades).await;
     }
-    if has(Part::Replacements) {
-        is_good &= replacements::run(options.replacements).await;
+    if is_selected(Part::Replacements) {
+        all_good &= replacements::run(options.replacements).await;
     }
-    if has(Part::Reloads) {
-        is_good &= reloads::run(options.reloads).await;
+    if is_selected(Part::Reloads) {
+        all_good &= reloads::run(options.reloads).await;
     }
-    ExitCode::from(u8::from(!is_good))
+    ExitCode::from(u8::from(!all_good))
 }

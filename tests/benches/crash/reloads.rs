@@ -1,5 +1,5 @@
-//! Thousands of reloads in one run of the host: workers are recycled before they can load no more, and neither the disk
-//! nor the memory fills.
+//! Thousands of reloads in one run of the host: workers are recycled before they reach their limit of loads, and disk
+//! and memory do not fill up.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -46,14 +46,14 @@ pub(crate) async fn run(count: usize) -> bool {
     );
     let mib = |bytes: Option<u64>| bytes.unwrap_or_default() >> 20;
     table.row("size of the library, KiB", library.bytes().len() >> 10);
-    for (name, of) in [
+    for (name, values) in [
         ("disk of the copies", disk),
         ("memory of the workers (PSS)", memory),
     ] {
-        let (last, most) = (of.last().copied(), of.iter().max().copied());
+        let (last, largest) = (values.last().copied(), values.iter().max().copied());
         table.row(
             &format!("{name}: most, at the end"),
-            format!("{}, {} MiB", mib(most), mib(last)),
+            format!("{}, {} MiB", mib(largest), mib(last)),
         );
     }
     table.print();
@@ -62,6 +62,7 @@ pub(crate) async fn run(count: usize) -> bool {
 
 const FILE: &str = "libversioned.so";
 
+/// Returns the memory of all workers in bytes.
 async fn memory_of(ctl: &Ctl) -> u64 {
     let report = ctl.json(&["workers"]).await;
     let workers = report["workers"].as_array().cloned().unwrap_or_default();
@@ -69,6 +70,7 @@ async fn memory_of(ctl: &Ctl) -> u64 {
     workers.iter().map(bytes).sum()
 }
 
+/// Returns the size of all files below a folder.
 fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
@@ -76,7 +78,7 @@ fn bytes_below(folder: &Path) -> u64 {
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
         Ok(metadata) => metadata.len(),
-        // A copy may be deleted meanwhile.
+        // The host may have deleted the file since it was listed.
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()

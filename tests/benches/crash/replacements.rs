@@ -1,4 +1,4 @@
-//! Replacements in four workers: when `host ctl reload` has answered, no worker answers by the old version.
+//! Replacements in four workers: after `host ctl reload` has returned, no worker answers with the old version.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Instant};
 
@@ -6,7 +6,8 @@ use host_tests::{Ctl, Library, Setup};
 
 use crate::{clients::Clients, report::Table};
 
-/// Replaces a library `count` times. Returns whether each answer was of the version that was reported last, or newer.
+/// Replaces a library `count` times. Returns whether no request was lost, and no response came from an older version
+/// than the version that a reload had reported before the request.
 pub(crate) async fn run(count: usize) -> bool {
     let ctl = Ctl::new();
     let library = Library::plugin("versioned").stripped();

@@ -1,4 +1,4 @@
-//! The tables that are printed: a title, and a row for each figure.
+//! The printed tables: a title, and a row for each value.
 
 use std::{fmt::Display, time::Duration};
 
@@ -22,10 +22,10 @@ impl Table {
             let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
             times.get(index).copied().unwrap_or_default().as_secs_f64() * 1e3
         };
-        let (median, p95, most) = (at(50), at(95), at(100));
+        let (median, p95, slowest) = (at(50), at(95), at(100));
         self.row(
             &format!("{name}: median, p95, slowest"),
-            format!("{median:.1}, {p95:.1}, {most:.1} ms"),
+            format!("{median:.1}, {p95:.1}, {slowest:.1} ms"),
         );
     }
 

@@ -61,7 +61,7 @@ impl Worker {
         // closed.
         self.registry
             .publish(name, mounts, Some(Arc::clone(&previous)));
-        drop(previous.spawn_in_app(WorkKind::Drain, host::App::go_on));
+        drop(previous.spawn_in_app(WorkKind::Drain, host::App::cancel_drain));
         if let Some(failed) = failed {
             self.end(failed);
         }

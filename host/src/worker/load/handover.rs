@@ -90,7 +90,7 @@ impl Drop for PauseGuard {
             let (app, timeout) = (self.app, self.timeout);
             task::spawn_blocking(move || {
                 // In this order, because requests need the resources.
-                app.take_back(timeout);
+                app.cancel_handover(timeout);
                 drop(paused);
             });
         }

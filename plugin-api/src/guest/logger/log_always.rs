@@ -1,9 +1,9 @@
-//! The feature `log-always` of `tracing`: each event is a record of `log` as well, which would make two lines
-//! of one event.
+//! Removes the duplicate log lines that the feature `log-always` of the crate `tracing` causes. With this feature,
+//! `tracing` also emits each event as a record of the crate `log`, so one event would become two lines.
 //!
-//! A dependency of the author's may turn the feature on, for all of the library. An event at a callsite of
-//! our own tells whether it is on. If so, a record that comes right behind an event of the same place, on the
-//! same thread, is left out, and so are records by which `tracing` tells of spans.
+//! Any dependency of the author may enable the feature, and it then applies to the whole library. A probe event detects
+//! at run time whether the feature is enabled. If it is enabled, two kinds of records are dropped: a record that
+//! follows an event of the same callsite on the same thread, and the records that `tracing` emits about spans.
 
 use std::{
     cell::Cell,
@@ -15,25 +15,27 @@ use tracing_core::Metadata;
 
 use crate::Level;
 
-/// The target of our own event.
-const PROBE: &str = "plugin_api::log_always";
+/// The target of the probe event.
+const PROBE_TARGET: &str = "plugin_api::log_always";
 
-/// Whether the feature is on.
-static IS_ON: AtomicBool = AtomicBool::new(false);
+/// Whether the feature is enabled.
+static IS_ENABLED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The event or span that this thread told of last.
-    static LAST: Cell<Option<&'static Metadata<'static>>> = const { Cell::new(None) };
+    /// The callsite of the last event or span that this thread has logged, until the next record of `log`.
+    static LAST_LOGGED: Cell<Option<&'static Metadata<'static>>> = const { Cell::new(None) };
 }
 
-/// Logs the event by which the feature is found out. Subscriber and logger are in place, and none of the
-/// author's code has run.
-pub(super) fn find_out() {
-    let max = log::max_level();
+/// Logs the probe event, and sets [`IS_ENABLED`]. Called after subscriber and logger are installed, and before the
+/// author's code runs.
+pub(super) fn detect() {
+    let max_level = log::max_level();
+    // Otherwise `log` could drop the record of the probe event.
     log::set_max_level(log::LevelFilter::Trace);
-    tracing::error!(target: PROBE, "");
-    log::set_max_level(max);
-    if IS_ON.load(Ordering::Relaxed) {
+    // If the feature is enabled, this event also calls `is_duplicate`, which then sets `IS_ENABLED`.
+    tracing::error!(target: PROBE_TARGET, "");
+    log::set_max_level(max_level);
+    if is_enabled() {
         tracing::debug!(
             target: "plugin_api",
             "The feature log-always of the crate tracing is on: each event is a record of the crate log as well, \
@@ -42,39 +44,42 @@ pub(super) fn find_out() {
     }
 }
 
-/// Whether this is the target of our own event.
+/// Returns whether `target` is the target of the probe event.
 pub(super) fn is_probe(target: &str) -> bool {
-    target == PROBE
+    target == PROBE_TARGET
 }
 
-/// Whether the feature is on.
-pub(super) fn is_on() -> bool {
-    IS_ON.load(Ordering::Relaxed)
+/// Returns whether the feature is enabled.
+pub(super) fn is_enabled() -> bool {
+    IS_ENABLED.load(Ordering::Relaxed)
 }
 
-/// This thread has logged an event, or told of a span.
-pub(super) fn logged(event: &'static Metadata<'static>) {
-    if IS_ON.load(Ordering::Relaxed) {
-        LAST.set(Some(event));
+/// Stores the callsite of an event or a span that this thread has just logged.
+pub(super) fn set_last_logged(metadata: &'static Metadata<'static>) {
+    if is_enabled() {
+        LAST_LOGGED.set(Some(metadata));
     }
 }
 
-/// Whether `tracing` made this record of an event or a span that is in the log already.
-pub(super) fn is_double(record: &Record<'_>) -> bool {
-    if !IS_ON.load(Ordering::Relaxed) {
+/// Returns whether `tracing` has emitted `record` for the probe event, or for an event or a span that is already
+/// logged.
+pub(super) fn is_duplicate(record: &Record<'_>) -> bool {
+    if !is_enabled() {
         if is_probe(record.target()) {
-            IS_ON.store(true, Ordering::Relaxed);
+            // The probe event has become a record, so the feature is enabled.
+            IS_ENABLED.store(true, Ordering::Relaxed);
             return true;
         }
         return false;
     }
     if matches!(
         record.target(),
-        "tracing::span" | "tracing::span::active" | PROBE
+        "tracing::span" | "tracing::span::active" | PROBE_TARGET
     ) {
         return true;
     }
-    LAST.take().is_some_and(|event| {
+    // `tracing` emits the record directly after the event, so only the next record can be the duplicate.
+    LAST_LOGGED.take().is_some_and(|event| {
         record.line() == event.line()
             && record.file() == event.file()
             && record.target() == event.target()

@@ -1,8 +1,9 @@
-//! The records of `log`, key-values included, as the host takes them.
+//! The logger for the crate `log`: sends records, with their key-value pairs, to the host as events.
 //!
-//! `log` has no callsites, so this module makes them: a place is a file, line, level, target and list of keys. A program
-//! has as many places as macros, unless it makes up targets or keys as it runs. So the number of places is bounded, and
-//! records beyond that share one place a level.
+//! The host needs a callsite for each event, but `log` has no callsites. This module creates them: a callsite is a
+//! combination of file, line, level, target and list of keys. Most programs have about one callsite for each use of a
+//! logging macro, but a program can also compute targets or keys at run time. The number of callsites is therefore
+//! limited. Beyond the limit, all records of a level share one callsite.
 
 mod pairs;
 
@@ -13,140 +14,157 @@ use std::sync::{
 
 use log::Record;
 
-use self::pairs::{Pairs, collect, has_keys, keys};
+use self::pairs::{FormattedPairs, collect_keys, collect_values, has_keys};
 use super::{
-    host::{HostLog, HostSite},
-    log_always, of_one_level, spans,
+    host::{CallsiteHandle, HostLog},
+    log_always, spans,
     table::Table,
     values::Values,
+    with_stable_level,
 };
 use crate::{
     Level,
     abi::{Callsite, Registered, Slice},
 };
 
-/// The logger of `log`.
+/// The logger for the crate `log`.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct RecordLogger {
     host: HostLog,
-    places: Table<Place>,
-    /// Places with a target and a level only, for `log_enabled!`.
-    targets: Table<Place>,
-    /// By level: the places of records for which there is no room in `places`.
-    shared: [OnceLock<Place>; 6],
+    /// The callsites of records. At most [`MAX_CALLSITES`].
+    callsites: Table<RecordCallsite>,
+    /// Callsites that have only a target and a level, for `log_enabled!`. At most [`MAX_CALLSITES`].
+    targets: Table<RecordCallsite>,
+    /// One callsite for each level, for the records beyond the limit of `callsites`. The index is the level.
+    shared: [OnceLock<RecordCallsite>; 6],
 }
 
-/// A callsite of `log`, and the host's interest in it.
+/// A callsite for records of `log`, registered with the host.
 #[derive(Debug)]
-struct Place {
+struct RecordCallsite {
     file: Option<Box<str>>,
     line: Option<u32>,
     level: log::Level,
     target: Box<str>,
     module: Option<Box<str>>,
-    /// The fields behind the message.
+    /// The names of the fields after the message.
     keys: Vec<Box<str>>,
-    /// Whether this is one of [`Records::shared`].
+    /// Whether this callsite belongs to [`RecordLogger::shared`].
     is_shared: bool,
-    site: HostSite,
+    /// The host's handle. Null until the registration.
+    handle: CallsiteHandle,
+    /// The host's interest: a constant of [`Registered`].
     interest: AtomicU32,
 }
 
-impl Records {
+impl RecordLogger {
     pub(super) fn new(host: HostLog) -> Self {
         Self {
             host,
-            places: Table::new(),
+            callsites: Table::new(),
             targets: Table::new(),
             shared: Default::default(),
         }
     }
 
-    /// Asks the host anew about every place.
-    pub(super) fn ask_anew(&self) {
-        let ask = |place: &Place| {
-            place
-                .interest
-                .store(of_one_level(|| place.ask(self.host)).1, Ordering::Relaxed)
+    /// Registers all callsites with the host again, because the host's interest depends on the level.
+    pub(super) fn register_all_again(&self) {
+        let register = |callsite: &RecordCallsite| {
+            let (_, interest) = with_stable_level(|| callsite.register(self.host));
+            callsite.interest.store(interest, Ordering::Relaxed);
         };
-        self.places.for_each(ask);
-        self.targets.for_each(ask);
-        self.shared.iter().filter_map(OnceLock::get).for_each(ask);
+        self.callsites.for_each(register);
+        self.targets.for_each(register);
+        let shared = self.shared.iter().filter_map(OnceLock::get);
+        shared.for_each(register);
     }
 
-    fn place(&self, record: &Record<'_>) -> &Place {
-        let hash = hash(record);
-        match self.places.find(hash, |place| place.is_of(record)) {
-            Some(place) => place,
-            None if self.places.len() < MAX_PLACES => {
-                // Collected before the table is locked, because the keys come from the author's code, which may log.
-                let keys = keys(record);
-                let is_it = |place: &Place| place.is_at(record) && place.keys == keys;
-                let make = || Place::of(record, keys.clone(), self.host);
-                self.places.find_or_insert(hash, is_it, make)
+    /// Returns the callsite of a record, and creates it if necessary. Returns a shared callsite beyond the limit.
+    fn callsite(&self, record: &Record<'_>) -> &RecordCallsite {
+        let hash = hash_record(record);
+        match self
+            .callsites
+            .find(hash, |callsite| callsite.matches(record))
+        {
+            Some(callsite) => callsite,
+            None if self.callsites.len() < MAX_CALLSITES => {
+                // Collected before the table is locked, because the author's code provides the keys and may log. A log
+                // call under the lock would deadlock.
+                let keys = collect_keys(record);
+                let is_equal = |callsite: &RecordCallsite| {
+                    callsite.has_location_of(record) && callsite.keys == keys
+                };
+                let new = || RecordCallsite::of_record(record, keys.clone(), self.host);
+                self.callsites.find_or_insert(hash, is_equal, new)
             }
             None => self.shared[record.level() as usize]
-                .get_or_init(|| Place::shared(record.level(), self.host)),
+                .get_or_init(|| RecordCallsite::shared(record.level(), self.host)),
         }
     }
 }
 
-impl Records {
-    /// The place with this target and level only. None when there is no room for another one.
-    fn target(&self, metadata: &log::Metadata<'_>) -> Option<&Place> {
-        let hash = hash_of(metadata, 0, 0);
-        let is_it =
-            |place: &Place| place.level == metadata.level() && *place.target == *metadata.target();
-        let known = self.targets.find(hash, is_it);
-        if known.is_none() && self.targets.len() < MAX_PLACES {
-            let make = || Place::of_target(metadata, self.host);
-            return Some(self.targets.find_or_insert(hash, is_it, make));
+impl RecordLogger {
+    /// Returns the callsite for the target and level of `metadata`, and creates it if necessary. Returns `None` beyond
+    /// the limit.
+    fn target_callsite(&self, metadata: &log::Metadata<'_>) -> Option<&RecordCallsite> {
+        let hash = hash_metadata(metadata, 0, 0);
+        let is_equal = |callsite: &RecordCallsite| {
+            callsite.level == metadata.level() && *callsite.target == *metadata.target()
+        };
+        let known = self.targets.find(hash, is_equal);
+        if known.is_none() && self.targets.len() < MAX_CALLSITES {
+            let new = || RecordCallsite::of_target(metadata, self.host);
+            return Some(self.targets.find_or_insert(hash, is_equal, new));
         }
         known
     }
 
-    fn wants(&self, place: &Place, span: u64) -> bool {
-        match place.interest.load(Ordering::Relaxed) {
+    /// Returns whether the host wants a record of `callsite` in the span `span`.
+    fn is_enabled(&self, callsite: &RecordCallsite, span: u64) -> bool {
+        match callsite.interest.load(Ordering::Relaxed) {
             Registered::NEVER => false,
-            Registered::SOMETIMES => self.host.enabled(place.site, span),
+            Registered::SOMETIMES => self.host.enabled(callsite.handle, span),
             _ => true,
         }
     }
 }
 
-impl log::Log for Records {
-    /// Whether records of a target and level are wanted, for `log_enabled!`. The maximum level of `log` is that of all
-    /// targets, so the host is asked about this one.
+impl log::Log for RecordLogger {
+    /// Returns whether the host wants records with this target and level, for `log_enabled!`. The maximum level of
+    /// `log` is not enough, because it applies to all targets.
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         if metadata.level() > log::max_level() {
             return false;
         }
+        // `tracing` calls `enabled` before it emits the record of the probe event.
         if log_always::is_probe(metadata.target()) {
             return true;
         }
-        self.target(metadata)
-            .is_none_or(|place| self.wants(place, spans::current()))
+        self.target_callsite(metadata)
+            .is_none_or(|callsite| self.is_enabled(callsite, spans::current()))
     }
 
     fn log(&self, record: &Record<'_>) {
-        if log_always::is_double(record) {
+        if log_always::is_duplicate(record) {
             return;
         }
-        let place = self.place(record);
+        let callsite = self.callsite(record);
         let span = spans::current();
-        if self.wants(place, span) {
+        if self.is_enabled(callsite, span) {
             Values::collect(|values| {
-                place.collect(record, values);
-                values.with_entry(place.site, span, |entry| self.host.event(entry));
+                callsite.collect_values(record, values);
+                values.with_entry(callsite.handle, span, |entry| self.host.event(entry));
             });
         }
     }
 
+    // Records are not buffered on the plugin side.
     fn flush(&self) {}
 }
 
-impl Place {
-    fn of(record: &Record<'_>, keys: Vec<Box<str>>, host: HostLog) -> Self {
+impl RecordCallsite {
+    /// Creates and registers the callsite of `record`. `keys` are the keys of the record.
+    fn of_record(record: &Record<'_>, keys: Vec<Box<str>>, host: HostLog) -> Self {
         Self {
             file: record.file().map(Into::into),
             line: record.line(),
@@ -155,13 +173,13 @@ impl Place {
             module: record.module_path().map(Into::into),
             keys,
             is_shared: false,
-            site: HostSite::NONE,
+            handle: CallsiteHandle::NULL,
             interest: AtomicU32::new(Registered::NEVER),
         }
-        .asked(host)
+        .registered(host)
     }
 
-    /// A place that no record has.
+    /// Creates and registers a callsite for `log_enabled!`. No record has this callsite.
     fn of_target(metadata: &log::Metadata<'_>, host: HostLog) -> Self {
         Self {
             file: None,
@@ -171,12 +189,13 @@ impl Place {
             module: None,
             keys: Vec::new(),
             is_shared: false,
-            site: HostSite::NONE,
+            handle: CallsiteHandle::NULL,
             interest: AtomicU32::new(Registered::NEVER),
         }
-        .asked(host)
+        .registered(host)
     }
 
+    /// Creates and registers the shared callsite of a level. Its fields contain the target and the pairs of a record.
     fn shared(level: log::Level, host: HostLog) -> Self {
         Self {
             file: None,
@@ -186,20 +205,22 @@ impl Place {
             module: None,
             keys: ["log.target", "log.fields"].map(Into::into).into(),
             is_shared: true,
-            site: HostSite::NONE,
+            handle: CallsiteHandle::NULL,
             interest: AtomicU32::new(Registered::NEVER),
         }
-        .asked(host)
+        .registered(host)
     }
 
-    fn asked(mut self, host: HostLog) -> Self {
-        let (site, interest) = of_one_level(|| self.ask(host));
-        self.site = site;
+    /// Registers a new callsite, and sets its handle and its interest.
+    fn registered(mut self, host: HostLog) -> Self {
+        let (handle, interest) = with_stable_level(|| self.register(host));
+        self.handle = handle;
         self.interest = AtomicU32::new(interest);
         self
     }
 
-    fn ask(&self, host: HostLog) -> (HostSite, u32) {
+    /// Registers the callsite with the host. Returns the host's handle and interest.
+    fn register(&self, host: HostLog) -> (CallsiteHandle, u32) {
         let names = ["message"]
             .into_iter()
             .chain(self.keys.iter().map(|key| &**key));
@@ -218,37 +239,42 @@ impl Place {
         })
     }
 
-    fn is_of(&self, record: &Record<'_>) -> bool {
-        self.is_at(record) && has_keys(record, &self.keys)
+    fn matches(&self, record: &Record<'_>) -> bool {
+        self.has_location_of(record) && has_keys(record, &self.keys)
     }
 
-    fn is_at(&self, record: &Record<'_>) -> bool {
+    /// Returns whether line, level, target and file are those of `record`.
+    fn has_location_of(&self, record: &Record<'_>) -> bool {
         self.line == record.line()
             && self.level == record.level()
             && *self.target == *record.target()
             && self.file.as_deref() == record.file()
     }
 
-    fn collect(&self, record: &Record<'_>, values: &mut Values) {
+    /// Adds the message and the other fields of `record` to `values`. The indexes are those of the fields in
+    /// [`register`](Self::register).
+    fn collect_values(&self, record: &Record<'_>, values: &mut Values) {
         values.push_debug(0, record.args());
         if self.is_shared {
             values.push_str(1, record.target());
-            values.push_debug(2, Pairs(record.key_values()));
+            values.push_debug(2, FormattedPairs(record.key_values()));
         } else {
-            collect(record, values);
+            collect_values(record, values);
         }
     }
 }
 
-fn hash(record: &Record<'_>) -> usize {
+fn hash_record(record: &Record<'_>) -> usize {
     let line = record.line().unwrap_or(0) as usize;
-    hash_of(record.metadata(), line, record.file().map_or(0, str::len))
+    hash_metadata(record.metadata(), line, record.file().map_or(0, str::len))
 }
 
-fn hash_of(metadata: &log::Metadata<'_>, line: usize, file: usize) -> usize {
-    let lengths = metadata.target().len() + 31 * file;
+/// Hashes the lengths of the texts, not the texts themselves. Callsites with the same hash are distinguished by
+/// comparison.
+fn hash_metadata(metadata: &log::Metadata<'_>, line: usize, file_len: usize) -> usize {
+    let lengths = metadata.target().len() + 31 * file_len;
     line.wrapping_mul(0x9e37_79b1) ^ lengths.wrapping_mul(0x85eb_ca6b) ^ metadata.level() as usize
 }
 
-/// How many places a library may have.
-const MAX_PLACES: usize = 4096;
+/// The maximum number of callsites in each table.
+const MAX_CALLSITES: usize = 4096;

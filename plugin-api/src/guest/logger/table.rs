@@ -1,7 +1,7 @@
-//! A hash table that only grows, and is read without locks: what the host said of each callsite.
+//! A hash table whose lookups take no lock, for the callsites of this library.
 //!
-//! Nothing in it is ever freed, as nothing in a library is: the places that log are a part of its
-//! code.
+//! Values are never removed or freed, so a lookup can return a `&'static` reference. The memory is bounded: callsites
+//! of `tracing` belong to the code of the library, and the number of callsites of `log` is limited.
 
 use std::{
     ptr,
@@ -11,17 +11,20 @@ use std::{
     },
 };
 
-/// Values by hash. What makes two of them equal is up to the caller.
+/// A hash table with open addressing and linear probing. The callers compute the hashes and compare the values.
 #[derive(Debug)]
 pub(super) struct Table<T: 'static> {
+    /// Null until the first value is inserted.
     slots: AtomicPtr<Slots<T>>,
-    /// How many values there are. Locked while a value is added.
+    /// The number of values. Locked while a value is inserted.
     len: Mutex<usize>,
 }
 
-/// A power of two of slots, at least half of them free, so that a search ends.
+/// The slots of a table. Their number is a power of two. At least half of the slots are null, and a search ends at the
+/// first null.
 type Slots<T> = Box<[AtomicPtr<Node<T>>]>;
 
+/// A value with its hash. Nodes are leaked, because old and new slots point to the same nodes.
 #[derive(Debug)]
 struct Node<T> {
     hash: usize,
@@ -29,7 +32,7 @@ struct Node<T> {
 }
 
 impl<T: Sync> Table<T> {
-    /// No values.
+    /// Creates an empty table.
     pub(super) const fn new() -> Self {
         Self {
             slots: AtomicPtr::new(ptr::null_mut()),
@@ -37,90 +40,103 @@ impl<T: Sync> Table<T> {
         }
     }
 
-    /// The value with this hash that `is_it` accepts.
-    pub(super) fn find(&self, hash: usize, is_it: impl Fn(&T) -> bool) -> Option<&'static T> {
+    /// Returns the value that has this hash and for which `is_equal` returns true. Takes no lock. Returns `None` if the
+    /// table has no such value. A value that another thread is inserting may not be found yet.
+    pub(super) fn find(&self, hash: usize, is_equal: impl Fn(&T) -> bool) -> Option<&'static T> {
         let slots = self.slots()?;
-        let mut at = hash;
+        let mut index = hash;
         loop {
-            let node = node(&slots[at & (slots.len() - 1)])?;
-            if node.hash == hash && is_it(&node.value) {
+            let node = load_node(&slots[index & (slots.len() - 1)])?;
+            if node.hash == hash && is_equal(&node.value) {
                 return Some(&node.value);
             }
-            at = at.wrapping_add(1);
+            index = index.wrapping_add(1);
         }
     }
 
-    /// The value that is found, or else a new one of `make`. The table is locked meanwhile. `make` must not use the
-    /// table.
+    /// Returns the value that [`find`](Self::find) finds. If the table has no such value, inserts the value that `new`
+    /// returns. The table is locked meanwhile, so `new` must call no method of the table except [`find`](Self::find).
     pub(super) fn find_or_insert(
         &self,
         hash: usize,
-        is_it: impl Fn(&T) -> bool,
-        make: impl FnOnce() -> T,
+        is_equal: impl Fn(&T) -> bool,
+        new: impl FnOnce() -> T,
     ) -> &'static T {
         let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = self.find(hash, is_it) {
+        // Searched under the lock, because another thread may have inserted the value since the caller's search.
+        if let Some(known) = self.find(hash, is_equal) {
             return known;
         }
-        let value = make();
+        let value = new();
         *len += 1;
         let node: &'static Node<T> = Box::leak(Box::new(Node { hash, value }));
         let slots = match self.slots() {
             Some(slots) if *len * 2 <= slots.len() => slots,
             full => self.grow(full, *len * 4),
         };
-        put(slots, node);
+        insert_node(slots, node);
         &node.value
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         *self.len.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows `see` all values, while nobody adds one.
-    pub(super) fn for_each(&self, see: impl FnMut(&'static T)) {
+    /// Calls `visit` for each value. The table is locked meanwhile, so `visit` must call no method of the table except
+    /// [`find`](Self::find).
+    pub(super) fn for_each(&self, visit: impl FnMut(&'static T)) {
         let _len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = self.slots().map_or(&[][..], |slots| slots);
         slots
             .iter()
-            .filter_map(node)
+            .filter_map(load_node)
             .map(|node| &node.value)
-            .for_each(see);
+            .for_each(visit);
     }
 
     fn slots(&self) -> Option<&'static Slots<T>> {
-        // SAFETY: it is null, or was leaked by `grow`.
+        // Acquire pairs with the Release store in `grow`, so the new slots and their nodes are visible.
+        // SAFETY: the pointer is null, or points to slots that `grow` has leaked.
         unsafe { self.slots.load(Ordering::Acquire).as_ref() }
     }
 
-    /// More slots, with what was in the old ones: whoever still reads those finds less, and asks
-    /// again under the lock.
-    fn grow(&self, old: Option<&'static Slots<T>>, room: usize) -> &'static Slots<T> {
+    /// Replaces the slots by at least `min_len` slots with the same nodes, and returns the new slots. The caller holds
+    /// the lock of `len`.
+    ///
+    /// The old slots are leaked, because another thread may still search them. Such a search may miss a new value. The
+    /// thread then calls [`find_or_insert`](Self::find_or_insert), which searches again under the lock.
+    fn grow(&self, old: Option<&'static Slots<T>>, min_len: usize) -> &'static Slots<T> {
         let empty = || AtomicPtr::new(ptr::null_mut());
-        let len = room.next_power_of_two().max(64);
+        let len = min_len.next_power_of_two().max(64);
         let slots = Box::leak(Box::new((0..len).map(|_| empty()).collect::<Slots<T>>()));
-        for node in old.into_iter().flat_map(|old| old.iter()).filter_map(node) {
-            put(slots, node);
+        let old_slots = old.into_iter().flat_map(|old| old.iter());
+        for node in old_slots.filter_map(load_node) {
+            insert_node(slots, node);
         }
+        // The slots are published after all nodes are in them, so a search never misses an old value.
         self.slots.store(slots, Ordering::Release);
         slots
     }
 }
 
-fn node<T>(slot: &AtomicPtr<Node<T>>) -> Option<&'static Node<T>> {
-    // SAFETY: it is null, or was leaked before it was put there.
+/// Returns the node of a slot. Returns `None` if the slot is empty.
+fn load_node<T>(slot: &AtomicPtr<Node<T>>) -> Option<&'static Node<T>> {
+    // Acquire pairs with the Release store in `insert_node`, so the node's content is visible.
+    // SAFETY: the pointer is null, or points to a node that `find_or_insert` has leaked.
     unsafe { slot.load(Ordering::Acquire).as_ref() }
 }
 
-fn put<T>(slots: &Slots<T>, node: &'static Node<T>) {
-    let mut at = node.hash;
+/// Stores a node in the first empty slot of its probe sequence. The caller holds the lock of the table's `len`.
+fn insert_node<T>(slots: &Slots<T>, node: &'static Node<T>) {
+    let mut index = node.hash;
     loop {
-        let slot = &slots[at & (slots.len() - 1)];
+        let slot = &slots[index & (slots.len() - 1)];
+        // Relaxed is enough, because only this thread, which holds the lock, stores into slots.
         if slot.load(Ordering::Relaxed).is_null() {
             return slot.store(ptr::from_ref(node).cast_mut(), Ordering::Release);
         }
-        at = at.wrapping_add(1);
+        index = index.wrapping_add(1);
     }
 }
 
@@ -133,9 +149,9 @@ mod tests {
     #[test]
     fn every_value_is_found_while_others_come() {
         static TABLE: Table<usize> = Table::new();
-        // Miri is some thousand times as slow.
+        // Miri runs the test about a thousand times as slowly.
         const MANY: usize = if cfg!(miri) { 100 } else { 2000 };
-        // Hashes that collide, as those of equal places with other targets do.
+        // Three values have the same hash, like callsites that differ only in the text of the target.
         let insert =
             |value: usize| *TABLE.find_or_insert(value / 3, |&other| other == value, || value);
         assert_eq!(TABLE.find(0, |_| true), None);

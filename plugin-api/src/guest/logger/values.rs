@@ -1,4 +1,4 @@
-//! The values of one entry, as they cross.
+//! Collects the values of one entry, and converts them to ABI structs.
 
 use std::{
     cell::Cell,
@@ -10,28 +10,39 @@ use std::{
 
 use tracing_core::{Field, field::Visit};
 
-use super::host::HostSite;
+use super::host::CallsiteHandle;
 use crate::abi::{self, Slice};
 
-/// Collects values. All texts are written into one buffer. Buffer and vectors are kept for the next entry of the
-/// thread.
+/// A buffer for the values of one entry. Each thread reuses its buffer for its next entry.
+///
+/// All texts are written into one string, which may move while it grows. The values therefore store ranges of the
+/// string, and [`with_entry`](Self::with_entry) converts the ranges to pointers when all values are collected.
 #[derive(Debug)]
 pub(crate) struct Values {
+    /// The texts of all values and causes.
     text: String,
-    values: Vec<Collected>,
+    values: Vec<CollectedValue>,
+    /// For each cause of an error, the range of its text in `text`.
     causes: Vec<Range<usize>>,
-    /// The values and causes as they cross: empty but while an entry is lent.
+    /// The values as ABI structs. Empty except during [`with_entry`](Self::with_entry).
     fields: Vec<abi::Field>,
+    /// The causes as ABI structs. Empty except during [`with_entry`](Self::with_entry).
     slices: Vec<Slice>,
     thread: Thread,
 }
 
+/// A value of a field.
 #[derive(Debug)]
-struct Collected {
+struct CollectedValue {
+    /// The index of the field in the callsite.
     index: usize,
+    /// The type: a constant of [`abi::Value`].
     kind: u32,
+    /// A scalar, as in [`abi::Value::bits`].
     bits: [u64; 2],
+    /// A range of [`Values::text`].
     text: Range<usize>,
+    /// A range of [`Values::causes`].
     causes: Range<usize>,
 }
 
@@ -47,24 +58,25 @@ impl Values {
         }
     }
 
-    /// Runs `work` with the buffers of this thread, or with new ones when a value logs while it is written.
+    /// Runs `work` with the buffer of this thread. The buffer is empty at the start of `work`.
     pub(super) fn collect<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         thread_local! {
             static BUFFER: Cell<Option<Box<Values>>> = const { Cell::new(None) };
         }
-        // A thread may log while it ends, when its thread-locals are gone.
-        let kept = BUFFER.try_with(Cell::take).ok().flatten();
-        let mut values = kept.unwrap_or_else(|| Box::new(Self::new()));
-        let done = work(&mut values);
+        // A new buffer is created in two more cases than for the first entry. The `Debug` code of a value may log while
+        // the buffer is in use. And a thread may log while it ends, after its thread-locals were destroyed.
+        let buffer = BUFFER.try_with(Cell::take).ok().flatten();
+        let mut values = buffer.unwrap_or_else(|| Box::new(Self::new()));
+        let result = work(&mut values);
         values.clear();
         let _ = BUFFER.try_with(|buffer| buffer.set(Some(values)));
-        done
+        result
     }
 
-    /// Lends the values as they cross.
+    /// Converts the collected values to an entry, and runs `send` with the entry.
     pub(super) fn with_entry<R>(
         &mut self,
-        site: HostSite,
+        callsite: CallsiteHandle,
         span: u64,
         send: impl FnOnce(&abi::Entry) -> R,
     ) -> R {
@@ -83,7 +95,7 @@ impl Values {
             }));
         send(&abi::Entry {
             size: size_of::<abi::Entry>(),
-            callsite: site.0,
+            callsite: callsite.0,
             span,
             fields: self.fields.as_ptr(),
             fields_len: self.fields.len(),
@@ -91,7 +103,7 @@ impl Values {
         })
     }
 
-    /// Adds what `value` writes for people.
+    /// Adds the `Debug` text of `value`.
     pub(super) fn push_debug(&mut self, index: usize, value: impl fmt::Debug) {
         let text = self.write(format_args!("{value:?}"));
         self.push(index, abi::Value::DEBUG, [0; 2], text, 0..0);
@@ -104,7 +116,7 @@ impl Values {
         self.push(index, abi::Value::STR, [0; 2], text, 0..0);
     }
 
-    /// Adds an error and its sources.
+    /// Adds the texts of an error and of its sources.
     pub(super) fn push_error(&mut self, index: usize, value: &(dyn Error + 'static)) {
         let text = self.write(format_args!("{value}"));
         let first = self.causes.len();
@@ -154,7 +166,7 @@ impl Values {
         text: Range<usize>,
         causes: Range<usize>,
     ) {
-        self.values.push(Collected {
+        self.values.push(CollectedValue {
             index,
             kind,
             bits,
@@ -163,16 +175,17 @@ impl Values {
         });
     }
 
+    /// Appends formatted text to the buffer, and returns its range.
     fn write(&mut self, arguments: fmt::Arguments<'_>) -> Range<usize> {
         let start = self.text.len();
-        // A value whose formatting fails has what it wrote so far.
+        // If the formatting code of the author fails, the text before the error is used.
         let _ = self.text.write_fmt(arguments);
         start..self.text.len()
     }
 
     fn clear(&mut self) {
         self.text.clear();
-        self.text.shrink_to(KEPT);
+        self.text.shrink_to(MAX_IDLE_CAPACITY);
         self.values.clear();
         self.causes.clear();
         self.fields.clear();
@@ -180,10 +193,10 @@ impl Values {
     }
 }
 
-/// How much of the buffer stays between events, in bytes: enough for any usual line.
-const KEPT: usize = 4096;
+/// The maximum capacity of the text buffer between entries, in bytes. Enough for any usual log line.
+const MAX_IDLE_CAPACITY: usize = 4096;
 
-/// The lower and the upper half of a number of 128 bits.
+/// Returns the lower and the upper half of a 128-bit number.
 const fn halves(value: u128) -> [u64; 2] {
     [value as u64, (value >> 64) as u64]
 }

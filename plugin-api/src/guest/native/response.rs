@@ -128,7 +128,7 @@ impl Respond for Response {
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local_response::Response, BoxError> {
+    fn into_http_response(self) -> Result<local_response::Response, BoxError> {
         let body = match self.body {
             Content::Bytes(bytes) => http_body_util::Full::new(bytes)
                 .map_err(|never| match never {})
@@ -157,7 +157,7 @@ impl<E: Into<BoxError>> Respond for Result<Response, E> {
     }
 
     #[cfg(feature = "local")]
-    fn into_local(self) -> Result<local_response::Response, BoxError> {
-        self.map_err(Into::into)?.into_local()
+    fn into_http_response(self) -> Result<local_response::Response, BoxError> {
+        self.map_err(Into::into)?.into_http_response()
     }
 }

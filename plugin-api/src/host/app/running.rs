@@ -1,82 +1,88 @@
-//! The apps of this process that run, for what concerns several of them.
+//! The list of the running apps of this process. Compares the generations of an app, and wakes stalled runtimes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::App;
 
-/// An app that was started and has not ended.
-struct Running {
+/// An app that has started and was not stopped.
+struct RunningApp {
     app: &'static App,
     name: Box<str>,
-    /// Which load of the app it is.
+    /// The number of the generation.
     generation: u64,
-    /// Whether it was told that an earlier generation runs, and not yet that none does any more.
+    /// Whether the app still has to be notified when all its earlier generations have ended. True if the app was
+    /// started with [`Init::is_second`](crate::abi::Init::is_second), until the notification.
     is_second: bool,
 }
 
-static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Vec<RunningApp>> = Mutex::new(Vec::new());
 
-fn running() -> MutexGuard<'static, Vec<Running>> {
+fn lock_running() -> MutexGuard<'static, Vec<RunningApp>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a generation of the app `name` runs that is earlier than `generation`.
+/// Returns whether a generation of the app `name` is running that is earlier than `generation`.
 pub(in crate::host) fn has_earlier(name: &str, generation: u64) -> bool {
-    is_second(&running(), name, generation)
+    has_earlier_in(&lock_running(), name, generation)
 }
 
-fn is_second(running: &[Running], name: &str, generation: u64) -> bool {
+fn has_earlier_in(running: &[RunningApp], name: &str, generation: u64) -> bool {
     running
         .iter()
         .any(|other| *other.name == *name && other.generation < generation)
 }
 
-/// The app has started. `is_second` is what it was told.
+/// Adds an app that has started. `is_second` is the value with which the app was started.
 pub(in crate::host) fn add(app: &'static App, name: &str, generation: u64, is_second: bool) {
-    running().push(Running {
+    lock_running().push(RunningApp {
         app,
         name: name.into(),
         generation,
         is_second,
     });
-    // The earlier one may have ended while this one started.
-    tell();
+    // The earlier generation may have ended while this generation was starting.
+    notify_last_generations();
 }
 
-/// The app has ended.
-pub(super) fn ended(app: &App) {
-    running().retain(|other| !std::ptr::eq(other.app, app));
-    tell();
+/// Removes an app that was stopped.
+pub(super) fn remove(app: &App) {
+    lock_running().retain(|other| !std::ptr::eq(other.app, app));
+    notify_last_generations();
 }
 
-/// Tells apps whose earlier generations have all ended.
-fn tell() {
-    let mut running = running();
-    let mut alone = Vec::new();
-    for at in 0..running.len() {
-        let Running {
+/// Notifies the apps whose earlier generations have all ended, each of them once.
+fn notify_last_generations() {
+    let mut running = lock_running();
+    let mut without_earlier = Vec::new();
+    for index in 0..running.len() {
+        let RunningApp {
             app,
             name,
             generation,
             is_second: true,
-        } = &running[at]
+        } = &running[index]
         else {
             continue;
         };
-        if !is_second(&running, name, *generation) {
-            alone.push(*app);
-            running[at].is_second = false;
+        if !has_earlier_in(&running, name, *generation) {
+            without_earlier.push(*app);
+            running[index].is_second = false;
         }
     }
+    // Unlocked before the plugins are called, because the notification wakes wakers, and a waker may be the author's
+    // code.
     drop(running);
-    // What waits for it may be the author's code.
-    alone.into_iter().for_each(App::tell_alone);
+    without_earlier
+        .into_iter()
+        .for_each(App::notify_previous_ended);
 }
 
-/// Has the runtime of each app that runs wake an idle thread if another one is blocked: else nobody would
-/// wait for the app's timers and sockets until the blocked thread is back. To be called every 50 ms or so,
-/// on a thread of its own: it runs code of each library, though none of the author's.
-pub fn look_after_apps() {
-    let apps: Vec<_> = running().iter().map(|running| running.app).collect();
-    apps.into_iter().for_each(App::look_after);
+/// Wakes an idle thread in the runtime of each running app whose blocked thread keeps the runtime from serving its
+/// timers and sockets.
+///
+/// Call this about every 50 ms, on a thread that does nothing else for the apps: the function runs code of each
+/// library, but no code of an author.
+pub fn wake_stalled_apps() {
+    let apps: Vec<_> = lock_running().iter().map(|running| running.app).collect();
+    apps.into_iter().for_each(App::wake_if_stalled);
 }

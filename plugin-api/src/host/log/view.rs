@@ -1,63 +1,66 @@
-//! What a plugin lends to its logger, as safe values.
+//! Safe types for the ABI structs with which a plugin logs. They borrow from the plugin's memory.
 
 use std::{ffi::c_void, fmt, slice};
 
 use crate::{Level, abi};
 
-/// The span that an entry is in.
+/// The span of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
-    /// None of the plugin's: that of the request that the thread works on, if there is one.
-    Current,
-    /// No span, because the author says so (`parent: None`).
+    /// The thread is in no span of the plugin. The span of the entry is the span of the request on which the thread
+    /// works, if there is such a request.
+    RequestSpan,
+    /// The entry has no span, because the author wrote `parent: None`.
     Root,
-    /// One of the plugin's, or that of a request.
+    /// The number of a span that the plugin has created, or of the span of a request.
     Span(u64),
 }
 
 impl Parent {
+    /// Converts the number in [`abi::Entry::span`].
     pub(super) fn of(span: u64) -> Self {
         match span {
-            abi::Entry::CURRENT => Self::Current,
+            abi::Entry::REQUEST_SPAN => Self::RequestSpan,
             abi::Entry::ROOT => Self::Root,
             span => Self::Span(span),
         }
     }
 }
 
-/// What an event or a new span has beside its callsite.
+/// The parts of an event or a new span that its callsite does not contain.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
-    /// The span that it is in.
+    /// The parent span.
     pub parent: Parent,
-    /// The values.
+    /// The fields that have a value.
     pub fields: Fields<'a>,
-    /// The name that the plugin knows the thread by.
+    /// The name of the current thread in the plugin's std.
     pub thread: Option<&'a str>,
 }
 
-/// A place in a plugin that logs.
+/// A callsite: a place in a plugin's code that logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Callsite<'a> {
-    /// Its level.
+    /// The level of the entries.
     pub level: Level,
-    /// Whether it makes spans, not events.
+    /// Whether the entries are spans. If false, they are events.
     pub is_span: bool,
-    /// Its name.
+    /// The name that the author set, or by default a name such as `event src/lib.rs:7`.
     pub name: &'a str,
-    /// Its target.
+    /// The target that the author set, or by default the module path.
     pub target: &'a str,
-    /// The module that it is in.
+    /// The module path.
     pub module: Option<&'a str>,
-    /// The file that it is in.
+    /// The source file.
     pub file: Option<&'a str>,
-    /// The line that it is on.
+    /// The line in `file`.
     pub line: Option<u32>,
-    /// The names of its fields.
+    /// The names of the fields, in order.
     pub fields: Vec<&'a str>,
 }
 
-/// The fields of an entry that have a value: the index among the callsite's, and the value.
+/// An iterator over the fields of an entry that have a value. An item is the index of the field in
+/// [`Callsite::fields`], and the value.
 #[derive(Clone, Debug)]
 pub struct Fields<'a>(slice::Iter<'a, abi::Field>);
 
@@ -66,14 +69,14 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let field = self.0.next()?;
-        // SAFETY: the plugin lends the entry, and `'a` with it, until the host's function returns.
-        Some((field.index, unsafe { value(&field.value) }))
+        // SAFETY: only `entry_view` creates this type, and its caller guarantees that the entry outlives `'a`.
+        Some((field.index, unsafe { value_view(&field.value) }))
     }
 }
 
-/// A value, with its type.
+/// A typed value of a field.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are those of the types")]
 #[non_exhaustive]
 pub enum Value<'a> {
     Bool(bool),
@@ -83,20 +86,20 @@ pub enum Value<'a> {
     I128(i128),
     F64(f64),
     Str(&'a str),
-    /// What the value's `Debug` or `Display` wrote.
+    /// A value as text, formatted with its `Debug` or `Display`.
     Debug(&'a str),
-    /// What the error's `Display` wrote, and its sources'.
+    /// The `Display` text of an error, and the texts of its sources.
     Error(&'a str, Causes<'a>),
 }
 
-/// The sources of an error, outermost first, as text.
+/// The texts of an error's sources, outermost first.
 #[derive(Clone, Copy)]
 pub struct Causes<'a>(&'a [abi::Slice]);
 
 impl<'a> Causes<'a> {
-    /// The texts.
+    /// Returns an iterator over the texts.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        // SAFETY: the plugin lends the entry, and `'a` with it, until the host's function returns.
+        // SAFETY: only `value_view` creates this type, and its caller guarantees that the texts outlive `'a`.
         self.0
             .iter()
             .map(|cause| unsafe { cause.text() }.unwrap_or_default())
@@ -112,44 +115,46 @@ impl fmt::Debug for Causes<'_> {
 /// A panic in a plugin.
 #[derive(Clone, Copy, Debug)]
 pub struct Panic<'a> {
-    /// Its message.
+    /// The message of the panic.
     pub message: &'a str,
-    /// `src/lib.rs:7:13`.
+    /// The source file, the line, and the column.
     pub location: (Option<&'a str>, u32, u32),
-    /// The thread's name.
+    /// The name of the thread that panicked.
     pub thread: Option<&'a str>,
-    /// Where it came from, when `RUST_BACKTRACE` asks for it.
+    /// The backtrace as text. `None` unless `RUST_BACKTRACE` enables backtraces.
     pub backtrace: Option<&'a str>,
-    /// The span that it happened in.
+    /// The span in which the thread panicked.
     pub parent: Parent,
 }
 
-/// An entry, and what `register` gave for its callsite.
+/// Converts an ABI entry. Also returns the handle of its callsite, as `register` has returned it.
 ///
 /// # Safety
 ///
-/// `entry` and what it borrows outlive `'a`.
+/// `entry`, its arrays and its slices are valid and outlive `'a`.
 pub(super) unsafe fn entry_view<'a>(entry: *const abi::Entry) -> (*const c_void, Entry<'a>) {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that `entry` is valid.
     let entry = unsafe { &*entry };
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees that the array of fields is valid and outlives `'a`.
     let fields = unsafe { array(entry.fields, entry.fields_len) };
     let view = Entry {
         parent: Parent::of(entry.span),
         fields: Fields(fields.iter()),
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees that the slice is valid and outlives `'a`.
         thread: unsafe { entry.thread.text() },
     };
     (entry.callsite, view)
 }
 
+/// Converts an ABI callsite.
+///
 /// # Safety
 ///
-/// What `callsite` borrows outlives `'a`.
+/// The slices of `callsite` and its array of names are valid and outlive `'a`.
 pub(super) unsafe fn callsite_view<'a>(callsite: &abi::Callsite) -> Callsite<'a> {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that the slices are valid and outlive `'a`.
     let text = |slice: abi::Slice| unsafe { slice.text::<'a>() };
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that the array of names is valid and outlives `'a`.
     let fields = unsafe { array::<abi::Slice>(callsite.fields, callsite.fields_len) };
     Callsite {
         level: Level::from_number(callsite.level).unwrap_or(Level::Trace),
@@ -166,13 +171,15 @@ pub(super) unsafe fn callsite_view<'a>(callsite: &abi::Callsite) -> Callsite<'a>
     }
 }
 
+/// Converts an ABI value.
+///
 /// # Safety
 ///
-/// What `value` borrows outlives `'a`.
-unsafe fn value<'a>(value: &abi::Value) -> Value<'a> {
+/// The text of `value` and the texts of its causes are valid and outlive `'a`.
+unsafe fn value_view<'a>(value: &abi::Value) -> Value<'a> {
     let [low, high] = value.bits;
     let wide = u128::from(low) | u128::from(high) << 64;
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that the text is valid and outlives `'a`.
     let text = || unsafe { value.text.text::<'a>() }.unwrap_or_default();
     match value.kind {
         abi::Value::BOOL => Value::Bool(low != 0),
@@ -183,24 +190,28 @@ unsafe fn value<'a>(value: &abi::Value) -> Value<'a> {
         abi::Value::F64 => Value::F64(f64::from_bits(low)),
         abi::Value::STR => Value::Str(text()),
         abi::Value::ERROR => {
-            // SAFETY: the caller says so.
+            // SAFETY: the caller guarantees that the array of causes is valid and outlives `'a`.
             Value::Error(
                 text(),
                 Causes(unsafe { array(value.causes, value.causes_len) }),
             )
         }
-        // A kind of a later version. Its text is for hosts that do not know the kind.
+        // `DEBUG`, or a type that a later version of the ABI has added. A value of such a type also sets `text`, for
+        // hosts that do not know the type.
         _ => Value::Debug(text()),
     }
 }
 
+/// Returns the array of `len` values at `ptr` as a slice.
+///
 /// # Safety
 ///
-/// Behind `ptr` are `len` values that outlive `'a`, unless `len` is 0.
+/// `ptr` points to `len` valid values that outlive `'a`. If `len` is 0, `ptr` may be any pointer.
 unsafe fn array<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
     if len == 0 {
+        // A slice must not have a null pointer, and a plugin may pass one for an empty array.
         return &[];
     }
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees that `ptr` points to `len` valid values that outlive `'a`.
     unsafe { slice::from_raw_parts(ptr, len) }
 }

@@ -24,7 +24,7 @@ use host_bench::{
 };
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use plugin_api::host::{App, Called, Init, Target};
+use plugin_api::host::{App, CallInfo, CallResult, Init};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -100,24 +100,24 @@ impl Plugin {
     fn run(&self, case: &Case, iterations: u64) -> Result<Duration, Box<dyn Error>> {
         let path = format!("/{}/{iterations}", case.name);
         let (mut head, body) = Request::get(path).body(Empty::<Bytes>::new())?.into_parts();
-        let target = Target {
+        let info = CallInfo {
             mount: "/",
             peer: None,
             request_id: None,
             upgrade: None,
         };
         let in_flight = self.app.enter().ok_or("the app is closed")?;
-        let mut start = Some((in_flight, target));
+        let mut start = Some((in_flight, info));
         let mut body = Some(body);
         let mut response = Response::new(());
         let body = self.runtime.block_on(async {
             let called = poll_fn(|context| {
-                let (in_flight, target) = start.take().expect("it is polled once");
-                Poll::Ready(in_flight.call(&mut head, body.take(), target, context, &mut response))
+                let (in_flight, info) = start.take().expect("it is polled once");
+                Poll::Ready(in_flight.call(&mut head, body.take(), info, context, &mut response))
             });
             let body = match called.await {
-                Called::Answered(body) => body?,
-                Called::Pending(mut call) => {
+                CallResult::Answered(body) => body?,
+                CallResult::Pending(mut call) => {
                     poll_fn(|context| call.poll_response(context, &mut response)).await?
                 }
             };

@@ -1,4 +1,4 @@
-//! The key-value pairs of `log` records.
+//! Reads the key-value pairs of a record of `log`.
 
 use std::{error::Error, fmt};
 
@@ -9,48 +9,52 @@ use log::{
 
 use crate::guest::logger::values::Values;
 
-/// The keys of a record.
-pub(super) fn keys(record: &Record<'_>) -> Vec<Box<str>> {
-    let mut keys = Keys(Vec::new());
-    // Collecting does not fail. Of a source that fails, the keys before its error count.
+/// Returns the keys of a record, in order.
+pub(super) fn collect_keys(record: &Record<'_>) -> Vec<Box<str>> {
+    let mut keys = KeyCollector(Vec::new());
+    // Only the source itself can fail, and it is the author's code. The keys before the error are used.
     let _ = record.key_values().visit(&mut keys);
     keys.0
 }
 
-/// Whether these are the keys of a record, in their order.
+/// Returns whether the keys of a record are `keys`, in this order.
 pub(super) fn has_keys(record: &Record<'_>, keys: &[Box<str>]) -> bool {
-    let mut same = SameKeys { keys, seen: 0 };
-    record.key_values().visit(&mut same).is_ok() && same.seen == keys.len()
+    let mut comparison = KeyComparison { keys, count: 0 };
+    record.key_values().visit(&mut comparison).is_ok() && comparison.count == keys.len()
 }
 
-/// Collects the values of a record, in the order of its keys. The message comes before them.
-pub(super) fn collect(record: &Record<'_>, values: &mut Values) {
-    // Collecting does not fail. Of a source that fails, the values before its error count.
-    let _ = record.key_values().visit(&mut Pairing { values, index: 1 });
+/// Adds the values of a record's pairs to `values`, in order.
+pub(super) fn collect_values(record: &Record<'_>, values: &mut Values) {
+    // The message is field 0.
+    let mut collector = ValueCollector { values, index: 1 };
+    // Only the source itself can fail, and it is the author's code. The values before the error are used.
+    let _ = record.key_values().visit(&mut collector);
 }
 
-struct Keys(Vec<Box<str>>);
+struct KeyCollector(Vec<Box<str>>);
 
-impl<'a> VisitSource<'a> for Keys {
+impl<'a> VisitSource<'a> for KeyCollector {
     fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
         self.0.push(key.as_str().into());
         Ok(())
     }
 }
 
-struct SameKeys<'k> {
+/// Compares the keys of a record with `keys`. The first difference ends the visit with an error.
+struct KeyComparison<'k> {
     keys: &'k [Box<str>],
-    seen: usize,
+    /// The number of keys of the record that were visited.
+    count: usize,
 }
 
-impl<'a> VisitSource<'a> for SameKeys<'_> {
+impl<'a> VisitSource<'a> for KeyComparison<'_> {
     fn visit_pair(&mut self, key: Key<'a>, _: kv::Value<'a>) -> Result<(), kv::Error> {
-        let same = self
+        let is_equal = self
             .keys
-            .get(self.seen)
+            .get(self.count)
             .is_some_and(|other| **other == *key.as_str());
-        self.seen += 1;
-        if same {
+        self.count += 1;
+        if is_equal {
             Ok(())
         } else {
             Err(kv::Error::msg("other keys"))
@@ -58,30 +62,30 @@ impl<'a> VisitSource<'a> for SameKeys<'_> {
     }
 }
 
-/// Collects the values of pairs, in order.
-struct Pairing<'v> {
+struct ValueCollector<'v> {
     values: &'v mut Values,
+    /// The index of the next field.
     index: usize,
 }
 
-impl<'a> VisitSource<'a> for Pairing<'_> {
+impl<'a> VisitSource<'a> for ValueCollector<'_> {
     fn visit_pair(&mut self, _: Key<'a>, value: kv::Value<'a>) -> Result<(), kv::Error> {
         let index = self.index;
         self.index += 1;
-        value.visit(Pair {
+        value.visit(TypedValueCollector {
             values: self.values,
             index,
         })
     }
 }
 
-/// Collects one value, with its type.
-struct Pair<'v> {
+/// Adds one value to `values`, with the type of the value.
+struct TypedValueCollector<'v> {
     values: &'v mut Values,
     index: usize,
 }
 
-impl<'a> VisitValue<'a> for Pair<'_> {
+impl<'a> VisitValue<'a> for TypedValueCollector<'_> {
     fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
         self.values.push_debug(self.index, format_args!("{value}"));
         Ok(())
@@ -132,27 +136,33 @@ impl<'a> VisitValue<'a> for Pair<'_> {
     }
 }
 
-/// Pairs, printed as `a=1 b=2`.
-pub(super) struct Pairs<'a>(pub(super) &'a dyn kv::Source);
+/// Formats key-value pairs as `a=1 b=2`.
+pub(super) struct FormattedPairs<'a>(pub(super) &'a dyn kv::Source);
 
-impl fmt::Debug for Pairs<'_> {
+impl fmt::Debug for FormattedPairs<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Each<'a, 'f>(&'a mut fmt::Formatter<'f>, &'static str);
+        struct PairFormatter<'a, 'f> {
+            formatter: &'a mut fmt::Formatter<'f>,
+            /// Empty for the first pair.
+            separator: &'static str,
+        }
 
-        impl<'kvs> VisitSource<'kvs> for Each<'_, '_> {
+        impl<'kvs> VisitSource<'kvs> for PairFormatter<'_, '_> {
             fn visit_pair(
                 &mut self,
                 key: Key<'kvs>,
                 value: kv::Value<'kvs>,
             ) -> Result<(), kv::Error> {
-                write!(self.0, "{}{key}={value}", self.1)?;
-                self.1 = " ";
+                write!(self.formatter, "{}{key}={value}", self.separator)?;
+                self.separator = " ";
                 Ok(())
             }
         }
 
-        self.0
-            .visit(&mut Each(formatter, ""))
-            .map_err(|_| fmt::Error)
+        let mut visitor = PairFormatter {
+            formatter,
+            separator: "",
+        };
+        self.0.visit(&mut visitor).map_err(|_| fmt::Error)
     }
 }

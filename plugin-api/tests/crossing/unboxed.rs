@@ -1,5 +1,5 @@
-//! An app whose futures lie in the slot of a call as they are, and whose service may panic as it is
-//! dropped.
+//! A tower service whose futures are not boxed, so that they are stored in the slot of a call, and whose drop may
+//! panic.
 
 use std::{
     future::Future,
@@ -16,75 +16,77 @@ use plugin_api::{
 use tokio::task::yield_now;
 use tower_service::Service;
 
-use super::driver::{LONG, ask, started, text};
+use super::driver::{TIMEOUT, body_text, exchange, start};
 
 #[test]
 fn futures_with_pointers_into_themselves_stay_where_they_are_and_end() {
-    let app = started::<Careless>(None);
+    let app = start::<UnboxedApp>(None);
     for _ in 0..2 {
-        assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
+        assert_eq!(body_text(exchange(app, "/counts", "").unwrap()), "3");
     }
-    // Also when the service panics as it is dropped: the room is free for the next one.
-    assert_eq!(ask(app, "/drop", "").unwrap_err(), CallError::Panicked);
-    assert_eq!(text(ask(app, "/counts", "").unwrap()), "3");
-    assert_eq!(LIVING.load(Ordering::Relaxed), 0);
+    // A service that panics in its drop must release its slot, which the next request then uses.
+    assert_eq!(exchange(app, "/drop", "").unwrap_err(), CallError::Panicked);
+    assert_eq!(body_text(exchange(app, "/counts", "").unwrap()), "3");
+    assert_eq!(RUNNING_CALLS.load(Ordering::Relaxed), 0);
     assert_eq!(app.in_flight(), 0);
-    assert_eq!(app.stop(LONG), host::Stopped::default());
+    assert_eq!(app.stop(TIMEOUT), host::Stopped::default());
 }
 
 /// An app that is a tower service, whose futures are not boxed.
-struct Careless;
+struct UnboxedApp;
 
-impl ExportedApp for Careless {
+impl ExportedApp for UnboxedApp {
     const VERSION: &'static str = "1.2.3";
 
     fn build(context: Context) -> AppFuture {
         let answer = async || {
-            let _living = Living::new();
+            let _running = RunningCall::new();
             let mut count = 0;
-            // It points into the future.
-            let counted = &mut count;
+            // The reference points into the future itself, so the future must not be moved after its first poll.
+            let count_ref = &mut count;
             for _ in 0..3 {
                 yield_now().await;
-                *counted += 1;
+                *count_ref += 1;
             }
             Ok(Response::new(count.to_string()))
         };
         let service = Unboxed {
             answer,
-            is_bomb: false,
+            panics_on_drop: false,
         };
         build(move || service, context)
     }
 }
 
-/// Something that has begun, and has not ended.
-struct Living(());
+/// Counts a call from its first poll to the drop of its future.
+struct RunningCall(());
 
-static LIVING: AtomicUsize = AtomicUsize::new(0);
+/// The number of futures that have been polled and not dropped.
+static RUNNING_CALLS: AtomicUsize = AtomicUsize::new(0);
 
-impl Living {
+impl RunningCall {
     fn new() -> Self {
-        LIVING.fetch_add(1, Ordering::Relaxed);
+        RUNNING_CALLS.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
 }
 
-impl Drop for Living {
+impl Drop for RunningCall {
     fn drop(&mut self) {
-        LIVING.fetch_sub(1, Ordering::Relaxed);
+        RUNNING_CALLS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+/// A service whose futures are those of the closure `answer`.
 #[derive(Clone)]
 struct Unboxed<F> {
     answer: F,
-    is_bomb: bool,
+    panics_on_drop: bool,
 }
 
 impl<F> Drop for Unboxed<F> {
     fn drop(&mut self) {
-        assert!(!self.is_bomb, "it is a bomb");
+        assert!(!self.panics_on_drop, "panic in drop");
     }
 }
 
@@ -102,7 +104,7 @@ where
     }
 
     fn call(&mut self, request: Request<plugin_api::Body>) -> A {
-        self.is_bomb = request.uri().path() == "/drop";
+        self.panics_on_drop = request.uri().path() == "/drop";
         (self.answer)()
     }
 }
