@@ -249,7 +249,7 @@ pub struct LogConfig {
     )]
     pub log_format: LogFormat,
 
-    /// Append the log to this file, not to stderr; SIGUSR1 opens it anew, as after a rotation
+    /// Append the log to this file, not to stderr; SIGUSR1 reopens it, as after a rotation
     #[arg(long, value_name = "FILE", value_parser = absolute_path())]
     pub log_file: Option<PathBuf>,
 
@@ -270,7 +270,7 @@ pub struct LogConfig {
     )]
     pub capture_output: bool,
 
-    /// Append a line for each request to this file, or - for stdout; SIGUSR1 opens it anew
+    /// Append a line for each request to this file, or - for stdout; SIGUSR1 reopens it
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<LineSink>,
 

@@ -200,7 +200,7 @@ pub enum ControlError {
     #[error("cannot listen on unix:{}: another process does; give each host a socket of its own", .0.display())]
     InUse(PathBuf),
     /// The path is a file that is no socket. It is not removed, because it may be of value.
-    #[error("cannot listen on unix:{}: it is there, and is no socket; remove it or choose another path", .0.display())]
+    #[error("cannot listen on unix:{}: the path exists and is not a socket; remove it or choose another path", .0.display())]
     NotSocket(PathBuf),
 }
 

@@ -110,7 +110,7 @@ pub enum NewError {
     #[error("cargo did not make the package: {0}")]
     Cargo(String),
     /// A file or folder with this path already exists.
-    #[error("{} is there already: choose another name, or remove it", .0.display())]
+    #[error("{} exists already: choose another name, or remove it", .0.display())]
     Exists(PathBuf),
     /// The last part of the path is not a valid name for an app.
     #[error(

@@ -84,12 +84,12 @@ async fn reopen(mut rotations: Signal, handle: supervisor::Handle, outputs: Vec<
                 are_open = false;
                 error!(
                     error = &error as &dyn std::error::Error,
-                    "Log file not opened anew"
+                    "Log file not reopened"
                 );
             }
         }
         if are_open {
-            info!(signal = "SIGUSR1", "Log files opened anew");
+            info!(signal = "SIGUSR1", "Log files reopened");
         }
     }
 }
@@ -115,7 +115,7 @@ async fn reload_config(
                 let error = &error as &dyn std::error::Error;
                 error!(
                     signal = "SIGHUP",
-                    error, "Configuration not read again, the one before stays in force"
+                    error, "Configuration not reloaded, the current one stays in force"
                 );
             }
         }
@@ -139,7 +139,7 @@ async fn apply(
             "These settings changed, but take effect at the next start only"
         );
     }
-    info!(signal = "SIGHUP", level = %config.log_level, "Configuration read again");
+    info!(signal = "SIGHUP", level = %config.log_level, "Configuration reloaded");
     if !live.is_empty() {
         // The call fails only after the supervisor has ended, when the server stops anyway.
         let _ = handle.configure(config.mount, config.apps).await;

@@ -87,7 +87,9 @@ async fn a_file_that_comes_slowly_is_loaded_once_when_it_is_whole() {
         sleep(Duration::from_millis(250)).await;
     }
     host.serves("/versioned", "v2").await;
-    host.log().eventually(&["DEBUG", "Not whole yet"]).await;
+    host.log()
+        .eventually(&["DEBUG", "Incomplete, reading it again later"])
+        .await;
     host.log().eventually(&["Loaded", "generation=2"]).await;
     assert_eq!(host.log().with(&["ERROR"]), [""; 0]);
     assert_eq!(host.log().with(&["Loaded"]).len(), 2);

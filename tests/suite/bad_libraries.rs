@@ -216,7 +216,7 @@ async fn leaves_the_old_version_serving(bad: &[(&str, Library, &str)]) -> Vec<Li
             "hash=",
             "step=",
             reason,
-            "serves on",
+            "continues to serve",
         ] {
             assert!(line.contains(part), "{part} of {description}: {line}");
         }

@@ -264,8 +264,8 @@ async fn relative_paths_lead_from_where_the_host_was_started() {
     host.serves("/other", "v2").await;
     assert_eq!(host.get("/versioned").await.text(), "unmarked");
     for (signal, line) in [
-        (Signal::USR1, "Log files opened anew"),
-        (Signal::HUP, "Configuration read again"),
+        (Signal::USR1, "Log files reopened"),
+        (Signal::HUP, "Configuration reloaded"),
     ] {
         host.signal(signal);
         host_tests::eventually(line, async || {

@@ -65,7 +65,7 @@ async fn a_wrong_configuration_changes_nothing() {
     host.answers("/b", 200).await;
     configured.configure(&tables.replace("/b", "/a"));
     host.log()
-        .eventually(&["ERROR", "not read again", "mounted twice"])
+        .eventually(&["ERROR", "not reloaded", "mounted twice"])
         .await;
     assert_eq!(host.get("/b").await.status, 200);
     assert_eq!(configured.generation("one").await, 1);

@@ -69,7 +69,7 @@ async fn when_anything_fails_the_old_version_serves_on_with_its_state() {
     ] {
         host.folder().put(FILE, &library(version));
         host.log()
-            .eventually(&["ERROR", FILE, "serves on", reason])
+            .eventually(&["ERROR", FILE, "continues to serve", reason])
             .await;
         assert_eq!(host.get("/counter").await.text(), count.to_string());
         assert_eq!(host.get("/counter/version").await.text(), "v1");
@@ -129,7 +129,9 @@ async fn what_has_no_end_may_end_for_the_handover() {
     host.log().eventually(&["v1 waits"]).await;
     host.folder().put(FILE, &library("v2 fails"));
     assert_eq!(first.response().await.1, "drained");
-    host.log().eventually(&["ERROR", FILE, "serves on"]).await;
+    host.log()
+        .eventually(&["ERROR", FILE, "continues to serve"])
+        .await;
     let mut second = endless().await;
     let end = timeout(Duration::from_millis(300), second.head()).await;
     assert!(end.is_err(), "it was told to end: {end:?}");
@@ -152,7 +154,12 @@ async fn a_version_that_goes_on_takes_back_what_it_let_go_of() {
         assert_eq!(host.get("/holder").await.text(), holds(mood));
         host.folder().put("libholder.so", &holder("v2 fails"));
         host.log()
-            .eventually(&["ERROR", "libholder.so", "serves on", "it is told to"])
+            .eventually(&[
+                "ERROR",
+                "libholder.so",
+                "continues to serve",
+                "it is told to",
+            ])
             .await;
         // No request reaches the new version before that version has the state.
         assert_eq!(host.get("/holder").await.text(), holds(mood));

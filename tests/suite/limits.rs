@@ -184,7 +184,7 @@ async fn clients_leave_the_operator_some_file_descriptors() {
     let mut last = clients.pop().unwrap();
     drop(clients);
     assert!(last.response().await.0.starts_with("HTTP/1.1 200 "));
-    let recovered = ["INFO", "There are file descriptors again"];
+    let recovered = ["INFO", "File descriptors are free again"];
     host.log().eventually(&recovered).await;
     host.limit_open_files(None);
     assert_eq!(host.get("/versioned").await.text(), "v2");

@@ -111,7 +111,7 @@ async fn a_file_that_cannot_be_opened_anew_is_written_on() {
     host.signal(Signal::USR1);
     let text = || fs::read_to_string(moved.join("log")).unwrap();
     eventually("the failure is told", async || {
-        text().contains("Log file not opened anew").then_some(())
+        text().contains("Log file not reopened").then_some(())
     })
     .await;
     assert_eq!(host.stop().await.stderr, [""; 0]);

@@ -121,7 +121,7 @@ async fn a_control_socket_is_private_and_needs_a_free_place() {
     std::fs::write(ctl.path(), "mine").unwrap();
     let exit = Setup::new().arg(ctl.option()).run().await;
     assert_eq!(exit.code, Some(1), "{exit}");
-    assert!(exit.to_string().contains("is no socket"), "{exit}");
+    assert!(exit.to_string().contains("is not a socket"), "{exit}");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn sighup_reads_the_level_again_and_keeps_it_when_it_is_wrong() {
     std::fs::write(&file, "log-level = 'loud'").unwrap();
     host.signal(Signal::HUP);
     host.log()
-        .eventually(&["ERROR", "not read again", "is not a log level"])
+        .eventually(&["ERROR", "not reloaded", "is not a log level"])
         .await;
     wait_for_level("debug").await;
 }

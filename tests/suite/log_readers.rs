@@ -168,7 +168,7 @@ async fn a_fifo_that_nobody_reads_holds_up_neither_the_start_nor_a_rotation() {
     host.signal(Signal::USR1);
     assert_eq!(ctl.run(&["log-level"]).await.0, 0);
     let lines = Lines::of(File::open(&log).unwrap());
-    lines.eventually(&["Log files opened anew"]).await;
+    lines.eventually(&["Log files reopened"]).await;
     lines.eventually(&["this is an INFO message"]).await;
     let mut line = String::new();
     let mut access = BufReader::new(File::open(&access).unwrap());

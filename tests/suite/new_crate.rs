@@ -43,7 +43,7 @@ fn nothing_is_overwritten() {
     let output = new(folder.path(), &["shop"]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("shop is there already"), "{stderr}");
+    assert!(stderr.contains("shop exists already"), "{stderr}");
     assert_eq!(fs::read_dir(folder.path().join("shop")).unwrap().count(), 0);
 }
 

@@ -15,7 +15,7 @@ async fn a_plugin_that_takes_signals_takes_none_from_the_host() {
     let host = start_marked("SIGUSR1 ignored").await;
     wait_for_warning(&host, "SIGUSR1, which is ignored").await;
     host.signal(Signal::USR1);
-    host.log().eventually(&["Log files opened anew"]).await;
+    host.log().eventually(&["Log files reopened"]).await;
 
     let host = start_marked("SIGPIPE default").await;
     wait_for_warning(&host, "SIGPIPE, which has its default action").await;
@@ -75,7 +75,7 @@ fn library(mark: &str) -> Library {
 async fn wait_for_warning(host: &Host, property: &str) {
     let parts = [
         "WARN",
-        "changed what belongs to the whole process",
+        "changed a setting of the whole process",
         "process_wide",
         property,
         "put back",

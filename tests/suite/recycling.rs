@@ -295,7 +295,7 @@ async fn one_that_does_not_start_in_the_fresh_worker_changes_nothing() {
     assert_eq!(host.get("/counter").await.text(), "1");
     host.folder().put(FILE, &counter("v2 fails"));
     host.log()
-        .eventually(&["ERROR", "serves on", "it is told to fail"])
+        .eventually(&["ERROR", "continues to serve", "it is told to fail"])
         .await;
     host.serves("/counter/version", "v1").await;
     assert_eq!(host.get("/counter").await.text(), "2");

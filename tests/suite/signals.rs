@@ -13,8 +13,8 @@ use tokio::task;
 #[tokio::test]
 async fn a_signal_that_comes_before_the_configuration_is_read_is_obeyed_later() {
     for (signal, line) in [
-        (Signal::HUP, "Configuration read again"),
-        (Signal::USR1, "Log files opened anew"),
+        (Signal::HUP, "Configuration reloaded"),
+        (Signal::USR1, "Log files reopened"),
         (Signal::USR2, "Not upgraded"),
     ] {
         let setup = Setup::new();

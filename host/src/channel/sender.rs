@@ -217,7 +217,7 @@ pub enum SendError {
     #[error("a message cannot be written")]
     Encode(#[source] serde_json::Error),
     /// The other side is disconnected.
-    #[error("the other process is gone")]
+    #[error("the other process has exited or closed the channel")]
     Disconnected,
     /// The message is longer than [`MAX_FRAME`]. Contains the length in bytes.
     #[error("a message is {0} bytes long, more than {MAX_FRAME}")]

@@ -103,7 +103,7 @@ fn is_plain_name(name: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
     /// The connection was closed before the end of the body.
-    #[error("the library did not come whole")]
+    #[error("the library was not received completely")]
     Body(#[source] hyper::Error),
     /// The name is not valid for a library.
     #[error(
@@ -117,7 +117,7 @@ pub(super) enum UploadError {
         source: Box<CandidateError>,
     },
     /// The client sent no part of the body within [`FRAME_TIMEOUT`].
-    #[error("the library did not come within {FRAME_TIMEOUT:?} a part")]
+    #[error("a part of the library did not arrive within {FRAME_TIMEOUT:?}")]
     Timeout,
     /// The file cannot be written.
     #[error("the host cannot write to the plugins folder {}: {source}", folder.display())]

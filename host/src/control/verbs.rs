@@ -217,7 +217,7 @@ enum VerbError {
     #[error("the request's body is not what was expected: {0}")]
     Body(#[from] serde_json::Error),
     /// The body did not arrive completely within [`BODY_TIMEOUT`], or is too large.
-    #[error("the request's body did not come, or is larger than {MAX_BODY_BYTES} bytes")]
+    #[error("the request's body was not received, or is larger than {MAX_BODY_BYTES} bytes")]
     Incomplete,
     /// The text is no log level.
     #[error(transparent)]

@@ -162,7 +162,7 @@ pub(super) enum FramingError {
     #[error("its content-length is {0} and {1}, expected one number")]
     Differs(u64, u64),
     /// The status is an interim status, which announces another response.
-    #[error("its status is {0}, which announces another response and is none")]
+    #[error("its status is {0}, which is informational, expected a final status")]
     Interim(u16),
     /// The `content-length` is not the length of the body.
     #[error("its content-length is {announced}, but its body has {actual} bytes")]

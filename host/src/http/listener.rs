@@ -165,7 +165,7 @@ async fn wait_for_descriptors(listeners: &[TcpListener], connections: &TaskTrack
     info!(
         took = ?started.elapsed(),
         connections = connections.len().saturating_sub(1),
-        "There are file descriptors again, connections are accepted"
+        "File descriptors are free again, accepting connections"
     );
 }
 

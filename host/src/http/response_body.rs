@@ -248,7 +248,7 @@ impl Drop for ResponseBody {
             return;
         };
         if let Some(reason) = reason {
-            record.scope(|| debug!(reason = reason.as_str(), "Response given up"));
+            record.scope(|| debug!(reason = reason.as_str(), "Response aborted"));
             record.set_outcome(reason.outcome());
         }
         if let Content::Pieces(_) = &self.content {
@@ -389,7 +389,7 @@ fn record_frame(record: &mut RequestRecord, polled: &FramePoll, is_end: bool) {
                 error!(
                     plugin,
                     error = error as &dyn std::error::Error,
-                    "The app's response broke off"
+                    "The app's response ended early"
                 );
             });
         }

@@ -1,4 +1,4 @@
-//! The JSON format: each line is one object, for programs. `docs/LOGGING.md` describes the schema.
+//! The JSON format: each line is one object, for programs. `docs/REFERENCE.md` describes the schema.
 //!
 //! Values have the JSON types of their Rust types. A number that has no portable form in JSON is written as a string:
 //! an integer of more than 64 bits, an infinity or NaN.

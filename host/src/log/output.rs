@@ -379,7 +379,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Why a log file could not be reopened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open {}, the file opened before is written on", path.display())]
+#[error("cannot open {}, so writing continues to the file that was opened before", path.display())]
 pub struct ReopenError {
     path: PathBuf,
     source: io::Error,

@@ -42,7 +42,7 @@ fn watch(
         if null.is_ok_and(|null| replace(&null).is_ok()) {
             warn!(
                 stream = name,
-                "Its reader is gone: what is printed there is dropped from now on"
+                "The reader of this stream has closed it: output to the stream is dropped from now on"
             );
         }
     });

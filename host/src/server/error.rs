@@ -44,7 +44,7 @@ pub enum StartError {
     #[error("cannot start worker processes: is /proc mounted?")]
     Executable(#[source] io::Error),
     /// The sockets and folders that the earlier build handed over cannot be used.
-    #[error("cannot go on with the sockets and folders of the build before")]
+    #[error("cannot take over the sockets and folders of the previous build")]
     Resume(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]

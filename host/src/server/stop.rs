@@ -57,7 +57,7 @@ impl StopSignals {
             }
             debug!(
                 signal,
-                "Taken for the signal before, as it came within 200 ms of that"
+                "Ignored, because the signal came within 200 ms of the previous one"
             );
         }
     }

@@ -103,7 +103,7 @@ impl Supervisor {
         }
         warn!(
             ?wait,
-            "The next worker starts after a wait, as workers keep ending"
+            "The next worker starts after a delay, because workers keep ending"
         );
         // Counted, so that no other event starts the worker before the delay has ended.
         self.delayed_starts += 1;

@@ -10,7 +10,7 @@ pub enum CommandError {
     #[error("it was not loaded: {0}")]
     Failed(String),
     /// No other library served before the current one.
-    #[error("no other library of {0} served before, so there is none to go back to")]
+    #[error("no other library of {0} has served, so a rollback is not possible")]
     NoPrevious(String),
     /// No app has this name.
     #[error("there is no app {name:?}, expected one of: {known}")]
@@ -45,7 +45,7 @@ pub enum CommandError {
     #[error("the host is stopping")]
     Stopping,
     /// A newer request replaced this one, or the app was removed.
-    #[error("something newer took its place before it was loaded")]
+    #[error("a newer request replaced it before it was loaded")]
     Superseded,
     /// The number of workers is out of range.
     #[error("there cannot be {wanted} workers, expected 1 to {MAX_WORKERS}; there are {was}")]

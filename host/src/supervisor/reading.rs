@@ -45,10 +45,10 @@ impl Supervisor {
         };
         let error = &rejected.error;
         if error.is_gone() {
-            debug!(file = %path.display(), "Went away before it was read");
+            debug!(file = %path.display(), "Removed before it was read");
         } else if error.is_incomplete() && attempt < MAX_ATTEMPTS {
             let error = error as &dyn std::error::Error;
-            debug!(file = %path.display(), attempt, error, "Not whole yet");
+            debug!(file = %path.display(), attempt, error, "Incomplete, reading it again later");
             // The result is not checked, because the watcher runs as long as the supervisor.
             let _ = self.retries.send(path);
         } else {

@@ -298,7 +298,7 @@ impl Supervisor {
             warn!(
                 worker = current.old,
                 by = current.new,
-                "Not recycled, as the new worker ended; the old one serves on"
+                "Not recycled, because the new worker ended; the old worker continues to serve"
             );
         } else {
             // Another worker has exited, so the replacement continues.

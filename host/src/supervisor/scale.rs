@@ -52,7 +52,7 @@ impl Supervisor {
             spawner.has_several_workers |= wanted > 1;
         }
         if wanted != was {
-            info!(workers = wanted, was, "Another number of workers");
+            info!(workers = wanted, was, "Number of workers changed");
         }
         // Workers that are stopping already do not count.
         let surplus = self.staying_workers().saturating_sub(wanted);

@@ -208,7 +208,7 @@ pub enum UpgradeError {
         source: io::Error,
     },
     /// The state cannot be received.
-    #[error("cannot receive what the image before handed over")]
+    #[error("cannot receive the state of the previous build")]
     Receive(#[from] io::Error),
     /// The state cannot be written as JSON, or is not JSON of the expected layout.
     #[error("cannot pass the state of the supervisor on to another image")]

@@ -63,7 +63,7 @@ impl Supervisor {
         info!(
             file = %path.display(),
             build = spawner.executable.build(),
-            "Asked to upgrade: the other build proves itself first"
+            "Upgrade requested, checking the other build"
         );
         let children = spawner.children.clone();
         let hello = spawner.hello();
@@ -123,7 +123,7 @@ impl Supervisor {
     pub(super) fn execute(&mut self, path: &Path) {
         // Checked again, because the state may have changed while the answer was sent.
         if let Some(obstacle) = self.upgrade_obstacle() {
-            error!(file = %path.display(), error = obstacle, "Not upgraded, this build goes on");
+            error!(file = %path.display(), error = obstacle, "Not upgraded, this build continues to run");
             return;
         }
         systemd::reloading();
@@ -135,7 +135,7 @@ impl Supervisor {
                 error!(
                     file = %path.display(),
                     error = chain(&error),
-                    "Not upgraded, this build goes on"
+                    "Not upgraded, this build continues to run"
                 );
             }
         }
@@ -267,7 +267,7 @@ impl Supervisor {
 
 /// Logs why an upgrade is refused, and sends the reason to the operator.
 fn refuse(reply: UpgradeReply, reason: String) {
-    warn!(error = reason, "Not upgraded, this build goes on");
+    warn!(error = reason, "Not upgraded, this build continues to run");
     // The requester may have disconnected.
     let _ = reply.send(Err(reason));
 }

@@ -135,7 +135,7 @@ impl WorkerSpawner {
                     }
                     Err(error) => {
                         // The process exits, because the dropped socket closes its channel.
-                        error!(%error, "A worker cannot be given what it needs");
+                        error!(%error, "The setup cannot be sent to a worker");
                     }
                 }
             }

@@ -180,7 +180,7 @@ impl Worker {
                 back,
             } => self.settle(&app, generation, back),
             // The setup is handled before the main loop starts.
-            Order::Setup(_) => error!("A worker is set up once"),
+            Order::Setup(_) => error!("A worker accepts only one setup"),
             Order::Suspend { app } => self.suspend(&app),
             Order::Remove { app } => self.remove(&app),
             Order::SetLevel { number, directives } => self.set_level(number, &directives),
@@ -198,7 +198,7 @@ impl Worker {
     /// Applies log directives in a background task, because plugins must confirm the level and their code may block.
     fn set_level(&mut self, number: u64, directives: &str) {
         let Ok(directives) = directives.parse() else {
-            error!(directives, "The supervisor sent directives that are none");
+            error!(directives, "The supervisor sent invalid log directives");
             return;
         };
         let filter = self.filter.clone();
@@ -218,7 +218,7 @@ impl Worker {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = output.reopen() {
                     let error = &error as &dyn std::error::Error;
-                    error!(error, "Log file not opened anew");
+                    error!(error, "Log file not reopened");
                 }
             });
         }

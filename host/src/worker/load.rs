@@ -215,9 +215,7 @@ fn reinstall_handlers(order: &LoadOrder) {
     for signal in crash::reinstall() {
         debug!(
             plugin,
-            generation,
-            signal,
-            "The library handles the signal, after the host has written it down"
+            generation, signal, "The library handles this signal, after the host has recorded it"
         );
     }
 }

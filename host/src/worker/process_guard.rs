@@ -85,7 +85,7 @@ impl Drop for StartGuard {
                 plugin = apps.join(" or "),
                 what = setting,
                 done = reaction,
-                "A plugin changed what belongs to the whole process"
+                "A plugin changed a setting of the whole process"
             );
         }
     }

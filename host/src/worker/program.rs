@@ -240,13 +240,13 @@ enum WorkerError {
     Channel(#[source] io::Error),
     #[error("the supervisor's settings cannot be read")]
     Settings(#[from] SettingsError),
-    #[error("the supervisor cannot be understood")]
+    #[error("the handshake with the supervisor failed")]
     Hello(#[from] ChannelError),
-    #[error("a socket of the supervisor's cannot be used")]
+    #[error("a listening socket of the supervisor cannot be used")]
     Listener(#[source] io::Error),
     #[error(transparent)]
     Log(#[from] log::OutputError),
-    #[error("the supervisor did not say what the worker is made of")]
+    #[error("the first order of the supervisor is not a setup")]
     NoSetup,
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),

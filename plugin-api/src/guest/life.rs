@@ -143,11 +143,11 @@ impl StartedApp {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!(
                     error = &*error as &dyn Error,
-                    "The app goes on, but its hook for a handover that failed has failed as well"
+                    "The app continues to serve, but its on_handover_failed hook has failed too"
                 ),
                 Err(_) => tracing::error!(
                     ?limit,
-                    "The app goes on, but its hook for a handover that failed did not end in time"
+                    "The app continues to serve, but its on_handover_failed hook did not end in time"
                 ),
             }
         });

@@ -127,7 +127,9 @@ pub enum IncompatibleError {
     )]
     Layout(String),
     /// abi_stable cannot load the root module for another reason.
-    #[error("the root module cannot be had: {0}; build the plugin with a plugin-api of this ABI")]
+    #[error(
+        "the root module cannot be loaded: {0}; build the plugin with a plugin-api of this ABI"
+    )]
     Root(String),
     /// The table of functions is shorter than the table of ABI 1.0.
     #[error(

@@ -189,7 +189,7 @@ fn parse(text: &str) -> Result<AccessFormat, FormatError> {
 pub enum FormatError {
     /// No atom has this name.
     #[error(
-        "%({})s is not an atom, expected one of h l u t r m U q H s B b f a T M D L p, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e (see docs/LOGGING.md)",
+        "%({})s is not an atom, expected one of h l u t r m U q H s B b f a T M D L p, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e (see docs/REFERENCE.md)",
         .0.escape_debug()
     )]
     Atom(String),

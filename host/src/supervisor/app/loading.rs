@@ -284,7 +284,7 @@ impl App {
             serving,
             "{}",
             if serving.is_some() {
-                "Not loaded, the generation before serves on"
+                "Not loaded, the old generation continues to serve"
             } else {
                 "Not loaded"
             }

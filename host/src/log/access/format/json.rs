@@ -1,4 +1,4 @@
-//! Writes a line of the access log as a JSON object. `docs/LOGGING.md` describes the schema.
+//! Writes a line of the access log as a JSON object. `docs/REFERENCE.md` describes the schema.
 
 use std::fmt;
 
