@@ -1,8 +1,9 @@
 //! Starts the probation of a new generation, and executes the order to end the probation.
 
-use std::sync::Arc;
-
-use plugin_api::host;
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use super::{Worker, WorkerTaskOutcome};
 use crate::{
@@ -57,13 +58,29 @@ impl Worker {
         }
         let failed = app.serving.replace(Arc::clone(&previous));
         let (name, mounts) = (previous.name, previous.spec.mounts.clone());
-        // The routes change first, so that new requests reach the previous generation before the failed generation is
-        // closed.
-        self.registry
-            .publish(name, mounts, Some(Arc::clone(&previous)));
-        drop(previous.spawn_in_app(WorkKind::Drain, host::App::cancel_drain));
+        cancel_drain(&previous);
+        // The routes change before the failed generation is closed, so that every request finds an open generation.
+        self.registry.publish(name, mounts, Some(previous));
         if let Some(failed) = failed {
             self.end(failed);
         }
     }
 }
+
+/// Tells an app that its drain is cancelled, and waits until the app knows. Otherwise a request that comes right after the
+/// rollback would find [`Context::draining`](plugin_api::Context::draining) ready, and end.
+///
+/// The wait blocks the worker's task, so it is short: the notification may run the author's code, which may block.
+fn cancel_drain(generation: &Generation) {
+    let (sender, notified) = mpsc::channel();
+    drop(generation.spawn_in_app(WorkKind::Drain, move |app| {
+        app.cancel_drain();
+        // The receiver is gone if the notification took longer than the wait.
+        let _ = sender.send(());
+    }));
+    // After a timeout the previous generation serves all the same, because the new one has failed.
+    let _ = notified.recv_timeout(CANCEL_DRAIN_TIMEOUT);
+}
+
+/// How long a rollback waits until the app knows that its drain is cancelled.
+const CANCEL_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
