@@ -65,7 +65,7 @@ struct DeliveryState {
     abort_reason: Option<AbortReason>,
 }
 
-/// The event that a delivery waits for, as far as the wait has a time limit.
+/// The event that a delivery waits for. A wait without a time limit counts as `Nothing`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wait {
     /// No event: no bytes have to be sent, or the client reads all of them.
@@ -73,8 +73,8 @@ enum Wait {
     Nothing,
     /// The client has to read some bytes.
     Client,
-    /// The app has to provide bytes, because the client has closed its sending side. Only a write shows whether the
-    /// client has also left.
+    /// The client has closed its sending side. The app has to provide bytes in time, because only a write shows
+    /// whether the client has left.
     HalfClosed,
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for AbortReason {
 }
 
 impl Delivery {
-    /// Creates the delivery of a whole connection, whose client may read no bytes for `timeout`.
+    /// Creates the delivery of a whole connection. The delivery is aborted if the client reads no bytes for `timeout`.
     #[must_use]
     pub fn of_connection(timeout: Duration) -> Self {
         Self {
@@ -241,8 +241,8 @@ pub(super) fn on_half_close() {
 /// poll that creates the body, and the abort of the generation is not watched, because that costs an allocation.
 pub(super) fn on_response_begin(generation: &Arc<Generation>, is_streamed: bool) -> bool {
     let state = CURRENT_STATE.get();
-    // hyper may leave these bodies unpolled for a long time: those of HTTP/2 and streams while the client reads no
-    // bytes, and a body in memory while the socket is still blocked by an earlier response.
+    // hyper may not poll a body for a long time in two cases: a body over HTTP/2 or a streamed body, while the client
+    // reads no bytes; and a body in memory, while an earlier response still blocks the socket.
     if state.is_http2_stream || is_streamed || state.wait == Wait::Client {
         WATCHED_GENERATION.set(Some(Arc::clone(generation)));
         update(|state| {

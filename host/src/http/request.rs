@@ -256,7 +256,8 @@ impl PendingRequest {
         generation: &Arc<Generation>,
         response: &mut Response<ResponseBody>,
     ) {
-        // A response with status 5xx counts as a fault, because the probation of a generation compares the faults.
+        // A response with status 5xx counts as a fault, because a probation compares the faults of the new and the old
+        // generation.
         if response.status().is_server_error() {
             generation.faults.count_error();
         }

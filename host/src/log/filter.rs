@@ -57,7 +57,7 @@ impl Filter {
 
     /// Makes the filter also pass an event of level debug, or of a less verbose level, if the event belongs to a
     /// request for which [`request::is_debug_forced`] returns true. For a callsite that the directives disable,
-    /// `tracing` must then call the filter for every event.
+    /// `tracing` then calls the filter for every event, which costs time.
     #[must_use]
     pub fn with_forced_debug(self) -> Self {
         Self {
@@ -107,8 +107,8 @@ impl Filter {
     }
 
     /// Adds a follower that represents a group of others, such as the generations in a worker process. Calls `follower`
-    /// at the same times as [`follow`](Self::follow). `follower` must return the names of the members that did not
-    /// confirm, within the time `limit`.
+    /// at the same times as [`follow`](Self::follow). `follower` must return within `limit`, with the names of the
+    /// members that did not confirm.
     pub fn follow_as_group(
         &self,
         name: String,

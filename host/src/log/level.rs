@@ -184,7 +184,7 @@ impl LevelOwner {
             message.log(message.new.level(None, TARGET));
         }
         warn_unconfirmed(&unconfirmed);
-        self.recheck_at = Some(Instant::now() + REGISTRATION_LIMIT);
+        self.recheck_at = Some(Instant::now() + RECHECK_DELAY);
         unconfirmed
     }
 }
@@ -246,6 +246,7 @@ impl ChangeMessage<'_> {
 /// The target of the line about a change. The level in force for this target decides how the line is logged.
 const TARGET: &str = module_path!();
 
-/// Longer than any registration of a callsite is expected to take, even on a thread that waits for a processor. See
+/// How long after a change the callsites are checked again. By then every registration that began before the change has
+/// ended, even on a thread that waited for a processor. See
 /// [`Filter::recheck_callsites`].
-const REGISTRATION_LIMIT: Duration = Duration::from_secs(1);
+const RECHECK_DELAY: Duration = Duration::from_secs(1);

@@ -154,7 +154,8 @@ impl Output {
     /// Returns whether both outputs write to the same file or pipe.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
-        // Each lock is released at the end of its line, because both outputs may be the same and have the same lock.
+        // Each guard is dropped at the end of its statement: both outputs may have one lock, and holding both would
+        // deadlock.
         let own = self.lock().identity();
         let others = other.lock().identity();
         matches!((own, others), (Ok(own), Ok(others)) if own == others)
@@ -258,7 +259,7 @@ impl Output {
             state.is_flushed = writer.flush(WhenFull::Fail).is_ok();
             // If lines were lost because of a stuck reader, room means that the reader reads again. After another
             // error, only a written line shows that the output works again.
-            let is_read_again = || self.has_no_reader() && state.is_flushed && writer.has_room();
+            let is_read_again = || self.is_reader_stuck() && state.is_flushed && writer.has_room();
             state.has_recovered = state.has_recovered || is_read_again();
         }
         state
@@ -286,7 +287,7 @@ impl Output {
     }
 
     /// Returns whether lines are lost because the reader reads nothing.
-    fn has_no_reader(&self) -> bool {
+    fn is_reader_stuck(&self) -> bool {
         let failure = lock(&self.0.failure);
         failure
             .as_ref()

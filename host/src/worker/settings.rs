@@ -16,7 +16,7 @@ pub struct LoadSettings {
     pub graceful_timeout: Duration,
     /// The number of threads of a plugin's runtime.
     pub app_threads: u32,
-    /// The number of panics within a time that put a generation into quarantine.
+    /// How many panics, within which time, put a generation into quarantine.
     pub panic_limit: PanicLimit,
     /// The conditions under which a new generation fails its probation.
     pub probation: ProbationPolicy,

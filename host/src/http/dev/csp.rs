@@ -88,7 +88,8 @@ fn nonce(policy: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Returns a random nonce. Each page gets a new nonce, because a script that knows the nonce could use it.
+/// Returns a random nonce. Each page gets a new nonce, because an injected script that knows the nonce would be
+/// allowed to run.
 fn new_nonce() -> String {
     let mut random = [0; 16];
     // An error is ignored. getrandom(2) fails only while the system boots, before its random pool is ready.

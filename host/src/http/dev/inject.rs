@@ -1,4 +1,4 @@
-//! Inserts the script of the session into pages while the pages are sent.
+//! Inserts the script of the development session (`host dev`) into pages while the pages are sent.
 
 use std::{
     io::Write,

@@ -37,7 +37,7 @@ enum WriteMethod {
     /// A pipe or terminal that this process has opened itself with `O_NONBLOCK`, so that the flag affects no other
     /// process.
     Reopened { is_pipe: bool },
-    /// A file or device without a reader, where a write never has to wait for room.
+    /// A regular file, or a device such as `/dev/null`, where a write never has to wait for room.
     Direct,
     /// A pipe or terminal that cannot be opened again, because another user owns it. poll(2) is called before each
     /// write.

@@ -69,8 +69,8 @@ pub fn find_files(process: Pid, dumps: &mut [ThreadReport]) -> io::Result<()> {
 pub(super) fn install(board: &Scoreboard) -> io::Result<()> {
     // Libraries hardly ever use the highest real-time signals. The C library itself uses the lowest.
     let signal = libc::SIGRTMAX() - 3;
-    // Without SA_ONSTACK the handler runs on the normal stack of the thread, because an alternate stack may be too
-    // small and the normal stack is not full. SA_RESTART hides the signal from system calls that the threads are
+    // SA_ONSTACK is not set, so the handler runs on the normal stack of the thread. That stack is not full here, and an
+    // alternate stack may be too small. SA_RESTART hides the signal from system calls that the threads are
     // waiting in.
     set_handler(signal, handle_dump_signal, libc::SA_RESTART)?;
     board.set_dump_signal(signal);
