@@ -48,9 +48,9 @@ impl InFlight {
     {
         let mut body = match body {
             Some(body) if body.is_end_stream() => abi::Body::empty(),
-            // A small body is polled at once, because its bytes have usually arrived with the head. Except if the
-            // client waits for `100 Continue`: the first poll of the body makes hyper send it, and the app decides
-            // whether it wants the body.
+            // A small body is polled at once, because its bytes have usually arrived with the head. A body whose client
+            // waits for `100 Continue` is not polled here, because the first poll makes hyper send `100 Continue`, and
+            // the app decides whether it wants the body.
             Some(body) if is_small(&body) && !head.headers.contains_key(EXPECT) => {
                 export_unpin(body, &HostBoundary, context)
             }

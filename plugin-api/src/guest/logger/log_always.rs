@@ -30,7 +30,7 @@ thread_local! {
 /// author's code runs.
 pub(super) fn detect() {
     let max_level = log::max_level();
-    // Otherwise `log` could drop the record of the probe event.
+    // The maximum level is raised for the probe, because `log` could drop the record of the probe event otherwise.
     log::set_max_level(log::LevelFilter::Trace);
     // If the feature is enabled, this event also calls `is_duplicate`, which then sets `IS_ENABLED`.
     tracing::error!(target: PROBE_TARGET, "");

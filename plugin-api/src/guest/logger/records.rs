@@ -31,9 +31,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct RecordLogger {
     host: HostLog,
-    /// The callsites of records. At most [`MAX_CALLSITES`].
+    /// The callsites of records. About [`MAX_CALLSITES`] at most.
     callsites: Table<RecordCallsite>,
-    /// Callsites that have only a target and a level, for `log_enabled!`. At most [`MAX_CALLSITES`].
+    /// Callsites that have only a target and a level, for `log_enabled!`. About [`MAX_CALLSITES`] at most.
     targets: Table<RecordCallsite>,
     /// One callsite for each level, for the records beyond the limit of `callsites`. The index is the level.
     shared: [OnceLock<RecordCallsite>; 6],
@@ -87,6 +87,8 @@ impl RecordLogger {
             .find(hash, |callsite| callsite.matches(record))
         {
             Some(callsite) => callsite,
+            // The lock of `len` is released before the insertion, so threads that insert at the same time can exceed
+            // the limit by a few callsites.
             None if self.callsites.len() < MAX_CALLSITES => {
                 // Collected before the table is locked, because the author's code provides the keys and may log. A log
                 // call under the lock would deadlock.
@@ -276,5 +278,5 @@ fn hash_metadata(metadata: &log::Metadata<'_>, line: usize, file_len: usize) -> 
     line.wrapping_mul(0x9e37_79b1) ^ lengths.wrapping_mul(0x85eb_ca6b) ^ metadata.level() as usize
 }
 
-/// The maximum number of callsites in each table.
+/// The limit for the number of callsites in each table, see [`RecordLogger::callsite`].
 const MAX_CALLSITES: usize = 4096;

@@ -63,8 +63,8 @@ impl Values {
         thread_local! {
             static BUFFER: Cell<Option<Box<Values>>> = const { Cell::new(None) };
         }
-        // A new buffer is created in two more cases than for the first entry. The `Debug` code of a value may log while
-        // the buffer is in use. And a thread may log while it ends, after its thread-locals were destroyed.
+        // A new buffer is created in three cases: for the first entry of a thread; while the buffer is in use, because
+        // the `Debug` code of a value logs; and while the thread ends, after its thread-locals were destroyed.
         let buffer = BUFFER.try_with(Cell::take).ok().flatten();
         let mut values = buffer.unwrap_or_else(|| Box::new(Self::new()));
         let result = work(&mut values);
